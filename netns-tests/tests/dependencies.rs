@@ -100,6 +100,7 @@ fn what_decides_reaches_no_io() {
     for package in [
         "lcroute-engine",
         "lcroute-overlay",
+        "lcroute-lane",
         "lcroute-node",
         "librecast-log",
         "lcgroup-core",
@@ -161,8 +162,10 @@ fn engine_and_overlay_do_not_know_each_other() {
     let only_librecast = BTreeSet::from(["librecast".to_owned()]);
     assert_eq!(ours["lcroute-engine"], only_librecast);
     assert_eq!(ours["lcroute-overlay"], only_librecast);
+    assert_eq!(ours["lcroute-lane"], only_librecast);
     let below = |names: &[&str]| names.iter().map(ToString::to_string).collect();
-    let webrtc: BTreeSet<String> = below(&["librecast", "lcroute-overlay", "rtc-dtls"]);
+    let webrtc: BTreeSet<String> =
+        below(&["librecast", "lcroute-lane", "lcroute-overlay", "rtc-dtls"]);
     assert_eq!(ours["rtc-dtls"], BTreeSet::new());
     assert_eq!(ours["lcroute-webrtc"], webrtc);
     let node: BTreeSet<String> = below(&["librecast", "lcroute-engine", "lcroute-overlay"]);
@@ -193,7 +196,7 @@ fn the_control_socket_needs_no_daemon() {
 fn the_simulator_knows_what_decides_only() {
     let ours = ours();
     let mut below = ours["lcroute-node"].clone();
-    let more = ["lcroute-node", "lcroute-webrtc", "rtc-dtls"];
+    let more = ["lcroute-node", "lcroute-lane", "lcroute-webrtc", "rtc-dtls"];
     below.extend(more.map(str::to_owned));
     assert_eq!(ours["lcroute-sim"], below);
 }
@@ -258,6 +261,7 @@ fn streams_know_what_the_router_answers_and_the_router_knows_nothing_of_quic() {
 fn who_links_with_strangers_knows_no_router_and_no_streams() {
     let ours = ours();
     let below = [
+        "lcroute-lane",
         "lcroute-mapping",
         "lcroute-netlink",
         "lcroute-overlay",

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! ufrag (u8 length, text) | pwd (u8 length, text) | SHA-256 of the DTLS certificate 32
-//! | lanes u8 (bit 0: /lcroute/media/1, bit 1: control messages in it; other bits are ignored)
+//! | lanes u8 (bit 0: /lcroute/media/1, bit 1: control messages in it, bit 2: as a track into a
+//!   page, bits 3 to 7: the track's RTP payload type less 96)
 //! | count u8 | count x { kind u8 (0 host, 1 srflx, 2 relay, 3 mapped) | family u8 (4, 6)
 //!                        | address 4 or 16 | port 16 }
 //! ```
@@ -22,6 +23,16 @@ pub(crate) const MAX_CANDIDATES: usize = 16;
 const MEDIA: u8 = 1;
 /// Bit of `lanes`: control messages in it.
 const LANE_CONTROL: u8 = 2;
+/// Bit of `lanes`: the media lane as a track into a page.
+const TRACK: u8 = 4;
+/// The first bit of the track's payload type in `lanes`.
+const TRACK_TYPE_SHIFT: u32 = 3;
+/// Payload types of tracks: the dynamic ones (RFC 3551, section 6).
+pub const TRACK_TYPES: std::ops::RangeInclusive<u8> = 96..=127;
+/// SSRC of a track. Each link has other keys, so all can have the same.
+pub const TRACK_SSRC: u32 = 1_818_456_692;
+/// The lines of a section by which a host sends its track.
+const TRACK_LINES: &str = "a=sendonly\r\na=msid:lane lane\r\na=ssrc:1818456692 cname:lane\r\n";
 
 /// SHA-256 of a DTLS certificate.
 pub type Fingerprint = [u8; 32];
@@ -70,6 +81,9 @@ pub struct Description {
     pub media: bool,
     /// Whether the end accepts control messages there.
     pub lane_control: bool,
+    /// RTP payload type of the media lane as a track into a page, of [`TRACK_TYPES`]: hosts send it,
+    /// pages receive it. Pages have no other lane.
+    pub track: Option<u8>,
     /// At most 16 candidates.
     pub candidates: Vec<Candidate>,
 }
@@ -168,10 +182,14 @@ impl Description {
         let bits = [(self.media, MEDIA), (self.lane_control, LANE_CONTROL)];
         let lanes = bits.into_iter().filter(|(set, _)| *set);
         let lanes = lanes.fold(0, |lanes, (_, bit)| lanes | bit);
+        let track = self.track.filter(|kind| TRACK_TYPES.contains(kind));
+        let track = track.map_or(0, |kind| {
+            TRACK | (kind - TRACK_TYPES.start()) << TRACK_TYPE_SHIFT
+        });
         w.text8(&self.ufrag)?
             .text8(&self.pwd)?
             .put(&self.fingerprint)
-            .u8(lanes);
+            .u8(lanes | track);
         write_candidates(&self.candidates, w)
     }
 
@@ -181,6 +199,8 @@ impl Description {
         let fingerprint = r.array()?;
         let lanes = r.u8()?;
         let (media, lane_control) = (lanes & MEDIA != 0, lanes & LANE_CONTROL != 0);
+        let kind = TRACK_TYPES.start() + (lanes >> TRACK_TYPE_SHIFT);
+        let track = (lanes & TRACK != 0).then_some(kind);
         let candidates = read_candidates(r)?;
         Ok(Self {
             ufrag,
@@ -188,30 +208,84 @@ impl Description {
             fingerprint,
             media,
             lane_control,
+            track,
             candidates,
         })
     }
 
-    /// Returns the SDP (RFC 8841) that the description stands for.
+    /// Returns the SDP (RFC 8841) that the description stands for, without a track.
     #[must_use]
     pub fn to_sdp(&self, kind: SdpKind) -> String {
+        self.to_sections(kind, &[Section::new("0", None)])
+    }
+
+    /// Returns the SDP for a browser, with these sections in their order.
+    #[must_use]
+    pub fn to_sections(&self, kind: SdpKind, sections: &[Section]) -> String {
         let setup = match kind {
             SdpKind::Offer => "actpass",
             SdpKind::Answer => "active",
         };
         let fingerprint = colon_hex(&self.fingerprint);
+        let mids: Vec<_> = sections.iter().map(|section| &section.mid[..]).collect();
         let mut sdp = format!(
             "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=fingerprint:sha-256 {fingerprint}\r\n\
-             a=group:BUNDLE 0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n\
-             c=IN IP4 0.0.0.0\r\na=setup:{setup}\r\na=mid:0\r\na=sendrecv\r\na=sctp-port:5000\r\n\
-             a=max-message-size:65536\r\na=ice-ufrag:{}\r\na=ice-pwd:{}\r\n",
-            self.ufrag, self.pwd
+             a=group:BUNDLE {}\r\n",
+            mids.join(" ")
         );
-        for (rank, candidate) in self.candidates.iter().enumerate() {
-            // writing to a String cannot fail
-            let _ = write!(sdp, "a={}\r\n", candidate.to_attribute(rank));
+        // writing to a String cannot fail
+        for (n, section) in sections.iter().enumerate() {
+            let _ = match section.track {
+                None => write!(
+                    sdp,
+                    "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\n\
+                     a=setup:{setup}\r\na=mid:{}\r\na=sendrecv\r\na=sctp-port:5000\r\n\
+                     a=max-message-size:65536\r\n",
+                    section.mid
+                ),
+                // Opus: a browser passes each packet on by itself
+                Some(kind) => write!(
+                    sdp,
+                    "m=audio 9 UDP/TLS/RTP/SAVPF {kind}\r\nc=IN IP4 0.0.0.0\r\n\
+                     a=setup:{setup}\r\na=mid:{}\r\na=rtcp-mux\r\na=rtpmap:{kind} opus/48000/2\r\n",
+                    section.mid
+                ),
+            };
+            sdp += match (section.track, self.track) {
+                (None, _) => "",
+                (Some(_), None) => "a=inactive\r\n",
+                (Some(_), Some(_)) => TRACK_LINES,
+            };
+            let _ = write!(
+                sdp,
+                "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\n",
+                self.ufrag, self.pwd
+            );
+            // the sections share one transport
+            let candidates = if n == 0 { &self.candidates[..] } else { &[] };
+            for (rank, candidate) in candidates.iter().enumerate() {
+                let _ = write!(sdp, "a={}\r\n", candidate.to_attribute(rank));
+            }
         }
         sdp
+    }
+}
+
+/// A section of a browser's SDP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Section {
+    /// Its identification (RFC 5888).
+    pub mid: String,
+    /// Payload type of a track; `None`: the section of the data channels.
+    pub track: Option<u8>,
+}
+
+impl Section {
+    /// Makes a section.
+    #[must_use]
+    pub fn new(mid: &str, track: Option<u8>) -> Self {
+        let mid = mid.to_owned();
+        Self { mid, track }
     }
 }
 
@@ -277,16 +351,19 @@ pub(crate) mod tests {
             "[a-zA-Z0-9+/]{4,32}",
             "[a-zA-Z0-9+/]{22,64}",
             any::<[u8; 32]>(),
-            any::<[bool; 2]>(),
+            (any::<[bool; 2]>(), prop::option::of(TRACK_TYPES)),
             prop::collection::vec(candidate, 0..=16),
         )
-            .prop_map(|(ufrag, pwd, fingerprint, lanes, candidates)| Description {
-                ufrag,
-                pwd,
-                fingerprint,
-                media: lanes[0],
-                lane_control: lanes[1],
-                candidates,
+            .prop_map(|(ufrag, pwd, fingerprint, (lanes, track), candidates)| {
+                Description {
+                    ufrag,
+                    pwd,
+                    fingerprint,
+                    media: lanes[0],
+                    lane_control: lanes[1],
+                    track,
+                    candidates,
+                }
             })
     }
 
@@ -344,6 +421,33 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_track_is_sent_inactive_or_left_out() {
+        let mut description = Description {
+            ufrag: "abcd".into(),
+            pwd: "p".repeat(22),
+            fingerprint: [0; 32],
+            media: false,
+            lane_control: false,
+            track: Some(111),
+            candidates: vec![Candidate {
+                kind: CandidateKind::Host,
+                addr: "192.0.2.7:9".parse().unwrap(),
+            }],
+        };
+        let both = [Section::new("0", Some(109)), Section::new("1", None)];
+        let sdp = description.to_sections(SdpKind::Answer, &both);
+        assert!(sdp.contains("a=group:BUNDLE 0 1\r\nm=audio 9 UDP/TLS/RTP/SAVPF 109\r\n"));
+        assert!(sdp.contains(&format!(
+            "a=sendonly\r\na=msid:lane lane\r\na=ssrc:{TRACK_SSRC} "
+        )));
+        assert_eq!(sdp.matches("a=candidate:").count(), 1);
+        assert!(!description.to_sdp(SdpKind::Offer).contains("m=audio"));
+        description.track = None;
+        let sdp = description.to_sections(SdpKind::Answer, &both);
+        assert!(sdp.contains("a=inactive\r\n") && !sdp.contains("a=sendonly"));
+    }
+
+    #[test]
     fn line_breaks_cannot_enter_the_sdp() {
         let mut w = Writer::new();
         w.text8("abcd\r\na=x")
@@ -373,6 +477,7 @@ pub(crate) mod tests {
             fingerprint: [0; 32],
             media: false,
             lane_control: false,
+            track: None,
             candidates: vec![candidate(inside.into()), other],
         };
         assert_eq!(description.outside(&network).candidates, [other]);

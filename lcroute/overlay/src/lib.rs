@@ -58,7 +58,8 @@ pub use auth::Role;
 pub use config::{Identity, Limits, OverlayConfig, SPEAKS, Versions};
 pub use connections::{Closing, ConnectionEvent, Connections, Path};
 pub use description::{
-    Candidate, CandidateKind, Description, Fingerprint, SdpKind, credentials_of,
+    Candidate, CandidateKind, Description, Fingerprint, SdpKind, Section, TRACK_SSRC, TRACK_TYPES,
+    credentials_of,
 };
 pub use disclosure::{Disclosure, Trusted};
 pub use drops::DropReason;

@@ -136,6 +136,7 @@ impl Scripted {
             pwd: "a password of 22 chars".replace(' ', "+"),
             fingerprint: self.own,
             media: false,
+            track: None,
             lane_control: false,
             candidates: self.candidates.clone(),
         };

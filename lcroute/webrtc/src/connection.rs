@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use lcroute_lane::REPORT;
 use lcroute_overlay::{
     Candidate, CandidateKind, ConnectionEvent, Description, EndReason, Lane, LinkInfo, Path,
     PathKind, Random, Role, SendError, Traffic,
@@ -396,8 +397,7 @@ impl Connection {
     }
 
     pub(crate) fn receiving_ssrc(&self) -> Option<u32> {
-        let media = self.up.as_ref()?.media.as_ref()?;
-        Some(media.receiving_ssrc())
+        self.up.as_ref()?.media.as_ref()?.receiving_ssrc()
     }
 
     fn lane(&mut self) -> Option<&mut Media> {
@@ -414,8 +414,8 @@ impl Connection {
             rtt_ms: None,
             loss: media.and_then(Media::loss).or_else(loss),
             lane: match media {
-                Some(_) => Lane::Media,
-                None => Lane::Data,
+                Some(media) if media.is_used() => Lane::Media,
+                _ => Lane::Data,
             },
             path: self.kind(),
             path_mtu: media.map(Media::path_mtu),
@@ -489,7 +489,8 @@ impl Connection {
         let pc = self.pc.as_mut().ok_or(SendError::NoSuchLink)?;
         let size = parts[0].len() + parts[1].len();
         let lane = up.media.as_deref_mut();
-        if let Some(lane) = lane.filter(|lane| size > 0 && size <= lane.longest()) {
+        if let Some(lane) = lane.filter(|lane| size > 0 && size <= lane.longest() && lane.is_used())
+        {
             let mut dropped = Dropped::default();
             lane.send(parts, pc.path().is_some(), &mut dropped, now);
             out.count_dropped(dropped);
@@ -575,6 +576,10 @@ impl Connection {
         let Some(media) = up.media.as_deref_mut() else {
             return out.count(DropReason::UnauthenticatedData);
         };
+        if media.is_track() {
+            // a browser's own RTCP, which nothing here needs
+            return;
+        }
         let (link, events, mut dropped) = (self.id, &mut out.events, Dropped::default());
         let mut deliver = |message: Bytes| deliver(link, message, events);
         let result = media.handle(datagram, ecn, has_path, &mut deliver, &mut dropped, now);
@@ -743,7 +748,17 @@ impl Connection {
             Notice::Data(message) => match self.up.as_mut() {
                 Some(up) => {
                     up.liveness.note_received(now);
-                    deliver(link, message, &mut out.events);
+                    match up.media.as_deref_mut().filter(|media| media.is_track()) {
+                        Some(media) if message.first() == Some(&REPORT) => {
+                            let has_path = self.pc.as_ref().is_some_and(|pc| pc.path().is_some());
+                            let mut dropped = Dropped::default();
+                            let report = &message[1..];
+                            let handled = media.handle_report(report, has_path, &mut dropped, now);
+                            handled.unwrap_or_else(|reason| out.count(reason));
+                            out.count_dropped(dropped);
+                        }
+                        _ => deliver(link, message, &mut out.events),
+                    }
                 }
                 None => out.count(DropReason::UnauthenticatedData),
             },
@@ -897,16 +912,21 @@ fn deliver(link: LinkId, message: Bytes, events: &mut VecDeque<ConnectionEvent>)
     }
 }
 
-/// Makes the lane of a newly authenticated connection, if both sides offer it.
+/// Makes the lane of a newly authenticated connection: if both sides offer it, or a page a track.
 fn new_media(
     pc: &PeerConnection,
     context: &Context,
     random: &mut Random,
     now: Instant,
 ) -> Option<Box<Media>> {
-    let keys = pc.media_keys()?;
     let crypto = context.factory.provider().crypto();
     let config = &context.config;
+    let Some(keys) = pc.media_keys() else {
+        let (keys, kind) = pc.track()?;
+        let seed = u64::from_be_bytes(random.array());
+        let (mtu, limits) = (config.mtu, &config.limits);
+        return Media::track((&keys, kind), crypto, mtu, limits, seed, now).map(Box::new);
+    };
     let seed = u64::from_be_bytes(random.array());
     let mut media = Media::new(&keys, crypto, config.mtu, &config.limits, seed, now)?;
     if pc.lane_carries_control() {

@@ -18,7 +18,7 @@ use std::time::SystemTime;
 use bytes::{Bytes, BytesMut};
 use lcroute_overlay::{
     Candidate, CandidateKind, Description, EndReason, Fingerprint, PathKind, Role, SdpKind,
-    SendError, credentials_of,
+    SendError, TRACK_TYPES, credentials_of,
 };
 use librecast::time::{Duration, Instant, UnixTime};
 use rtc::crypto::{HashAlgorithm, RTCCryptoProvider, SignatureScheme};
@@ -40,7 +40,7 @@ use thiserror::Error;
 use crate::config::{ROUTED_QUEUE, WebRtcConfig};
 use crate::datagram::Transmit;
 use crate::fence::{Fenced, Panic, fenced};
-use crate::media::{KeyTap, LinkKeys};
+use crate::media::{KeyTap, LinkKeys, TrackKeys};
 use crate::pace::{EVEN, FAST, StackClock};
 use crate::repeats::Repeats;
 use crate::stun::{Credentials, dressed};
@@ -171,6 +171,8 @@ pub(crate) struct PeerConnection {
     media: [bool; 2],
     /// Whether the peer accepts control messages in the lane; this node does.
     lane_control: bool,
+    /// Payload type of the track that the peer takes.
+    track: Option<u8>,
     repeats: Repeats,
     repeated: Vec<Transmit>,
     /// Time of the last sent or received datagram.
@@ -291,6 +293,7 @@ impl Factory {
             control: self.control,
             media: [self.media, false],
             lane_control: false,
+            track: None,
             repeats: Repeats::default(),
             repeated: Vec::new(),
             used: now,
@@ -421,6 +424,12 @@ impl PeerConnection {
         (self.media == [true; 2]).then(|| self.keys.keys())?
     }
 
+    /// Returns the keys and the payload type of a track, if the peer is a page that takes one.
+    pub(crate) fn track(&self) -> Option<(TrackKeys, u8)> {
+        let payload_type = self.track.filter(|_| self.media == [true, false])?;
+        Some((self.keys.track_keys()?, payload_type))
+    }
+
     /// Whether control messages travel in the media lane.
     pub(crate) fn lane_carries_control(&self) -> bool {
         self.media == [true; 2] && self.lane_control
@@ -434,7 +443,7 @@ impl PeerConnection {
     /// Accepts the answer to our offer.
     pub(crate) fn accept(&mut self, answer: &Description, now: Instant) -> Result<()> {
         self.set_remote(answer);
-        (self.media[1], self.lane_control) = (answer.media, answer.lane_control);
+        self.set_lanes(answer);
         let sdp = answer.to_sdp(SdpKind::Answer);
         self.describing = true;
         let at = self.clock.at(now);
@@ -784,7 +793,7 @@ impl PeerConnection {
         let answer = self.stack(|pc| pc.create_answer(None))?;
         self.set_local(&answer.sdp)?;
         self.set_remote(offer);
-        (self.media[1], self.lane_control) = (offer.media, offer.lane_control);
+        self.set_lanes(offer);
         self.stack(|pc| pc.set_local_description(at, answer))?;
         self.add_locals()?;
         self.describing = false;
@@ -821,6 +830,12 @@ impl PeerConnection {
         Ok(())
     }
 
+    /// Notes the lanes of the peer. Those of a link that is made stay.
+    fn set_lanes(&mut self, peer: &Description) {
+        (self.media[1], self.lane_control) = (peer.media, peer.lane_control);
+        self.track = peer.track;
+    }
+
     fn set_remote(&mut self, description: &Description) {
         self.credentials.remote_ufrag.clone_from(&description.ufrag);
         self.credentials.remote_pwd.clone_from(&description.pwd);
@@ -838,6 +853,7 @@ impl PeerConnection {
             fingerprint,
             media: self.media[0],
             lane_control: self.media[0],
+            track: self.media[0].then_some(*TRACK_TYPES.start()),
             candidates: self
                 .locals()
                 .into_iter()
@@ -936,6 +952,7 @@ mod tests {
                 fingerprint: [7; 32],
                 media: true,
                 lane_control: true,
+                track: Some(96),
                 candidates: (0..count).map(candidate).collect(),
             };
             let sdp = description.to_sdp(SdpKind::Offer);

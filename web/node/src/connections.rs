@@ -12,9 +12,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use lcroute_lane::{Fault, TrackReceiver};
 use lcroute_overlay::{
     Candidate, Closing, ConnectionEvent, Connections, Description, EndReason, Fingerprint,
-    LinkInfo, Path, PathKind, SdpKind, SendError, Traffic,
+    LinkInfo, Path, PathKind, SdpKind, Section, SendError, Traffic,
 };
 use librecast::drop_reasons;
 use librecast::drops::Drops;
@@ -51,6 +52,10 @@ drop_reasons! {
     pub enum DropReason {
         /// Data before both sides have proven who they are.
         Unauthenticated = "webrtc_unauthenticated",
+        /// A message of several packets of a track of which one never came.
+        Incomplete = "media_incomplete",
+        /// A packet of a track that cannot be read.
+        Malformed = "media_malformed",
     }
 }
 
@@ -83,6 +88,8 @@ pub struct Stats {
 /// Connections of a page.
 #[derive(Debug, Default)]
 pub struct PageConnections {
+    /// Whether the browser passes the packets of a track to the page.
+    tracks: bool,
     links: BTreeMap<LinkId, Connection>,
     commands: VecDeque<Command>,
     events: VecDeque<ConnectionEvent>,
@@ -95,6 +102,9 @@ struct Connection {
     remote: Option<Fingerprint>,
     is_open: bool,
     is_authenticated: bool,
+    /// Sections of the SDP, as its first description has them.
+    sections: Vec<Section>,
+    track: Option<TrackReceiver>,
     /// Bytes in the queues: control, data.
     waiting: [usize; 2],
     traffic: Traffic,
@@ -115,6 +125,8 @@ impl Connection {
             remote,
             is_open: false,
             is_authenticated: false,
+            sections: Vec::new(),
+            track: None,
             waiting: [0; 2],
             traffic: Traffic::default(),
             stats: Stats::default(),
@@ -123,6 +135,14 @@ impl Connection {
             tells_rtt: false,
             restarts: false,
             late_candidates: 0,
+        }
+    }
+
+    /// Returns the SDP of the peer's end.
+    fn sdp(&self, peer: &Description, kind: SdpKind) -> String {
+        match &self.sections[..] {
+            [] => peer.to_sdp(kind),
+            sections => peer.to_sections(kind, sections),
         }
     }
 
@@ -150,6 +170,15 @@ impl Connection {
 
 /// Reports of the page.
 impl PageConnections {
+    /// Makes the connections; `tracks`: whether the browser passes the packets of a track.
+    #[must_use]
+    pub fn new(tracks: bool) -> Self {
+        Self {
+            tracks,
+            ..Self::default()
+        }
+    }
+
     /// Returns the next command.
     pub fn poll_command(&mut self) -> Option<Command> {
         self.commands.pop_front()
@@ -157,11 +186,16 @@ impl PageConnections {
 
     /// Handles the browser's description of this end of a connection.
     pub fn handle_description(&mut self, link: LinkId, text: &str) {
-        if !self.links.contains_key(&link) {
+        let Some(connection) = self.links.get_mut(&link) else {
             return;
-        }
+        };
         let event = match sdp::description(text) {
-            Some(description) => ConnectionEvent::Described { link, description },
+            Some(description) => {
+                if connection.sections.is_empty() {
+                    connection.sections = sdp::sections(text);
+                }
+                ConnectionEvent::Described { link, description }
+            }
             None => ConnectionEvent::Closed {
                 link,
                 reason: EndReason::CannotBegin,
@@ -194,14 +228,47 @@ impl PageConnections {
                     .push_back(ConnectionEvent::Control { link, message });
             }
             Channel::Data if connection.is_authenticated => {
-                // high nibble 0: a message of the overlay, and empty
-                if message.first().is_none_or(|first| first >> 4 == 0) {
-                    return;
-                }
-                self.events
-                    .push_back(ConnectionEvent::Data { link, message });
+                deliver(link, message, &mut self.events);
             }
             Channel::Data => self.drops.count(DropReason::Unauthenticated),
+        }
+    }
+
+    /// Handles a packet of a track: its RTP timestamp, and its payload, which came at `at`.
+    pub fn handle_track(
+        &mut self,
+        link: LinkId,
+        (timestamp, payload): (u32, Bytes),
+        at: Instant,
+        now: Instant,
+    ) {
+        let Some(connection) = self.links.get_mut(&link) else {
+            return;
+        };
+        if !connection.is_authenticated {
+            return self.drops.count(DropReason::Unauthenticated);
+        }
+        connection.heard(now);
+        connection.traffic.received(payload.len());
+        let track = connection
+            .track
+            .get_or_insert_with(|| TrackReceiver::new(at));
+        let events = &mut self.events;
+        let deliver = &mut |message: Bytes| deliver(link, message, events);
+        match track.handle(timestamp, payload, deliver, at) {
+            Ok(true) => self.report(link, now),
+            Ok(false) => {}
+            Err(Fault::Malformed) => self.drops.count(DropReason::Malformed),
+            Err(Fault::Incomplete) => self.drops.count(DropReason::Incomplete),
+        }
+    }
+
+    /// Reports the arrivals on a track.
+    fn report(&mut self, link: LinkId, now: Instant) {
+        let track = self.links.get_mut(&link).and_then(|c| c.track.as_mut());
+        if let Some(message) = track.and_then(|track| track.report(now)) {
+            // a later one covers it
+            let _ = self.send(link, (Channel::Data, DATA_QUEUE), message);
         }
     }
 
@@ -348,6 +415,13 @@ impl PageConnections {
     }
 }
 
+/// Delivers a data message. High nibble 0: a message of the overlay, and empty.
+fn deliver(link: LinkId, message: Bytes, events: &mut VecDeque<ConnectionEvent>) {
+    if message.first().is_some_and(|first| first >> 4 != 0) {
+        events.push_back(ConnectionEvent::Data { link, message });
+    }
+}
+
 fn round_trip(ms: f64) -> Option<Duration> {
     Duration::try_from_secs_f64(ms / 1_000.0).ok()
 }
@@ -359,9 +433,13 @@ impl Connections for PageConnections {
     }
 
     fn answer(&mut self, link: LinkId, offer: &Description, now: Instant) {
-        let connection = Connection::new(Some(offer.fingerprint), now);
+        let mut connection = Connection::new(Some(offer.fingerprint), now);
+        connection.sections.push(Section::new("0", None));
+        if self.tracks && offer.track.is_some() {
+            connection.sections.push(Section::new("1", offer.track));
+        }
+        let sdp = connection.sdp(offer, SdpKind::Offer);
         self.links.insert(link, connection);
-        let sdp = offer.to_sdp(SdpKind::Offer);
         self.commands.push_back(Command::Answer(link, sdp));
     }
 
@@ -369,7 +447,7 @@ impl Connections for PageConnections {
         if let Some(connection) = self.links.get_mut(&link) {
             // a restart has the same one, else DTLS fails
             connection.remote = Some(answer.fingerprint);
-            let sdp = answer.to_sdp(SdpKind::Answer);
+            let sdp = connection.sdp(answer, SdpKind::Answer);
             self.commands.push_back(Command::Accept(link, sdp));
         }
     }
@@ -394,7 +472,7 @@ impl Connections for PageConnections {
     fn restart(&mut self, link: LinkId, offer: Option<&Description>, _now: Instant) {
         if let Some(connection) = self.links.get_mut(&link) {
             connection.restarts = true;
-            let sdp = offer.map(|offer| offer.to_sdp(SdpKind::Offer));
+            let sdp = offer.map(|offer| connection.sdp(offer, SdpKind::Offer));
             self.commands.push_back(Command::Restart(link, sdp));
         }
     }
@@ -486,11 +564,17 @@ impl Connections for PageConnections {
         connection.map(|c| c.traffic).unwrap_or_default()
     }
 
-    fn handle_timeout(&mut self, _now: Instant) {}
+    /// Reports of tracks are all timers here: the page's checks drive the others.
+    fn handle_timeout(&mut self, now: Instant) {
+        let due = |c: &Connection| c.track.as_ref()?.deadline().filter(|at| *at <= now);
+        let links = self.links.iter().filter(|(_, c)| due(c).is_some());
+        let links: Vec<_> = links.map(|(link, _)| *link).collect();
+        links.into_iter().for_each(|link| self.report(link, now));
+    }
 
-    /// The page's checks drive all timers.
     fn next_timeout(&mut self) -> Option<Instant> {
-        None
+        let tracks = self.links.values().filter_map(|c| c.track.as_ref());
+        tracks.filter_map(TrackReceiver::deadline).min()
     }
 
     fn poll_event(&mut self) -> Option<ConnectionEvent> {

@@ -97,7 +97,7 @@ impl PageLeaf {
             seed: random.array(),
         };
         let mut leaf = Self {
-            node: LeafNode::new(config, PageConnections::default(), now),
+            node: LeafNode::new(config, PageConnections::new(start.tracks), now),
             servers: Servers::new(&visit, Role::Leaf),
             visit,
             clock,

@@ -141,7 +141,7 @@ impl PageMember {
             limits: Limits::default(),
             overlay_limits: lcroute_overlay::Limits::default(),
         };
-        let mut node = Node::new(config, PageConnections::default(), now);
+        let mut node = Node::new(config, PageConnections::new(start.tracks), now);
         node.start(now);
         let addresses = visit.member.addresses;
         let mut member = Self {

@@ -221,6 +221,18 @@ pub extern "C" fn node_message(now: f64, link: u32, is_data: bool) {
     });
 }
 
+/// Handles a packet of a track: its RTP timestamp, and its payload as the input, which came at `at`.
+#[unsafe(no_mangle)]
+pub extern "C" fn node_track(now: f64, link: u32, timestamp: u32, at: f64) {
+    let arrival = self::at(at.min(now));
+    tab(|tab, payload| {
+        let packet = (timestamp, Bytes::from(payload));
+        tab.handle_connection(self::at(now), |c| {
+            c.handle_track(LinkId(link), packet, arrival, self::at(now));
+        });
+    });
+}
+
 /// Stores the number of bytes in a channel's queue.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_waiting(now: f64, link: u32, is_data: bool, bytes: usize) {

@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use lcroute_overlay::{Candidate, CandidateKind, Description, Fingerprint, credentials_of};
+use lcroute_overlay::{
+    Candidate, CandidateKind, Description, Fingerprint, Section, TRACK_TYPES, credentials_of,
+};
 
 /// Candidates that are sent to a peer.
 const MAX_CANDIDATES: usize = 16;
@@ -19,11 +21,50 @@ pub fn description(sdp: &str) -> Option<Description> {
         ufrag,
         pwd,
         fingerprint: fingerprint(values("a=fingerprint:sha-256 ").next()?)?,
-        // pages do not support the media lane
+        // pages have the media lane as a track alone
         media: false,
         lane_control: false,
+        track: track(sdp),
         candidates: candidates.take(MAX_CANDIDATES).collect(),
     })
+}
+
+/// Returns the sections of a local description, in order.
+pub fn sections(sdp: &str) -> Vec<Section> {
+    let sections = texts(sdp).filter_map(|text| {
+        let mid = text.lines().find_map(|line| line.strip_prefix("a=mid:"));
+        let mid = mid.unwrap_or_default().trim_end();
+        Some(match text.split(' ').next()? {
+            "audio" => Section::new(mid, Some(opus(text).unwrap_or(*TRACK_TYPES.start()))),
+            _ => Section::new(mid, None),
+        })
+    });
+    sections.collect()
+}
+
+/// The texts of the sections, without their "m=".
+fn texts(sdp: &str) -> impl Iterator<Item = &str> {
+    let (_, all) = sdp.split_once("\nm=").unwrap_or_default();
+    all.split("\nm=").filter(|text| !text.is_empty())
+}
+
+/// Returns the payload type of Opus, if the description receives a track.
+fn track(sdp: &str) -> Option<u8> {
+    let text = texts(sdp).find(|text| text.starts_with("audio "))?;
+    let is = |wanted| text.lines().any(|line| line.trim_end() == wanted);
+    // 0 is also the port of a section that only bundling gives one (RFC 9143)
+    let is_refused = text.starts_with("audio 0 ") && !is("a=bundle-only");
+    (!is_refused && is("a=recvonly")).then(|| opus(text))?
+}
+
+/// Returns the payload type of Opus in a section.
+fn opus(text: &str) -> Option<u8> {
+    let mut lines = text.lines().map(str::trim_end);
+    let kind = lines.find_map(|line| {
+        line.strip_prefix("a=rtpmap:")?
+            .strip_suffix(" opus/48000/2")
+    });
+    kind?.parse().ok().filter(|kind| TRACK_TYPES.contains(kind))
 }
 
 /// RFC 8839, section 5.1: foundation, component, transport, priority, address, port, "typ", kind.
@@ -93,6 +134,34 @@ mod tests {
             ]
         );
         assert_eq!(description(CHROMIUM), None, "no fingerprint");
+    }
+
+    #[test]
+    fn the_track_of_a_browser_is_read() {
+        let audio = "m=audio 9 UDP/TLS/RTP/SAVPF 63 111\r\na=mid:a0\r\na=recvonly\r\n\
+            a=rtpmap:63 red/48000/2\r\na=rtpmap:111 opus/48000/2\r\n";
+        let fingerprint = fingerprint_line();
+        let of = |audio: &str| {
+            description(&format!("{CHROMIUM}{fingerprint}{audio}"))
+                .unwrap()
+                .track
+        };
+        assert_eq!(of(audio), Some(111));
+        assert_eq!(of(&audio.replace(" 9 ", " 0 ")), None, "refused");
+        assert_eq!(
+            of(&audio
+                .replace(" 9 ", " 0 ")
+                .replace("a=mid", "a=bundle-only\r\na=mid")),
+            Some(111)
+        );
+        assert_eq!(of(&audio.replace("recvonly", "inactive")), None);
+        assert_eq!(of(&audio.replace(":111", ":35")), None);
+        assert_eq!(of(""), None);
+        let both = format!("{CHROMIUM}a=mid:1\r\n{audio}");
+        assert_eq!(
+            sections(&both),
+            [Section::new("1", None), Section::new("a0", Some(111))]
+        );
     }
 
     #[test]

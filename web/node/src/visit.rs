@@ -26,6 +26,9 @@ pub struct Start {
     pub incarnation: u32,
     /// Whether to report this node's groups to pages that show the network.
     pub report: bool,
+    /// Whether the browser passes the packets of a track to the page.
+    #[serde(default)]
+    pub tracks: bool,
 }
 
 /// A stored membership, for a reload.

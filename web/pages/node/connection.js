@@ -1,5 +1,7 @@
 // One RTCPeerConnection, as the node in this page asks for it.
 
+import { takesTracks, receive } from "./lane.js";
+
 const CONTROL = "/lcroute/control/";
 /** Of control messages: SPEAKS in lcroute-overlay. */
 const VERSION = 4;
@@ -28,6 +30,7 @@ export class Connection {
         this.out.addEventListener("open", () => this.lookIfOpen());
         this.watch(this.out, true);
         this.pc.addEventListener("datachannel", ({ channel }) => this.accept(channel));
+        this.pc.addEventListener("track", ({ receiver }) => this.setTrack(receiver));
         this.pc.addEventListener("icecandidate", ({ candidate }) => {
             if (this.described && candidate?.candidate) {
                 this.tell.candidate?.(this.link, candidate.candidate);
@@ -42,6 +45,9 @@ export class Connection {
 
     async offer() {
         this.setControl(this.pc.createDataChannel("control", { protocol: CONTROL + VERSION }));
+        if (takesTracks() && this.tell.track) {
+            this.setTrack(this.pc.addTransceiver("audio", { direction: "recvonly" }).receiver);
+        }
         await this.describe(() => this.pc.createOffer());
     }
 
@@ -124,6 +130,11 @@ export class Connection {
         this.watch(channel, false);
     }
 
+    /** The host's data comes as a track as well, where the browser passes its packets on. */
+    setTrack(receiver) {
+        this.lane ??= receive(receiver, (...packet) => this.ended || this.tell.track(this.link, ...packet));
+    }
+
     watch(channel, isData) {
         channel.binaryType = "arraybuffer";
         channel.bufferedAmountLowThreshold = 32 << 10;
@@ -169,6 +180,7 @@ export class Connection {
 
     close() {
         this.ended = true;
+        this.lane?.close();
         this.pc?.close();
     }
 

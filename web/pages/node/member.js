@@ -2,6 +2,7 @@
 
 import { isOwn } from "../common/groups.js";
 import { Connection, GATHER } from "./connection.js";
+import { takesTracks } from "./lane.js";
 import { Module } from "./module.js";
 
 /** How often peers are looked at, in milliseconds: a host that does not answer shows within two seconds. */
@@ -32,11 +33,11 @@ export class Member {
         this.turns = new MessageChannel();
         this.turns.port1.addEventListener("message", () => this.run());
         this.turns.port1.start();
-        this.tell = Object.fromEntries(["described", "candidate", "opened", "message", "waiting", "ended", "otherControl"].map((name) => [name, (...all) => this.into(name, ...all)]));
+        this.tell = Object.fromEntries(["described", "candidate", "opened", "message", "track", "waiting", "ended", "otherControl"].map((name) => [name, (...all) => this.into(name, ...all)]));
     }
 
     open(start) {
-        this.servers = this.module.open(start).map((url) => ({ url, pause: BACKOFF[0], socket: null }));
+        this.servers = this.module.open({ ...start, tracks: takesTracks() }).map((url) => ({ url, pause: BACKOFF[0], socket: null }));
         /** It only listens: it sends nothing, and knows no other node but its routers. */
         this.isLeaf = this.module.status().leaf === true;
         this.servers.forEach((_, number) => this.connect(number));

@@ -87,6 +87,12 @@ export class Module extends Wasm {
         this.call.node_message(now(), link, isData);
     }
 
+    /** A packet of a track, which came at the time `at` of this page. */
+    track(link, timestamp, at, bytes) {
+        this.put(bytes);
+        this.call.node_track(now(), link, timestamp, at);
+    }
+
     waiting(link, isData, bytes) {
         this.call.node_waiting(now(), link, isData, bytes);
     }

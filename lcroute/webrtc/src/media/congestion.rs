@@ -43,9 +43,9 @@ mod rate;
 mod round;
 mod window;
 
+use lcroute_lane::Report;
 use librecast::time::{Duration, Instant};
 
-use super::feedback::Report;
 use decision::Decision;
 use in_flight::InFlight;
 use pacer::Pacer;
@@ -223,9 +223,9 @@ impl Controller {
 
 #[cfg(test)]
 mod tests {
-    use super::super::feedback::Sample;
     use super::window::{MAX_WINDOW, MIN_WINDOW};
     use super::*;
+    use lcroute_lane::Sample;
     use proptest::prelude::*;
 
     fn sent(count: u64) -> (Controller, Instant) {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rtc::crypto::{BlockCipherAlgorithm, CryptoError, RTCCrypto};
+use rtc::srtp::protection_profile::ProtectionProfile;
 use rtc_dtls::observer::{Observer, ProtocolVersion, SrtpKeys, SrtpProfile};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -28,6 +29,8 @@ const SSRC: u8 = 0x80;
 const KEY: usize = 16;
 /// Bytes of a master salt (RFC 7714 §12).
 const SALT: usize = 12;
+/// Bytes of a master salt of AES-CM (RFC 3711 8.2).
+const CM_SALT: usize = 14;
 
 /// Master key and salt of one direction, AEAD_AES_128_GCM.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
@@ -41,6 +44,15 @@ pub(crate) struct MasterKey {
 pub(crate) struct LinkKeys {
     pub(crate) sending: MasterKey,
     pub(crate) receiving: MasterKey,
+}
+
+/// Key and salt with which a page's browser opens what this end sends, by the negotiated profile.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub(crate) struct TrackKeys {
+    #[zeroize(skip)]
+    pub(crate) profile: ProtectionProfile,
+    pub(crate) key: Vec<u8>,
+    pub(crate) salt: Vec<u8>,
 }
 
 /// Keys that seal packets of one direction.
@@ -81,6 +93,12 @@ fn first<const N: usize>(block: &[u8; 16]) -> [u8; N] {
     std::array::from_fn(|i| block[i])
 }
 
+impl fmt::Debug for TrackKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TrackKeys({:?})", self.profile)
+    }
+}
+
 impl fmt::Debug for MasterKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("MasterKey(..)")
@@ -94,6 +112,8 @@ pub(crate) struct KeyTap {
     seed: Option<u64>,
     /// Set after the handshake, with the peer's certificate verified; `None` inside: unusable keys.
     keys: OnceLock<Option<LinkKeys>>,
+    /// Set with `keys`.
+    track: OnceLock<TrackKeys>,
     /// Whether a record with application data has been authenticated since
     /// [`KeyTap::forget_opened`].
     opened: AtomicBool,
@@ -154,6 +174,11 @@ impl KeyTap {
         self.keys.get()?.clone()
     }
 
+    /// Returns the keys of a track into a page, once the handshake is over.
+    pub(crate) fn track_keys(&self) -> Option<TrackKeys> {
+        self.track.get().cloned()
+    }
+
     fn watch(&self) -> MutexGuard<'_, Watch> {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -194,12 +219,32 @@ fn link_keys(keys: &SrtpKeys<'_>) -> Option<LinkKeys> {
     })
 }
 
+/// Returns the keys of what this end sends, for any profile: a browser uses the negotiated one.
+fn track_keys(keys: &SrtpKeys<'_>) -> Option<TrackKeys> {
+    let (profile, key, salt) = match keys.profile {
+        SrtpProfile::AEAD_AES_128_GCM => (ProtectionProfile::AeadAes128Gcm, KEY, SALT),
+        SrtpProfile::AEAD_AES_256_GCM => (ProtectionProfile::AeadAes256Gcm, 2 * KEY, SALT),
+        SrtpProfile::AES128_CM_SHA1_80 => (ProtectionProfile::Aes128CmHmacSha1_80, KEY, CM_SALT),
+        _ => return None,
+    };
+    let side = usize::from(!keys.is_client);
+    let (masters, salts) = keys.material.split_at_checked(2 * key)?;
+    Some(TrackKeys {
+        profile,
+        key: masters.get(side * key..)?.get(..key)?.to_vec(),
+        salt: salts.get(side * salt..)?.get(..salt)?.to_vec(),
+    })
+}
+
 impl Observer for KeyTap {
     fn seed(&self) -> Option<u64> {
         self.seed
     }
 
     fn handle_keys(&self, keys: &SrtpKeys<'_>) {
+        if let Some(track) = track_keys(keys) {
+            let _ = self.track.set(track);
+        }
         let _ = self.keys.set(link_keys(keys));
     }
 
@@ -265,6 +310,29 @@ mod tests {
             );
             assert_eq!(client.sending.salt, from(salt)[..12]);
             assert_eq!(server.sending.salt, from(salt + 12)[..12]);
+        }
+    }
+
+    #[test]
+    fn a_track_is_sealed_by_any_profile() {
+        for (profile, key, salt) in [
+            (SrtpProfile::AEAD_AES_128_GCM, 16, 12),
+            (SrtpProfile::AEAD_AES_256_GCM, 32, 12),
+            (SrtpProfile::AES128_CM_SHA1_80, 16, 14),
+        ] {
+            let material: Vec<u8> = (0..100).collect();
+            let material = &material[..profile.keying_material_len()];
+            for (is_client, side) in [(true, 0), (false, 1)] {
+                let keys = SrtpKeys {
+                    version: ProtocolVersion::DTLS1_2,
+                    profile,
+                    material,
+                    is_client,
+                };
+                let track = track_keys(&keys).unwrap();
+                assert_eq!(track.key, material[side * key..][..key]);
+                assert_eq!(track.salt, material[2 * key + side * salt..][..salt]);
+            }
         }
     }
 

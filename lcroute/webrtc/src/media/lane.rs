@@ -14,22 +14,20 @@ use bytes::{Bytes, BytesMut};
 use librecast::pool::Pool;
 use rtc::crypto::RTCCrypto;
 
+use lcroute_lane::{
+    CHUNK_HEADER, CODE_OVERHEAD, Fault, MAX_PIECES, PIECE_HEADER, Receiver, Report, TRACK_REPAIR,
+    put_piece, put_whole,
+};
 use lcroute_overlay::{RepairInfo, SendError};
 
 use super::congestion::Controller;
-use super::feedback::{Report, Reporter};
-use super::keys::LinkKeys;
+use super::keys::{LinkKeys, TrackKeys};
 use super::path_mtu::{BASE, PathMtu};
-use super::payload::{
-    CHUNK_HEADER, Chunk, MAX_PIECES, PIECE_HEADER, Pieced, RESENT, Reassembly, SYMBOL, kind_of,
-    put_piece, put_whole, take,
-};
 use super::queue::{Dropped, FairQueue};
-use super::recovery::Recovery;
 use super::reliable::{Reliable, Transport};
 use super::repair::Repair;
-use super::srtp::{Drop, MALFORMED, Opener, RTCP_HEADER, RTP_HEADER, Sealer, TAG, extend, is_rtcp};
-use super::window_code::CODE_OVERHEAD;
+use super::sealing::Sealing;
+use super::srtp::{Drop, MALFORMED, Opener, RTCP_HEADER, RTP_HEADER, TAG, is_rtcp};
 use crate::config::Limits;
 use crate::datagram::Ecn;
 use crate::drops::DropReason;
@@ -50,12 +48,16 @@ const MOST_PRESSED: f64 = 0.5;
 /// Messages over which that share is smoothed. Chosen.
 const PRESSED_OVER: f64 = 64.0;
 
+/// Time without a report after packets on a track, after which data goes by the data channel. Chosen:
+/// a page whose thread is busy answers within.
+const TRACK_SILENCE: Duration = Duration::from_secs(1);
+/// Time from there to the next probes. Chosen.
+const TRACK_RETRY: Duration = Duration::from_secs(5);
+
 /// The lane, both directions.
 pub(crate) struct Media {
-    sealer: Sealer,
-    opener: Opener,
-    /// SSRC of received packets.
-    receiving_ssrc: u32,
+    sealer: Sealing,
+    inbound: Inbound,
     /// Search for the longest datagram.
     path: PathMtu,
     /// Path probes to send.
@@ -76,12 +78,7 @@ pub(crate) struct Media {
     pressed: f64,
     /// Share of recent packets that this host refused to send.
     refused: f64,
-    input: BytesMut,
-    inputs: Pool,
-    reassembly: Reassembly,
-    reporter: Reporter,
     repair: Repair,
-    recovery: Recovery,
     /// Control messages, if the lane carries them.
     control: Option<Box<Reliable>>,
     /// Control messages that go on the control channel.
@@ -92,6 +89,33 @@ pub(crate) struct Media {
     hello_loss: f64,
     /// Whether the list of lanes with output contains it.
     pub(crate) listed: bool,
+}
+
+/// The direction to this end.
+enum Inbound {
+    Lane(Box<Lane>),
+    /// A page sends no data by the lane, and its reports over the data channel.
+    Page(Page),
+}
+
+/// What a peer with a lane sends.
+struct Lane {
+    opener: Opener,
+    /// SSRC of received packets.
+    ssrc: u32,
+    input: BytesMut,
+    inputs: Pool,
+    receiver: Receiver,
+}
+
+/// Whether a page receives the track.
+struct Page {
+    /// Whether data goes by the track: the page has reported, and goes on to.
+    is_used: bool,
+    /// When the first packet after its last report was sent.
+    unreported: Option<Instant>,
+    /// When probes begin anew.
+    retry_at: Option<Instant>,
 }
 
 impl Media {
@@ -105,13 +129,70 @@ impl Media {
         seed: u64,
         now: Instant,
     ) -> Option<Self> {
-        let (queue, repair) = (limits.media_queue, limits.media_repair);
+        let repair = limits.media_repair;
         let sending = keys.sending.session(crypto).ok()?;
         let receiving = keys.receiving.session(crypto).ok()?;
-        Some(Self {
-            sealer: Sealer::new(&sending).ok()?,
+        let inbound = Inbound::Lane(Box::new(Lane {
             opener: Opener::new(&receiving).ok()?,
-            receiving_ssrc: receiving.ssrc,
+            ssrc: receiving.ssrc,
+            input: BytesMut::new(),
+            inputs: Pool::new(BUFFER, BUFFERS),
+            receiver: Receiver::new(repair, now),
+        }));
+        let sealer = Sealing::lane(&sending)?;
+        let media = Self::with(
+            (sealer, inbound),
+            mtu,
+            limits.media_queue,
+            repair,
+            seed,
+            now,
+        );
+        Some(media)
+    }
+
+    /// Makes the lane as a track into a page, which takes `payload_type`.
+    pub(crate) fn track(
+        (keys, payload_type): (&TrackKeys, u8),
+        crypto: &dyn RTCCrypto,
+        mtu: u16,
+        limits: &Limits,
+        seed: u64,
+        now: Instant,
+    ) -> Option<Self> {
+        let sealer = Sealing::track(keys, payload_type, crypto)?;
+        let inbound = Inbound::Page(Page {
+            is_used: false,
+            unreported: None,
+            retry_at: None,
+        });
+        // 0 turns repair off here as well
+        let repair = match limits.media_repair.is_zero() {
+            true => Duration::ZERO,
+            false => TRACK_REPAIR,
+        };
+        let media = Self::with(
+            (sealer, inbound),
+            mtu,
+            limits.media_queue,
+            repair,
+            seed,
+            now,
+        );
+        Some(media)
+    }
+
+    fn with(
+        (sealer, inbound): (Sealing, Inbound),
+        mtu: u16,
+        queue: Duration,
+        repair: Duration,
+        seed: u64,
+        now: Instant,
+    ) -> Self {
+        Self {
+            sealer,
+            inbound,
             path: PathMtu::new(usize::from(mtu) + OVERHEAD + CODE_OVERHEAD, now),
             probes: Vec::new(),
             packet: BytesMut::new(),
@@ -124,18 +205,13 @@ impl Media {
             wake: None,
             pressed: 0.0,
             refused: 0.0,
-            input: BytesMut::new(),
-            inputs: Pool::new(BUFFER, BUFFERS),
-            reassembly: Reassembly::default(),
-            reporter: Reporter::new(!repair.is_zero(), now),
             repair: Repair::new(repair, now),
-            recovery: Recovery::new(repair),
             control: None,
             channel: Vec::new(),
             broken: false,
             hello_loss: 0.0,
             listed: false,
-        })
+        }
     }
 
     /// Starts control messages in the lane, with at most `capacity` bytes queued.
@@ -206,8 +282,25 @@ impl Media {
         (self.control, self.channel) = (Some(control), channel);
     }
 
-    pub(crate) fn receiving_ssrc(&self) -> u32 {
-        self.receiving_ssrc
+    /// Returns the SSRC of the peer's packets; a page sends none.
+    pub(crate) fn receiving_ssrc(&self) -> Option<u32> {
+        match &self.inbound {
+            Inbound::Lane(lane) => Some(lane.ssrc),
+            Inbound::Page(_) => None,
+        }
+    }
+
+    /// Whether it is a track into a page.
+    pub(crate) fn is_track(&self) -> bool {
+        matches!(self.inbound, Inbound::Page(_))
+    }
+
+    /// Whether data may go by it: on a track, once the page reports.
+    pub(crate) fn is_used(&self) -> bool {
+        match &self.inbound {
+            Inbound::Lane(_) => true,
+            Inbound::Page(page) => page.is_used,
+        }
     }
 
     /// Whether a datagram with these first bytes was sent recently.
@@ -251,7 +344,8 @@ impl Media {
 
     /// Whether media packets may carry an ECN mark.
     pub(crate) fn marks(&self) -> bool {
-        self.path.marks()
+        // a page does not see them
+        self.path.marks() && !self.is_track()
     }
 
     /// Returns the number of our packets that arrived with a CE mark.
@@ -264,7 +358,10 @@ impl Media {
         RepairInfo {
             media_resent: self.repair.resent,
             media_symbols: self.repair.symbols,
-            media_repaired: self.recovery.count,
+            media_repaired: match &self.inbound {
+                Inbound::Lane(lane) => lane.receiver.repaired(),
+                Inbound::Page(_) => 0,
+            },
         }
     }
 
@@ -372,6 +469,9 @@ impl Media {
         self.refused -= self.refused / REFUSED_OVER;
         self.controller.sent(index, size, now);
         self.ready.push_back(packet);
+        if let Inbound::Page(page) = &mut self.inbound {
+            page.unreported.get_or_insert(now);
+        }
         Some((index, size))
     }
 
@@ -407,114 +507,56 @@ impl Media {
         dropped: &mut Dropped,
         now: Instant,
     ) -> Result<(), Drop> {
+        let Inbound::Lane(lane) = &mut self.inbound else {
+            return Err(MALFORMED);
+        };
         if is_rtcp(datagram) {
-            return self.handle_report(datagram, has_path, dropped, now);
+            let mut payload = BytesMut::with_capacity(datagram.len());
+            lane.opener.open_rtcp(datagram, &mut payload)?;
+            return self.handle_report(&payload, has_path, dropped, now);
         }
-        self.inputs.make_room(&mut self.input, datagram.len());
-        let (index, marker) = match self.opener.open(datagram, &mut self.input) {
+        lane.inputs.make_room(&mut lane.input, datagram.len());
+        let (index, marker) = match lane.opener.open(datagram, &mut lane.input) {
             Ok(opened) => opened,
             Err(reason) => {
-                self.input.clear();
+                lane.input.clear();
                 return Err(reason);
             }
         };
-        let arrived = (index, datagram.len());
-        let due = self.reporter.handle(arrived, marker, ecn, now);
-        if due {
+        let (arrived, congested) = ((index, datagram.len()), ecn == Ecn::Congested);
+        if lane.receiver.arrived(arrived, marker, congested, now) {
             self.report(has_path, now);
         }
-        let payload = self.input.split().freeze();
-        self.handle_payload(index, payload, deliver, now)?;
-        // a later copy is a duplicate
-        while let Some(mut payload) = self.recovery.next(self.opener.seen()) {
-            self.unpack(&mut payload, deliver, now)?;
-        }
-        Ok(())
+        let Inbound::Lane(lane) = &mut self.inbound else {
+            return Err(MALFORMED);
+        };
+        let payload = lane.input.split().freeze();
+        let (control, broken) = (&mut self.control, &mut self.broken);
+        let mut deliver = |message: Bytes| match control {
+            Some(control) if Reliable::is_ours(&message) => {
+                *broken |= control.handle(&message, Transport::Lane, now).is_err();
+            }
+            _ => deliver(message),
+        };
+        let seen = lane.opener.seen();
+        let handled = lane
+            .receiver
+            .handle(index, payload, seen, &mut deliver, now);
+        handled.map_err(|fault| match fault {
+            Fault::Malformed => MALFORMED,
+            Fault::Incomplete => DropReason::MediaIncomplete,
+        })
     }
 
-    /// Handles the payload of packet `index`: messages, a resent payload, or a symbol.
-    fn handle_payload(
+    /// Handles a report of the peer; an error is a drop reason.
+    pub(crate) fn handle_report(
         &mut self,
-        index: u64,
-        mut payload: Bytes,
-        deliver: &mut dyn FnMut(Bytes),
-        now: Instant,
-    ) -> Result<(), Drop> {
-        let (malformed, seen) = (|()| MALFORMED, self.opener.seen());
-        let mut origin = index;
-        match kind_of(&payload) {
-            SYMBOL => {
-                let Some(Chunk::Symbol(symbol)) = take(&mut payload).map_err(malformed)? else {
-                    return Err(MALFORMED);
-                };
-                let result = self.recovery.symbol(&symbol, index, seen, now);
-                return result.map_err(malformed);
-            }
-            RESENT => {
-                let Some(Chunk::Resent(low)) = take(&mut payload).map_err(malformed)? else {
-                    return Err(MALFORMED);
-                };
-                origin = extend(low, index);
-                if origin >= index {
-                    return Err(MALFORMED);
-                }
-                if !self.recovery.repair(origin, seen) {
-                    return Ok(());
-                }
-            }
-            // late: repair has delivered its messages
-            _ if !self.recovery.is_new(index) => return Ok(()),
-            _ => {}
-        }
-        self.recovery.keep(origin, &payload, now);
-        self.unpack(&mut payload, deliver, now)
-    }
-
-    /// Delivers the messages of a payload.
-    fn unpack(
-        &mut self,
-        payload: &mut Bytes,
-        deliver: &mut dyn FnMut(Bytes),
-        now: Instant,
-    ) -> Result<(), Drop> {
-        let mut displaced = Ok(());
-        while let Some(chunk) = take(payload).map_err(|()| MALFORMED)? {
-            match chunk {
-                // valid only at the beginning of a packet
-                Chunk::Resent(_) | Chunk::Symbol(_) => return Err(MALFORMED),
-                Chunk::Whole(message) => match self.control.as_mut() {
-                    Some(control) if Reliable::is_ours(&message) => {
-                        self.broken |= control.handle(&message, Transport::Lane, now).is_err();
-                    }
-                    _ => deliver(message),
-                },
-                Chunk::Piece {
-                    message,
-                    piece,
-                    last,
-                    bytes,
-                } => match self.reassembly.handle(message, piece, last, &bytes) {
-                    Pieced::Waiting => {}
-                    Pieced::Complete(message) => deliver(message),
-                    // the chunks behind it are of other messages
-                    Pieced::Displaced => displaced = Err(DropReason::MediaIncomplete),
-                    Pieced::Malformed => return Err(MALFORMED),
-                },
-            }
-        }
-        displaced
-    }
-
-    fn handle_report(
-        &mut self,
-        datagram: &[u8],
+        report: &[u8],
         has_path: bool,
         dropped: &mut Dropped,
         now: Instant,
     ) -> Result<(), Drop> {
-        let mut payload = BytesMut::with_capacity(datagram.len());
-        self.opener.open_rtcp(datagram, &mut payload)?;
-        let mut report = Report::read(&payload).map_err(|_| MALFORMED)?;
+        let mut report = Report::read(report).map_err(|_| MALFORMED)?;
         if report.highest < self.sealer.next() {
             self.path.handle(&report, now);
             // a probe that was too long is no sign of congestion
@@ -522,6 +564,9 @@ impl Media {
         }
         if !self.controller.handle(&report, self.sealer.next(), now) {
             return Err(MALFORMED);
+        }
+        if let Inbound::Page(page) = &mut self.inbound {
+            (page.is_used, page.unreported, page.retry_at) = (true, None, None);
         }
         let (rtt, rate) = (self.controller.rtt(), self.controller.rate());
         self.repair
@@ -535,8 +580,12 @@ impl Media {
 
     /// Returns the time of the next [`Self::poll`].
     pub(crate) fn deadline(&self) -> Option<Instant> {
+        let inbound = match &self.inbound {
+            Inbound::Lane(lane) => lane.receiver.deadline(),
+            Inbound::Page(page) => page.deadline(),
+        };
         let others = [
-            self.reporter.deadline(),
+            inbound,
             self.controller.deadline(),
             self.repair.deadline(),
             self.control.as_ref().and_then(|control| control.deadline()),
@@ -549,8 +598,19 @@ impl Media {
 
     /// Runs the due timers.
     pub(crate) fn poll(&mut self, has_path: bool, dropped: &mut Dropped, now: Instant) {
-        if self.reporter.deadline().is_some_and(|due| due <= now) {
-            self.report(has_path, now);
+        match &mut self.inbound {
+            Inbound::Page(page) => {
+                let probes = page.poll(now);
+                if probes {
+                    self.path.path_changed(now);
+                }
+            }
+            Inbound::Lane(lane) => {
+                let due = lane.receiver.deadline();
+                if due.is_some_and(|due| due <= now) {
+                    self.report(has_path, now);
+                }
+            }
         }
         let silent = self.controller.poll(now);
         if silent {
@@ -678,11 +738,14 @@ impl Media {
     }
 
     fn report(&mut self, has_path: bool, now: Instant) {
+        let Inbound::Lane(lane) = &mut self.inbound else {
+            return;
+        };
         if !has_path {
             // no path to the peer
-            return self.reporter.skip();
+            return lane.receiver.skip_report();
         }
-        let Some(report) = self.reporter.report(self.opener.seen(), now) else {
+        let Some(report) = lane.receiver.report(lane.opener.seen(), now) else {
             return;
         };
         let mut packet = BytesMut::with_capacity(320);
@@ -691,6 +754,26 @@ impl Media {
         if self.sealer.seal_rtcp(&mut packet).is_some() {
             self.ready.push_back(packet.freeze());
         }
+    }
+}
+
+impl Page {
+    fn deadline(&self) -> Option<Instant> {
+        let silent = self.unreported.map(|at| at + TRACK_SILENCE);
+        [silent, self.retry_at].into_iter().flatten().min()
+    }
+
+    /// Stops to use a track without reports; returns whether probes begin anew.
+    fn poll(&mut self, now: Instant) -> bool {
+        if self
+            .unreported
+            .take_if(|at| *at + TRACK_SILENCE <= now)
+            .is_some()
+        {
+            self.is_used = false;
+            self.retry_at.get_or_insert(now + TRACK_RETRY);
+        }
+        self.retry_at.take_if(|at| *at <= now).is_some()
     }
 }
 
@@ -728,8 +811,11 @@ fn cut<'a>(bytes: &mut &'a [u8], most: usize) -> &'a [u8] {
 mod tests {
     use super::*;
     use crate::media::keys::MasterKey;
+    use lcroute_lane::TrackReceiver;
     use proptest::prelude::*;
     use rtc::crypto::default_provider;
+    use rtc::srtp::context::Context;
+    use rtc::srtp::protection_profile::ProtectionProfile;
 
     fn lanes(now: Instant) -> [Media; 2] {
         let provider = default_provider().unwrap();
@@ -768,9 +854,133 @@ mod tests {
         (sizes, delivered)
     }
 
+    /// A page: its browser opens the packets of a track, and it reports.
+    struct Tab {
+        browser: Context,
+        track: TrackReceiver,
+        came: Vec<Bytes>,
+    }
+
+    fn track(now: Instant) -> (Media, Tab) {
+        let provider = default_provider().unwrap();
+        let profile = ProtectionProfile::Aes128CmHmacSha1_80;
+        let keys = TrackKeys {
+            profile,
+            key: vec![1; 16],
+            salt: vec![2; 14],
+        };
+        let (crypto, limits) = (provider.crypto(), Limits::default());
+        let media = Media::track((&keys, 111), crypto, 1_280, &limits, 1, now).unwrap();
+        let (key, salt) = (&keys.key, &keys.salt);
+        let tab = Tab {
+            browser: Context::new(key, salt, profile, None, None, crypto).unwrap(),
+            track: TrackReceiver::new(now),
+            came: Vec::new(),
+        };
+        (media, tab)
+    }
+
+    impl Tab {
+        /// Takes all packets of the host, and sends its report, if one is due.
+        fn take(&mut self, media: &mut Media, now: Instant) {
+            let mut packets: Vec<_> = media.finish(now).collect();
+            packets.extend(media.take_probes());
+            for packet in packets {
+                let plain = self.browser.decrypt_rtp(&packet).unwrap();
+                let timestamp = u32::from_be_bytes(*plain[4..].first_chunk().unwrap());
+                let payload = plain.freeze().slice(RTP_HEADER..);
+                let deliver = &mut |message: Bytes| self.came.push(message);
+                let due = self.track.handle(timestamp, payload, deliver, now);
+                if due.unwrap() {
+                    let report = self.track.report(now).unwrap();
+                    let dropped = &mut Dropped::default();
+                    media
+                        .handle_report(&report[1..], true, dropped, now)
+                        .unwrap();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_track_is_used_while_its_page_reports() {
+        let start = Instant::now();
+        let (mut media, mut tab) = track(start);
+        assert!(media.is_track() && !media.is_used() && !media.marks());
+        assert_eq!(media.receiving_ssrc(), None);
+        let mut now = start;
+        let poll = |media: &mut Media, now| media.poll(true, &mut Dropped::default(), now);
+        while !media.is_used() {
+            now += Duration::from_millis(10);
+            assert!(now < start + Duration::from_secs(1));
+            poll(&mut media, now);
+            tab.take(&mut media, now);
+        }
+        tab.came.clear();
+        for number in 0..200_u8 {
+            now += Duration::from_millis(10);
+            media.send(
+                [&[0x80, number], &[7; 100]],
+                true,
+                &mut Dropped::default(),
+                now,
+            );
+            poll(&mut media, now);
+            tab.take(&mut media, now);
+        }
+        assert!(media.is_used());
+        let sound: Vec<_> = tab
+            .came
+            .iter()
+            .filter(|m| m.first() == Some(&0x80))
+            .collect();
+        assert_eq!(sound.len(), 200);
+        // the page is gone
+        media.send([&[0x80, 0], &[]], true, &mut Dropped::default(), now);
+        let lost: Vec<_> = media.finish(now).collect();
+        assert_eq!(lost.len(), 1);
+        poll(&mut media, now + TRACK_SILENCE / 2);
+        assert!(media.is_used());
+        now += TRACK_SILENCE;
+        poll(&mut media, now);
+        assert!(!media.is_used());
+        // and comes back
+        let gone = now;
+        while !media.is_used() {
+            now += Duration::from_millis(10);
+            assert!(now < gone + TRACK_RETRY * 2);
+            poll(&mut media, now);
+            if now < gone + TRACK_RETRY / 2 {
+                media.finish(now).for_each(drop);
+                media.take_probes().for_each(drop);
+            } else {
+                tab.take(&mut media, now);
+            }
+        }
+        assert!(now >= gone + TRACK_RETRY / 2);
+    }
+
+    #[test]
+    fn reports_about_packets_that_were_not_sent_are_refused() {
+        let now = Instant::now();
+        let (mut media, _) = track(now);
+        let report = Report {
+            highest: 5,
+            received: 6,
+            ..Report::default()
+        };
+        let mut bytes = BytesMut::new();
+        report.write(&mut bytes);
+        for report in [&bytes[..], &bytes[..20], b""] {
+            let refused = media.handle_report(report, true, &mut Dropped::default(), now);
+            assert_eq!(refused, Err(MALFORMED));
+        }
+        assert!(!media.is_used());
+    }
+
     #[test]
     fn pieces_fill_the_datagrams() {
-        let messages: Vec<_> = (0..90).map(|n| vec![n; 1_608]).collect();
+        let messages: Vec<_> = (0..90).map(|n| vec![0x80 | n; 1_608]).collect();
         let (sizes, delivered) = carry(&messages);
         assert_eq!(delivered, messages);
         let bytes: usize = sizes.iter().sum();

@@ -38,25 +38,21 @@
 
 mod codel;
 mod congestion;
-mod feedback;
 mod history;
 mod keys;
 mod lane;
 mod path_mtu;
-mod payload;
 mod queue;
-mod recovery;
 mod reliable;
 mod repair;
-mod replay;
+mod sealing;
 #[cfg(test)]
 mod simulation;
 mod srtp;
-mod window_code;
 
 #[cfg(test)]
 pub(crate) use keys::Forge;
-pub(crate) use keys::{KeyTap, LinkKeys, MasterKey};
+pub(crate) use keys::{KeyTap, LinkKeys, MasterKey, TrackKeys};
 pub(crate) use lane::Media;
 pub(crate) use queue::Dropped;
 pub(crate) use srtp::{is_rtcp, ssrc_of};

@@ -17,9 +17,8 @@
 //! Some paths drop packets with an ECN mark. Probes have it like all media packets: if none of the
 //! first ones arrives, packets go unmarked.
 
+use lcroute_lane::Report;
 use librecast::time::{Duration, Instant};
-
-use super::feedback::Report;
 
 /// UDP payload that every path should take: 1,248 bytes with IPv6.
 pub(crate) const BASE: usize = 1_200;
@@ -256,10 +255,8 @@ impl Trial {
 
 #[cfg(test)]
 mod tests {
-    use super::super::feedback::Reporter;
-    use super::super::replay::ReplayWindow;
     use super::*;
-    use crate::datagram::Ecn;
+    use lcroute_lane::{ReplayWindow, Reporter};
     use librecast::random::Random;
 
     /// A path that loses packets above its MTU, and some of the rest.
@@ -297,8 +294,7 @@ mod tests {
             self.next += 1;
             if size <= self.mtu && self.random.below(1_000) >= self.loss {
                 self.seen.mark(index);
-                self.reporter
-                    .handle((index, size), true, Ecn::None, self.now);
+                self.reporter.handle((index, size), true, false, self.now);
             }
         }
 

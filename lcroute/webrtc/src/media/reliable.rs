@@ -26,8 +26,8 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::{Bytes, BytesMut};
 use librecast::wire::{Reader, WireError};
 
-use super::srtp::extend;
 use crate::config::ROUTED_QUEUE;
+use lcroute_lane::extend;
 use lcroute_overlay::SendError;
 
 /// Kind of an element: a segment.
@@ -254,7 +254,7 @@ impl Reliable {
     }
 
     fn handle_segment(&mut self, low: u32, segment: &Segment) -> Result<(), WireError> {
-        let sequence = extend(low, self.expected);
+        let sequence = extend(low, u32::BITS, self.expected);
         if sequence < self.expected || sequence >= self.expected + MAX_EARLY {
             return Ok(());
         }
@@ -299,7 +299,7 @@ impl Reliable {
         transport: Transport,
         now: Instant,
     ) -> Result<(), WireError> {
-        let next = extend(low, self.first);
+        let next = extend(low, u32::BITS, self.first);
         let sent = self.first + self.under_way.len() as u64;
         if next > sent {
             return Err(WireError::Bad("acknowledgement"));

@@ -12,16 +12,14 @@
 //!   that arrive after that raise these bounds.
 //! - Repair is at most half of the data, within the room that data leaves (lane.rs).
 
+use lcroute_lane::{MAX_SOURCES, MAX_SPAN, Report, put_resent, put_symbol};
 use librecast::gf256::Sum;
 use librecast::time::{Duration, Instant};
 use std::collections::VecDeque;
 
 use bytes::BytesMut;
 
-use super::feedback::Report;
 use super::history::History;
-use super::payload::put_resent;
-use super::window_code::{MAX_SOURCES, MAX_SPAN, put_symbol};
 
 /// Time after the last loss for which payloads are kept.
 const ON: Duration = Duration::from_secs(60);
@@ -535,8 +533,8 @@ fn strength(loss: f64, burst: f64, window: usize) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::feedback::Sample;
     use super::*;
+    use lcroute_lane::Sample;
 
     const BUDGET: Duration = Duration::from_millis(25);
     const MS: Duration = Duration::from_millis(1);

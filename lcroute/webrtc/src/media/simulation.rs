@@ -4,12 +4,10 @@
 use librecast::time::{Duration, Instant};
 use std::collections::BTreeMap;
 
+use lcroute_lane::{ReplayWindow, Report, Reporter};
 use librecast::simulated::{Bottleneck, Network, Path};
 
 use super::congestion::Controller;
-use super::feedback::{Report, Reporter};
-use super::replay::ReplayWindow;
-use crate::datagram::Ecn;
 
 const SIZE: usize = 1_250;
 const SEED: u64 = 1;
@@ -281,10 +279,8 @@ impl Sim {
             (Flow::Ours(ours), Parcel::Packet(number, marked)) => {
                 self.delivered[n] += SIZE as f64;
                 ours.seen.mark(number >> 1);
-                let ecn = if marked { Ecn::Congested } else { Ecn::Capable };
-                if ours
-                    .reporter
-                    .handle((number >> 1, SIZE), number & 1 == 1, ecn, now)
+                let (packet, marker) = ((number >> 1, SIZE), number & 1 == 1);
+                if ours.reporter.handle(packet, marker, marked, now)
                     && let Some(report) = ours.reporter.report(&ours.seen, now)
                 {
                     self.tell(n, &report);

@@ -6,9 +6,9 @@
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::error::Unspecified;
 use bytes::{BufMut, BytesMut};
+use lcroute_lane::{INDEX_BITS, ReplayWindow, extend};
 
 use super::keys::SessionKeys;
-use super::replay::ReplayWindow;
 use crate::drops::DropReason;
 
 /// Bytes of an RTP header without CSRC and extension (RFC 3550 5.1).
@@ -20,7 +20,7 @@ pub(crate) const RTCP_HEADER: usize = 8;
 /// Bytes of the SRTCP index at the end (RFC 3711 3.4).
 const RTCP_TRAILER: usize = 4;
 /// Version 2, no padding, no extension, no CSRC.
-const VERSION: u8 = 0x80;
+pub(crate) const VERSION: u8 = 0x80;
 /// A dynamic payload type (RFC 3551 3).
 const PAYLOAD_TYPE: u8 = 96;
 /// The marker bit: requests a report at once.
@@ -31,10 +31,10 @@ const RTCP_FIRST: u8 = VERSION | 1;
 const RTCP_TYPE: u8 = 204;
 /// Flag of the SRTCP index: the packet is encrypted (RFC 3711 3.4).
 const ENCRYPTED: u32 = 1 << 31;
-/// Highest index of RTP: 48 bits.
-const LAST_INDEX: u64 = (1 << 48) - 1;
+/// Highest index of RTP.
+const LAST_INDEX: u64 = (1 << INDEX_BITS) - 1;
 /// Distance within which a packet counts as recent: a second at the highest rates.
-const LATELY: u64 = 1 << 18;
+pub(crate) const LATELY: u64 = 1 << 18;
 /// Words of 64 packets in the data replay window: 65,472 packets, 10 ms at high rates. Chosen.
 const RTP_WINDOW: usize = 1_024;
 /// Words of 64 packets in the replay window of reports: 960 packets. Chosen.
@@ -157,7 +157,7 @@ impl Sealer {
             return false;
         };
         let low = u32::from_be_bytes([*t3, *t2, *t1, *t0]);
-        let index = extend(low, self.next);
+        let index = extend(low, u32::BITS, self.next);
         u32::from_be_bytes(*ssrc) == self.ssrc
             && (q1, q0) == (t1, t0)
             && (index + 1..=index + LATELY).contains(&self.next)
@@ -218,7 +218,7 @@ impl Opener {
             return Err(MALFORMED);
         }
         let low = u32::from_be_bytes([t3, t2, t1, t0]);
-        let index = extend(low, self.seen.highest().unwrap_or(0));
+        let index = extend(low, u32::BITS, self.seen.highest().unwrap_or(0));
         if !self.seen.is_new(index) {
             return Err(REPLAYED);
         }
@@ -270,20 +270,6 @@ fn rtcp_aad(header: &[u8], trailer: [u8; RTCP_TRAILER]) -> Option<[u8; 12]> {
     aad[..RTCP_HEADER].copy_from_slice(header.get(..RTCP_HEADER)?);
     aad[RTCP_HEADER..].copy_from_slice(&trailer);
     Some(aad)
-}
-
-/// Returns the index with these low bits that is nearest to `highest`.
-pub(crate) fn extend(low: u32, highest: u64) -> u64 {
-    /// Number of values of the low bits.
-    const ROUND: u64 = 1 << 32;
-    let near = (highest & !(ROUND - 1)) | u64::from(low);
-    if near > highest + ROUND / 2 && near >= ROUND {
-        near - ROUND
-    } else if near + ROUND / 2 < highest && near + ROUND <= LAST_INDEX {
-        near + ROUND
-    } else {
-        near
-    }
 }
 
 #[cfg(test)]
@@ -479,7 +465,7 @@ mod tests {
         #[test]
         fn the_nearest_index_is_meant(highest in 0_u64..1 << 47, ahead in -(1_i64 << 30)..1 << 30) {
             let index = highest.saturating_add_signed(ahead);
-            prop_assert_eq!(extend(index as u32, highest), index);
+            prop_assert_eq!(extend(index as u32, u32::BITS, highest), index);
         }
     }
 }

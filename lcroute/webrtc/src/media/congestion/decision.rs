@@ -1,5 +1,6 @@
 //! Decisions about the window: transitions to the next phase by measurements of the path.
 
+use lcroute_lane::Report;
 use librecast::time::{Duration, Instant};
 
 use super::competition::{BETA, COMPETING_TARGET_DELAY, Competition};
@@ -8,7 +9,6 @@ use super::path_model::PathModel;
 use super::phase::{HighDelay, Phase};
 use super::round::Round;
 use super::window::{FIRST_WINDOW, MAX_WINDOW, Window};
-use crate::media::feedback::Report;
 
 /// Queueing delay that ends probing up, in microseconds. ADR 0010.
 const TARGET_DELAY: i64 = 15_000;

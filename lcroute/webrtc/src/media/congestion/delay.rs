@@ -3,11 +3,11 @@
 //! As in LEDBAT (RFC 6817): a packet's one-way delay, arrival minus sending on two clocks, less the
 //! base delay, the least of about the last minute.
 
+use lcroute_lane::Report;
 use librecast::time::{Duration, Instant};
 use std::collections::VecDeque;
 
 use super::in_flight::InFlight;
-use crate::media::feedback::Report;
 
 /// Spans of which the least delay is the base delay. Chosen: a minute in all.
 const BASE_DELAY_SPANS: usize = 6;

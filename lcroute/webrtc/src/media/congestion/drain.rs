@@ -3,7 +3,7 @@
 
 use super::competition::Competition;
 use super::path_model::PathModel;
-use crate::media::feedback::Report;
+use lcroute_lane::Report;
 
 /// Queueing delay below which a queue counts as empty, in microseconds. Chosen: idle jitter.
 pub(crate) const EMPTY_DELAY: i64 = 4_000;

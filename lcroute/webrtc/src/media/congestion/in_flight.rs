@@ -1,10 +1,10 @@
 //! Packets in flight: sent, and neither reported nor lost.
 
+use lcroute_lane::micros;
 use librecast::time::{Duration, Instant};
 use std::collections::VecDeque;
 
 use super::round::Usage;
-use crate::media::feedback::micros;
 
 /// Bound of packets in flight. Chosen: bounds the memory of a link, 8 bytes a packet.
 const MAX_PACKETS: usize = 65_000;

@@ -1,6 +1,6 @@
 //! Totals of the receiver's reports, and their sums over about a round trip.
 
-use crate::media::feedback::Report;
+use lcroute_lane::Report;
 
 /// Least length of a round, in microseconds; a longer round trip counts instead. Chosen.
 const ROUND_MIN: i64 = 20_000;

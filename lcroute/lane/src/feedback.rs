@@ -20,15 +20,14 @@ use std::collections::VecDeque;
 use bytes::{BufMut, BytesMut};
 use librecast::wire::{Reader, WireError};
 
-use super::replay::ReplayWindow;
-use crate::datagram::Ecn;
+use crate::replay::ReplayWindow;
 
 /// Name of our APP packets (RFC 3550 6.7).
 const NAME: &[u8; 4] = b"lcfb";
 /// Bound of delay samples in a report. Chosen.
-pub(crate) const MAX_SAMPLES: usize = 16;
+pub const MAX_SAMPLES: usize = 16;
 /// Bound of 64-packet words in the bitmap of a report. Chosen.
-pub(crate) const MAX_WORDS: usize = 16;
+pub const MAX_WORDS: usize = 16;
 /// Longest time from a packet to its report.
 const EVERY: Duration = Duration::from_millis(20);
 /// The same while few packets come and none is missing. Chosen: below the 250 ms after which
@@ -60,31 +59,40 @@ const SETTLE_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A report, as the sender of the media reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Report {
-    pub(crate) highest: u64,
-    pub(crate) received: u64,
-    /// Index below which packets are judged, and the lost ones among them.
-    pub(crate) settled: u64,
-    pub(crate) lost: u64,
+pub struct Report {
+    /// Highest index received.
+    pub highest: u64,
+    /// Packets received, in all.
+    pub received: u64,
+    /// Index below which packets are judged.
+    pub settled: u64,
+    /// Those below `settled` that have not come, in all.
+    pub lost: u64,
     /// Packets that arrived with a CE mark.
-    pub(crate) ce: u64,
+    pub ce: u64,
     /// Receiver's clock, in microseconds.
-    pub(crate) time: u32,
-    pub(crate) samples: Vec<Sample>,
+    pub time: u32,
+    /// Times of arrival; the first is of the highest packet.
+    pub samples: Vec<Sample>,
     /// Bitmap, downwards from the highest index.
-    pub(crate) words: Vec<u64>,
+    pub words: Vec<u64>,
 }
 
 /// Time of arrival of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Sample {
-    pub(crate) index: u64,
+pub struct Sample {
+    /// Index of the packet.
+    pub index: u64,
     /// Microseconds before the report.
-    pub(crate) age: u32,
+    pub age: u32,
 }
 
 impl Report {
-    pub(crate) fn read(bytes: &[u8]) -> Result<Self, WireError> {
+    /// Reads a report.
+    ///
+    /// # Errors
+    /// It is not of our form.
+    pub fn read(bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes);
         if r.array::<4>()? != *NAME {
             return Err(WireError::Bad("name"));
@@ -119,13 +127,14 @@ impl Report {
     }
 
     /// Whether packet `index` has arrived, by the bitmap.
-    pub(crate) fn came(&self, index: u64) -> bool {
+    pub fn came(&self, index: u64) -> bool {
         let below = self.highest.checked_sub(index);
         let word = below.and_then(|n| Some((self.words.get(usize::try_from(n / 64).ok()?)?, n)));
         word.is_some_and(|(word, n)| word << (n % 64) >> 63 != 0)
     }
 
-    pub(crate) fn write(&self, out: &mut BytesMut) {
+    /// Appends the report.
+    pub fn write(&self, out: &mut BytesMut) {
         out.put_slice(NAME);
         out.put_u64(self.highest);
         out.put_u64(self.received);
@@ -148,7 +157,7 @@ impl Report {
 
 /// The receiver's side: records arrivals, and decides when to report.
 #[derive(Debug)]
-pub(crate) struct Reporter {
+pub struct Reporter {
     began: Instant,
     received: u64,
     ce: u64,
@@ -177,7 +186,7 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     /// Makes the reporter; with `gaps` it reports missing packets early, for repair.
-    pub(crate) fn new(gaps: bool, now: Instant) -> Self {
+    pub fn new(gaps: bool, now: Instant) -> Self {
         Self {
             began: now,
             received: 0,
@@ -202,17 +211,17 @@ impl Reporter {
 
     /// Notes a packet of `bytes`, which may request a report with `marker`; returns whether one is
     /// due.
-    pub(crate) fn handle(
+    pub fn handle(
         &mut self,
         (index, bytes): (u64, usize),
         marker: bool,
-        ecn: Ecn,
+        congested: bool,
         now: Instant,
     ) -> bool {
         self.received += 1;
-        self.ce += u64::from(ecn == Ecn::Congested);
+        self.ce += u64::from(congested);
         let next = self.newest.map_or(index, |(newest, _)| newest + 1);
-        if index != next || ecn == Ecn::Congested {
+        if index != next || congested {
             self.unrest = now;
         }
         if self.gaps {
@@ -282,19 +291,19 @@ impl Reporter {
     }
 
     /// Returns the time of the next report.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    pub fn deadline(&self) -> Option<Instant> {
         self.due
     }
 
     /// Skips a report; the next one covers everything.
-    pub(crate) fn skip(&mut self) {
+    pub fn skip(&mut self) {
         self.due = None;
         self.samples.clear();
         (self.unreported, self.unreported_bytes, self.stride) = (0, 0, 1);
     }
 
     /// Returns the report of all arrivals; `None` without any since the last.
-    pub(crate) fn report(&mut self, seen: &ReplayWindow, now: Instant) -> Option<Report> {
+    pub fn report(&mut self, seen: &ReplayWindow, now: Instant) -> Option<Report> {
         self.due.take()?;
         (self.unreported, self.unreported_bytes, self.stride) = (0, 0, 1);
         let (highest, at) = self.newest?;
@@ -359,7 +368,7 @@ fn word(seen: &ReplayWindow, highest: u64, below: u64) -> u64 {
 }
 
 /// Returns the microseconds from `earlier` to `later`, modulo 2^32.
-pub(crate) fn micros(later: Instant, earlier: Instant) -> u32 {
+pub fn micros(later: Instant, earlier: Instant) -> u32 {
     let micros = later.saturating_duration_since(earlier).as_micros();
     // the remainder fits
     (micros & u128::from(u32::MAX)) as u32
@@ -408,7 +417,7 @@ mod tests {
         for (n, index) in [0, 1, 3, 2, 5].into_iter().enumerate() {
             seen.mark(index);
             let at = start + Duration::from_millis(n as u64);
-            assert!(!reporter.handle((index, 1_200), false, Ecn::None, at));
+            assert!(!reporter.handle((index, 1_200), false, false, at));
         }
         assert_eq!(reporter.deadline(), Some(start + EVERY));
         let report = reporter.report(&seen, start + EVERY).unwrap();
@@ -437,7 +446,7 @@ mod tests {
                 let due = reporter.deadline().filter(|due| *due <= at(n));
                 reports += due.map_or(0, |due| usize::from(reporter.report(&seen, due).is_some()));
                 seen.mark(n);
-                if reporter.handle((n, bytes), false, Ecn::Capable, at(n)) {
+                if reporter.handle((n, bytes), false, false, at(n)) {
                     reports += usize::from(reporter.report(&seen, at(n)).is_some());
                 }
             }
@@ -460,7 +469,7 @@ mod tests {
         let mut last = None;
         for index in [3, 4, 6, 7, 8] {
             seen.mark(index);
-            reporter.handle((index, 1_200), true, Ecn::None, now);
+            reporter.handle((index, 1_200), true, false, now);
             last = reporter.report(&seen, now);
             now += REORDER_TIMEOUT + SETTLE_INTERVAL;
         }
@@ -482,7 +491,7 @@ mod tests {
             let now = start + Duration::from_millis(n);
             if index % 20 != 7 && seen.is_new(index) {
                 seen.mark(index);
-                if reporter.handle((index, 1_200), false, Ecn::None, now) {
+                if reporter.handle((index, 1_200), false, false, now) {
                     report = reporter.report(&seen, now);
                 }
             }
@@ -500,7 +509,7 @@ mod tests {
         for n in 0..100_000_u64 {
             let now = start + Duration::from_micros(n * 2);
             seen.mark(n);
-            if reporter.handle((n, 1_200), false, Ecn::None, now) {
+            if reporter.handle((n, 1_200), false, false, now) {
                 let report = reporter.report(&seen, now).unwrap();
                 assert!(report.words.len() <= MAX_WORDS && report.samples.len() > 7);
                 reports += 1;
@@ -508,7 +517,7 @@ mod tests {
         }
         assert_eq!(reports, 100_000 / 256);
         assert!(
-            reporter.handle((100_000, 1_200), true, Ecn::None, start),
+            reporter.handle((100_000, 1_200), true, false, start),
             "a report that is asked for goes out at once"
         );
     }
@@ -520,7 +529,7 @@ mod tests {
         let mut come = |reporter: &mut Reporter, index, after| {
             seen.mark(index);
             let now = start + after;
-            let due = reporter.handle((index, 1_200), false, Ecn::None, now);
+            let due = reporter.handle((index, 1_200), false, false, now);
             due.then(|| reporter.report(&seen, now)).flatten()
         };
         let ms = Duration::from_millis;

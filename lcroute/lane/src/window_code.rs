@@ -15,12 +15,12 @@ use librecast::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::payload::{CHUNK_HEADER, put_symbol_header};
+use crate::payload::{CHUNK_HEADER, put_symbol_header};
 
 /// Bound of packets in a symbol. ADR 0010.
-pub(crate) const MAX_SOURCES: usize = 128;
+pub const MAX_SOURCES: usize = 128;
 /// Bound of indices from the first to the last packet of a symbol. Chosen: half as many again.
-pub(crate) const MAX_SPAN: u64 = 192;
+pub const MAX_SPAN: u64 = 192;
 /// Bytes of a symbol's header: index, seed, length of the bitmap.
 const HEADER: usize = 4 + 2 + 1;
 /// Bytes of the length in a symbol.
@@ -28,7 +28,7 @@ const LENGTH: usize = 2;
 /// Bound of a symbol in bytes: no probed datagram is longer.
 const MAX_SYMBOL: usize = 9_000;
 /// Bound of the excess of a symbol's packet over the longest packet in its sum, in bytes.
-pub(crate) const CODE_OVERHEAD: usize = CHUNK_HEADER + HEADER + MAX_SPAN as usize / 8 + LENGTH;
+pub const CODE_OVERHEAD: usize = CHUNK_HEADER + HEADER + MAX_SPAN as usize / 8 + LENGTH;
 /// Indices that the decoder remembers: a power of two above [`MAX_SPAN`].
 const RING: u64 = 256;
 /// Bound of symbols in the decoder. Chosen.
@@ -50,7 +50,7 @@ fn factor(seed: u16, index: u64) -> u8 {
 }
 
 /// Appends a chunk with a symbol over `sources`: not empty, indices rising within [`MAX_SPAN`].
-pub(crate) fn put_symbol<'a>(
+pub fn put_symbol<'a>(
     packet: &mut BytesMut,
     seed: u16,
     sources: impl Iterator<Item = (u64, &'a [u8])> + Clone,
@@ -84,7 +84,7 @@ pub(crate) fn put_symbol<'a>(
 
 /// Decoder at the receiver.
 #[derive(Debug)]
-pub(crate) struct Decoder {
+pub struct Decoder {
     ring: Vec<Slot>,
     /// Index after the newest one.
     end: u64,
@@ -114,11 +114,11 @@ struct Row {
 
 /// A packet recovered by solving.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Solved {
-    pub(crate) index: u64,
-    pub(crate) payload: Bytes,
+pub struct Solved {
+    pub index: u64,
+    pub payload: Bytes,
     /// Delay beyond its expected arrival.
-    pub(crate) delay: Duration,
+    pub delay: Duration,
 }
 
 fn slot(index: u64) -> usize {
@@ -127,7 +127,7 @@ fn slot(index: u64) -> usize {
 }
 
 impl Decoder {
-    pub(crate) fn new(now: Instant) -> Self {
+    pub fn new(now: Instant) -> Self {
         Self {
             ring: vec![
                 Slot {
@@ -146,18 +146,12 @@ impl Decoder {
     }
 
     /// Whether no symbol has arrived for [`IDLE`].
-    pub(crate) fn is_idle(&self, now: Instant) -> bool {
+    pub fn is_idle(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.received_at) > IDLE
     }
 
     /// Handles a packet; `solved` gets the packets that it makes solvable.
-    pub(crate) fn source(
-        &mut self,
-        index: u64,
-        payload: Bytes,
-        now: Instant,
-        solved: &mut Vec<Solved>,
-    ) {
+    pub fn source(&mut self, index: u64, payload: Bytes, now: Instant, solved: &mut Vec<Solved>) {
         self.credit = (self.credit + 1).min(MAX_CREDIT);
         self.advance(index, now);
         if index + RING < self.end || self.ring[slot(index)].payload.is_some() {
@@ -181,7 +175,7 @@ impl Decoder {
     }
 
     /// Handles a symbol from packet `carrier`; `seen` tests for arrivals. An error: malformed.
-    pub(crate) fn symbol(
+    pub fn symbol(
         &mut self,
         bytes: &[u8],
         carrier: u64,
@@ -370,8 +364,8 @@ fn subtract(symbol: &mut [u8], factor: u8, payload: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::payload::{Chunk, take};
     use super::*;
+    use crate::payload::{Chunk, take};
     use librecast::random::Random;
     use proptest::prelude::*;
 

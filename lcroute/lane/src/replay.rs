@@ -1,8 +1,12 @@
-//! Replay window of packet indices: a sliding bitmap (RFC 3711, section 3.3.2).
+//! Indices of packets: their replay window, a sliding bitmap (RFC 3711, section 3.3.2), and the
+//! extension of their low bits.
+
+/// Bits of an index (RFC 3711, section 3.3.1).
+pub const INDEX_BITS: u32 = 48;
 
 /// A window of the last `64 x words` indices, rounded down to whole words.
 #[derive(Debug)]
-pub(crate) struct ReplayWindow {
+pub struct ReplayWindow {
     words: Box<[u64]>,
     /// The highest index seen, if any.
     highest: Option<u64>,
@@ -10,7 +14,8 @@ pub(crate) struct ReplayWindow {
 
 impl ReplayWindow {
     /// Makes a window over at least `64 x (words - 1)` indices; `words` is a power of two.
-    pub(crate) fn new(words: usize) -> Self {
+    #[must_use]
+    pub fn new(words: usize) -> Self {
         debug_assert!(words.is_power_of_two());
         Self {
             words: vec![0; words].into_boxed_slice(),
@@ -18,12 +23,15 @@ impl ReplayWindow {
         }
     }
 
-    pub(crate) fn highest(&self) -> Option<u64> {
+    /// Returns the highest index seen, if any.
+    #[must_use]
+    pub fn highest(&self) -> Option<u64> {
         self.highest
     }
 
     /// Whether `index` is acceptable: neither seen nor too old.
-    pub(crate) fn is_new(&self, index: u64) -> bool {
+    #[must_use]
+    pub fn is_new(&self, index: u64) -> bool {
         match self.highest {
             Some(highest) if index <= highest => {
                 self.covers(index, highest) && self.word(index) & bit(index) == 0
@@ -33,7 +41,7 @@ impl ReplayWindow {
     }
 
     /// Marks an authentic index for which [`Self::is_new`] is true.
-    pub(crate) fn mark(&mut self, index: u64) {
+    pub fn mark(&mut self, index: u64) {
         let from = match self.highest {
             Some(highest) if index <= highest => None,
             Some(highest) => Some(highest / 64 + 1),
@@ -52,14 +60,16 @@ impl ReplayWindow {
     }
 
     /// Whether `index` was seen, within the window.
-    pub(crate) fn was_seen(&self, index: u64) -> bool {
+    #[must_use]
+    pub fn was_seen(&self, index: u64) -> bool {
         self.highest.is_some_and(|highest| {
             index <= highest && self.covers(index, highest) && self.word(index) & bit(index) != 0
         })
     }
 
     /// Returns the number of unseen indices from `from` to `to`, including those before the window.
-    pub(crate) fn missing(&self, from: u64, to: u64) -> u64 {
+    #[must_use]
+    pub fn missing(&self, from: u64, to: u64) -> u64 {
         let Some(highest) = self.highest.filter(|_| from <= to) else {
             return 0;
         };
@@ -87,6 +97,20 @@ impl ReplayWindow {
 
     fn word(&self, index: u64) -> u64 {
         self.words[slot(index / 64, self.words.len() as u64)]
+    }
+}
+
+/// Returns the index with these low `bits`, at most 32, that is nearest to `highest`.
+#[must_use]
+pub fn extend(low: u32, bits: u32, highest: u64) -> u64 {
+    let round = 1_u64 << bits;
+    let near = (highest & !(round - 1)) | u64::from(low);
+    if near > highest + round / 2 && near >= round {
+        near - round
+    } else if near + round / 2 < highest && near + round < 1 << INDEX_BITS {
+        near + round
+    } else {
+        near
     }
 }
 

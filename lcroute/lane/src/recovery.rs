@@ -4,26 +4,26 @@ use librecast::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::replay::ReplayWindow;
-use super::window_code::{Decoder, Solved};
+use crate::replay::ReplayWindow;
+use crate::window_code::{Decoder, Solved};
 
 /// Words of 64 indices in the window of repaired packets: as long as the replay window.
 const WINDOW: usize = 1_024;
 
 /// Delivers each packet's messages once, and solves for lost packets.
 #[derive(Debug)]
-pub(crate) struct Recovery {
+pub struct Recovery {
     /// Bound of the delay by repair; 0 ignores symbols.
     budget: Duration,
     repaired: Option<Box<ReplayWindow>>,
     decoder: Option<Box<Decoder>>,
     solved: Vec<Solved>,
     /// Number of packets with messages delivered by repair.
-    pub(crate) count: u64,
+    pub count: u64,
 }
 
 impl Recovery {
-    pub(crate) fn new(budget: Duration) -> Self {
+    pub fn new(budget: Duration) -> Self {
         Self {
             budget,
             repaired: None,
@@ -34,13 +34,13 @@ impl Recovery {
     }
 
     /// Whether the messages of the received packet `index` have not come by repair.
-    pub(crate) fn is_new(&self, index: u64) -> bool {
+    pub fn is_new(&self, index: u64) -> bool {
         let repaired = self.repaired.as_ref();
         !repaired.is_some_and(|repaired| repaired.was_seen(index))
     }
 
     /// Notes repair of packet `index`; returns false if its messages were delivered before.
-    pub(crate) fn repair(&mut self, index: u64, seen: &ReplayWindow) -> bool {
+    pub fn repair(&mut self, index: u64, seen: &ReplayWindow) -> bool {
         let repaired = self
             .repaired
             .get_or_insert_with(|| Box::new(ReplayWindow::new(WINDOW)));
@@ -53,7 +53,7 @@ impl Recovery {
     }
 
     /// Keeps the payload of packet `index` while symbols arrive.
-    pub(crate) fn keep(&mut self, index: u64, payload: &Bytes, now: Instant) {
+    pub fn keep(&mut self, index: u64, payload: &Bytes, now: Instant) {
         self.decoder.take_if(|decoder| decoder.is_idle(now));
         if let Some(decoder) = &mut self.decoder {
             decoder.source(index, payload.clone(), now, &mut self.solved);
@@ -61,7 +61,7 @@ impl Recovery {
     }
 
     /// Handles a symbol from packet `carrier`; returns an error if it is malformed.
-    pub(crate) fn symbol(
+    pub fn symbol(
         &mut self,
         bytes: &[u8],
         carrier: u64,
@@ -79,7 +79,7 @@ impl Recovery {
     }
 
     /// Returns the payload of the next solved packet that is neither too old nor delivered.
-    pub(crate) fn next(&mut self, seen: &ReplayWindow) -> Option<Bytes> {
+    pub fn next(&mut self, seen: &ReplayWindow) -> Option<Bytes> {
         loop {
             let Solved {
                 index,

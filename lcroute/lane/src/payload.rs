@@ -17,11 +17,11 @@ use std::collections::VecDeque;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// Bytes of a chunk's header.
-pub(crate) const CHUNK_HEADER: usize = 2;
+pub const CHUNK_HEADER: usize = 2;
 /// Further header bytes of a piece.
-pub(crate) const PIECE_HEADER: usize = 4;
+pub const PIECE_HEADER: usize = 4;
 /// Bound of pieces of a message.
-pub(crate) const MAX_PIECES: usize = 16;
+pub const MAX_PIECES: usize = 16;
 /// Bound of incomplete messages; the oldest makes room. 50 Mbit/s in messages of two pieces that
 /// overtake each other by 30 ms have 150.
 const MAX_PARTIAL: usize = 256;
@@ -33,15 +33,15 @@ const WHOLE: u16 = 0;
 /// A piece of a message.
 const PIECE: u16 = 1;
 /// A resent payload.
-pub(crate) const RESENT: u16 = 2;
+pub const RESENT: u16 = 2;
 /// A repair symbol.
-pub(crate) const SYMBOL: u16 = 3;
+pub const SYMBOL: u16 = 3;
 /// Bytes of a chunk that announces a resent payload.
 const RESENT_SIZE: usize = 4;
 
 /// One chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Chunk {
+pub enum Chunk {
     Whole(Bytes),
     Piece {
         message: u16,
@@ -56,20 +56,14 @@ pub(crate) enum Chunk {
 }
 
 /// Appends a message as a chunk. It must be shorter than 16,384 bytes.
-pub(crate) fn put_whole(packet: &mut BytesMut, parts: [&[u8]; 2]) {
+pub fn put_whole(packet: &mut BytesMut, parts: [&[u8]; 2]) {
     packet.put_slice(&header(WHOLE, parts[0].len() + parts[1].len()));
     packet.put_slice(parts[0]);
     packet.put_slice(parts[1]);
 }
 
 /// Appends a piece of a message.
-pub(crate) fn put_piece(
-    packet: &mut BytesMut,
-    message: u16,
-    piece: u8,
-    last: u8,
-    parts: [&[u8]; 2],
-) {
+pub fn put_piece(packet: &mut BytesMut, message: u16, piece: u8, last: u8, parts: [&[u8]; 2]) {
     packet.put_slice(&header(
         PIECE,
         PIECE_HEADER + parts[0].len() + parts[1].len(),
@@ -81,18 +75,18 @@ pub(crate) fn put_piece(
 }
 
 /// Announces that the following chunks were first sent in packet `index`.
-pub(crate) fn put_resent(packet: &mut BytesMut, index: u64) {
+pub fn put_resent(packet: &mut BytesMut, index: u64) {
     packet.put_slice(&header(RESENT, RESENT_SIZE));
     packet.put_u32(index as u32);
 }
 
 /// Begins a repair symbol of `length` bytes, which must follow.
-pub(crate) fn put_symbol_header(packet: &mut BytesMut, length: usize) {
+pub fn put_symbol_header(packet: &mut BytesMut, length: usize) {
     packet.put_slice(&header(SYMBOL, length));
 }
 
 /// Returns the kind of the first chunk: [`RESENT`] or [`SYMBOL`] in a packet for repair.
-pub(crate) fn kind_of(payload: &[u8]) -> u16 {
+pub fn kind_of(payload: &[u8]) -> u16 {
     payload.first().map_or(WHOLE, |first| u16::from(first >> 6))
 }
 
@@ -103,7 +97,7 @@ fn header(kind: u16, length: usize) -> [u8; CHUNK_HEADER] {
 }
 
 /// Takes the next chunk; `None` at the end.
-pub(crate) fn take(payload: &mut Bytes) -> Result<Option<Chunk>, ()> {
+pub fn take(payload: &mut Bytes) -> Result<Option<Chunk>, ()> {
     if !payload.has_remaining() {
         return Ok(None);
     }
@@ -130,7 +124,7 @@ pub(crate) fn take(payload: &mut Bytes) -> Result<Option<Chunk>, ()> {
 /// Reassembles messages: at most [`MAX_PARTIAL`], of [`MAX_PIECES`] pieces, with
 /// [`MAX_PARTIAL_BYTES`] in all.
 #[derive(Debug, Default)]
-pub(crate) struct Reassembly {
+pub struct Reassembly {
     partial: VecDeque<Partial>,
     bytes: usize,
 }
@@ -145,7 +139,7 @@ struct Partial {
 
 /// Result of a piece.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Pieced {
+pub enum Pieced {
     Waiting,
     Complete(Bytes),
     /// An older message lost its place to this one.
@@ -156,7 +150,7 @@ pub(crate) enum Pieced {
 
 impl Reassembly {
     /// Handles a piece.
-    pub(crate) fn handle(&mut self, message: u16, piece: u8, last: u8, bytes: &[u8]) -> Pieced {
+    pub fn handle(&mut self, message: u16, piece: u8, last: u8, bytes: &[u8]) -> Pieced {
         let (slot, pieces) = (usize::from(piece), usize::from(last) + 1);
         if slot >= pieces || !(2..=MAX_PIECES).contains(&pieces) {
             return Pieced::Malformed;
