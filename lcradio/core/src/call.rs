@@ -292,6 +292,9 @@ impl Call {
     /// Keeps the place without hearing or sending sound, or takes part again.
     pub fn set_away(&mut self, is_away: bool, now: Instant) {
         self.is_away = is_away;
+        if is_away {
+            self.listener.pause();
+        }
         if let Some(caster) = &mut self.caster {
             caster.set_away(is_away, now);
         }

@@ -748,6 +748,13 @@ impl Listener {
         wants && self.tuned.copy_group().is_some()
     }
 
+    /// Groups are left for a while: packets until the next one that comes are not lost.
+    pub fn pause(&mut self) {
+        for place in &mut self.places {
+            place.loss.restart();
+        }
+    }
+
     /// Returns the packet counts of all sessions so far.
     #[must_use]
     pub fn loss(&self) -> LossCount {

@@ -88,7 +88,8 @@ impl Loss {
         }
     }
 
-    /// Begins another session; the decision about the copy stays.
+    /// Counts from the next packet on, after a pause or in another session; the decision about the
+    /// copy stays.
     pub fn restart(&mut self) {
         self.settle_all();
     }
