@@ -15,6 +15,10 @@ use crate::studio_screen::groups_of_screen;
 /// A screen of words. `turn(n)` shows another page, `word(n)` writes one word, `photo(n)` shows
 /// noise, as a photograph has it. Chromium gets each picture at once, also while its tab is hidden.
 const STAND_IN: &str = r"(() => {
+    // the empty page before it has no secure context
+    if (!navigator.mediaDevices) {
+        return;
+    }
     const source = document.createElement('canvas');
     [source.width, source.height] = [1280, 720];
     const context = source.getContext('2d', { alpha: false });
