@@ -87,7 +87,7 @@ impl Schedule {
         }
     }
 
-    /// Asks at once, as what may be asked has changed.
+    /// Asks at once: settings or addresses have changed.
     pub(crate) fn handle_settings(&mut self, now: Instant) {
         (self.due, self.failures) = (Some(now), 0);
     }

@@ -71,7 +71,7 @@ impl Mapped {
         self.mapping.moved();
     }
 
-    /// Tells the user what is new.
+    /// Prints the hint of a change, if there is one.
     pub fn tell(&mut self, status: &Status) {
         let told = self.told.as_mut();
         if let Some(sentence) = told.and_then(|told| told.sentence(self.port, status)) {
