@@ -76,6 +76,7 @@ mod tests {
     fn offer(room: u16) -> HelperOffer {
         HelperOffer {
             room,
+            leaves: 0,
             candidates: Vec::new(),
         }
     }

@@ -1012,6 +1012,7 @@ impl<C: Connections> Node<C> {
         candidates.retain(|candidate| !candidate.addr.ip().is_loopback());
         let offer = HelperOffer {
             room: u16::try_from(self.overlay.leaf_room()).unwrap_or(u16::MAX),
+            leaves: u16::try_from(self.leaves()).unwrap_or(u16::MAX),
             candidates,
         };
         let own = self.membership.member.addresses.origin;

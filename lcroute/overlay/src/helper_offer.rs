@@ -1,7 +1,8 @@
-//! The offer of a helper to the caster of a station: its free places for leaves, and its addresses.
+//! The offer of a helper to the caster of a station: its free places for leaves, how many it has,
+//! and its addresses.
 //!
 //! ```text
-//! version 8 = 1 | room 16 | count 8 (at most 16) x candidate
+//! version 8 = 2 | room 16 | leaves 16 | count 8 (at most 16) x candidate
 //! ```
 //!
 //! It travels as a routed message from neighbour to neighbour; the link proves its sender.
@@ -11,13 +12,15 @@ use librecast::wire::{Reader, WireError, Writer};
 use crate::description::{Candidate, read_candidates, write_candidates};
 
 /// Version of the format.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// A helper's offer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HelperOffer {
     /// Free places for leaves.
     pub room: u16,
+    /// Leaves that have links with it.
+    pub leaves: u16,
     /// Addresses of its links.
     pub candidates: Vec<Candidate>,
 }
@@ -27,7 +30,7 @@ impl HelperOffer {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
-        w.u8(VERSION).u16(self.room);
+        w.u8(VERSION).u16(self.room).u16(self.leaves);
         // it fails for more than it writes
         let _ = write_candidates(&self.candidates, &mut w);
         w.into_vec()
@@ -46,6 +49,7 @@ impl HelperOffer {
         }
         Ok(Self {
             room: r.u16()?,
+            leaves: r.u16()?,
             candidates: read_candidates(&mut r)?,
         })
     }
@@ -72,10 +76,11 @@ mod tests {
             let candidates = (1..).map(candidate).take(count).collect::<Vec<_>>();
             let offer = HelperOffer {
                 room: 500,
+                leaves: 12,
                 candidates: candidates.clone(),
             };
             let read = HelperOffer::decode(&offer.encode()).unwrap();
-            assert_eq!(read.room, 500);
+            assert_eq!((read.room, read.leaves), (500, 12));
             assert_eq!(read.candidates, candidates[..count.min(MAX_CANDIDATES)]);
         }
     }
@@ -84,13 +89,14 @@ mod tests {
     fn the_bytes_stay_as_they_are() {
         let offer = HelperOffer {
             room: 258,
+            leaves: 772,
             candidates: vec![candidate(7_000)],
         };
-        let expected = [1, 1, 2, 1, 3, 4, 203, 0, 113, 7, 0x1b, 0x58];
+        let expected = [2, 1, 2, 3, 4, 1, 3, 4, 203, 0, 113, 7, 0x1b, 0x58];
         assert_eq!(offer.encode(), expected);
-        let other = [&[2], &expected[1..]].concat();
+        let other = [&[1], &expected[1..]].concat();
         let read = HelperOffer::decode(&other);
-        assert!(matches!(read, Err(WireError::Version(2))));
+        assert!(matches!(read, Err(WireError::Version(1))));
         for cut in 0..expected.len() {
             assert!(HelperOffer::decode(&expected[..cut]).is_err(), "{cut}");
         }

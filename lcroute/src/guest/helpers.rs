@@ -2,16 +2,17 @@
 //! whether listeners have places here.
 //!
 //! ```text
-//!   serves ── a helper has room ──> yields ── 45 s ──> releases listeners, some each second
-//!     ^                               │                   │
-//!     └───────────── no helper has room any more ─────────┘
+//!   serves ── a helper has room, and a listener ──> yields ── 45 s ──> releases listeners,
+//!     ^                                               │               some each second
+//!     └── no helper with room has a listener any more ┴───────────────────┘
 //! ```
-//! A caster that yields takes no further listener: its uplink carries one copy for each helper.
+//! A caster that yields takes no further listener: its uplink carries one copy for each helper. A
+//! helper that no listener reaches keeps none from the caster, whose record names both.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use lcroute_overlay::{Candidate, HelperOffer, Limits};
+use lcroute_overlay::{Candidate, HelperOffer};
 use librecast::cert::Member;
 use librecast::id::PeerId;
 use librecast_program::helper::{MAX_HELPERS, is_helper};
@@ -33,10 +34,10 @@ const RELEASED_PART: usize = 16;
 /// What a look at the helpers decides.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// The helpers that each record names; empty: one names the caster.
+    /// The helpers that each record names, if there are any.
     pub records: Vec<Vec<Named>>,
-    /// Places for listeners here.
-    pub places: usize,
+    /// Whether each record names the caster as well, which takes listeners.
+    pub serves: bool,
     /// Listeners here to be released.
     pub released: usize,
 }
@@ -46,7 +47,7 @@ pub struct Decision {
 pub struct Helpers {
     /// Helpers that were full, and have too few places since.
     full: BTreeSet<PeerId>,
-    /// Since when one has room.
+    /// Since when one that has room has listeners.
     since: Option<Instant>,
 }
 
@@ -69,6 +70,7 @@ impl Helpers {
         self.full
             .retain(|peer| helpers.iter().any(|(member, _)| member.peer == *peer));
         let mut named = Vec::new();
+        let mut is_reached = false;
         for (member, offer) in helpers {
             let least = match self.full.contains(&member.peer) {
                 true => ROOM_AGAIN,
@@ -79,13 +81,15 @@ impl Helpers {
                 continue;
             }
             self.full.remove(&member.peer);
+            is_reached |= offer.leaves > 0;
             named.push((member.peer, offer.candidates.clone()));
         }
-        if named.is_empty() {
+        if !is_reached {
             self.since = None;
+            let helpers = named.chunks(IN_RECORD - 1);
             return Decision {
-                records: Vec::new(),
-                places: Limits::default().leaves,
+                records: helpers.map(<[_]>::to_vec).collect(),
+                serves: true,
                 released: 0,
             };
         }
@@ -93,7 +97,7 @@ impl Helpers {
         let is_due = since + RELEASE_AFTER <= now;
         Decision {
             records: named.chunks(IN_RECORD).map(<[_]>::to_vec).collect(),
-            places: 0,
+            serves: false,
             released: match is_due {
                 true => leaves.div_ceil(RELEASED_PART),
                 false => 0,
@@ -123,16 +127,29 @@ mod tests {
         chain(&token, key).verify(&token.network(), NOW).unwrap()
     }
 
-    fn offer(room: u16) -> HelperOffer {
+    fn offer(room: u16, leaves: u16) -> HelperOffer {
         HelperOffer {
             room,
+            leaves,
             candidates: Vec::new(),
         }
     }
 
-    /// Looks at helpers with this room each.
+    /// Looks at helpers with this room each, one of which has a listener.
     fn look(helpers: &mut Helpers, offers: &[(Member, u16)], now: Instant) -> Decision {
-        let offers: Vec<_> = offers.iter().map(|(m, room)| (m, offer(*room))).collect();
+        look_at(helpers, offers, 1, now)
+    }
+
+    fn look_at(
+        helpers: &mut Helpers,
+        offers: &[(Member, u16)],
+        leaves: u16,
+        now: Instant,
+    ) -> Decision {
+        let offers: Vec<_> = offers
+            .iter()
+            .map(|(m, room)| (m, offer(*room, leaves)))
+            .collect();
         helpers.look(offers.iter().map(|(m, offer)| (*m, offer)), 100, now)
     }
 
@@ -145,12 +162,12 @@ mod tests {
         let (mut helpers, now) = (Helpers::default(), Instant::now());
         let none = look(&mut helpers, &[], now);
         assert_eq!(
-            (none.records.len(), none.places, none.released),
-            (0, 512, 0)
+            (none.records.len(), none.serves, none.released),
+            (0, true, 0)
         );
         let all: Vec<_> = (1..=20).map(|n| (member(&format!("h{n}"), n), 9)).collect();
         let decided = look(&mut helpers, &all[..6], now);
-        assert_eq!((sizes(&decided), decided.places), (vec![4, 2], 0));
+        assert_eq!((sizes(&decided), decided.serves), (vec![4, 2], false));
         let decided = look(&mut helpers, &all, now);
         assert_eq!(sizes(&decided), [4; 4]);
         let named: BTreeSet<_> = decided.records.concat().into_iter().map(|n| n.0).collect();
@@ -164,14 +181,14 @@ mod tests {
         let mut decided = |rooms: [u16; 2]| {
             let offers = [(eve.clone(), rooms[0]), (dan.clone(), rooms[1])];
             let decided = look(&mut helpers, &offers, now);
-            (decided.records.concat().len(), decided.places)
+            (decided.records.concat().len(), decided.serves)
         };
-        assert_eq!(decided([1, 9]), (2, 0));
-        assert_eq!(decided([0, 9]), (1, 0));
-        assert_eq!(decided([15, 9]), (1, 0));
-        assert_eq!(decided([16, 0]), (1, 0));
-        assert_eq!(decided([0, 0]), (0, 512));
-        assert_eq!(decided([1, 16]), (1, 0));
+        assert_eq!(decided([1, 9]), (2, false));
+        assert_eq!(decided([0, 9]), (1, false));
+        assert_eq!(decided([15, 9]), (1, false));
+        assert_eq!(decided([16, 0]), (1, false));
+        assert_eq!(decided([0, 0]), (0, true));
+        assert_eq!(decided([1, 16]), (1, false));
     }
 
     #[test]
@@ -188,7 +205,31 @@ mod tests {
         );
         let caster = caster.unwrap();
         let caster = chain(&caster, 3).verify(&caster.network(), NOW).unwrap();
-        assert_eq!(look(&mut helpers, &[(caster, 9)], now).places, 512);
+        assert!(look(&mut helpers, &[(caster, 9)], now).records.is_empty());
+    }
+
+    #[test]
+    fn a_helper_that_no_listener_reaches_keeps_none_from_the_caster() {
+        let (mut helpers, now) = (Helpers::default(), Instant::now());
+        let eve = [(member("eve", 1), 9)];
+        for at in [now, now + 2 * RELEASE_AFTER] {
+            let decided = look_at(&mut helpers, &eve, 0, at);
+            let expected = (vec![1], true, 0);
+            let Decision {
+                serves, released, ..
+            } = decided;
+            assert_eq!((sizes(&decided), serves, released), expected);
+        }
+        // with the caster, a record names three
+        let six: Vec<_> = (1..=6).map(|n| (member(&format!("h{n}"), n), 9)).collect();
+        assert_eq!(sizes(&look_at(&mut helpers, &six, 0, now)), [3, 3]);
+        // the time counts from the first listener
+        assert!(!look(&mut helpers, &eve, now).serves);
+        let later = now + RELEASE_AFTER;
+        assert_eq!(look(&mut helpers, &eve, later).released, 7);
+        // it is not reached any more
+        let decided = look_at(&mut helpers, &eve, 0, later);
+        assert_eq!((decided.serves, decided.released), (true, 0));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use lcroute_engine::CarrySettings;
 use lcroute_engine::topology::TopologyConfig;
 use lcroute_mapping::Status;
 use lcroute_node::{Epochs, LC0, Members, Node, NodeConfig, Output, Revocations, Settings, Uses};
-use lcroute_overlay::{CarrierId, Connections, Disclosure, SPEAKS};
+use lcroute_overlay::{CarrierId, Connections, Disclosure, Limits, SPEAKS};
 use lcroute_signalling::{CarrierEvent, Carriers, PathChange, Seeking};
 use lcroute_webrtc::relay::StreamCommand;
 use lcroute_webrtc::{WebRtc, WebRtcConfig};
@@ -206,8 +206,8 @@ pub struct MemberShell {
     owner: Option<Owner>,
     /// Helpers of the owner's station.
     helpers: Helpers,
-    /// Whether the record names helpers in place of this host.
-    yields: bool,
+    /// Whether the record names helpers, and whether it names this host.
+    help: (bool, bool),
     group: Option<Group>,
     mapped: Option<Mapped>,
     /// Other members that are or were here.
@@ -347,7 +347,7 @@ impl MemberShell {
             code,
             owner: owner.transpose()?,
             helpers: Helpers::default(),
-            yields: false,
+            help: (false, true),
             group: group.transpose()?,
             mapped,
             seen: BTreeSet::new(),
@@ -567,17 +567,26 @@ impl MemberShell {
         let leaves = self.node.leaves();
         let Decision {
             records,
-            places,
+            serves,
             released,
         } = self.helpers.look(self.node.offers(), leaves, now);
-        let yields = !records.is_empty();
-        if std::mem::replace(&mut self.yields, yields) != yields {
-            hint(match yields {
-                true => "a helper is here: new listeners go to it",
-                false => "no helper with room is here: listeners come to this host",
+        let has_helper = !records.is_empty();
+        let state = (has_helper, serves);
+        if std::mem::replace(&mut self.help, state) != state {
+            hint(match state {
+                (_, false) => "listeners reach a helper: new ones go to it",
+                (true, true) => {
+                    "a helper is here: listeners come to this host until one reaches it"
+                }
+                (false, true) => "no helper with room is here: listeners come to this host",
             });
         }
-        owner.review(self.node.connections().candidates(), records, now);
+        let candidates = self.node.connections().candidates();
+        owner.review(candidates, (records, serves), now);
+        let places = match serves {
+            true => Limits::default().leaves,
+            false => 0,
+        };
         self.node.set_leaf_places(places);
         self.node.release_leaves(released, now);
     }

@@ -279,12 +279,12 @@ impl Owner {
         (self.record.token, self.sealed_at) = (token, None);
     }
 
-    /// Makes the record anew if it is old, or names others: this host at these addresses, or helpers
-    /// in turns.
+    /// Makes the record anew if it is old, or names others: helpers in turns, and this host at these
+    /// addresses where `serves` is set.
     pub fn review(
         &mut self,
         mut candidates: Vec<Candidate>,
-        helpers: Vec<Vec<Named>>,
+        (helpers, serves): (Vec<Vec<Named>>, bool),
         now: Instant,
     ) {
         self.meeting.review(self.port);
@@ -299,10 +299,17 @@ impl Owner {
         }
         // there is room for eight, and others may have no way but this one
         candidates.sort_by_key(|candidate| candidate.kind != CandidateKind::Mapped);
-        let turns = match helpers.is_empty() {
-            true => vec![vec![(self.own, candidates)]],
-            false => helpers,
-        };
+        let mut turns = helpers;
+        if turns.is_empty() {
+            turns.push(Vec::new());
+        }
+        if serves {
+            // first: a record on a LAN is shortened from its end
+            let own = (self.own, candidates);
+            turns
+                .iter_mut()
+                .for_each(|turn| turn.insert(0, own.clone()));
+        }
         let name = self.meeting.text.names(UnixTime::now())[0];
         let is_new = self.sealed_at.is_some_and(|at| now < at + RENEW);
         if is_new && turns == self.turns && name == self.name {

@@ -85,21 +85,35 @@ fn sound_crosses_the_uplink_of_the_caster_once_for_a_helper_and_goes_on_without_
         let casts = cast(ann, &path, &format!("--at {url}"))?;
         let text = text_of(&casts)?;
         serves(&helper, 0, DEADLINE)?;
-        eventually("the caster names it", || {
-            let told = casts.stderr();
-            ensure!(told.contains("a helper is here"), "{told}");
-            Ok(())
-        })?;
-        let listeners = [early, bob, cy].map(|host| listen(host, &text, &[]));
-        let listeners: Vec<_> = listeners.into_iter().collect::<Result<_>>()?;
+        let tells = |said: &str| {
+            eventually("the caster tells it", || {
+                let told = casts.stderr();
+                ensure!(told.contains(said), "{told}");
+                Ok(())
+            })
+        };
+        tells("a helper is here")?;
+        // a helper that is not reached keeps no listener out
+        eve.cut_from([early])?;
+        let first = listen(early, &text, &[])?;
+        hears(&first, 2)?;
+        serves(&helper, 0, DEADLINE)?;
+        eve.heal_uplink()?;
+        let more = [bob, cy].map(|host| listen(host, &text, &[]));
+        let listeners = [Ok(first)].into_iter().chain(more);
+        let listeners: Vec<_> = listeners.collect::<Result<_>>()?;
         for listener in &listeners {
             hears(listener, 2)?;
         }
+        tells("listeners reach a helper")?;
+        within(RELEASED, "the caster has released its listeners", || {
+            let [by_caster, by_helper] = sent([ann, eve])?;
+            println!("{by_caster} bytes of the caster, {by_helper} of its helper");
+            // three copies, with what each link costs
+            ensure!(2 * by_caster < by_helper, "{by_caster} {by_helper}");
+            Ok(())
+        })?;
         serves(&helper, 3, DEADLINE)?;
-        let [by_caster, by_helper] = sent([ann, eve])?;
-        println!("{by_caster} bytes of the caster, {by_helper} of its helper for three listeners");
-        // three copies, with what each link costs
-        ensure!(2 * by_caster < by_helper, "{by_caster} {by_helper}");
         // the secret is in the arguments of no process
         let shown = std::fs::read_to_string(format!("/proc/{}/cmdline", helper.pid()))?;
         ensure!(!shown.contains(&token[8..60]), "{shown}");

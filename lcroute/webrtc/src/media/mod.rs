@@ -3,7 +3,7 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `lane` | one link's lane: the path of a message in and out |
+//! | `lane` | one link's lane: the path of a message in and out; also as a track into a page |
 //! | `keys` | SRTP keys from the link's DTLS (RFC 5764, RFC 3711) |
 //! | `srtp` | sealing and opening packets (RFC 7714), replay windows |
 //! | `payload` | messages in packets, whole or in pieces |
