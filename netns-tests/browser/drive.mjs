@@ -43,6 +43,9 @@ const BROWSERS = {
         userDataDir: profile,
         extraPrefsFirefox: {
             "layout.css.prefers-color-scheme.content-override": theme === "dark" ? 0 : 1,
+            // sound of the tab's own process: its broker's thread and PulseAudio's wait for each other now and then
+            "media.cubeb.sandbox": false,
+            "security.sandbox.content.level": 0,
             ...(microphone && { "media.navigator.streams.fake": !hasDevice, "media.navigator.permission.disabled": true }),
         },
     },

@@ -60,9 +60,11 @@ enum Theme {
     Dark,
 }
 
-/// Runs a test for each browser in its own world.
+/// Runs a test for each browser in its own world; `NETNS_BROWSER` names a single one.
 fn in_each_browser(name: &str, test: impl Fn(&Lab, Kind) -> Result<()>) {
-    for kind in [Kind::Chromium, Kind::Firefox] {
+    let only = std::env::var("NETNS_BROWSER").ok();
+    let is_meant = |kind: &Kind| only.as_ref().is_none_or(|only| *only == kind.to_string());
+    for kind in [Kind::Chromium, Kind::Firefox].into_iter().filter(is_meant) {
         world(&format!("{name}-{kind}"), |lab| test(lab, kind));
     }
 }

@@ -1,7 +1,7 @@
 // The media lane of a host as an RTP track: a Worker takes each packet's payload before the browser would decode it as sound.
 
-/** Whether this page takes tracks: the browser passes encoded packets to a Worker, and the user has turned it on (ADR 0127). */
-export const takesTracks = () => "RTCRtpScriptTransform" in globalThis && localStorage.getItem("lcroute-tracks") === "on";
+/** Whether this page takes tracks: the browser passes encoded packets to a Worker. */
+export const takesTracks = () => "RTCRtpScriptTransform" in globalThis;
 /** Packets that one message acknowledges; the Worker bounds those without. */
 const ACKNOWLEDGED = 64;
 

@@ -403,7 +403,7 @@ fn the_sound_of_a_call_where_datagrams_get_lost_is_measured() {
         let link = format!("{}/call/#{},{text}", visitor.origin, meeting.network.token);
         let page = join(&browser, "call", &link, "tab")?;
         until_shown(&page, "a: speaks")?;
-        for (percent, least) in [(0, 0.7), (5, 0.5), (20, 0.0)] {
+        for (percent, least) in [(0, 0.7), (5, 0.7), (20, 0.6)] {
             lose(&visitor.host, percent)?;
             devices.next_sound(10)?;
             let mut sound = devices.next_sound(5)?;

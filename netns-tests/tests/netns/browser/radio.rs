@@ -208,7 +208,6 @@ fn a_tab_plays_where_a_fifth_of_all_datagrams_gets_lost() {
         let token = &meeting.network.token;
         let link = format!("{}/radio/#{token},{}", visitor.origin, *station.encode());
         let page = browser.open("radio", &link)?;
-        page.eval("(localStorage.setItem('lcroute-tracks', 'on'), true)")?;
         page.eval(TAP)?;
         page.click("#enter")?;
         page.until("document.querySelector('#live').dataset.state === 'live'")?;
