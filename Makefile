@@ -90,8 +90,7 @@ setup:
 	netns-tests/setup test
 
 install:
-	cargo build --release $(ALL:%=--package %) $(ALL:%=--bin %)
-	cargo rustc --release --package packaging-generate --bin packaging-generate -- -C lto=thin -C opt-level=0
+	cargo build --release $(ALL:%=--package %) $(ALL:%=--bin %) --package packaging-generate --bin packaging-generate
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/lcroute $(DESTDIR)$(PREFIX)/share/lcroute
 	$(TARGET)/release/packaging-generate $(TARGET)/release/made
 	for made in $(TARGET)/release/made/*; do \
