@@ -234,11 +234,13 @@ fn a_device_in_use_read_only_or_too_small_is_refused() {
         drop(held);
         let folder = receiver.path("mounted");
         fs::create_dir(&folder)?;
-        let format = Command::new("mkfs.ext4")
-            .arg("-q")
-            .arg(&device.node)
-            .status()?;
-        ensure!(format.success(), "mkfs.ext4");
+        // a child that another test forked meanwhile holds it until it executes
+        eventually("mkfs.ext4 has the device", || {
+            let mut format = Command::new("mkfs.ext4");
+            let made = format.arg("-q").arg(&device.node).output()?;
+            ensure!(made.status.success(), "{made:?}");
+            Ok(())
+        })?;
         let mounted = Command::new("mount")
             .arg(&device.node)
             .arg(&folder)
