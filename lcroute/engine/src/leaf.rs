@@ -327,10 +327,22 @@ impl Leaf {
         if !self.links.is_empty() {
             return None;
         }
-        let present = self.routers.values().filter(|router| router.present);
-        let mut reasons = present.map(|router| router.refused);
+        let mut reasons = self.refusals();
         let first = reasons.next()??;
         reasons.all(|reason| reason == Some(first)).then_some(first)
+    }
+
+    /// Whether this leaf has no link, and a router had no room for it.
+    #[must_use]
+    pub fn waits_for_room(&self) -> bool {
+        let is_full = |reason| reason == Some(LinkRefusal::NoRoom);
+        self.links.is_empty() && self.refusals().any(is_full)
+    }
+
+    /// The last refusal of each router that is present.
+    fn refusals(&self) -> impl Iterator<Item = Option<LinkRefusal>> {
+        let present = self.routers.values().filter(|router| router.present);
+        present.map(|router| router.refused)
     }
 }
 

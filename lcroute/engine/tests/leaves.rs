@@ -858,11 +858,13 @@ fn a_leaf_that_all_routers_refuse_says_why() {
     let mut leaf = Leaf::new(0, now);
     leaf.handle_router(a, true, now);
     assert_eq!(leaf.refusal(), None);
+    assert!(!leaf.waits_for_room());
     leaf.handle_failure(a, Some(LinkRefusal::NoRoom), now);
     assert_eq!(leaf.refusal(), Some(LinkRefusal::NoRoom));
     // another one may have room
     leaf.handle_router(b, true, now);
     assert_eq!(leaf.refusal(), None);
+    assert!(leaf.waits_for_room());
     leaf.handle_failure(b, Some(LinkRefusal::ClockDiffers), now);
     assert_eq!(leaf.refusal(), None);
     leaf.handle_failure(b, Some(LinkRefusal::NoRoom), now);
@@ -871,6 +873,7 @@ fn a_leaf_that_all_routers_refuse_says_why() {
     assert_eq!(leaf.refusal(), Some(LinkRefusal::NoRoom));
     leaf.handle_link_up(LinkId(1), b, now);
     assert_eq!(leaf.refusal(), None);
+    assert!(!leaf.waits_for_room());
 }
 
 #[test]

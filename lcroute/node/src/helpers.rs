@@ -68,6 +68,8 @@ pub(crate) fn messages(offer: &HelperOffer, own: OriginId, neighbor: OriginId) -
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::testing::start;
 
@@ -76,7 +78,7 @@ mod tests {
     fn offer(room: u16) -> HelperOffer {
         HelperOffer {
             room,
-            leaves: 0,
+            leaves: BTreeSet::new(),
             candidates: Vec::new(),
         }
     }

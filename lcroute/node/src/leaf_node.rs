@@ -21,9 +21,10 @@ use librecast::time::{Duration, Instant, WallClock};
 
 /// Time with both links after which a leaf leaves its servers. Chosen: leaves reconnect in turns.
 const SETTLED: Duration = Duration::from_secs(10);
-/// First and longest interval at which a leaf that all known routers refuse asks its servers for
-/// others. Chosen: attempts at four routers take less; a full network has thousands of leaves.
-const OTHERS_EVERY: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(60)];
+/// First and longest interval at which a leaf without a link asks routers again that had no room, or
+/// its servers for others if all have refused it. Chosen: attempts at four routers take less; a full
+/// network has thousands of leaves.
+const AGAIN_EVERY: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(60)];
 
 /// The configuration of a leaf.
 #[derive(Debug)]
@@ -88,8 +89,8 @@ pub struct LeafNode<C> {
     /// Whether signalling servers are needed.
     meets: bool,
     settled_at: Option<Instant>,
-    /// When it may ask servers for other routers again, and the interval after that.
-    others_at: Option<(Instant, Duration)>,
+    /// When it asks again for a link that was refused, and the interval after that.
+    again_at: Option<(Instant, Duration)>,
     /// It has asked for others, and these refuse a link as well.
     is_refused: bool,
     outputs: VecDeque<LeafNodeOutput>,
@@ -121,7 +122,7 @@ impl<C: Connections> LeafNode<C> {
             wanted: BTreeSet::new(),
             meets: true,
             settled_at: None,
-            others_at: None,
+            again_at: None,
             is_refused: false,
             outputs: VecDeque::new(),
             now,
@@ -272,13 +273,13 @@ impl<C: Connections> LeafNode<C> {
     #[must_use]
     pub fn next_timeout(&mut self) -> Option<Instant> {
         let settles = self.settled_at.filter(|_| self.meets);
-        let others = self.others_at.filter(|_| self.leaf.refusal().is_some());
-        let others = others.map(|(at, _)| at);
+        let again = self.again_at.filter(|_| self.is_refused_a_link());
+        let again = again.map(|(at, _)| at);
         let all = [
             self.leaf.next_timeout(),
             self.overlay.next_timeout(),
             settles,
-            others,
+            again,
         ];
         all.into_iter().flatten().min()
     }
@@ -403,22 +404,32 @@ impl<C: Connections> LeafNode<C> {
         }
     }
 
-    /// Gives up the places at signalling servers while both links are up. Leaves and enters them
-    /// again while all known routers refuse a link: a server names four at a time.
+    fn is_refused_a_link(&self) -> bool {
+        self.leaf.refusal().is_some() || self.leaf.waits_for_room()
+    }
+
+    /// Gives up the places at signalling servers while both links are up. While routers refuse a
+    /// link, asks them again; if all do, leaves and enters the servers: each names four at a time.
     fn review_servers(&mut self) {
         let now = self.now;
         if self.leaf.links() > 0 {
-            self.others_at = None;
+            self.again_at = None;
         }
-        if self.leaf.refusal().is_none() {
-            self.is_refused = false;
-        } else if self.others_at.is_none_or(|(at, _)| at <= now) {
-            self.is_refused = self.others_at.is_some();
-            let [first, longest] = OTHERS_EVERY;
-            let pause = self.others_at.map_or(first, |(_, pause)| pause);
-            self.others_at = Some((now + pause, (pause * 2).min(longest)));
-            let again = [false, true].map(LeafNodeOutput::Servers);
-            self.outputs.extend(again);
+        let all_refuse = self.leaf.refusal().is_some();
+        self.is_refused &= all_refuse;
+        if self.is_refused_a_link() && self.again_at.is_none_or(|(at, _)| at <= now) {
+            let is_first = self.again_at.is_none();
+            let [first, longest] = AGAIN_EVERY;
+            let pause = self.again_at.map_or(first, |(_, pause)| pause);
+            self.again_at = Some((now + pause, (pause * 2).min(longest)));
+            if all_refuse {
+                self.is_refused = !is_first;
+                let again = [false, true].map(LeafNodeOutput::Servers);
+                self.outputs.extend(again);
+            }
+            if !is_first {
+                self.name_wanted();
+            }
         }
         if self.leaf.links() < 2 {
             self.settled_at = None;

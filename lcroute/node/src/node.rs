@@ -13,8 +13,8 @@ use lcroute_engine::{
 };
 use lcroute_overlay::{
     CarrierId, CarrierKind, Connections, Disclosure, EndReason, Event, HelperOffer, Identity,
-    KeyConflict, NotTaken, OVERLAY_CARRIER, Overlay, OverlayConfig, Presence, Published, Random,
-    Revoked, SendError,
+    KeyConflict, LeafTag, NotTaken, OVERLAY_CARRIER, Overlay, OverlayConfig, Presence, Published,
+    Random, Revoked, SendError,
 };
 use librecast::cert::{Chain, GroupPrefix, Member};
 use librecast::channel::{REPORT_PORT, look_group, report_group};
@@ -1012,7 +1012,7 @@ impl<C: Connections> Node<C> {
         candidates.retain(|candidate| !candidate.addr.ip().is_loopback());
         let offer = HelperOffer {
             room: u16::try_from(self.overlay.leaf_room()).unwrap_or(u16::MAX),
-            leaves: u16::try_from(self.leaves()).unwrap_or(u16::MAX),
+            leaves: self.overlay.leaves().collect(),
             candidates,
         };
         let own = self.membership.member.addresses.origin;
@@ -1032,17 +1032,10 @@ impl<C: Connections> Node<C> {
         links.filter_map(|(link, member)| Some((member, self.offers.of(*link)?)))
     }
 
-    /// Sets the number of places for leaves here; leaves beyond it keep their links.
-    pub fn set_leaf_places(&mut self, places: usize) {
-        self.overlay.set_leaf_places(places);
-    }
-
-    /// Ends the links of some leaves, which go to other routers.
-    pub fn release_leaves(&mut self, count: usize, now: Instant) {
+    /// Sets the leaves that other routers have ([`Overlay::set_elsewhere`]).
+    pub fn set_elsewhere(&mut self, leaves: BTreeSet<LeafTag>, has_room: bool, now: Instant) {
         self.now = now;
-        for link in self.leaves.first(count) {
-            self.overlay.close_gracefully(link, now);
-        }
+        self.overlay.set_elsewhere(leaves, has_room, now);
     }
 }
 

@@ -37,11 +37,6 @@ impl SlowLeaves {
         self.leaves.contains(&link)
     }
 
-    /// Returns the oldest links, `count` at most.
-    pub(crate) fn first(&self, count: usize) -> Vec<LinkId> {
-        self.leaves.iter().take(count).copied().collect()
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.leaves.len()
     }

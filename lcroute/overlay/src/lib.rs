@@ -12,7 +12,7 @@
 //! | `link`, `link_table`, `auth` | the life of a link, and proof of identities |
 //! | `server`, `proof`, `site` | messages of signalling servers; access to relays; bounds by site |
 //! | `record`, `dht`, `places`, `leaf_places`, `straight` | signalling without a server |
-//! | `text_record`, `helper_offer` | networks that a text leads to, and helpers there |
+//! | `text_record`, `helper_offer`, `elsewhere` | networks that a text leads to, and helpers there |
 //! | `attestation`, `revocations`, `trust`, `disclosure`, `suspension` | decisions about peers |
 //! | `event`, `info`, `outputs`, `drops`, `config` | events, values for users, drops, bounds |
 
@@ -24,6 +24,7 @@ mod description;
 mod dht;
 mod disclosure;
 mod drops;
+mod elsewhere;
 mod envelope;
 mod event;
 mod helper_offer;
@@ -67,7 +68,7 @@ pub use envelope::{CLOCK_DIFFERS, NO_ROOM};
 pub use event::{
     CarrierId, CarrierKind, EndReason, Event, KeyConflict, NotTaken, Presence, Published, SendError,
 };
-pub use helper_offer::HelperOffer;
+pub use helper_offer::{HelperOffer, LeafTag};
 pub use info::{Lane, LinkInfo, PathKind, PeerInfo, PeerState, RepairInfo, Traffic};
 pub use open_record::OpenRecord;
 pub use overlay::Overlay;

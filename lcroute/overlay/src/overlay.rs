@@ -18,10 +18,12 @@ use crate::connections::{ConnectionEvent, Connections, Path};
 use crate::description::keep_outside;
 use crate::disclosure::Disclosure;
 use crate::drops::DropReason;
+use crate::elsewhere::Elsewhere;
 use crate::envelope::{Opened, Payload, Refusal, RefusalCode};
 use crate::event::{
     CarrierId, CarrierKind, EndReason, Event, NotTaken, Presence, Published, SendError,
 };
+use crate::helper_offer::LeafTag;
 use crate::info::{LinkInfo, PeerInfo, PeerState};
 use crate::leaf_places::LeafPlaces;
 use crate::link_table::LinkTable;
@@ -133,6 +135,7 @@ impl<C: Connections> Overlay<C> {
                 session,
                 links: LinkTable::new(),
                 leaf_places: LeafPlaces::default(),
+                elsewhere: Elsewhere::default(),
                 wanted: Wanted::default(),
                 trust: Trust::default(),
                 places: Places::new(now),
@@ -812,6 +815,10 @@ impl<C: Connections> Overlay<C> {
         if !linked && (!wanted || opened.member.leaf) && self.is_full(opened.member.leaf) {
             return Err(Refusal::Full);
         }
+        let now = self.parts.now;
+        if !linked && opened.member.leaf && !self.parts.elsewhere.leaves_here(sender, now) {
+            return Err(Refusal::Full);
+        }
         if !linked
             && opened.member.leaf
             && opened.payload.concerns_links()
@@ -1011,9 +1018,25 @@ impl<C: Connections> Overlay<C> {
         }
     }
 
-    /// Sets the number of places for leaves; leaves beyond it keep their links.
-    pub fn set_leaf_places(&mut self, places: usize) {
-        self.parts.limits.leaves = places;
+    /// Sets the leaves that other routers have, which have no place here; links with them end.
+    /// `has_room`: a router that some leaf reaches takes more, so new leaves go there if they can.
+    pub fn set_elsewhere(&mut self, leaves: BTreeSet<LeafTag>, has_room: bool, now: Instant) {
+        self.observe(now);
+        self.parts.elsewhere.set(leaves, has_room);
+        let leaves = self.peers.values().filter(|peer| peer.is_linked_leaf());
+        let released = leaves.filter(|peer| self.parts.elsewhere.has(&peer.id));
+        let released: Vec<_> = released.map(|peer| peer.id).collect();
+        for id in released {
+            self.visit(&id, |peer, parts| {
+                peer.end_link(EndReason::NotWanted, parts);
+            });
+        }
+    }
+
+    /// Returns the leaves that have links with this node.
+    pub fn leaves(&self) -> impl Iterator<Item = LeafTag> {
+        let leaves = self.peers.values().filter(|peer| peer.is_linked_leaf());
+        leaves.map(|peer| LeafTag::of(&peer.id))
     }
 
     /// Returns the number of free places for leaves.

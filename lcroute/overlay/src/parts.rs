@@ -4,6 +4,7 @@ use librecast::id::PeerId;
 use librecast::time::{Duration, Instant, WallClock};
 
 use crate::config::Limits;
+use crate::elsewhere::Elsewhere;
 use crate::leaf_places::LeafPlaces;
 use crate::link_table::LinkTable;
 use crate::outputs::Outputs;
@@ -28,6 +29,7 @@ pub(crate) struct Parts<C> {
     pub(crate) session: Session,
     pub(crate) links: LinkTable,
     pub(crate) leaf_places: LeafPlaces,
+    pub(crate) elsewhere: Elsewhere,
     pub(crate) wanted: Wanted,
     pub(crate) trust: Trust,
     pub(crate) reachable: Reachable,

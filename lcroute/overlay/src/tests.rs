@@ -9,6 +9,7 @@ use librecast::id::{LinkId, PeerId, SecretKey};
 use librecast::time::{Duration, Instant, UnixTime, WallClock};
 use proptest::prelude::*;
 
+use crate::LeafTag;
 use crate::connections::{Closing, ConnectionEvent, Connections, Path};
 use crate::description::tests::description;
 use crate::description::{Description, Fingerprint};
@@ -279,7 +280,10 @@ struct Pair {
 
 impl Pair {
     fn new(now: Instant) -> Self {
-        let mut identities = [member(1), member(2)];
+        Self::of([member(1), member(2)], now)
+    }
+
+    fn of(mut identities: [Identity; 2], now: Instant) -> Self {
         identities.sort_by_key(Identity::peer_id);
         let overlays = identities.map(|id| overlay(id, Limits::default(), now));
         let mut pair = Self {
@@ -672,6 +676,47 @@ fn few_leaves_at_a_time_begin_a_link_with_a_node_that_is_behind() {
     assert_eq!(offered(&mut overlay, &all[20..21], later), 0);
     let later = now + Duration::from_secs(1);
     assert_eq!(offered(&mut overlay, &all[21..22], later), 1);
+}
+
+#[test]
+fn a_leaf_that_another_router_has_gets_no_link_here_until_it_is_lost_there() {
+    let leaf = identity_of(1, 2, true);
+    let tag = LeafTag::of(&leaf.peer_id());
+    let mut pair = Pair::of([member(1), leaf], start());
+    let router = usize::from(pair.overlays[0].peer_id() != member(1).peer_id());
+    // the leaf asks
+    pair.overlays[router].set_wanted(BTreeSet::new(), pair.now);
+    pair.signal();
+    pair.open(|_, _| {});
+    assert!(pair.overlays[router].leaves().eq([tag]));
+    let there = |pair: &mut Pair, leaves: &[LeafTag]| {
+        let leaves: BTreeSet<_> = leaves.iter().copied().collect();
+        pair.overlays[router].set_elsewhere(leaves, true, pair.now);
+        pair.signal();
+    };
+    let asks_again = |pair: &mut Pair| {
+        pair.now += Duration::from_secs(40);
+        let now = pair.now;
+        pair.overlays
+            .iter_mut()
+            .for_each(|overlay| overlay.handle_timeout(now));
+        pair.signal();
+        pair.overlays[router].drops()["peers_full"]
+    };
+    there(&mut pair, &[tag]);
+    assert_eq!(pair.links[router], None);
+    let (now, link) = (pair.now, pair.links[1 - router].unwrap());
+    pair.overlays[1 - router].close_gracefully(link, now);
+    pair.signal();
+    let first = asks_again(&mut pair);
+    let second = asks_again(&mut pair);
+    assert!(first > 0 && second > first, "{first} {second}");
+    assert_eq!(pair.overlays[router].leaves().count(), 0);
+    // it has asked for long enough
+    there(&mut pair, &[LeafTag::of(&member(3).peer_id())]);
+    assert_eq!(asks_again(&mut pair), second);
+    pair.open(|_, _| {});
+    assert!(pair.links[router].is_some());
 }
 
 #[test]

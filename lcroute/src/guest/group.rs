@@ -303,8 +303,7 @@ impl Group {
             .iter_mut()
             .flat_map(|issuer| issuer.texts.values_mut())
         {
-            text.owner
-                .review(candidates.clone(), (Vec::new(), true), now);
+            text.owner.review(candidates.clone(), Vec::new(), now);
         }
         let own = node.member().peer;
         let others = node.members().into_iter();

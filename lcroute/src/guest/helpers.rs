@@ -1,18 +1,17 @@
-//! Helpers of a station, as the caster's guest sees them: which routers its record names, and
-//! whether listeners have places here.
+//! Helpers of a station, as the caster's guest sees them: which routers its record names, and which
+//! listeners have places here.
 //!
 //! ```text
-//!   serves ── a helper has room, and a listener ──> yields ── 45 s ──> releases listeners,
-//!     ^                                               │               some each second
-//!     └── no helper with room has a listener any more ┴───────────────────┘
+//!   alone ── a helper has room ──> beside ── a listener reaches it ──> yields
+//!     ^                              │                                   │
+//!     └────────── no helper with room, or with room and listeners ───────┘
 //! ```
-//! A caster that yields takes no further listener: its uplink carries one copy for each helper. A
-//! helper that no listener reaches keeps none from the caster, whose record names both.
+//! A listener that a helper has gets no place here: the uplink carries one copy for each helper. A
+//! caster that yields takes others once they have tried helpers: some may reach none.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
 
-use lcroute_overlay::{Candidate, HelperOffer};
+use lcroute_overlay::{Candidate, HelperOffer, LeafTag};
 use librecast::cert::Member;
 use librecast::id::PeerId;
 use librecast_program::helper::{MAX_HELPERS, is_helper};
@@ -20,26 +19,32 @@ use librecast_program::helper::{MAX_HELPERS, is_helper};
 /// A router in a record.
 pub type Named = (PeerId, Vec<Candidate>);
 
-/// Routers of one record.
-const IN_RECORD: usize = 4;
+/// Helpers of one record, beside the caster.
+const IN_RECORD: usize = 3;
 /// Places that a helper which was full must have before it is named again. Chosen: each change
 /// makes the record anew.
 const ROOM_AGAIN: u16 = 16;
-/// Time with a helper after which listeners here are released. Chosen: until then each of them has
-/// been told of the helper, which takes 30 s at most, and has a link with it.
-const RELEASE_AFTER: Duration = Duration::from_secs(45);
-/// Part of the listeners here that one look releases: all within some 20 looks.
-const RELEASED_PART: usize = 16;
 
-/// What a look at the helpers decides.
+/// Place of the caster among its helpers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// No helper has room.
+    Alone,
+    /// A helper has room, and none that has reaches a listener.
+    Beside,
+    /// A helper with room has listeners: further ones go to helpers, if they can.
+    Yields,
+}
+
+/// The result of a look at the helpers.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// The helpers that each record names, if there are any.
+    /// Helpers with room, by record.
     pub records: Vec<Vec<Named>>,
-    /// Whether each record names the caster as well, which takes listeners.
-    pub serves: bool,
-    /// Listeners here to be released.
-    pub released: usize,
+    /// Listeners that a helper has.
+    pub leaves: BTreeSet<LeafTag>,
+    /// Place of the caster.
+    pub standing: Standing,
 }
 
 /// Helpers of a station.
@@ -47,17 +52,13 @@ pub struct Decision {
 pub struct Helpers {
     /// Helpers that were full, and have too few places since.
     full: BTreeSet<PeerId>,
-    /// Since when one that has room has listeners.
-    since: Option<Instant>,
 }
 
 impl Helpers {
-    /// Decides by the offers of neighbours; `leaves`: links with listeners here.
+    /// Decides by the offers of neighbours.
     pub fn look<'a>(
         &mut self,
         offers: impl Iterator<Item = (&'a Member, &'a HelperOffer)>,
-        leaves: usize,
-        now: Instant,
     ) -> Decision {
         let mut invitations = BTreeSet::new();
         let mut helpers: Vec<_> = offers
@@ -69,9 +70,10 @@ impl Helpers {
         helpers.truncate(MAX_HELPERS);
         self.full
             .retain(|peer| helpers.iter().any(|(member, _)| member.peer == *peer));
-        let mut named = Vec::new();
-        let mut is_reached = false;
+        let (mut named, mut leaves) = (Vec::new(), BTreeSet::new());
+        let mut standing = Standing::Alone;
         for (member, offer) in helpers {
+            leaves.extend(&offer.leaves);
             let least = match self.full.contains(&member.peer) {
                 true => ROOM_AGAIN,
                 false => 1,
@@ -81,33 +83,24 @@ impl Helpers {
                 continue;
             }
             self.full.remove(&member.peer);
-            is_reached |= offer.leaves > 0;
             named.push((member.peer, offer.candidates.clone()));
-        }
-        if !is_reached {
-            self.since = None;
-            let helpers = named.chunks(IN_RECORD - 1);
-            return Decision {
-                records: helpers.map(<[_]>::to_vec).collect(),
-                serves: true,
-                released: 0,
+            standing = match offer.leaves.is_empty() && standing != Standing::Yields {
+                true => Standing::Beside,
+                false => Standing::Yields,
             };
         }
-        let since = *self.since.get_or_insert(now);
-        let is_due = since + RELEASE_AFTER <= now;
         Decision {
             records: named.chunks(IN_RECORD).map(<[_]>::to_vec).collect(),
-            serves: false,
-            released: match is_due {
-                true => leaves.div_ceil(RELEASED_PART),
-                false => 0,
-            },
+            leaves,
+            standing,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use librecast::cert::Chain;
     use librecast::id::SecretKey;
     use librecast::time::UnixTime;
@@ -116,41 +109,38 @@ mod tests {
     use super::*;
 
     const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
+    const LISTENER: u8 = 99;
 
     fn chain(token: &librecast::cert::Token, key: u8) -> Chain {
-        let key = SecretKey::from_seed(&[key; 32]).peer_id();
-        token.join_ephemeral(key, "helper", NOW).unwrap()
+        token.join_ephemeral(peer(key), "helper", NOW).unwrap()
+    }
+
+    fn peer(key: u8) -> PeerId {
+        SecretKey::from_seed(&[key; 32]).peer_id()
     }
 
     fn member(name: &str, key: u8) -> Member {
-        let token = helper::token(&[7; 32], name, Vec::new(), (NOW, RELEASE_AFTER)).unwrap();
+        let ttl = Duration::from_secs(60);
+        let token = helper::token(&[7; 32], name, Vec::new(), (NOW, ttl)).unwrap();
         chain(&token, key).verify(&token.network(), NOW).unwrap()
     }
 
-    fn offer(room: u16, leaves: u16) -> HelperOffer {
-        HelperOffer {
-            room,
-            leaves,
-            candidates: Vec::new(),
-        }
+    fn leaves(keys: &[u8]) -> BTreeSet<LeafTag> {
+        keys.iter().map(|key| LeafTag::of(&peer(*key))).collect()
     }
 
-    /// Looks at helpers with this room each, one of which has a listener.
-    fn look(helpers: &mut Helpers, offers: &[(Member, u16)], now: Instant) -> Decision {
-        look_at(helpers, offers, 1, now)
-    }
-
-    fn look_at(
-        helpers: &mut Helpers,
-        offers: &[(Member, u16)],
-        leaves: u16,
-        now: Instant,
-    ) -> Decision {
-        let offers: Vec<_> = offers
-            .iter()
-            .map(|(m, room)| (m, offer(*room, leaves)))
-            .collect();
-        helpers.look(offers.iter().map(|(m, offer)| (*m, offer)), 100, now)
+    /// Looks at helpers with this room and these listeners each.
+    fn look(helpers: &mut Helpers, offers: &[(Member, u16, &[u8])]) -> Decision {
+        let offers = offers.iter().map(|(member, room, keys)| {
+            let offer = HelperOffer {
+                room: *room,
+                leaves: leaves(keys),
+                candidates: Vec::new(),
+            };
+            (member, offer)
+        });
+        let offers: Vec<_> = offers.collect();
+        helpers.look(offers.iter().map(|(member, offer)| (*member, offer)))
     }
 
     fn sizes(decision: &Decision) -> Vec<usize> {
@@ -158,44 +148,44 @@ mod tests {
     }
 
     #[test]
-    fn helpers_with_room_are_named_four_at_a_time_and_sixteen_in_all() {
-        let (mut helpers, now) = (Helpers::default(), Instant::now());
-        let none = look(&mut helpers, &[], now);
-        assert_eq!(
-            (none.records.len(), none.serves, none.released),
-            (0, true, 0)
-        );
-        let all: Vec<_> = (1..=20).map(|n| (member(&format!("h{n}"), n), 9)).collect();
-        let decided = look(&mut helpers, &all[..6], now);
-        assert_eq!((sizes(&decided), decided.serves), (vec![4, 2], false));
-        let decided = look(&mut helpers, &all, now);
-        assert_eq!(sizes(&decided), [4; 4]);
+    fn helpers_with_room_are_named_three_at_a_time_and_sixteen_in_all() {
+        let mut helpers = Helpers::default();
+        let none = look(&mut helpers, &[]);
+        assert_eq!((none.records.len(), none.standing), (0, Standing::Alone));
+        let all = (1..=20).map(|n| (member(&format!("h{n}"), n), 9, &[LISTENER][..]));
+        let all: Vec<_> = all.collect();
+        assert_eq!(sizes(&look(&mut helpers, &all[..5])), [3, 2]);
+        let decided = look(&mut helpers, &all);
+        assert_eq!(sizes(&decided), [3, 3, 3, 3, 3, 1]);
         let named: BTreeSet<_> = decided.records.concat().into_iter().map(|n| n.0).collect();
         assert_eq!(named.len(), MAX_HELPERS);
     }
 
     #[test]
     fn one_that_was_full_waits_for_places_and_all_full_ones_leave_them_to_the_caster() {
-        let (mut helpers, now) = (Helpers::default(), Instant::now());
+        let mut helpers = Helpers::default();
         let (eve, dan) = (member("eve", 1), member("dan", 2));
         let mut decided = |rooms: [u16; 2]| {
-            let offers = [(eve.clone(), rooms[0]), (dan.clone(), rooms[1])];
-            let decided = look(&mut helpers, &offers, now);
-            (decided.records.concat().len(), decided.serves)
+            let keys = &[LISTENER][..];
+            let offers = [(eve.clone(), rooms[0], keys), (dan.clone(), rooms[1], keys)];
+            let decided = look(&mut helpers, &offers);
+            // also a full one has its listeners
+            assert_eq!(decided.leaves, leaves(keys));
+            (decided.records.concat().len(), decided.standing)
         };
-        assert_eq!(decided([1, 9]), (2, false));
-        assert_eq!(decided([0, 9]), (1, false));
-        assert_eq!(decided([15, 9]), (1, false));
-        assert_eq!(decided([16, 0]), (1, false));
-        assert_eq!(decided([0, 0]), (0, true));
-        assert_eq!(decided([1, 16]), (1, false));
+        assert_eq!(decided([1, 9]), (2, Standing::Yields));
+        assert_eq!(decided([0, 9]), (1, Standing::Yields));
+        assert_eq!(decided([15, 9]), (1, Standing::Yields));
+        assert_eq!(decided([16, 0]), (1, Standing::Yields));
+        assert_eq!(decided([0, 0]), (0, Standing::Alone));
+        assert_eq!(decided([1, 16]), (1, Standing::Yields));
     }
 
     #[test]
     fn a_token_is_one_helper_and_other_members_are_none() {
-        let (mut helpers, now) = (Helpers::default(), Instant::now());
-        let twice = [(member("eve", 1), 9), (member("eve", 2), 9)];
-        assert_eq!(sizes(&look(&mut helpers, &twice, now)), [1]);
+        let mut helpers = Helpers::default();
+        let twice = [(member("eve", 1), 9, &[][..]), (member("eve", 2), 9, &[])];
+        assert_eq!(sizes(&look(&mut helpers, &twice)), [1]);
         let seed = [7; 32];
         let caster = librecast::code::CodeKeys::text_token(
             &seed,
@@ -205,43 +195,26 @@ mod tests {
         );
         let caster = caster.unwrap();
         let caster = chain(&caster, 3).verify(&caster.network(), NOW).unwrap();
-        assert!(look(&mut helpers, &[(caster, 9)], now).records.is_empty());
+        let decided = look(&mut helpers, &[(caster, 9, &[LISTENER])]);
+        assert!(decided.records.is_empty() && decided.leaves.is_empty());
     }
 
     #[test]
-    fn a_helper_that_no_listener_reaches_keeps_none_from_the_caster() {
-        let (mut helpers, now) = (Helpers::default(), Instant::now());
-        let eve = [(member("eve", 1), 9)];
-        for at in [now, now + 2 * RELEASE_AFTER] {
-            let decided = look_at(&mut helpers, &eve, 0, at);
-            let expected = (vec![1], true, 0);
-            let Decision {
-                serves, released, ..
-            } = decided;
-            assert_eq!((sizes(&decided), serves, released), expected);
-        }
-        // with the caster, a record names three
-        let six: Vec<_> = (1..=6).map(|n| (member(&format!("h{n}"), n), 9)).collect();
-        assert_eq!(sizes(&look_at(&mut helpers, &six, 0, now)), [3, 3]);
-        // the time counts from the first listener
-        assert!(!look(&mut helpers, &eve, now).serves);
-        let later = now + RELEASE_AFTER;
-        assert_eq!(look(&mut helpers, &eve, later).released, 7);
-        // it is not reached any more
-        let decided = look_at(&mut helpers, &eve, 0, later);
-        assert_eq!((decided.serves, decided.released), (true, 0));
-    }
-
-    #[test]
-    fn listeners_here_are_released_once_they_know_of_a_helper() {
-        let (mut helpers, now) = (Helpers::default(), Instant::now());
-        let eve = [(member("eve", 1), 9)];
-        assert_eq!(look(&mut helpers, &eve, now).released, 0);
-        assert_eq!(look(&mut helpers, &eve, now + RELEASE_AFTER).released, 7);
-        // the time counts from the last helper's return
-        look(&mut helpers, &[], now + RELEASE_AFTER);
-        let back = now + 2 * RELEASE_AFTER;
-        assert_eq!(look(&mut helpers, &eve, back).released, 0);
-        assert_eq!(look(&mut helpers, &eve, back + RELEASE_AFTER).released, 7);
+    fn the_caster_yields_while_a_helper_with_room_has_listeners() {
+        let mut helpers = Helpers::default();
+        let (eve, dan) = (member("eve", 1), member("dan", 2));
+        let mut standing = |of_eve: (u16, &[u8]), of_dan: (u16, &[u8])| {
+            let eve = (eve.clone(), of_eve.0, of_eve.1);
+            let dan = (dan.clone(), of_dan.0, of_dan.1);
+            let decided = look(&mut helpers, &[eve, dan]);
+            assert_eq!(decided.leaves, leaves(&[of_eve.1, of_dan.1].concat()));
+            decided.standing
+        };
+        assert_eq!(standing((9, &[]), (9, &[])), Standing::Beside);
+        assert_eq!(standing((9, &[LISTENER]), (9, &[])), Standing::Yields);
+        assert_eq!(standing((9, &[]), (9, &[LISTENER, 98])), Standing::Yields);
+        // the one with listeners is full
+        assert_eq!(standing((9, &[]), (0, &[LISTENER])), Standing::Beside);
+        assert_eq!(standing((9, &[]), (0, &[])), Standing::Beside);
     }
 }

@@ -14,7 +14,7 @@ use lcroute_engine::CarrySettings;
 use lcroute_engine::topology::TopologyConfig;
 use lcroute_mapping::Status;
 use lcroute_node::{Epochs, LC0, Members, Node, NodeConfig, Output, Revocations, Settings, Uses};
-use lcroute_overlay::{CarrierId, Connections, Disclosure, Limits, SPEAKS};
+use lcroute_overlay::{CarrierId, Connections, Disclosure, SPEAKS};
 use lcroute_signalling::{CarrierEvent, Carriers, PathChange, Seeking};
 use lcroute_webrtc::relay::StreamCommand;
 use lcroute_webrtc::{WebRtc, WebRtcConfig};
@@ -31,7 +31,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
 use super::group::{self, Group};
-use super::helpers::{Decision, Helpers};
+use super::helpers::{Decision, Helpers, Standing};
 use super::interface::Interface;
 use super::lc0::MTU;
 use super::leaf::seed;
@@ -206,8 +206,8 @@ pub struct MemberShell {
     owner: Option<Owner>,
     /// Helpers of the owner's station.
     helpers: Helpers,
-    /// Whether the record names helpers, and whether it names this host.
-    help: (bool, bool),
+    /// Place of this host among its helpers.
+    standing: Standing,
     group: Option<Group>,
     mapped: Option<Mapped>,
     /// Other members that are or were here.
@@ -347,7 +347,7 @@ impl MemberShell {
             code,
             owner: owner.transpose()?,
             helpers: Helpers::default(),
-            help: (false, true),
+            standing: Standing::Alone,
             group: group.transpose()?,
             mapped,
             seen: BTreeSet::new(),
@@ -559,36 +559,31 @@ impl MemberShell {
         Ok(())
     }
 
-    /// Follows helpers, and has the record name those that take listeners.
+    /// Follows helpers, has the record name those with room, and leaves listeners to them.
     fn review_owner(&mut self, now: Instant) {
         let Some(owner) = &mut self.owner else {
             return;
         };
-        let leaves = self.node.leaves();
         let Decision {
             records,
-            serves,
-            released,
-        } = self.helpers.look(self.node.offers(), leaves, now);
-        let has_helper = !records.is_empty();
-        let state = (has_helper, serves);
-        if std::mem::replace(&mut self.help, state) != state {
-            hint(match state {
-                (_, false) => "listeners reach a helper: new ones go to it",
-                (true, true) => {
+            leaves,
+            standing,
+        } = self.helpers.look(self.node.offers());
+        if std::mem::replace(&mut self.standing, standing) != standing {
+            hint(match standing {
+                Standing::Yields => {
+                    "listeners reach a helper: new ones go to it, and come to this host if they do not reach it"
+                }
+                Standing::Beside => {
                     "a helper is here: listeners come to this host until one reaches it"
                 }
-                (false, true) => "no helper with room is here: listeners come to this host",
+                Standing::Alone => "no helper with room is here: listeners come to this host",
             });
         }
         let candidates = self.node.connections().candidates();
-        owner.review(candidates, (records, serves), now);
-        let places = match serves {
-            true => Limits::default().leaves,
-            false => 0,
-        };
-        self.node.set_leaf_places(places);
-        self.node.release_leaves(released, now);
+        owner.review(candidates, records, now);
+        let yields = standing == Standing::Yields;
+        self.node.set_elsewhere(leaves, yields, now);
     }
 
     fn review_addresses(&mut self, now: Instant) -> anyhow::Result<()> {

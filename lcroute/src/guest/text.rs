@@ -279,12 +279,12 @@ impl Owner {
         (self.record.token, self.sealed_at) = (token, None);
     }
 
-    /// Makes the record anew if it is old, or names others: helpers in turns, and this host at these
-    /// addresses where `serves` is set.
+    /// Makes the record anew if it is old, or names others: helpers in turns, each time beside this
+    /// host at these addresses.
     pub fn review(
         &mut self,
         mut candidates: Vec<Candidate>,
-        (helpers, serves): (Vec<Vec<Named>>, bool),
+        helpers: Vec<Vec<Named>>,
         now: Instant,
     ) {
         self.meeting.review(self.port);
@@ -303,13 +303,11 @@ impl Owner {
         if turns.is_empty() {
             turns.push(Vec::new());
         }
-        if serves {
-            // first: a record on a LAN is shortened from its end
-            let own = (self.own, candidates);
-            turns
-                .iter_mut()
-                .for_each(|turn| turn.insert(0, own.clone()));
-        }
+        // first: a record on a LAN is shortened from its end
+        let own = (self.own, candidates);
+        turns
+            .iter_mut()
+            .for_each(|turn| turn.insert(0, own.clone()));
         let name = self.meeting.text.names(UnixTime::now())[0];
         let is_new = self.sealed_at.is_some_and(|at| now < at + RENEW);
         if is_new && turns == self.turns && name == self.name {
