@@ -42,9 +42,12 @@ demo:
 # property tests draw the same cases every time, so that none fails by chance; `make test-all` and `cargo test` draw others
 SEED = 2026
 
+# network tests wait more than they compute
+THREADS = $(shell expr 2 \* $$(nproc))
+
 test:
 	netns-tests/setup test
-	PROPTEST_RNG_SEED=$(SEED) cargo test --workspace $(ARGS)
+	PROPTEST_RNG_SEED=$(SEED) RUST_TEST_THREADS=$(THREADS) cargo test --workspace $(ARGS)
 
 # what `make test` leaves out for its length
 test-all:

