@@ -22,6 +22,7 @@ const EXAMPLES: &str = "Examples:
   lcgroup create team --as Ann             a group, of which you are the owner
   lcgroup create team --outside --at meet.example    the same with a network of its own: members join from anywhere
   lcgroup invite team --uses 3             a line to hand to three people, secretly
+  lcgroup withdraw team 3f                 ends an invitation of `lcgroup invitations team`: it went to the wrong person
   lcgroup join lcg1... --as Bob            asks to become a member
   lcgroup send team 'hello all'
   lcgroup tail team --follow
@@ -118,6 +119,18 @@ enum Verb {
         /// How long it is good
         #[arg(long, default_value = "7d", value_parser = parse_duration, value_name = "TIME")]
         expires: Duration,
+    },
+    /// Which invitations of this host are open
+    Invitations {
+        /// The group
+        group: String,
+    },
+    /// End an invitation before its time; members that came by it stay
+    Withdraw {
+        /// The group
+        group: String,
+        /// The line, which `-` reads from stdin, or the beginning of its number in `lcgroup invitations`
+        invitation: String,
     },
     /// Ask to become a member, or another device of one
     Join {
@@ -419,6 +432,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             uses,
             expires,
         } => to.invite(group, uses, expires),
+        Verb::Invitations { group } => to.invitations(group),
+        Verb::Withdraw { group, invitation } => to.withdraw(group, &invitation),
         Verb::Join {
             invitation,
             group,

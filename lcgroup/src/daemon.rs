@@ -619,6 +619,13 @@ impl Daemon {
                 let line = outside::at_place(line, &places.unwrap_or_default());
                 Ok(json!({ "invitation": *line }))
             }
+            Request::Invitations { group } => {
+                Ok(json!({ "invitations": self.room(&group)?.invitations(time)? }))
+            }
+            Request::Withdraw { group, invitation } => {
+                let id = self.room(&group)?.withdraw(&invitation, time)?;
+                Ok(json!({ "id": id }))
+            }
             Request::Send { group, text, bytes } => {
                 let content = content(text, bytes)?;
                 self.send(&group, &content, time, now)
@@ -1139,7 +1146,7 @@ fn check_open(room: &Room, time: UnixTime) -> Result<(), ExitError> {
         return Ok(());
     }
     let text = format!(
-        "{MAX_OPEN} invitations are open already, as many as lead into the group's network at a time: one for more members (--uses N), or for less long (--expires TIME)"
+        "{MAX_OPEN} invitations are open already, as many as lead into the group's network at a time: `lcgroup withdraw` ends one of `lcgroup invitations`"
     );
     Err(ExitError::new(Exit::Failed, text))
 }

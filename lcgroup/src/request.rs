@@ -48,6 +48,13 @@ pub enum Request {
         uses: u32,
         expires_s: u64,
     },
+    /// The open invitations.
+    Invitations { group: String },
+    /// Withdraws an invitation, by its line or the beginning of its id.
+    Withdraw {
+        group: String,
+        invitation: Zeroizing<String>,
+    },
     /// Sends a message: text, or bytes in base64.
     Send {
         group: String,
@@ -173,6 +180,7 @@ impl Request {
             | Self::Call { group }
             | Self::SayFile { group, .. }
             | Self::Invite { group, .. }
+            | Self::Withdraw { group, .. }
             | Self::Remove { group, .. }
             | Self::AddDeputy { group, .. }
             | Self::RemoveDeputy { group, .. }
@@ -358,6 +366,17 @@ pub struct Status {
     /// Groups that it holds.
     pub held: Vec<HeldStatus>,
     pub interfaces: Vec<String>,
+}
+
+/// An invitation that others may use.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct InvitationStatus {
+    /// 16 hexadecimal digits.
+    pub id: String,
+    /// When it expires: ms since 1970.
+    pub expires: u64,
+    /// How many others may use it.
+    pub left: u32,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

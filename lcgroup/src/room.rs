@@ -53,8 +53,9 @@ use crate::keyring::{Keyring, Secret};
 use crate::logs::{Kept, log_status};
 use crate::names::{Names, is_called, normal};
 use crate::offers::{self, Offer, Offers};
+use crate::outside::with_place;
 use crate::place;
-use crate::request::{FilesStatus, GroupStatus, ProtectedStatus};
+use crate::request::{FilesStatus, GroupStatus, InvitationStatus, ProtectedStatus};
 use crate::shelf::{Shelf, remove_group};
 
 mod deputies;
@@ -210,6 +211,11 @@ pub struct Room {
     names: BTreeMap<PeerId, String>,
     /// New devices of this person, which get what was said before from this host.
     new_devices: Vec<PeerId>,
+}
+
+/// Returns the id of an invitation as text.
+fn invitation_id(id: u64) -> String {
+    format!("{id:016x}")
 }
 
 impl Room {
@@ -1544,6 +1550,57 @@ impl Room {
         let mut invitation = self.group.invite(uses, expires, time)?;
         invitation.outside = outside;
         Ok(invitation.encode())
+    }
+
+    /// The invitations of this host that others may use.
+    pub fn invitations(&mut self, time: UnixTime) -> anyhow::Result<Vec<InvitationStatus>> {
+        let open = self.group.invitations(time)?.into_iter();
+        let status = open.map(|(id, expires, left)| InvitationStatus {
+            id: invitation_id(id),
+            expires,
+            left,
+        });
+        Ok(status.collect())
+    }
+
+    /// Withdraws an invitation, by its line or the beginning of its id; returns its id.
+    pub fn withdraw(&mut self, invitation: &str, time: UnixTime) -> anyhow::Result<String> {
+        let unknown = |text: String| anyhow::Error::from(ExitError::new(Exit::Usage, text));
+        let id = match with_place(invitation)?.0.parse::<Invitation>() {
+            Ok(line) if line.group != self.id() => {
+                return Err(unknown(format!(
+                    "this line is of another group than {}",
+                    self.name
+                )));
+            }
+            Ok(line) => line.id,
+            Err(_) => {
+                let open = self.group.invitations(time)?.into_iter();
+                let begins = |id: &u64| invitation_id(*id).starts_with(invitation.trim());
+                let mut fitting = open.map(|(id, ..)| id).filter(begins);
+                match (fitting.next(), fitting.next()) {
+                    (Some(id), None) => id,
+                    (Some(_), Some(_)) => {
+                        return Err(unknown(
+                            "several invitations begin so: more of the id".into(),
+                        ));
+                    }
+                    (None, _) => {
+                        return Err(unknown(format!(
+                            "no open invitation of this host: `lcgroup invitations {}` lists them",
+                            self.name
+                        )));
+                    }
+                }
+            }
+        };
+        if !self.group.withdraw(id, time)? {
+            return Err(unknown(
+                "this invitation is used up, expired, withdrawn before, or of another host".into(),
+            ));
+        }
+        self.state_changed = true;
+        Ok(invitation_id(id))
     }
 
     /// The current epoch of its keys.

@@ -31,8 +31,8 @@ use crate::logs::DEFAULT_KEEP;
 use crate::names::{EARLIER, is_called};
 use crate::qr;
 use crate::request::{
-    DeputyStatus, GroupStatus, MAX_TEXT, MemberStatus, NetworkStatus, ProtectedStatus, Request,
-    Status,
+    DeputyStatus, GroupStatus, InvitationStatus, MAX_TEXT, MemberStatus, NetworkStatus,
+    ProtectedStatus, Request, Status,
 };
 use crate::shelf::megabytes;
 
@@ -204,6 +204,31 @@ impl Verbs {
             expires_s,
         })?;
         self.say(&answer, |a| text(&a["invitation"]))
+    }
+
+    pub fn invitations(&self, group: String) -> anyhow::Result<Exit> {
+        let answer = self.ask(&Request::Invitations { group })?;
+        if self.json {
+            print_line(answer.to_string())?;
+            return Ok(Exit::Ok);
+        }
+        let open: Vec<InvitationStatus> = serde_json::from_value(answer["invitations"].clone())?;
+        if open.is_empty() {
+            print_line("none that anybody can use")?;
+        }
+        for InvitationStatus { id, expires, left } in open {
+            let until = utc(expires / 1_000);
+            print_line(format!("{id}  for {left}  until {until}"))?;
+        }
+        Ok(Exit::Ok)
+    }
+
+    pub fn withdraw(&self, group: String, invitation: &str) -> anyhow::Result<Exit> {
+        let invitation = arguments::secret(invitation)?;
+        let answer = self.ask(&Request::Withdraw { group, invitation })?;
+        self.say(&answer, |_| {
+            "withdrawn: nobody becomes a member by it any more".into()
+        })
     }
 
     pub fn join(

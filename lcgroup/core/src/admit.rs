@@ -144,6 +144,7 @@ impl Group {
             expires,
             uses,
             used: BTreeSet::new(),
+            withdrawn: false,
         };
         owner.invitations.insert(id, kept);
         let to = owner.key.peer_id();
@@ -159,19 +160,33 @@ impl Group {
         })
     }
 
-    /// Withdraws an invitation; returns whether it existed.
+    /// Withdraws an invitation, also from the group's own network; members that came by it stay.
+    /// Returns whether others could have used it.
     ///
     /// # Errors
     ///
     /// [`GroupError::NotTheOwner`].
-    pub fn withdraw(&mut self, invitation: u64) -> Result<bool, GroupError> {
-        Ok(self.own()?.invitations.remove(&invitation).is_some())
+    pub fn withdraw(&mut self, invitation: u64, now: UnixTime) -> Result<bool, GroupError> {
+        let Some(kept) = self.own()?.invitations.get_mut(&invitation) else {
+            return Ok(false);
+        };
+        let was_open = kept.left(now) > 0;
+        kept.withdrawn = true;
+        Ok(was_open)
     }
 
-    /// The owner's invitations: id, expiry (ms since 1970), remaining uses.
-    pub fn invitations(&self) -> impl Iterator<Item = (u64, u64, u32)> {
-        let kept = self.owner.iter().flat_map(|owner| &owner.invitations);
-        kept.map(|(id, kept)| (*id, kept.expires, kept.uses - kept.used.len() as u32))
+    /// Returns the invitations of the one in office that others may use: id, expiry (ms since 1970),
+    /// remaining uses; the earliest end first.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError::NotTheOwner`].
+    pub fn invitations(&mut self, now: UnixTime) -> Result<Vec<(u64, u64, u32)>, GroupError> {
+        let kept = self.own()?.invitations.iter();
+        let open = kept.map(|(id, kept)| (*id, kept.expires, kept.left(now)));
+        let mut open: Vec<_> = open.filter(|(.., left)| *left > 0).collect();
+        open.sort_by_key(|(_, expires, _)| *expires);
+        Ok(open)
     }
 
     /// Removes a member, with a commit at once.

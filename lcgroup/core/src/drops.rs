@@ -33,7 +33,7 @@ pub enum DropReason {
 
 impl RequestRefusal {
     /// Refusals that the owner answers: the joiner can act on them. The index is the number.
-    const ANSWERED: [Self; 7] = [
+    const ANSWERED: [Self; 8] = [
         Self::Time,
         Self::UnknownInvitation,
         Self::Expired,
@@ -41,6 +41,7 @@ impl RequestRefusal {
         Self::Full,
         Self::KeyPackage,
         Self::Devices,
+        Self::Withdrawn,
     ];
 
     /// Whether the owner answers it.
@@ -84,6 +85,9 @@ pub enum RequestRefusal {
     /// The invitation has expired.
     #[error("the invitation has expired")]
     Expired,
+    /// The owner has withdrawn the invitation.
+    #[error("the invitation was withdrawn")]
+    Withdrawn,
     /// The invitation was for fewer members.
     #[error("the invitation is used up")]
     UsedUp,

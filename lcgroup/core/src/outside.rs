@@ -63,6 +63,18 @@ pub struct NetworkOffice {
     pub certificate: Certificate,
 }
 
+/// A line that this participant has made in office.
+#[derive(Debug)]
+struct OwnLine {
+    /// Key of the invitation in the network.
+    key: PeerId,
+    /// When it ends, in Unix seconds.
+    end: u64,
+    /// Authors that came by it.
+    used: BTreeSet<PeerId>,
+    withdrawn: bool,
+}
+
 /// Keys that are expelled from the network.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Expelled {
@@ -136,7 +148,7 @@ impl Group {
             .flat_map(|owner| owner.invitations.values());
         let gone = self.former_members();
         let mut open: Vec<_> = kept
-            .filter(|kept| kept.expires > now.as_millis() && kept.used.len() < kept.uses as usize)
+            .filter(|kept| kept.left(now) > 0)
             .filter(|kept| kept.used.iter().all(|author| !gone.contains(author)))
             .map(|kept| OpenInvitation {
                 secret: NetworkSecret(kept.secret.clone()),
@@ -205,26 +217,34 @@ impl Group {
 
     /// Returns the keys of invitations in the network that this participant has made in office, with
     /// the authors that came by each.
-    fn own_lines(&self) -> Vec<(PeerId, u64, BTreeSet<PeerId>)> {
+    fn own_lines(&self) -> Vec<OwnLine> {
         let Some(owner) = &self.owner else {
             return Vec::new();
         };
         let key =
             |secret: &Zeroizing<[u8; 32]>| NetworkSecret(secret.clone()).invitation().peer_id();
         let kept = owner.invitations.values();
-        let kept = kept.map(|kept| (key(&kept.secret), kept.expires, kept.used.clone()));
+        let kept = kept.map(|kept| OwnLine {
+            key: key(&kept.secret),
+            end: kept.expires / SECOND,
+            used: kept.used.clone(),
+            withdrawn: kept.withdrawn,
+        });
         let texts = self.network.texts.iter().filter_map(|(id, maker)| {
             let secret = secret_of(&owner.key, maker, *id)?;
             let used = self.devices.used.get(id).copied();
-            Some((key(&secret), expiry(*id), used.into_iter().collect()))
+            Some(OwnLine {
+                key: key(&secret),
+                end: expiry(*id) / SECOND,
+                used: used.into_iter().collect(),
+                withdrawn: false,
+            })
         });
-        let all = kept.chain(texts);
-        all.map(|(key, end, used)| (key, end / SECOND, used))
-            .collect()
+        kept.chain(texts).collect()
     }
 
-    /// Returns the keys that are expelled from the network: of former members, and of the
-    /// invitations by which they came. Who came by none of this participant's own may have any of
+    /// Returns the keys that are expelled from the network: of former members, of the invitations by
+    /// which they came, and of those that were withdrawn. Who came by none of this participant's own may have any of
     /// the others.
     #[must_use]
     pub fn expelled_from_network(&self) -> Expelled {
@@ -232,13 +252,13 @@ impl Group {
         let own = self.own_lines();
         let mut now: Vec<PeerId> = own
             .iter()
-            .filter(|(_, _, used)| used.iter().any(|author| former.contains(author)))
-            .map(|(key, ..)| *key)
+            .filter(|line| line.withdrawn || line.used.iter().any(|author| former.contains(author)))
+            .map(|line| line.key)
             .collect();
-        let came_by_own = |author: &PeerId| own.iter().any(|(_, _, used)| used.contains(author));
+        let came_by_own = |author: &PeerId| own.iter().any(|line| line.used.contains(author));
         if !former.iter().all(came_by_own) {
             let stated = self.network.lines.values().flat_map(BTreeMap::keys);
-            let others = stated.filter(|key| own.iter().all(|(own, ..)| own != *key));
+            let others = stated.filter(|key| own.iter().all(|line| line.key != **key));
             now.extend(others.copied().collect::<BTreeSet<_>>());
         }
         // behind the invitations, so that members that came by one have no way back
@@ -280,7 +300,8 @@ impl Group {
         let office = self.own_office();
         let stated = self.network.lines.get(&office).cloned().unwrap_or_default();
         let time = now.as_secs();
-        let own = self.own_lines().into_iter().map(|(key, end, _)| (key, end));
+        let own = self.own_lines().into_iter();
+        let own = own.map(|line| (line.key, line.end));
         let mut lines: Vec<_> = stated.clone().into_iter().chain(own).collect();
         lines.retain(|(_, end)| *end > time);
         lines.sort_by_key(|(key, end)| (std::cmp::Reverse(*end), *key));

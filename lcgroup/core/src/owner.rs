@@ -113,6 +113,18 @@ pub(crate) struct Kept {
     pub uses: u32,
     /// Authors that used it.
     pub used: BTreeSet<PeerId>,
+    /// Nobody else may use it.
+    pub withdrawn: bool,
+}
+
+impl Kept {
+    /// Returns how many others may use it.
+    pub fn left(&self, now: UnixTime) -> u32 {
+        match self.withdrawn || self.expires <= now.as_millis() {
+            true => 0,
+            false => self.uses.saturating_sub(self.used.len() as u32),
+        }
+    }
 }
 
 impl Owner {
@@ -150,6 +162,9 @@ impl Owner {
         let (earliest, latest) = (now.saturating_sub(REQUEST_AGE), now + DAY);
         if !(earliest..=latest).contains(&request.time) {
             return Err(RequestRefusal::Time);
+        }
+        if kept.withdrawn {
+            return Err(RequestRefusal::Withdrawn);
         }
         if kept.expires <= now {
             return Err(RequestRefusal::Expired);

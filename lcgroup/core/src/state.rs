@@ -384,6 +384,9 @@ fn read_joining(r: &mut Reader<'_>) -> Result<Joining, StateError> {
     })
 }
 
+/// The number of uses of an invitation that was withdrawn.
+const WITHDRAWN: u32 = 0;
+
 fn put_owner(w: &mut Writer, owner: &Owner) {
     w.put(&owner.key.seed()[..]).u32(owner.last);
     w.u32(owner.invitations.len() as u32);
@@ -391,7 +394,7 @@ fn put_owner(w: &mut Writer, owner: &Owner) {
         w.u64(*id)
             .put(&kept.secret[..])
             .u64(kept.expires)
-            .u32(kept.uses);
+            .u32(if kept.withdrawn { WITHDRAWN } else { kept.uses });
         put_peers(w, kept.used.iter());
     }
     for packages in [&owner.joins, &owner.refreshes] {
@@ -418,15 +421,19 @@ fn read_owner(r: &mut Reader<'_>) -> Result<Owner, WireError> {
     owner.last = r.u32()?;
     for _ in 0..count(r, MAX_INVITATIONS)? {
         let id = r.u64()?;
-        let kept = Kept {
-            secret: Zeroizing::new(r.array()?),
-            expires: r.u64()?,
-            uses: r.u32()?,
-            used: read_peers(r)?,
-        };
-        if kept.used.len() > kept.uses as usize {
+        let (secret, expires) = (Zeroizing::new(r.array()?), r.u64()?);
+        let (uses, used) = (r.u32()?, read_peers(r)?);
+        let withdrawn = uses == WITHDRAWN;
+        if used.len() > uses as usize && !withdrawn {
             return Err(WireError::Bad("uses"));
         }
+        let kept = Kept {
+            secret,
+            expires,
+            uses,
+            used,
+            withdrawn,
+        };
         owner.invitations.insert(id, kept);
     }
     owner.joins = read_packages(r, MAX_REQUESTS)?;

@@ -806,6 +806,44 @@ fn requests_are_counted_by_author_and_refused_by_name() {
 }
 
 #[test]
+fn a_withdrawn_invitation_makes_no_further_member_and_keeps_those_it_has_made() {
+    let (mut world, at) = (World::new(14), UnixTime::from_millis(START));
+    let invitation = world.invite(3);
+    let [one, two] = [1, 2].map(|seed| request(&invitation, seed, START));
+    let owner = world.group(0);
+    assert_eq!(owner.handle_request(&one, at), Ok(()));
+    let open = owner.invitations(at).unwrap();
+    assert_eq!(open, [(invitation.id, invitation.expires, 2)]);
+    assert!(owner.withdraw(invitation.id, at).unwrap());
+    assert!(!owner.withdraw(invitation.id, at).unwrap());
+    assert!(!owner.withdraw(invitation.id + 1, at).unwrap());
+    let mut owner = Group::restore(&owner.state().unwrap(), &[1; 32]).unwrap();
+    assert_eq!(owner.invitations(at).unwrap(), []);
+    assert_eq!(owner.open_invitations(at), []);
+    let refused = owner.handle_request(&two, at);
+    assert_eq!(refused, Err(RequestRefusal::Withdrawn));
+    // the first one was let in before
+    assert_eq!(owner.handle_request(&one, at), Ok(()));
+    owner.handle_timeout(UnixTime::from_millis(START + 5_000));
+    assert_eq!(owner.members().len(), 2);
+    let expelled = owner.expelled_from_network().now;
+    assert_eq!(
+        expelled.len(),
+        1,
+        "the key of the invitation in the network"
+    );
+    let mut joiner = Group::join(invitation, "x", &[3; 32], at).unwrap();
+    assert!(matches!(
+        joiner.invitations(at),
+        Err(GroupError::NotTheOwner)
+    ));
+    assert!(matches!(
+        joiner.withdraw(1, at),
+        Err(GroupError::NotTheOwner)
+    ));
+}
+
+#[test]
 fn a_request_fits_into_a_packet_with_the_longest_name() {
     let mut world = World::new(14);
     let invitation = world.invite(1);

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{Host, Lab, Process, SignallingServer, eventually};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::guest::{all_end, as_confined, as_nobody, family, open_driver};
 use crate::reach::swarm;
@@ -150,6 +150,15 @@ impl Person {
         Ok(lines.any(|message| message["text"] == words))
     }
 
+    /// Waits until the owner's host has admitted it: its certificate depends on no invitation.
+    fn admitted(&self) -> Result<()> {
+        eventually("the owner's host has admitted it", || {
+            let told = self.log();
+            ensure!(told.contains("membership renewed"), "{told}");
+            Ok(())
+        })
+    }
+
     /// Waits until its status says so.
     pub fn says(&self, words: &str) -> Result<()> {
         eventually(&format!("{} says {words:?}", self.name), || {
@@ -184,10 +193,11 @@ fn who_has_a_line_of_a_group_is_a_member_through_closed_firewalls() {
         let [ann, bob] = &people[..] else {
             anyhow::bail!("two people");
         };
-        let confined = lab.closed_hosts(&["cy"])?;
+        let confined = lab.closed_hosts(&["cy", "dan"])?;
         let cy = Person::new(&confined[0], true)?;
+        let dan = Person::new(&confined[1], false)?;
         ann.create(&["--at", &url])?;
-        let line = ann.invite("2")?;
+        let line = ann.invite("3")?;
         ensure!(line.ends_with(&format!("@{url}")), "{line}");
         bob.join(&line)?;
         cy.join(&line)?;
@@ -205,7 +215,24 @@ fn who_has_a_line_of_a_group_is_a_member_through_closed_firewalls() {
                 ensure!(!shown.contains(&line[8..60]), "{shown}");
             }
         }
-        Ok(())
+        // the line went too far: its last place is withdrawn, and those who came by it stay
+        for person in [bob, &cy] {
+            person.admitted()?;
+        }
+        let open = ann.ask(&["invitations", "team"])?;
+        ensure!(open["invitations"][0]["left"] == 1, "{open}");
+        ann.ask(&["withdraw", "team", &line])?;
+        let none = ann.ask(&["invitations", "team"])?;
+        ensure!(none["invitations"] == json!([]), "{none}");
+        let again = ann.run(&["withdraw", "team", &line])?;
+        ensure!(again.code == 2, "{again:?}");
+        dan.join(&line)?;
+        bob.tells("without dan", &[ann, &cy])?;
+        dan.says("it is looked for at")?;
+        ensure!(dan.status()?["state"] == "joining");
+        dan.join(&ann.invite("1")?)?;
+        dan.becomes("member")?;
+        cy.tells("with dan", &[ann, bob, &dan])
     });
 }
 
@@ -222,13 +249,8 @@ fn members_find_each_other_without_the_owner_and_a_removed_one_is_expelled() {
         for person in &people[1..] {
             person.becomes("member")?;
         }
-        // admitted: the certificate depends on no invitation
         for person in &people[1..] {
-            eventually("the owner's host has admitted it", || {
-                let told = person.log();
-                ensure!(told.contains("membership renewed"), "{told}");
-                Ok(())
-            })?;
+            person.admitted()?;
         }
         // all start again, one of them after a crash, and the owner does not
         people[0].stop()?;
