@@ -598,13 +598,13 @@ pub fn line_table(all: &[LineFigures]) -> String {
 mod tests {
     use super::*;
 
-    fn figures(links: u32, loss: f64, code: Code) -> LineFigures {
+    fn figures(links: u32, loss: f64, seconds: u64, code: Code) -> LineFigures {
         let subject = LineSubject {
             links,
             loss,
             seed: 1,
             seeds: 1,
-            counted: Duration::from_secs(4),
+            counted: Duration::from_secs(seconds),
         };
         line(&subject, code).unwrap()
     }
@@ -626,7 +626,7 @@ mod tests {
 
     #[test]
     fn recoded_batches_bring_what_the_last_link_lets_through_and_decode() {
-        let [none, bats] = [Code::None, Code::Bats].map(|code| figures(3, 0.2, code));
+        let [none, bats] = [Code::None, Code::Bats].map(|code| figures(3, 0.2, 4, code));
         assert!(bats.decoded >= 2, "{bats:?}");
         assert!((1.0..1.02).contains(&bats.needed), "{bats:?}");
         assert!(bats.share > none.share * 1.1, "{bats:?} {none:?}");
@@ -634,7 +634,7 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_figures() {
-        let all = || Code::ALL.map(|code| figures(2, 0.05, code));
+        let all = || Code::ALL.map(|code| figures(2, 0.05, 1, code));
         assert_eq!(format!("{:?}", all()), format!("{:?}", all()));
     }
 
