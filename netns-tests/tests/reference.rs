@@ -979,8 +979,8 @@ const FILES: &[File] = &[
                     ("timeout", "the command's own", "Longest time of a job."),
                     (
                         "output",
-                        "the agent's bound",
-                        "Most output of a job that is kept.",
+                        "16777216",
+                        "Most output of a job that is kept, in bytes.",
                     ),
                     ("memory", "none", "Most memory of a job."),
                     (

@@ -8,6 +8,7 @@ use glob::Pattern;
 use lcroute_engine::Ipv4Network;
 use lcroute_engine::topology::PolicyKind;
 use lcroute_node::{CarrySettings, Consent, MAX_ANNOUNCED};
+use lcroute_overlay::server::PER_ADDRESS;
 use librecast::cert::{GroupPrefix, SourcePrefix};
 use librecast::id::NetworkId;
 use librecast::outside::Place;
@@ -32,8 +33,6 @@ pub use written::{Reread, Written};
 pub const DEFAULT_PATH: &str = "/etc/lcroute/lcroute.toml";
 /// The interface that programs see.
 pub const DEFAULT_TUN: &str = "lc0";
-/// Default maximum of connections from one address to a signalling server.
-pub const PER_ADDRESS: NonZeroU32 = NonZeroU32::new(256).unwrap();
 /// MTU of `lc0` in bytes: the least that IPv6 allows (RFC 8200 5).
 const DEFAULT_MTU: u16 = 1280;
 
@@ -323,7 +322,7 @@ impl Default for Signal {
             socks: None,
             https_proxy: None,
             https_proxy_login: None,
-            per_address: PER_ADDRESS,
+            per_address: const { NonZeroU32::new(PER_ADDRESS).unwrap() },
         }
     }
 }

@@ -135,7 +135,7 @@ pub struct Uplink {
     pub sent: u64,
     /// Mean number of copies of an own packet then.
     pub copies: f64,
-    /// The uplink is short, or was within the last ten minutes.
+    /// The uplink is slow, or was within the last ten minutes.
     pub short: bool,
     /// Own groups that other routers carry.
     pub carried: Vec<CarriedGroups>,

@@ -1,4 +1,4 @@
-//! One upload: a sender whose uplink is short asks other routers, its carriers, to announce parts
+//! One upload: a sender whose uplink is slow asks other routers, its carriers, to announce parts
 //! of the groups that it sends.
 //!
 //! ```text
@@ -58,7 +58,7 @@ pub struct CarrySnapshot {
     pub sent: u64,
     /// Mean number of copies of an own packet, in the last second.
     pub copies: f64,
-    /// The uplink is short, or was a moment ago.
+    /// The uplink is slow, or was a moment ago.
     pub is_short: bool,
     /// Own parts that others carry.
     pub carried: Vec<CarriedPart>,

@@ -28,7 +28,7 @@
 //! | `classify`, `header`, `drops` | packets by kind; the data header; reasons of drops |
 //! | `lsdb`, `graph`, `routing`, `topology` | link state; shortest paths; trees; wanted links |
 //! | `forwarding`, `trees`, `join`, `local_groups` | multicast; join state |
-//! | `carry` | parts of groups that other routers announce for a sender with a short uplink |
+//! | `carry` | parts of groups that other routers announce for a sender with a slow uplink |
 //! | `origins`, `duplicate` | permissions of origins; repeated packets |
 //! | `first_packets`, `replay` | packets before a listener is known; repeats for late joiners |
 //! | `exchange`, `adjacency`, `audit`, `control` | control exchange with neighbours |

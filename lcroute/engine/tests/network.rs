@@ -104,7 +104,7 @@ struct Mesh {
     stubs: BTreeSet<usize>,
     /// Nodes that announce something.
     announcers: BTreeSet<usize>,
-    /// Nodes with a short uplink, which ask others to announce.
+    /// Nodes with a slow uplink, which ask others to announce.
     short: BTreeSet<usize>,
     now: Instant,
     nodes: Vec<Node>,
@@ -1123,7 +1123,7 @@ fn nobody_carries_without_consent_or_a_listener() {
     }
     stream.send(20 * second);
     assert_eq!(stream.carrier(), 5);
-    // its own uplink is short: it gives the group back, and is not asked for a minute
+    // its own uplink is slow: it gives the group back, and is not asked for a minute
     stream.set_carry(5, Some(10_000), Consent::Any);
     stream.send(10 * second);
     assert_eq!(stream.carriers(), []);

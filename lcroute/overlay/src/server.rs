@@ -42,6 +42,8 @@ const ROLE_LEAF: u8 = 1;
 pub const MAX_MESSAGE: usize = MAX_SIGNAL + 128;
 /// Maximum number of rooms that a connection enters beside the registered one. Chosen.
 pub const MAX_ENTERED: usize = 64;
+/// Default maximum of connections from one address: dozens of nodes behind one NAT, and dying ones.
+pub const PER_ADDRESS: u32 = 256;
 /// Text by which a node asks for [`MAX_ENTERED`].
 pub const ROOMS_ASKED: &str = "rooms?";
 

@@ -19,8 +19,8 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use lcroute_overlay::proof::{RelayReply, RelayRequest};
 use lcroute_overlay::server::{
-    MAX_ENTERED, MAX_MESSAGE, ROOMS_ASKED, Registration, Role, Room, ToNode, ToServer, in_room,
-    rooms_answer,
+    MAX_ENTERED, MAX_MESSAGE, PER_ADDRESS, ROOMS_ASKED, Registration, Role, Room, ToNode, ToServer,
+    in_room, rooms_answer,
 };
 use lcroute_webrtc::relay::is_relay_stream;
 use librecast::bucket::{Rate, TokenBucket};
@@ -52,9 +52,8 @@ const MAX_CLIENTS: usize = 8_192;
 const READ_BUFFER: usize = 4_096;
 /// Bytes of the buffer in which the first byte of a connection is read; longer reads pass it by.
 const FIRST_READ: usize = 512;
-/// Default maximum of connections from one address: dozens of nodes behind one NAT, and dying ones.
-pub(crate) const PER_ADDRESS: usize = 256;
-/// The same of a public server. Chosen: a house, or a small NAT of a provider.
+/// Default maximum of connections from one address to a public server. Chosen: a house, or a small
+/// NAT of a provider.
 pub const PUBLIC_PER_ADDRESS: usize = 64;
 /// Maximum number of routers in one room of a public server, each of which costs all others a
 /// message. Chosen: a larger network has a server of its own.
@@ -210,7 +209,7 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             clients: MAX_CLIENTS,
-            per_address: PER_ADDRESS,
+            per_address: PER_ADDRESS as usize,
             room: MAX_ROOM,
             rate: CLIENT_RATE,
             burst: CLIENT_BURST,

@@ -1,4 +1,4 @@
-//! Whether the uplink is short, and which nodes carry what this one sends.
+//! Whether the uplink is slow, and which nodes carry what this one sends.
 
 use lcroute_control::status::Uplink;
 use librecast_program::units::{count, short};

@@ -1,4 +1,4 @@
-//! One upload: other nodes carry the packets of a node with a short uplink.
+//! One upload: other nodes carry the packets of a node with a slow uplink.
 
 use std::time::{Duration, Instant};
 

@@ -155,7 +155,7 @@ impl Carrier {
         Some(first.min(self.looked_at + INTERVAL))
     }
 
-    /// Leases end, and so does carrying where the own uplink is short. `sent`: bytes over all links
+    /// Leases end, and so does carrying where the own uplink is slow. `sent`: bytes over all links
     /// since the start. True: other parts are announced.
     pub fn handle_timeout(&mut self, upload: Option<u64>, sent: u64, now: Instant) -> bool {
         let before = self.parts().count();

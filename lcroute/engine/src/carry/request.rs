@@ -30,7 +30,7 @@ pub const MAX_PARTS: usize = 16;
 pub enum Answer {
     /// It announces all parts.
     Yes,
-    /// Its configuration forbids it, or its own uplink is short.
+    /// Its configuration forbids it, or its own uplink is slow.
     No,
     /// A certificate does not permit a part, or the part is not the sender's.
     NotPermitted,

@@ -333,7 +333,7 @@ impl Sender {
         (has_parts || sends).then_some(self.measured_at + INTERVAL)
     }
 
-    /// Takes the flows of the last interval: whether the uplink is short, and which units are asked
+    /// Takes the flows of the last interval: whether the uplink is slow, and which units are asked
     /// for.
     pub fn measure(
         &mut self,
@@ -436,7 +436,7 @@ impl Sender {
             >= 2
     }
 
-    /// A unit was measured: it is asked for if it has several copies while the uplink is short, or
+    /// A unit was measured: it is asked for if it has several copies while the uplink is slow, or
     /// one that needs several paths.
     fn note(
         &mut self,
