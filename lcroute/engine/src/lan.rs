@@ -52,7 +52,8 @@ pub use standing::{LanProblem, LanRole, LanStanding};
 
 /// Signature checks of PROBEs, for all gateways of a LAN.
 const PROBE_RATE: Rate = Rate::per_second(200, 200);
-/// Time for which an interface is left out after it received a PROBE of this node.
+/// Time for which an interface is left out after it received a PROBE of this node: another one is
+/// on the same LAN.
 const SAME_LAN: Duration = Duration::from_secs(5);
 /// Interval of Multicast Router Advertisements (RFC 4286 §6).
 const ADVERTISEMENT_INTERVAL: Duration = Duration::from_secs(20);

@@ -20,7 +20,8 @@ use crate::stretch::{OFFER_CHANNEL, REPAIR_LAYER, STRETCH, symbols_of};
 
 /// Interval of checks of window and silences.
 const TICK: Duration = Duration::from_millis(50);
-/// Divisor of a block's symbols: a block that lacks fewer is repaired, not fetched anew. Chosen.
+/// A block that lacks fewer than its symbols divided by this is repaired, others are fetched anew.
+/// Chosen.
 const REPAIRED_FRACTION: u32 = 2;
 /// Missing blocks up to which stretches are joined at once. Chosen: 16 MiB, 1 s at the first rate.
 const FEW_BLOCKS: usize = 64;

@@ -15,7 +15,7 @@ pub(super) const SILENCE: Duration = Duration::from_millis(800);
 const MAX_SILENCE: Duration = Duration::from_secs(8);
 /// Time between leaving and joining, so that the kernel reports both.
 const REJOIN: Duration = Duration::from_millis(100);
-/// The silence that ends a channel while the server has a long queue.
+/// Silence after which a channel without any packet is left while the server has a long queue.
 pub(super) const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A joined block.
