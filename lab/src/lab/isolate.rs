@@ -9,7 +9,8 @@
 //! or files in `/run`. All of it vanishes with the last process, however it ends.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -20,6 +21,9 @@ use nix::unistd::{getegid, geteuid};
 
 /// Folder of all worlds: a tmpfs that only this process and its children see.
 pub(super) const WORLDS: &str = "/run/lcroute-lab";
+
+/// Folder of the build's programs, for users who may not enter the folders above it.
+pub(super) const PROGRAMS: &str = "/run/lcroute-lab/.programs";
 
 /// Programs that are required for worlds, with their Debian packages.
 const TOOLS: [(&str, &str); 3] = [
@@ -71,6 +75,27 @@ pub fn isolate() -> Result<()> {
     )
     .context("tmpfs on /run")?;
     fs::create_dir_all(WORLDS).with_context(|| WORLDS.to_owned())
+}
+
+/// Returns a path of this program that every user may enter.
+///
+/// # Errors
+/// The process may not mount.
+pub(super) fn entered_by_all(program: &Path) -> Result<PathBuf> {
+    static MOUNTED: Mutex<Option<PathBuf>> = Mutex::new(None);
+    let folder = program.parent().context("a program without a folder")?;
+    let name = program.file_name().context("a program without a name")?;
+    let mut mounted = MOUNTED.lock().unwrap_or_else(PoisonError::into_inner);
+    if mounted.is_none() {
+        fs::create_dir_all(PROGRAMS)?;
+        let none = None::<&str>;
+        mount(Some(folder), PROGRAMS, none, MsFlags::MS_BIND, none).context(PROGRAMS)?;
+        *mounted = Some(folder.to_owned());
+    }
+    Ok(match mounted.as_deref() == Some(folder) {
+        true => Path::new(PROGRAMS).join(name),
+        false => program.to_owned(),
+    })
 }
 
 const ALLOW_USER_NAMESPACES: &str = "run as root, or allow them: \

@@ -106,8 +106,9 @@ impl Lab {
         let folder = worlds.join(name);
         let programs = folder.join("bin");
         fs::create_dir_all(&programs).with_context(|| programs.display().to_string())?;
+        let program = isolate::entered_by_all(program)?;
         for applet in APPLETS.into_iter().chain(others) {
-            std::os::unix::fs::symlink(program, programs.join(applet))
+            std::os::unix::fs::symlink(&program, programs.join(applet))
                 .with_context(|| applet.to_owned())?;
         }
         let world = Arc::new(World { folder, programs });

@@ -17,7 +17,7 @@ use crate::foreign::{foreign, root as foreign_root, start as start_foreign};
 use crate::{world, world_alone};
 
 /// The program; lcroute-lab has no codec.
-pub(crate) const RADIO: &str = env!("CARGO_BIN_EXE_radio");
+pub(crate) const RADIO: &str = "/run/lcroute-lab/.programs/radio";
 /// Samples in a second.
 pub(crate) const RATE: usize = 48_000;
 /// Samples of 20 ms.
