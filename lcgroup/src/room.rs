@@ -1574,6 +1574,10 @@ impl Room {
                 )));
             }
             Ok(line) => line.id,
+            // an empty variable, or a line that is cut off, names none
+            Err(e) if invitation.trim().is_empty() || invitation.starts_with("lcg1") => {
+                return Err(unknown(e.to_string()));
+            }
             Err(_) => {
                 let open = self.group.invitations(time)?.into_iter();
                 let begins = |id: &u64| invitation_id(*id).starts_with(invitation.trim());
