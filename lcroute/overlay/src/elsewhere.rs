@@ -44,7 +44,7 @@ impl Elsewhere {
     }
 
     /// Returns whether this node takes a leaf that asks for a link.
-    pub(crate) fn leaves_here(&mut self, leaf: PeerId, now: Instant) -> bool {
+    pub(crate) fn takes(&mut self, leaf: PeerId, now: Instant) -> bool {
         let is_there = self.has(&leaf);
         if !is_there && !self.has_room {
             return true;
@@ -89,13 +89,13 @@ mod tests {
     fn a_leaf_that_reaches_no_other_router_is_taken_once_it_has_tried() {
         let (bob, cy, now) = (leaf(1), leaf(2), start());
         let mut others = elsewhere(&[bob], true);
-        assert!(!others.leaves_here(cy, now));
-        assert!(!others.leaves_here(cy, now + REACHES_WITHIN / 2));
-        assert!(others.leaves_here(cy, now + REACHES_WITHIN));
+        assert!(!others.takes(cy, now));
+        assert!(!others.takes(cy, now + REACHES_WITHIN / 2));
+        assert!(others.takes(cy, now + REACHES_WITHIN));
         // after a long pause it begins anew
         let again = now + REACHES_WITHIN + ASKS_WITHIN;
-        assert!(!others.leaves_here(cy, again));
-        assert!(others.leaves_here(cy, again + REACHES_WITHIN));
+        assert!(!others.takes(cy, again));
+        assert!(others.takes(cy, again + REACHES_WITHIN));
     }
 
     #[test]
@@ -103,30 +103,30 @@ mod tests {
         let (bob, cy, now) = (leaf(1), leaf(2), start());
         let mut others = elsewhere(&[bob], true);
         let asks = |n: u32| now + n * ASKS_WITHIN / 2;
-        assert!((0..10).all(|n| !others.leaves_here(bob, asks(n))));
+        assert!((0..10).all(|n| !others.takes(bob, asks(n))));
         others.set(BTreeSet::from([LeafTag::of(&cy)]), true);
-        assert!(others.leaves_here(bob, asks(10)));
+        assert!(others.takes(bob, asks(10)));
     }
 
     #[test]
     fn without_room_elsewhere_all_but_the_leaves_there_are_taken_at_once() {
         let (bob, cy, now) = (leaf(1), leaf(2), start());
         let mut others = elsewhere(&[bob], false);
-        assert!(!others.leaves_here(bob, now));
-        assert!(others.leaves_here(cy, now));
-        assert!(Elsewhere::default().leaves_here(bob, now));
+        assert!(!others.takes(bob, now));
+        assert!(others.takes(cy, now));
+        assert!(Elsewhere::default().takes(bob, now));
     }
 
     #[test]
     fn requests_under_many_keys_use_little_memory_and_keep_nobody_out() {
         let (bob, now) = (leaf(0), start());
         let mut others = elsewhere(&[bob], true);
-        let refused = (1..=1_030).filter(|n| !others.leaves_here(leaf(*n), now));
+        let refused = (1..=1_030).filter(|n| !others.takes(leaf(*n), now));
         assert_eq!(refused.count(), MAX_ASKING);
         assert_eq!(others.asking.len(), MAX_ASKING);
-        assert!(!others.leaves_here(bob, now));
+        assert!(!others.takes(bob, now));
         let later = now + ASKS_WITHIN;
-        assert!(!others.leaves_here(leaf(2_000), later));
+        assert!(!others.takes(leaf(2_000), later));
         assert_eq!(others.asking.len(), 1);
     }
 }

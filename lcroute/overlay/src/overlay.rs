@@ -816,7 +816,7 @@ impl<C: Connections> Overlay<C> {
             return Err(Refusal::Full);
         }
         let now = self.parts.now;
-        if !linked && opened.member.leaf && !self.parts.elsewhere.leaves_here(sender, now) {
+        if !linked && opened.member.leaf && !self.parts.elsewhere.takes(sender, now) {
             return Err(Refusal::Full);
         }
         if !linked
