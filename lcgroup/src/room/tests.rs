@@ -625,3 +625,20 @@ fn two_devices_show_the_same_and_one_tells_the_other_what_was_read() {
         "{last}"
     );
 }
+
+#[test]
+fn no_id_and_a_damaged_line_withdraw_nothing() {
+    let mut lan = Lan::new(&["ann"], None);
+    let (line, time) = (lan.invite().encode(), lan.time());
+    let room = lan.room(0);
+    assert_eq!(room.invitations(time).unwrap().len(), 2);
+    room.withdraw(&line, time).unwrap();
+    let open = room.invitations(time).unwrap();
+    assert_eq!(open.len(), 1);
+    for wrong in ["", " ", &line[..60], &line, "zz"] {
+        assert!(room.withdraw(wrong, time).is_err(), "{wrong}");
+        assert_eq!(room.invitations(time).unwrap().len(), 1, "{wrong}");
+    }
+    assert_eq!(room.withdraw(&open[0].id[..4], time).unwrap(), open[0].id);
+    assert!(room.invitations(time).unwrap().is_empty());
+}
