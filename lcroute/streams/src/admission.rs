@@ -1,6 +1,6 @@
 //! Admission of handshakes. A node with many unfinished handshakes leaves room for other nodes: an
 //! address has few at a time, and nodes without permission have their own share. With many
-//! unfinished ones, an address must first prove that it receives.
+//! unfinished ones, or some that others closed, an address must first prove that it receives.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,6 +14,11 @@ use librecast::time::Instant;
 const OF_NODE: Rate = Rate::per_second(10, 20);
 /// Rate of handshakes of all nodes with permission, and of all without.
 const OF_ALL: Rate = Rate::per_second(100, 200);
+/// Rate of handshakes of one node that it closes itself. quinn-proto keeps a connection, some 110 kB,
+/// until its idle timeout if the first packet closes it. Chosen: 5 MB in five minutes.
+const CLOSED_OF_NODE: Rate = Rate::every(Duration::from_secs(10), 16);
+/// The same of all nodes with permission, and of all without. Chosen: 45 MB in five minutes.
+const CLOSED_OF_ALL: Rate = Rate::per_second(1, 128);
 /// Rate of questions to the daemon about addresses. Chosen: the rate of handshakes.
 const QUESTIONS: Rate = Rate::per_second(100, 200);
 /// Maximum number of unfinished handshakes of one node. Chosen: one is enough, and two may be lost.
@@ -47,6 +52,15 @@ pub enum Class {
     Other,
 }
 
+/// The end of a handshake that continued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It completed, or this node gave it up.
+    Here,
+    /// The other node closed it.
+    ClosedByOther,
+}
+
 /// Recent and unfinished handshakes.
 #[derive(Debug)]
 pub struct Admission {
@@ -61,20 +75,30 @@ pub struct Admission {
 #[derive(Debug)]
 struct Node {
     bucket: Bucket,
+    closed: Bucket,
     unfinished: usize,
+}
+
+impl Node {
+    fn is_idle(&self, now: Instant) -> bool {
+        self.unfinished == 0
+            && self.bucket.left(OF_NODE, now) == OF_NODE.burst()
+            && self.closed.left(CLOSED_OF_NODE, now) == CLOSED_OF_NODE.burst()
+    }
 }
 
 #[derive(Debug)]
 struct Share {
     bucket: Bucket,
+    closed: Bucket,
     unfinished: usize,
 }
 
 impl Share {
     fn new(now: Instant) -> Self {
-        let bucket = Bucket::full(now);
         Self {
-            bucket,
+            bucket: Bucket::full(now),
+            closed: Bucket::full(now),
             unfinished: 0,
         }
     }
@@ -96,7 +120,8 @@ impl Admission {
     pub fn begin(&mut self, address: IpAddr, is_validated: bool, now: Instant) -> Begun {
         let of_node = self.nodes.get(&address).map_or(0, |node| node.unfinished);
         // forged sources can take one place of an address, and none of its handshakes
-        if !is_validated && (of_node > 0 || self.unfinished >= CROWD) {
+        let is_calm = of_node == 0 && self.unfinished < CROWD && self.closed_none(now);
+        if !is_validated && !is_calm {
             return Begun::Validate;
         }
         // the sum of both shares: the class is determined later
@@ -104,18 +129,17 @@ impl Admission {
             return Begun::Refused;
         }
         if self.nodes.len() >= MAX_COUNTED {
-            self.nodes.retain(|_, node| {
-                node.unfinished > 0 || node.bucket.left(OF_NODE, now) < OF_NODE.burst()
-            });
+            self.nodes.retain(|_, node| !node.is_idle(now));
         }
         if self.nodes.len() >= MAX_COUNTED && !self.nodes.contains_key(&address) {
             return Begun::Refused;
         }
         let node = self.nodes.entry(address).or_insert_with(|| Node {
             bucket: Bucket::full(now),
+            closed: Bucket::full(now),
             unfinished: 0,
         });
-        if !node.bucket.take(OF_NODE, 1, now) {
+        if !node.closed.ready(CLOSED_OF_NODE, now) || !node.bucket.take(OF_NODE, 1, now) {
             return Begun::Refused;
         }
         node.unfinished += 1;
@@ -151,20 +175,33 @@ impl Admission {
     /// Returns whether a handshake of this class gets a place in its share.
     pub fn admit(&mut self, class: Class, now: Instant) -> bool {
         let share = self.share(class);
-        let has_place = share.unfinished < UNFINISHED && share.bucket.take(OF_ALL, 1, now);
+        let has_place = share.unfinished < UNFINISHED
+            && share.closed.ready(CLOSED_OF_ALL, now)
+            && share.bucket.take(OF_ALL, 1, now);
         share.unfinished += usize::from(has_place);
         has_place
     }
 
     /// Ends a handshake that continued; `admitted`: the class of its place.
-    pub fn end(&mut self, address: IpAddr, admitted: Option<Class>) {
+    pub fn end(&mut self, address: IpAddr, admitted: Option<Class>, ended: Ended, now: Instant) {
+        let closed = u64::from(ended == Ended::ClosedByOther);
         self.unfinished -= 1;
         if let Some(node) = self.nodes.get_mut(&address) {
             node.unfinished -= 1;
+            node.closed.spend(CLOSED_OF_NODE, closed, now);
         }
         if let Some(class) = admitted {
-            self.share(class).unfinished -= 1;
+            let share = self.share(class);
+            share.unfinished -= 1;
+            share.closed.spend(CLOSED_OF_ALL, closed, now);
         }
+    }
+
+    /// Returns whether no handshake was closed by another node recently.
+    fn closed_none(&self, now: Instant) -> bool {
+        [&self.permitted, &self.others]
+            .iter()
+            .all(|share| share.closed.left(CLOSED_OF_ALL, now) == CLOSED_OF_ALL.burst())
     }
 
     fn share(&mut self, class: Class) -> &mut Share {
@@ -193,7 +230,7 @@ mod tests {
             let begun = admission.begin(address(n), true, now) == Begun::GoesOn;
             let admitted = begun && admission.admit(class, now);
             if begun {
-                admission.end(address(n), admitted.then_some(class));
+                admission.end(address(n), admitted.then_some(class), Ended::Here, now);
             }
             admitted
         };
@@ -227,7 +264,7 @@ mod tests {
                     if admitted {
                         open.push(address(n));
                     } else {
-                        admission.end(address(n), None);
+                        admission.end(address(n), None, Ended::Here, now);
                     }
                 }
             }
@@ -241,15 +278,54 @@ mod tests {
             assert_eq!(admission.begin(me, false, now), Begun::Validate);
             assert_eq!(admission.begin(me, true, now), Begun::GoesOn);
             assert!(admission.admit(Class::Permitted, now));
-            admission.end(me, Some(Class::Permitted));
+            admission.end(me, Some(Class::Permitted), Ended::Here, now);
         }
         for address in open {
-            admission.end(address, Some(Class::Other));
+            admission.end(address, Some(Class::Other), Ended::Here, now);
         }
         assert_eq!(admission.unfinished, 0);
         assert_eq!(admission.begin(me, false, now), Begun::GoesOn);
         // without a validated address, no second handshake
         assert_eq!(admission.begin(me, false, now), Begun::Validate);
+    }
+
+    #[test]
+    fn handshakes_that_others_close_are_few_for_a_node_and_leave_room_for_nodes_with_permission() {
+        let now = Instant::now();
+        let mut admission = Admission::new(now);
+        // a source that may be forged uses up no more than one
+        assert_eq!(admission.begin(address(0), false, now), Begun::GoesOn);
+        assert!(admission.admit(Class::Other, now));
+        admission.end(address(0), Some(Class::Other), Ended::ClosedByOther, now);
+        assert_eq!(admission.begin(address(1), false, now), Begun::Validate);
+        // as many as the other rates admit in five minutes
+        let (mut of_one, mut of_all) = (0, 0);
+        for second in 0..300 {
+            let now = now + Duration::from_secs(second);
+            for n in 0..200 {
+                let from = address(n % 64);
+                if admission.begin(from, true, now) != Begun::GoesOn {
+                    continue;
+                }
+                let admitted = admission.admit(Class::Other, now).then_some(Class::Other);
+                let closed = admitted.map_or(Ended::Here, |_| Ended::ClosedByOther);
+                of_all += u64::from(admitted.is_some());
+                of_one += u64::from(admitted.is_some() && n % 64 == 0);
+                admission.end(from, admitted, closed, now);
+            }
+        }
+        let most = |rate: Rate, seconds: u64| rate.burst() + seconds;
+        assert!(of_one <= most(CLOSED_OF_NODE, 30) + 1, "{of_one}");
+        assert!(of_all <= most(CLOSED_OF_ALL, 300) + 1, "{of_all}");
+        assert!(of_all > 300, "{of_all}");
+        let now = now + Duration::from_secs(300);
+        assert_eq!(admission.begin(address(5_000), true, now), Begun::GoesOn);
+        assert!(admission.admit(Class::Permitted, now));
+        admission.end(address(5_000), Some(Class::Permitted), Ended::Here, now);
+        // the one that was refused is accepted again
+        let later = now + Duration::from_secs(10);
+        assert_eq!(admission.begin(address(0), true, later), Begun::GoesOn);
+        assert!(admission.admit(Class::Other, later));
     }
 
     #[test]

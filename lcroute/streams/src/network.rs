@@ -30,7 +30,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant as Moment, sleep, timeout};
 
-use crate::admission::{Admission, Begun, Class};
+use crate::admission::{Admission, Begun, Class, Ended};
 use crate::agreement::{Answer, Hello, LENGTH_LEN, MAX_MESSAGE};
 use crate::daemon::{AskError, Daemon};
 use crate::datagrams::{Takers, carry, longest, pair};
@@ -709,6 +709,7 @@ impl Network {
                             network: Arc::clone(&network),
                             address,
                             admitted: None,
+                            ended: Ended::Here,
                         };
                         let let_in = network.let_in(incoming, &mut unfinished).await;
                         if let Err(reason) = let_in {
@@ -759,6 +760,10 @@ impl Network {
         let connection = connection.map_err(|_| Refused::Handshake)?;
         let connection = connection.map_err(|e| {
             tracing::debug!("{from}: {e}");
+            if let ConnectionError::ConnectionClosed(_) | ConnectionError::ApplicationClosed(_) = e
+            {
+                unfinished.ended = Ended::ClosedByOther;
+            }
             Refused::Handshake
         })?;
         let close = |code: VarInt, why: Refused| {
@@ -1191,11 +1196,13 @@ struct Unfinished {
     network: Arc<Network>,
     address: IpAddr,
     admitted: Option<Class>,
+    ended: Ended,
 }
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        lock(&self.network.admission).end(self.address, self.admitted);
+        let (admitted, now) = (self.admitted, Instant::now());
+        lock(&self.network.admission).end(self.address, admitted, self.ended, now);
     }
 }
 

@@ -1,5 +1,5 @@
 //! A malicious member, for tests: starts handshakes of streams as fast as it can, completes none,
-//! and sends invalid packets in between.
+//! closes half of them with the first packet, and sends invalid packets in between.
 //!
 //! ```text
 //! handshake-flood FROM TO          addresses of nodes on lc0; LCROUTE_CONTROL as for lcroute
@@ -67,7 +67,11 @@ async fn flood(from: Ipv6Addr, to: Ipv6Addr, control: &Path) -> Result<(), Box<d
         ticks.tick().await;
         for n in 0..BURST {
             let connecting = endpoint.connect_with(client.clone(), to, "flood")?;
-            tokio::spawn(async move { drop(tokio::time::timeout(LEFT, connecting).await) });
+            match n % 2 {
+                // its first packet closes it
+                0 => drop(connecting),
+                _ => drop(tokio::spawn(tokio::time::timeout(LEFT, connecting))),
+            }
             // resembles a packet of a connection, a first packet, and neither
             let mut packet = [(round + n as u64) as u8; 1_200];
             packet[0] = [0x40, 0xc0, 0x00][n % 3];

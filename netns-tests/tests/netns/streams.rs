@@ -508,20 +508,34 @@ fn a_flood_of_handshakes_hurts_no_stream() {
             fs::read(&noise)? == fs::read(beta.host.path("got"))?,
             "bytes differ"
         );
-        ensure!(
-            flood.is_running() && refused()? > before,
-            "{}",
-            flood.stderr()
-        );
+        eventually("the flood goes on", || {
+            ensure!(refused()? > before, "{before} {}", refused()?);
+            Ok(())
+        })?;
+        ensure!(flood.is_running(), "{}", flood.stderr());
         ensure!(held.is_running(), "{}", held.stdout());
         let memory = program.peak_memory()?;
         ensure!(memory < 128 << 20, "{memory} bytes");
-        drop(flood);
-        eventually("what it began is over", || {
-            let connections = &counted(&beta.host)?["connections"];
-            ensure!(*connections == 1, "{connections}");
+        // the library keeps connections that their first packet closed: they stay few
+        let connections = || -> Result<u64> {
+            Ok(counted(&beta.host)?["connections"]
+                .as_u64()
+                .unwrap_or_default())
+        };
+        eventually("it has closed as many as it may", || {
+            ensure!(connections()? >= 16, "{}", connections()?);
             Ok(())
-        })
+        })?;
+        let before = connections()?;
+        std::thread::sleep(std::time::Duration::from_secs(3));
+        let (after, refused) = (connections()?, refused()?);
+        ensure!(after < before + 8, "{before}, {after}; {refused} refused");
+        drop(flood);
+        ensure!(held.is_running(), "{}", held.stdout());
+        held.stop()?;
+        let mut after = begin(alpha, beta)?;
+        ensure!(after.is_running(), "{}", after.stdout());
+        Ok(())
     });
 }
 
