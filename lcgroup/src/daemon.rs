@@ -46,7 +46,7 @@ use crate::logs::{DEFAULT_KEEP, LEAST_KEEP, LONGEST_KEEP};
 use crate::names::chosen;
 use crate::outside::{self, Kept, MAX_NETWORKS, MAX_OPEN, Networks, Outside};
 use crate::request::{GroupStatus, HeldStatus, MAX_TEXT, Request, Status};
-use crate::room::{FileAnswer, Room, SUSPENDED, clock_step, label};
+use crate::room::{FileAnswer, Room, SUSPENDED, clock_step, invitation_id, label};
 use crate::server::{Answer, Asked, serve};
 
 /// Interval between two checks of the interfaces.
@@ -615,9 +615,9 @@ impl Daemon {
                 if places.is_some() {
                     check_open(room, time)?;
                 }
-                let line = room.invite(uses, expires, places.is_some(), time)?;
-                let line = outside::at_place(line, &places.unwrap_or_default());
-                Ok(json!({ "invitation": *line }))
+                let invitation = room.invite(uses, expires, places.is_some(), time)?;
+                let line = outside::at_place(invitation.encode(), &places.unwrap_or_default());
+                Ok(json!({ "invitation": *line, "id": invitation_id(invitation.id) }))
             }
             Request::Invitations { group } => {
                 Ok(json!({ "invitations": self.room(&group)?.invitations(time)? }))

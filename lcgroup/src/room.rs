@@ -214,7 +214,7 @@ pub struct Room {
 }
 
 /// Returns the id of an invitation as text.
-fn invitation_id(id: u64) -> String {
+pub fn invitation_id(id: u64) -> String {
     format!("{id:016x}")
 }
 
@@ -1541,7 +1541,7 @@ impl Room {
         expires: u64,
         outside: bool,
         time: UnixTime,
-    ) -> anyhow::Result<Zeroizing<String>> {
+    ) -> anyhow::Result<Invitation> {
         // it appends nothing: who joins by it ends the doubt about a copied folder
         if let Some(failure) = self.failure() {
             return Err(ExitError::new(Exit::Failed, failure).into());
@@ -1549,7 +1549,7 @@ impl Room {
         self.state_changed = true;
         let mut invitation = self.group.invite(uses, expires, time)?;
         invitation.outside = outside;
-        Ok(invitation.encode())
+        Ok(invitation)
     }
 
     /// The invitations of this host that others may use.

@@ -67,11 +67,7 @@ impl Lan {
     fn invite(&mut self) -> Invitation {
         let time = self.time();
         let expires = time.as_millis() + DAY.as_millis() as u64;
-        self.room(0)
-            .invite(9, expires, false, time)
-            .unwrap()
-            .parse()
-            .unwrap()
+        self.room(0).invite(9, expires, false, time).unwrap()
     }
 
     fn join(&mut self, who: usize, line: &Invitation) {

@@ -354,6 +354,7 @@ fn conversations_are_for_who_has_the_key_where_the_host_shows_them() {
             ),
             ("", &*joins),
             ("/team/invitation", "{\"uses\":1,\"expires_s\":60}"),
+            ("/team/withdraw", "0"),
         ] {
             for (key, more, status) in [
                 ("", &[][..], "401"),
@@ -428,6 +429,22 @@ fn conversations_are_for_who_has_the_key_where_the_host_shows_them() {
             &[&origin],
         )?;
         ensure!(said.starts_with("200") && said.contains("lcg1"), "{said}");
+        let open = || -> Result<Value> {
+            Ok(ann_group.ask(&["invitations", "team"])?["invitations"].take())
+        };
+        let id = open()?[0]["id"].take();
+        let id = id.as_str().context("an id")?;
+        ensure!(said.contains(id), "{said}");
+        for (wrong, why) in [
+            ("", "lcg1"),
+            ("x", "lists them"),
+            ("\u{202e}", "lists them"),
+        ] {
+            let said = ask("/team/withdraw", key, wrong, &[&origin])?;
+            ensure!(said.starts_with("400") && said.contains(why), "{said}");
+        }
+        let said = ask("/team/withdraw", key, id, &[&origin])?;
+        ensure!(said.starts_with("200") && open()? == json!([]), "{said}");
         let said = ask("", key, &joins, &[&origin])?;
         ensure!(said.starts_with("200"), "{said}");
         let said = ask(

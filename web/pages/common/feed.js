@@ -135,8 +135,19 @@ export async function waitFor(group) {
     return answer.json();
 }
 
-/** A line by which so many join, its QR code, and when it ends. */
+/** A line by which so many join, its id, its QR code, and when it ends. */
 export async function inviteTo(group, wanted) {
     const answer = await ask(`/api/groups/${group}/invitation`, undefined, { method: "POST", body: JSON.stringify(wanted) });
     return answer.json();
+}
+
+/** Invitations of this host that others may still use. */
+export async function invitations(group) {
+    const answer = await ask(`/api/groups/${group}/invitations`);
+    return answer.json();
+}
+
+/** Nobody becomes a member by this invitation any more. */
+export async function withdraw(group, id) {
+    await ask(`/api/groups/${group}/withdraw`, undefined, { method: "POST", body: id });
 }

@@ -5,6 +5,7 @@ import { addGroup, callGroup, follow, groups, inviteTo, say, waitFor } from "../
 import { copier, fill, html, say as write } from "../common/html.js";
 import { showQr } from "../common/qr.js";
 import { SILENCE, sentence, serve } from "./forms.js";
+import { Invitations } from "./invitations.js";
 import { Members } from "./members.js";
 import { isFresh, pathOf, Ring } from "./ring.js";
 import { markRead, readUpTo, whenReadElsewhere } from "./reading.js";
@@ -24,9 +25,10 @@ const STATES = {
 };
 
 const $ = (id) => document.getElementById(id);
-const view = { all: [], group: new URLSearchParams(location.search).get("group"), author: null, stop: null, isLooking: false };
+const view = { all: [], group: new URLSearchParams(location.search).get("group"), author: null, stop: null, isLooking: false, invited: null };
 const talk = new Talk($("heard"), $("unread"), showUnread);
 const members = new Members($("members"));
+const invitations = new Invitations($("invite"), (id) => view.invited === id && forgetInvitation());
 const ring = new Ring($("ring"));
 talk.open(null);
 
@@ -170,6 +172,7 @@ function open(name) {
     talk.open(group);
     ring.stop();
     members.of(group);
+    invitations.of(group);
     if (group) {
         history.replaceState(null, "", `?group=${encodeURIComponent(name)}${location.hash}`);
         follow(`/api/groups/${name}`, take, trouble, view.stop.signal);
@@ -185,10 +188,10 @@ function showTalk(group) {
     $("words").disabled = !mayTalk;
     $("say").hidden = !mayTalk;
     $("call").hidden = !mayTalk;
-    $("invite").hidden = group.state !== "owner";
     showNothing();
     showStanding(group);
     members.of(group);
+    invitations.of(group);
     const last = group.notices.join("\n");
     if ($("notices").said !== last) {
         $("notices").said = last;
@@ -276,10 +279,12 @@ async function add(place, wanted) {
 async function invite() {
     const { uses, expires } = $("invite").querySelector("form").elements;
     const of = view.author;
-    const { invitation, qr, until } = await inviteTo(view.group, { uses: Number(uses.value), expires_s: Number(expires.value) });
+    const { id, invitation, qr, until } = await inviteTo(view.group, { uses: Number(uses.value), expires_s: Number(expires.value) });
     if (of !== view.author) {
         return;
     }
+    view.invited = id;
+    invitations.look(true);
     const whom = uses.value === "1" ? "one person" : `${uses.value} people`;
     const hide = html("button", { type: "button", class: "copy" }, "Hide");
     hide.addEventListener("click", () => {
@@ -294,5 +299,6 @@ async function invite() {
 }
 
 function forgetInvitation() {
+    view.invited = null;
     fill($("invited"), []);
 }

@@ -141,7 +141,7 @@ impl Groups {
         Ok(json!({ "name": group }).to_string().into())
     }
 
-    /// Creates an invitation; returns its text, QR code, and expiry (ms since 1970).
+    /// Creates an invitation; returns its text, id, QR code, and expiry (ms since 1970).
     pub async fn invite(&self, group: &str, wanted: &[u8]) -> anyhow::Result<Bytes> {
         let wanted = serde_json::from_slice(wanted).map_err(|e| Refused(e.to_string()))?;
         let WantedInvitation { uses, expires_s } = wanted;
@@ -161,8 +161,28 @@ impl Groups {
         let until = UnixTime::now()
             .as_millis()
             .saturating_add(expires_s * 1_000);
-        let made = json!({ "invitation": &*line, "qr": code, "until": until });
+        let made = json!({
+            "invitation": &*line, "id": answer["id"], "qr": code, "until": until,
+        });
         Ok(made.to_string().into())
+    }
+
+    /// The invitations of this host that others may use.
+    pub async fn invitations(&self, group: &str) -> anyhow::Result<Bytes> {
+        let request = json!({ "cmd": "invitations", "group": group });
+        Ok(self.ask(&request).await?["invitations"].to_string().into())
+    }
+
+    /// Withdraws an invitation, by its id.
+    pub async fn withdraw(&self, group: &str, id: &[u8]) -> anyhow::Result<Bytes> {
+        let id = std::str::from_utf8(id).context("an id is text")?;
+        let request = json!({ "cmd": "withdraw", "group": group, "invitation": id });
+        let answer = self.ask(&request).await?;
+        tracing::info!(
+            "a page withdraws invitation {} of group {group}",
+            answer["id"]
+        );
+        Ok(answer.to_string().into())
     }
 
     /// Addresses and names of all groups, held ones included.

@@ -259,7 +259,8 @@ impl Pages {
     }
 
     /// Groups of people: their list and a new one (POST); messages of a group and a new one (POST);
-    /// its members, and the reason for a wait; a call, an invitation (POST).
+    /// its members, its open invitations, and the reason for a wait; a call, an invitation, and the
+    /// end of one (POST).
     async fn converse_in(&self, group: &str, request: Request<Incoming>, place: &Place) -> Answer {
         if let Some(refusal) = self.refusal(request.headers(), place) {
             return refusal;
@@ -303,6 +304,8 @@ impl Pages {
             (["", name, "read"], true) => groups.read(name, &posted).await,
             (["", name, "wait"], false) => groups.wait_for(name).await,
             (["", name, "invitation"], true) => groups.invite(name, &posted).await,
+            (["", name, "invitations"], false) => groups.invitations(name).await,
+            (["", name, "withdraw"], true) => groups.withdraw(name, &posted).await,
             _ => return text(StatusCode::NOT_FOUND, "no such thing\n"),
         };
         match answer {

@@ -172,8 +172,24 @@ fn people_make_a_group_invite_join_and_talk_in_their_pages() {
         let line = line.as_str().context("an invitation")?.to_owned();
         ensure!(line.starts_with("lcg1"), "{line}");
         ann.expect_open_to_all()?;
+        // one that is withdrawn is shown no more, and the other stays
+        let row = "#invite .persons li";
+        ann.until(&format!("document.querySelectorAll('{row}').length === 1"))?;
+        let (first, _) = ann.until(&format!(
+            "document.querySelector('{row} small').textContent"
+        ))?;
+        send(&ann, "#invite", &[])?;
+        ann.until(&format!("document.querySelectorAll('{row}').length === 2"))?;
+        ann.expect_open_to_all()?;
         ann.shot("invitation")?;
         ann.expect_fits_a_phone()?;
+        ann.eval(&format!(
+            "[...document.querySelectorAll('{row}')].find((e) => !e.textContent.includes({first})).querySelector('button').click()"
+        ))?;
+        ann.until(&format!("document.querySelectorAll('{row}').length === 1"))?;
+        ann.until_says(row, first.as_str().context("an id")?)?;
+        ann.until("document.querySelector('#invited').children.length === 0")?;
+        ann.until_says("#invite > .hint", "Withdrawn: nobody")?;
 
         // whoever joins sees the reason for the wait
         let damaged = &line[..line.len() - 1];
