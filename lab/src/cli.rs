@@ -1,21 +1,15 @@
-//! The command line. The programs of the demo and the bench are in one binary, so that they run what was just built;
-//! the tests add theirs.
-//!
-//! The name it is called by picks the program, else the first argument: `lcroute-lab demo`,
-//! `lcroute-lab lcsync share ...`.
+//! The command line. The programs of the bench are in this binary, so that it measures the code that was just built; the
+//! tests add theirs.
 
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{self, ExitCode};
+use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use librecast_program::cli::{finish, init_logging};
 
-use crate::lab::APPLETS;
-use crate::{bench, demo, lab, programs, sim};
+use lcroute_demo::multi_call::{self, Applet};
+use lcroute_demo::{demo, lab};
 
-/// A program in the multi-call binary: its name, and its main function.
-pub type Applet = (&'static str, fn() -> ExitCode);
+use crate::{bench, sim};
 
 /// The verbs of `lcroute` that this program has.
 pub const VERBS: [&str; 3] = ["demo", "bench", "sim"];
@@ -73,6 +67,17 @@ pub fn lcroute() -> clap::Command {
     })
 }
 
+/// Returns the programs of demo and bench.
+#[must_use]
+pub fn programs() -> Vec<Applet> {
+    let further: [Applet; 3] = [
+        ("lcroute-web", lcroute_web::main),
+        ("lcroute-streams", lcroute_streams::main),
+        ("bare-relay", bench::bare_relay),
+    ];
+    [&lcroute_demo::PROGRAMS[..], &further].concat()
+}
+
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -82,30 +87,13 @@ pub fn main() -> ExitCode {
 /// The same, with other programs in the same binary.
 #[must_use]
 pub fn main_with(others: &[Applet]) -> ExitCode {
-    let applet = |name: &str| {
-        let other = others.iter().find(|(other, _)| *other == name);
-        applet(name).or_else(|| other.map(|(_, main)| main()))
-    };
-    let mut args = std::env::args_os();
-    let called = args.next().unwrap_or_default();
-    let name = Path::new(&called).file_name();
-    if let Some(code) = name.and_then(|name| name.to_str()).and_then(applet) {
+    let programs = programs();
+    if let Some(code) = multi_call::run(&[&programs, others].concat()) {
         return code;
-    }
-    let first = args.next().unwrap_or_default();
-    if let Some(name) = first
-        .to_str()
-        .filter(|name| APPLETS.contains(name) || others.iter().any(|(other, _)| other == name))
-    {
-        // Argument parsers read the process's arguments: take the name's place and start over.
-        let itself = "/proc/self/exe";
-        let error = process::Command::new(itself).arg0(name).args(args).exec();
-        eprintln!("{itself}: {error}");
-        return ExitCode::FAILURE;
     }
     let Cli { json, log, verb } = Cli::parse();
     match verb {
-        Verb::Demo(arguments) => demo::run(&arguments, json),
+        Verb::Demo(arguments) => demo::run(&arguments, json, &multi_call::names(&programs)),
         Verb::Bench(arguments) => bench::run(&arguments, json),
         Verb::Sim(arguments) => {
             // complaints of a simulation's nodes are part of its story
@@ -114,20 +102,6 @@ pub fn main_with(others: &[Applet]) -> ExitCode {
             finish("lcroute", ready.and_then(|()| sim::run(&arguments, json)))
         }
     }
-}
-
-/// The program of this name, if there is one.
-fn applet(name: &str) -> Option<ExitCode> {
-    Some(match name {
-        "lcroute" => lcroute::main(),
-        "lcroute-web" => lcroute_web::main(),
-        "lcroute-streams" => lcroute_streams::main(),
-        "lcsync" => lcsync::main(),
-        "mc-send" => programs::send(),
-        "mc-recv" => programs::receive(),
-        "bare-relay" => bench::bare_relay(),
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

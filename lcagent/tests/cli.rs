@@ -1,7 +1,5 @@
 //! The program for a user: exit codes and standard output.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::path::Path;
 use std::process::{Command, Output};
 

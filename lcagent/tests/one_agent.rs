@@ -1,7 +1,5 @@
 //! One agent, and the effects of operators and strangers on it.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
-
 use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv6Addr;

@@ -1,8 +1,6 @@
 //! An operator and up to a thousand agents under simulated time, over a network with loss and
 //! delay: the state machines of real hosts.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
-
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::Ipv6Addr;

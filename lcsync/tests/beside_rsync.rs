@@ -2,10 +2,8 @@
 //! both programs run, as root and as a user, and the results must be equal. docs/guide/rsync.md
 //! lists intended differences; [`Case`] avoids such cases, or [`Listed`] does not compare them.
 //!
-//! `make test` runs [`CASES`]. `BESIDE_RSYNC=600 cargo test -p lcsync --test beside_rsync` runs for
+//! `make test` runs [`CASES`]. `BESIDE_RSYNC=600 cargo test -p lcsync --test integration beside_rsync::` runs for
 //! this number of seconds; `BESIDE_RSYNC_FROM=N` begins with case N, to repeat a failed one.
-
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, OsStr, OsString};
@@ -26,7 +24,7 @@ use nix::unistd::{geteuid, mkfifo};
 use program::install;
 use rustix::fs::{XattrFlags, lgetxattr, llistxattr, lsetxattr};
 
-mod program;
+use crate::program;
 
 /// Cases of `make test`: about ten seconds.
 const CASES: u64 = 100;

@@ -1,7 +1,5 @@
 //! The program from its user's view: refusals, output, exit codes.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
-
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
@@ -12,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-mod program;
+use crate::program;
 
 fn lcsync(folder: &Path, args: &[&str]) -> Output {
     let command = Command::new(env!("CARGO_BIN_EXE_lcsync"));

@@ -1,7 +1,5 @@
 //! Local copies beside rsync's: equal trees, equal output; each row of docs/guide/rsync.md.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
@@ -9,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
-mod program;
+use crate::program;
 
 /// SRC, and two copies of an old DEST, one for each program.
 struct World {

@@ -2,7 +2,7 @@
 
 mod programs;
 
-use lcroute_lab::Applet;
+use lcroute_demo::multi_call::Applet;
 
 /// The programs, under their names on hosts.
 pub const PROGRAMS: [Applet; 13] = [

@@ -1,7 +1,5 @@
 //! Permitted dependencies between crates (docs/architecture.md), compared with the manifests.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;

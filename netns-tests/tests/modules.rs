@@ -6,15 +6,13 @@
 //! `self`; and those that begin with a submodule's name, beside which a submodule may import the
 //! modules around it.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sources::root;
 
-mod sources;
+use crate::sources;
 
 /// Folders of the workspace's crates with sources.
 fn crates() -> Vec<String> {

@@ -5,13 +5,11 @@
 //! (see the test `reference`) it takes metrics, labels, drop reasons, flags, configuration keys and
 //! checks. Verbs are exempt: `lcroute say` stays.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::collections::BTreeSet;
 
 use sources::root;
 
-mod sources;
+use crate::sources;
 
 /// Names whose refused word comes from a specification: group records of an MLD report (RFC 9777
 /// §5.2.4), IWANT (Plumtree, GossipSub); or means a recording of sound.

@@ -1,7 +1,5 @@
 //! The units in packages: their exposure, and whether systemd accepts them.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::lab::{self, Host, Lab, noise, within};
+use lcroute_demo::lab::{self, Host, Lab, noise, within};
 
 const FILE_BYTES: usize = 100 << 20;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::lab::Network;
+use lcroute_demo::lab::Network;
 
 /// Measures the time from a program's join to its first packet of a running flow (1,000 packets/s).
 ///

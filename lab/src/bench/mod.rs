@@ -19,7 +19,6 @@ mod search;
 mod system;
 mod systems;
 mod trial;
-pub(crate) mod usage;
 
 pub use relay::main as bare_relay;
 
@@ -30,7 +29,8 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
-use crate::lab::{self, Lab};
+use lcroute_demo::lab::{self, Lab};
+use lcroute_demo::multi_call;
 use search::{Bounds, Length};
 use systems::{Plan, Through};
 use trial::{Load, Path};
@@ -182,9 +182,15 @@ fn measure(args: &Arguments) -> Result<Value> {
     });
     if args.wants(Part::Files) {
         eprintln!("lcsync");
-        figures["file_over_veth"] = files::files(&Lab::new("bench-files", &program, [])?)?;
+        figures["file_over_veth"] = files::files(&world("files", &program)?)?;
     }
     Ok(figures)
+}
+
+/// Makes a world whose hosts run the programs of this binary.
+fn world(name: &str, binary: &FilePath) -> Result<Lab> {
+    let programs = multi_call::names(&crate::programs());
+    Lab::new(&format!("bench-{name}"), binary, &programs)
 }
 
 /// Returns the average number of runnable processes during the last minute.
@@ -236,7 +242,7 @@ impl Arguments {
     fn through(&self, through: Through, program: &FilePath) -> Result<Value> {
         let name = through.name();
         eprintln!("{name}: starting");
-        let lab = Lab::new(&format!("bench-{name}"), program, [])?;
+        let lab = world(&name, program)?;
         let measured = self.figures(through, &lab);
         if measured.is_err() {
             eprintln!("{}", lab.logs());

@@ -156,7 +156,7 @@ fn number(value: &Value, pointer: &str) -> Option<f64> {
 /// Returns the number, with grouped thousands if it has no decimals.
 fn decimal(value: f64, digits: usize) -> String {
     if digits == 0 {
-        crate::demo::grouped(value.round() as u64)
+        lcroute_demo::demo::grouped(value.round() as u64)
     } else {
         format!("{value:.digits$}")
     }

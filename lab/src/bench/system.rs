@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Result, ensure};
 
-use crate::lab::{Host, Network, Process, eventually};
+use lcroute_demo::lab::{Host, Network, Process, eventually};
 
 /// A host of a system.
 #[derive(Clone, Debug)]

@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
-use crate::lab::{Receiver, Traffic, UPLINK, within};
+use lcroute_demo::lab::{Receiver, Traffic, UPLINK, within};
 
 use super::search::Outcome;
 use super::system::{Node, System};
-use super::usage;
 
 const GROUP: &str = "ff1e::42";
 /// Port of listeners that stay joined between trials, so that the group stays wanted.
@@ -170,7 +169,7 @@ impl<'a> Path<'a> {
             resident: self
                 .system
                 .daemons()
-                .map(usage::resident_bytes)
+                .map(lcroute_demo::lab::resident_bytes)
                 .collect::<Result<_>>()?,
             returned: [used.returned.packets, used.returned.bytes].map(|n| n as f64 / count as f64),
             drops: used.drops,
@@ -187,7 +186,7 @@ impl<'a> Path<'a> {
         self.system.listeners().iter().map(join).collect()
     }
 
-    fn sender(&self, count: u64, rate: u64, size: u64) -> Result<crate::lab::Sent> {
+    fn sender(&self, count: u64, rate: u64, size: u64) -> Result<lcroute_demo::lab::Sent> {
         let node = self.system.sender();
         let (rate, size, gso) = (
             rate.to_string(),
@@ -278,7 +277,7 @@ struct Meters {
 
 impl Meters {
     fn read(system: &System) -> Result<Meters> {
-        let cpu = |node: &Node| node.daemon.map(usage::cpu_seconds).transpose();
+        let cpu = |node: &Node| node.daemon.map(lcroute_demo::lab::cpu_seconds).transpose();
         Ok(Meters {
             cpu: system.nodes.iter().map(cpu).collect::<Result<_>>()?,
             sent: system.sender().host.interface_traffic(UPLINK)?.1,

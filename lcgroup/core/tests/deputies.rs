@@ -1,8 +1,6 @@
 //! Deputies on virtual time: an owner that is lost, hosts that are apart, a deputy that lies about
 //! its uptime. Hosts copy logs to all hosts on their side, and present hosts show themselves.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use lcgroup_core::outside::{Expelled, NetworkOffice, NetworkSecret, network_seed};

@@ -1,10 +1,7 @@
 //! Several devices of one person, on virtual time.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 #[allow(dead_code, reason = "shared with other tests")]
-#[path = "simulation/world.rs"]
-mod world;
+use crate::world;
 
 use lcgroup_core::{
     DeviceInvitation, Group, GroupError, Invitation, LONGEST_DEVICE_LIFE, MAX_DEVICES,

@@ -1,9 +1,6 @@
 //! Groups on virtual time: absent members, crashes at every write, and checks that find defects.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-#[path = "simulation/world.rs"]
-mod world;
+use crate::world;
 
 use lcgroup_core::{
     Founding, Group, GroupError, MAX_BODY, MAX_INVITATIONS, MAX_MESSAGE, MAX_MESSAGES, MAX_OUTBOX,

@@ -1,7 +1,6 @@
 //! The largest group: 1,000 members in one process.
-//! `cargo test -p lcgroup-core --release --test thousand -- --ignored --nocapture`
+//! `cargo test -p lcgroup-core --release --test integration thousand:: -- --ignored --nocapture`
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![allow(clippy::disallowed_methods, reason = "it measures")]
 
 use std::time::Instant;

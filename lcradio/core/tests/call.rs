@@ -1,6 +1,4 @@
 //! Participants of a call on virtual time, whose datagrams reach all others and themselves.
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 

@@ -1,7 +1,5 @@
 //! Casters and listeners on a simulated network, under virtual time: hours in seconds.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};

@@ -2,8 +2,6 @@
 //!
 //! The truth is the time of the simulation: the moment at which each sample sounds.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,5 @@
 //! Pages take part in a call; the test acts as browsers and network.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,5 @@
 //! One page casts, another listens; the test acts as browser and network.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use librecast::time::UnixTime;
 
 use std::net::Ipv6Addr;

@@ -1,8 +1,6 @@
 //! The engine from outside: one or two engines, with every input and output by hand.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
+use crate::common;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -1,8 +1,6 @@
 //! Bytes from outside in any order and form: no panic, bounded tables, no harm to other nodes.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
+use crate::common;
 
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};

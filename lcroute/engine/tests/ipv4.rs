@@ -1,8 +1,6 @@
 //! IPv4 through engines: names inside, dotted addresses and packets unchanged outside.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
+use crate::common;
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;

@@ -1,9 +1,7 @@
 //! LANs behind gateways, under virtual time: hosts without lcroute, one or two gateways on each
 //! LAN, links between all gateways. Gateways die, pause, lose links or their LAN, and come back.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
+use crate::common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};

@@ -1,9 +1,6 @@
 //! Leaves on routers, under virtual time: their packets, bounds, and cost for the network.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-#[path = "leaves/uplink.rs"]
+use crate::common;
 mod uplink;
 
 use std::collections::{BTreeMap, BTreeSet};

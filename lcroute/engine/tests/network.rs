@@ -3,9 +3,7 @@
 //!
 //! Control is ordered and lossless while a link lives; data is lost, doubled and reordered.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
+use crate::common;
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;

@@ -1,9 +1,7 @@
 //! Segments under virtual time: hosts with ARP caches on LANs of several houses, gateways with
 //! links between them. Hosts move, sleep and look for addresses; LANs are joined and split.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
+use crate::common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,7 +1,5 @@
 //! A crowd of waiting clients at a public server in a process of its own.
 
-#![allow(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
-
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};

@@ -1,7 +1,5 @@
 //! A real relay over loopback: UDP and TCP on the server's port, and the client of the crate `rtc`.
 
-#![allow(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

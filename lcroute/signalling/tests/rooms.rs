@@ -1,7 +1,5 @@
 //! Many rooms of one connection, over loopback: a real server, and one of an earlier version.
 
-#![allow(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
-
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,7 +1,5 @@
 //! A real server and real clients over loopback.
 
-#![allow(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
-
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;

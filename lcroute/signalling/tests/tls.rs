@@ -5,8 +5,6 @@
 //! "basicConstraints=critical,CA:FALSE" -addext "subjectAltName=IP:127.0.0.1,DNS:localhost"`;
 //! `authority.pem` lacks these two extensions.
 
-#![allow(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;

@@ -1,7 +1,5 @@
 //! Two nodes as the daemon runs them: real UDP sockets on loopback, a real server with its STUN.
 
-#![allow(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
-
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;

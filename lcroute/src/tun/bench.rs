@@ -1,4 +1,4 @@
-//! Work on super-packets for `benches/tun.rs`; not part of any interface.
+//! Work on super-packets for the bench `tun`; not part of any interface.
 
 use std::net::Ipv6Addr;
 

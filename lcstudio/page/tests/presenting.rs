@@ -1,7 +1,5 @@
 //! One page presents, another attends. The test plays browsers and network.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};

@@ -1,6 +1,5 @@
 //! Presence of authors: visibility, checks, and lies.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![allow(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
 
 use std::net::IpAddr;

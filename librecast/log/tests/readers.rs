@@ -1,6 +1,5 @@
 //! Readers on virtual time: they ask on the asking group, and are answered on the history group.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![allow(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
 
 use std::collections::{BTreeMap, BTreeSet};

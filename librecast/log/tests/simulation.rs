@@ -1,6 +1,5 @@
 //! Logs on virtual time: loss, loss bursts, partitions, absent members, liars, restarts, old disks.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![allow(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
 
 use std::collections::BTreeMap;
@@ -13,7 +12,6 @@ use librecast::simulated::{Network, Path};
 use librecast::time::UnixTime;
 use librecast_log::*;
 
-#[path = "simulation/lies.rs"]
 mod lies;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -1074,7 +1072,7 @@ fn entries_beyond_the_last_of_a_removed_author_are_dropped_and_stay_so_after_a_r
     assert_eq!(world.members[2].log.size().0, before.0 + 1);
 }
 
-/// Cost of a packet of heads: `cargo test -p librecast-log --release --test simulation -- --ignored
+/// Cost of a packet of heads: `cargo test -p librecast-log --release --test integration -- --ignored
 /// --nocapture figures_of_heads`.
 #[test]
 #[ignore = "a measurement"]

@@ -24,7 +24,7 @@ struct Args {
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
-    lcroute_lab::programs::run(|args: &Args| {
+    lcroute_demo::programs::run(|args: &Args| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;

@@ -25,7 +25,7 @@ struct Args {
 
 /// The program.
 pub fn main() -> ExitCode {
-    lcroute_lab::programs::run(flap)
+    lcroute_demo::programs::run(flap)
 }
 
 fn flap(args: &Args) -> Result<()> {

@@ -48,7 +48,7 @@ struct Args {
 
 /// The program.
 pub fn main() -> ExitCode {
-    lcroute_lab::programs::run(flood)
+    lcroute_demo::programs::run(flood)
 }
 
 fn flood(args: &Args) -> Result<()> {

@@ -59,7 +59,7 @@ enum What {
 
 /// The program.
 pub fn main() -> ExitCode {
-    lcroute_lab::programs::run(forge)
+    lcroute_demo::programs::run(forge)
 }
 
 fn forge(args: &Args) -> Result<()> {

@@ -34,7 +34,7 @@ struct Args {
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
-    lcroute_lab::programs::run(run)
+    lcroute_demo::programs::run(run)
 }
 
 fn run(args: &Args) -> Result<()> {

@@ -61,7 +61,7 @@ enum What {
 
 /// The program.
 pub fn main() -> ExitCode {
-    lcroute_lab::programs::run(flood)
+    lcroute_demo::programs::run(flood)
 }
 
 fn flood(args: &Args) -> Result<()> {

@@ -42,7 +42,7 @@ struct Args {
 
 /// The program.
 pub fn main() -> ExitCode {
-    lcroute_lab::programs::run(watch)
+    lcroute_demo::programs::run(watch)
 }
 
 fn watch(args: &Args) -> Result<()> {

@@ -44,7 +44,7 @@ struct Args {
 
 /// The program.
 pub fn main() -> ExitCode {
-    lcroute_lab::programs::run(join)
+    lcroute_demo::programs::run(join)
 }
 
 fn join(args: &Args) -> Result<()> {

@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, Lab, Network, Process, eventually};
+use lcroute_demo::lab::{Host, Lab, Network, Process, eventually};
 use lcstudio_core::{Session, TrackName};
 
 use crate::guest::{as_nobody, open_driver};

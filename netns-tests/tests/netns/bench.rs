@@ -3,7 +3,7 @@
 use std::process::{Command, Output};
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::Turn;
+use lcroute_demo::lab::Turn;
 use serde_json::Value;
 
 fn bench(args: &[&str]) -> Result<Output> {

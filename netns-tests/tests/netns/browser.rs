@@ -27,7 +27,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use lcroute_lab::lab::{DEADLINE, Host, Lab, Process, eventually};
+use lcroute_demo::lab::{DEADLINE, Host, Lab, Process, eventually};
 use serde_json::{Value, json};
 
 use crate::{PROGRAM, world};
@@ -354,7 +354,7 @@ fn serve_folder(host: &Host, folder: &Path, port: u16) -> Result<(Process, Strin
     ];
     let server = host.spawn("python3", &args)?;
     eventually("the web server listens", || {
-        let open = lcroute_lab::lab::open_sockets(server.pid())?;
+        let open = lcroute_demo::lab::open_sockets(server.pid())?;
         ensure!(!open.is_empty(), "not yet");
         Ok(())
     })?;

@@ -10,7 +10,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, Lab, Member, Network, Process, Receiver, UPLINK, eventually};
+use lcroute_demo::lab::{Host, Lab, Member, Network, Process, Receiver, UPLINK, eventually};
 use librecast::random::Random;
 use nix::sys::signal::Signal;
 

@@ -1,7 +1,7 @@
 //! The command line: exit codes, messages, `listen` and `say`.
 
 use anyhow::{Result, ensure};
-use lcroute_lab::lab::{Host, eventually};
+use lcroute_demo::lab::{Host, eventually};
 
 use crate::world;
 
@@ -269,7 +269,7 @@ fn a_daemon_that_was_stopped_while_it_waited_for_links_ends_with_0() {
     world("lonely", |lab| {
         let host = lab.host("a")?;
         host.run("lcroute", &["init"])?.success()?;
-        let mut member = lcroute_lab::lab::Member::new(host);
+        let mut member = lcroute_demo::lab::Member::new(host);
         // No server listens there.
         member.run_args = vec!["--signal".to_owned(), "ws://198.18.200.1:7117".to_owned()];
         member.start()?;

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{DEADLINE, Host, Lab, Member, Process, within};
+use lcroute_demo::lab::{DEADLINE, Host, Lab, Member, Process, within};
 
 use crate::epochs::set_clock;
 use crate::matrix::members_of_a_room;

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{DEADLINE, Host, Lab, Process, eventually, noise, same_content};
+use lcroute_demo::lab::{DEADLINE, Host, Lab, Process, eventually, noise, same_content};
 use librecast::cert::Token;
 use librecast::channel::{ROOT_CHANNEL, SharePrefix};
 use librecast::code::Code;

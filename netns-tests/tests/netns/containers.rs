@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use lcroute_lab::lab::{
+use lcroute_demo::lab::{
     Host, Lab, Network, Process, eventually, make_folder, same_content, within,
 };
 use serde_json::Value;

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Disk, Host, Member, eventually};
+use lcroute_demo::lab::{Disk, Host, Member, eventually};
 use nix::sys::signal::Signal;
 
 use crate::world;

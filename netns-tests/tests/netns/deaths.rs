@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use lcroute_lab::lab::{Lab, eventually};
+use lcroute_demo::lab::{Lab, eventually};
 use nix::sys::signal::Signal;
 
 use crate::hostile_load::{PORT, besieged};

@@ -1,7 +1,7 @@
 //! `lcroute doctor`: a healthy host, and broken ones.
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, eventually};
+use lcroute_demo::lab::{Host, eventually};
 use serde_json::Value;
 
 use crate::world;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, Member, Process, eventually, open_sockets};
+use lcroute_demo::lab::{Host, Member, Process, eventually, open_sockets};
 use serde_json::Value;
 
 use crate::matrix::members_of_a_room;

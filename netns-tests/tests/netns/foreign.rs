@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, Lab, Network, Process, eventually};
+use lcroute_demo::lab::{Host, Lab, Network, Process, eventually};
 
 use crate::ipv4::{address, wait_known};
 use crate::lan::{ASK, Sites};

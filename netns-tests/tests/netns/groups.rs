@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{DEADLINE, Host, Lab, Network, Process, eventually};
+use lcroute_demo::lab::{DEADLINE, Host, Lab, Network, Process, eventually};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 

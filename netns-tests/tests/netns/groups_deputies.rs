@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use lcroute_lab::lab::{Lab, eventually};
+use lcroute_demo::lab::{Lab, eventually};
 use nix::sys::signal::Signal;
 
 use crate::groups::{Person, invitation};

@@ -1,7 +1,7 @@
 //! A member of a private group with several hosts.
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Lab, eventually};
+use lcroute_demo::lab::{Lab, eventually};
 use serde_json::Value;
 
 use crate::groups::{Person, invitation};

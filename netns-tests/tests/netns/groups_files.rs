@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Lab, Output, Process, eventually};
+use lcroute_demo::lab::{Lab, Output, Process, eventually};
 use serde_json::Value;
 
 use crate::groups::{Person, contents, holding_key, holds, invitation};

@@ -5,7 +5,7 @@ use std::os::unix::fs::chown;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, Lab, Process, SignallingServer, eventually};
+use lcroute_demo::lab::{Host, Lab, Process, SignallingServer, eventually};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -87,7 +87,7 @@ impl Person {
         all_end(&family)
     }
 
-    pub fn run(&self, args: &[&str]) -> Result<lcroute_lab::lab::Output> {
+    pub fn run(&self, args: &[&str]) -> Result<lcroute_demo::lab::Output> {
         let args = [&["--control", &self.control, "--json"], args].concat();
         self.host.run("lcgroup", &args)
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Output, eventually};
+use lcroute_demo::lab::{Output, eventually};
 
 use crate::groups_outside::{Person, people};
 use crate::world;

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Lab, Process, eventually};
+use lcroute_demo::lab::{Lab, Process, eventually};
 
 use crate::groups::{Person, invitation};
 use crate::world;

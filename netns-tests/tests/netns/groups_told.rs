@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use lcroute_lab::lab::{Lab, Process, eventually};
+use lcroute_demo::lab::{Lab, Process, eventually};
 use serde_json::Value;
 
 use crate::groups::{Person, invitation};

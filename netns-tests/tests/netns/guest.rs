@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{
+use lcroute_demo::lab::{
     DEADLINE, Host, Lab, Network, Process, eventually, make_folder, same_content,
 };
 use nix::mount::{MsFlags, mount};

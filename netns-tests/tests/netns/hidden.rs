@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, Lab, Member, Network, Process, eventually, wait_reach, within};
+use lcroute_demo::lab::{Host, Lab, Member, Network, Process, eventually, wait_reach, within};
 
 use crate::tor::{PATIENCE, SOCKS, TorNetwork};
 use crate::world;

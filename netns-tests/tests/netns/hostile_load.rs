@@ -3,7 +3,7 @@
 use std::net::SocketAddrV4;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, Lab, Member, Network, Process, eventually};
+use lcroute_demo::lab::{Host, Lab, Member, Network, Process, eventually};
 
 use crate::world;
 

@@ -1,7 +1,7 @@
 //! `lc0` as programs see it: TUN and TAP, MLD watchers, names, capabilities.
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, Lab, Member, Network, eventually};
+use lcroute_demo::lab::{Host, Lab, Member, Network, eventually};
 
 use crate::world;
 

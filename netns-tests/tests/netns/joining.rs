@@ -1,7 +1,7 @@
 //! Joins, PARTs, later listeners, many groups.
 
 use anyhow::{Result, ensure};
-use lcroute_lab::lab::{Member, Network, eventually};
+use lcroute_demo::lab::{Member, Network, eventually};
 
 use crate::world;
 

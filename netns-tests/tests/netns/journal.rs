@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::net::UnixDatagram;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Exposition, Host, LAN, Process, eventually};
+use lcroute_demo::lab::{Exposition, Host, LAN, Process, eventually};
 use nix::sys::signal::Signal;
 
 use crate::world;

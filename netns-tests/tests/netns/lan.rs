@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use lcroute_lab::lab::{
+use lcroute_demo::lab::{
     Host, Lab, Member, Network, Receiver, Site, UPLINK, eventually, make_folder, same_content,
     within,
 };

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use lcroute_lab::lab::{self, Host, Member, Receiver, UPLINK, eventually, noise};
+use lcroute_demo::lab::{self, Host, Member, Receiver, UPLINK, eventually, noise};
 use librecast::ethernet::{ETHERTYPE_IPV6, MacAddress};
 use librecast::ipv6::{Datagram, udp_packet};
 use librecast::mld::{self, Query, Record, RecordType};

@@ -3,7 +3,7 @@
 use std::net::{Ipv6Addr, SocketAddrV6};
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{self, Host, Lab, Member, Site, eventually, noise};
+use lcroute_demo::lab::{self, Host, Lab, Member, Site, eventually, noise};
 use librecast::ethernet::MacAddress;
 use librecast::packet;
 use nix::net::if_::if_nametoindex;

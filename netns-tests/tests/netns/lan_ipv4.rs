@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{self, Host, Lab, Member, Process, UPLINK, eventually};
+use lcroute_demo::lab::{self, Host, Lab, Member, Process, UPLINK, eventually};
 use serde_json::Value;
 
 use crate::ipv4::{address, wait_known};

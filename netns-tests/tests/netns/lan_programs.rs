@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, Lab, Process, eventually};
+use lcroute_demo::lab::{Host, Lab, Process, eventually};
 
 use crate::foreign::{foreign, libraries, said, start};
 use crate::lan::{Sites, lan};

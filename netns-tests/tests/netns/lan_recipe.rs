@@ -4,7 +4,7 @@
 //! of the linked drop-in (packaging/test-install tests that with systemd).
 
 use anyhow::{Context, Result, bail, ensure};
-use lcroute_lab::lab::{self, Host, Lab, Member, Process, Site, eventually};
+use lcroute_demo::lab::{self, Host, Lab, Member, Process, Site, eventually};
 
 use crate::lan::{GROUP, lan};
 use crate::recipes::{Block, blocks, is_command};

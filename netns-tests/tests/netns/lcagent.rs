@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, LAN, Lab, Output, Process, eventually};
+use lcroute_demo::lab::{Host, LAN, Lab, Output, Process, eventually};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 

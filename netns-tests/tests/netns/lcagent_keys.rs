@@ -1,7 +1,7 @@
 //! Permission to command a fleet: certified keys, revoked keys.
 
 use anyhow::{Result, ensure};
-use lcroute_lab::lab::{LAN, eventually};
+use lcroute_demo::lab::{LAN, eventually};
 
 use crate::lcagent::Fleet;
 use crate::world;

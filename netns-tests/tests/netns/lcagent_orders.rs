@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{LAN, eventually};
+use lcroute_demo::lab::{LAN, eventually};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 

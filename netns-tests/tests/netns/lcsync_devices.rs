@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, Lab, Process, eventually};
+use lcroute_demo::lab::{Host, Lab, Process, eventually};
 
 use crate::lcsync_lan::share;
 use crate::world;

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{
+use lcroute_demo::lab::{
     Disk, Host, LAN, Process, eventually, make_folder, noise, same_content, within,
 };
 use nix::sys::signal::Signal;

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, Lab, Process, eventually, make_folder, same_content};
+use lcroute_demo::lab::{Host, Lab, Process, eventually, make_folder, same_content};
 
 use crate::lcsync_lan::{Lan, share};
 use crate::world;

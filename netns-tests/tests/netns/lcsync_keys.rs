@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, eventually, make_folder, noise, same_content};
+use lcroute_demo::lab::{Host, eventually, make_folder, noise, same_content};
 use lcsync::server::rivals::SERVERS_CHANNEL;
 use librecast::channel::SharePrefix;
 use librecast_program::keyfile::SharedKey;

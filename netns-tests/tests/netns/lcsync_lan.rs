@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{
+use lcroute_demo::lab::{
     Host, Lab, Process, eventually, make_folder, noise, open_sockets, same_content, within,
 };
 

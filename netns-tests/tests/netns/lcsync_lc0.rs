@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use lcroute_lab::lab::{Host, Lab, UPLINK, make_folder, open_sockets, same_content};
+use lcroute_demo::lab::{Host, Lab, UPLINK, make_folder, open_sockets, same_content};
 
 use crate::lcsync_lan::share;
 use crate::world;
@@ -67,7 +67,7 @@ fn a_receiver_that_starts_before_the_server_gets_the_folder_when_it_comes() {
         let mut fetch = first
             .host
             .spawn("lcsync", &["lc:folder", "copy", "--timeout", "100s"])?;
-        lcroute_lab::lab::eventually("the receiver has joined", || {
+        lcroute_demo::lab::eventually("the receiver has joined", || {
             let groups = server.groups()?;
             ensure!(!groups.is_empty(), "nothing is wanted at the server");
             Ok(())

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{
+use lcroute_demo::lab::{
     Host, LAN, MldWatch, Process, eventually, make_folder, open_sockets, same_content,
 };
 use nix::sys::signal::Signal;

@@ -5,7 +5,9 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{DEADLINE, Host, Lab, Member, Network, Process, UPLINK, eventually, within};
+use lcroute_demo::lab::{
+    DEADLINE, Host, Lab, Member, Network, Process, UPLINK, eventually, within,
+};
 use serde_json::Value;
 
 use crate::world;

@@ -1,7 +1,7 @@
 //! Links: effects of a cut, and the network's response.
 
 use anyhow::{Context, ensure};
-use lcroute_lab::lab::{UPLINK, eventually};
+use lcroute_demo::lab::{UPLINK, eventually};
 
 use crate::world;
 

@@ -98,9 +98,9 @@ mod uplink;
 mod watch;
 mod web;
 
-use lcroute_lab::lab::{Lab, Turn};
+use lcroute_demo::lab::{Lab, Turn};
 
-lcroute_lab::isolate_before_main!();
+lcroute_demo::isolate_before_main!();
 
 /// The multi-call binary.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_netns-tests");
@@ -118,6 +118,7 @@ fn world_alone(name: &str, test: impl FnOnce(&Lab) -> anyhow::Result<()>) {
 }
 
 fn run(name: &str, test: impl FnOnce(&Lab) -> anyhow::Result<()>) {
-    let others = netns_tests::PROGRAMS.map(|(name, _)| name);
-    lcroute_lab::lab::world(name, PROGRAM, others, test);
+    let programs = [lcroute_lab::programs(), netns_tests::PROGRAMS.to_vec()].concat();
+    let names = lcroute_demo::multi_call::names(&programs);
+    lcroute_demo::lab::world(name, PROGRAM, &names, test);
 }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use lcroute_lab::lab::{Member, Network, Process, Receiver, within};
+use lcroute_demo::lab::{Member, Network, Process, Receiver, within};
 
 use crate::lcsync_lan::share;
 use crate::world;

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, Lab, Member, eventually, within};
+use lcroute_demo::lab::{Host, Lab, Member, eventually, within};
 use serde_json::Value;
 
 use crate::world;

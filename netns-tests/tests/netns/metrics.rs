@@ -4,7 +4,7 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Result, ensure};
-use lcroute_lab::lab::{Exposition, Member, eventually};
+use lcroute_demo::lab::{Exposition, Member, eventually};
 
 use crate::world;
 

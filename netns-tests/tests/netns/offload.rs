@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, Lab, Member, Network, eventually, noise, offload};
+use lcroute_demo::lab::{Host, Lab, Member, Network, eventually, noise, offload};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};

@@ -1,7 +1,7 @@
 //! Third-party programs, as Debian installs them, without lcroute.
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Lab, Network, Process, eventually};
+use lcroute_demo::lab::{Lab, Network, Process, eventually};
 
 use crate::world;
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{
+use lcroute_demo::lab::{
     Exposition, Host, Lab, Output, Process, SignallingServer, eventually, within,
 };
 use nix::sys::signal::Signal;

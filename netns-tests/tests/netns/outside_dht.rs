@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, eventually};
+use lcroute_demo::lab::{Host, eventually};
 
 use crate::outside::{a_stranger_is_served, connect_by, contact, key, kill_in, look, serve_anyone};
 use crate::reach::swarm;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{DEADLINE, Host, Lab, Process, eventually, within};
+use lcroute_demo::lab::{DEADLINE, Host, Lab, Process, eventually, within};
 use nix::sys::signal::Signal;
 
 use crate::foreign;

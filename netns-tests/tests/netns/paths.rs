@@ -1,7 +1,7 @@
 //! Paths that mark datagrams (ECN), or are too narrow for them.
 
 use anyhow::{Context, ensure};
-use lcroute_lab::lab::{Host, Lab, Member, eventually};
+use lcroute_demo::lab::{Host, Lab, Member, eventually};
 
 use crate::world;
 

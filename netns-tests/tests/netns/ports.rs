@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, Lab, Member, Network, Process, eventually, within};
+use lcroute_demo::lab::{Host, Lab, Member, Network, Process, eventually, within};
 use serde_json::Value;
 
 use crate::foreign;

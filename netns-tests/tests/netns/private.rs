@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::PermissionsExt;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, Lab, Member, Network, eventually};
+use lcroute_demo::lab::{Host, Lab, Member, Network, eventually};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lcradio_core::{Station, StationKey};
-use lcroute_lab::lab::{DEADLINE, Host, Member, Process, eventually, within};
+use lcroute_demo::lab::{DEADLINE, Host, Member, Process, eventually, within};
 use librecast::id::SecretKey;
 use nix::sys::signal::Signal;
 use serde_json::Value;

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{DEADLINE, Host, LAN, Lab, Process, eventually};
+use lcroute_demo::lab::{DEADLINE, Host, LAN, Lab, Process, eventually};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{DEADLINE, Host, Process, eventually};
+use lcroute_demo::lab::{DEADLINE, Host, Process, eventually};
 
 use crate::radio::{RADIO, RATE, cast, key_of, listen, read_samples, sounding, write_chirp};
 use crate::world_alone;

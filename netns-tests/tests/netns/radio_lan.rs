@@ -1,7 +1,7 @@
 //! A caster sends only on lcroute's interface by default, and on a LAN only while it has listeners.
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{DEADLINE, Host, LAN, eventually};
+use lcroute_demo::lab::{DEADLINE, Host, LAN, eventually};
 use serde_json::Value;
 
 use crate::radio::{RATE, cast, key_of, listen, read_samples, sounding, write_chirp};

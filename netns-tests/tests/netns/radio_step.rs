@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lcradio_core::{BEACON_PORT, Station, StationKey};
-use lcroute_lab::lab::{DEADLINE, Host, LAN, Lab, Process, eventually};
+use lcroute_demo::lab::{DEADLINE, Host, LAN, Lab, Process, eventually};
 
 use crate::radio::{RATE, cast, key_of, last_status};
 use crate::world_alone;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{DEADLINE, Host, LAN, Lab, Member, Process, eventually, open_sockets};
+use lcroute_demo::lab::{DEADLINE, Host, LAN, Lab, Member, Process, eventually, open_sockets};
 use lcroute_overlay::{PresenceRecord, Random, RendezvousEpochs};
 use librecast::cert::Token;
 use librecast::id::SecretKey;

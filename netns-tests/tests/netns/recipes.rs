@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use lcroute_lab::lab::{Host, LAN, Lab, Process, eventually};
+use lcroute_demo::lab::{Host, LAN, Lab, Process, eventually};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 

@@ -1,7 +1,7 @@
 //! Live traffic over a lossy path: repair replaces lost packets, unless it is off.
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Lab, Member, Receiver, UPLINK, eventually};
+use lcroute_demo::lab::{Lab, Member, Receiver, UPLINK, eventually};
 
 use crate::world;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{
+use lcroute_demo::lab::{
     DEADLINE, Host, Lab, Member, Network, Receiver, UPLINK, eventually, make_folder, same_content,
     wait_reach, within,
 };
@@ -22,7 +22,7 @@ struct Meshwork {
     network: Network,
     /// Listeners' positions, and their programs.
     listeners: Vec<(usize, Receiver)>,
-    _sender: lcroute_lab::lab::Process,
+    _sender: lcroute_demo::lab::Process,
 }
 
 /// The failure of a router.
@@ -738,7 +738,7 @@ fn two_who_cannot_reach_each_other_talk_over_a_third() {
     });
 }
 
-fn ping(from: &Host, to: &str, args: &[&str]) -> Result<lcroute_lab::lab::Output> {
+fn ping(from: &Host, to: &str, args: &[&str]) -> Result<lcroute_demo::lab::Output> {
     let options = ["-6", "-n", "-c1", "-w3", "-M", "do"];
     from.run("ping", &[&options[..], args, &[to]].concat())
 }

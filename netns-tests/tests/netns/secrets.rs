@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Result, ensure};
 use lcradio_core::StationKey;
-use lcroute_lab::lab::{Host, Process, eventually};
+use lcroute_demo::lab::{Host, Process, eventually};
 
 use crate::radio::RADIO;
 use crate::reach::{closed_lan, said};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use lcroute_lab::lab::{
+use lcroute_demo::lab::{
     Host, LAN, Lab, Member, Network, Process, Site, UPLINK, eventually, within,
 };
 use nix::sys::signal::Signal;

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, LAN, Process, eventually};
+use lcroute_demo::lab::{Host, LAN, Process, eventually};
 
 use crate::foreign::{ASK_IPV4, avahi_by, foreign, said, start};
 use crate::segment::{HEAR, Houses, ping, python, serve};

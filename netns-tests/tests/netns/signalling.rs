@@ -1,7 +1,7 @@
 //! The signalling server: needed to link, not to stay linked.
 
 use anyhow::ensure;
-use lcroute_lab::lab::{Member, eventually};
+use lcroute_demo::lab::{Member, eventually};
 
 use crate::world;
 
@@ -135,7 +135,7 @@ fn a_stopped_signalling_server_ends_with_0() {
         let host = lab.host("signalling")?;
         let mut server = host.spawn("lcroute", &["signal", "--listen", "[::]:7117"])?;
         eventually("the server listens", || {
-            let open = lcroute_lab::lab::open_sockets(server.pid())?;
+            let open = lcroute_demo::lab::open_sockets(server.pid())?;
             let protocols: Vec<&str> = open.iter().map(|socket| socket.protocol).collect();
             ensure!(protocols == ["tcp6", "udp6"], "{protocols:?}");
             Ok(())

@@ -1,7 +1,7 @@
 //! Source-specific multicast (RFC 4607): a join names its sender.
 
 use anyhow::ensure;
-use lcroute_lab::lab::eventually;
+use lcroute_demo::lab::eventually;
 
 use crate::world;
 

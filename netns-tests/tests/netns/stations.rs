@@ -5,7 +5,7 @@ use std::os::unix::fs::{chown, symlink};
 
 use anyhow::{Context, Result, ensure};
 use lcradio_core::StationKey;
-use lcroute_lab::lab::{DEADLINE, Host, Lab, Process, SignallingServer, eventually};
+use lcroute_demo::lab::{DEADLINE, Host, Lab, Process, SignallingServer, eventually};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use lcroute_lab::lab::{DEADLINE, Host, Lab, Member, Network, Output, Process, eventually};
+use lcroute_demo::lab::{DEADLINE, Host, Lab, Member, Network, Output, Process, eventually};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -143,7 +143,7 @@ fn a_killed_router_breaks_no_stream() {
         let (_, beta_id) = (left, beta.peer_id()?);
         let size = 100_000_000;
         let noise = alpha.host.path("noise");
-        fs::write(&noise, lcroute_lab::lab::noise(7, size))?;
+        fs::write(&noise, lcroute_demo::lab::noise(7, size))?;
         let got = beta.host.path("got");
         let put = format!("cat > {}; echo done", got.display());
         let _serving = serve(beta, "/put/1", &["--allow-all"], &["sh", "-c", &put])?;
@@ -499,7 +499,7 @@ fn a_flood_of_handshakes_hurts_no_stream() {
         })?;
         // a new stream, also over a new connection, with much data
         let noise = alpha.host.path("noise");
-        fs::write(&noise, lcroute_lab::lab::noise(7, 20 << 20))?;
+        fs::write(&noise, lcroute_demo::lab::noise(7, 20 << 20))?;
         let put = format!("cat {}", noise.display());
         let before = refused()?;
         let said = connect(&alpha.host, &put, "beta /put/1")?.success()?;

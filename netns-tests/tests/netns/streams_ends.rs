@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use lcroute_lab::lab::{DEADLINE, Host, Lab, Member, Network, Process, eventually};
+use lcroute_demo::lab::{DEADLINE, Host, Lab, Member, Network, Process, eventually};
 use nix::sys::signal::Signal;
 
 use crate::world;

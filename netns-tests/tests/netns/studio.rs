@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lcradio_core::StationKey;
-use lcroute_lab::lab::{DEADLINE, Host, Lab, Network, Process, eventually};
+use lcroute_demo::lab::{DEADLINE, Host, Lab, Network, Process, eventually};
 use lcstudio_core::{SessionKey, TrackName};
 use librecast::id::SecretKey;
 use nix::sys::signal::Signal;

@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{DEADLINE, Host, Process, eventually};
+use lcroute_demo::lab::{DEADLINE, Host, Process, eventually};
 use lcstudio_core::{CameraSpace, Layer, SessionKey, TrackName, ivf_frame, ivf_header};
 use librecast::id::SecretKey;
 use nix::sys::signal::Signal;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
-use lcroute_lab::lab::{DEADLINE, Host, Process, eventually};
+use lcroute_demo::lab::{DEADLINE, Host, Process, eventually};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::{Value, json};

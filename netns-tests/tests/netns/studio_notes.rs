@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{DEADLINE, Host, Process, eventually};
+use lcroute_demo::lab::{DEADLINE, Host, Process, eventually};
 use lcstudio_core::{NotesWriting, Place, Reading, Session, TrackName, TrackPlace, View};
 use librecast::id::SecretKey;
 use librecast::time::UnixTime;

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use image_webp::{ColorType, WebPDecoder, WebPEncoder};
-use lcroute_lab::lab::{DEADLINE, Host, Process, eventually};
+use lcroute_demo::lab::{DEADLINE, Host, Process, eventually};
 use lcstudio_core::{ScreenSpace, SessionKey, TrackName};
 use librecast::id::SecretKey;
 use nix::sys::signal::Signal;

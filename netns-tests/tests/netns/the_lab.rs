@@ -1,7 +1,7 @@
 //! The lab itself: a firewall or a loss without effect would make every other test worthless.
 
 use anyhow::{Result, ensure};
-use lcroute_lab::lab::{LAN, MldWatch, UPLINK, eventually, open_sockets};
+use lcroute_demo::lab::{LAN, MldWatch, UPLINK, eventually, open_sockets};
 
 use crate::world;
 

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, Lab, Process, within};
+use lcroute_demo::lab::{Host, Lab, Process, within};
 
 use crate::foreign::{foreign, said};
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{
+use lcroute_demo::lab::{
     Host, Lab, Member, Network, Receiver, UPLINK, make_folder, same_content, wait_reach, within,
 };
 use nix::sys::signal::Signal;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Process, eventually};
+use lcroute_demo::lab::{Process, eventually};
 use nix::sys::signal::Signal;
 
 use crate::world;

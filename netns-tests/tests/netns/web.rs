@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, Member, Process, eventually};
+use lcroute_demo::lab::{Host, Member, Process, eventually};
 use serde_json::{Value, json};
 
 use crate::groups::{invitation, people};
@@ -239,7 +239,7 @@ fn data_is_for_those_who_have_the_key_and_for_pages_of_this_host() {
         })?;
         pages.signal(nix::sys::signal::Signal::SIGINT)?;
         ensure!(
-            pages.wait(lcroute_lab::lab::DEADLINE)? == 0,
+            pages.wait(lcroute_demo::lab::DEADLINE)? == 0,
             "{}",
             pages.stderr()
         );

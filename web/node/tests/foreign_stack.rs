@@ -6,8 +6,6 @@
 //!          └──────────────────────── signalling server ────────────────────────┘
 //! ```
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;

@@ -1,7 +1,5 @@
 //! Two pages join with a token, link, and exchange datagrams; the test acts as their browsers.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 

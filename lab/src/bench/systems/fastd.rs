@@ -4,7 +4,7 @@
 use anyhow::{Context, Result};
 
 use super::super::system::{QUEUE, System, bring_up, numbered, system, wait_interface};
-use crate::lab::Host;
+use lcroute_demo::lab::Host;
 
 /// The interfaces by which fastd passes packets to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

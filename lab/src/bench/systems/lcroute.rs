@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use anyhow::{Context, Result};
 
 use super::super::system::{Node, System};
-use crate::lab::{Host, Lab};
+use lcroute_demo::lab::{Host, Lab};
 
 pub fn start(lab: &Lab, hosts: Vec<Host>, config: &str) -> Result<System> {
     for host in &hosts {

@@ -20,7 +20,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use super::system::System;
-use crate::lab::{Host, Lab, find_program};
+use lcroute_demo::lab::{Host, Lab, find_program};
 
 /// Systems that can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

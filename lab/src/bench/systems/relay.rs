@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::super::system::{QUEUE, System, numbered, system, wait_interface};
-use crate::lab::Host;
+use lcroute_demo::lab::Host;
 
 const TUN: &str = "relay0";
 const PORT: u16 = 7000;

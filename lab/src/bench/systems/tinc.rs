@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, Result};
 
 use super::super::system::{System, bring_up, numbered, system, wait_interface};
-use crate::lab::Host;
+use lcroute_demo::lab::Host;
 
 const TAP: &str = "tap0";
 

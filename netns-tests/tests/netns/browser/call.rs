@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, Process, eventually};
+use lcroute_demo::lab::{Host, Process, eventually};
 use nix::sys::signal::Signal;
 use serde_json::json;
 

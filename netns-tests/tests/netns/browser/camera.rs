@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{DEADLINE, eventually};
+use lcroute_demo::lab::{DEADLINE, eventually};
 use nix::sys::signal::Signal;
 
 use super::node::{dropped, lose, meeting, until_wanted};
@@ -280,7 +280,7 @@ fn a_tab_films_for_tabs_and_hosts_that_chose_it_and_a_host_for_tabs() {
 }
 
 /// Plays a kept film in a browser.
-fn plays(host: &lcroute_lab::lab::Host, kind: Kind, held: &Path) -> Result<()> {
+fn plays(host: &lcroute_demo::lab::Host, kind: Kind, held: &Path) -> Result<()> {
     let (_server, url) = serve_folder(host, held, 8_000)?;
     let browser = Browser::start(host, kind, Theme::Light)?;
     let tab = browser.open("film", &url)?;

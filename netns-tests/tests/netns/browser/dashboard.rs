@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Lab, Member, Network};
+use lcroute_demo::lab::{Lab, Member, Network};
 use serde_json::json;
 
 use super::node::{listen, meeting, name as member_name};

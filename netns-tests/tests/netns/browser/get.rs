@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, Lab};
+use lcroute_demo::lab::{Host, Lab};
 use serde_json::json;
 
 use super::node::Visitor;

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, ensure};
-use lcroute_lab::lab::eventually;
+use lcroute_demo::lab::eventually;
 use serde_json::{Value, json};
 
 use super::{Browser, Page, Theme, in_each_browser};

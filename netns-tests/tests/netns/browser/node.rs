@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, Lab, Member, Network, Process, eventually, within};
+use lcroute_demo::lab::{Host, Lab, Member, Network, Process, eventually, within};
 use librecast::id::PeerId;
 use librecast::time::UnixTime;
 use nix::sys::signal::Signal;
@@ -617,7 +617,7 @@ fn a_page_in_the_background_or_busy_with_itself_keeps_its_links_and_loses_nothin
             "(() => { const end = performance.now() + 3000; while (performance.now() < end); })()",
         )?;
             ensure!(
-                sender.wait(lcroute_lab::lab::DEADLINE)? == 0,
+                sender.wait(lcroute_demo::lab::DEADLINE)? == 0,
                 "{}",
                 sender.stderr()
             );

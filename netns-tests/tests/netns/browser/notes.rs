@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use lcroute_lab::lab::{DEADLINE, Host, Lab, Process, eventually};
+use lcroute_demo::lab::{DEADLINE, Host, Lab, Process, eventually};
 use serde_json::json;
 
 use super::node::{Meeting, Visitor, meeting};

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{DEADLINE, eventually};
+use lcroute_demo::lab::{DEADLINE, eventually};
 use serde_json::json;
 
 use super::node::{Meeting, Visitor, meeting};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, Process, eventually};
+use lcroute_demo::lab::{Host, Process, eventually};
 use serde_json::Value;
 
 use super::node::{dropped, lose, meeting};

@@ -2,7 +2,7 @@
 //! starts `getDisplayMedia`, so a canvas stands in for the screen.
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::eventually;
+use lcroute_demo::lab::eventually;
 use serde_json::json;
 
 use super::node::{lose, meeting, until_wanted};

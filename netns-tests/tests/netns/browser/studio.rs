@@ -201,7 +201,7 @@ fn a_tab_attends_and_its_reader_decides_what_comes_and_how_it_looks() {
         page.fill("#asker", "Bob")?;
         page.fill("#question", "how far do they fly?")?;
         page.click("#ask .primary")?;
-        lcroute_lab::lab::eventually("the question came", || {
+        lcroute_demo::lab::eventually("the question came", || {
             let said = presenter.process.stdout();
             ensure!(said.contains("how far do they fly?"), "{said}");
             Ok(())
@@ -270,7 +270,7 @@ fn a_tab_attends_and_its_reader_decides_what_comes_and_how_it_looks() {
         page.until_says("#log", "about a kilometre")?;
         presenter.types("q")?;
         page.until_says("#state", "has ended")?;
-        ensure!(presenter.process.wait(lcroute_lab::lab::DEADLINE)? == 0);
+        ensure!(presenter.process.wait(lcroute_demo::lab::DEADLINE)? == 0);
         writer.process.signal(Signal::SIGTERM)?;
         until_slide(&page, "How bees talk")?;
         meeting.expect_clean(&browser, visitor)

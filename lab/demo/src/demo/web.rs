@@ -11,6 +11,8 @@ use anyhow::{Context, Result, ensure};
 use super::narrator::{Narrator, Step};
 use crate::lab::{ForwardedPort, Lab, Member, Network, Process, eventually};
 
+/// The server of pages.
+pub const PROGRAM: &str = "lcroute-web";
 /// Addresses of `lcroute web` and `lcroute signal` in their own namespaces.
 const PAGES: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::LOCALHOST), 7180);
 const SIGNALLING: u16 = 7117;
@@ -89,7 +91,7 @@ fn serve(lab: &Lab, network: &Network, ports: Ports, step: &mut Step) -> Result<
     step.command("alpha", "lcroute web");
     let mut pages = alpha
         .host
-        .spawn("lcroute-web", &["web", "--listen", &PAGES.to_string()])?;
+        .spawn(PROGRAM, &["web", "--listen", &PAGES.to_string()])?;
     let key = eventually("the pages have an address", || {
         pages.must_run()?;
         let said = pages.stdout();

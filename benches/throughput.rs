@@ -1,7 +1,7 @@
 //! Throughput of one link: two overlays in one process and thread, datagrams passed in memory,
 //! 1,200-byte messages through each lane for some seconds.
 //!
-//! `cargo run --release -p lcroute-webrtc --example throughput [SECONDS [BYTES]]`
+//! `cargo run --release -p benches --features criterion --bin throughput [SECONDS [BYTES]]`
 
 #![allow(clippy::disallowed_methods, reason = "what is measured is real time")]
 
@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-#[path = "../benches/pair/mod.rs"]
 mod pair;
 
 use pair::{HEADER, connect, shuttle};

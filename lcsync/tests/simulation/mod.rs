@@ -4,8 +4,6 @@
 //! Unless a test changes it, receivers want blocks a second after their start, so they begin
 //! together, or as far apart as the test sets.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
-
 mod content;
 mod host;
 mod kernel;

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../lcroute/engine/tests/common/mod.rs"]
 mod common;
 
 use std::hint::black_box;

@@ -13,6 +13,7 @@
 //! | `network` | an lcroute network: signalling server, members, daemons, their JSON |
 //! | `traffic` | the ordinary programs `mc-send` and `mc-recv` as handles |
 //! | `files` | folders to sync: made, compared; small disks |
+//! | `usage` | processor time and memory of a process |
 
 mod exposition;
 mod files;
@@ -26,6 +27,7 @@ mod ports;
 mod process;
 mod topology;
 mod traffic;
+mod usage;
 mod wait;
 
 use std::cell::{Cell, RefCell};
@@ -48,18 +50,8 @@ pub use ports::{OpenSocket, open_sockets};
 pub use process::{Output, Process, tail};
 pub use topology::{LAN, Site, UPLINK};
 pub use traffic::{MldWatch, Receiver, Sent};
+pub use usage::{cpu_seconds, resident_bytes};
 pub use wait::{DEADLINE, Hopeless, eventually, within};
-
-/// Programs in the multi-call binary, found by hosts under these names.
-pub const APPLETS: [&str; 7] = [
-    "lcroute",
-    "lcroute-web",
-    "lcroute-streams",
-    "lcsync",
-    "mc-send",
-    "mc-recv",
-    "bare-relay",
-];
 
 /// Maximum number of worlds at once.
 const MAX_WORLDS: usize = 8;
@@ -87,15 +79,11 @@ struct World {
 }
 
 impl Lab {
-    /// Makes a world called `name`; `program` is its hosts' binary, `others` its further programs.
+    /// Makes a world called `name`, in which hosts find `programs`, all of them in the binary `binary`.
     ///
     /// # Errors
     /// The process is not isolated, or the machine lacks something (named).
-    pub fn new<'a>(
-        name: &str,
-        program: &Path,
-        others: impl IntoIterator<Item = &'a str>,
-    ) -> Result<Lab> {
+    pub fn new(name: &str, binary: &Path, programs: &[&str]) -> Result<Lab> {
         let worlds = Path::new(isolate::WORLDS);
         ensure!(
             worlds.is_dir(),
@@ -104,14 +92,16 @@ impl Lab {
         );
         check_requirements()?;
         let folder = worlds.join(name);
-        let programs = folder.join("bin");
-        fs::create_dir_all(&programs).with_context(|| programs.display().to_string())?;
-        let program = isolate::entered_by_all(program)?;
-        for applet in APPLETS.into_iter().chain(others) {
-            std::os::unix::fs::symlink(&program, programs.join(applet))
-                .with_context(|| applet.to_owned())?;
+        let found = folder.join("bin");
+        fs::create_dir_all(&found).with_context(|| found.display().to_string())?;
+        let binary = isolate::entered_by_all(binary)?;
+        for program in programs {
+            link(&binary, &found.join(program))?;
         }
-        let world = Arc::new(World { folder, programs });
+        let world = Arc::new(World {
+            folder,
+            programs: found,
+        });
         let internet = Host::new(&world, "internet")?;
         for forwarding in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
             internet.namespace().sysctl(forwarding, "1")?;
@@ -122,6 +112,18 @@ impl Lab {
             attached: Cell::new(0),
             hosts: RefCell::default(),
         })
+    }
+
+    /// Lets hosts find one more program, a binary of its own.
+    ///
+    /// # Errors
+    /// The world has a program of this name, or its folder cannot be mounted.
+    pub fn add_program(&self, binary: &Path) -> Result<()> {
+        let name = binary.file_name().context("a program without a name")?;
+        link(
+            &isolate::entered_by_all(binary)?,
+            &self.world.programs.join(name),
+        )
     }
 
     /// Returns the router in the middle, which forwards between all hosts.
@@ -176,19 +178,18 @@ impl Drop for Lab {
 ///
 /// # Panics
 /// The test returned an error.
-pub fn world<'a>(
-    name: &str,
-    program: &str,
-    others: impl IntoIterator<Item = &'a str>,
-    test: impl FnOnce(&Lab) -> Result<()>,
-) {
-    let lab = match Lab::new(name, Path::new(program), others) {
+pub fn world(name: &str, binary: &str, programs: &[&str], test: impl FnOnce(&Lab) -> Result<()>) {
+    let lab = match Lab::new(name, Path::new(binary), programs) {
         Ok(lab) => lab,
         Err(error) => panic!("{error:#}"),
     };
     if let Err(error) = test(&lab) {
         panic!("{error:#}"); // the logs come from Lab::drop
     }
+}
+
+fn link(binary: &Path, place: &Path) -> Result<()> {
+    std::os::unix::fs::symlink(binary, place).with_context(|| place.display().to_string())
 }
 
 fn log_files(world: &Path) -> Vec<PathBuf> {

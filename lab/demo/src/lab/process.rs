@@ -96,7 +96,7 @@ impl Process {
     /// # Errors
     /// It has ended.
     pub fn processor_time(&self) -> Result<f64> {
-        crate::bench::usage::cpu_seconds(self.pid())
+        super::usage::cpu_seconds(self.pid())
     }
 
     /// Returns its standard output so far.

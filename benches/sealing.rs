@@ -1,6 +1,6 @@
 //! Cost of a key per symbol: sealing and opening, beside writing and parsing plain symbols.
 //!
-//! `cargo bench -p lcsync --bench sealing`
+//! `cargo bench -p benches --features criterion --bench sealing`
 
 #![allow(missing_docs, reason = "criterion's macros")]
 #![allow(clippy::unwrap_used, reason = "a benchmark")]

@@ -1,0 +1,5 @@
+//! `lcroute-demo`: see the library.
+
+fn main() -> std::process::ExitCode {
+    lcroute_demo::main()
+}

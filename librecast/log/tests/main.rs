@@ -1,0 +1,7 @@
+//! Tests of the entry log on simulated networks.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod presence;
+mod readers;
+mod simulation;

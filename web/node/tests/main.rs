@@ -1,0 +1,6 @@
+//! Tests of the functions that pages call.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod foreign_stack;
+mod members;
