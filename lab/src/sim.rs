@@ -5,14 +5,12 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use lcroute_sim::scenario::{MAX_NODES, Policy, Scenario, Span};
 use lcroute_sim::{
-    At, AudienceFigures, Code, LineSubject, Nanos, Outcome, Population, SECOND, Subject, Trace,
-    audience, compare, comparison_table, explain, library, line, line_table, max_leaves, measure,
-    run_script, script, table,
+    At, AudienceFigures, Nanos, Outcome, Population, SECOND, Subject, Trace, audience, compare,
+    comparison_table, explain, library, max_leaves, measure, run_script, script, table,
 };
 use librecast_program::cli::{Exit, ExitError};
 
@@ -28,7 +26,6 @@ Examples:
   lcroute sim --measure 10,100 --policy regular   the figures of docs/routing-measured.md
   lcroute sim --compare-topologies 100            mesh, regular, tree and fractal beside each other
   lcroute sim --scenario audience --leaves 100000 what routers pay for listeners that are leaves
-  lcroute sim --line 5 --loss 5                   five lossy links in a row, with each code of repair
 
 Exit code 1: a rule was broken. The seed and a short trace that replays are printed.";
 
@@ -38,12 +35,6 @@ const MAX_MESH: u32 = 100;
 const AUDIENCE: &str = "audience";
 /// Default number of routers and of leaves of `audience`. Chosen: 500 links per router.
 const AUDIENCE_SIZE: (u32, u32) = (400, 100_000);
-/// Default time in which packets on a line are counted. Chosen: tens of thousands of packets.
-const LINE_COUNTED: Span = Span::seconds(20);
-/// Maximum number of links in a row. Chosen: more than in any path of a network.
-const MAX_LINE: u32 = 32;
-/// Maximum loss of each of them in percent. Chosen: beyond, windows stay closed.
-const MAX_LOSS: f64 = 50.0;
 /// Default number of links of a node: the daemon's.
 const DEGREE: u8 = 8;
 
@@ -73,12 +64,6 @@ pub struct Arguments {
     /// Measure each topology policy in networks of so many nodes, at the same places; --policy for one alone
     #[arg(long, value_name = "N,..", value_delimiter = ',', conflicts_with_all = ["scenario", "replay", "measure"])]
     compare_topologies: Vec<u32>,
-    /// Send through so many links in a row, each of which loses --loss percent: what arrives with each code of repair
-    #[arg(long, value_name = "N", conflicts_with_all = ["scenario", "replay", "measure", "compare_topologies"], requires = "loss")]
-    line: Option<u32>,
-    /// With --line: none, resend, or bats; else each of them
-    #[arg(long, value_name = "CODE", requires = "line")]
-    code: Option<Code>,
     /// On so many threads, instead of as many as there are processors, and no more than that; the result is the same
     #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
@@ -111,10 +96,10 @@ struct Changes {
     /// Links of a node
     #[arg(long, value_name = "K")]
     degree: Option<u8>,
-    /// How long the workloads go on, such as 2m; with --line, how long packets are counted
+    /// How long the workloads go on, such as 2m
     #[arg(long, value_name = "D")]
     duration: Option<Span>,
-    /// Share of data messages that links lose; with --line, percent of datagrams
+    /// Share of data messages that links lose
     #[arg(long)]
     loss: Option<f64>,
     /// Simulate whole nodes: certificates, signalling, ICE, DTLS and lanes as well as routers
@@ -182,9 +167,6 @@ pub fn run(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
     }
     if !arguments.compare_topologies.is_empty() {
         return compare_all(arguments, json);
-    }
-    if let Some(links) = arguments.line {
-        return measure_line(arguments, links, json);
     }
     if arguments.scenario == AUDIENCE {
         return measure_audience(arguments, json);
@@ -348,46 +330,6 @@ fn measure_audience(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
         true => Exit::Ok,
         false => Exit::Failed,
     })
-}
-
-fn measure_line(arguments: &Arguments, links: u32, json: bool) -> anyhow::Result<Exit> {
-    let changes = &arguments.changes;
-    let usage = |message: String| Err(ExitError::new(Exit::Usage, message).into());
-    let shape = changes.nodes.is_some() || changes.policy.is_some() || changes.degree.is_some();
-    if shape
-        || changes.whole
-        || arguments.leaves.is_some()
-        || arguments.print
-        || arguments.trace.is_some()
-    {
-        return usage("--line: with --loss, --code, --duration, --seed and --seeds alone".into());
-    }
-    if !(1..=MAX_LINE).contains(&links) {
-        return usage(format!("--line {links}: 1 to {MAX_LINE} links"));
-    }
-    let percent = changes.loss.unwrap_or_default();
-    if !(0.0..=MAX_LOSS).contains(&percent) {
-        return usage(format!("--loss {percent}: 0 to {MAX_LOSS} percent"));
-    }
-    let subject = LineSubject {
-        links,
-        loss: percent / 100.0,
-        seed: changes.seed.unwrap_or(1),
-        seeds: arguments.seeds,
-        counted: changes.duration.unwrap_or(LINE_COUNTED).0,
-    };
-    let codes = arguments.code.map_or(Code::ALL.to_vec(), |code| vec![code]);
-    let mut all = Vec::new();
-    for code in codes {
-        let bar = Bar::spinner(json);
-        bar.say(code.name());
-        all.push(line(&subject, code).context("there is no cryptography")?);
-    }
-    let text = match json {
-        true => serde_json::to_string(&all)?,
-        false => line_table(&all),
-    };
-    conclude(text, false)
 }
 
 fn print_audience(figures: &AudienceFigures, json: bool) -> anyhow::Result<()> {

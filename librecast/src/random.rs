@@ -68,8 +68,13 @@ impl Random {
 
     /// Returns `length` bytes.
     pub fn bytes(&mut self, length: usize) -> Vec<u8> {
-        let words = std::iter::repeat_with(|| self.next().to_le_bytes());
-        words.flatten().take(length).collect()
+        let mut bytes = vec![0; length];
+        // by words: simulations draw megabytes, without optimisation
+        for chunk in bytes.chunks_mut(size_of::<u64>()) {
+            let word = self.next().to_le_bytes();
+            chunk.copy_from_slice(&word[..chunk.len()]);
+        }
+        bytes
     }
 }
 

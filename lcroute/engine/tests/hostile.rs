@@ -239,7 +239,7 @@ fn check_bounds(engine: &Engine) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::default())]
 
     #[test]
     fn any_inputs_keep_the_bounds(inputs in prop::collection::vec(any_input(), 1..150)) {

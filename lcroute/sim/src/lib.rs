@@ -15,7 +15,7 @@
 //! | `link`, `links`, `packet`, `population`, `random` | links, datagrams, keys, the seed |
 //! | `model`, `ledger`, `check`, `minimize`, `trace` | rules, and scripts that break them |
 //! | `run`, `live`, `sight` | a run; an interactive one, and its events |
-//! | `measure`, `compare`, `audience`, `crowd`, `line`, `bats` | measurements |
+//! | `measure`, `compare`, `audience`, `crowd` | measurements |
 
 #![cfg_attr(
     target_family = "wasm",
@@ -29,7 +29,6 @@ mod action;
 mod audience;
 // used by `line`
 #[cfg(not(target_family = "wasm"))]
-mod bats;
 mod calendar;
 mod check;
 mod compare;
@@ -42,7 +41,6 @@ mod ledger;
 pub mod library;
 // a page has no lanes
 #[cfg(not(target_family = "wasm"))]
-mod line;
 mod link;
 mod links;
 mod live;
@@ -76,7 +74,6 @@ pub use action::{Action, SourceFilter};
 pub use audience::{AudienceFigures, RouterBytes, audience, max_leaves};
 pub use compare::{Comparing, Comparison, Joined, Part, compare, comparison_table};
 #[cfg(not(target_family = "wasm"))]
-pub use line::{Code, LineFigures, LineSubject, line, line_table};
 pub use live::{GroupView, LinkView, Live};
 pub use measure::{Outage, Subject, measure};
 pub use model::{Rule, Violation};
