@@ -120,7 +120,7 @@ impl FromStr for Code {
         found.ok_or_else(|| {
             let codes = Self::ALL.map(Self::name).join(", ");
             match text {
-                TRIED => format!("`{TRIED}` was tried, and is in no lane (ADR 0083): {codes}"),
+                TRIED => format!("`{TRIED}` was tried, and not taken (adr/packets.md): {codes}"),
                 _ => format!("`{text}` is none of {codes}"),
             }
         })
@@ -648,7 +648,7 @@ mod tests {
         }
         let tried = "bulk".parse::<Code>().unwrap_err();
         assert!(
-            tried.contains("was tried") && tried.contains("ADR 0083"),
+            tried.contains("was tried") && tried.contains("adr/packets.md"),
             "{tried}"
         );
     }

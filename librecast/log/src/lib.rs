@@ -29,7 +29,7 @@
 //! among its outputs must be on disk before the next one is handled. [`Log::next_entry`] reads an
 //! author's log in order.
 //!
-//! docs/protocol.md has the formats, docs/adr/0067-the-entry-log.md the reasons.
+//! docs/protocol.md has the formats, docs/adr/log.md the reasons.
 
 mod author;
 mod drops;
