@@ -9,7 +9,7 @@
 //! The hash is a gear hash: `hash = 2 * hash + GEAR[byte]` modulo 2^64, which forgets a byte after
 //! 64 more. Of equal hashes, the last one counts. The rest of a file that fits a block is its last
 //! block. These rules are part of the format: all sharers of equal bytes must get one root hash.
-//! docs/adr/0009 explains why the largest hash is taken.
+//! docs/adr/lcsync.md explains why the largest hash is taken.
 
 use std::fs::File;
 use std::io;

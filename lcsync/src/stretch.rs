@@ -11,8 +11,8 @@ use librecast::id::derive;
 
 use crate::block::BlockRef;
 
-/// Leaves of the content in a stretch, and its rate in channels of the normal layer (ADR 0078). 16
-/// blocks of 256 KiB at 240 Mbit/s take 1/7 s, as one block at 15 Mbit/s.
+/// Leaves of the content in a stretch, and its rate in channels of the normal layer
+/// (adr/lcsync.md). 16 blocks of 256 KiB at 240 Mbit/s take 1/7 s, as one block at 15 Mbit/s.
 pub const STRETCH: usize = 16;
 /// The layer of a block's repair channel: the normal rate, repair symbols only, few at a time.
 pub const REPAIR_LAYER: u8 = 2;

@@ -69,13 +69,14 @@
 //! | [`cert`] | certificates, chains, invitation tokens, renewal |
 //! | `code` (feature `code`) | four words as the seed of a network; beacons of what is offered there |
 //! | [`pair`] | two keys as a network of their own |
-//! | [`open`] | open keys, which anybody who knows them calls |
+//! | [`open`], [`open_item`] | keys that anybody may call; their records in a DHT |
 //! | [`epoch`] | secrets by which members find one another, new with each expulsion |
 //! | [`revocation`] | signed statements that a key is not trusted any more |
 //! | [`mld`] | encoding of MLDv2 and MLDv1 messages (RFC 9777, RFC 2710) |
 //! | [`mld_host`] | the listener's side of MLD and IGMP, where no kernel has it |
 //! | [`igmp`] | encoding of IGMPv3, IGMPv2 and IGMPv1 messages (RFC 9776, RFC 2236) |
 //! | [`checksum`], [`ethernet`], [`ipv6`], [`ipv4`] | addresses, checksum, packets of one message |
+//! | [`arp`], [`neighbor_discovery`] | encoding of ARP and neighbour discovery (RFC 826, RFC 4861) |
 //! | [`pool`] | buffers that are split into packets |
 //! | [`gf256`], [`parity`] | arithmetic of repair codes; parity of one frame's packets |
 //! | [`bucket`] | token buckets without a clock of their own |
@@ -87,6 +88,13 @@
 //! | `durable`, `private_file` (unix) | files that survive a power cut; files of secrets |
 //! | `listener_v1`, `packet` (feature `net`) | MLDv1 on raw sockets; packet sockets |
 //! | `simulated` (feature `simulated`) | a network in memory and on virtual time, for tests |
+//!
+//! | private module | content |
+//! |---|---|
+//! | `interface`, `kernel` (`net`; `no_kernel` without Linux) | interfaces; the kernel's multicast |
+//! | `guest_socket` (feature `net`) | lc0 of a guest without a namespace |
+//! | `received`, `socket_option` (feature `net`) | received datagrams; options that only Linux has |
+//! | `protocol_name` (feature `stream`) | names of the protocols of streams |
 //!
 //! Code that only our own programs share is in `librecast-program`.
 

@@ -35,10 +35,27 @@
 //!
 //! # Limits
 //!
-//! While the owner is away no member joins or leaves, but for what its deputies do (`deputy.rs`). The read key stays when a member is removed:
-//! that member sees sizes and times of later entries, and no content. The state keeps this member's
+//! While the owner is away no member joins or leaves, but for what its deputies do (`deputy.rs`). The
+//! read key stays when a member is removed: that member sees sizes and times of later entries, and
+//! no content. The state keeps this member's
 //! messages in clear until a commit confirms them. If a message was shown to some members and
 //! became void ([`Event::NotCounted`]), and its author never returns, other members miss it.
+//!
+//! # Modules
+//!
+//! | module | content |
+//! |---|---|
+//! | `group`, `event`, `voice` | a participant; inputs and outputs; its own messages and requests |
+//! | `read`, `author`, `owner_log`, `partial` | reading entries; state of logs; incomplete messages |
+//! | `owner`, `admit`, `history` | the owner's state; its operations; earlier messages for newcomers |
+//! | `invitation`, `request` | lines that admit a joiner; its request to the owner |
+//! | `deputy`, `offices`, `office_state` | deputies; the host in office; this state as bytes |
+//! | `device`, `vouch` | several devices of one person; the keys that prove it |
+//! | [`outside`], `network` | the network of a group's own; statements on it in the logs |
+//! | [`file`] | files of messages: sealing, announcement, shares of holders |
+//! | `mls`, `provider`, `vectors` | all uses of mls-rs; its cipher suite; foreign test vectors |
+//! | `body`, `state`, `fields` | bodies of entries; a group's state as bytes |
+//! | `random`, `drops`, `error` | randomness from the seed; drop reasons; errors |
 
 mod admit;
 mod author;

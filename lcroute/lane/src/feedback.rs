@@ -43,7 +43,7 @@ const CALM: Duration = Duration::from_secs(1);
 const MOST_PACKETS: u32 = 256;
 /// Packets after a gap that trigger a report, for repair. RFC 9002 6.1.1: the packet threshold.
 const GAP_PACKETS: u32 = 3;
-/// Time after a gap that triggers a report, for repair. ADR 0010.
+/// Time after a gap that triggers a report, for repair. From adr/packets.md.
 const GAP_WAIT: Duration = Duration::from_millis(2);
 /// Interval from the report of a gap to its repetition. Chosen: the first one may get lost.
 const GAP_REPEAT_INTERVAL: Duration = Duration::from_millis(4);
@@ -52,7 +52,7 @@ const GAP_REPORT_INTERVAL: Duration = Duration::from_millis(1);
 /// Reports before the last that the bitmap covers once more while there are gaps.
 const OVERLAP: usize = 4;
 
-/// Time after a later packet at which a missing packet counts as lost. ADR 0010.
+/// Time after a later packet at which a missing packet counts as lost. From adr/packets.md.
 const REORDER_TIMEOUT: Duration = Duration::from_millis(30);
 /// Interval of judgements of such packets. Chosen.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(5);

@@ -1,5 +1,5 @@
-//! The lane as an RTP track into a page (ADR 0127): the browser opens SRTP, and the page gets each
-//! packet's timestamp and payload. Reports return over the data channel.
+//! The lane as an RTP track into a page: the browser opens SRTP (adr/pages.md), and the page gets
+//! each packet's timestamp and payload. Reports return over the data channel.
 //!
 //! ```text
 //! timestamp of RTP 32 = low 31 bits of the index | marker 1 (report at once)

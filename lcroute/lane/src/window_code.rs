@@ -17,7 +17,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::payload::{CHUNK_HEADER, put_symbol_header};
 
-/// Bound of packets in a symbol. ADR 0010.
+/// Bound of packets in a symbol. From adr/packets.md.
 pub const MAX_SOURCES: usize = 128;
 /// Bound of indices from the first to the last packet of a symbol. Chosen: half as many again.
 pub const MAX_SPAN: u64 = 192;

@@ -1,6 +1,5 @@
 //! Asks the router of this host to map a UDP port: by PCP, else NAT-PMP, else UPnP
-//! ([ADR 0046](../../../docs/adr/0046-port-mapping.md),
-//! [0129](../../../docs/adr/0129-all-that-waits-outside-is-mapped.md)).
+//! ([reasons](../../../docs/adr/finding.md#the-home-router-maps-the-port)).
 //!
 //! The daemon, `lcroute-outside` and guests share it. A router's answers are untrusted, and bounded
 //! in time and bytes.

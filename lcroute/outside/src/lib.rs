@@ -1,5 +1,5 @@
 //! `lcroute-outside`, the program for links with keys of no common network
-//! ([ADR 0106](../../../docs/adr/0106-two-keys-are-a-network.md)).
+//! ([reasons](../../../docs/adr/streams.md#two-keys-are-a-network)).
 //!
 //! It is separate from the program for streams because it reads what strangers send. Over
 //! `outside.sock` it gets secrets of pairs, and carries packets of QUIC that it cannot read

@@ -1,7 +1,7 @@
 //! Suspension of peers whose messages made the WebRTC stack panic: they get no link for a while.
 //!
 //! Only a peer that provably sent the cause of the panic is suspended; otherwise forged datagrams
-//! could keep two honest nodes apart (ADR 0037).
+//! could keep two honest nodes apart (docs/adr/links.md).
 
 use std::collections::BTreeMap;
 

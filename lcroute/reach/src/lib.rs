@@ -1,7 +1,7 @@
 //! `lcroute-reach`, the program that publishes presence records of a node and searches for those of
 //! other nodes: in a DHT (BEP 44: the Mainline DHT of BitTorrent or a private one,
-//! [ADR 0077](../../../docs/adr/0077-a-dht.md)), and in a Matrix room
-//! ([ADR 0079](../../../docs/adr/0079-a-matrix-room.md)).
+//! [reasons](../../../docs/adr/finding.md#a-dht-by-a-program-of-its-own)), and in a Matrix room
+//! ([reasons](../../../docs/adr/finding.md#a-matrix-room)).
 //!
 //! It is separate from the daemon because it parses input of strangers. It has no key, privilege or
 //! file. Over `reach.sock` the daemon sends signed items to hold and keys to look up, and opens the

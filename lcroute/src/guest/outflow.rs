@@ -2,7 +2,7 @@
 //!
 //! A program that sends more than leaves loses it here, after all receivers have asked for
 //! different parts of it. One that knows the rate lets parts wait instead, and receivers join them
-//! meanwhile (docs/adr/0099).
+//! meanwhile (docs/adr/guests.md).
 //!
 //! ```text
 //! no limit --several links drop--> what came through --drops: less; none: more--> ...

@@ -1,6 +1,6 @@
 //! `lcroute-streams`, the program behind `lcroute serve`, `connect` and `forward`: streams between
 //! programs of two nodes, by name or PeerId, encrypted from end to end
-//! ([ADR 0065](../../../docs/adr/0065-streams.md)).
+//! ([reasons](../../../docs/adr/streams.md)).
 //!
 //! It uses QUIC between the node addresses of `lc0`: for this one port, the daemon carries unicast
 //! packets. The node's key stays in the daemon, which signs handshakes and knows the members; this

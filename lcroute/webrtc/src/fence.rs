@@ -1,4 +1,5 @@
-//! Fence around the WebRTC stack: a panic ends its connection or call, not the process (ADR 0037).
+//! Fence around the WebRTC stack: a panic ends its connection or call, not the process
+//! (adr/links.md).
 //!
 //! All calls that hand untrusted bytes to `rtc` go through [`fenced`], those of a peer connection
 //! through [`Fenced`]. The latter is empty after a panic, so that no inconsistent state stays.

@@ -21,18 +21,19 @@ use librecast::time::{Duration, Instant, UnixTime};
 
 use crate::stun::{TxId, is_same_transaction};
 
-/// Interval of regular hellos. ADR 0007: three a second.
+/// Interval of regular hellos: three a second. From adr/links.md.
 const HELLO_INTERVAL: Duration = Duration::from_millis(333);
 /// Factor on the interval of the answering end: about the five seconds after which consent is
 /// renewed (RFC 7675 5.1). The peer's hellos show its liveness as well.
 const ANSWERER_FACTOR: u32 = 15;
-/// Share of lost hellos above which the answering end drops [`ANSWERER_FACTOR`]. ADR 0007.
+/// Share of lost hellos above which the answering end drops [`ANSWERER_FACTOR`]. From adr/links.md.
 const ANSWERER_LOSS_MAX: f64 = 0.02;
-/// Time for which it does so on a new link, and after a suspicion. ADR 0007.
+/// Time for which it does so on a new link, and after a suspicion. From adr/links.md.
 const ANSWERER_WARY_PERIOD: Duration = Duration::from_secs(10);
 /// Inverse weight of the last round trip in the smoothed one (RFC 9002 5.3).
 const RTT_WEIGHT: u32 = 8;
-/// Round trips of which the quickest counts: hosts send hellos at once, and some wait. ADR 0007.
+/// Round trips of which the quickest counts: hosts send hellos at once, and some
+/// wait. From adr/links.md.
 const RTT_SAMPLES: usize = 8;
 /// Hello intervals in the common epoch. Work done once in a divisor of this number of intervals
 /// happens at one moment on all hosts. Chosen: 720 has many divisors.
@@ -43,28 +44,30 @@ const NEW_LINK_SAMPLES: usize = 3;
 const NEW_LINK_PERIOD: Duration = Duration::from_millis(300);
 /// Interval of hellos during them. Chosen.
 const NEW_LINK_HELLO_INTERVAL: Duration = Duration::from_millis(25);
-/// Interval of hellos to a peer that suspects this node. ADR 0007: 20 a second.
+/// Interval of hellos to a peer that suspects this node: 20 a second. From adr/links.md.
 const ASKED_HELLO_INTERVAL: Duration = Duration::from_millis(50);
-/// Interval of hellos to a suspected peer. ADR 0007: 40 a second.
+/// Interval of hellos to a suspected peer: 40 a second. From adr/links.md.
 const SUSPECTING_HELLO_INTERVAL: Duration = Duration::from_millis(25);
-/// Silence after which a peer is suspected: a little more than a hello interval. ADR 0007.
+/// Silence after which a peer is suspected: a little more than a hello interval. From adr/links.md.
 const SUSPECT_SILENCE: Duration = Duration::from_millis(350);
-/// Least silence after which a peer of a busy link is suspected. ADR 0007.
+/// Least silence after which a peer of a busy link is suspected. From adr/links.md.
 const SUSPECT_SILENCE_MIN: Duration = Duration::from_millis(100);
-/// On such a link, silence before suspicion as a multiple of the longest recent gap. ADR 0007.
+/// On such a link, silence before suspicion as a multiple of the longest recent gap. From
+/// adr/links.md.
 const SUSPECT_GAPS: u32 = 3;
-/// Time for which a gap counts, up to twice that. ADR 0007.
+/// Time for which a gap counts, up to twice that. From adr/links.md.
 const GAP_MEMORY: Duration = Duration::from_secs(1);
 /// Suspicion timeout without a sign of life for round trips up to [`SUSPECT_TIMEOUT_RTT`]; longer
-/// paths add the excess. ADR 0007.
+/// paths add the excess. From adr/links.md.
 const SUSPECT_TIMEOUT: Duration = Duration::from_millis(400);
-/// Round trip that [`SUSPECT_TIMEOUT`] covers, and that of an unmeasured link. ADR 0007.
+/// Round trip that [`SUSPECT_TIMEOUT`] covers, and that of an unmeasured link. From adr/links.md.
 const SUSPECT_TIMEOUT_RTT: Duration = Duration::from_millis(150);
-/// Timeout after a refusal by the peer's host, added to a round trip. ADR 0007.
+/// Timeout after a refusal by the peer's host, added to a round trip. From adr/links.md.
 const REFUSAL_TIMEOUT: Duration = Duration::from_millis(100);
-/// Least unanswered hellos before a refusal ends a link. ADR 0007.
+/// Least unanswered hellos before a refusal ends a link. From adr/links.md.
 const REFUSAL_HELLOS: u32 = 4;
-/// Share of lost hellos from which on refusals do not count: few hellos prove little. ADR 0007.
+/// Share of lost hellos from which on refusals do not count: few hellos prove little. From
+/// adr/links.md.
 const REFUSAL_LOSS_MAX: f64 = 0.05;
 /// Least unanswered hellos before a silent link ends: a process that slept must not blame the peer.
 /// Chosen: at 20 % of loss all get lost once in hundreds of hours.
@@ -73,15 +76,15 @@ const SUSPECT_HELLOS: u32 = 8;
 /// the pauses of a busy host.
 const OWN_SLEEP_MIN: Duration = Duration::from_millis(100);
 /// Silence for which datagrams that wait unread in this host excuse a peer. Measured: 500 leaves lose
-/// their links at 500 ms; a flood of strangers hides a dead peer for no longer. ADR 0108.
+/// their links at 500 ms; a flood of strangers hides a dead peer for no longer. From adr/links.md.
 const EXCUSE_MAX: Duration = Duration::from_secs(1);
-/// Time for which a request speeds up hellos; the peer repeats it. ADR 0007.
+/// Time for which a request speeds up hellos; the peer repeats it. From adr/links.md.
 const ASKED_PERIOD: Duration = Duration::from_millis(300);
 /// Time after which an unanswered hello counts as lost. Chosen: three hello intervals.
 const HELLO_LOSS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bound of remembered unanswered hellos. Chosen: more than a suspecting node sends in a second.
 const MAX_OUTSTANDING: usize = 64;
-/// Least interval of hints that start a suspicion: anybody can forge them. ADR 0007.
+/// Least interval of hints that start a suspicion: anybody can forge them. From adr/links.md.
 const HINT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Returns the hello epoch of all hosts with equal clocks; `time` is the wall clock at `now`.

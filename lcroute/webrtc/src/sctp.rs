@@ -1,5 +1,5 @@
 //! Filter between DTLS, which authenticates a peer's SCTP packets, and `rtc-sctp`, which trusts
-//! them too much (docs/adr/0037).
+//! them too much (docs/adr/links.md).
 //!
 //! It drops chunks that make the stack panic or loop, and that no node sends:
 //!

@@ -26,7 +26,7 @@ use crate::fence::fenced;
 const ATTR_HELLOS: AttrType = AttrType(0xFF1C);
 /// GOOG-NETWORK-INFO, part of each check of Chromium; optional for receivers (RFC 8489 14).
 const ATTR_NETWORK_INFO: AttrType = AttrType(0xC057);
-/// Its value for a page without access to networks: network 0, highest cost. ADR 0086, a capture.
+/// Its value for a page without access to networks: network 0, highest cost. From a capture.
 const NETWORK_INFO: [u8; 4] = [0, 0, 0x03, 0xE7];
 /// Random bytes of a transaction id; a mark may follow. Chosen: one in 2^32 ids has it by chance.
 const RANDOM_ID: usize = 8;

@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(Presence::decode(b""), Ok(None));
     }
 
-    /// The size in docs/adr/0089-presence.md.
+    /// Typing costs at most four of these a second, and resting one in ten seconds.
     #[test]
     fn a_packet_has_158_bytes() {
         let dora = Presence {

@@ -1,6 +1,6 @@
 //! Comparison of a file's bytes with those of another, and update to equality.
 //!
-//! Both files are local, so they are compared and not hashed: docs/adr/0042.
+//! Both files are local, so they are compared and not hashed: docs/adr/lcsync.md.
 
 use std::fs::File;
 use std::io;

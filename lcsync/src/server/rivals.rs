@@ -1,4 +1,4 @@
-//! Hosts with a copied key: they publish other files under the key of a share (docs/adr/0062).
+//! Hosts with a copied key: they publish other files under the key of a share (docs/adr/lcsync.md).
 //!
 //! ```text
 //! earlier runs of this server <= floor < versions of this run and of other holders of the key

@@ -29,7 +29,17 @@
 //! among its outputs must be on disk before the next one is handled. [`Log::next_entry`] reads an
 //! author's log in order.
 //!
-//! docs/protocol.md has the formats, docs/adr/0067-the-entry-log.md the reasons.
+//! | module | content |
+//! |---|---|
+//! | `log` | one member's view of a space: packets in, records and packets out |
+//! | `log::exchange`, `log::head_schedule`, `log::requests` | heads, wants, answers; requests |
+//! | `log::reading`, `log::writing`, `log::history` | readers, and answers to them |
+//! | `log::office`, `log::expiry` | logs that grant in the owner's place; expired entries |
+//! | `author`, `entry`, `grant`, `stored` | one author's log; its entries; grants; records on disk |
+//! | `space`, `packet`, `outgoing` | keys and groups; packets; their sealing and packing |
+//! | `repair`, `presence`, `drops` | times of repair; present authors; drop reasons |
+//!
+//! docs/protocol.md has the formats, docs/adr/log.md the reasons.
 
 mod author;
 mod drops;

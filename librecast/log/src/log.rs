@@ -84,7 +84,7 @@ const PRESENCE_OF_AUTHOR: Rate = Rate::per_second(5, 10);
 /// New requests stored of one address. Chosen: a host joins a group once.
 const REQUESTS_OF_SOURCE: Rate = Rate::every(Duration::from_secs(10), 8);
 
-/// Repair packets while few answers wait. Measured, ADR 0067: 200 members with 5 % loss never wait.
+/// Repair packets while few answers wait. Measured: 200 members with 5 % loss never wait.
 const REPAIRS: Rate = Rate::per_second(8, 8);
 
 /// Repair packets while many answers wait, as for new members: 0.6 Mbit/s.

@@ -1,5 +1,5 @@
 //! More daemons than the 64 up to which LSAs use all links: beyond, LSAs go along a tree, and are
-//! advertised on other links (ADR 0018).
+//! advertised on other links (docs/adr/routing.md).
 
 use std::time::{Duration, Instant};
 

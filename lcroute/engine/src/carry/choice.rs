@@ -2,7 +2,7 @@
 //!
 //! A good carrier is a router in whose tree the sender is a leaf: one copy leaves the sender. Among
 //! these, parts are spread so that no router sends many copies. Two greedy orders are tried, and
-//! the better outcome counts: neither is best in all networks (docs/adr/0095).
+//! the better outcome counts: neither is best in all networks (docs/adr/routing.md).
 //!
 //! A detour is a carrier whose tree leads out over another link than the one that is full.
 
@@ -21,7 +21,7 @@ const MAX_CANDIDATES: usize = 64;
 const MAX_CANDIDATES_IN_LARGE: usize = 16;
 /// Routers of a network in which a tree takes more than a quarter of a millisecond.
 const LARGE: usize = 1_500;
-/// Weight of the sender's own copies in the second greedy order. From the model of docs/adr/0095.
+/// Weight of the sender's own copies in the second greedy order. From the model of adr/routing.md.
 const OWN_WEIGHT: u32 = 3;
 
 /// A candidate's tree, as far as copies are concerned.

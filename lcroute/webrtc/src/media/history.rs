@@ -3,7 +3,7 @@
 use librecast::time::{Duration, Instant};
 use std::collections::VecDeque;
 
-/// Bound of kept payload bytes: the budget of repair at 1 Gbit/s. ADR 0010.
+/// Bound of kept payload bytes: the budget of repair at 1 Gbit/s. From adr/packets.md.
 const MAX_BYTES: usize = 3 << 20;
 /// Bound of remembered packets. Chosen.
 const MAX_PACKETS: usize = 16_384;

@@ -56,7 +56,7 @@ const PACKET_THRESHOLD: u64 = 3;
 const BACKOFF_TRIES: u32 = 4;
 /// Segments resent at a time from then on. Chosen.
 const BACKOFF_SEGMENTS: usize = 4;
-/// Share of lost packets from which on segments are copied at once. ADR 0010.
+/// Share of lost packets from which on segments are copied at once. From adr/packets.md.
 const COPY_LOSS: f64 = 0.03;
 /// Bound of segments in flight for copies. Chosen: more would take the place of data.
 const MAX_COPIED_SEGMENTS: usize = 16;

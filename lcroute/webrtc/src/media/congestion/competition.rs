@@ -7,7 +7,7 @@ use librecast::time::{Duration, Instant};
 use super::delay::PathDelay;
 use super::window::GROWTH_STEP;
 
-/// Queueing delay above which the window stops growing, in microseconds. ADR 0010.
+/// Queueing delay above which the window stops growing, in microseconds. From adr/packets.md.
 pub(crate) const COMPETING_TARGET_DELAY: i64 = 150_000;
 /// Queueing delay below which the window grows fast to its share, in microseconds. Chosen: three
 /// times the target of an undisturbed sender.

@@ -10,7 +10,7 @@ use super::phase::{HighDelay, Phase};
 use super::round::Round;
 use super::window::{FIRST_WINDOW, MAX_WINDOW, Window};
 
-/// Queueing delay that ends probing up, in microseconds. ADR 0010.
+/// Queueing delay that ends probing up, in microseconds. From adr/packets.md.
 const TARGET_DELAY: i64 = 15_000;
 /// Queueing delay in microseconds that ends the start phase. Chosen: the window doubles each trip.
 const START_TARGET_DELAY: i64 = 6_000;
@@ -23,7 +23,7 @@ const FAILED_DRAINS: u32 = 7;
 /// Interval from a failed drain to the next: other flows of ours may not have ended probing up,
 /// without the base delay. Chosen.
 const DRAIN_RETRY_INTERVAL: Duration = Duration::from_millis(400);
-/// Interval of drains while competing. ADR 0010.
+/// Interval of drains while competing. From adr/packets.md.
 const COMPETING_DRAIN_INTERVAL: Duration = Duration::from_secs(4);
 /// Pacing rate in slow start, in windows per round trip. Chosen: the window doubles.
 const START_PACING_GAIN: f64 = 2.0;

@@ -3,7 +3,8 @@
 use super::competition::Competition;
 use super::drain::{Cause, Drain, Interrupted};
 
-/// Least time of a high delay, in microseconds at the receiver: ignores a host's pause. ADR 0010.
+/// Least time of a high delay, in microseconds at the receiver: ignores a host's pause. From
+/// adr/packets.md.
 const DELAY_PERSISTENCE: u32 = 10_000;
 /// The same while the window was partly unused, in microseconds. Chosen.
 const DELAY_PERSISTENCE_UNUSED: u32 = 40_000;
