@@ -215,11 +215,16 @@ fn the_playground_is_the_simulator_without_what_a_page_lacks() {
 #[test]
 fn lcroute_executes_the_lab_and_knows_nothing_of_it() {
     let ours = ours();
-    for laboratory in ["lcroute-sim", "lcroute-lab"] {
+    for laboratory in ["lcroute-sim", "lcroute-demo", "lcroute-lab"] {
         assert!(
             !ours["lcroute"].contains(laboratory),
             "lcroute depends on {laboratory}"
         );
+    }
+    // a newcomer waits for all that the demo knows
+    for other in ["lcroute-sim", "lcroute-streams", "lcroute-web"] {
+        let reached = &ours["lcroute-demo"];
+        assert!(!reached.contains(other), "lcroute-demo depends on {other}");
     }
 }
 
