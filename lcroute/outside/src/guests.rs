@@ -14,11 +14,13 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use lcroute_overlay::CarrierId;
+use std::fmt;
 use librecast::bucket::{Bucket, Rate};
 use librecast::id::{PeerId, derive};
 use librecast::time::{Duration, Instant, UnixTime};
 
 use crate::drops::DropReason;
+use librecast::outside::Caller;
 
 /// First byte of a call. RFC 7983 assigns it to no protocol.
 pub(crate) const CALL: u8 = 0xc2;
@@ -92,7 +94,19 @@ impl Origin {
     fn bounds(self) -> (usize, Rate) {
         match self {
             Self::V4(_) | Self::V6(_) => (OF_PREFIX, NEW_OF_PREFIX),
-            Self::Server(_) => (OF_SERVER, NEW),
+            Self::Server(_) => (OF_SERVER, NEW_BY_SERVERS),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::V4([a, b, c]) => write!(f, "{a}.{b}.{c}.0/24"),
+            Self::V6([a, b, c, d, e, g]) => {
+                write!(f, "{a:02x}{b:02x}:{c:02x}{d:02x}:{e:02x}{g:02x}::/48")
+            }
+            Self::Server(carrier) => write!(f, "server {}", carrier.0),
         }
     }
 }
@@ -308,12 +322,16 @@ impl Guests {
     }
 
     /// Returns callers with links.
-    pub(crate) fn with_links(&self) -> Vec<PeerId> {
+    pub(crate) fn with_links(&self) -> Vec<Caller> {
         let linked = self
             .guests
             .iter()
             .filter(|(_, guest)| guest.ends_at.is_none());
-        linked.map(|(key, _)| *key).collect()
+        let caller = |(key, guest): (&PeerId, &Guest)| Caller {
+            key: *key,
+            prefix: guest.origin.to_string(),
+        };
+        linked.map(caller).collect()
     }
 
     pub(crate) fn keys(&self) -> Vec<PeerId> {

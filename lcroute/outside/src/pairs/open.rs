@@ -22,6 +22,7 @@ use lcroute_signalling::CarrierEvent;
 use librecast::bucket::{Bucket, Rate};
 use librecast::id::{LinkId, PeerId, SecretKey};
 use librecast::open::{STATEMENT_LEN, Statement, periods, room};
+use librecast::outside::Caller;
 use librecast::pair::{PERIOD, PairSecret};
 use librecast::time::{Duration, Instant, UnixTime};
 
@@ -224,7 +225,7 @@ impl Pairs {
 
     /// Returns callers with links.
     #[must_use]
-    pub fn guests(&self) -> Vec<PeerId> {
+    pub fn guests(&self) -> Vec<Caller> {
         self.opened.guests.with_links()
     }
 

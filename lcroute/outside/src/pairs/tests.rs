@@ -462,9 +462,10 @@ fn an_open_key_is_called(mut world: World) -> World {
     world.pass(Duration::from_secs(5));
     assert!(world.sides[0].linked(2));
     let guests = world.sides[1].pairs.guests();
-    let [guest] = guests[..] else {
+    let [guest] = &guests[..] else {
         panic!("{guests:?}")
     };
+    let guest = guest.key;
     world.say(0);
     let now = world.now;
     world.sides[1].pairs.send(&guest, PACKET, now);
