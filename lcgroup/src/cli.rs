@@ -13,6 +13,7 @@ use librecast_program::groups;
 
 use crate::carry;
 use crate::daemon;
+use crate::files::Which;
 use crate::get::Getting;
 use crate::logs::{LEAST_KEEP, LONGEST_KEEP};
 use crate::verbs::{self, Tail};
@@ -169,6 +170,9 @@ enum Verb {
         which: Option<String>,
         /// A folder, or the file's own path; - is standard output [default: this folder]
         dest: Option<PathBuf>,
+        /// Take digits as the file's name, not as a number
+        #[arg(long)]
+        name: bool,
         /// Replace a file that is there
         #[arg(long)]
         overwrite: bool,
@@ -455,6 +459,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             group,
             which,
             dest,
+            name,
             overwrite,
             timeout,
         } => to.get(&Getting {
@@ -464,7 +469,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
                 .as_ref()
                 .filter(|which| *which == "-")
                 .map(PathBuf::from)),
-            which: which.filter(|which| which != "-"),
+            which: Which::of(which.filter(|which| which != "-"), name),
             overwrite,
             timeout,
         }),

@@ -550,7 +550,7 @@ impl Daemon {
             }
             Request::Get { group, which } => {
                 let room = self.room(&group);
-                return match room.and_then(|room| room.answer_file(which.as_deref(), now)) {
+                return match room.and_then(|room| room.answer_file(&which, now)) {
                     Ok(FileAnswer::Here(here)) => Answer::File(here, group, self.state.clone()),
                     Ok(FileAnswer::Waits(listed)) => {
                         let room = self.rooms.get(&group);

@@ -19,6 +19,32 @@ const MAX_NAME: usize = 255;
 /// Files that a refusal names.
 const SHOWN: usize = 8;
 
+/// The file that a user wants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Which {
+    /// The last one.
+    Last,
+    /// The file in the message with this number.
+    Number(u64),
+    /// The only file with this name.
+    Name(String),
+}
+
+impl Which {
+    /// Parses an argument: digits are a number, as members choose the names.
+    #[must_use]
+    pub fn of(text: Option<String>, is_name: bool) -> Self {
+        let Some(text) = text else {
+            return Self::Last;
+        };
+        match text.parse() {
+            Ok(n) if !is_name && text.bytes().all(|c| c.is_ascii_digit()) => Self::Number(n),
+            _ => Self::Name(text),
+        }
+    }
+}
+
 /// A file in a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SentFile {
@@ -169,39 +195,41 @@ impl FileList {
         self.0.all()
     }
 
-    /// The file of this name or number; the last one, if neither is given.
+    /// Returns the file that a user wants.
     ///
     /// # Errors
     ///
-    /// No file has it, or several do. `name_of` names members.
+    /// There is none, or several have the name. `name_of` names members.
     pub fn find(
         &self,
-        which: Option<&str>,
+        which: &Which,
         group: &str,
         name_of: impl Fn(&PeerId) -> String,
     ) -> Result<&Listed, ExitError> {
-        let unknown = |text: String| ExitError::new(Exit::Unreachable, text);
-        let Some(which) = which else {
-            let none = || {
-                unknown(format!(
-                    "nobody in {group} sent a file, as far as this host knows"
-                ))
-            };
-            return self.all().last().ok_or_else(none);
+        let unknown = |which: &str, hint: &str| {
+            let text = format!(
+                "nobody in {group} sent a file{which}, as far as this host knows: {hint}`lcgroup tail {group}` shows files and their numbers"
+            );
+            ExitError::new(Exit::Unreachable, text)
         };
-        let by_name: Vec<&Listed> = self.all().iter().filter(|f| f.name == which).collect();
+        let name = match which {
+            Which::Last => return self.all().last().ok_or_else(|| unknown("", "")),
+            Which::Number(number) => {
+                let found = self.all().iter().find(|f| f.n == *number);
+                let none = || {
+                    unknown(
+                        &format!(" in message {number}"),
+                        "--name takes digits as a name; ",
+                    )
+                };
+                return found.ok_or_else(none);
+            }
+            Which::Name(name) => name,
+        };
+        let by_name: Vec<&Listed> = self.all().iter().filter(|f| f.name == *name).collect();
         match by_name[..] {
             [one] => Ok(one),
-            [] => {
-                let number = which.parse::<u64>().ok();
-                let mut by_number = self.all().iter().filter(|f| Some(f.n) == number);
-                let none = || {
-                    unknown(format!(
-                        "nobody in {group} sent a file {which:?}, as far as this host knows: `lcgroup tail {group}` shows files and their numbers"
-                    ))
-                };
-                by_number.next().ok_or_else(none)
-            }
+            [] => Err(unknown(&format!(" {name:?}"), "")),
             _ => {
                 let last = by_name.len().saturating_sub(SHOWN);
                 let shown: Vec<_> = by_name[last..]
@@ -209,7 +237,7 @@ impl FileList {
                     .map(|f| format!("{} (of {})", f.n, name_of(&f.author)))
                     .collect();
                 let text = format!(
-                    "{} files are called {which:?}; say which, by its number: {}",
+                    "{} files are called {name:?}; say which, by its number: {}",
                     by_name.len(),
                     shown.join(", ")
                 );
@@ -320,16 +348,21 @@ mod tests {
             true => "Ann".to_owned(),
             false => "Bob".to_owned(),
         };
-        assert!(list.find(None, "team", name_of).is_err());
+        assert!(list.find(&Which::Last, "team", name_of).is_err());
         list.add(3, key(1), ("1", 5), &file("plan"));
         list.add(4, key(2), ("1", 6), &file("12"));
         list.sync().unwrap();
         let list_again = FileList::open(&path).unwrap();
         assert_eq!(list_again.all(), list.all());
-        let n = |list: &FileList, which| list.find(which, "team", name_of).map(|f| f.n);
+        let n = |list: &FileList, which: Option<&str>| {
+            let which = Which::of(which.map(str::to_owned), false);
+            list.find(&which, "team", name_of).map(|f| f.n)
+        };
         assert_eq!(n(&list, None).unwrap(), 4);
         assert_eq!(n(&list, Some("plan")).unwrap(), 3);
-        assert_eq!(n(&list, Some("12")).unwrap(), 4);
+        assert_eq!(n(&list, Some("12")).unwrap_err().exit, Exit::Unreachable);
+        let named = Which::of(Some("12".into()), true);
+        assert_eq!(list.find(&named, "team", name_of).unwrap().n, 4);
         assert_eq!(n(&list, Some("3")).unwrap(), 3);
         assert_eq!(n(&list, Some("plans")).unwrap_err().exit, Exit::Unreachable);
         list.add(9, key(2), ("2", 7), &file("plan"));
@@ -340,11 +373,14 @@ mod tests {
             "{refused}"
         );
         assert_eq!(n(&list, Some("9")).unwrap(), 9);
-        let listed = list.find(Some("9"), "team", name_of).unwrap();
+        let listed = list.find(&Which::Number(9), "team", name_of).unwrap();
         assert_eq!(listed.key(), Some(file("plan").key));
         assert_eq!(listed.sealed(), Some(file("plan").sealed()));
+        // a file named as the number of another file
+        list.add(10, key(2), ("3", 8), &file("9"));
+        assert_eq!(n(&list, Some("9")).unwrap(), 9);
         list.expire(7);
-        assert_eq!(list.all().len(), 1);
+        assert_eq!(list.all().len(), 2);
     }
 
     #[test]
@@ -355,7 +391,8 @@ mod tests {
             list.add(n, key(2), (&n.to_string(), 6), &file("a"));
         }
         assert_eq!(list.all().len(), 1 + Listed::OF_AUTHOR);
-        assert!(list.find(Some("plan"), "team", |_| String::new()).is_ok());
+        let plan = Which::Name("plan".into());
+        assert!(list.find(&plan, "team", |_| String::new()).is_ok());
         // a message that comes again
         list.add(1, key(1), ("1", 5), &file("plan"));
         assert_eq!(list.all().len(), 1 + Listed::OF_AUTHOR);

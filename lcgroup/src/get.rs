@@ -18,6 +18,7 @@ use librecast_program::{groups, interrupt, standard};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde_json::{Value, json};
 
+use crate::files::Which;
 use crate::request::Request;
 use crate::room::Waits;
 use crate::shelf::megabytes;
@@ -30,8 +31,7 @@ const ASK_INTERVAL: Duration = Duration::from_millis(300);
 #[derive(Debug)]
 pub struct Getting {
     pub group: String,
-    /// Name, or number of the message.
-    pub which: Option<String>,
+    pub which: Which,
     pub dest: Option<PathBuf>,
     pub overwrite: bool,
     /// Longest time without a byte of it.
@@ -108,17 +108,22 @@ impl Verbs {
         let mut waiting = Waiting::new(self.json);
         let mut dest = None;
         let (mut bytes, mut since) = (0, Instant::now());
+        let mut which = getting.which.clone();
         loop {
             let mut stream = groups::connect(&self.control)?;
             let request = Request::Get {
                 group: getting.group.clone(),
-                which: getting.which.clone(),
+                which: which.clone(),
             };
             groups::write_line(&mut stream, &request)?;
             let mut reader = BufReader::new(stream);
             let answer = answer_of(&mut reader)?;
             let name = answer["name"].as_str().unwrap_or_default().to_owned();
             let length = answer["length"].as_u64().unwrap_or_default();
+            if let Some(n) = answer["n"].as_u64() {
+                // another file may come meanwhile
+                which = Which::Number(n);
+            }
             let dest = match &dest {
                 Some(dest) => dest,
                 None => dest.insert(getting.dest_of(&name)?),
@@ -328,7 +333,7 @@ mod tests {
     fn getting(dest: &Path, overwrite: bool) -> Getting {
         Getting {
             group: "team".into(),
-            which: None,
+            which: Which::Last,
             dest: Some(dest.to_owned()),
             overwrite,
             timeout: Duration::ZERO,

@@ -8,7 +8,7 @@ use librecast::outside::Place;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::files::SentFile;
+use crate::files::{SentFile, Which};
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "cmd", rename_all = "snake_case", deny_unknown_fields)]
@@ -69,13 +69,8 @@ pub enum Request {
         name: String,
         length: u64,
     },
-    /// Fetches a file, by the name or number of its message; without either, the last one. Its
-    /// bytes follow the answer, unless that has `waits`.
-    Get {
-        group: String,
-        #[serde(default)]
-        which: Option<String>,
-    },
+    /// Fetches a file. Its bytes follow the answer, unless that has `waits`.
+    Get { group: String, which: Which },
     /// Serves a sealed file that is on the shelf; from a connection's thread alone.
     #[serde(skip)]
     ServeFile { group: String, id: FileId },

@@ -658,7 +658,7 @@ impl Room {
                 }
             }
             LogEvent::Presence { author, body } => {
-                self.hear_presence(author);
+                self.hear_presence(author, time);
                 self.hear_clock(author, None, &body, (time, now));
             }
             LogEvent::OtherClock {

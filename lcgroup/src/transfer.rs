@@ -1,7 +1,7 @@
 //! Files between a user's command and the daemon: sealed and opened on the thread of a connection.
 //!
 //! ```text
-//! user: {"cmd":"send_file","group":G,"name":N,"length":L}      user: {"cmd":"get","group":G,"which":N}
+//! user: {"cmd":"send_file","group":G,"name":N,"length":L}      user: {"cmd":"get","group":G,"which":W}
 //! daemon: {"ok":{"ready":true}}                                daemon: {"ok":{"waits":...}}, or
 //! user: L bytes                                                daemon: {"ok":{"length":L,...}}
 //! daemon: {"ok":{"id":...}}                                    daemon: L bytes

@@ -127,6 +127,9 @@ enum Command {
         /// Take more than 1 GB, or 1,000 files, without a question
         #[arg(long)]
         yes: bool,
+        /// Take hidden names (a part begins with . or -), and replace links, without a question
+        #[arg(long)]
+        hidden: bool,
         /// Give up after so long without a single packet
         #[arg(long, value_name = "D", default_value = "30s", value_parser = parse_duration)]
         timeout: Duration,
@@ -335,6 +338,9 @@ struct OfShares {
     /// Mirror: wait for changes and fetch them, until told to stop
     #[arg(long, conflicts_with = "dry_run")]
     watch: bool,
+    /// Put hidden names (a part begins with . or -) into the home folder without a question
+    #[arg(long)]
+    hidden: bool,
     /// DEST is a block device: write the shared file into it, and read back what was written
     #[arg(long)]
     write_devices: bool,
@@ -690,6 +696,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             arguments,
             overwrite,
             yes,
+            hidden,
             timeout,
             bwlimit,
             json,
@@ -698,6 +705,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             arguments,
             overwrite,
             yes,
+            hidden,
             timeout,
             limit: bwlimit,
             json,
@@ -825,6 +833,7 @@ fn fetch(
         key,
         trust,
         sent: None,
+        hidden: share.hidden,
         dest,
         write_devices: share.write_devices,
         interfaces: share.interface,

@@ -29,8 +29,10 @@ pub struct Options {
     pub arguments: Vec<OsString>,
     /// Replace existing files.
     pub overwrite: bool,
-    /// Ask nothing.
+    /// Ask nothing about sizes and numbers.
     pub yes: bool,
+    /// Take hidden names and replace links without a question.
+    pub hidden: bool,
     /// Give up after so long without a packet.
     pub timeout: Duration,
     /// Bits per second to receive.
@@ -55,6 +57,7 @@ pub fn receive(options: &Options) -> anyhow::Result<Exit> {
     let flags = [
         (options.overwrite, "--overwrite"),
         (options.yes, "--yes"),
+        (options.hidden, "--hidden"),
         (options.json, "--json"),
         (options.quiet, "--quiet"),
     ];
@@ -105,6 +108,7 @@ fn receive_inside(options: &Options) -> anyhow::Result<Exit> {
             overwrite: options.overwrite,
             yes: options.yes,
         }),
+        hidden: options.hidden,
         dest,
         write_devices: false,
         interfaces: vec![INTERFACE.into()],

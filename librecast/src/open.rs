@@ -5,6 +5,7 @@
 //! room       derive("lcroute 2026 open room", K | period 64), where D waits
 //! name       derive("lcroute 2026 open name", K | period 64), of its record on LANs
 //! seal       derive("lcroute 2026 open seal", K | period 64), of that record
+//! tag        first 120 bits of derive("lcroute 2026 open call", K | period 64 | G), of a first call
 //! ```
 //!
 //! D is a key of one day, for which the host's program for links needs no other key. A caller makes
@@ -68,6 +69,19 @@ pub fn name(open: &PeerId, period: u64) -> [u8; 32] {
 #[must_use]
 pub fn seal(open: &PeerId, period: u64) -> [u8; 32] {
     of_period("lcroute 2026 open seal", open, period)
+}
+
+/// Bytes of the tag of a first call.
+pub const TAG_LEN: usize = 15;
+
+/// Returns the tag of a first call by `caller`: others get no answer from the key's host.
+#[must_use]
+pub fn call_tag(open: &PeerId, period: u64, caller: &[u8; 32]) -> [u8; TAG_LEN] {
+    let parts: [&[u8]; 3] = [open.public_key(), &period.to_be_bytes(), caller];
+    let hash = derive("lcroute 2026 open call", &parts);
+    let mut tag = [0; TAG_LEN];
+    tag.copy_from_slice(&hash[..TAG_LEN]);
+    tag
 }
 
 impl Statement {

@@ -305,6 +305,16 @@ pub struct Status {
     pub reached: Option<String>,
 }
 
+/// A caller of the open key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Caller {
+    /// Its key of this call.
+    pub key: PeerId,
+    /// The prefix that it calls from, or the server that introduced it.
+    pub prefix: String,
+}
+
 /// A line of the program.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -313,8 +323,8 @@ pub enum FromOutside {
     State(PairState),
     /// Its own state.
     Status(Status),
-    /// All callers of the open key with links: their keys of this call.
-    Guests(Vec<PeerId>),
+    /// All callers of the open key with links.
+    Guests(Vec<Caller>),
     /// A record of the open key that it has to sign.
     Item(Box<ItemAsk>),
 }

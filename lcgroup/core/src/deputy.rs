@@ -20,6 +20,9 @@
 //! The one in office may hand over: an entry of its log names the next one, and ends its own
 //! office. The named one takes over at once, and members follow it without a time of silence.
 //!
+//! One in office that is present answers a lower one's term with a higher one, unless it was away
+//! itself for that deputy's time of silence. Its own clock alone dates that.
+//!
 //! Silence is counted in uptime of the deputy's own host: no clock, its own or another, dates it.
 
 use std::collections::VecDeque;
@@ -271,9 +274,13 @@ impl Group {
     // silence
 
     /// Notes that a member is present, by its signature.
-    pub fn hear(&mut self, author: &PeerId) {
+    pub fn hear(&mut self, author: &PeerId, now: UnixTime) {
         if !self.offices.is_used() {
             return;
+        }
+        if self.authors.contains_key(author) && *author != self.author.peer_id() {
+            let shortest = self.shortest_silence().unwrap_or(u64::MAX);
+            self.offices.meet(shortest, now.as_millis());
         }
         if self.in_office() == Some(*author) {
             (self.offices.silence, self.offices.received) = (0, Some(0));
@@ -290,6 +297,9 @@ impl Group {
             return;
         }
         let offices = &mut self.offices;
+        if offices.met == 0 {
+            offices.met = now.as_millis();
+        }
         offices.silence = offices.silence.saturating_add(elapsed);
         offices.in_run = offices.in_run.saturating_add(elapsed);
         offices.since_new = offices.since_new.saturating_add(elapsed);
@@ -508,8 +518,8 @@ impl Group {
             return;
         }
         let current = self.offices.current;
-        let terms = self.offices.terms.iter();
-        let higher = terms.filter(|term| term.term > current.term && self.offices.counts(term));
+        let terms = self.offices.counting();
+        let higher = terms.filter(|term| term.term > current.term);
         let mut higher: Vec<Term> = higher.copied().collect();
         higher.sort_by_key(|term| std::cmp::Reverse(term.term));
         if self.owner.is_some() && !self.gives_way(&higher, now) {
@@ -553,6 +563,10 @@ impl Group {
         for term in of_members {
             match self.path(*term) {
                 Path::Unknown => {}
+                Path::On(_) if self.stays_against(term, now) => {
+                    self.raise(now);
+                    return false;
+                }
                 // nothing is lost by that
                 Path::On(_) => {
                     self.stand_down();
@@ -577,6 +591,14 @@ impl Group {
             self.raise(now);
         }
         false
+    }
+
+    /// Whether this participant in office was present while another one began its term.
+    fn stays_against(&self, term: &Term, now: UnixTime) -> bool {
+        let is_first = self.offices.place(term.office) < self.offices.place(self.own_office());
+        let deputy = term.office.and_then(|author| self.offices.deputy(&author));
+        let silence = deputy.map_or(0, |deputy| u64::from(deputy.after) * SECOND);
+        !is_first && !self.offices.was_away(silence, now.as_millis())
     }
 
     /// Whether the author of this office was received lately.
@@ -637,9 +659,12 @@ impl Group {
     }
 
     fn set_plan(&mut self, best: Term, plan: VecDeque<Term>) {
+        let is_same = self.offices.current.office == best.office;
         (self.offices.current, self.offices.plan) = (best, plan);
         self.offices.handover = None;
-        (self.offices.silence, self.offices.received) = (0, None);
+        self.offices.silence = 0;
+        // another term of the one in office opens no way for a third one
+        self.offices.received = self.offices.received.filter(|_| is_same);
         let (log, end) = (&mut self.owner_log, self.offices.end().unwrap_or(u32::MAX));
         if log.read > end {
             // what is open there was never finished, or does not count

@@ -17,14 +17,11 @@ use crate::voice::Said;
 pub(crate) const WITH_OFFICES: u8 = 0x40;
 /// Version of this part.
 const VERSION: u8 = 1;
-/// With a handover at its end.
-const WITH_HANDOVER: u8 = 2;
 /// Longest list of terms or words: above all bounds of them.
 const MAX_LIST: usize = 16_384;
 
 pub(crate) fn put_offices(w: &mut Writer, offices: &Offices) {
-    let version = offices.handover.map_or(VERSION, |_| WITH_HANDOVER);
-    w.u8(version).u32(offices.list.len() as u32);
+    w.u8(VERSION).u32(offices.list.len() as u32);
     for deputy in &offices.list {
         w.put(deputy.author.public_key())
             .u32(deputy.after)
@@ -42,7 +39,10 @@ pub(crate) fn put_offices(w: &mut Writer, offices: &Offices) {
         .u32(offices.applied)
         .u64(offices.admitted)
         .u64(offices.silence)
-        .u64(offices.raised);
+        .u64(offices.raised)
+        .u64(offices.met)
+        .u64(offices.absence.0)
+        .u64(offices.absence.1);
     put_peers(w, offices.leaving.iter());
     w.u8(offices.spare.is_some().into());
     if let Some(spare) = &offices.spare {
@@ -58,6 +58,7 @@ pub(crate) fn put_offices(w: &mut Writer, offices: &Offices) {
     w.u64(offices.lost.unwrap_or_default());
     put_words(w, offices.kept.iter());
     put_words(w, offices.displaced.iter());
+    w.u8(offices.handover.is_some().into());
     if let Some(handover) = offices.handover {
         put_office(w, handover.from.0);
         w.u32(handover.from.1);
@@ -66,11 +67,10 @@ pub(crate) fn put_offices(w: &mut Writer, offices: &Offices) {
 }
 
 pub(crate) fn read_offices(r: &mut Reader<'_>) -> Result<Offices, WireError> {
-    let with_handover = match r.u8()? {
-        VERSION => false,
-        WITH_HANDOVER => true,
+    match r.u8()? {
+        VERSION => {}
         other => return Err(WireError::Version(other)),
-    };
+    }
     let mut offices = Offices::default();
     for _ in 0..count(r, MAX_DEPUTIES)? {
         let (author, after, last) = (peer(r)?, r.u32()?, r.u32()?);
@@ -91,7 +91,8 @@ pub(crate) fn read_offices(r: &mut Reader<'_>) -> Result<Offices, WireError> {
     }
     (offices.tag, offices.applied) = (r.u32()?, r.u32()?);
     (offices.admitted, offices.silence) = (r.u64()?, r.u64()?);
-    offices.raised = r.u64()?;
+    (offices.raised, offices.met) = (r.u64()?, r.u64()?);
+    offices.absence = (r.u64()?, r.u64()?);
     for _ in 0..count(r, MAX_MEMBERS)? {
         offices.leaving.insert(peer(r)?);
     }
@@ -116,7 +117,7 @@ pub(crate) fn read_offices(r: &mut Reader<'_>) -> Result<Offices, WireError> {
     offices.lost = lost.then_some(fork);
     offices.kept = read_words(r)?.into();
     offices.displaced = read_words(r)?;
-    if with_handover {
+    if flag(r)? {
         let from = (read_office(r)?, r.u32()?);
         let to = read_office(r)?;
         offices.handover = Some(Handover { from, to });

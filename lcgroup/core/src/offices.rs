@@ -16,6 +16,9 @@ pub const MAX_DEPUTIES: usize = 15;
 const VERSION: u8 = 1;
 /// Terms that are known at once. Chosen: hosts take over some times a year.
 const MAX_TERMS: usize = 256;
+/// Most by which a term may exceed the highest one that counts: 64 rounds of all places. Chosen: some
+/// terms of members that were apart may be missing, and the numbers never run out.
+const MOST_LEAP: u32 = 1_024;
 /// Bytes and number of own words that are kept after commits confirmed them, for the case that
 /// their branch is lost. Chosen: the state is written with each message.
 const KEPT: (usize, usize) = (256 * 1_024, 1_000);
@@ -115,6 +118,10 @@ pub(crate) struct Offices {
     pub in_run: u64,
     /// When the owner and deputies were last received, by that count.
     pub present: BTreeMap<PeerId, u64>,
+    /// When another member was last received, by the own clock (ms since 1970); 0: never.
+    pub met: u64,
+    /// Length in ms and end of the last absence: no member was received.
+    pub absence: (u64, u64),
     /// Uptime in ms since the last new term.
     pub since_new: u64,
     /// Members that asked to leave.
@@ -148,6 +155,8 @@ impl Default for Offices {
             received: None,
             in_run: 0,
             present: BTreeMap::new(),
+            met: 0,
+            absence: (0, 0),
             since_new: 0,
             leaving: BTreeSet::new(),
             spare: None,
@@ -186,7 +195,7 @@ impl Offices {
     }
 
     /// Whether the list lets this term count.
-    pub(crate) fn counts(&self, term: &Term) -> bool {
+    fn is_listed(&self, term: &Term) -> bool {
         let Some(author) = term.office else {
             return true;
         };
@@ -194,10 +203,55 @@ impl Offices {
         term.number <= last
     }
 
+    /// Returns the terms that count: those of the list, but for a leap.
+    pub(crate) fn counting(&self) -> impl Iterator<Item = &Term> {
+        let highest = self.highest();
+        let listed = self.terms.iter().filter(|term| self.is_listed(term));
+        listed.filter(move |term| term.term <= highest)
+    }
+
+    /// Returns the highest number that is reached without a leap from a term that is followed, or
+    /// is the owner's.
+    fn highest(&self) -> u32 {
+        let listed = self.terms.iter().filter(|term| self.is_listed(term));
+        let mut numbers: Vec<u32> = listed.clone().map(|term| term.term).collect();
+        numbers.sort_unstable();
+        let of_owner = listed.filter(|term| term.office.is_none());
+        let of_owner = of_owner.map(|term| term.term).max().unwrap_or(0);
+        let mut highest = self.current.term.max(of_owner);
+        for number in numbers {
+            if number > highest.saturating_add(MOST_LEAP) {
+                break;
+            }
+            highest = highest.max(number);
+        }
+        highest
+    }
+
+    /// Notes that another member was received at `now`.
+    pub(crate) fn meet(&mut self, shortest_silence: u64, now: u64) {
+        let gap = self.gap(now);
+        if gap >= shortest_silence {
+            self.absence = (gap, now);
+        }
+        self.met = now;
+    }
+
+    /// Returns the time in ms since a member was received; without limit if the clock was set back.
+    fn gap(&self, now: u64) -> u64 {
+        now.checked_sub(self.met).unwrap_or(u64::MAX)
+    }
+
+    /// Returns whether this host is, or was lately, away for a time of silence.
+    pub(crate) fn was_away(&self, silence: u64, now: u64) -> bool {
+        let (length, end) = self.absence;
+        let is_recent = now.saturating_sub(end) < silence;
+        self.gap(now) >= silence || length >= silence && is_recent
+    }
+
     /// The lowest term of a place above all known ones.
     pub(crate) fn next_term(&self, place: u32) -> u32 {
-        let known = self.terms.iter().filter(|term| self.counts(term));
-        let highest = known.map(|term| term.term).max().unwrap_or(0);
+        let highest = self.highest();
         let low = 15 - place;
         let next = (highest & !15) | low;
         match next > highest {
@@ -209,7 +263,7 @@ impl Offices {
 
     /// The term in force at `number` of a log.
     pub(crate) fn in_force(&self, office: Office, number: u32) -> Option<Term> {
-        let terms = self.terms.iter().filter(|term| self.counts(term));
+        let terms = self.counting();
         let before = terms.filter(|term| term.office == office && term.number <= number);
         let last = before.max_by_key(|term| term.number).copied();
         last.or_else(|| office.is_none().then_some(Term::FIRST))

@@ -380,7 +380,10 @@ impl World {
                     let (key, side) = (self.people[*who].key, self.people[*who].side);
                     for other in &online {
                         if other != who && self.people[*other].side == side {
-                            self.group(*other).hear(&key);
+                            let (other_key, now) = (self.people[*other].key, self.time());
+                            self.group(*other).hear(&key, now);
+                            // some of them answer
+                            self.group(*who).hear(&other_key, now);
                         }
                     }
                 }
@@ -889,6 +892,57 @@ fn a_deputy_that_takes_over_before_its_time_is_refused_by_those_that_hear_the_ow
     world.check();
     world.check_words();
     world.assert_faultless(4);
+}
+
+#[test]
+fn an_owner_that_is_present_stays_in_office_whatever_terms_a_deputy_begins() {
+    let mut world = group_of(6);
+    world.live(80, MINUTE);
+    // it claims years of silence, and the owner has committed nothing meanwhile
+    let now = world.time();
+    world.people[1].side = 1;
+    world.group(1).pass_uptime(1_000_000 * HOUR, now);
+    world.settle(1);
+    assert!(world.group(1).is_in_office());
+    world.remove(1, 5);
+    world.people[1].side = 0;
+    world.live(5, MINUTE);
+    assert_eq!(world.in_office(), [0]);
+    assert!(!world.has_event(0, "StoodDown"));
+}
+
+#[test]
+fn a_term_far_above_all_others_does_not_count() {
+    let mut world = group_of(7);
+    let bad = world.people[1].key;
+    let mut body = vec![1];
+    body.extend(0xffff_fffe_u32.to_be_bytes());
+    body.push(0);
+    body.extend(1_u32.to_be_bytes());
+    body.extend(1_u64.to_be_bytes());
+    let kind = kind::TERM;
+    let log = world.logs.entry((bad, true)).or_default();
+    log.push((START, NewEntry::Body { kind, body }));
+    world.people[1].has.insert((bad, true), 1);
+    world.exchange();
+    world.stop(1);
+    world.people[1].is_dead = true;
+    world.live(5, MINUTE);
+    assert_eq!(world.in_office(), [0]);
+    // the office can still be handed over, taken over and taken back
+    assert!(world.hand_over(0, 2));
+    world.live(3, MINUTE);
+    assert_eq!(world.in_office(), [2]);
+    world.stop(2);
+    world.live(80, MINUTE);
+    assert_eq!(world.in_office(), [0]);
+    assert!(world.remove(0, 5));
+    world.live(5, MINUTE);
+    assert_eq!(world.standing(5), Some(Standing::Removed));
+    for who in [3, 4] {
+        assert_eq!(world.standing(who), Some(Standing::Member), "{who}");
+        assert!(!world.has_event(who, "BranchLost"), "{who}");
+    }
 }
 
 #[test]

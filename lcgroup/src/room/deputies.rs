@@ -50,8 +50,11 @@ impl Room {
         let elapsed = now.saturating_duration_since(counted);
         self.group.pass_uptime(elapsed.as_millis() as u64, time);
         let unsaved = now.saturating_duration_since(self.uptime.saved);
-        let counts = self.group.takes_over_in().is_some() && unsaved >= pause.min(SAVED_WITHIN);
-        if counts || was_in_office != self.group.is_in_office() {
+        let save_after = match self.group.takes_over_in() {
+            Some(_) => pause.min(SAVED_WITHIN),
+            None => SAVED_WITHIN,
+        };
+        if unsaved >= save_after || was_in_office != self.group.is_in_office() {
             (self.state_changed, self.uptime.saved) = (true, now);
         }
         let lately = |at| now.saturating_duration_since(at) < pause;
@@ -88,11 +91,11 @@ impl Room {
     }
 
     /// Notes that a member showed itself.
-    pub(super) fn hear_presence(&mut self, author: AuthorId) {
+    pub(super) fn hear_presence(&mut self, author: AuthorId, time: UnixTime) {
         if self.group.uptime_pause().is_some()
             && let Some(key) = self.key_of(author)
         {
-            self.group.hear(&key);
+            self.group.hear(&key, time);
         }
     }
 

@@ -13,7 +13,7 @@ use super::Room;
 use crate::carrier::{Carrier, Plan, Served, Wanted};
 use crate::content::{Files, encode_file};
 use crate::conversation::{FileOf, Message};
-use crate::files::{Listed, SentFile};
+use crate::files::{Listed, SentFile, Which};
 use crate::request::FilesStatus;
 use crate::shelf::{check_room, megabytes};
 use crate::transfer::{Here, Stage};
@@ -138,8 +138,8 @@ impl Room {
         Ok(id)
     }
 
-    /// Answers a user who wants a file, by name or number; without either, the last one.
-    pub fn answer_file(&mut self, which: Option<&str>, now: Instant) -> anyhow::Result<FileAnswer> {
+    /// Answers a user who wants a file.
+    pub fn answer_file(&mut self, which: &Which, now: Instant) -> anyhow::Result<FileAnswer> {
         let found = self
             .files
             .find(which, &self.name, |author| self.name_of(author));

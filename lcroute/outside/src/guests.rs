@@ -2,20 +2,26 @@
 //! I/O.
 //!
 //! ```text
-//! call    0xc2 | G 256 | cookie 128, 49 bytes. G: the caller's key, new for each call
+//! first   0xc2 | G 256 | lowest 8 bits of the period | tag 120. G: the caller's key, new for each call
+//! call    0xc2 | G 256 | cookie 128, 49 bytes
 //! answer  0xc3 | cookie 128, 17 bytes
 //! cookie  lowest 8 bits of the period | keyed hash 120 of address, port, G, period and minute
 //! ```
 //!
-//! A call with a wrong cookie is answered with the right one, and nothing is kept of it. Whoever
-//! returns it receives at its address. Behind a call come datagrams with the hint of G and D.
+//! The tag proves that the caller knows the open key ([`librecast::open::call_tag`]). A first call is
+//! answered with a cookie, and nothing is kept of it. A caller that returns it receives at its
+//! address. Anything else is dropped without an answer. Behind a call come datagrams with the hint
+//! of G and D.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use lcroute_overlay::CarrierId;
 use librecast::bucket::{Bucket, Rate};
 use librecast::id::{PeerId, derive};
+use librecast::open::call_tag;
+use librecast::outside::Caller;
 use librecast::time::{Duration, Instant, UnixTime};
 
 use crate::drops::DropReason;
@@ -36,6 +42,8 @@ const OF_PREFIX: usize = 8;
 const OF_SERVER: usize = 32;
 /// New callers. An agreement of keys and an overlay each: some 0.5 ms of a processor.
 const NEW: Rate = Rate::per_second(16, 32);
+/// Those of them that servers have introduced: half, so that none keeps out callers by UDP.
+const NEW_BY_SERVERS: Rate = Rate::per_second(8, 16);
 /// New callers of one prefix.
 const NEW_OF_PREFIX: Rate = Rate::per_second(4, 4);
 /// Answers to wrong cookies.
@@ -57,10 +65,10 @@ pub(crate) fn call(key: &PeerId, cookie: &Cookie) -> Vec<u8> {
     [&[CALL], key.public_key().as_slice(), cookie].concat()
 }
 
-/// Returns the cookie of a first call.
-pub(crate) fn no_cookie(period: u64) -> Cookie {
-    let mut cookie = [0; 16];
-    cookie[0] = period as u8;
+/// Returns the content of a first call in place of a cookie.
+pub(crate) fn first(open: &PeerId, period: u64, caller: &PeerId) -> Cookie {
+    let mut cookie = [period as u8; 16];
+    cookie[1..].copy_from_slice(&call_tag(open, period, caller.public_key()));
     cookie
 }
 
@@ -92,7 +100,19 @@ impl Origin {
     fn bounds(self) -> (usize, Rate) {
         match self {
             Self::V4(_) | Self::V6(_) => (OF_PREFIX, NEW_OF_PREFIX),
-            Self::Server(_) => (OF_SERVER, NEW),
+            Self::Server(_) => (OF_SERVER, NEW_BY_SERVERS),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::V4([a, b, c]) => write!(f, "{a}.{b}.{c}.0/24"),
+            Self::V6([a, b, c, d, e, g]) => {
+                write!(f, "{a:02x}{b:02x}:{c:02x}{d:02x}:{e:02x}{g:02x}::/48")
+            }
+            Self::Server(carrier) => write!(f, "server {}", carrier.0),
         }
     }
 }
@@ -102,7 +122,7 @@ impl Origin {
 pub(crate) enum Met {
     /// It is dropped.
     Dropped(DropReason),
-    /// Its cookie is wrong: this is the answer.
+    /// It is a first call: this is the answer.
     Answer([u8; ANSWER_LEN]),
     /// This key receives at its address, and means a period with these lowest bits.
     Call(PeerId, u8),
@@ -134,6 +154,7 @@ pub(crate) struct Guests {
     guests: BTreeMap<PeerId, Guest>,
     answers: Bucket,
     new: Bucket,
+    by_servers: Bucket,
     origins: BTreeMap<Origin, Bucket>,
 }
 
@@ -144,6 +165,7 @@ impl Guests {
             guests: BTreeMap::new(),
             answers: Bucket::full(now),
             new: Bucket::full(now),
+            by_servers: Bucket::full(now),
             origins: BTreeMap::new(),
         }
     }
@@ -172,6 +194,7 @@ impl Guests {
         &mut self,
         from: SocketAddr,
         datagram: &[u8],
+        days: impl Iterator<Item = (PeerId, u64)>,
         time: UnixTime,
         now: Instant,
     ) -> Met {
@@ -186,6 +209,11 @@ impl Guests {
         let right = self.cookie(from, &key, period, minute);
         let is_right = |minute| self.cookie(from, &key, period, minute) == cookie;
         if right != cookie && !is_right(minute.wrapping_sub(1)) {
+            let mut days = days.filter(|(_, day)| *day as u8 == period);
+            let is_first = |(open, day): (PeerId, u64)| call_tag(&open, day, &key) == cookie[1..];
+            if !days.any(is_first) {
+                return unknown;
+            }
             if !self.answers.take(ANSWERS, 1, now) {
                 return Met::Dropped(DropReason::OutsideRate);
             }
@@ -210,6 +238,8 @@ impl Guests {
         origin: Origin,
         now: Instant,
     ) -> Result<Option<PeerId>, DropReason> {
+        // a caller that finds no place spends no rate of others
+        let gives_way = self.room_for(None, origin, now)?;
         let (_, rate) = origin.bounds();
         if self.origins.len() >= MAX_PREFIXES && !self.origins.contains_key(&origin) {
             self.origins.retain(|origin, bucket| {
@@ -220,10 +250,13 @@ impl Guests {
             }
         }
         let bucket = self.origins.entry(origin).or_insert(Bucket::full(now));
-        if !bucket.take(rate, 1, now) || !self.new.take(NEW, 1, now) {
+        let by_server = matches!(origin, Origin::Server(_));
+        if !bucket.take(rate, 1, now)
+            || by_server && !self.by_servers.take(NEW_BY_SERVERS, 1, now)
+            || !self.new.take(NEW, 1, now)
+        {
             return Err(DropReason::OutsideRate);
         }
-        let gives_way = self.room_for(None, origin, now)?;
         gives_way.map(|gone| self.guests.remove(&gone));
         let ends_at = Some(now + LINKS_WITHIN);
         let guest = Guest {
@@ -308,12 +341,16 @@ impl Guests {
     }
 
     /// Returns callers with links.
-    pub(crate) fn with_links(&self) -> Vec<PeerId> {
+    pub(crate) fn with_links(&self) -> Vec<Caller> {
         let linked = self
             .guests
             .iter()
             .filter(|(_, guest)| guest.ends_at.is_none());
-        linked.map(|(key, _)| *key).collect()
+        let caller = |(key, guest): (&PeerId, &Guest)| Caller {
+            key: *key,
+            prefix: guest.origin.to_string(),
+        };
+        linked.map(caller).collect()
     }
 
     pub(crate) fn keys(&self) -> Vec<PeerId> {
@@ -343,18 +380,86 @@ mod tests {
         Origin::of(std::net::Ipv4Addr::from_bits(n << 8).into())
     }
 
+    /// The open key of these tests.
+    const OPEN: u32 = 9;
+
+    fn first_call(caller: u32, period: u64) -> Vec<u8> {
+        call(&key(caller), &first(&key(OPEN), period, &key(caller)))
+    }
+
+    /// Handles a datagram at a host that is open on some days.
+    fn handle(
+        guests: &mut Guests,
+        from: SocketAddr,
+        datagram: &[u8],
+        time: UnixTime,
+        now: Instant,
+    ) -> Met {
+        let days = [0, 3, 0x1_02].map(|day| (key(OPEN), day));
+        guests.handle(from, datagram, days.into_iter(), time, now)
+    }
+
+    #[test]
+    fn strangers_that_do_not_know_the_key_draw_no_answer_and_spend_no_rate() {
+        let now = Instant::now();
+        let mut guests = Guests::new([7; 32], now);
+        let at = from("192.0.2.1:7000");
+        let other_key = call(&key(1), &first(&key(8), 3, &key(1)));
+        let other_day = call(&key(1), &first(&key(OPEN), 4, &key(1)));
+        let other_caller = call(&key(2), &first(&key(OPEN), 3, &key(1)));
+        let idle = call(&key(1), &[3; 16]);
+        for wrong in [other_key, other_day, other_caller, idle] {
+            for _ in 0..5_000 {
+                let met = handle(&mut guests, at, &wrong, NOON, now);
+                assert_eq!(met, Met::Dropped(DropReason::OutsideUnknown));
+            }
+        }
+        let right = handle(&mut guests, at, &first_call(1, 3), NOON, now);
+        assert!(matches!(right, Met::Answer(_)), "{right:?}");
+    }
+
+    #[test]
+    fn callers_by_servers_leave_half_of_the_rate_to_callers_by_udp() {
+        let now = Instant::now();
+        let mut guests = Guests::new([7; 32], now);
+        let by_server = |n: u32| (key(n), Origin::Server(CarrierId(n % 4)));
+        let admitted = (0..200).map(by_server).filter(|(key, server)| {
+            // its place is free again at once
+            let admitted = guests.admit(*key, *server, now).is_ok();
+            guests.remove(key);
+            admitted
+        });
+        assert_eq!(admitted.count(), 16);
+        let by_udp = (0..16).filter(|n| guests.admit(key(300 + n), prefix(*n), now).is_ok());
+        assert_eq!(by_udp.count(), 16);
+    }
+
+    #[test]
+    fn a_caller_without_a_place_spends_no_rate_of_others() {
+        let mut now = Instant::now();
+        let mut guests = Guests::new([7; 32], now);
+        for n in 0..8 {
+            now += Duration::from_millis(500);
+            guests.admit(key(n), prefix(1), now).unwrap();
+            guests.linked(&key(n), None, now).unwrap();
+        }
+        for n in 8..200 {
+            let full = guests.admit(key(n), prefix(1), now);
+            assert_eq!(full, Err(DropReason::OutsideFull));
+        }
+        let others = (0..28).filter(|n| guests.admit(key(300 + n), prefix(2 + n), now).is_ok());
+        assert_eq!(others.count(), 28);
+    }
+
     #[test]
     fn golden_bytes() {
         let now = Instant::now();
         let mut guests = Guests::new([7; 32], now);
-        let first = call(&key(1), &no_cookie(0x1_02));
-        assert_eq!(
-            (first.len(), first[0], &first[33..35]),
-            (49, 0xc2, &[2, 0][..])
-        );
+        let first = first_call(1, 0x1_02);
+        assert_eq!((first.len(), first[0], first[33]), (49, 0xc2, 2));
         assert_eq!(&first[1..33], key(1).public_key());
         let at = from("192.0.2.1:7000");
-        let Met::Answer(answer) = guests.handle(at, &first, NOON, now) else {
+        let Met::Answer(answer) = handle(&mut guests, at, &first, NOON, now) else {
             panic!("a first call")
         };
         let hex = answer
@@ -369,33 +474,29 @@ mod tests {
         let now = Instant::now();
         let mut guests = Guests::new([7; 32], now);
         let at = from("[2001:db8::1]:7000");
-        let Met::Answer(answer) = guests.handle(at, &call(&key(1), &no_cookie(3)), NOON, now)
-        else {
+        let Met::Answer(answer) = handle(&mut guests, at, &first_call(1, 3), NOON, now) else {
             panic!("a first call")
         };
         let cookie: Cookie = answer[1..].try_into().unwrap();
-        let mut handle = |at: &str, n, secs| {
+        let mut calls = |at: &str, n, secs| {
             let time = UnixTime::from_secs(NOON.as_secs() + secs);
-            guests.handle(from(at), &call(&key(n), &cookie), time, now)
+            handle(&mut guests, from(at), &call(&key(n), &cookie), time, now)
         };
         let here = "[2001:db8::1]:7000";
-        assert_eq!(handle(here, 1, 0), Met::Call(key(1), 3));
-        assert_eq!(handle(here, 1, 60), Met::Call(key(1), 3));
+        assert_eq!(calls(here, 1, 0), Met::Call(key(1), 3));
+        assert_eq!(calls(here, 1, 60), Met::Call(key(1), 3));
+        let unknown = Met::Dropped(DropReason::OutsideUnknown);
         for (at, n, secs) in [
             (here, 1, 120),
             (here, 2, 0),
             ("[2001:db8::1]:7001", 1, 0),
             ("[2001:db8::2]:7000", 1, 0),
         ] {
-            assert!(
-                matches!(handle(at, n, secs), Met::Answer(_)),
-                "{at} {n} {secs}"
-            );
+            assert_eq!(calls(at, n, secs), unknown, "{at} {n} {secs}");
         }
         assert!(guests.guests.is_empty(), "nothing is kept");
         for wrong in [&[CALL][..], &[CALL; CALL_LEN - 1], &[CALL; CALL_LEN + 1]] {
-            let met = guests.handle(at, wrong, NOON, now);
-            assert_eq!(met, Met::Dropped(DropReason::OutsideUnknown));
+            assert_eq!(handle(&mut guests, at, wrong, NOON, now), unknown);
         }
     }
 
@@ -403,10 +504,10 @@ mod tests {
     fn answers_are_few() {
         let now = Instant::now();
         let mut guests = Guests::new([7; 32], now);
-        let first = call(&key(1), &no_cookie(0));
+        let first = first_call(1, 0);
         let answered = (0..20_000_u32).filter(|n| {
             let at = SocketAddr::from((std::net::Ipv4Addr::from_bits(*n), 9));
-            matches!(guests.handle(at, &first, NOON, now), Met::Answer(_))
+            matches!(handle(&mut guests, at, &first, NOON, now), Met::Answer(_))
         });
         assert_eq!(answered.count(), 1_000);
     }

@@ -26,7 +26,7 @@ use librecast::pair::HINT_LEN;
 use librecast::time::{Duration, Instant};
 
 use crate::drops::DropReason;
-use crate::guests::{ANSWER_LEN, Cookie, call, no_cookie};
+use crate::guests::{ANSWER_LEN, Cookie, call};
 
 /// First byte of a datagram with a hint. RFC 7983 assigns it to no protocol.
 const HINTED: u8 = 0xc1;
@@ -34,6 +34,8 @@ const HINTED: u8 = 0xc1;
 const MAX_WAITING: usize = 256;
 /// Cookies, and datagrams that wait for one, of a call. Chosen: two for each address of a record.
 const MAX_COOKIES: usize = 16;
+/// Uses of a cookie before it is asked for anew. Chosen: it ends within two minutes.
+const COOKIE_USES: u8 = 8;
 /// Events that wait for one view. Chosen: some turns of a full link.
 const MAX_EVENTS: usize = 4_096;
 
@@ -66,9 +68,23 @@ struct Shared {
 struct Opening {
     key: PeerId,
     first: Cookie,
-    cookies: BTreeMap<SocketAddr, Cookie>,
+    /// Cookies, and how often each was sent.
+    cookies: BTreeMap<SocketAddr, (Cookie, u8)>,
     /// Datagrams without their view's hint, for addresses that have given no cookie yet.
     waiting: VecDeque<(Option<SocketAddr>, SocketAddr, Bytes)>,
+}
+
+impl Opening {
+    /// Returns the cookie for an address, some times: it may be too old, and gets no answer then.
+    fn cookie_for(&mut self, to: SocketAddr) -> Option<Cookie> {
+        let (cookie, sent) = self.cookies.get_mut(&to)?;
+        let cookie = *cookie;
+        *sent += 1;
+        if *sent >= COOKIE_USES {
+            self.cookies.remove(&to);
+        }
+        Some(cookie)
+    }
 }
 
 /// Returns the content of a hinted datagram, with its hint.
@@ -226,11 +242,11 @@ impl Share {
         }
     }
 
-    /// Datagrams of this view are a call of an open key by `key`, in a period.
-    pub(crate) fn open(&self, view: ViewId, key: PeerId, period: u64) {
+    /// Datagrams of this view are a call of an open key by `key`, which begins with `first`.
+    pub(crate) fn open(&self, view: ViewId, key: PeerId, first: Cookie) {
         let opening = Opening {
             key,
-            first: no_cookie(period),
+            first,
             cookies: BTreeMap::new(),
             waiting: VecDeque::new(),
         };
@@ -254,7 +270,7 @@ impl Share {
             if opening.cookies.len() >= MAX_COOKIES {
                 opening.cookies.pop_first();
             }
-            opening.cookies.insert(from, cookie);
+            opening.cookies.insert(from, (cookie, 0));
             let waiting = std::mem::take(&mut opening.waiting);
             let (its, left): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_its);
             opening.waiting = left.into();
@@ -511,12 +527,12 @@ impl Connections for View {
     fn send_straight(&mut self, from: Option<SocketAddr>, to: SocketAddr, datagram: &Bytes) {
         let mut shared = self.share.0.borrow_mut();
         if let Some(opening) = shared.openings.get_mut(&self.id) {
-            let cookie = opening.cookies.get(&to).copied();
+            let cookie = opening.cookie_for(to);
             let first = call(&opening.key, &cookie.unwrap_or(opening.first));
             if opening.waiting.len() >= MAX_COOKIES {
                 opening.waiting.pop_front();
             }
-            // a cookie may be too old, and the answer lost
+            // the answer may be lost
             opening.waiting.push_back((from, to, datagram.clone()));
             shared.straight(from, to, first.into());
             if cookie.is_none() {

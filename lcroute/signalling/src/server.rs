@@ -380,7 +380,7 @@ async fn serve_client<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         Welcome::Refuse(reason) => return refuse(&mut socket, reason).await,
     };
     let (challenge, registration) = timeout(HANDSHAKE, register(&mut socket)).await??;
-    let Some((seat, outbox, waiting)) = hall.rooms.register(registration) else {
+    let Some((seat, outbox, waiting)) = hall.rooms.register(registration, origin.site()) else {
         return refuse(&mut socket, "the room is full").await;
     };
     if !hall.bounds.is_public {
@@ -446,7 +446,7 @@ async fn pass_on<S: AsyncRead + AsyncWrite + Unpin>(
     let mut bucket = TokenBucket::new(rate, burst, received_at.into_std());
     loop {
         tokio::select! {
-            () = outbox.is_cut() => anyhow::bail!("replaced by newer connections, or too slow"),
+            () = outbox.is_cut() => anyhow::bail!("replaced by newer connections, in a full room, or too slow"),
             Some(bytes) = waiting.recv() => {
                 // a client that does not read must not keep its messages for ever
                 timeout(HANDSHAKE, socket.send(Message::Binary(bytes))).await??;
@@ -462,7 +462,8 @@ async fn pass_on<S: AsyncRead + AsyncWrite + Unpin>(
                         timeout(HANDSHAKE, socket.send(Message::text(rooms_answer()))).await??;
                     }
                     Message::Text(text) => {
-                        let answer = offer.as_mut().and_then(|offer| offer.answer(&text));
+                        let seat = &client.seat;
+                        let answer = offer.as_mut().and_then(|offer| offer.answer(&text, seat));
                         if let Some(answer) = answer {
                             timeout(HANDSHAKE, socket.send(answer)).await??;
                         }
@@ -553,7 +554,11 @@ impl Client<'_> {
         let Some(entry) = message.entered(&self.challenge) else {
             anyhow::bail!("signature");
         };
-        let Some(seat) = self.hall.rooms.enter(entry, &self.outbox) else {
+        let Some(seat) = self
+            .hall
+            .rooms
+            .enter(entry, &self.outbox, self.origin.site())
+        else {
             return Ok(Err("the room is full"));
         };
         let entered = Entered {
@@ -618,7 +623,7 @@ impl<'a> Offer<'a> {
     }
 
     /// Returns the answer to a text message of the client.
-    fn answer(&mut self, word: &str) -> Option<Message> {
+    fn answer(&mut self, word: &str, seat: &Seat<'_>) -> Option<Message> {
         let key = self.relay.asks_for_proof()?;
         match RelayRequest::decode(word)? {
             RelayRequest::Ask => {
@@ -630,7 +635,10 @@ impl<'a> Offer<'a> {
                     return None;
                 }
                 match self.relay.check(&sealed, (&self.peer, &self.room)) {
-                    Ok(is_leaf) => Some(self.credentials(is_leaf)),
+                    Ok(is_leaf) => {
+                        seat.prove();
+                        Some(self.credentials(is_leaf))
+                    }
                     Err(why) => {
                         self.log(&why);
                         Some(text(&RelayReply::Refused(why.to_string())))

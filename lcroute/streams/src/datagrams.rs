@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -83,7 +82,7 @@ pub async fn carry(
     let end = loop {
         tokio::select! {
             Some(datagram) = taken.recv() => {
-                traffic.rx.fetch_add(datagram.len() as u64, Relaxed);
+                traffic.receive(datagram.len());
                 // a datagram that the program does not read in time is lost, as on any path
                 let _ = program.try_write(&datagram);
             }
@@ -100,7 +99,7 @@ pub async fn carry(
                         datagram.put_u64(number);
                         datagram.put_slice(&buffer[..length]);
                         if connection.send_datagram(datagram.freeze()).is_ok() {
-                            traffic.tx.fetch_add(length as u64, Relaxed);
+                            traffic.send(length);
                         }
                     }
                 }

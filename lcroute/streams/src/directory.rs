@@ -36,7 +36,7 @@ impl Directory {
     /// answer: this address is of another key.
     pub async fn proven(&self, peer: &PeerId, from: IpAddr) -> Result<Option<Contact>, AskError> {
         if let Self::Outside(outside) = self
-            && outside.is_guest(&from)
+            && outside.prefix_of(&from).is_some()
         {
             return Ok(outside.prove(&from, *peer));
         }
@@ -53,11 +53,11 @@ impl Directory {
         }
     }
 
-    /// Returns whether this address is of a caller of this host's open key.
-    pub fn is_guest(&self, address: &IpAddr) -> bool {
+    /// Returns the prefix of a caller of this host's open key with this address.
+    pub fn prefix_of(&self, address: &IpAddr) -> Option<String> {
         match self {
-            Self::Daemon(_) => false,
-            Self::Outside(outside) => outside.is_guest(address),
+            Self::Daemon(_) => None,
+            Self::Outside(outside) => outside.prefix_of(address),
         }
     }
 

@@ -168,11 +168,13 @@ impl Host {
 
     /// Serves an offer; none if too many are served.
     pub fn serve(&self, offer: &Offer) -> Option<Served> {
+        let shares = Arc::default();
         let service = |access: &Arc<watch::Sender<Access>>| Service {
             protocols: offer.protocols.clone(),
             datagrams: offer.datagrams,
             access: Arc::clone(access),
             destination: offer.destination.clone(),
+            shares: Arc::clone(&shares),
             ended: offer.ended.clone(),
         };
         let mut served = Served {

@@ -35,6 +35,7 @@ mod program;
 mod pump;
 mod registry;
 mod report;
+mod shares;
 mod verbs;
 mod window;
 

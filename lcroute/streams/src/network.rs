@@ -41,6 +41,7 @@ use crate::outside::{Outside, Seek, address_of};
 use crate::pump::{Carriage, Local, Teller, Traffic, pump};
 use crate::registry::{Choice, Destination, Handover, Registry, Service};
 use crate::report::Report;
+use crate::shares::{Caller, Shares};
 use crate::window::{RECEIVE_WINDOW, Room, STREAM_WINDOW, Window};
 
 /// Time for which an absent node, or one without its program for streams, is awaited.
@@ -80,6 +81,8 @@ const MAX_CONNECTIONS_OF_PEER: usize = 2;
 const MAX_STREAMS_OF_PEER: u32 = 1_024;
 /// Maximum number of open streams from all other nodes.
 const MAX_STREAMS: usize = 4_096;
+/// Silence after which a stream of a caller of the open key ends. Chosen: longer than a person reads.
+const GUEST_SILENCE: Duration = Duration::from_secs(300);
 /// Maximum queue of datagrams in bytes, per direction. Chosen: 10 ms at 200 Mbit/s.
 const DATAGRAM_BUFFER: usize = 256 << 10;
 /// Reordering threshold in packets (RFC 9002 §6.1.1 has 3), for the network's repair and reroutes.
@@ -147,7 +150,7 @@ pub struct Network {
     admission: Mutex<Admission>,
     ends: Mutex<Ends>,
     counters: Counters,
-    traffic: Traffic,
+    traffic: Arc<Traffic>,
     clients: watch::Sender<usize>,
 }
 
@@ -202,13 +205,29 @@ pub struct Opened {
     pub seek: Option<Seek>,
 }
 
+/// Counters of callers of the open key, and of other nodes: neither kind takes the other's places.
+#[derive(Debug, Default)]
+struct ByKind {
+    guests: AtomicUsize,
+    others: AtomicUsize,
+}
+
+impl ByKind {
+    fn of(&self, is_guest: bool) -> &AtomicUsize {
+        match is_guest {
+            true => &self.guests,
+            false => &self.others,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Counters {
     opened: AtomicU64,
     accepted: AtomicU64,
-    begun_by_others: AtomicUsize,
+    begun_by: ByKind,
     open: AtomicUsize,
-    of_others: AtomicUsize,
+    streams_of: ByKind,
     refused: Mutex<BTreeMap<Refused, u64>>,
 }
 
@@ -340,7 +359,7 @@ impl Network {
             admission: Mutex::new(Admission::new(Instant::now())),
             ends: Mutex::default(),
             counters: Counters::default(),
-            traffic: Traffic::default(),
+            traffic: Arc::default(),
             clients: watch::Sender::new(0),
         }))
     }
@@ -688,7 +707,9 @@ impl Network {
     pub async fn accept(self: &Arc<Self>) {
         while let Some(incoming) = self.endpoint.accept().await {
             let address = incoming.remote_address().ip();
-            if self.counters.begun_by_others.load(Relaxed) >= MAX_CONNECTIONS {
+            let is_guest = self.directory.prefix_of(&address).is_some();
+            let begun = self.counters.begun_by.of(is_guest).load(Relaxed);
+            if begun >= self.most(MAX_CONNECTIONS) {
                 self.refuse(Refused::Connections);
                 incoming.refuse();
                 continue;
@@ -723,7 +744,7 @@ impl Network {
 
     /// Returns the class of an address, before the node proves its identity.
     async fn class_of(&self, address: IpAddr) -> Class {
-        if self.directory.is_guest(&address) {
+        if self.directory.prefix_of(&address).is_some() {
             return Class::Other;
         }
         let known = lock(&self.admission).contact(address, Instant::now());
@@ -782,17 +803,28 @@ impl Network {
                 );
                 close(close::REFUSED, Refused::NotAllowed)
             }
-            Ok(Some(contact)) => match BegunByOther::new(self, self.directory.is_guest(&from)) {
-                Some(begun) => {
-                    self.keep(connection, contact, Some(begun));
-                    Ok(())
+            Ok(Some(contact)) => {
+                let is_guest = self.directory.prefix_of(&from).is_some();
+                match BegunByOther::new(self, is_guest) {
+                    Some(begun) => {
+                        self.keep(connection, contact, Some(begun));
+                        Ok(())
+                    }
+                    None => close(close::BUSY, Refused::Connections),
                 }
-                None => close(close::BUSY, Refused::Connections),
-            },
+            }
             Err(e) => {
                 tracing::info!("{peer} at {from}: {e:?}");
                 close(close::NO_MEMBER, Refused::NoMember)
             }
+        }
+    }
+
+    /// Returns the part of a bound for one kind of nodes: callers of the open key have half of it.
+    fn most(&self, all: usize) -> usize {
+        match self.directory {
+            Directory::Daemon(_) => all,
+            Directory::Outside(_) => all / 2,
         }
     }
 
@@ -812,20 +844,20 @@ impl Network {
             tokio::select! {
                 stream = connection.accept_bi() => {
                     let Ok(stream) = stream else { return };
-                    let is_guest = self.directory.is_guest(&contact.borrow().address.into());
-                    // callers of the open key leave half to others
-                    let most = MAX_STREAMS / if is_guest { 2 } else { 1 };
-                    if self.counters.of_others.load(Relaxed) >= most {
+                    let address = contact.borrow().address.into();
+                    let is_guest = self.directory.prefix_of(&address).is_some();
+                    let count = self.counters.streams_of.of(is_guest);
+                    if count.load(Relaxed) >= self.most(MAX_STREAMS) {
                         self.refuse(Refused::Streams);
                         // dropping the stream resets it
                         continue;
                     }
                     let (network, link) = (Arc::clone(self), link.clone());
                     let contact = contact.subscribe();
-                    self.counters.of_others.fetch_add(1, Relaxed);
+                    count.fetch_add(1, Relaxed);
                     tokio::spawn(async move {
                         network.take(stream, contact, &link).await;
-                        network.counters.of_others.fetch_sub(1, Relaxed);
+                        network.counters.streams_of.of(is_guest).fetch_sub(1, Relaxed);
                     });
                 }
                 datagram = connection.read_datagram() => {
@@ -926,11 +958,29 @@ impl Network {
         let Some(protocol) = hello.protocols.get(usize::from(index)).cloned() else {
             return;
         };
+        let prefix = self.directory.prefix_of(&now.address.into());
+        let is_guest = prefix.is_some();
+        let caller = Caller {
+            key: now.peer_id,
+            prefix,
+        };
+        let Some(place) = Place::of(&service, &caller) else {
+            self.refuse(Refused::Streams);
+            return say(&mut send, &Answer::Unavailable).await;
+        };
         let mut peer = self.peer(now, protocol);
         if hello.datagrams {
             peer.datagram_bytes = longest(&link.connection);
         }
-        let withdrawn = withdrawn(service.ended.clone(), service.access.subscribe(), contact);
+        let traffic = Traffic::of_stream(&self.traffic);
+        let not_permitted = withdrawn(service.ended.clone(), service.access.subscribe(), contact);
+        let withdrawn = async {
+            tokio::select! {
+                () = not_permitted => {}
+                () = place.end.notified() => {}
+                () = traffic.silent(GUEST_SILENCE), if is_guest => {}
+            }
+        };
         let reached = self.reach(&service, &peer, hello.datagrams).await;
         let Some(reached) = reached else {
             self.refuse(Refused::Unavailable);
@@ -948,7 +998,7 @@ impl Network {
         let _open = Open::new(self);
         match reached {
             Reached::Stream(local, mut report) => {
-                let (quic, carriage) = ((send, recv), link.carriage(&self.traffic));
+                let (quic, carriage) = ((send, recv), link.carriage(&traffic));
                 let teller = report.as_mut().map_or(Teller::Socket, Teller::Report);
                 let end = pump(&local, Vec::new(), quic, &carriage, teller, withdrawn).await;
                 if let (End::Reset, Some(report)) = (end, report) {
@@ -958,7 +1008,7 @@ impl Network {
             }
             Reached::Datagrams(program) => {
                 let over = (&link.connection, &link.takers);
-                carry(program, over, (send, recv), &self.traffic, withdrawn).await;
+                carry(program, over, (send, recv), &traffic, withdrawn).await;
             }
         }
     }
@@ -1206,22 +1256,56 @@ impl Drop for Unfinished {
     }
 }
 
+/// The place of a stream at a service, until this is dropped.
+struct Place {
+    shares: Arc<Mutex<Shares>>,
+    number: u64,
+    /// Tells the stream to give way.
+    end: Arc<Notify>,
+}
+
+impl Place {
+    fn of(service: &Service, caller: &Caller) -> Option<Self> {
+        let is_command = matches!(service.destination, Destination::Program(_, true));
+        let shares = Arc::clone(&service.shares);
+        let (number, end) = lock(&shares).enter(caller, is_command)?;
+        Some(Self {
+            shares,
+            number,
+            end,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.shares).leave(self.number);
+    }
+}
+
 /// A connection that another node has begun, until this is dropped.
-struct BegunByOther(Arc<Network>);
+struct BegunByOther {
+    network: Arc<Network>,
+    is_guest: bool,
+}
 
 impl BegunByOther {
-    /// Returns none if there are too many. Callers of the open key leave half to others.
+    /// Returns none if there are too many.
     fn new(network: &Arc<Network>, is_guest: bool) -> Option<Self> {
-        let most = MAX_CONNECTIONS / if is_guest { 2 } else { 1 };
-        let all = &network.counters.begun_by_others;
+        let most = network.most(MAX_CONNECTIONS);
+        let all = network.counters.begun_by.of(is_guest);
         let counted = all.fetch_update(Relaxed, Relaxed, |n| (n < most).then_some(n + 1));
-        counted.ok().map(|_| Self(Arc::clone(network)))
+        counted.ok().map(|_| Self {
+            network: Arc::clone(network),
+            is_guest,
+        })
     }
 }
 
 impl Drop for BegunByOther {
     fn drop(&mut self) {
-        self.0.counters.begun_by_others.fetch_sub(1, Relaxed);
+        let counted = self.network.counters.begun_by.of(self.is_guest);
+        counted.fetch_sub(1, Relaxed);
     }
 }
 

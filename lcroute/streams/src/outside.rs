@@ -21,8 +21,8 @@ use librecast::id::{PeerId, SecretKey, derive};
 use librecast::open::{STATEMENT_LEN, Statement, periods, until};
 use librecast::open_item::{ItemAsk, ItemSigner, Record};
 use librecast::outside::{
-    Frame, FromOutside, OpenDay, OpenPlan, PairPlan, PairState, Place, Plan, Status, ToOutside,
-    line_frame, packet_frame, read_frame,
+    Caller, Frame, FromOutside, OpenDay, OpenPlan, PairPlan, PairState, Place, Plan, Status,
+    ToOutside, line_frame, packet_frame, read_frame,
 };
 use librecast::pair::PairSecret;
 use librecast::reach::{Base58, Item};
@@ -185,7 +185,7 @@ struct State {
     /// Number of services that anyone may use.
     open: usize,
     /// Callers of the open key by addresses within this process, with the keys they have proven.
-    guests: BTreeMap<Ipv6Addr, (PeerId, Option<PeerId>)>,
+    guests: BTreeMap<Ipv6Addr, OpenCaller>,
     /// Records of the open key that are to be signed, by their periods.
     records: BTreeMap<u64, Record>,
     /// Why no program is connected.
@@ -347,12 +347,13 @@ impl Outside {
         }
     }
 
-    /// Returns whether this address is of a caller of the open key.
-    pub fn is_guest(&self, address: &IpAddr) -> bool {
-        match address {
-            IpAddr::V6(address) => lock(&self.state).guests.contains_key(address),
-            IpAddr::V4(_) => false,
-        }
+    /// Returns the prefix of a caller of the open key with this address.
+    pub fn prefix_of(&self, address: &IpAddr) -> Option<String> {
+        let IpAddr::V6(address) = address else {
+            return None;
+        };
+        let state = lock(&self.state);
+        Some(state.guests.get(address)?.prefix.clone())
     }
 
     /// Notes the key that a caller has proven; none for a second one.
@@ -361,8 +362,8 @@ impl Outside {
             return None;
         };
         let mut state = lock(&self.state);
-        let (_, proven) = state.guests.get_mut(address)?;
-        if *proven.get_or_insert(peer) != peer {
+        let caller = state.guests.get_mut(address)?;
+        if *caller.proven.get_or_insert(peer) != peer {
             return None;
         }
         Some(guest(&state, *address, peer))
@@ -414,8 +415,8 @@ impl Outside {
         let state = lock(&self.state);
         let address = node.parse::<Ipv6Addr>();
         let known = address.as_ref().ok().and_then(|at| state.guests.get(at));
-        if let (Some((key, proven)), Ok(address)) = (known, &address) {
-            return Ok(guest(&state, *address, proven.unwrap_or(*key)));
+        if let (Some(known), Ok(address)) = (known, &address) {
+            return Ok(guest(&state, *address, known.proven.unwrap_or(known.key)));
         }
         let key = match address {
             Ok(address) => state.addresses.get(&address).copied(),
@@ -749,16 +750,23 @@ impl Outside {
                         self.told.send_modify(|n| *n += 1);
                     }
                 }
-                FromOutside::Guests(keys) => {
+                FromOutside::Guests(callers) => {
                     let mut state = lock(&self.state);
                     if state.open > 0 {
                         let before = std::mem::take(&mut state.guests);
-                        let guest = |key: &PeerId| {
-                            let address = address_of(key);
-                            let known = before.get(&address).copied();
-                            (address, known.unwrap_or((*key, None)))
+                        let guest = |Caller { key, prefix }| {
+                            let address = address_of(&key);
+                            let known: Option<&OpenCaller> = before.get(&address);
+                            let proven = known.and_then(|known| known.proven);
+                            let caller = OpenCaller {
+                                key,
+                                proven,
+                                prefix,
+                            };
+                            (address, caller)
                         };
-                        state.guests = keys.iter().take(MAX_CALLERS).map(guest).collect();
+                        let callers = callers.into_iter().take(MAX_CALLERS);
+                        state.guests = callers.map(guest).collect();
                     }
                 }
                 FromOutside::Item(asked) => {
@@ -774,6 +782,16 @@ impl Outside {
         }
         Ok(Some(length))
     }
+}
+
+/// A caller of the open key.
+#[derive(Debug)]
+struct OpenCaller {
+    /// Its key of this call.
+    key: PeerId,
+    /// The key that it has proven.
+    proven: Option<PeerId>,
+    prefix: String,
 }
 
 /// Returns a caller of the open key as a node.
@@ -881,7 +899,7 @@ impl AsyncUdpSocket for KeySocket {
         let key = match transmit.destination.ip() {
             IpAddr::V6(to) => {
                 let state = lock(&self.0.state);
-                let guest = state.guests.get(&to).map(|(key, _)| *key);
+                let guest = state.guests.get(&to).map(|guest| guest.key);
                 guest.or_else(|| state.addresses.get(&to).copied())
             }
             IpAddr::V4(_) => None,

@@ -43,13 +43,53 @@ pub enum Local {
     Tcp(TcpStream),
 }
 
-/// Byte counters of all streams.
+/// Byte counters of all streams, or of one.
 #[derive(Debug, Default)]
 pub struct Traffic {
     /// Bytes into this host.
     pub rx: AtomicU64,
     /// Bytes out of this host.
     pub tx: AtomicU64,
+    /// The counters of all, if these are of one.
+    all: Option<Arc<Self>>,
+}
+
+impl Traffic {
+    /// Returns counters of one stream, which count for all streams, too.
+    pub fn of_stream(all: &Arc<Self>) -> Self {
+        Self {
+            all: Some(Arc::clone(all)),
+            ..Self::default()
+        }
+    }
+
+    /// Counts bytes into this host.
+    pub fn receive(&self, bytes: usize) {
+        self.rx.fetch_add(bytes as u64, Relaxed);
+        if let Some(all) = &self.all {
+            all.receive(bytes);
+        }
+    }
+
+    /// Counts bytes out of this host.
+    pub fn send(&self, bytes: usize) {
+        self.tx.fetch_add(bytes as u64, Relaxed);
+        if let Some(all) = &self.all {
+            all.send(bytes);
+        }
+    }
+
+    /// Completes once no byte has passed for this time, or for at most twice as long.
+    pub async fn silent(&self, after: Duration) {
+        let bytes = || self.rx.load(Relaxed) + self.tx.load(Relaxed);
+        loop {
+            let before = bytes();
+            sleep(after).await;
+            if bytes() == before {
+                return;
+            }
+        }
+    }
 }
 
 impl Local {
@@ -242,7 +282,7 @@ async fn up(
     let mut next = Bytes::from(first);
     let end = loop {
         if !next.is_empty() {
-            carriage.traffic.tx.fetch_add(next.len() as u64, Relaxed);
+            carriage.traffic.send(next.len());
             let head = Bytes::copy_from_slice(&framing::head(next.len()));
             // `stopped` has the reason
             let _ = match carriage.is_framed {
@@ -354,7 +394,7 @@ async fn down(local: &Local, recv: &mut RecvStream, carriage: &Carriage<'_>, sta
             match piece {
                 Ok(None) => break,
                 Ok(Some(Piece::Bytes(bytes))) if end.is_none() => {
-                    carriage.traffic.rx.fetch_add(bytes.len() as u64, Relaxed);
+                    carriage.traffic.receive(bytes.len());
                     if deliver(local, bytes, carriage, &mut behind).await.is_err() {
                         // it reads no more: its last output may still be on the way
                         let _ = recv.stop(ENOUGH);
@@ -388,4 +428,26 @@ async fn deliver(
         *behind = carriage.window.widen();
     }
     write.await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn bytes_of_one_stream_count_for_all_and_it_is_silent_once_none_pass() {
+        let all = Arc::new(Traffic::default());
+        let (one, other) = (Traffic::of_stream(&all), Traffic::of_stream(&all));
+        one.receive(3);
+        one.send(4);
+        other.send(5);
+        let of = |traffic: &Traffic| (traffic.rx.load(Relaxed), traffic.tx.load(Relaxed));
+        assert_eq!((of(&one), of(&all)), ((3, 4), (3, 9)));
+        // another stream's bytes are none of it
+        let silent = one.silent(Duration::from_millis(1));
+        tokio::select! {
+            () = silent => {}
+            () = async { loop { other.send(1); tokio::task::yield_now().await } } => {}
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use lcroute_control::status::Contact;
 use lcroute_control::streams::{Access, Target};
@@ -10,6 +10,7 @@ use librecast::stream::{Peer, ProtocolName};
 use tokio::sync::{mpsc, watch};
 
 use crate::agreement::{Answer, Hello};
+use crate::shares::Shares;
 
 /// Maximum number of serving programs. Chosen: each holds a connection.
 const MAX_SERVICES: usize = 1_024;
@@ -51,6 +52,8 @@ pub struct Service {
     pub access: Arc<watch::Sender<Access>>,
     /// The destination of streams.
     pub destination: Destination,
+    /// Places of its streams, whatever network they come from.
+    pub shares: Arc<Mutex<Shares>>,
     /// Closed when the service has ended, which ends its streams.
     pub ended: watch::Receiver<()>,
 }
@@ -157,6 +160,7 @@ mod tests {
                 nodes: vec![allowed.parse().unwrap()],
             })),
             destination: Destination::Server("127.0.0.1:22".parse().unwrap(), false),
+            shares: Arc::default(),
             ended: watch::channel(()).1,
         }
     }

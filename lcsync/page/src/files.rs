@@ -28,6 +28,8 @@ pub struct Piece {
 pub struct File {
     /// Its path, harmless to show.
     name: String,
+    /// Its name as a download, which is not hidden.
+    download: String,
     size: u64,
     /// Bytes that the page has.
     got: u64,
@@ -41,6 +43,15 @@ pub struct File {
 impl File {
     fn is_missing(&self) -> bool {
         self.wanted && self.got < self.size
+    }
+}
+
+/// Returns a name without folders that no program reads as its configuration.
+fn download(name: &str) -> String {
+    let flat = name.replace('/', "_");
+    match flat.strip_prefix(['.', '-']) {
+        Some(rest) => format!("_{rest}"),
+        None => flat,
     }
 }
 
@@ -77,12 +88,10 @@ impl Files {
             };
             of_entry.insert(entry, files.len());
             let path = shown(&found.path);
+            let name = if path.is_empty() { name } else { &path };
             files.push(File {
-                name: if path.is_empty() {
-                    name.to_owned()
-                } else {
-                    path
-                },
+                name: name.to_owned(),
+                download: download(name),
                 size,
                 got: 0,
                 wanted: false,
@@ -192,5 +201,21 @@ impl Files {
     /// Returns the next piece for the page.
     pub fn poll_piece(&mut self) -> Option<Piece> {
         self.pieces.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_download_is_neither_hidden_nor_an_option() {
+        for (name, saved) in [
+            ("a/b.c", "a_b.c"),
+            (".ssh/authorized_keys", "_ssh_authorized_keys"),
+            ("-rf", "_rf"),
+        ] {
+            assert_eq!(download(name), saved);
+        }
     }
 }

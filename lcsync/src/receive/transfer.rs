@@ -44,7 +44,7 @@ use super::modes::Modes;
 use super::network::Network;
 use super::parts::{Part, parts};
 use super::plan::Plan;
-use super::sent::{self, Sent};
+use super::sent::{self, Hidden, Sent};
 use super::stats::Stats;
 use super::tree::Tree;
 use crate::block::{BlockHash, BlockRef};
@@ -97,6 +97,8 @@ pub struct Options {
     pub trust: Option<PeerId>,
     /// The share of a sender under a code.
     pub sent: Option<Sent>,
+    /// Take hidden names and replace links without a question.
+    pub hidden: bool,
     /// File, folder or device that the share is written to; `-` for standard output.
     pub dest: PathBuf,
     /// DEST is a block device, written in place.
@@ -361,12 +363,21 @@ impl<'a> Transfer<'a> {
             Target::Device(device) => return self.write_device(record, &tree, device),
             Target::Pipe => return self.write_pipe(record, &tree),
         }
-        if let Some(sent) = &self.options.sent {
-            sent::check_size(sent, &tree, self.options.quiet || self.options.json)?;
-        }
         let (folder, file_name) = self.target(tree.root.kind, name)?;
         if let (Some(name), [file]) = (&file_name, &mut tree.entries[..]) {
             file.path.clone_from(name);
+        }
+        let hidden = self.hidden(&folder, file_name.is_some());
+        if let Some(sent) = &self.options.sent {
+            sent::check_size(
+                sent,
+                &hidden,
+                &tree,
+                self.options.quiet || self.options.json,
+            )?;
+        }
+        if self.asks() {
+            hidden.check(&tree.entries)?;
         }
         if file_name.is_none() && !self.options.dry_run {
             make_folder(&folder, tree.metadata[0].mode)?;
@@ -404,6 +415,12 @@ impl<'a> Transfer<'a> {
                 return Err(e);
             }
         }
+        if let (true, Some(place)) = (self.asks() && self.options.sent.is_some(), &mut place)
+            && let Err(e) = sent::check_links(&tree.entries, place)
+        {
+            place.remove_empty_partial();
+            return Err(e);
+        }
         let wanted: Vec<BlockRef> = plan.wanted().collect();
         let missing = self.start((record, &tree), &wanted);
         match place {
@@ -426,6 +443,20 @@ impl<'a> Transfer<'a> {
                     None => Ok(Exit::Ok),
                 }
             }
+        }
+    }
+
+    /// Whether the user is asked about hidden names and links.
+    fn asks(&self) -> bool {
+        !self.options.hidden && !self.options.dry_run
+    }
+
+    /// Returns the hidden names that count in `folder`; the user has named a single file.
+    fn hidden(&self, folder: &Path, is_file: bool) -> Hidden {
+        match &self.options.sent {
+            _ if is_file => Hidden::default(),
+            Some(_) => Hidden::of_words(folder),
+            None => Hidden::of_share(folder, std::env::home_dir().as_deref()),
         }
     }
 

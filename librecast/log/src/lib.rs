@@ -58,7 +58,8 @@ pub use entry::{AuthorId, Entry, EntryError, MAX_BODY};
 pub use grant::{GRANT_KIND, GRANTS_IN_ENTRY, Grant};
 pub use log::{
     AppendError, AuthorStatus, Config, Event, Log, MAX_AUTHORS, MAX_BYTES, MAX_ENTRIES,
-    MAX_ENTRIES_OF_AUTHOR, MAX_OFFICES, MAX_REQUESTS, OFFICES_KIND, Output, Role, TERM_KIND,
+    MAX_ENTRIES_OF_AUTHOR, MAX_OFFICES, MAX_REQUESTS, MOST_LEAP, OFFICES_KIND, Output, Role,
+    TERM_KIND,
 };
 pub use packet::{
     Head, MAX_PACKET, Packet, Refused, Seal, Want, decode, decode_sealed, seal_packet,

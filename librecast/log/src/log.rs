@@ -35,7 +35,7 @@ use expiry::Expiry;
 use head_schedule::HeadSchedule;
 use history::History;
 use office::Offices;
-pub use office::{MAX_OFFICES, OFFICES_KIND, TERM_KIND};
+pub use office::{MAX_OFFICES, MOST_LEAP, OFFICES_KIND, TERM_KIND};
 use reading::Reading;
 pub use requests::MAX_REQUESTS;
 use requests::Requests;

@@ -193,6 +193,44 @@ fn wrong_words_and_two_senders_are_said_and_nothing_is_received() {
 }
 
 #[test]
+fn hidden_names_and_links_are_not_touched_unless_the_receiver_asks_for_it() {
+    world("codes-hidden", |lab| {
+        open_driver()?;
+        let hosts = closed_lan(lab, &["ann", "bob"])?;
+        let [ann, bob] = &hosts[..] else {
+            unreachable!("two hosts");
+        };
+        let sent = make_files(ann, 10_000)?;
+        let (_sends, code) = send(ann, "", &sent)?;
+        let dest = open_folder(bob, "dest")?;
+        std::os::unix::fs::symlink("elsewhere", dest.join("photos"))?;
+        let path = dest.display().to_string();
+        let args = ["receive", &code, &path, "--overwrite"];
+        ends(
+            &mut lcsync(bob, "", &args)?,
+            1,
+            "photos/: nothing was received",
+        )?;
+        ensure!(fs::read_dir(&dest)?.count() == 1);
+        fs::remove_file(dest.join("photos"))?;
+        fs::create_dir_all(sent[1].join(".ssh"))?;
+        fs::write(sent[1].join(".ssh/authorized_keys"), b"evil")?;
+        let hidden = "photos/.ssh/authorized_keys: nothing was received";
+        // until the sender has read the change, it offers the former files
+        eventually("hidden names are refused", || {
+            let mut receives = receive(bob, "", &code)?;
+            let ended = receives.wait(DEADLINE)?;
+            ensure!(ended == 1 && receives.stderr().contains(hidden));
+            Ok(())
+        })?;
+        ensure!(!dest.join("photos/.ssh").exists());
+        let mut taken = lcsync(bob, "", &["receive", &code, &path, "--hidden"])?;
+        ensure!(taken.wait(DEADLINE)? == 0, "{}", taken.stderr());
+        arrived(taken, bob, &sent)
+    });
+}
+
+#[test]
 #[ignore = "long: `make test-all`"]
 fn a_killed_receiver_of_codes_goes_on_and_hostile_beacons_change_nothing() {
     const SIZE: usize = 12 * MEGABYTE;

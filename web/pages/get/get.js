@@ -109,12 +109,12 @@ function want(numbers) {
 }
 
 /** A file that is whole: its parts in their order. */
-function save(number, { name }) {
+function save(number, { download }) {
     const parts = [...(view.parts.get(number) ?? [])].sort(([a], [b]) => a - b).map(([, part]) => part);
     view.parts.delete(number);
     const href = URL.createObjectURL(new Blob(parts, { type: "application/octet-stream" }));
     view.saved.set(number, href);
-    const link = html("a", { href, download: name.replaceAll("/", "_") });
+    const link = html("a", { href, download });
     document.body.append(link);
     link.click();
     link.remove();

@@ -22,12 +22,13 @@ use lcroute_signalling::CarrierEvent;
 use librecast::bucket::{Bucket, Rate};
 use librecast::id::{LinkId, PeerId, SecretKey};
 use librecast::open::{STATEMENT_LEN, Statement, periods, room};
+use librecast::outside::Caller;
 use librecast::pair::{PERIOD, PairSecret};
 use librecast::time::{Duration, Instant, UnixTime};
 
 use super::{Intent, Pair, Pairs, PairsOutput};
 use crate::drops::DropReason;
-use crate::guests::{Guests, Met, Origin};
+use crate::guests::{self, Guests, Met, Origin};
 use crate::port::{is_from_afar, is_public};
 use crate::share::ViewId;
 
@@ -224,7 +225,7 @@ impl Pairs {
 
     /// Returns callers with links.
     #[must_use]
-    pub fn guests(&self) -> Vec<PeerId> {
+    pub fn guests(&self) -> Vec<Caller> {
         self.opened.guests.with_links()
     }
 
@@ -288,7 +289,9 @@ impl Pairs {
         if self.opened.own_rooms().next().is_none() {
             return self.share.count(DropReason::OutsideUnknown);
         }
-        match self.opened.guests.handle(from, datagram, time, now) {
+        let days = { self.opened.rooms.values() }.filter(|room| room.statement.is_some());
+        let days = days.map(|room| (room.open, room.period));
+        match { &mut self.opened.guests }.handle(from, datagram, days, time, now) {
             Met::Dropped(reason) => self.share.count(reason),
             Met::Answer(answer) => {
                 self.share.count(DropReason::OutsideCookie);
@@ -576,7 +579,9 @@ impl Pairs {
             let sealed = epoch.seal(&record, &key, &mut self.random);
             let room = self.opened.rooms.get(&call.room);
             if let Some(room) = room {
-                self.share.open(id, room.own.peer_id(), room.period);
+                let own = room.own.peer_id();
+                let first = guests::first(&room.open, room.period, &own);
+                self.share.open(id, own, first);
             }
             // a record that is not taken is counted there
             let _ = node.overlay.handle_record(kind, &sealed, |_| true, now);

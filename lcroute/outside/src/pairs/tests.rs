@@ -462,9 +462,10 @@ fn an_open_key_is_called(mut world: World) -> World {
     world.pass(Duration::from_secs(5));
     assert!(world.sides[0].linked(2));
     let guests = world.sides[1].pairs.guests();
-    let [guest] = guests[..] else {
+    let [guest] = &guests[..] else {
         panic!("{guests:?}")
     };
+    let guest = guest.key;
     world.say(0);
     let now = world.now;
     world.sides[1].pairs.send(&guest, PACKET, now);
@@ -721,22 +722,27 @@ proptest! {
     }
 
     #[test]
-    fn an_open_key_answers_a_stranger_by_a_third_and_keeps_nothing(
+    fn an_open_key_answers_a_caller_that_knows_it_by_a_third_and_keeps_nothing(
         calls in prop::collection::vec(prop::collection::vec(any::<u8>(), 47..50), 1..20),
         others in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 0..20),
+        known in 0_u8..5,
     ) {
         let mut world = World::new(0);
         world.open();
         let (now, at) = (world.now, world.sides[1].at);
         let stranger = SocketAddr::from(([198, 51, 100, 1], 9));
         let calls = calls.into_iter().map(|call| [vec![0xc2], call].concat());
-        let whole = calls.clone().filter(|call| call.len() == 49).count();
-        let others = others.into_iter().filter(|other| other.first() != Some(&0xc2));
-        for datagram in calls.chain(others) {
+        // those who know the key
+        let (open, period) = (key(2).peer_id(), day(&key(2)).period);
+        let first = (0..known).map(|n| {
+            let caller = key(100 + n).peer_id();
+            crate::guests::call(&caller, &crate::guests::first(&open, period, &caller))
+        });
+        for datagram in calls.chain(others).chain(first) {
             world.sides[1].pairs.handle_datagram(stranger, at, &datagram, now);
         }
         world.pass(Duration::from_secs(2));
-        prop_assert_eq!(&world.sides[1].astray, &vec![17; whole]);
+        prop_assert_eq!(&world.sides[1].astray, &vec![17; known.into()]);
         prop_assert!(world.sides[1].pairs.pairs.is_empty());
     }
 }

@@ -1,10 +1,14 @@
 //! Rooms, and the places of clients in them.
+//!
+//! In a full room the site with most nodes gives way to one with fewer: its newest node ends. Nodes
+//! that have proven membership give way to nobody.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use lcroute_overlay::Site;
 use lcroute_overlay::server::{Registration, Role, Room, ToNode, in_room};
 use librecast::id::PeerId;
 use tokio::sync::{Notify, mpsc};
@@ -23,6 +27,8 @@ const QUEUE: usize = 1_024;
 const QUEUE_SEALED: usize = 64;
 /// The reason for a node in too many connections.
 const REPLACED: &str = "replaced by newer connections";
+/// The reason for a node of the site with most nodes in a full room.
+const GIVES_WAY: &str = "the room is full, and most of it is from your address";
 
 /// Places by node; no list is empty.
 type Places = HashMap<PeerId, Vec<Place>>;
@@ -64,6 +70,10 @@ struct Place {
     /// The key of an entered room; none: the connection is registered here.
     own: Option<PeerId>,
     outbox: Outbox,
+    /// Where the connection comes from; none: from this host.
+    site: Option<Site>,
+    /// Whether the node has proven membership in the room's network.
+    is_proven: bool,
 }
 
 impl Place {
@@ -76,10 +86,10 @@ impl Place {
     }
 
     /// Ends the place: of a registration the connection, of an entered room the entry alone.
-    fn replace(self) {
+    fn end(self, why: &str) {
         match &self.own {
             None => self.outbox.cut.notify_one(),
-            Some(_) => drop(self.send(&ToNode::Refused(REPLACED.into()).encode().into())),
+            Some(_) => drop(self.send(&ToNode::Refused(why.into()).encode().into())),
         }
     }
 }
@@ -169,8 +179,13 @@ impl Rooms {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers a connection; none if the room is full. A node with too many loses its oldest.
-    pub(super) fn register(&self, registration: Registration) -> Option<Seated<'_>> {
+    /// Registers a connection from a site; none if the room is full. A node with too many loses its
+    /// oldest.
+    pub(super) fn register(
+        &self,
+        registration: Registration,
+        site: Option<Site>,
+    ) -> Option<Seated<'_>> {
         let capacity = match registration.role {
             Role::Router => {
                 let rooms = self.locked();
@@ -180,13 +195,18 @@ impl Rooms {
             Role::Leaf => QUEUE_SEALED + TOLD,
         };
         let (outbox, waiting) = Outbox::new(capacity);
-        let seat = self.take(registration, None, &outbox)?;
+        let seat = self.take(registration, None, &outbox, site)?;
         Some((seat, outbox, waiting))
     }
 
     /// Takes a place in one more room of a connection; none if the room is full, or the queue.
-    pub(super) fn enter(&self, entry: Registration, outbox: &Outbox) -> Option<Seat<'_>> {
-        self.take(entry, Some(entry.peer), outbox)
+    pub(super) fn enter(
+        &self,
+        entry: Registration,
+        outbox: &Outbox,
+        site: Option<Site>,
+    ) -> Option<Seat<'_>> {
+        self.take(entry, Some(entry.peer), outbox, site)
     }
 
     fn take(
@@ -194,6 +214,7 @@ impl Rooms {
         Registration { peer, room, role }: Registration,
         own: Option<PeerId>,
         outbox: &Outbox,
+        site: Option<Site>,
     ) -> Option<Seat<'_>> {
         let mut rooms = self.locked();
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -202,6 +223,8 @@ impl Rooms {
             number,
             own,
             outbox: outbox.clone(),
+            site,
+            is_proven: false,
         };
         let entered = match role {
             Role::Router => enter_router(inside, peer, place, self.most),
@@ -229,18 +252,30 @@ impl Rooms {
 
 /// Enters a router; returns false if there is no room.
 fn enter_router(inside: &mut Inside, peer: PeerId, place: Place, most: usize) -> bool {
-    let places = &mut inside.routers;
-    let is_full = places.len() >= most && !places.contains_key(&peer);
+    let is_new = !inside.routers.contains_key(&peer);
+    let others = inside.routers.len();
     // the presence of all routers must fit
-    if is_full || place.outbox.queue.capacity() < places.len() {
+    if place.outbox.queue.capacity() < others {
         return false;
     }
+    if is_new && others >= most {
+        let all =
+            { inside.routers.iter() }.filter_map(|(peer, seats)| Some((peer, seats.first()?)));
+        let Some(gone) = gives_way(all, place.site) else {
+            return false;
+        };
+        let seats = inside.routers.remove(&gone).into_iter().flatten();
+        seats.for_each(|seat| seat.end(GIVES_WAY));
+        announce(&mut inside.routers, &gone, &ToNode::Gone(gone));
+        tell_gone(inside, &gone);
+    }
+    let places = &mut inside.routers;
     for other in places.keys().filter(|other| **other != peer) {
         let _ = place.send(&ToNode::Present(*other).encode().into());
     }
     let own = places.entry(peer).or_default();
     if own.len() >= MAX_SEATS {
-        own.remove(0).replace();
+        own.remove(0).end(REPLACED);
     }
     own.push(place);
     announce(places, &peer, &ToNode::Present(peer));
@@ -250,10 +285,39 @@ fn enter_router(inside: &mut Inside, peer: PeerId, place: Place, most: usize) ->
     true
 }
 
+/// Returns the node that gives way to one from `site`: the newest of the site with most, if that
+/// has two more.
+fn gives_way<'a>(
+    all: impl Iterator<Item = (&'a PeerId, &'a Place)> + Clone,
+    site: Option<Site>,
+) -> Option<PeerId> {
+    let unproven = all.filter(|(_, place)| !place.is_proven);
+    let mut counts: HashMap<Option<Site>, usize> = HashMap::new();
+    for (_, place) in unproven.clone() {
+        *counts.entry(place.site).or_default() += 1;
+    }
+    let own = counts.get(&site).copied().unwrap_or(0);
+    // clients of this host may come by a proxy, from many sites
+    let of_sites = counts.into_iter().filter(|(site, _)| site.is_some());
+    let (largest, count) = of_sites.max_by_key(|(_, count)| *count)?;
+    if count <= own + 1 {
+        return None;
+    }
+    let of_largest = unproven.filter(|(_, place)| place.site == largest);
+    let newest = of_largest.max_by_key(|(_, place)| place.number);
+    newest.map(|(peer, _)| *peer)
+}
+
 /// Enters a leaf in the place of its earlier one; returns false if the room is full.
 fn enter_leaf(inside: &mut Inside, peer: PeerId, place: Place, most: usize) -> bool {
     if inside.leaves.len() >= most && !inside.leaves.contains_key(&peer) {
-        return false;
+        let all = inside.leaves.iter().map(|(peer, leaf)| (peer, &leaf.place));
+        let Some(gone) = gives_way(all, place.site) else {
+            return false;
+        };
+        if let Some(leaf) = inside.leaves.remove(&gone) {
+            leaf.place.end(GIVES_WAY);
+        }
     }
     let mut leaf = LeafPlace {
         place,
@@ -261,7 +325,7 @@ fn enter_leaf(inside: &mut Inside, peer: PeerId, place: Place, most: usize) -> b
     };
     leaf.tell(&inside.routers, any(inside.routers.len()));
     if let Some(before) = inside.leaves.insert(peer, leaf) {
-        before.place.replace();
+        before.place.end(REPLACED);
     }
     true
 }
@@ -296,6 +360,19 @@ fn announce(places: &mut Places, about: &PeerId, what: &ToNode) {
 }
 
 impl Seat<'_> {
+    /// Notes that the node has proven membership in the room's network.
+    pub(super) fn prove(&self) {
+        let mut rooms = self.rooms.locked();
+        let Some(inside) = rooms.get_mut(&self.room) else {
+            return;
+        };
+        let routers = inside.routers.get_mut(&self.peer).into_iter().flatten();
+        let leaf = inside.leaves.get_mut(&self.peer);
+        let places = routers.chain(leaf.map(|leaf| &mut leaf.place));
+        // the key has proven it, for all its connections
+        places.for_each(|place| place.is_proven = true);
+    }
+
     /// Sends a message over all connections of the recipient, since the newest may be dead.
     pub(super) fn forward(&self, to: PeerId, bytes: Vec<u8>) {
         let message = ToNode::Deliver {
@@ -342,13 +419,15 @@ impl Drop for Seat<'_> {
 /// Removes a router's place, and reports its end if it has no other one.
 fn leave(inside: &mut Inside, peer: &PeerId, number: u64) {
     let places = &mut inside.routers;
-    if let Some(seats) = places.get_mut(peer) {
-        seats.retain(|place| place.number != number);
-        if !seats.is_empty() {
-            return;
-        }
-        places.remove(peer);
+    // it may have given way
+    let Some(seats) = places.get_mut(peer) else {
+        return;
+    };
+    seats.retain(|place| place.number != number);
+    if !seats.is_empty() {
+        return;
     }
+    places.remove(peer);
     announce(places, peer, &ToNode::Gone(*peer));
     tell_gone(inside, peer);
 }
@@ -390,8 +469,15 @@ mod tests {
     }
 
     fn enter_as(rooms: &Rooms, n: u8, role: Role) -> Option<Client<'_>> {
+        enter_from(rooms, n, role, None)
+    }
+
+    /// Enters from the whole site of this number.
+    fn enter_from(rooms: &Rooms, n: u8, role: Role, site: Option<u8>) -> Option<Client<'_>> {
         let (peer, room) = (peer(n), room());
-        let (seat, outbox, queue) = rooms.register(Registration { peer, room, role })?;
+        let site = site.and_then(|site| Site::around([192, 0, site, n].into()).last());
+        let registration = Registration { peer, room, role };
+        let (seat, outbox, queue) = rooms.register(registration, site)?;
         Some(Client {
             seat,
             outbox,
@@ -445,10 +531,10 @@ mod tests {
             room: other(room),
             role: Role::Router,
         };
-        let in_a = rooms.enter(entry(11, 70), &many.outbox).unwrap();
-        let in_b = rooms.enter(entry(12, 71), &many.outbox).unwrap();
+        let in_a = rooms.enter(entry(11, 70), &many.outbox, None).unwrap();
+        let in_b = rooms.enter(entry(12, 71), &many.outbox, None).unwrap();
         assert!(received(&mut many).is_empty());
-        let (seat, outbox, queue) = rooms.register(entry(2, 71)).unwrap();
+        let (seat, outbox, queue) = rooms.register(entry(2, 71), None).unwrap();
         let mut friend = Client {
             seat,
             outbox,
@@ -476,7 +562,7 @@ mod tests {
         assert_eq!(received(&mut friend), [ToNode::Gone(peer(12))]);
         // an entry that newer ones replace ends alone
         let newer: Vec<_> = (0..MAX_SEATS)
-            .map(|_| rooms.enter(entry(11, 70), &friend.outbox).unwrap())
+            .map(|_| rooms.enter(entry(11, 70), &friend.outbox, None).unwrap())
             .collect();
         let replaced = told(11, ToNode::Refused(REPLACED.into()));
         assert_eq!(received(&mut many), [replaced]);
@@ -490,11 +576,14 @@ mod tests {
         let rooms = rooms();
         let mut a = enter(&rooms, 1).unwrap();
         let (b, ..) = rooms
-            .register(Registration {
-                peer: peer(2),
-                room: Room([0; 32]),
-                role: Role::Router,
-            })
+            .register(
+                Registration {
+                    peer: peer(2),
+                    room: Room([0; 32]),
+                    role: Role::Router,
+                },
+                None,
+            )
             .unwrap();
         b.forward(peer(1), vec![7]);
         assert!(received(&mut a).is_empty());
@@ -549,6 +638,34 @@ mod tests {
         let _inside = [enter(&rooms, 1).unwrap(), enter(&rooms, 2).unwrap()];
         assert!(enter(&rooms, 3).is_none());
         assert!(enter(&rooms, 2).is_some(), "who is there may come again");
+    }
+
+    #[test]
+    fn in_a_full_room_the_site_with_most_gives_way_and_members_that_prove_it_do_not() {
+        for role in [Role::Router, Role::Leaf] {
+            let rooms = Rooms::new(6, Arc::default());
+            let from = |n, site| enter_from(&rooms, n, role, Some(site));
+            let member = from(1, 7).unwrap();
+            member.seat.prove();
+            let mut flood: Vec<_> = (10..15).map(|n| from(n, 7).unwrap()).collect();
+            // the flood displaces nobody, nor itself
+            assert!(from(15, 7).is_none());
+            let first = from(2, 1).unwrap();
+            assert!(flood[4].is_cut(), "the newest of the largest site");
+            drop(flood.pop());
+            let second = from(3, 2).unwrap();
+            let third = from(4, 3).unwrap();
+            // two of the flood are left, and others have one each
+            assert!(from(5, 1).is_none());
+            let last = from(6, 4).unwrap();
+            assert!(from(7, 5).is_none(), "all sites have one");
+            for client in [&member, &first, &second, &third, &last] {
+                assert!(!client.is_cut(), "{}", client.seat.peer);
+            }
+            assert_eq!(flood.iter().filter(|client| client.is_cut()).count(), 3);
+            drop((member, flood, first, second, third, last));
+            assert!(rooms.locked().is_empty());
+        }
     }
 
     #[test]

@@ -65,6 +65,12 @@ impl Origin {
         let is_this_host = ip.is_loopback() || ip == to;
         Self { ip, is_this_host }
     }
+
+    /// Returns the whole site of the address; none for this host.
+    pub(super) fn site(&self) -> Option<Site> {
+        let site = Site::around(self.ip).last();
+        site.filter(|_| !self.is_this_host)
+    }
 }
 
 /// Clients by site.

@@ -134,6 +134,7 @@ fn serve(node: &Node, protocol: &str, allowed: &str) -> watch::Sender<()> {
             nodes: vec![allowed.parse().unwrap()],
         })),
         destination: Destination::Server(to, false),
+        shares: Arc::default(),
         ended,
     });
     added.unwrap();

@@ -10,6 +10,9 @@
 //! of the higher term counts, whichever came first; in one term the later one. The owner's log has
 //! term 0 before its first entry of kind 254, and an office has none. The lowest four bits of a term
 //! are 15 less the place in the list, from 1; the owner has 0. So no two logs have one term.
+//!
+//! A term of an office far above all others waits, and all behind it: one author could otherwise
+//! take the highest number for good.
 
 use std::collections::BTreeMap;
 
@@ -28,6 +31,10 @@ pub const OFFICES_KIND: u8 = 255;
 pub const TERM_KIND: u8 = 254;
 /// Most offices of a space, ended ones included: the owner and they share four bits of a term.
 pub const MAX_OFFICES: usize = 15;
+
+/// Most by which the term of an office may exceed the highest one of all logs: 64 rounds of all
+/// places. Chosen: some terms may be missing, and the numbers never run out.
+pub const MOST_LEAP: u32 = 1_024;
 
 /// Version of both bodies, their first byte.
 const VERSION: u8 = 1;
@@ -66,6 +73,15 @@ impl Offices {
     /// Whether grants are read in this log: the owner's, or an office.
     pub(super) fn grants(&self, id: &AuthorId) -> bool {
         self.all.contains_key(id)
+    }
+
+    /// Whether an entry begins a term that waits for others.
+    fn is_leap(&self, granting: Granting, entry: &Entry) -> bool {
+        let highest = self.all.values().filter_map(|granting| granting.term).max();
+        let most = highest.unwrap_or(0).saturating_add(MOST_LEAP);
+        entry.kind == TERM_KIND
+            && granting.place > 0
+            && decode_term(&entry.body, granting.place).is_some_and(|term| term > most)
     }
 
     /// All logs with grants.
@@ -124,6 +140,7 @@ impl Log {
             for id in ids {
                 while let Some(granting) = self.offices.all.get(&id).copied()
                     && let Some(entry) = self.next_entry(id, granting.read)
+                    && !self.offices.is_leap(granting, entry)
                 {
                     let entry = entry.clone();
                     any = true;
