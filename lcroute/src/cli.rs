@@ -788,7 +788,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
                 token,
                 summary,
             };
-            commands::leaf::run(&config, &options, common.json)
+            commands::leaf::run(&common.load_config_of_user()?, &options, common.json)
         }
         Command::Guest {
             token,
@@ -812,7 +812,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
                 state,
                 program,
             };
-            commands::guest::run(&common, config, &options)
+            commands::guest::run(&common, &options)
         }
         Command::Qr => commands::meet::code_of_input(),
         Command::Say { group: g, text } => {

@@ -23,6 +23,7 @@ use crate::streams::{Serve, Who, who};
 
 mod exposure;
 mod relay;
+mod users;
 mod written;
 
 pub use exposure::{Exposure, Silent};

@@ -35,6 +35,23 @@ impl Common {
         Ok(Config::load(self.config.as_deref())?)
     }
 
+    /// Reads the configuration of a program that a user runs beside the host's daemon: the stricter
+    /// of the host's file and the user's own, unless the command line names one.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read.
+    pub fn load_config_of_user(&self) -> anyhow::Result<Config> {
+        let config = self.load_config()?;
+        let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".config"));
+        let own = folder("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home);
+        let own = own.map(|folder| folder.join("lcroute/lcroute.toml"));
+        match own.filter(|file| self.config.is_none() && file.is_file()) {
+            Some(file) => Ok(config.restricted_by(Config::load(Some(&file))?)),
+            None => Ok(config),
+        }
+    }
+
     /// Whether the state directory is a user's own by default, while services use the system's.
     pub fn is_users_own_state(&self, config: &Config) -> bool {
         !is_root() && self.state_dir.is_none() && config.state_dir.is_none()

@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use lcroute_control::config::Config;
-use lcroute_control::settings::Common;
 use lcroute_overlay::TextRecord;
 use librecast::code::CodeKeys;
 use librecast::id::SecretKey;
@@ -30,11 +29,12 @@ use librecast_program::guest::MAX_TEXT_PLACES;
 use librecast_program::state_lock::StateLock;
 
 use super::hint;
-use super::meeting_places::{mapping_of, own_config, places_of_user};
+use super::meeting_places::places_of_user;
 use crate::guest::group::{IssuerKeys, first_epochs, found, node_name, take_office};
 use crate::guest::member::{Identity, Start};
 use crate::guest::text::{Finder, Places};
 use crate::guest::{Role, group, member};
+use crate::port_mapping;
 use crate::servers::proxy;
 use crate::state::{Membership, StateDir};
 
@@ -51,13 +51,13 @@ const MAX_SERVERS: usize = 8;
 
 /// Returns the role of a guest in the network of a group. A member that does not know the network
 /// looks for it first, and does not return.
-pub fn role((fd, json): (RawFd, &str), common: &Common, config: Config) -> anyhow::Result<Role> {
+pub fn role((fd, json): (RawFd, &str), config: Config) -> anyhow::Result<Role> {
     let wrong =
         |e: &dyn std::fmt::Display| ExitError::new(Exit::Usage, format!("{OPTION} {fd}: {e}"));
     let entry: GroupEntry = serde_json::from_str(json).map_err(|e| wrong(&e))?;
     let control = UnixDatagram::from(inherited(entry.control).map_err(|e| wrong(&e))?);
     let packets = inherited(entry.packets).map_err(|e| wrong(&e))?;
-    let places = places(&entry, common, &config)?;
+    let places = places(&entry, &config)?;
     let state = StateDir::new(entry.state.clone());
     std::fs::create_dir_all(state.path()).with_context(|| state.path().display().to_string())?;
     let lock = StateLock::take(state.path(), LOCK)?;
@@ -117,7 +117,7 @@ pub fn role((fd, json): (RawFd, &str), common: &Common, config: Config) -> anyho
             issuer,
             places,
         }),
-        mapping: Some(mapping_of(common, &config)?),
+        mapping: Some(port_mapping::settings(&config)),
         config,
     })))
 }
@@ -131,19 +131,17 @@ fn add_servers(all: &mut Vec<String>, more: &[String]) {
     all.truncate(MAX_SERVERS);
 }
 
-fn places(entry: &GroupEntry, common: &Common, config: &Config) -> anyhow::Result<Places> {
+fn places(entry: &GroupEntry, config: &Config) -> anyhow::Result<Places> {
     let mut places = entry.places.clone();
     if places.is_empty() {
-        places = places_of_user(common, config)?;
+        places = places_of_user(config)?;
     }
     places.truncate(MAX_TEXT_PLACES);
     let servers: Vec<_> = places.iter().map(Place::url).map(str::to_owned).collect();
     let on_lans = config.exposure().lans().is_ok();
-    let own = own_config(common)?;
-    let chosen = own.as_ref().unwrap_or(config);
-    let outside = chosen.exposure().outside().ok();
+    let outside = config.exposure().outside().ok();
     let dht = outside.filter(|outside| outside.dht);
-    let dht = dht.map(|_| chosen.signal.dht_entries().to_vec());
+    let dht = dht.map(|_| config.signal.dht_entries().to_vec());
     if servers.is_empty() && !on_lans && dht.is_none() {
         let message = "[signal] lan = false, and no place is named: there is no way to meet";
         return Err(ExitError::new(Exit::Usage, message).into());

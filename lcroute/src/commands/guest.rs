@@ -26,13 +26,14 @@ use nix::libc;
 use nix::unistd::{User, geteuid};
 use zeroize::Zeroizing;
 
-use super::meeting_places::{SIGNAL, mapping_of, own_config, places_of_user};
+use super::meeting_places::{SIGNAL, places_of_user};
 use super::up::{TOKEN, TOKEN_FILE, token_of_environment};
 use super::{hint, membership, print_line};
 use crate::guest::member::{self, Identity, OfCode, Start};
 use crate::guest::text::{OwnerStart, Places};
 use crate::guest::text_listener::ListenerStart;
 use crate::guest::{self, Role, leaf};
+use crate::port_mapping;
 use crate::servers::proxy;
 use crate::tun;
 
@@ -70,14 +71,15 @@ pub struct GuestOptions {
 }
 
 /// Runs the program, and exits with its code.
-pub fn run(common: &Common, config: Config, options: &GuestOptions) -> anyhow::Result<Exit> {
+pub fn run(common: &Common, options: &GuestOptions) -> anyhow::Result<Exit> {
+    let config = common.load_config_of_user()?;
     if config.exposure().direct().is_err() {
         let message = "[ice] policy = \"relay\": a guest links with others directly, which would show them this host's addresses";
         return Err(ExitError::new(Exit::NotPermitted, message).into());
     }
     let (host_interface, (routes, _)) = (config.tun.name.clone(), tun::routes(&config.routes()));
     let proxy = proxy(&config).map_err(|e| ExitError::new(Exit::Usage, format!("{e:#}")))?;
-    let role = role(common, config, options)?;
+    let role = role(config, options)?;
     let shell = || std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
     let shell = || shell().unwrap_or_else(|| OsString::from("/bin/sh"));
     let (program, arguments) = match options.program.split_first() {
@@ -100,17 +102,17 @@ pub fn run(common: &Common, config: Config, options: &GuestOptions) -> anyhow::R
     std::process::exit(code.into());
 }
 
-fn role(common: &Common, config: Config, options: &GuestOptions) -> anyhow::Result<Role> {
+fn role(config: Config, options: &GuestOptions) -> anyhow::Result<Role> {
     if let Some(fd) = options.text_fd {
-        return by_text(fd, common, config, options);
+        return by_text(fd, config, options);
     }
     if let Some(fd) = options.group_fd {
-        return super::group::role((fd, &inherited(fd)?), common, config);
+        return super::group::role((fd, &inherited(fd)?), config);
     }
     if options.found {
         let mut random = [0; 2 * WORDS];
         getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("random numbers: {e}"))?;
-        let servers = servers_of_user(common, &config)?;
+        let servers = servers_of_user(&config)?;
         if options.public {
             return public(servers, config, options);
         }
@@ -135,7 +137,7 @@ fn role(common: &Common, config: Config, options: &GuestOptions) -> anyhow::Resu
         })?;
         let servers = match code.host() {
             Some(host) => vec![host.url()],
-            None => servers_of_user(common, &config)?,
+            None => servers_of_user(&config)?,
         };
         return of_code(&code, servers, config, options);
     }
@@ -243,27 +245,20 @@ fn told(state: GuestState) -> std::io::Result<OfCode> {
 
 /// Returns a guest of the network that a text leads to: its first router, for the text's owner; else
 /// a leaf.
-fn by_text(
-    fd: RawFd,
-    common: &Common,
-    config: Config,
-    options: &GuestOptions,
-) -> anyhow::Result<Role> {
+fn by_text(fd: RawFd, config: Config, options: &GuestOptions) -> anyhow::Result<Role> {
     let wrong =
         |e: &dyn std::fmt::Display| ExitError::new(Exit::Usage, format!("--text-fd {fd}: {e}"));
     let entry: TextEntry = serde_json::from_str(&inherited(fd)?).map_err(|e| wrong(&e))?;
     let (text, mut places) = (entry.text_key(), entry.places.clone());
     if places.is_empty() {
-        places = places_of_user(common, &config)?;
+        places = places_of_user(&config)?;
     }
     places.truncate(MAX_TEXT_PLACES);
     let servers: Vec<_> = places.iter().map(|place| place.url().to_owned()).collect();
     let on_lans = config.exposure().lans().is_ok();
-    let own = own_config(common)?;
-    let chosen = own.as_ref().unwrap_or(&config);
-    let outside = chosen.exposure().outside().ok();
+    let outside = config.exposure().outside().ok();
     let dht = outside.filter(|outside| outside.dht);
-    let dht = dht.map(|_| chosen.signal.dht_entries().to_vec());
+    let dht = dht.map(|_| config.signal.dht_entries().to_vec());
     if servers.is_empty() && !on_lans && dht.is_none() {
         let message =
             "[signal] lan = false, and no place is named: there is no way to meet (TEXT@HOST)";
@@ -319,14 +314,14 @@ fn by_text(
             signer: None,
             withdrawn: helper::withdrawals(&owner.seed.0, withdrawn, now)?,
         }),
-        mapping: Some(mapping_of(common, &config)?),
+        mapping: Some(port_mapping::settings(&config)),
         config,
     })))
 }
 
 /// Returns the signalling servers of codes: of the environment, else of the user's file, else of
 /// the host's.
-fn servers_of_user(common: &Common, config: &Config) -> anyhow::Result<Vec<String>> {
+fn servers_of_user(config: &Config) -> anyhow::Result<Vec<String>> {
     if let Some(given) = std::env::var_os(SIGNAL) {
         let given = given.into_string().unwrap_or_default();
         if given.is_empty() {
@@ -342,8 +337,7 @@ fn servers_of_user(common: &Common, config: &Config) -> anyhow::Result<Vec<Strin
             }
         };
     }
-    let own = own_config(common)?;
-    let mut servers = own.as_ref().unwrap_or(config).signal.servers.clone();
+    let mut servers = config.signal.servers.clone();
     servers.truncate(MAX_URLS.into());
     Ok(servers)
 }

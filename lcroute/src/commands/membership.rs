@@ -770,9 +770,15 @@ fn studio_session(text: &str) -> anyhow::Result<Zeroizing<String>> {
 pub fn contact(common: &Common, config: &Config) -> anyhow::Result<Exit> {
     let control = common.control_to_ask(config);
     let running = Client::connect_if_running(&to_look(&control))?;
-    let key = match running {
-        Some(mut daemon) => daemon.ask::<Status>(&Request::Status)?.peer_id,
-        None => StateDir::of(common, config).node_key_or_new()?.peer_id(),
+    let (key, config) = match running {
+        Some(mut daemon) => (
+            daemon.ask::<Status>(&Request::Status)?.peer_id,
+            config.clone(),
+        ),
+        None => (
+            StateDir::of(common, config).node_key_or_new()?.peer_id(),
+            common.load_config_of_user()?,
+        ),
     };
     let outside = config.exposure().outside().ok();
     let place = outside.and_then(|outside| outside.meet.first().cloned());

@@ -50,7 +50,11 @@ const DEFAULT_MTU: u16 = 1_280;
 
 /// Runs until a signal, or, with `idle`, until no program of this host was connected for that time.
 pub fn run(common: &Common, idle: Option<Duration>, own_key: bool) -> anyhow::Result<Exit> {
-    let config = common.load_config()?;
+    let load_config = || match own_key {
+        true => common.load_config_of_user(),
+        false => common.load_config(),
+    };
+    let config = load_config()?;
     init_logging(common.log.as_deref().or(config.log.as_deref()), "info")?;
     let control = common.control_to_ask(&config);
     lcroute_control::system::room_for_clients();
@@ -142,7 +146,7 @@ pub fn run(common: &Common, idle: Option<Duration>, own_key: bool) -> anyhow::Re
                 }
                 request = signals.next() => match request {
                     SystemRequest::Stop | SystemRequest::Exec => break Ok(Exit::Ok),
-                    SystemRequest::Reload => match common.load_config() {
+                    SystemRequest::Reload => match load_config() {
                         Ok(config) => {
                             let inside = host.inside.as_deref();
                             let plan = outside_plan(&config, inside, port.clone());
@@ -314,9 +318,15 @@ fn outside_plan(config: &Config, inside: Option<&Network>, port: Option<PortSecr
     let lc0 = inside.map(|network| network.own().interface.clone());
     let mut exclude = vec![config.tun.name.clone()];
     exclude.extend(lc0.filter(|name| *name != config.tun.name));
+    let mut meet = outside.meet;
+    if config.signal.socks.is_some() && !meet.is_empty() {
+        // they would see this host's address
+        tracing::warn!("[signal] socks: keys outside meet at no server");
+        meet.clear();
+    }
     Plan {
         exclude,
-        meet: outside.meet,
+        meet,
         dht: outside.dht.then(|| config.signal.dht_entries().to_vec()),
         lan: config.exposure().lans().is_ok(),
         rate: u64::from(outside.mbit.get()) * 1_000_000,

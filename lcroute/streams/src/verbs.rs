@@ -455,7 +455,10 @@ pub fn serve(common: &Common, serving: &Serving) -> anyhow::Result<Exit> {
     }
     if outside {
         let own = stream::outside(&path).map_err(|e| exit_of(&e))?.own;
-        let config = common.load_config()?;
+        let mut config = common.load_config()?;
+        if path != socket_of(&common.control_to_ask(&config)) {
+            config = common.load_config_of_user()?;
+        }
         let outside = config.exposure().outside().ok();
         let place = outside.and_then(|outside| outside.meet.first().cloned());
         let contact = ContactText { key: own, place };

@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use lcroute_demo::lab::{Host, Lab, Member, Network, Process, eventually, wait_reach, within};
 
+use crate::guest::{as_nobody, open_driver};
 use crate::tor::{PATIENCE, SOCKS, TorNetwork};
 use crate::world;
 
@@ -285,6 +286,83 @@ fn outspoken(folder: &Path, stranger: &Host, ice: &str) -> Result<String> {
          [matrix]\nhomeserver = \"http://{stranger}:8008\"\nroom = \"!r:a.example\"\ntoken-file = \"{token}\"\n\
          [ice]\n{ice}\n"
     ))
+}
+
+/// Programs of a user that others would see, by their arguments.
+fn of_user(folder: &str) -> Vec<Vec<&str>> {
+    let words = "abandon-abandon-abandon-zoo";
+    vec![
+        vec!["lcroute", "guest", "--found", "--", "sleep", "1000"],
+        vec!["lcroute", "guest", words, "--", "sleep", "1000"],
+        vec!["lcsync", "send", folder],
+        vec!["lcsync", "receive", words, folder],
+    ]
+}
+
+/// Each program reads the host's file, which permits all, and the user's own.
+#[test]
+fn programs_of_a_user_heed_the_stricter_of_both_files() {
+    world("hidden-user", |lab| {
+        open_driver()?;
+        let hosts = lab.lan(&["hidden", "stranger"])?;
+        let hidden = &hosts[0];
+        let home = hidden.path("home");
+        let own = home.join(".config/lcroute");
+        let share = home.join("share");
+        for folder in [&own, &share] {
+            std::fs::create_dir_all(folder)?;
+        }
+        let anybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(&share, anybody)?;
+        std::fs::write(share.join("file"), b"content")?;
+        let (home, share) = (home.display().to_string(), share.display().to_string());
+        let home = format!("HOME={home}");
+        let hides = "[ice]\npolicy = \"relay\"\n";
+        let no_way = "[signal]\nlan = false\n";
+        for (n, (text, code)) in [(hides, 4), (no_way, 2), ("", 0)].into_iter().enumerate() {
+            std::fs::write(own.join("lcroute.toml"), text)?;
+            for (m, program) in of_user(&share).iter().enumerate() {
+                let file = format!("user-{n}-{m}.pcap");
+                let (mut dump, file) = dump(hidden, &file, &["-Q", "out", "udp or tcp"])?;
+                let env = [
+                    "env",
+                    "-u",
+                    "LCROUTE_CONFIG",
+                    "-u",
+                    "XDG_CONFIG_HOME",
+                    &home,
+                ];
+                let args = [&env[..], program].concat();
+                let mut runs = hidden.spawn("setpriv", &as_nobody(&args))?;
+                let seen = || read(hidden, &file, "udp or tcp");
+                if code == 0 {
+                    eventually("it is seen", || {
+                        ensure!(!seen()?.is_empty(), "{program:?}: {}", runs.stderr());
+                        Ok(())
+                    })?;
+                    continue;
+                }
+                let ended = runs.wait(PATIENCE)?;
+                ensure!(ended == code, "{program:?}: {ended}: {}", runs.stderr());
+                dump.stop()?;
+                let seen = seen()?;
+                ensure!(seen.is_empty(), "{program:?}: {seen}");
+            }
+        }
+        let leaf = ["lcroute", "leaf", "ff3e::1", "--token", "-"];
+        std::fs::write(own.join("lcroute.toml"), hides)?;
+        let env = [
+            "env",
+            "-u",
+            "LCROUTE_CONFIG",
+            "-u",
+            "XDG_CONFIG_HOME",
+            &home,
+        ];
+        let refused = hidden.run("setpriv", &as_nobody(&[&env[..], &leaf].concat()))?;
+        ensure!(refused.code == 4, "{}", refused.stderr);
+        Ok(())
+    });
 }
 
 /// Over the whole run of a daemon, with all carriers on, whatever it discloses.
