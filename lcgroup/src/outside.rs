@@ -746,7 +746,10 @@ impl Outside {
             return Some(format!("waits for the group's network: {why}"));
         }
         if self.role.is_none() || state.links > 0 {
-            return None;
+            let depends = state.links > 0 && !state.lasting;
+            return depends.then(|| {
+                "waits for a certificate of the group's network that outlasts the invitation: the owner's host, or a deputy's in office, sends it within seconds".to_owned()
+            });
         }
         let places = self.places();
         let is_owner = self.is_issuer();
@@ -804,6 +807,7 @@ impl Outside {
             present: self.state.present,
             port: self.state.port,
             mapped: self.state.mapped,
+            lasting: self.state.lasting,
             waits: self.waits(),
         }
     }
@@ -985,7 +989,12 @@ mod tests {
         assert!(!outside.take_back());
         state.links = 1;
         hear(&mut outside, &state);
+        assert!(told(&outside).contains("outlasts"), "{}", told(&outside));
+        assert!(!outside.status().lasting);
+        state.lasting = true;
+        hear(&mut outside, &state);
         assert_eq!(outside.waits(), None);
+        assert!(outside.status().lasting);
         assert!(outside.take_back() && !outside.take_back());
         (state.links, state.ended) = (0, Some("removed".into()));
         hear(&mut outside, &state);

@@ -261,6 +261,15 @@ pub struct GroupStatus {
     pub notices: Vec<String>,
 }
 
+impl GroupStatus {
+    /// Whether a wait for membership is over: what must outlast this run is on disk.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let lasts = { self.network.as_ref() }.is_none_or(|network| network.lasting);
+        self.state != "joining" && (lasts || self.state != "member")
+    }
+}
+
 /// History for newcomers in groups of earlier versions.
 fn nothing() -> Option<u64> {
     Some(0)
@@ -293,6 +302,8 @@ pub struct NetworkStatus {
     /// Address that the router maps to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mapped: Option<std::net::SocketAddrV4>,
+    /// The membership on disk does not end with the invitation.
+    pub lasting: bool,
     /// Why nobody is reached, and what to check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits: Option<String>,

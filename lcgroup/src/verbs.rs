@@ -278,14 +278,17 @@ impl Verbs {
             if let Some(problem) = known.problem {
                 return Err(ExitError::new(Exit::NotPermitted, problem).into());
             }
-            if known.state != "joining" {
+            if known.is_settled() {
                 return Ok(());
             }
             if let Some(notice) = known.notices.last().filter(|n| n.contains("expired")) {
                 anyhow::bail!("{notice}");
             }
             let on = text(&answer["interfaces"]);
-            waiting.tell(|| format!("{} (on {on})", known.waits.unwrap_or_default()));
+            let waits = known
+                .waits
+                .or(known.network.and_then(|network| network.waits));
+            waiting.tell(|| format!("{} (on {on})", waits.unwrap_or_default()));
             thread::sleep(WAIT_INTERVAL);
         }
     }

@@ -90,6 +90,13 @@ impl Keeper {
         self.membership.chain()
     }
 
+    /// Returns whether all is on disk, and the certificate does not end with an invitation.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        let chain = self.membership.chain();
+        self.unwritten.is_empty() && chain.is_ok_and(|chain| chain.invitation().is_none())
+    }
+
     /// Waits for something to write; returns false once the queue has ended.
     pub async fn next(&mut self) -> bool {
         let next = self.queue.recv();
@@ -193,6 +200,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_membership_that_ends_with_its_invitation_does_not_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_keep, queue) = mpsc::unbounded_channel();
+        let now = UnixTime::now();
+        let keys = librecast::code::CodeKeys::of_random(&[1; 32]);
+        let token = keys.token(SecretKey::generate(), Vec::new(), now).unwrap();
+        let peer = SecretKey::generate().peer_id();
+        let chain = token.join(peer, "bob", now).unwrap();
+        let membership = Membership::new(token.network(), Vec::new(), &chain);
+        let state = StateDir::new(dir.path().into());
+        state.store_membership(&membership).unwrap();
+        let (revocations, texts) = (Revocations::default(), Texts::default());
+        let mut keeper = Keeper::new(state, membership, revocations, texts, queue);
+        assert!(!keeper.is_lasting());
+        keeper.note_of_node(Keep::Chain(
+            crate::state::testing::chains(&SecretKey::generate(), now).1,
+        ));
+        assert!(!keeper.is_lasting(), "it is not on disk");
+        keeper.write();
+        assert!(keeper.is_lasting());
+    }
+
+    #[test]
     fn all_that_waits_is_written_and_again_what_was_not() {
         let dir = tempfile::tempdir().unwrap();
         let (keep, queue) = mpsc::unbounded_channel();
@@ -240,9 +270,10 @@ mod tests {
         std::fs::create_dir_all(membership_file.join("in the way")).unwrap();
         keeper.write();
         assert_eq!(state().next_incarnation().unwrap().number, 42);
+        assert!(!keeper.is_lasting(), "it is not on disk");
         std::fs::remove_dir_all(&membership_file).unwrap();
         keeper.write();
-        assert!(keeper.unwritten.is_empty());
+        assert!(keeper.unwritten.is_empty() && keeper.is_lasting());
         assert_eq!(state().revocations(&id, now).unwrap().iter().count(), 3);
         let uses = std::fs::read_to_string(dir.path().join("uses")).unwrap();
         assert_eq!(uses, "a token a line\n");

@@ -9,6 +9,8 @@ use std::net::SocketAddrV4;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -115,6 +117,8 @@ pub struct Group {
     control: tokio::net::UnixDatagram,
     keep: mpsc::UnboundedSender<Kept>,
     keeper: JoinHandle<()>,
+    /// Whether the membership on disk lasts.
+    is_lasting: Arc<AtomicBool>,
     epochs: Epochs,
     issuer: Option<Issuer>,
     places: Places,
@@ -183,16 +187,19 @@ impl Group {
         });
         let (keep, queue) = mpsc::unbounded_channel();
         let mut writer = Keeper::new(state, membership, revocations, Texts::default(), queue);
+        let is_lasting = Arc::new(AtomicBool::new(writer.is_lasting()));
+        let written = Arc::clone(&is_lasting);
         let runtime = tokio::runtime::Handle::current();
         // a disk may be slow
         let keeper = std::thread::Builder::new().name("keeper".into());
         let keeper = keeper.spawn(move || {
-            runtime.block_on(async { while write_next(&mut writer).await {} });
+            runtime.block_on(async { while write_next(&mut writer, &written).await {} });
         })?;
         Ok(Self {
             control: tokio::net::UnixDatagram::from_std(control)?,
             keep,
             keeper,
+            is_lasting,
             epochs: epochs.clone(),
             issuer,
             state: GroupState {
@@ -312,6 +319,7 @@ impl Group {
             links: node.links().len(),
             present: others.count(),
             answering: node.servers(),
+            lasting: self.is_lasting.load(Ordering::Acquire),
             ..self.state.clone()
         };
         self.set_state(state);
@@ -388,9 +396,10 @@ pub async fn wait(group: &mut Option<Group>) -> Event {
 }
 
 /// Writes what has come; returns whether there may be more.
-async fn write_next(writer: &mut Keeper) -> bool {
+async fn write_next(writer: &mut Keeper, is_lasting: &AtomicBool) -> bool {
     let more = writer.next().await;
     writer.write();
+    is_lasting.store(writer.is_lasting(), Ordering::Release);
     more
 }
 

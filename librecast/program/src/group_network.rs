@@ -217,6 +217,8 @@ pub struct GroupState {
     pub dht: bool,
     /// What was found has the date of another day.
     pub stale: bool,
+    /// The membership on disk does not end with the invitation.
+    pub lasting: bool,
     /// Why this host is in the network no more.
     pub ended: Option<String>,
 }
