@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::bail;
 use librecast_program::cli::{Exit, ExitError, note};
@@ -52,7 +52,8 @@ impl Hidden {
     /// Returns the names that count for files under a code.
     #[must_use]
     pub fn of_words(dest: &Path) -> Self {
-        let here = dest.as_os_str() == "." && dest.canonicalize().is_ok_and(is_below_hidden);
+        let here =
+            dest.as_os_str() == "." && dest.canonicalize().is_ok_and(|path| is_below_hidden(&path));
         Self {
             below: Some(Vec::new()),
             is_hidden: here,
@@ -106,22 +107,22 @@ impl Hidden {
     ///
     /// They are not, or nobody can be asked.
     pub fn check(&self, entries: &[Entry]) -> anyhow::Result<()> {
-        let names = self.names(entries).into_iter().map(name_of).collect();
+        let names: Vec<String> = self.names(entries).into_iter().map(name_of).collect();
         ask_about(
-            names,
+            &names,
             "hidden names, which programs may read as their configuration",
         )
     }
 }
 
-fn is_below_hidden(path: PathBuf) -> bool {
+fn is_below_hidden(path: &Path) -> bool {
     let is_hidden =
         |part: std::path::Component<'_>| part.as_os_str().as_bytes().first() == Some(&b'.');
     path.components().any(is_hidden)
 }
 
 /// Asks about exactly these names.
-fn ask_about(names: Vec<String>, kind: &str) -> anyhow::Result<()> {
+fn ask_about(names: &[String], kind: &str) -> anyhow::Result<()> {
     if names.is_empty() {
         return Ok(());
     }
@@ -198,7 +199,7 @@ pub fn check_links(entries: &[Entry], place: &mut Place) -> anyhow::Result<()> {
             links.push(name_of(entry));
         }
     }
-    ask_about(links, "links that are here already")
+    ask_about(&links, "links that are here already")
 }
 
 /// Refuses to replace anything that is there.
