@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Member, Network, Process, eventually, wait_reach, within};
+use lcroute_demo::lab::{Host, LAN, Lab, Member, Network, Process, eventually, wait_reach, within};
 
 use crate::guest::{as_nobody, open_driver};
 use crate::tor::{PATIENCE, SOCKS, TorNetwork};
@@ -22,9 +22,13 @@ fn capture_sent(host: &Host, file: &str) -> Result<(Process, PathBuf)> {
 }
 
 fn dump(host: &Host, file: &str, args: &[&str]) -> Result<(Process, PathBuf)> {
+    dump_at(host, "eth0", file, args)
+}
+
+fn dump_at(host: &Host, at: &str, file: &str, args: &[&str]) -> Result<(Process, PathBuf)> {
     let file = host.path(file);
     let shown = file.display().to_string();
-    let whole = ["-i", "eth0", "-U", "-w", &shown];
+    let whole = ["-i", at, "-U", "-w", &shown];
     let dump = host.spawn("tcpdump", &[&whole, args].concat())?;
     eventually("tcpdump listens", || {
         ensure!(dump.stderr().contains("listening on"), "not yet");
@@ -323,7 +327,7 @@ fn programs_of_a_user_heed_the_stricter_of_both_files() {
             std::fs::write(own.join("lcroute.toml"), text)?;
             for (m, program) in of_user(&share).iter().enumerate() {
                 let file = format!("user-{n}-{m}.pcap");
-                let (mut dump, file) = dump(hidden, &file, &["-Q", "out", "udp or tcp"])?;
+                let (mut dump, file) = dump_at(hidden, LAN, &file, &["-Q", "out", "udp or tcp"])?;
                 let env = [
                     "env",
                     "-u",
