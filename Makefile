@@ -38,7 +38,7 @@ WITHOUT_LC0 = lcsync_failures lcsync_hostile lcsync_keys lcsync_lan lcsync_mld t
 
 demo:
 	netns-tests/setup demo
-	@[ -e $(TARGET)/debug/lcroute-demo ] || echo "The first build takes some 6 minutes on two processors, 3 on eight; later ones take seconds."
+	@[ -e $(TARGET)/debug/lcroute-demo ] || echo "The first build takes some 15 minutes of processor time, shared by all processors; later ones take seconds."
 	$(if $(findstring --web,$(ARGS)),-$(MAKE) web)
 	$(DEMO) $(ARGS)
 
