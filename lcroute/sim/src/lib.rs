@@ -27,8 +27,6 @@
 
 mod action;
 mod audience;
-// used by `line`
-#[cfg(not(target_family = "wasm"))]
 mod calendar;
 mod check;
 mod compare;
@@ -39,8 +37,6 @@ mod daemon;
 mod fast;
 mod ledger;
 pub mod library;
-// a page has no lanes
-#[cfg(not(target_family = "wasm"))]
 mod link;
 mod links;
 mod live;
@@ -73,7 +69,6 @@ mod workload;
 pub use action::{Action, SourceFilter};
 pub use audience::{AudienceFigures, RouterBytes, audience, max_leaves};
 pub use compare::{Comparing, Comparison, Joined, Part, compare, comparison_table};
-#[cfg(not(target_family = "wasm"))]
 pub use live::{GroupView, LinkView, Live};
 pub use measure::{Outage, Subject, measure};
 pub use model::{Rule, Violation};
