@@ -64,7 +64,7 @@ pub struct Invitation {
     pub expires: u64,
     /// The topic of the group, or the program that it is for; up to 64 bytes.
     pub topic: String,
-    /// The group has a network of its own. Earlier versions refuse such a line.
+    /// The group has a network of its own.
     pub outside: bool,
 }
 

@@ -283,16 +283,6 @@ pub(crate) struct Devices {
 }
 
 impl Devices {
-    /// Whether a state has nothing of this.
-    pub fn is_empty(&self) -> bool {
-        let others = [
-            self.marks.is_empty(),
-            self.used.is_empty(),
-            self.asked.is_empty(),
-        ];
-        self.own.is_none() && others.iter().all(|none| *none)
-    }
-
     /// Bytes of the state, about.
     pub fn bytes(&self) -> usize {
         512 + self.marks.len() * 13 + self.used.len() * 40 + self.asked.len() * 32
@@ -315,11 +305,9 @@ impl Devices {
         for (id, author) in &self.used {
             w.u64(*id).put(author.public_key());
         }
-    }
-
-    /// Writes an asked removal, if there is one: the last part of a state, which earlier versions lack.
-    pub fn put_asked(&self, w: &mut Writer) {
-        if let Some(of) = self.asked_of.filter(|_| !self.asked.is_empty()) {
+        let asked_of = self.asked_of.filter(|_| !self.asked.is_empty());
+        w.u8(asked_of.is_some().into());
+        if let Some(of) = asked_of {
             w.put(of.public_key()).u32(self.asked.len() as u32);
             for device in &self.asked {
                 w.put(device.public_key());
@@ -347,18 +335,13 @@ impl Devices {
         for _ in 0..r.u32()? {
             devices.used.insert(r.u64()?, peer(r)?);
         }
-        Ok(devices)
-    }
-
-    /// Reads an asked removal, if the state does not end before it.
-    pub fn read_asked(&mut self, r: &mut Reader<'_>) -> Result<(), WireError> {
-        if !r.is_empty() {
-            self.asked_of = Some(peer(r)?);
+        if r.u8()? != 0 {
+            devices.asked_of = Some(peer(r)?);
             for _ in 0..r.u32()? {
-                self.asked.insert(peer(r)?);
+                devices.asked.insert(peer(r)?);
             }
         }
-        Ok(())
+        Ok(devices)
     }
 }
 
@@ -501,8 +484,7 @@ pub(crate) fn decode_any(bytes: &[u8]) {
     let _ = Vouch::decode(bytes);
     let _ = decode_gone(bytes);
     let _ = decode_marks(bytes, &SecretKey::from_seed(&[0; 32]).peer_id());
-    let mut r = Reader::new(bytes);
-    let _ = Devices::read(&mut r).and_then(|mut devices| devices.read_asked(&mut r));
+    let _ = Devices::read(&mut Reader::new(bytes));
 }
 
 /// The box for `me` in an entry of read marks, and the sealed marks.
