@@ -16,7 +16,7 @@
 //! "lcd1" base58check {
 //!   group key 256 | read key 256 | id 64 (expiry 32 in minutes since 1970, random 32) | secret 256
 //!   | first author 256 | seed of the person key 256 | signature 512 by the first author
-//!   | topic (length 8) | name (length 8) | 1 if the group has a network of its own
+//!   | topic (length 8) | name (length 8) | network 8 (1: the group has one of its own; else 0)
 //!   | of a deputy's: its key 256 }
 //! own log, device gone (8): sealed box to the group key { version 8 = 1 | author 256 }
 //! own log, read (9): version 8 = 1 | n 8 | n x { device 64 | sealed box 512 of a key 128 to it }
@@ -38,7 +38,8 @@ use librecast::plain::is_plain;
 use librecast::wire::{Reader, WireError, Writer};
 use zeroize::Zeroizing;
 
-use crate::invitation::{Invitation, InvitationError, OUTSIDE, check_topic, read_outside};
+use crate::fields::flag;
+use crate::invitation::{Invitation, InvitationError, check_topic};
 use crate::provider::{self, AEAD_KEY, AEAD_NONCE};
 use crate::{DAY, HOUR, MAX_MEMBERS, SECOND};
 
@@ -380,10 +381,8 @@ impl DeviceInvitation {
             .u8(invitation.topic.len() as u8)
             .put(invitation.topic.as_bytes())
             .u8(name.len() as u8)
-            .put(name.as_bytes());
-        if invitation.outside {
-            w.u8(OUTSIDE);
-        }
+            .put(name.as_bytes())
+            .u8(invitation.outside.into());
         if invitation.to != invitation.group {
             w.put(invitation.to.public_key());
         }
@@ -417,7 +416,7 @@ impl FromStr for DeviceInvitation {
         let first = PeerId::from_public_key(r.array()?).map_err(|_| InvitationError::Key)?;
         let (seed, by_first) = (Zeroizing::new(r.array()?), r.array()?);
         let (topic, name) = (r.text8()?.to_owned(), r.text8()?.to_owned());
-        let outside = read_outside(&mut r)?;
+        let outside = flag(&mut r)?;
         let to = match r.is_empty() {
             true => group,
             false => PeerId::from_public_key(r.array()?).map_err(|_| InvitationError::Key)?,
