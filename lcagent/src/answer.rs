@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn golden_bytes_of_segments_with_and_without_a_stream() {
-        // a change breaks agents and operators of other versions
+        // a change needs another kind
         let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
         let head = |kind: &str| {
             format!(

@@ -86,7 +86,7 @@ impl Commits {
             false => None,
         };
         let needed = needed.map_or(self.first, |(_, first)| *first);
-        // entries from before the list do not count for the bound: they are of an earlier term
+        // entries from before the list do not count for the bound: an earlier term made them
         let counted = self
             .all
             .front()

@@ -2,8 +2,8 @@
 //!
 //! Fields follow each other as [`Group::state`] writes them; lists and long fields begin with their
 //! length in 32 bits. Instead of incomplete messages it has the number after which the log is read
-//! again. The last parts are those on deputies (`office_state.rs`), on devices, and on a network of
-//! the group's own (`network.rs`).
+//! again. Its last parts are about deputies (`office_state.rs`), devices (`vouch.rs`) and a network
+//! of the group's own (`network.rs`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
