@@ -130,8 +130,8 @@ impl Acknowledgement {
 
     /// Returns the entry that names this agent's stream, or asks whether the agent exists.
     #[must_use]
-    pub fn progress_of(&self, agent: &PeerId, stream: Option<StreamId>) -> Option<&Progress> {
-        let name = stream_name(agent, stream);
+    pub fn progress_of(&self, agent: &PeerId, stream: StreamId) -> Option<&Progress> {
+        let name = stream_name(agent, Some(stream));
         let named = self.nodes.iter().find(|p| p.node == name);
         let asks =
             |p: &&Progress| p.node == short_id(agent) && p.received == 0 && p.ranges.is_empty();

@@ -13,12 +13,11 @@
 //! | 6 | a segment of an answer ([`crate::answer`]) | agent, answers |
 //! | 7 | missing parts ([`crate::part`]) | agent, answers |
 //! | 8, 9 | as 1, 2, with the operator's certificate ([`crate::certificate`]) | operator, channel |
-//! | 10 | a sealed segment of an answer ([`crate::sealed`]) | agent, answers |
-//! | 11, 12 | as 6, 10, with the name of the stream | agent, answers |
-//! | 13 | several agents have one key ([`crate::shared_key`]) | operator, channel |
+//! | 10 | as 11, sealed ([`crate::sealed`]) | agent, answers |
+//! | 11 | as 6, with the name of the stream | agent, answers |
+//! | 12 | several agents have one key ([`crate::shared_key`]) | operator, channel |
 //!
-//! An agent sends the kinds 11 and 12 only to operators that read them
-//! ([`crate::envelope::reads_streams`]), so all versions interoperate.
+//! Kind 6 is the whole answer of an agent that keeps none.
 
 use std::fmt;
 use std::str::FromStr;
@@ -58,7 +57,7 @@ pub enum Kind {
     Acknowledgement = 4,
     /// An agent has started.
     Hello = 5,
-    /// A segment of an answer.
+    /// The whole answer of an agent that keeps none.
     Answer = 6,
     /// Parts that an agent misses.
     Missing = 7,
@@ -66,18 +65,16 @@ pub enum Kind {
     CertifiedCommand = 8,
     /// A command with a certificate and its payload in parts.
     CertifiedAnnounced = 9,
-    /// A sealed segment of an answer.
+    /// A sealed segment of an answer that names its stream.
     SealedAnswer = 10,
     /// A segment of an answer that names its stream.
     StreamAnswer = 11,
-    /// A sealed segment of an answer that names its stream.
-    SealedStreamAnswer = 12,
     /// Several agents have one key.
-    SharedKey = 13,
+    SharedKey = 12,
 }
 
 impl Kind {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 12] = [
         Self::Command,
         Self::Announced,
         Self::Part,
@@ -89,7 +86,6 @@ impl Kind {
         Self::CertifiedAnnounced,
         Self::SealedAnswer,
         Self::StreamAnswer,
-        Self::SealedStreamAnswer,
         Self::SharedKey,
     ];
 
@@ -300,7 +296,7 @@ mod tests {
         }
         let refused = |bytes: &[u8]| Kind::read(bytes).unwrap_err();
         assert_eq!(refused(&[1, 0]), WireError::Bad("kind"));
-        assert_eq!(refused(&[1, 14]), WireError::Bad("kind"));
+        assert_eq!(refused(&[1, 13]), WireError::Bad("kind"));
         assert_eq!(refused(&[2, 1]), WireError::Version(2));
         assert_eq!(refused(&[1]), WireError::Truncated);
     }

@@ -8,7 +8,7 @@
 //!  34  issued 64                          Unix seconds by the operator's clock
 //!  42  not after 64                       Unix seconds, at most MAX_LIFETIME_S behind issued
 //!  50  sequence 64                        from 1, rising; see the module `replay`
-//!  58  nonce 128                          random; see `nonce`
+//!  58  nonce 128                          random
 //!  74  selector length 16 | selector      UTF-8, at most MAX_SELECTOR bytes; see `selector`
 //!      certificate length 16 | certificate       kinds 8 and 9 only; see `certificate`
 //!      payload length 32 | payload hash 256
@@ -26,7 +26,7 @@
 //!        -> selector parsed -> accepted; remembered in the replay window once the payload is whole
 //! ```
 
-use librecast::id::{PeerId, SecretKey, derive};
+use librecast::id::{PeerId, SecretKey};
 use librecast::time::UnixTime;
 use librecast::wire::{Reader, WireError};
 use thiserror::Error;
@@ -385,24 +385,6 @@ pub fn is_genuine(datagram: &[u8]) -> bool {
     certified && signed.is_ok()
 }
 
-/// Returns the nonce of an operator that reads segments with stream names: 64 random bits, and 64
-/// bits that mark it. Agents without this feature take all as random.
-#[must_use]
-pub fn nonce(operator: &PeerId, sequence: u64, random: [u8; 8]) -> [u8; 16] {
-    let mut nonce = [0; 16];
-    nonce[..8].copy_from_slice(&random);
-    let parts: [&[u8]; 3] = [operator.public_key(), &sequence.to_be_bytes(), &random];
-    nonce[8..].copy_from_slice(&derive("lcagent 2026 reads streams", &parts)[..8]);
-    nonce
-}
-
-/// Returns whether the operator of this nonce reads segments with stream names.
-#[must_use]
-pub fn reads_streams(operator: &PeerId, sequence: u64, given: &[u8; 16]) -> bool {
-    let [a, b, c, d, e, f, g, h, ..] = *given;
-    nonce(operator, sequence, [a, b, c, d, e, f, g, h]) == *given
-}
-
 /// Returns the command that an envelope names, without checks.
 #[must_use]
 pub fn peek(datagram: &[u8]) -> Option<JobId> {
@@ -617,24 +599,6 @@ mod tests {
         change(&mut bytes);
         let signature = key().sign(CONTEXT, &bytes);
         [&bytes, signature.as_slice(), b"x"].concat()
-    }
-
-    #[test]
-    fn a_nonce_says_whether_its_operator_reads_streams() {
-        let operator = key().peer_id();
-        let good = nonce(&operator, 7, [9; 8]);
-        assert_ne!(good, nonce(&operator, 7, [8; 8]));
-        assert!(reads_streams(&operator, 7, &good));
-        assert!(!reads_streams(&operator, 8, &good));
-        assert!(!reads_streams(
-            &SecretKey::from_seed(&[1; 32]).peer_id(),
-            7,
-            &good
-        ));
-        assert!(
-            !reads_streams(&operator, 7, &[9; 16]),
-            "of an earlier version"
-        );
     }
 
     #[test]

@@ -14,11 +14,10 @@
 //! commands, and restores it. An operator's sequences rise: microseconds of Unix time, or the last
 //! and one if the clock stands, so that one key can be used on two machines.
 //!
-//! Snapshot, version 3 (big-endian): `version 8 | forgotten 64 | keys 16 | keys x { operator key
+//! Snapshot, version 1 (big-endian): `version 8 | forgotten 64 | keys 16 | keys x { operator key
 //! 256 | certifier key 256 or 0 | floor 64 | ends 64 | commands 16 | commands x { sequence 64 |
 //! nonce 128 } } | checksum 256`; keys and commands in ascending order; the checksum is
-//! `derive_key("lcagent 2026 replay window", all before it)`. Version 2 had no certifiers: its keys
-//! count as listed. Version 1 lacked `forgotten` and `ends` too: its keys are never evicted.
+//! `derive_key("lcagent 2026 replay window", all before it)`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,12 +42,8 @@ const MAX_KEYS: usize = MAX_LISTED + MAX_CERTIFIED;
 pub const MAX_SNAPSHOT: usize =
     1 + 8 + 2 + MAX_KEYS * (32 + 32 + 8 + 8 + 2 + WINDOW * (8 + 16)) + 32;
 
-/// Version of snapshots that this program writes.
-const VERSION: u8 = 3;
-/// An older version that it reads: without `forgotten`, ends and certifiers.
-const VERSION_1: u8 = 1;
-/// An older version that it reads: without certifiers.
-const VERSION_2: u8 = 2;
+/// Version of snapshots.
+const VERSION: u8 = 1;
 /// In place of a certifier: the policy lists the key.
 const NOBODY: [u8; 32] = [0; 32];
 const CHECKSUM_CONTEXT: &str = "lcagent 2026 replay window";
@@ -244,11 +239,10 @@ impl ReplayWindow {
         }
         let mut r = Reader::new(body);
         let version = r.u8()?;
-        let forgotten = match version {
-            VERSION | VERSION_2 => r.u64()?,
-            VERSION_1 => 0,
-            other => return Err(WireError::Version(other)),
-        };
+        if version != VERSION {
+            return Err(WireError::Version(version));
+        }
+        let forgotten = r.u64()?;
         let mut operators = BTreeMap::new();
         for _ in 0..bounded(r.u16()?, MAX_KEYS)? {
             let operator = key(r.array()?)?;
@@ -258,7 +252,7 @@ impl ReplayWindow {
             {
                 return Err(WireError::Bad("order"));
             }
-            operators.insert(operator, Operator::decode(&mut r, version)?);
+            operators.insert(operator, Operator::decode(&mut r)?);
         }
         r.finish()?;
         Ok(Self {
@@ -269,18 +263,10 @@ impl ReplayWindow {
 }
 
 impl Operator {
-    fn decode(r: &mut Reader<'_>, version: u8) -> Result<Self, WireError> {
-        let certifier = match version {
-            VERSION => Some(r.array()?).filter(|bytes| *bytes != NOBODY),
-            _ => None,
-        };
+    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        let certifier = Some(r.array()?).filter(|bytes| *bytes != NOBODY);
         let certifier = certifier.map(key).transpose()?;
-        let floor = r.u64()?;
-        let ends = if version == VERSION_1 {
-            u64::MAX
-        } else {
-            r.u64()?
-        };
+        let (floor, ends) = (r.u64()?, r.u64()?);
         let mut seen = BTreeSet::new();
         for _ in 0..bounded(r.u16()?, WINDOW)? {
             let command = (r.u64()?, r.array()?);
@@ -483,42 +469,6 @@ mod tests {
     }
 
     #[test]
-    fn snapshot_of_version_1_is_read_and_its_keys_are_kept() {
-        let mut w = Writer::new();
-        w.u8(1)
-            .u16(1)
-            .put(operator(1).public_key())
-            .u64(0)
-            .u16(1)
-            .u64(5)
-            .put(&NONCE);
-        let window = ReplayWindow::decode(&sealed(w.as_slice())).unwrap();
-        assert_eq!(
-            window.check(name(&operator(1), 5, &NONCE), GOOD),
-            Err(ReplayError::Replayed)
-        );
-        assert_eq!(
-            window.outlived(UnixTime::from_secs(u64::MAX), |_| true),
-            None
-        );
-    }
-
-    #[test]
-    fn snapshot_of_version_2_is_read_and_its_keys_count_as_listed_ones() {
-        let mut w = Writer::new();
-        w.u8(2).u64(3).u16(1).put(operator(1).public_key());
-        w.u64(0).u64(NOW + 60).u16(1).u64(5).put(&NONCE);
-        let window = ReplayWindow::decode(&sealed(w.as_slice())).unwrap();
-        assert_eq!(
-            window.check(name(&operator(1), 5, &NONCE), GOOD),
-            Err(ReplayError::Replayed)
-        );
-        assert_eq!((window.forgotten, window.operators.len()), (3, 1));
-        assert_eq!(window.operators[&operator(1)].certifier, None);
-        assert_eq!(ReplayWindow::decode(&window.encode()), Ok(window));
-    }
-
-    #[test]
     fn replay_is_refused_after_a_restart() {
         let (mut window, key) = (ReplayWindow::new(), operator(1));
         for sequence in 1..2000 {
@@ -571,7 +521,7 @@ mod tests {
         let key = operator(1);
         let one = |floor: u64, sequences: &[u64]| {
             let mut w = Writer::new();
-            w.u8(3)
+            w.u8(VERSION)
                 .u64(0)
                 .u16(1)
                 .put(key.public_key())
@@ -602,22 +552,20 @@ mod tests {
             ReplayWindow::decode(&one(0, &too_many)),
             Err(WireError::Bad("count"))
         );
-        assert_eq!(
-            ReplayWindow::decode(&sealed(&[4, 0, 0])),
-            Err(WireError::Version(4))
-        );
-        assert_eq!(
-            ReplayWindow::decode(&sealed(&[1, 0, 0, 0])),
-            Err(WireError::Trailing)
-        );
-        assert_eq!(
-            ReplayWindow::decode(&sealed(&[1, 0])),
-            Err(WireError::Truncated)
-        );
-        assert_eq!(
-            ReplayWindow::decode(&sealed(&[1, 0xff, 0xff])),
-            Err(WireError::Bad("count"))
-        );
+        for other in [0, 2] {
+            assert_eq!(
+                ReplayWindow::decode(&sealed(&[other, 0, 0])),
+                Err(WireError::Version(other))
+            );
+        }
+        let of_keys = |rest: &[u8]| {
+            let body = [&[VERSION][..], &[0; 8], rest].concat();
+            ReplayWindow::decode(&sealed(&body))
+        };
+        assert_eq!(of_keys(&[0, 0]), Ok(ReplayWindow::new()));
+        assert_eq!(of_keys(&[0, 0, 0]), Err(WireError::Trailing));
+        assert_eq!(of_keys(&[0]), Err(WireError::Truncated));
+        assert_eq!(of_keys(&[0xff, 0xff]), Err(WireError::Bad("count")));
     }
 
     proptest! {

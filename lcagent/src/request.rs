@@ -1,9 +1,9 @@
 //! The request of a command: the payload of an envelope.
 //!
-//! Version 2, big-endian:
+//! Version 1, big-endian:
 //!
 //! ```text
-//! version 8 = 2 | what 8 | spread 16 | window 8 | only 16 x { node 64 } | ...
+//! version 8 = 1 | what 8 | spread 16 | window 8 | only 16 x { node 64 } | ...
 //!
 //! 1 run     flags 8 (bit 0: a script) | time 32 | memory 64 (bytes; 0: as the node has it)
 //!           | user text8 | folder bytes16 | arguments 16 x bytes16
@@ -38,7 +38,7 @@ use crate::datagram::JobId;
 pub const COPY: &str = "copy:";
 
 /// Version of requests, their first byte.
-const VERSION: u8 = 2;
+const VERSION: u8 = 1;
 /// Flag of a request: it carries a script.
 const SCRIPT: u8 = 1;
 /// Most arguments, and most variables.
@@ -590,7 +590,7 @@ pub(crate) mod tests {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = Request::decode(&bytes);
-            let versioned = [&[2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], bytes.as_slice()].concat();
+            let versioned = [&[VERSION, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], bytes.as_slice()].concat();
             if let Ok(request) = Request::decode(&versioned) {
                 prop_assert_eq!(Request::decode(&request.encode().unwrap()), Ok(request));
             }

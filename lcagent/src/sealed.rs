@@ -1,7 +1,7 @@
 //! Commands that only their nodes can read, and answers that only the operator can read.
 //!
 //! ```text
-//! payload  version 8 = 3 | nodes 16 x { node 64 | wrap 896 }
+//! payload  version 8 = 2 | nodes 16 x { node 64 | wrap 896 }
 //!          | AES-256-GCM(request), nonce 0, AAD: operator 256
 //! wrap     crypto_box sealed box (X25519, XSalsa20-Poly1305) for the node: content key, answer key
 //! segment  nonce 96 | AES-256-GCM(content) with the node's answer key, AAD: job 64 | offset 32
@@ -31,7 +31,7 @@ use crate::datagram::JobId;
 pub const OVERHEAD: usize = NONCE_LEN + TAG_LEN;
 
 /// Version of sealed commands, different from that of requests.
-const VERSION: u8 = 3;
+const VERSION: u8 = 2;
 /// Bytes of an AES-256-GCM tag (RFC 5116 §5.2).
 const TAG_LEN: usize = 16;
 /// Bytes of a `wrap`: the sealed box's own key, its tag, content key and answer key.

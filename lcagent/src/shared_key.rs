@@ -1,7 +1,7 @@
 //! An operator's report that several hosts answer under one key: a state folder was copied.
 //!
 //! ```text
-//! version 8 = 1 | kind 8 = 13 | job 64 | agent key 256 | streams 8 x { stream 64 | address 128 }
+//! version 8 = 1 | kind 8 = 12 | job 64 | agent key 256 | streams 8 x { stream 64 | address 128 }
 //! | signature 512                         ed25519 over CONTEXT, 0x00, everything before it
 //! ```
 //!

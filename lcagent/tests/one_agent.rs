@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
 use lcagent::agent::core::{Agent, Ingress, Settings, Store};
-use lcagent::agent::output::{Kept, Output, Start, Stream};
+use lcagent::agent::output::{Kept, Output, Start};
 use lcagent::agent::policy::Allow;
 use lcagent::agent::reasons::{Dropped, Reason, Refused};
 use lcagent::agent::revoked::{MAX_OF_ONE, Principal, Revocations};
@@ -288,10 +288,7 @@ fn with_a_certifier_all_that_goes_under_his_certificates_ends() {
     let kept = Kept {
         principal,
         seal: None,
-        stream: Stream {
-            id: StreamId([0; 8]),
-            named: false,
-        },
+        stream: StreamId([0; 8]),
         delivered: false,
     };
     bench.agent.restore(job, kept, bench.now);

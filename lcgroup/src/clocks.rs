@@ -1,11 +1,10 @@
 //! Presence bodies: clocks that differ from this host's by over a day, and refusals.
 //!
 //! ```text
-//! 0                        | a host shows its clock; hosts of earlier versions compare
-//! 1                        | the answer for hosts of earlier versions
-//! 2 | reason 8 | author 64 | time 64   | the owner refused this author's request of this time
-//! 3 | nonce 64 | author 64 | asks for the clock of this author, the owner, and a sample of members
-//! 4 | n x nonce 64         | the answer
+//! 0                        | a host shows its clock
+//! 1 | reason 8 | author 64 | time 64   | the owner refused this author's request of this time
+//! 2 | nonce 64 | author 64 | asks for the clock of this author, the owner, and a sample of members
+//! 3 | n x nonce 64         | the answer
 //! ```
 //!
 //! Whoever has the read key can send a recording of presence. So a clock counts only in an answer to
@@ -39,8 +38,6 @@ const MAX_ANSWERED: usize = (MAX_PRESENCE - 1) / 8;
 pub enum Shown {
     /// The author's clock.
     Clock,
-    /// The author's clock, in answer to another clock.
-    ClockToo,
     /// A refusal, the requesting author, and the time of its request.
     Refused(RequestRefusal, AuthorId, u64),
     /// A question with its nonce, about the clock of an author.
@@ -55,30 +52,28 @@ impl Shown {
         let mut w = Writer::new();
         match self {
             Self::Clock => w.u8(0),
-            Self::ClockToo => w.u8(1),
             // only refusals with a number are answered
             Self::Refused(reason, author, time) => {
-                w.u8(2).u8(reason.number().unwrap_or(u8::MAX));
+                w.u8(1).u8(reason.number().unwrap_or(u8::MAX));
                 w.u64(author.0).u64(*time)
             }
-            Self::Question(nonce, author) => w.u8(3).u64(*nonce).u64(author.0),
-            Self::Answer(nonces) => nonces.iter().fold(w.u8(4), |w, nonce| w.u64(*nonce)),
+            Self::Question(nonce, author) => w.u8(2).u64(*nonce).u64(author.0),
+            Self::Answer(nonces) => nonces.iter().fold(w.u8(3), |w, nonce| w.u64(*nonce)),
         };
         w.into_vec()
     }
 
-    /// Decodes it; none for a later version.
+    /// Decodes it; none for other bytes.
     pub fn decode(body: &[u8]) -> Option<Self> {
         let mut r = Reader::new(body);
         let shown = match r.u8().ok()? {
             0 => Self::Clock,
-            1 => Self::ClockToo,
-            2 => {
+            1 => {
                 let reason = RequestRefusal::of_number(r.u8().ok()?)?;
                 Self::Refused(reason, AuthorId(r.u64().ok()?), r.u64().ok()?)
             }
-            3 => Self::Question(r.u64().ok()?, AuthorId(r.u64().ok()?)),
-            4 => {
+            2 => Self::Question(r.u64().ok()?, AuthorId(r.u64().ok()?)),
+            3 => {
                 let mut nonces = Vec::new();
                 while !r.is_empty() {
                     nonces.push(r.u64().ok()?);
@@ -236,7 +231,6 @@ mod tests {
     fn presence_comes_back_from_its_bytes() {
         for shown in [
             Shown::Clock,
-            Shown::ClockToo,
             Shown::Refused(RequestRefusal::UsedUp, AuthorId(7), 5),
             Shown::Question(8, AuthorId(9)),
             Shown::Answer((0..MAX_ANSWERED as u64).collect()),
@@ -246,9 +240,9 @@ mod tests {
             assert_eq!(Shown::decode(&bytes).as_ref(), Some(&shown));
             assert_eq!(Shown::decode(&[&bytes[..], &[0]].concat()), None);
         }
-        let question = [3, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 9];
+        let question = [2, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 9];
         assert_eq!(Shown::Question(8, AuthorId(9)).encode(), question);
-        for other in [&[][..], &[3], &[5], &[2, 99, 0], &[2], &[4, 0]] {
+        for other in [&[][..], &[2], &[4], &[1, 99, 0], &[1], &[3, 0]] {
             assert_eq!(Shown::decode(other), None);
         }
     }

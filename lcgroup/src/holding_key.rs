@@ -18,7 +18,7 @@ pub struct HoldingKey {
     pub group: PeerId,
     /// Opens packets of its log.
     pub read_key: Zeroizing<[u8; 32]>,
-    /// The way into the group's own network, if it has one. Earlier versions refuse such a key.
+    /// The way into the group's own network, if it has one.
     pub network: Option<NetworkSecret>,
 }
 

@@ -89,7 +89,6 @@ pub struct Kept {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<Base58<32>>,
     /// The owner has printed a line for mailboxes.
-    #[serde(default)]
     pub mailboxes: bool,
 }
 

@@ -28,8 +28,8 @@ pub fn write(folder: &Path) -> io::Result<()> {
     durable::replace(&folder.join(FILE), place_of(folder)?.as_bytes())
 }
 
-/// Whether the folder was written at another place. Folders of earlier versions have no place: they
-/// get this one.
+/// Whether the folder was written at another place. A folder without one gets this one: its host
+/// broke off while it made the folder.
 pub fn is_another(folder: &Path) -> io::Result<bool> {
     match std::fs::read(folder.join(FILE)) {
         Ok(known) => Ok(known != place_of(folder)?.as_bytes()),

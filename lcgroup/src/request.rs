@@ -215,16 +215,12 @@ pub struct GroupStatus {
     /// The number of messages on this host.
     pub messages: u64,
     /// The number of messages that were not read, on any device of this member.
-    #[serde(default)]
     pub unread: u64,
     /// All messages up to this number were read.
-    #[serde(default)]
     pub read: u64,
     /// Seconds for which members and mailboxes keep what was said; none: for ever.
-    #[serde(default)]
     pub keep_s: Option<u64>,
     /// Newcomers get what was said in these last seconds; none: all.
-    #[serde(default = "nothing")]
     pub history_s: Option<u64>,
     /// Own messages that the log does not have yet.
     pub unsent: usize,
@@ -255,7 +251,6 @@ pub struct GroupStatus {
     /// Private prefixes of lcroute that its keys seal.
     pub prefixes: Vec<ProtectedStatus>,
     /// Sealed files of its messages on this host.
-    #[serde(default)]
     pub files: FilesStatus,
     /// The last notices for users.
     pub notices: Vec<String>,
@@ -268,11 +263,6 @@ impl GroupStatus {
         let lasts = { self.network.as_ref() }.is_none_or(|network| network.lasting);
         self.state != "joining" && (lasts || self.state != "member")
     }
-}
-
-/// History for newcomers in groups of earlier versions.
-fn nothing() -> Option<u64> {
-    Some(0)
 }
 
 /// A private prefix that a group's keys seal.
@@ -319,7 +309,6 @@ pub struct LogStatus {
     /// Bytes of the entries.
     pub bytes: usize,
     /// Entries that were dropped before their time in this run, as the group is full.
-    #[serde(default)]
     pub displaced: u64,
     /// Dropped packets, entries and requests, by reason.
     pub drops: std::collections::BTreeMap<String, u64>,
@@ -335,7 +324,6 @@ pub struct HeldStatus {
     /// The number of authors, the owner included.
     pub authors: usize,
     /// Seconds for which it is kept; none: for ever.
-    #[serde(default)]
     pub keep_s: Option<u64>,
     /// The group's own network, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -343,7 +331,6 @@ pub struct HeldStatus {
     /// Its log.
     pub log: LogStatus,
     /// Its sealed files.
-    #[serde(default)]
     pub files: FilesStatus,
 }
 
@@ -357,7 +344,6 @@ pub struct FilesStatus {
     /// The most bytes that this host keeps.
     pub space: u64,
     /// Those that a holder wants and lacks.
-    #[serde(default)]
     pub missing: usize,
     /// Why this host cannot serve or fetch them.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -77,10 +77,6 @@ const AWAITED_PAUSE: u64 = 5_000;
 
 /// Shortest pause between two shows of this host's clock. Chosen: a packet may be lost.
 const SHOW_CLOCK_AGAIN: Duration = Duration::from_secs(60);
-/// Shortest pause between two answers to other clocks. Chosen.
-const ANSWER_CLOCK_AGAIN: Duration = Duration::from_secs(2);
-/// Number of members that answer other clocks, the owner first. Chosen: some of them are online.
-const ANSWERING: usize = 4;
 
 /// Time for members' first packets after the start. Chosen: they answer within a second.
 const BEGINNING: Duration = Duration::from_secs(3);
@@ -186,9 +182,8 @@ pub struct Room {
     /// Clocks of other members.
     clocks: Clocks,
     questions: Questions,
-    /// When this host last showed its clock, and last answered another one.
+    /// When this host last showed its clock.
     clock_shown: Option<Instant>,
-    clock_answered: Option<Instant>,
     /// It was shown since another member was received.
     clock_received: bool,
     /// The owner's refusal, and when the refused request was made.
@@ -354,7 +349,6 @@ impl Room {
             clocks: Clocks::default(),
             questions: Questions::default(),
             clock_shown: None,
-            clock_answered: None,
             clock_received: false,
             refused: None,
             saves: 0,
@@ -725,18 +719,17 @@ impl Room {
             return;
         };
         let me = self.author_of(LogName::Own);
-        let shown = Shown::decode(body);
-        let counts = match &shown {
-            Some(Shown::Refused(reason, asked, made)) if self.admits(author) && *asked == me => {
-                self.refused = Some((*reason, *made));
-                self.group.request_made() == Some(*made)
+        let counts = match Shown::decode(body) {
+            Some(Shown::Refused(reason, asked, made)) if self.admits(author) && asked == me => {
+                self.refused = Some((reason, made));
+                self.group.request_made() == Some(made)
             }
-            Some(Shown::Answer(nonces)) => self.questions.is_answered_by(nonces),
+            Some(Shown::Answer(nonces)) => self.questions.is_answered_by(&nonces),
             Some(Shown::Question(nonce, about)) => {
                 let members = self.group.members().len();
                 let answers =
-                    self.group.is_in_office() || *about == me || is_drawn(*nonce, me, members);
-                if answers && !self.questions.take(author, *nonce) {
+                    self.group.is_in_office() || about == me || is_drawn(nonce, me, members);
+                if answers && !self.questions.take(author, nonce) {
                     tracing::debug!("{}: too many questions for clocks", self.name);
                 }
                 false
@@ -758,17 +751,6 @@ impl Room {
             return;
         }
         self.ask_for_clocks(author, (time, now));
-        // hosts of earlier versions ask no question
-        let own = self.group.author_key().peer_id();
-        let mut answering = self.group.members().into_iter().take(ANSWERING);
-        let lately = |at| now.saturating_duration_since(at) < ANSWER_CLOCK_AGAIN;
-        if shown == Some(Shown::Clock)
-            && answering.any(|member| member.author == own)
-            && !self.clock_answered.is_some_and(lately)
-        {
-            self.clock_answered = Some(now);
-            self.show(LogName::Own, &Shown::ClockToo, time);
-        }
     }
 
     /// Asks this author and others for their clocks: one that differs may be a recording.

@@ -477,8 +477,7 @@ impl Listener {
         Self::serve(socket, protocols, allowed, (false, false))
     }
 
-    /// The same for commands with reports of their ends: [`Self::accept_command`]. Stream daemons
-    /// of earlier versions take no reports.
+    /// The same for commands with reports of their ends: [`Self::accept_command`].
     ///
     /// # Errors
     /// See [`StreamError`].
@@ -487,12 +486,7 @@ impl Listener {
         protocols: &[ProtocolName],
         allowed: &Allowed,
     ) -> Result<Self, StreamError> {
-        match Self::serve(socket, protocols, allowed, (false, true)) {
-            Err(StreamError::Refused(Reason::BadRequest, why)) if why.contains("reports") => {
-                Self::bind_at(socket, protocols, allowed)
-            }
-            bound => bound,
-        }
+        Self::serve(socket, protocols, allowed, (false, true))
     }
 
     /// Accepts datagrams in these protocols: [`Self::accept_datagrams`].
@@ -558,14 +552,27 @@ impl Listener {
     /// # Errors
     /// The stream daemon is gone.
     pub fn accept(&self) -> Result<Stream, StreamError> {
-        Ok(self.accept_command()?.0)
+        Ok(self.accept_with_sockets()?.0)
     }
 
-    /// Waits for the next stream; returns it with the report for its command.
+    /// Waits for the next stream of [`Self::bind_commands_at`]; returns it with the report for its
+    /// command.
     ///
     /// # Errors
     /// The stream daemon is gone.
-    pub fn accept_command(&self) -> Result<(Stream, Option<Report>), StreamError> {
+    pub fn accept_command(&self) -> Result<(Stream, Report), StreamError> {
+        let (stream, mut sockets) = self.accept_with_sockets()?;
+        let socket = sockets
+            .next()
+            .ok_or_else(|| StreamError::Answer("no report".into()))?;
+        let report = Report {
+            socket: socket.into(),
+        };
+        Ok((stream, report))
+    }
+
+    /// Waits for the next stream; returns it with the other sockets that came.
+    fn accept_with_sockets(&self) -> Result<(Stream, std::vec::IntoIter<OwnedFd>), StreamError> {
         let (text, sockets) = receive_line(&self.socket)?;
         let mut sockets = sockets.into_iter();
         match (serde_json::from_slice(&text), sockets.next()) {
@@ -574,11 +581,7 @@ impl Listener {
                     socket: socket.into(),
                     peer,
                 };
-                let report = sockets.next();
-                let report = report.map(|socket| Report {
-                    socket: socket.into(),
-                });
-                Ok((stream, report))
+                Ok((stream, sockets))
             }
             _ => Err(StreamError::Answer(String::from_utf8_lossy(&text).into())),
         }
@@ -909,10 +912,9 @@ mod tests {
             Listener::bind_commands_at(&path, &protocols(), &Allowed::default()).unwrap();
         let request = told.join().unwrap();
         assert!(request.contains("\"reports\":true"), "{request}");
-        let (_stream, none) = listener.accept_command().unwrap();
-        assert!(none.is_none(), "of an earlier version");
+        let without = listener.accept_command();
+        assert!(matches!(without, Err(StreamError::Answer(_))));
         let (_stream, report) = listener.accept_command().unwrap();
-        let report = report.unwrap();
         (&report_of_program).write_all(b"\"reset\"\n").unwrap();
         assert!(report.broke_off());
         report.passed_on();

@@ -23,7 +23,7 @@ use super::budget::Budget;
 use super::delivery::Delivery;
 use super::jobs::{Content, Job, Jobs};
 use super::open_commands::{Open, OpenCommands};
-use super::output::{Kept, Output, Start, Stream};
+use super::output::{Kept, Output, Start};
 use super::payloads::{Collecting, MAX_COLLECTING, MAX_COLLECTING_OF_ONE, Payloads};
 use super::policy::{self, Allow};
 use super::reasons::{Dropped, NotExecuted, Reason, Refused};
@@ -278,11 +278,9 @@ impl Agent {
                 Ok(())
             }
             Kind::SharedKey => self.handle_shared_key(datagram, r, ingress, now),
-            Kind::Answer
-            | Kind::SealedAnswer
-            | Kind::StreamAnswer
-            | Kind::SealedStreamAnswer
-            | Kind::Missing => Err(WireError::Bad("kind")),
+            Kind::Answer | Kind::SealedAnswer | Kind::StreamAnswer | Kind::Missing => {
+                Err(WireError::Bad("kind"))
+            }
         });
         if handled.is_err() {
             self.count(Dropped::Malformed);
@@ -377,9 +375,9 @@ impl Agent {
             datagram: match &job.seal {
                 Some(key) => {
                     let sealed = key.seal(id, piece.offset, &content);
-                    seal_sealed(&self.key, id, job.stream.name(), piece.offset, &sealed)
+                    seal_sealed(&self.key, id, job.stream, piece.offset, &sealed)
                 }
-                None => seal(&self.key, id, job.stream.name(), piece.offset, &content),
+                None => seal(&self.key, id, Some(job.stream), piece.offset, &content),
             },
         })
     }
@@ -1044,7 +1042,7 @@ impl Agent {
         };
         job.via = ingress.via;
         let (counter, window) = (acknowledgement.counter, acknowledgement.window);
-        let named = acknowledgement.progress_of(&me, job.stream.name());
+        let named = acknowledgement.progress_of(&me, job.stream);
         let delivered = if let Some(progress) = named {
             job.delivery.progress(progress, counter, window, now)
         } else if acknowledgement.says_whole(&me) {
@@ -1071,7 +1069,7 @@ impl Agent {
         let Some(job) = self.jobs.get(&id).filter(|job| !job.denied) else {
             return Ok(());
         };
-        let (operator, own) = (job.principal.operator, job.stream.id);
+        let (operator, own) = (job.principal.operator, job.stream);
         if !self.budget.may_verify(ingress.source, now) {
             self.count(Refused::TooManyForged);
             return Ok(());
@@ -1094,17 +1092,13 @@ impl Agent {
     }
 
     fn job(&self, id: JobId, opened: &Opened, via: u32, delivery: Delivery) -> Job {
-        let (principal, command) = (principal_of(opened), &opened.command);
-        let named = envelope::reads_streams(&opened.operator, command.sequence, &command.nonce);
+        let principal = principal_of(opened);
         Job {
             principal,
             sponsor: self.sponsor(&principal),
             via,
             content: Content::Here(self.preamble()),
-            stream: Stream {
-                id: StreamId::of(self.seed, id),
-                named,
-            },
+            stream: StreamId::of(self.seed, id),
             delivery,
             running: false,
             seal: None,

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use super::contain::{Leader, Traces, group_name, mark};
 use super::core::Store;
-use super::output::{Kept, Start, Stream};
+use super::output::{Kept, Start};
 use super::policy::Permit;
 use super::revoked::Principal;
 use crate::datagram::{JobId, StreamId};
@@ -48,7 +48,7 @@ pub struct Work {
     /// Executed in place of the program that the command names.
     pub program: Option<PathBuf>,
     /// The stream's name.
-    pub stream: Option<StreamId>,
+    pub stream: StreamId,
 }
 
 /// A job's principal, user and limits.
@@ -65,7 +65,6 @@ struct Spec {
     memory: Option<u64>,
     /// Arrival in Unix seconds; `at_ms` in milliseconds, for the order within a second.
     at: u64,
-    #[serde(default)]
     at_ms: u64,
     /// The command line, for people.
     line: String,
@@ -73,11 +72,9 @@ struct Spec {
     program: Option<PathBuf>,
     /// The key that seals the answer.
     seal: Option<AnswerKey>,
-    /// The stream's name; none if an earlier version started the job.
-    #[serde(default)]
-    stream: Option<Stream>,
+    /// The stream's name.
+    stream: StreamId,
     /// Creation of this folder in nanoseconds of Unix time, if known. A copy's differs.
-    #[serde(default)]
     made: Option<u64>,
 }
 
@@ -202,7 +199,7 @@ impl JobDir {
             },
             program,
             seal: start.seal.clone(),
-            stream: Some(start.stream),
+            stream: start.stream,
             made: self.made(),
         };
         let request = Request {
@@ -234,7 +231,7 @@ impl JobDir {
             run,
             permit,
             program: spec.program,
-            stream: spec.stream.map(|s| s.id),
+            stream: spec.stream,
         })
     }
 
@@ -251,14 +248,10 @@ impl JobDir {
     /// Returns the state from which a later run of the agent continues.
     pub fn kept(&self) -> io::Result<Kept> {
         let spec = self.spec()?;
-        let unnamed = Stream {
-            id: StreamId([0; 8]),
-            named: false,
-        };
-        let mut stream = spec.stream.unwrap_or(unnamed);
+        let mut stream = spec.stream;
         // a copy of the folder continues under another stream name: the original may continue too
         if let Some(made) = self.made_as_copy(&spec) {
-            stream.id = stream.id.of_copy(made);
+            stream = stream.of_copy(made);
         }
         Ok(Kept {
             principal: Principal {
@@ -339,11 +332,9 @@ impl JobDir {
         let noted = noted.unwrap_or_default();
         let name = self.path.file_name().unwrap_or_default();
         let ours = |path: &PathBuf| path.file_name() == Some(&group_name(name));
+        let (name, value) = mark(spec.stream);
         Traces {
-            mark: spec.stream.map(|stream| {
-                let (name, value) = mark(stream.id);
-                format!("{name}={value}").into()
-            }),
+            mark: Some(format!("{name}={value}").into()),
             group: noted.group.filter(ours),
             leader: noted.leader,
             supervisors: None,
@@ -503,10 +494,7 @@ mod tests {
                 memory: None,
             },
             preamble: Vec::new(),
-            stream: Stream {
-                id: StreamId([7; 8]),
-                named: true,
-            },
+            stream: StreamId([7; 8]),
             seal: None,
         };
         let job = JobDir::at(original.clone());
@@ -523,7 +511,7 @@ mod tests {
         let copied = JobDir::at(copy);
         assert_ne!(copied.made(), Some(made));
         let kept = copied.kept().unwrap();
-        assert_ne!(kept.stream.id, start.stream.id);
+        assert_ne!(kept.stream, start.stream);
         assert_eq!(
             copied.kept().unwrap().stream,
             kept.stream,

@@ -7,9 +7,8 @@ use std::time::Instant;
 use librecast::id::PeerId;
 
 use super::delivery::Delivery;
-use super::output::Stream;
 use super::revoked::Principal;
-use crate::datagram::JobId;
+use crate::datagram::{JobId, StreamId};
 use crate::sealed::AnswerKey;
 
 /// Answers that are kept, delivered or not.
@@ -23,7 +22,7 @@ pub(super) struct Job {
     pub(super) sponsor: PeerId,
     pub(super) via: u32,
     pub(super) content: Content,
-    pub(super) stream: Stream,
+    pub(super) stream: StreamId,
     pub(super) delivery: Delivery,
     pub(super) running: bool,
     /// The key that seals the answer, if it is private.

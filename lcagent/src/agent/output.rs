@@ -3,7 +3,6 @@
 use std::net::Ipv6Addr;
 
 use librecast::id::PeerId;
-use serde::{Deserialize, Serialize};
 
 use super::policy::Permit;
 use super::revoked::Principal;
@@ -84,25 +83,9 @@ pub struct Start {
     /// The first bytes of its stream.
     pub preamble: Vec<u8>,
     /// The stream's name.
-    pub stream: Stream,
+    pub stream: StreamId,
     /// The key that seals the answer, if it is private.
     pub seal: Option<AnswerKey>,
-}
-
-/// The name of a job's stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stream {
-    /// Its name.
-    pub id: StreamId,
-    /// Whether segments carry the name: the operator reads it.
-    pub named: bool,
-}
-
-impl Stream {
-    /// Returns the name for segments.
-    pub(super) fn name(self) -> Option<StreamId> {
-        self.named.then_some(self.id)
-    }
 }
 
 /// The part of a job that an agent keeps beside its stream.
@@ -113,7 +96,7 @@ pub struct Kept {
     /// The key that seals the answer, if it is private.
     pub seal: Option<AnswerKey>,
     /// The stream's name.
-    pub stream: Stream,
+    pub stream: StreamId,
     /// Whether the operator has the whole stream.
     pub delivered: bool,
 }

@@ -76,8 +76,7 @@ struct Line {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     certifier: Option<PeerId>,
     by: PeerId,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    under: Option<PeerId>,
+    under: PeerId,
     not_after: u64,
     envelope: String,
 }
@@ -118,7 +117,7 @@ impl Revocations {
             key,
             certifier,
             by: revoking.by,
-            under: Some(revoking.under).filter(|under| *under != revoking.by),
+            under: revoking.under,
             not_after: revoking.not_after,
             envelope: bs58::encode(&revoking.envelope).into_string(),
         };
@@ -155,7 +154,7 @@ impl Revocations {
             let line: Line = serde_json::from_str(line).map_err(|_| n)?;
             let revoking = RevokingCommand {
                 by: line.by,
-                under: line.under.unwrap_or(line.by),
+                under: line.under,
                 not_after: line.not_after,
                 envelope: bs58::decode(&line.envelope).into_vec().map_err(|_| n)?,
             };
@@ -265,18 +264,5 @@ mod tests {
         assert!(all.add(own, true), "a listed key");
         assert!(all.covers(&principal(1_000, Some(thief))));
         assert_eq!(of_thief(&all), 1, "the rest goes without saying");
-    }
-
-    #[test]
-    fn file_of_an_earlier_version_is_read() {
-        let line = format!(
-            "{{\"key\":\"{}\",\"certifier\":\"{}\",\"by\":\"{}\",\"not_after\":7,\"envelope\":\"Ldp\"}}\n",
-            key(1),
-            key(5),
-            key(5)
-        );
-        let all = Revocations::decode(&line).unwrap();
-        assert_eq!(all.iter().next().unwrap().under, key(5));
-        assert_eq!(all.encode(), line);
     }
 }

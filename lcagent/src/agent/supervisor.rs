@@ -237,7 +237,7 @@ fn start(
     };
     let mut command = prepare(dir, files, &run, &account, program);
     // after the operator's environment: the mark finds the job if this process dies
-    command.envs(stream.map(mark));
+    command.envs([mark(stream)]);
     let group_path = group.as_ref().map(|group| group.path.clone());
     // before anything runs: a supervisor may die at any moment
     dir.note_traces(None, group_path.clone())?;

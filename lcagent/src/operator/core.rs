@@ -59,7 +59,7 @@ pub enum Dropped {
 pub struct Sender {
     /// Public key of the node.
     pub key: PeerId,
-    /// Its stream; none: an agent of an earlier version, or an answer of one segment.
+    /// Its stream; none: it is unknown, or an answer of one segment.
     pub stream: Option<StreamId>,
 }
 
@@ -331,7 +331,7 @@ impl Operator {
     /// Handles a datagram for the operator's answer group.
     pub fn handle_datagram(&mut self, datagram: &[u8], source: Ipv6Addr, now: Instant) {
         let handled = Kind::read(datagram).and_then(|(kind, r)| match kind {
-            Kind::Answer | Kind::SealedAnswer | Kind::StreamAnswer | Kind::SealedStreamAnswer => {
+            Kind::Answer | Kind::SealedAnswer | Kind::StreamAnswer => {
                 let segment = Segment::decode(datagram, kind, r)?;
                 self.handle_segment(&segment, source, now);
                 Ok(())

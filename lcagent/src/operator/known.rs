@@ -327,13 +327,8 @@ mod tests {
     fn who_was_met_is_not_accepted_before_the_operator_says_so() {
         let dir = tempfile::tempdir().unwrap();
         let book = Book::open(dir.path().to_owned()).unwrap();
-        // a file of an earlier version
-        let old = format!(
-            "{{\"channel\":\"a\",\"name\":\"x\",\"key\":\"{}\",\"labels\":{{}}}}\n",
-            key(1)
-        );
-        fs::write(dir.path().join("known_agents"), &old).unwrap();
-        book.note("a", &[(key(2), node("y", "db"))]).unwrap();
+        book.note("a", &[(key(1), node("x", "db")), (key(2), node("y", "db"))])
+            .unwrap();
         book.note("b", &[(key(1), node("x", "db"))]).unwrap();
         let accepted = |channel: &str| -> Vec<String> {
             let all = book.channel(channel).unwrap().into_iter();

@@ -29,7 +29,7 @@ use super::known::{Book, Entry, is_selected};
 use crate::acknowledgement::short_id;
 use crate::certificate::Certificate;
 use crate::datagram::JobId;
-use crate::envelope::{Command, MAX_LIFETIME_S, Signed, nonce};
+use crate::envelope::{Command, MAX_LIFETIME_S, Signed};
 use crate::network::Network;
 use crate::record::NodeInfo;
 use crate::request::{Request, What};
@@ -326,8 +326,8 @@ impl Session {
         let usage = |e: String| ExitError::new(Exit::Usage, e);
         let issued = UnixTime::now().as_secs();
         let lifetime = options.valid.unwrap_or(options.timeout).as_secs().max(1);
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
+        let mut nonce = [0; 16];
+        getrandom::fill(&mut nonce).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
         let sequence = self.book.sequence()?;
         let bad = |e| usage(format!("command: {e}"));
         let plain = request.encode().map_err(bad)?;
@@ -341,7 +341,7 @@ impl Session {
             issued,
             not_after: issued + lifetime.min(MAX_LIFETIME_S),
             sequence,
-            nonce: nonce(&self.key.peer_id(), sequence, random),
+            nonce,
             payload,
         };
         let signed = command.sign_as(&self.key, self.certificate.as_ref());

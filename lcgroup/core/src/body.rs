@@ -14,7 +14,7 @@
 //!   tree    (17): part header | part of AES-128-GCM { version 8 = 1 | heads | ratchet tree }
 //!   welcome (18): author 256 | sealed box to it { version 8 = 1 | tree key 128 | MLS Welcome }
 //!   terms   (19): version 8 = 1 | keep 64 (seconds, 0: for ever) | history 64 (seconds, 0: none, all
-//!                 ones: all; may be missing) | later fields; holders read it too
+//!                 ones: all) | later fields; holders read it too
 //!   deputy in the group's network (20), lines into it (21, also in offices): `network.rs`
 //!
 //!   offices (255): version 8 = 1 | n x { author 256 | last number 32 | silence 32 (seconds) }
@@ -260,7 +260,7 @@ impl Terms {
         let mut r = Reader::new(body);
         let version = r.u8().ok()?;
         let keep = r.u64().ok()?;
-        let history = r.u64().unwrap_or(0);
+        let history = r.u64().ok()?;
         (version == VERSION).then_some(Self { keep, history })
     }
 
@@ -424,12 +424,10 @@ mod tests {
         let (keep, history) = (86_400, u64::MAX);
         let terms = Terms { keep, history };
         let bytes = [&[1, 0, 0, 0, 0, 0, 1, 0x51, 0x80][..], &[0xff; 8]].concat();
-        let none = Terms { keep, history: 0 };
-        assert_eq!(Terms::decode(&bytes[..9]), Some(none));
         assert_eq!(terms.encode(), bytes);
         assert_eq!(Terms::decode(&bytes), Some(terms));
         assert_eq!(Terms::decode(&[&bytes[..], b"more"].concat()), Some(terms));
-        for other in [&[][..], &bytes[..8], &[&[2], &bytes[1..]].concat()] {
+        for other in [&[][..], &bytes[..9], &[&[2], &bytes[1..]].concat()] {
             assert_eq!(Terms::decode(other), None);
         }
     }

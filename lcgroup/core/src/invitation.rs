@@ -3,7 +3,8 @@
 //! ```text
 //! "lcg1" base58check {
 //!   group key 256 | read key 256 | id 64 | secret 256 | expires 64 (ms since 1970)
-//!   | topic (length 8, UTF-8) | 1 if the group has a network of its own | of a deputy's: its key 256 }
+//!   | topic (length 8, UTF-8) | network 8 (1: the group has one of its own; else 0)
+//!   | of a deputy's: its key 256 }
 //! ```
 //!
 //! It is not signed: an attacker that can change it could as well invite to a group of its own. The
@@ -16,6 +17,8 @@ use librecast::id::PeerId;
 use librecast::wire::{Reader, WireError, Writer};
 use thiserror::Error;
 use zeroize::Zeroizing;
+
+use crate::fields::flag;
 
 /// The beginning of every invitation: kind and version.
 const PREFIX: &str = "lcg1";
@@ -64,20 +67,8 @@ pub struct Invitation {
     pub expires: u64,
     /// The topic of the group, or the program that it is for; up to 64 bytes.
     pub topic: String,
-    /// The group has a network of its own. Earlier versions refuse such a line.
+    /// The group has a network of its own.
     pub outside: bool,
-}
-
-/// The last byte of an invitation to a group with a network of its own.
-pub(crate) const OUTSIDE: u8 = 1;
-
-/// Reads that byte, if it is there: a key has 32 bytes, so the length tells.
-pub(crate) fn read_outside(r: &mut Reader<'_>) -> Result<bool, WireError> {
-    match r.rest().len() % 32 {
-        0 => Ok(false),
-        _ if r.u8()? == OUTSIDE => Ok(true),
-        _ => Err(WireError::Bad("network of the group")),
-    }
 }
 
 impl Invitation {
@@ -91,10 +82,8 @@ impl Invitation {
             .put(&self.secret[..])
             .u64(self.expires)
             .u8(self.topic.len() as u8)
-            .put(self.topic.as_bytes());
-        if self.outside {
-            w.u8(OUTSIDE);
-        }
+            .put(self.topic.as_bytes())
+            .u8(self.outside.into());
         if self.to != self.group {
             w.put(self.to.public_key());
         }
@@ -125,7 +114,7 @@ impl FromStr for Invitation {
         let secret = Zeroizing::new(r.array()?);
         let expires = r.u64()?;
         let topic = r.text8()?.to_owned();
-        let outside = read_outside(&mut r)?;
+        let outside = flag(&mut r)?;
         let to = match r.is_empty() {
             true => group,
             false => PeerId::from_public_key(r.array()?).map_err(|_| InvitationError::Key)?,
@@ -207,8 +196,8 @@ mod tests {
         assert_eq!(padded.parse::<Invitation>().unwrap(), invitation("café 9"));
         let golden = concat!(
             "lcg1",
-            "3AerLSHemCTznJJLGJodcL2RuSNbv16N3m4fGnUwY9ibnbuKvEvCQ8vAZJ1Z8bP4RYv37sxzsQPjANDeD6j4x",
-            "WZEL6SgRii8QeCwZviPQDHYe3vedFZfgcuYQFb4WXQDYj2b7WzKUYEKVCvp6cduEkeZ3TSSdtKVQXWi1Spaid"
+            "AZc4kncVg5cA2wMW2ZapavyJvSzM6wQfuBV9vfkKiVUcYH3xVzRoK7wfBY5SpWkN7Ms6MMxARUFK6LeoEQGgU",
+            "1TFqH2M276XhMDhrL5fsTE2eXuo51HBjsUubdPLVKBUP2W1ZmMzYYqnbVeWsnHsZhekRqhJ9oWcNqg7eEkhHqk"
         );
         assert_eq!(*text, golden);
     }

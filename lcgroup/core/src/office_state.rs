@@ -1,7 +1,7 @@
 //! The part of a state that groups with deputies have: who commits, and what this participant needs
 //! to change sides.
 //!
-//! It follows the other fields. Bit 6 of the state's version says that it is there.
+//! A flag in the state says that it is there.
 
 use librecast::id::SecretKey;
 use librecast::wire::{Reader, WireError, Writer};
@@ -13,15 +13,11 @@ use crate::fields::{count, flag, peer, put_peers, put_word, read_word};
 use crate::offices::{Deputy, Handover, MAX_DEPUTIES, Office, Offices, Spare, Term};
 use crate::voice::Said;
 
-/// The bit in the version of a state with this part.
-pub(crate) const WITH_OFFICES: u8 = 0x40;
-/// Version of this part.
-const VERSION: u8 = 1;
 /// Longest list of terms or words: above all bounds of them.
 const MAX_LIST: usize = 16_384;
 
 pub(crate) fn put_offices(w: &mut Writer, offices: &Offices) {
-    w.u8(VERSION).u32(offices.list.len() as u32);
+    w.u32(offices.list.len() as u32);
     for deputy in &offices.list {
         w.put(deputy.author.public_key())
             .u32(deputy.after)
@@ -67,10 +63,6 @@ pub(crate) fn put_offices(w: &mut Writer, offices: &Offices) {
 }
 
 pub(crate) fn read_offices(r: &mut Reader<'_>) -> Result<Offices, WireError> {
-    match r.u8()? {
-        VERSION => {}
-        other => return Err(WireError::Version(other)),
-    }
     let mut offices = Offices::default();
     for _ in 0..count(r, MAX_DEPUTIES)? {
         let (author, after, last) = (peer(r)?, r.u32()?, r.u32()?);

@@ -86,7 +86,7 @@ impl Commits {
             false => None,
         };
         let needed = needed.map_or(self.first, |(_, first)| *first);
-        // entries from before the list do not count for the bound: an earlier version made them
+        // entries from before the list do not count for the bound: an earlier term made them
         let counted = self
             .all
             .front()
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn members_of_an_earlier_version_keep_all_until_they_are_known() {
+    fn members_of_whom_no_epoch_is_known_keep_all_of_an_earlier_term() {
         let mut commits = Commits {
             first: 1,
             all: [(50, 500), (51, 510)].into(),

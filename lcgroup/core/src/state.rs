@@ -1,9 +1,9 @@
 //! A group's state as bytes, for its file.
 //!
-//! Version 3 for members, 4 for owners. Fields follow each other as [`Group::state`] writes them; lists and long fields begin
-//! with their length in 32 bits. Instead of incomplete messages it has the number after which the
-//! log is read again. With deputies, bit 6 of the version is set (`office_state.rs`), with devices
-//! bit 5, and bit 4 with what the logs say of a network of the group's own (`network.rs`).
+//! Fields follow each other as [`Group::state`] writes them; lists and long fields begin with their
+//! length in 32 bits. Instead of incomplete messages it has the number after which the log is read
+//! again. Its last parts are about deputies (`office_state.rs`), devices (`vouch.rs`) and a network
+//! of the group's own (`network.rs`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -21,7 +21,7 @@ use crate::group::{Group, Queued, Standing};
 use crate::invitation::{Invitation, InvitationError};
 use crate::mls::{Mls, MlsFailure, OwnKeyPackage};
 use crate::network::Network;
-use crate::office_state::{WITH_OFFICES, offices_bytes, put_offices, read_offices};
+use crate::office_state::{offices_bytes, put_offices, read_offices};
 use crate::owner::{Kept, Owner};
 use crate::owner_log::OwnerLog;
 use crate::provider::Provider;
@@ -31,16 +31,7 @@ use crate::vouch::Devices;
 use crate::{MAX_GRANTS, MAX_INVITATIONS, MAX_MEMBERS, MAX_NAME, MAX_REQUESTS, MAX_TOPIC};
 
 /// Version of a state on disk, its first byte.
-const VERSION: u8 = 3;
-/// Version of an owner's state: with terms and commits.
-const OWNER_VERSION: u8 = 4;
-/// Added to the version of a state with devices at its end: other states stay readable for earlier
-/// versions.
-const WITH_DEVICES: u8 = 0x20;
-/// Added to the version of a state with what the logs say of a network of the group's own.
-const WITH_NETWORK: u8 = 0x10;
-/// The oldest readable version: without the time at which the epoch began.
-const BEFORE: u8 = 1;
+const VERSION: u8 = 1;
 
 impl Group {
     /// The state, to be written to disk before any polled output is appended or sent.
@@ -53,23 +44,11 @@ impl Group {
         // one allocation: growing would leave copies of keys behind
         let contents: usize = self.pending.len() * MAX_BODY + self.said_bytes();
         let mls_bytes = mls.as_ref().map_or(0, |(_, state)| state.len());
-        let offices = match self.offices.is_used() {
-            true => WITH_OFFICES,
-            false => 0,
-        };
         let lists =
             self.authors.len() * 256 + self.owner_bytes() + self.devices.bytes() + 16 * 1_024;
         let lists = lists + offices_bytes(&self.offices) + self.network.bytes();
         let mut w = Writer::from(Vec::with_capacity(contents + mls_bytes + lists));
-        let version = if self.owner.is_some() {
-            OWNER_VERSION
-        } else {
-            VERSION
-        };
-        let devices = Some(&self.devices).filter(|devices| !devices.is_empty());
-        let network = Some(&self.network).filter(|network| !network.is_empty());
-        let parts = devices.map_or(0, |_| WITH_DEVICES) | network.map_or(0, |_| WITH_NETWORK);
-        w.u8(version | offices | parts)
+        w.u8(VERSION)
             .put(self.id.public_key())
             .put(&self.read_key[..]);
         long(&mut w, self.topic.as_bytes());
@@ -111,16 +90,12 @@ impl Group {
         if let Some(owner) = &self.owner {
             put_commits(&mut w, owner);
         }
+        w.u8(self.offices.is_used().into());
         if self.offices.is_used() {
             put_offices(&mut w, &self.offices);
         }
-        if let Some(devices) = devices {
-            devices.put(&mut w);
-        }
-        if let Some(network) = network {
-            network.put(&mut w);
-        }
-        self.devices.put_asked(&mut w);
+        self.devices.put(&mut w);
+        self.network.put(&mut w);
         Ok(w.into_vec().into())
     }
 
@@ -151,11 +126,10 @@ impl Group {
         let random = Random::new(seed);
         let provider = Provider::new(random.clone());
         let mut r = Reader::new(state);
-        let byte = r.u8()?;
-        let version = match byte & !(WITH_OFFICES | WITH_DEVICES | WITH_NETWORK) {
-            version @ (BEFORE | VERSION | OWNER_VERSION) => version,
-            _ => return Err(WireError::Version(byte).into()),
-        };
+        match r.u8()? {
+            VERSION => {}
+            other => return Err(WireError::Version(other).into()),
+        }
         let id = peer(&mut r)?;
         let read_key = Zeroizing::new(r.array()?);
         let topic = text(&mut r, MAX_TOPIC)?;
@@ -200,26 +174,16 @@ impl Group {
         for _ in 0..count(&mut r, MAX_FIELD)? {
             pending.push_back(read_append(&mut r)?);
         }
-        let began = match version {
-            BEFORE => 0,
-            _ => r.u64()?,
-        };
-        if let Some(owner) = owner.as_mut().filter(|_| version == OWNER_VERSION) {
+        let began = r.u64()?;
+        if let Some(owner) = &mut owner {
             read_commits(&mut r, owner)?;
         }
-        let offices = match byte & WITH_OFFICES {
-            0 => crate::offices::Offices::default(),
-            _ => read_offices(&mut r)?,
+        let offices = match flag(&mut r)? {
+            true => read_offices(&mut r)?,
+            false => crate::offices::Offices::default(),
         };
-        let mut devices = match byte & WITH_DEVICES {
-            0 => Devices::default(),
-            _ => Devices::read(&mut r)?,
-        };
-        let network = match byte & WITH_NETWORK {
-            0 => Network::default(),
-            _ => Network::read(&mut r)?,
-        };
-        devices.read_asked(&mut r)?;
+        let devices = Devices::read(&mut r)?;
+        let network = Network::read(&mut r)?;
         r.finish()?;
         let consistent = match standing {
             Standing::Joining => joining.is_some(),
@@ -499,7 +463,7 @@ fn put_append(w: &mut Writer, append: &Append) {
     match &append.entry {
         NewEntry::Body { kind, body } => long(w.u8(0).u8(*kind), body),
         NewEntry::Grants(grants) => {
-            w.u8(3).u32(grants.len() as u32);
+            w.u8(1).u32(grants.len() as u32);
             for (author, last) in grants {
                 w.put(author.public_key()).u32(*last);
             }
@@ -521,10 +485,7 @@ fn read_append(r: &mut Reader<'_>) -> Result<Append, WireError> {
             }
             NewEntry::Body { kind, body }
         }
-        // of earlier versions
-        1 => NewEntry::Grants(vec![(peer(r)?, u32::MAX)]),
-        2 => NewEntry::Grants(vec![(peer(r)?, r.u32()?)]),
-        3 => {
+        1 => {
             let grants = (0..count(r, MAX_GRANTS)?).map(|_| Ok((peer(r)?, r.u32()?)));
             NewEntry::Grants(grants.collect::<Result<_, WireError>>()?)
         }
@@ -539,9 +500,8 @@ mod tests {
     use super::*;
     use crate::group::Founding;
 
-    /// Parts that a state has only if they are used, in all combinations.
     #[test]
-    fn optional_parts_of_a_state_come_back_in_all_combinations() {
+    fn last_parts_of_a_state_come_back_in_all_combinations() {
         let key = |n: u8| SecretKey::from_seed(&[n; 32]);
         let now = UnixTime::from_secs(1_790_000_000);
         for parts in 0..8_u8 {
@@ -565,7 +525,9 @@ mod tests {
                     .network
                     .take_text((now.as_millis() / 60_000) << 32, key(7).peer_id(), now);
             }
-            let back = Group::restore(&group.state().unwrap(), &[4; 32]).unwrap();
+            let state = group.state().unwrap();
+            let back = Group::restore(&state, &[4; 32]).unwrap();
+            assert_eq!(*back.state().unwrap(), *state);
             assert_eq!(back.devices.used, group.devices.used);
             assert_eq!(back.devices.asked, group.devices.asked);
             assert_eq!(back.devices.asked_of, group.devices.asked_of);

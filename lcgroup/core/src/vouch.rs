@@ -16,7 +16,7 @@
 //! "lcd1" base58check {
 //!   group key 256 | read key 256 | id 64 (expiry 32 in minutes since 1970, random 32) | secret 256
 //!   | first author 256 | seed of the person key 256 | signature 512 by the first author
-//!   | topic (length 8) | name (length 8) | 1 if the group has a network of its own
+//!   | topic (length 8) | name (length 8) | network 8 (1: the group has one of its own; else 0)
 //!   | of a deputy's: its key 256 }
 //! own log, device gone (8): sealed box to the group key { version 8 = 1 | author 256 }
 //! own log, read (9): version 8 = 1 | n 8 | n x { device 64 | sealed box 512 of a key 128 to it }
@@ -38,7 +38,8 @@ use librecast::plain::is_plain;
 use librecast::wire::{Reader, WireError, Writer};
 use zeroize::Zeroizing;
 
-use crate::invitation::{Invitation, InvitationError, OUTSIDE, check_topic, read_outside};
+use crate::fields::flag;
+use crate::invitation::{Invitation, InvitationError, check_topic};
 use crate::provider::{self, AEAD_KEY, AEAD_NONCE};
 use crate::{DAY, HOUR, MAX_MEMBERS, SECOND};
 
@@ -283,16 +284,6 @@ pub(crate) struct Devices {
 }
 
 impl Devices {
-    /// Whether a state has nothing of this.
-    pub fn is_empty(&self) -> bool {
-        let others = [
-            self.marks.is_empty(),
-            self.used.is_empty(),
-            self.asked.is_empty(),
-        ];
-        self.own.is_none() && others.iter().all(|none| *none)
-    }
-
     /// Bytes of the state, about.
     pub fn bytes(&self) -> usize {
         512 + self.marks.len() * 13 + self.used.len() * 40 + self.asked.len() * 32
@@ -315,11 +306,9 @@ impl Devices {
         for (id, author) in &self.used {
             w.u64(*id).put(author.public_key());
         }
-    }
-
-    /// Writes an asked removal, if there is one: the last part of a state, which earlier versions lack.
-    pub fn put_asked(&self, w: &mut Writer) {
-        if let Some(of) = self.asked_of.filter(|_| !self.asked.is_empty()) {
+        let asked_of = self.asked_of.filter(|_| !self.asked.is_empty());
+        w.u8(asked_of.is_some().into());
+        if let Some(of) = asked_of {
             w.put(of.public_key()).u32(self.asked.len() as u32);
             for device in &self.asked {
                 w.put(device.public_key());
@@ -347,18 +336,13 @@ impl Devices {
         for _ in 0..r.u32()? {
             devices.used.insert(r.u64()?, peer(r)?);
         }
-        Ok(devices)
-    }
-
-    /// Reads an asked removal, if the state does not end before it.
-    pub fn read_asked(&mut self, r: &mut Reader<'_>) -> Result<(), WireError> {
-        if !r.is_empty() {
-            self.asked_of = Some(peer(r)?);
+        if r.u8()? != 0 {
+            devices.asked_of = Some(peer(r)?);
             for _ in 0..r.u32()? {
-                self.asked.insert(peer(r)?);
+                devices.asked.insert(peer(r)?);
             }
         }
-        Ok(())
+        Ok(devices)
     }
 }
 
@@ -397,10 +381,8 @@ impl DeviceInvitation {
             .u8(invitation.topic.len() as u8)
             .put(invitation.topic.as_bytes())
             .u8(name.len() as u8)
-            .put(name.as_bytes());
-        if invitation.outside {
-            w.u8(OUTSIDE);
-        }
+            .put(name.as_bytes())
+            .u8(invitation.outside.into());
         if invitation.to != invitation.group {
             w.put(invitation.to.public_key());
         }
@@ -434,7 +416,7 @@ impl FromStr for DeviceInvitation {
         let first = PeerId::from_public_key(r.array()?).map_err(|_| InvitationError::Key)?;
         let (seed, by_first) = (Zeroizing::new(r.array()?), r.array()?);
         let (topic, name) = (r.text8()?.to_owned(), r.text8()?.to_owned());
-        let outside = read_outside(&mut r)?;
+        let outside = flag(&mut r)?;
         let to = match r.is_empty() {
             true => group,
             false => PeerId::from_public_key(r.array()?).map_err(|_| InvitationError::Key)?,
@@ -501,8 +483,7 @@ pub(crate) fn decode_any(bytes: &[u8]) {
     let _ = Vouch::decode(bytes);
     let _ = decode_gone(bytes);
     let _ = decode_marks(bytes, &SecretKey::from_seed(&[0; 32]).peer_id());
-    let mut r = Reader::new(bytes);
-    let _ = Devices::read(&mut r).and_then(|mut devices| devices.read_asked(&mut r));
+    let _ = Devices::read(&mut Reader::new(bytes));
 }
 
 /// The box for `me` in an entry of read marks, and the sealed marks.

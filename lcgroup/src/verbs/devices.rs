@@ -61,7 +61,7 @@ impl Verbs {
     /// Tells the running program that its user has read the messages up to `n`.
     pub(super) fn mark_read(&self, group: &str, n: u64) {
         let group = group.to_owned();
-        // an earlier version of it counts no unread messages
+        // messages that stay unread do no harm
         let _ = groups::ask::<serde_json::Value>(&self.control, &Request::Read { group, n }, true);
     }
 }

@@ -541,12 +541,7 @@ impl<'a> Served<'a> {
     }
 
     /// Starts the command for a stream, and reports its end.
-    fn start(
-        &self,
-        stream: Stream,
-        report: Option<Report>,
-        running: &Arc<AtomicUsize>,
-    ) -> io::Result<()> {
+    fn start(&self, stream: Stream, report: Report, running: &Arc<AtomicUsize>) -> io::Result<()> {
         let mut process = self.command(stream.peer());
         let output = OwnedFd::from(stream.try_clone()?);
         let kept = OwnedFd::from(stream.try_clone()?);
@@ -559,7 +554,7 @@ impl<'a> Served<'a> {
                     _ => NOT_EXECUTABLE,
                 };
                 note(format_args!("{}: {e}", self.program.to_string_lossy()));
-                return report.map_or(Ok(()), |report| report.ended(End::Exited(code)));
+                return report.ended(End::Exited(code));
             }
         };
         // the command has its own copies
@@ -569,29 +564,25 @@ impl<'a> Served<'a> {
         }
         running.fetch_add(1, Relaxed);
         let running = Arc::clone(running);
-        let report = report.map(Arc::new);
+        let report = Arc::new(report);
         let kept = Arc::new(Mutex::new(Some(kept)));
-        if let Some(report) = report.clone() {
-            let kept = Arc::clone(&kept);
-            thread::spawn(move || {
-                if report.broke_off() {
-                    if let Some(stream) = held(&kept).take() {
-                        make_input_fail(&stream);
-                    }
-                    report.passed_on();
+        let (of_watcher, kept_of_watcher) = (Arc::clone(&report), Arc::clone(&kept));
+        thread::spawn(move || {
+            if of_watcher.broke_off() {
+                if let Some(stream) = held(&kept_of_watcher).take() {
+                    make_input_fail(&stream);
                 }
-            });
-        }
+                of_watcher.passed_on();
+            }
+        });
         thread::spawn(move || {
             let end = match child.wait().map(|status| (status.code(), status.signal())) {
                 Ok((Some(code), _)) => End::Exited(code.to_le_bytes()[0]),
                 Ok((None, Some(signal))) => End::Killed(signal.to_le_bytes()[0]),
                 Ok((None, None)) | Err(_) => End::Reset,
             };
-            if let Some(report) = report {
-                // the stream may be over
-                let _ = report.ended(end);
-            }
+            // the stream may be over
+            let _ = report.ended(end);
             // kept until now: the other side reads the end once the stream is closed everywhere
             drop(held(&kept).take());
             running.fetch_sub(1, Relaxed);

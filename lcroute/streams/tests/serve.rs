@@ -75,6 +75,7 @@ fn program(folder: &Path) -> Receiver<UnixStream> {
             }
             socket.write_all(b"{\"ok\":{}}\n").unwrap();
             let (ours, theirs) = UnixStream::pair().unwrap();
+            let (report, reporting) = UnixStream::pair().unwrap();
             let peer = Peer {
                 peer: SecretKey::from_seed(&[1; 32]).peer_id(),
                 name: "alpha".into(),
@@ -85,13 +86,13 @@ fn program(folder: &Path) -> Receiver<UnixStream> {
                 datagram_bytes: None,
             };
             let line = serde_json::to_string(&peer).unwrap() + "\n";
-            let fds = [theirs.as_raw_fd()];
+            let fds = [theirs.as_raw_fd(), reporting.as_raw_fd()];
             let rights = [ControlMessage::ScmRights(&fds)];
             let slices = [IoSlice::new(line.as_bytes())];
             let (fd, flags) = (socket.as_raw_fd(), MsgFlags::empty());
             sendmsg::<()>(fd, &slices, &rights, flags, None).unwrap();
             // held as long as the service
-            send.send((ours, socket)).unwrap();
+            send.send((ours, (socket, report))).unwrap();
         }
     });
     let (one, all) = channel();

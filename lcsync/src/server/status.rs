@@ -80,7 +80,6 @@ pub struct Share {
     /// Reason why the present files are not published: some may be missing by mistake.
     pub vanished: Option<String>,
     /// Hosts that publish other files under its name and key.
-    #[serde(default)]
     pub rivals: Vec<Rival>,
     /// Remedy against rivals.
     pub remedy: Option<String>,

@@ -58,7 +58,7 @@ const KIND_HEADS: u8 = 2;
 const KIND_WANT: u8 = 3;
 /// Kind: request to the owner, without a grant yet.
 const KIND_REQUEST: u8 = 4;
-/// Kind: presence of an author. Earlier versions drop it as malformed.
+/// Kind: presence of an author.
 const KIND_PRESENCE: u8 = 5;
 
 /// Flag of heads: the sender asks for waiting requests.

@@ -182,7 +182,6 @@ mod tests {
         assert_eq!(a.asking.segments()[..4], [0xff1e, 0x7570, 0x0102, 0x0304]);
         assert_eq!(a.history.segments()[..2], [0xff1e, 0x7571]);
         assert!(is_asking_group(a.asking) && !is_asking_group(a.history));
-        // every version derives the same
         let alone = space(1).groups();
         assert_eq!(alone.live, a.live);
         assert_ne!(alone.asking, space(2).groups().asking);

@@ -437,7 +437,7 @@ fn other_packets_on_the_asking_group_are_dropped_unread_and_nothing_counts_again
     assert_eq!(world.dropped(0, "unsealed"), 200);
     assert_eq!(world.dropped(0, "bad_signature"), 0);
     assert_eq!(world.dropped(0, "suspended"), 0);
-    // a member of an earlier version has joined neither group, and receives none of it
+    // a member has joined neither group, and receives none of it
     assert_eq!(world.dropped(1, "asked_badly"), 0);
     let late = world.add(Role::Reader);
     world.run(10 * SECOND);

@@ -301,7 +301,6 @@ pub struct TextOwner {
     /// Enters as a further member, beside the program that founds the network.
     pub is_beside: bool,
     /// Invitations of helpers that are expelled.
-    #[serde(default)]
     pub withdrawn: Vec<PeerId>,
 }
 

@@ -46,10 +46,8 @@ pub struct GuestState {
     /// Members that were reachable.
     pub left: usize,
     /// Bits a second that the program inside should send at most; 0: as many as it likes.
-    #[serde(default)]
     pub upload: u64,
     /// Of a helper of a station; none: this guest is none.
-    #[serde(default)]
     pub helper: Option<HelperState>,
 }
 

@@ -29,7 +29,7 @@ const FLAG_RENEWED: u8 = 2;
 
 /// Source prefixes follow the group prefixes.
 const FLAG_GATEWAY: u8 = 4;
-/// The subject is a leaf: it receives and does not route. Old versions refuse the certificate.
+/// The subject is a leaf: it receives and does not route.
 const FLAG_LEAF: u8 = 8;
 
 /// The rights that a certificate grants its subject.
@@ -621,7 +621,6 @@ mod tests {
         assert_eq!(Certificate::decode(cert.as_bytes()).unwrap(), cert);
     }
 
-    /// Versions without leaves refuse bit 3 of the flags: the certificate makes no router there.
     #[test]
     fn the_bytes_of_an_invitation_for_leaves_do_not_change() {
         let key = SecretKey::from_seed(&[1; 32]);
@@ -653,7 +652,7 @@ mod tests {
         for refused in [core, gateway] {
             assert!(sign(Kind::Invitation, refused).is_err());
         }
-        // a term in place of the name, which earlier versions pass over
+        // a term in place of the name
         let asking = Grant {
             uplink: true,
             ..grant.clone()
@@ -679,7 +678,6 @@ mod tests {
         assert_eq!(Certificate::decode(&core), Err(WireError::Bad("flags")));
     }
 
-    /// Every version from 0.1 on reads them so.
     #[test]
     fn the_bytes_of_an_ephemeral_invitation_do_not_change() {
         let key = SecretKey::from_seed(&[1; 32]);

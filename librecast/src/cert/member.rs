@@ -13,7 +13,7 @@ use crate::time::Duration;
 pub const MAX_PREVIOUS: usize = 8;
 
 /// Label and value of ephemeral members: they have no disk, and return under another key. A label,
-/// because every version keeps those of an invitation, and issuers of every version renew them.
+/// because members keep those of their invitation, and issuers renew them.
 pub const EPHEMERAL: (&str, &str) = ("lifetime", "ephemeral");
 /// Label of gateways: the segment of LANs for which they may speak. A token's holder cannot add it.
 pub const SEGMENT: &str = "segment";

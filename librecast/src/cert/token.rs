@@ -465,7 +465,7 @@ mod tests {
                 .unwrap()
                 .is_ephemeral()
         );
-        // as an issuer of any version renews it
+        // as an issuer renews it
         let renewed = chain
             .renew(&n.issuer, &n.issuer_key, UnixTime::from_secs(NOW), DAY)
             .unwrap();
