@@ -49,18 +49,28 @@ struct Chosen {
 
 impl Folder {
     /// Returns a folder that has these files and folders as its entries, wherever they are. Links
-    /// may lead to them, as the user has named them.
+    /// may lead to them, as the user has named them; each entry has the name in its path.
     pub fn of_paths(paths: &[PathBuf]) -> io::Result<Self> {
         let mut chosen = BTreeMap::new();
         let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         for path in paths {
-            let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-            let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+            let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+            let real = path.canonicalize().map_err(named)?;
+            let (Some(given), Some(name), Some(parent)) =
+                (path.file_name(), real.file_name(), real.parent())
+            else {
+                return Err(named(io::ErrorKind::InvalidInput.into()));
+            };
+            let folder = openat(AT_FDCWD, parent, flags, Mode::empty());
             let entry = Chosen {
-                folder: openat(AT_FDCWD, parent, flags, Mode::empty())?,
+                folder: folder.map_err(|e| named(e.into()))?,
                 name: name.to_owned(),
             };
-            chosen.insert(name.as_bytes().to_vec(), entry);
+            chosen.insert(given.as_bytes().to_vec(), entry);
+        }
+        // without any it would be the folder on disk
+        if chosen.is_empty() {
+            return Err(io::ErrorKind::InvalidInput.into());
         }
         Ok(Self {
             chosen,
@@ -119,13 +129,16 @@ impl Folder {
         }
         if self.last.as_ref().is_none_or(|(last, _)| last != folder) {
             let first = folder.split(|c| *c == b'/').next().unwrap_or_default();
-            // a chosen folder has its own name in its folder
-            let from = match self.chosen.get(first) {
-                Some(chosen) => &chosen.folder,
-                None if self.chosen.is_empty() => &self.root,
+            let opened = match self.chosen.get(first) {
+                // the name of a link is not that of its target
+                Some(chosen) => {
+                    let at = [chosen.name.as_bytes(), &folder[first.len()..]].concat();
+                    walk(&chosen.folder, &at)?
+                }
+                None if self.chosen.is_empty() => walk(&self.root, folder)?,
                 None => return Err(Errno::ENOENT),
             };
-            self.last = Some((folder.to_vec(), walk(from, folder)?));
+            self.last = Some((folder.to_vec(), opened));
         }
         let (_, fd) = self.last.as_ref().ok_or(Errno::ENOENT)?;
         Ok((fd, OsStr::from_bytes(name)))
@@ -198,6 +211,16 @@ impl Folder {
 /// Whether `name` can be a name in a folder.
 fn is_component(name: &[u8]) -> bool {
     !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/')
+}
+
+/// Returns the absolute path of a file or folder, with the name that the user gave: of a link, its
+/// own. `.` and `..` have none, so such a path is resolved.
+pub fn absolute(path: &Path) -> io::Result<PathBuf> {
+    let real = path.canonicalize()?;
+    match path.file_name() {
+        Some(_) => std::path::absolute(path),
+        None => Ok(real),
+    }
 }
 
 /// Opens the regular file `path`, which the user has named: links are followed.
@@ -330,6 +353,14 @@ mod tests {
         ] {
             assert!(folder.open_file(path).is_err());
         }
+        // a link has its own name, for a folder and for all below it
+        symlink("sub", at("folder/named")).unwrap();
+        let chosen = ["folder/named", "folder/file"].map(at);
+        let mut folder = Folder::of_paths(&chosen).unwrap();
+        assert_eq!(folder.names(b"").unwrap(), [&b"file"[..], b"named"]);
+        assert!(folder.open_file(b"named/f").is_ok() && folder.open_file(b"file").is_ok());
+        assert!(folder.open_file(b"sub/f").is_err());
+        assert!(Folder::of_paths(&[]).is_err());
         assert!(open_named(&at("folder/file")).is_ok(), "the user named it");
         assert!(open_named(&at("folder/pipe")).is_err());
     }

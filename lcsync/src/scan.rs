@@ -1,6 +1,7 @@
 //! Scans of files and folders: names, kinds, sizes, times; and opening of the scanned versions.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -82,6 +83,8 @@ pub struct Scan {
     pub root: PathBuf,
     /// Files and folders that are the entries of a folder that is none on disk; none: one on disk.
     pub chosen: Vec<PathBuf>,
+    /// Chosen paths that cannot be found; counted in `unread`, too.
+    pub missing: Vec<PathBuf>,
     pub kind: RootKind,
     /// Entries of the folder, in listing order; for a file the file itself, with an empty path.
     pub entries: Vec<Entry>,
@@ -150,11 +153,26 @@ impl Scan {
     }
 
     /// Scans these files and folders, absolute paths with different names, as entries of a folder.
-    pub fn of_paths(paths: Vec<PathBuf>) -> io::Result<Self> {
+    /// At least one must be there.
+    pub fn of_paths(paths: &[PathBuf]) -> io::Result<Self> {
         let mut scan = Self::empty(Path::new(""), &stat(Path::new("/"))?);
         // a folder of nobody
         scan.metadata[0].mode = FOLDER_MODE;
-        scan.chosen = paths;
+        let mut why: io::Error = io::ErrorKind::InvalidInput.into();
+        for path in paths {
+            match path.metadata() {
+                Ok(_) => scan.chosen.push(path.clone()),
+                Err(error) => {
+                    why = error;
+                    scan.missing.push(path.clone());
+                }
+            }
+        }
+        if scan.chosen.is_empty() {
+            let text = format!("{}: {why}", shown_paths(&scan.missing));
+            return Err(io::Error::new(why.kind(), text));
+        }
+        scan.unread = scan.missing.len();
         let metadata = scan.metadata.clone();
         scan.walk(&Choice::ALL)?;
         scan.metadata[0] = metadata[0];
@@ -194,6 +212,7 @@ impl Scan {
         let rest = Self {
             root: self.root.clone(),
             chosen: self.chosen.clone(),
+            missing: self.missing.clone(),
             kind: self.kind,
             entries: Vec::new(),
             stamps: Vec::new(),
@@ -247,6 +266,7 @@ impl Scan {
         Self {
             root: root.to_path_buf(),
             chosen: Vec::new(),
+            missing: Vec::new(),
             kind: RootKind::Folder,
             entries: Vec::new(),
             stamps: Vec::new(),
@@ -264,12 +284,23 @@ impl Scan {
     /// Returns the path of entry number `n`.
     #[must_use]
     pub fn path_of(&self, n: usize) -> PathBuf {
-        let path = &self.entries[n].path;
+        self.path_at(&self.entries[n].path)
+    }
+
+    /// Returns the path of the entry at `path`.
+    fn path_at(&self, path: &[u8]) -> PathBuf {
+        let path = Path::new(OsStr::from_bytes(path));
+        let mut below = path.components();
+        let first = below.next().map(|name| name.as_os_str());
+        let chosen = self.chosen.iter().find(|path| path.file_name() == first);
+        let (from, path) = match chosen {
+            Some(chosen) => (chosen, below.as_path()),
+            None => (&self.root, path),
+        };
         // joining an empty path would add a slash
-        if path.is_empty() {
-            self.root.clone()
-        } else {
-            self.root.join(std::ffi::OsStr::from_bytes(path))
+        match path.as_os_str().is_empty() {
+            true => from.clone(),
+            false => from.join(path),
         }
     }
 
@@ -300,8 +331,7 @@ impl Scan {
 
     fn name(&self, paths: &[Vec<u8>], why: &str) {
         for path in paths.iter().take(MAX_NAMED) {
-            let path = self.root.join(std::ffi::OsStr::from_bytes(path));
-            let path = shown(path.as_os_str().as_bytes());
+            let path = shown(self.path_at(path).as_os_str().as_bytes());
             tracing::warn!("left out: {path}: {why}");
         }
         let more = paths.len().saturating_sub(MAX_NAMED);
@@ -389,11 +419,12 @@ impl Scan {
         while self.entries.len() < most
             && let Some(path) = walk.waiting.pop()
         {
-            let at = shown(&path);
+            let at = path.clone();
             match self.take(&mut walk.folder, path, (choice, walk.device)) {
                 Ok(below) => walk.waiting.extend(below),
                 Err(error) => {
-                    tracing::warn!("left out: {}/{at}: {error}", self.root.display());
+                    let path = shown(self.path_at(&at).as_os_str().as_bytes());
+                    tracing::warn!("left out: {path}: {error}");
                     self.unread += 1;
                 }
             }
@@ -570,6 +601,13 @@ fn check(scan: &Scan, n: usize, is_it: impl FnOnce(&Stamp) -> bool) -> io::Resul
         return Ok(());
     }
     Err(io::Error::other("it has changed since it was looked at"))
+}
+
+/// Returns these paths for users.
+#[must_use]
+pub fn shown_paths(paths: &[PathBuf]) -> String {
+    let shown = paths.iter().map(|path| shown(path.as_os_str().as_bytes()));
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 fn file_of(stat: &FileStat) -> Kind {

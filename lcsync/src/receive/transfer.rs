@@ -266,6 +266,7 @@ impl<'a> Transfer<'a> {
                 name: options.name.clone(),
                 prefix,
                 path: options.dest.clone(),
+                chosen: Vec::new(),
                 signer: None,
                 key: key.clone(),
                 interfaces: Vec::new(),
@@ -795,6 +796,7 @@ impl<'a> Transfer<'a> {
         let scan = Scan {
             root: folder.to_path_buf(),
             chosen: Vec::new(),
+            missing: Vec::new(),
             kind: tree.root.kind,
             entries: tree.entries.clone(),
             stamps: Vec::new(),
