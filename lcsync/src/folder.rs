@@ -158,6 +158,24 @@ impl Folder {
         fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW)
     }
 
+    /// Whether no entry is at `path` any more, though the folder above it is there, or the nearest
+    /// one that has not been removed with it. That one is on `device`, if known: otherwise a disk
+    /// may have been unmounted.
+    pub fn lacks(&mut self, path: &[u8], device: Option<u64>) -> bool {
+        self.forget();
+        let mut above = path;
+        while matches!(self.stat(above), Err(Errno::ENOENT)) {
+            above = parent_of(above).unwrap_or_default();
+            if let Ok(found) = self.stat(above) {
+                let is_folder = found.st_mode & libc::S_IFMT == libc::S_IFDIR;
+                // an open folder can have been removed
+                let is_there = is_folder && found.st_nlink > 0;
+                return is_there && device.is_none_or(|device| found.st_dev == device);
+            }
+        }
+        false
+    }
+
     /// Opens the regular file at `path` for reading.
     pub fn open_file(&mut self, path: &[u8]) -> io::Result<File> {
         Ok(self.open_found(path)?.0)
@@ -307,6 +325,26 @@ mod tests {
     use super::*;
     use std::fs;
     use std::os::unix::fs::symlink;
+
+    #[test]
+    fn what_was_removed_is_told_from_what_is_out_of_reach() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("folder/sub")).unwrap();
+        fs::write(at("folder/f"), b"").unwrap();
+        symlink("sub", at("folder/link")).unwrap();
+        let mut folder = Folder::open(&at("folder")).unwrap();
+        let device = folder.stat(b"").unwrap().st_dev;
+        for path in [&b"gone"[..], b"sub/gone", b"gone/sub/f"] {
+            assert!(folder.lacks(path, None) && folder.lacks(path, Some(device)));
+            assert!(!folder.lacks(path, Some(device ^ 1)), "another disk");
+        }
+        for path in [&b"f"[..], b"sub", b"f/gone", b"link/gone", b""] {
+            assert!(!folder.lacks(path, None), "{:?}", OsStr::from_bytes(path));
+        }
+        fs::remove_dir_all(at("folder")).unwrap();
+        assert!(!folder.lacks(b"f", None), "all of it");
+    }
 
     #[test]
     fn nothing_outside_is_opened_and_nothing_is_waited_for() {

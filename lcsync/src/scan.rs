@@ -96,6 +96,9 @@ pub struct Scan {
     pub owners: Vec<Owner>,
     /// Number of entries left out as unreadable.
     pub unread: usize,
+    /// Paths that were removed after their folder was read; a scan for a listing counts them in
+    /// `unread` instead.
+    pub vanished: Vec<Vec<u8>>,
     /// Paths left out because they are FIFOs, sockets or devices.
     pub special: Vec<Vec<u8>>,
     /// Paths left out as too long for a listing, or with too long a name; counted in `unread`, too.
@@ -219,6 +222,7 @@ impl Scan {
             metadata: vec![self.metadata[0]],
             owners: vec![self.owners[0]],
             unread: self.unread,
+            vanished: Vec::new(),
             special: Vec::new(),
             too_long: Vec::new(),
             mounts: Vec::new(),
@@ -273,6 +277,7 @@ impl Scan {
             metadata: vec![metadata_of(found)],
             owners: vec![Owner::of(found)],
             unread: 0,
+            vanished: Vec::new(),
             special: Vec::new(),
             too_long: Vec::new(),
             mounts: Vec::new(),
@@ -422,6 +427,9 @@ impl Scan {
             let at = path.clone();
             match self.take(&mut walk.folder, path, (choice, walk.device)) {
                 Ok(below) => walk.waiting.extend(below),
+                Err(_) if !choice.for_listing && walk.folder.lacks(&at, None) => {
+                    self.vanished.push(at);
+                }
                 Err(error) => {
                     let path = shown(self.path_at(&at).as_os_str().as_bytes());
                     tracing::warn!("left out: {path}: {error}");
@@ -458,7 +466,7 @@ impl Scan {
                 let (above, name) = folder.parent(&path)?;
                 self.mounts.extend(Mount::at(above, name, &path)?);
                 match self.paths_in(folder, &path, choice) {
-                    Err(error) if !choice.for_listing => {
+                    Err(error) if !choice.for_listing && !is_missing(&error) => {
                         self.push(path, Kind::Folder, &found);
                         return Err(error);
                     }
@@ -552,6 +560,13 @@ impl Files {
         Opened::at(self.folder(scan)?, path, 0)
     }
 
+    /// Whether entry number `n` was removed since the scan.
+    pub fn has_vanished(&mut self, scan: &Scan, n: usize) -> bool {
+        let (path, device) = (&scan.entries[n].path, scan.stamps[n].device);
+        let folder = self.folder(scan);
+        folder.is_ok_and(|folder| folder.lacks(path, Some(device)))
+    }
+
     /// Opens file number `n` in its present version.
     pub fn open_now(&mut self, scan: &Scan, n: usize) -> io::Result<Version> {
         let (file, found) = self.open_found(scan, n)?;
@@ -594,6 +609,10 @@ impl Files {
         };
         Ok(self.folder.insert(folder))
     }
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
 }
 
 fn check(scan: &Scan, n: usize, is_it: impl FnOnce(&Stamp) -> bool) -> io::Result<()> {
@@ -716,6 +735,28 @@ mod tests {
         let wanted: Vec<_> = whole.entries.iter().filter(is_folder).cloned().collect();
         assert_eq!(folders.entries, wanted);
         assert_eq!(folders.metadata.len(), wanted.len() + 1);
+    }
+
+    #[test]
+    fn what_is_removed_while_a_folder_is_looked_at_has_vanished_and_is_not_unread() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for path in ["a/x", "a/y/z", "b", "c"] {
+            fs::create_dir_all(at(path).parent().unwrap()).unwrap();
+            fs::write(at(path), b"text").unwrap();
+        }
+        let choice = Choice {
+            for_listing: false,
+            ..Choice::ALL
+        };
+        let (mut scan, mut walk) = Scan::begin(dir.path(), &choice).unwrap();
+        scan.go_on(&mut walk, &choice, 1);
+        fs::remove_file(at("b")).unwrap();
+        fs::remove_dir_all(at("a")).unwrap();
+        scan.go_on(&mut walk, &choice, usize::MAX);
+        assert_eq!(scan.vanished, [&b"a/x"[..], b"a/y", b"b"]);
+        let paths: Vec<_> = scan.entries.iter().map(|e| &e.path[..]).collect();
+        assert_eq!((paths, scan.unread), (vec![&b"a"[..], b"c"], 0));
     }
 
     #[test]

@@ -803,6 +803,7 @@ impl<'a> Transfer<'a> {
             metadata: tree.metadata.clone(),
             owners: Vec::new(),
             unread: usize::from(tree.root.incomplete),
+            vanished: Vec::new(),
             special: Vec::new(),
             too_long: Vec::new(),
             mounts: Vec::new(),
