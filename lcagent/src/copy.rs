@@ -1,6 +1,7 @@
 //! `lcagent copy PATH DEST`: an own `lcsync share` serves PATH while the nodes fetch it, each by
 //! the root hash in the signed command.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -33,17 +34,12 @@ pub(crate) fn run(
         ))
         .into());
     }
-    let path = path
+    let real = path
         .canonicalize()
         .map_err(|e| usage(format!("{}: {e}", path.display())))?;
-    let mut arguments = vec![format!("copy:{dest}").into()];
-    let share = Share::start(&path, &options.interfaces)?;
-    arguments.push(share.link.clone().into());
-    if path.is_file() {
-        arguments.extend(path.file_name().map(ToOwned::to_owned));
-    }
+    let share = Share::start(&real, &options.interfaces)?;
     let run = Run {
-        arguments,
+        arguments: arguments(path, dest, &share.link),
         script: None,
         stdin: Vec::new(),
         time: options.timeout,
@@ -54,6 +50,14 @@ pub(crate) fn run(
     };
     run.copy().map_err(|e| usage(e.to_string()))?;
     commands::run(options, run, rolling, style)
+}
+
+/// Returns the arguments of the order. A file has the name that the user gave: of a link, its own.
+fn arguments(path: &Path, dest: &str, link: &str) -> Vec<OsString> {
+    let name = path.file_name().filter(|_| path.is_file());
+    let name = name.map(ToOwned::to_owned);
+    let order: [OsString; 2] = [format!("copy:{dest}").into(), link.into()];
+    order.into_iter().chain(name).collect()
 }
 
 /// An `lcsync share` that ends with this process.
@@ -121,5 +125,21 @@ impl Drop for Share {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_to_a_file_is_copied_under_its_own_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("report.pdf");
+        std::fs::write(dir.path().join("3f9a"), b"report").unwrap();
+        std::os::unix::fs::symlink("3f9a", &link).unwrap();
+        let of_file = ["copy:/srv", "lc:n#1", "report.pdf"];
+        assert_eq!(arguments(&link, "/srv", "lc:n#1"), of_file);
+        assert_eq!(arguments(dir.path(), "/srv", "lc:n#1"), of_file[..2]);
     }
 }

@@ -49,18 +49,28 @@ struct Chosen {
 
 impl Folder {
     /// Returns a folder that has these files and folders as its entries, wherever they are. Links
-    /// may lead to them, as the user has named them.
+    /// may lead to them, as the user has named them; each entry has the name in its path.
     pub fn of_paths(paths: &[PathBuf]) -> io::Result<Self> {
         let mut chosen = BTreeMap::new();
         let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         for path in paths {
-            let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-            let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+            let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+            let real = path.canonicalize().map_err(named)?;
+            let (Some(given), Some(name), Some(parent)) =
+                (path.file_name(), real.file_name(), real.parent())
+            else {
+                return Err(named(io::ErrorKind::InvalidInput.into()));
+            };
+            let folder = openat(AT_FDCWD, parent, flags, Mode::empty());
             let entry = Chosen {
-                folder: openat(AT_FDCWD, parent, flags, Mode::empty())?,
+                folder: folder.map_err(|e| named(e.into()))?,
                 name: name.to_owned(),
             };
-            chosen.insert(name.as_bytes().to_vec(), entry);
+            chosen.insert(given.as_bytes().to_vec(), entry);
+        }
+        // without any it would be the folder on disk
+        if chosen.is_empty() {
+            return Err(io::ErrorKind::InvalidInput.into());
         }
         Ok(Self {
             chosen,
@@ -119,13 +129,16 @@ impl Folder {
         }
         if self.last.as_ref().is_none_or(|(last, _)| last != folder) {
             let first = folder.split(|c| *c == b'/').next().unwrap_or_default();
-            // a chosen folder has its own name in its folder
-            let from = match self.chosen.get(first) {
-                Some(chosen) => &chosen.folder,
-                None if self.chosen.is_empty() => &self.root,
+            let opened = match self.chosen.get(first) {
+                // the name of a link is not that of its target
+                Some(chosen) => {
+                    let at = [chosen.name.as_bytes(), &folder[first.len()..]].concat();
+                    walk(&chosen.folder, &at)?
+                }
+                None if self.chosen.is_empty() => walk(&self.root, folder)?,
                 None => return Err(Errno::ENOENT),
             };
-            self.last = Some((folder.to_vec(), walk(from, folder)?));
+            self.last = Some((folder.to_vec(), opened));
         }
         let (_, fd) = self.last.as_ref().ok_or(Errno::ENOENT)?;
         Ok((fd, OsStr::from_bytes(name)))
@@ -143,6 +156,24 @@ impl Folder {
         }
         let (folder, name) = self.parent(path)?;
         fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+    }
+
+    /// Whether no entry is at `path` any more, though the folder above it is there, or the nearest
+    /// one that has not been removed with it. That one is on `device`, if known: otherwise a disk
+    /// may have been unmounted.
+    pub fn lacks(&mut self, path: &[u8], device: Option<u64>) -> bool {
+        self.forget();
+        let mut above = path;
+        while matches!(self.stat(above), Err(Errno::ENOENT)) {
+            above = parent_of(above).unwrap_or_default();
+            if let Ok(found) = self.stat(above) {
+                let is_folder = found.st_mode & libc::S_IFMT == libc::S_IFDIR;
+                // an open folder can have been removed
+                let is_there = is_folder && found.st_nlink > 0;
+                return is_there && device.is_none_or(|device| found.st_dev == device);
+            }
+        }
+        false
     }
 
     /// Opens the regular file at `path` for reading.
@@ -198,6 +229,16 @@ impl Folder {
 /// Whether `name` can be a name in a folder.
 fn is_component(name: &[u8]) -> bool {
     !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/')
+}
+
+/// Returns the absolute path of a file or folder, with the name that the user gave: of a link, its
+/// own. `.` and `..` have none, so such a path is resolved.
+pub fn absolute(path: &Path) -> io::Result<PathBuf> {
+    let real = path.canonicalize()?;
+    match path.file_name() {
+        Some(_) => std::path::absolute(path),
+        None => Ok(real),
+    }
 }
 
 /// Opens the regular file `path`, which the user has named: links are followed.
@@ -286,6 +327,26 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
+    fn what_was_removed_is_told_from_what_is_out_of_reach() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("folder/sub")).unwrap();
+        fs::write(at("folder/f"), b"").unwrap();
+        symlink("sub", at("folder/link")).unwrap();
+        let mut folder = Folder::open(&at("folder")).unwrap();
+        let device = folder.stat(b"").unwrap().st_dev;
+        for path in [&b"gone"[..], b"sub/gone", b"gone/sub/f"] {
+            assert!(folder.lacks(path, None) && folder.lacks(path, Some(device)));
+            assert!(!folder.lacks(path, Some(device ^ 1)), "another disk");
+        }
+        for path in [&b"f"[..], b"sub", b"f/gone", b"link/gone", b""] {
+            assert!(!folder.lacks(path, None), "{:?}", OsStr::from_bytes(path));
+        }
+        fs::remove_dir_all(at("folder")).unwrap();
+        assert!(!folder.lacks(b"f", None), "all of it");
+    }
+
+    #[test]
     fn nothing_outside_is_opened_and_nothing_is_waited_for() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
@@ -330,6 +391,14 @@ mod tests {
         ] {
             assert!(folder.open_file(path).is_err());
         }
+        // a link has its own name, for a folder and for all below it
+        symlink("sub", at("folder/named")).unwrap();
+        let chosen = ["folder/named", "folder/file"].map(at);
+        let mut folder = Folder::of_paths(&chosen).unwrap();
+        assert_eq!(folder.names(b"").unwrap(), [&b"file"[..], b"named"]);
+        assert!(folder.open_file(b"named/f").is_ok() && folder.open_file(b"file").is_ok());
+        assert!(folder.open_file(b"sub/f").is_err());
+        assert!(Folder::of_paths(&[]).is_err());
         assert!(open_named(&at("folder/file")).is_ok(), "the user named it");
         assert!(open_named(&at("folder/pipe")).is_err());
     }

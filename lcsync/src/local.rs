@@ -83,6 +83,13 @@ fn run(options: &Options, jobs: &mut [Job], drafts: Arc<Drafts>) -> anyhow::Resu
         );
     }
     let tally = &shared.tally;
+    if tally.vanished > 0 {
+        let vanished = tally.vanished;
+        hint(
+            "lcsync",
+            format_args!("{vanished} entries of SRC vanished before they were copied"),
+        );
+    }
     let problems = [
         (lacks.len(), "properties of entries could not be kept"),
         (tally.failed, "entries could not be copied"),

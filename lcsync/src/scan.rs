@@ -1,6 +1,7 @@
 //! Scans of files and folders: names, kinds, sizes, times; and opening of the scanned versions.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -82,6 +83,8 @@ pub struct Scan {
     pub root: PathBuf,
     /// Files and folders that are the entries of a folder that is none on disk; none: one on disk.
     pub chosen: Vec<PathBuf>,
+    /// Chosen paths that cannot be found; counted in `unread`, too.
+    pub missing: Vec<PathBuf>,
     pub kind: RootKind,
     /// Entries of the folder, in listing order; for a file the file itself, with an empty path.
     pub entries: Vec<Entry>,
@@ -93,6 +96,9 @@ pub struct Scan {
     pub owners: Vec<Owner>,
     /// Number of entries left out as unreadable.
     pub unread: usize,
+    /// Paths that were removed after their folder was read; a scan for a listing counts them in
+    /// `unread` instead.
+    pub vanished: Vec<Vec<u8>>,
     /// Paths left out because they are FIFOs, sockets or devices.
     pub special: Vec<Vec<u8>>,
     /// Paths left out as too long for a listing, or with too long a name; counted in `unread`, too.
@@ -150,11 +156,26 @@ impl Scan {
     }
 
     /// Scans these files and folders, absolute paths with different names, as entries of a folder.
-    pub fn of_paths(paths: Vec<PathBuf>) -> io::Result<Self> {
+    /// At least one must be there.
+    pub fn of_paths(paths: &[PathBuf]) -> io::Result<Self> {
         let mut scan = Self::empty(Path::new(""), &stat(Path::new("/"))?);
         // a folder of nobody
         scan.metadata[0].mode = FOLDER_MODE;
-        scan.chosen = paths;
+        let mut why: io::Error = io::ErrorKind::InvalidInput.into();
+        for path in paths {
+            match path.metadata() {
+                Ok(_) => scan.chosen.push(path.clone()),
+                Err(error) => {
+                    why = error;
+                    scan.missing.push(path.clone());
+                }
+            }
+        }
+        if scan.chosen.is_empty() {
+            let text = format!("{}: {why}", shown_paths(&scan.missing));
+            return Err(io::Error::new(why.kind(), text));
+        }
+        scan.unread = scan.missing.len();
         let metadata = scan.metadata.clone();
         scan.walk(&Choice::ALL)?;
         scan.metadata[0] = metadata[0];
@@ -194,12 +215,14 @@ impl Scan {
         let rest = Self {
             root: self.root.clone(),
             chosen: self.chosen.clone(),
+            missing: self.missing.clone(),
             kind: self.kind,
             entries: Vec::new(),
             stamps: Vec::new(),
             metadata: vec![self.metadata[0]],
             owners: vec![self.owners[0]],
             unread: self.unread,
+            vanished: Vec::new(),
             special: Vec::new(),
             too_long: Vec::new(),
             mounts: Vec::new(),
@@ -247,12 +270,14 @@ impl Scan {
         Self {
             root: root.to_path_buf(),
             chosen: Vec::new(),
+            missing: Vec::new(),
             kind: RootKind::Folder,
             entries: Vec::new(),
             stamps: Vec::new(),
             metadata: vec![metadata_of(found)],
             owners: vec![Owner::of(found)],
             unread: 0,
+            vanished: Vec::new(),
             special: Vec::new(),
             too_long: Vec::new(),
             mounts: Vec::new(),
@@ -264,12 +289,23 @@ impl Scan {
     /// Returns the path of entry number `n`.
     #[must_use]
     pub fn path_of(&self, n: usize) -> PathBuf {
-        let path = &self.entries[n].path;
+        self.path_at(&self.entries[n].path)
+    }
+
+    /// Returns the path of the entry at `path`.
+    fn path_at(&self, path: &[u8]) -> PathBuf {
+        let path = Path::new(OsStr::from_bytes(path));
+        let mut below = path.components();
+        let first = below.next().map(|name| name.as_os_str());
+        let chosen = self.chosen.iter().find(|path| path.file_name() == first);
+        let (from, path) = match chosen {
+            Some(chosen) => (chosen, below.as_path()),
+            None => (&self.root, path),
+        };
         // joining an empty path would add a slash
-        if path.is_empty() {
-            self.root.clone()
-        } else {
-            self.root.join(std::ffi::OsStr::from_bytes(path))
+        match path.as_os_str().is_empty() {
+            true => from.clone(),
+            false => from.join(path),
         }
     }
 
@@ -300,8 +336,7 @@ impl Scan {
 
     fn name(&self, paths: &[Vec<u8>], why: &str) {
         for path in paths.iter().take(MAX_NAMED) {
-            let path = self.root.join(std::ffi::OsStr::from_bytes(path));
-            let path = shown(path.as_os_str().as_bytes());
+            let path = shown(self.path_at(path).as_os_str().as_bytes());
             tracing::warn!("left out: {path}: {why}");
         }
         let more = paths.len().saturating_sub(MAX_NAMED);
@@ -389,11 +424,15 @@ impl Scan {
         while self.entries.len() < most
             && let Some(path) = walk.waiting.pop()
         {
-            let at = shown(&path);
+            let at = path.clone();
             match self.take(&mut walk.folder, path, (choice, walk.device)) {
                 Ok(below) => walk.waiting.extend(below),
+                Err(_) if !choice.for_listing && walk.folder.lacks(&at, None) => {
+                    self.vanished.push(at);
+                }
                 Err(error) => {
-                    tracing::warn!("left out: {}/{at}: {error}", self.root.display());
+                    let path = shown(self.path_at(&at).as_os_str().as_bytes());
+                    tracing::warn!("left out: {path}: {error}");
                     self.unread += 1;
                 }
             }
@@ -427,7 +466,7 @@ impl Scan {
                 let (above, name) = folder.parent(&path)?;
                 self.mounts.extend(Mount::at(above, name, &path)?);
                 match self.paths_in(folder, &path, choice) {
-                    Err(error) if !choice.for_listing => {
+                    Err(error) if !choice.for_listing && !is_missing(&error) => {
                         self.push(path, Kind::Folder, &found);
                         return Err(error);
                     }
@@ -521,6 +560,13 @@ impl Files {
         Opened::at(self.folder(scan)?, path, 0)
     }
 
+    /// Whether entry number `n` was removed since the scan.
+    pub fn has_vanished(&mut self, scan: &Scan, n: usize) -> bool {
+        let (path, device) = (&scan.entries[n].path, scan.stamps[n].device);
+        let folder = self.folder(scan);
+        folder.is_ok_and(|folder| folder.lacks(path, Some(device)))
+    }
+
     /// Opens file number `n` in its present version.
     pub fn open_now(&mut self, scan: &Scan, n: usize) -> io::Result<Version> {
         let (file, found) = self.open_found(scan, n)?;
@@ -565,11 +611,22 @@ impl Files {
     }
 }
 
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
+
 fn check(scan: &Scan, n: usize, is_it: impl FnOnce(&Stamp) -> bool) -> io::Result<()> {
     if scan.stamps.get(n).is_none_or(is_it) {
         return Ok(());
     }
     Err(io::Error::other("it has changed since it was looked at"))
+}
+
+/// Returns these paths for users.
+#[must_use]
+pub fn shown_paths(paths: &[PathBuf]) -> String {
+    let shown = paths.iter().map(|path| shown(path.as_os_str().as_bytes()));
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 fn file_of(stat: &FileStat) -> Kind {
@@ -678,6 +735,28 @@ mod tests {
         let wanted: Vec<_> = whole.entries.iter().filter(is_folder).cloned().collect();
         assert_eq!(folders.entries, wanted);
         assert_eq!(folders.metadata.len(), wanted.len() + 1);
+    }
+
+    #[test]
+    fn what_is_removed_while_a_folder_is_looked_at_has_vanished_and_is_not_unread() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for path in ["a/x", "a/y/z", "b", "c"] {
+            fs::create_dir_all(at(path).parent().unwrap()).unwrap();
+            fs::write(at(path), b"text").unwrap();
+        }
+        let choice = Choice {
+            for_listing: false,
+            ..Choice::ALL
+        };
+        let (mut scan, mut walk) = Scan::begin(dir.path(), &choice).unwrap();
+        scan.go_on(&mut walk, &choice, 1);
+        fs::remove_file(at("b")).unwrap();
+        fs::remove_dir_all(at("a")).unwrap();
+        scan.go_on(&mut walk, &choice, usize::MAX);
+        assert_eq!(scan.vanished, [&b"a/x"[..], b"a/y", b"b"]);
+        let paths: Vec<_> = scan.entries.iter().map(|e| &e.path[..]).collect();
+        assert_eq!((paths, scan.unread), (vec![&b"a"[..], b"c"], 0));
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -15,7 +17,6 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use librecast::channel::SharePrefix;
 use librecast::code::beacon::{BEACON_INTERVAL, Beacon, Offer};
 use librecast::id::SecretKey;
-use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError, note, print_line};
 use librecast_program::code::{INTERFACE, Offering};
 use librecast_program::guest::{self, Founded};
@@ -23,21 +24,19 @@ use librecast_program::guest_state::{GuestState, Inside};
 use librecast_program::interrupt;
 use librecast_program::units::count;
 
-use crate::index::{HashCache, Index};
+use crate::folder::absolute;
+use crate::index::Index;
 use crate::listing::shown;
-use crate::record::Version;
 use crate::scan::Scan;
 use crate::server::core::Share;
-use crate::server::rescan::Watched;
+use crate::server::rescan::{self, Kept, Update, Watched};
 use crate::server::seed::Seed;
-use crate::signature::sign;
 
 /// Name of the share.
 pub const SHARE: &str = "files";
-/// Least interval of looks at the files for changes.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Least such interval in durations of a look.
-const LOOK_FACTOR: u32 = 20;
+/// Least interval of lines about changed files, as some never rest. Chosen: the longest wait for
+/// them to rest.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Time of reading after which the user is informed.
 const READING: Duration = Duration::from_secs(2);
 
@@ -78,7 +77,7 @@ pub fn send(options: &Options) -> anyhow::Result<Exit> {
     };
     print_line(&shown)?;
     if !options.quiet {
-        let (what, code) = (sender.describe(), &state.code);
+        let (what, code) = (&sender.offered.text, &state.code);
         note(format_args!(
             "sending {what}; receive it with: {receive}{code}"
         ));
@@ -91,7 +90,6 @@ pub fn send(options: &Options) -> anyhow::Result<Exit> {
         }
     }
     let mut progress = Progress::new(options.quiet);
-    let mut look_at = Instant::now() + LOOK_EVERY;
     loop {
         let now = Instant::now();
         if options.duration.is_some_and(|time| began + time <= now) {
@@ -105,9 +103,7 @@ pub fn send(options: &Options) -> anyhow::Result<Exit> {
         }
         let state = state.unwrap_or_default();
         progress.show((state.present, state.left), sender.seed.sent());
-        if look_at <= Instant::now() {
-            look_at = Instant::now() + sender.look();
-        }
+        sender.take_changes(options.quiet);
     }
 }
 
@@ -176,25 +172,25 @@ impl Way {
                 Ok(offering.listen()?)
             }
             Self::Link(_) => {
-                std::thread::sleep(BEACON_INTERVAL);
+                thread::sleep(BEACON_INTERVAL);
                 Ok(())
             }
         }
     }
 }
 
-/// Returns absolute paths without links, with different names.
+/// Returns absolute paths with different names: of links, their own.
 fn resolve(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     let mut names: BTreeMap<_, &Path> = BTreeMap::new();
     let mut found = Vec::new();
     for path in paths {
         let shown = || path.display().to_string();
-        let real = path.canonicalize().with_context(shown)?;
+        let named = absolute(path).with_context(shown)?;
         let usage = |message: String| ExitError::new(Exit::Usage, message);
-        let name = real
+        let name = named
             .file_name()
             .ok_or_else(|| usage(format!("{}: has no name: send what is in it", shown())))?;
-        let kind = real.metadata().with_context(shown)?;
+        let kind = path.metadata().with_context(shown)?;
         if !kind.is_file() && !kind.is_dir() {
             return Err(usage(format!("{}: neither a file nor a folder", shown())).into());
         }
@@ -206,63 +202,84 @@ fn resolve(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
             );
             return Err(usage(message).into());
         }
-        found.push(real);
+        found.push(named);
     }
     Ok(found)
 }
 
 /// The files, as a share.
 struct Sender {
-    paths: Vec<PathBuf>,
-    key: SecretKey,
-    cache: HashCache,
-    /// The scan of the present version.
-    scan: Scan,
-    /// A changed scan that was seen once; it is sent when seen again.
-    pending: Option<Scan>,
-    bytes: u64,
-    files: u64,
-    generation: u64,
+    key: Arc<SecretKey>,
+    /// The version that is sent.
+    offered: Offered,
+    /// Later ones, which a thread serves as they come.
+    versions: Receiver<Offered>,
+    /// When the next changed version may be told.
+    tell_at: Instant,
+    /// Whether this version has not been told.
+    untold: bool,
     /// Bits per second that leave this host at most; 0: unknown.
     upload: u64,
-    seed: Seed,
+    seed: Arc<Seed>,
+}
+
+/// A version of the files, for users and beacons.
+struct Offered {
+    bytes: u64,
+    files: u64,
+    /// Names, number and size of the files.
+    text: String,
+}
+
+impl Offered {
+    fn of(index: &Index) -> Self {
+        let (bytes, files) = (index.bytes(), index.files());
+        Self {
+            bytes,
+            files,
+            text: describe(&index.scan, files, bytes),
+        }
+    }
 }
 
 impl Sender {
-    fn new(paths: Vec<PathBuf>, options: &Options) -> anyhow::Result<Self> {
-        let key = SecretKey::generate();
-        let mut cache = HashCache::default();
-        let index = tell_if_slow("reading what is to be sent", options.quiet, || {
-            let scan = Scan::of_paths(paths.clone())?;
-            scan.name_special();
-            scan.name_too_long();
-            anyhow::Ok(Index::of(scan, b"", &mut cache)?)
-        })?;
+    fn new(chosen: Vec<PathBuf>, options: &Options) -> anyhow::Result<Self> {
+        let key = Arc::new(SecretKey::generate());
         let watched = Watched {
             name: SHARE.into(),
             prefix: SharePrefix::of_name(b"", SHARE),
             path: PathBuf::new(),
-            signer: None,
+            chosen,
+            signer: Some(Arc::clone(&key)),
             key: None,
             interfaces: Vec::new(),
             limit: None,
             listed: false,
         };
-        let seed = Seed::start_alone(watched, vec![INTERFACE.into()], options.limit)?;
-        let mut sender = Self {
-            paths,
+        let (list, wanted) = channel();
+        // its receiver is here
+        let _ = list.send(vec![watched.clone()]);
+        // a key of the run needs nothing that outlives it
+        let updates = rescan::start(wanted, Kept::default(), || {}, Arc::default())?;
+        let share = first_version(&updates, options.quiet)?;
+        // it serves signed versions, and signs none
+        let served = Watched {
+            signer: None,
+            ..watched
+        };
+        let seed = Seed::start_alone(served, vec![INTERFACE.into()], options.limit)?;
+        let seed = Arc::new(seed);
+        let offered = Offered::of(&share.index);
+        seed.serve(share);
+        Ok(Self {
             key,
-            cache,
-            scan: index.scan.clone(),
-            pending: None,
-            bytes: 0,
-            files: 0,
-            generation: 0,
+            offered,
+            versions: serve_later(updates, Arc::clone(&seed))?,
+            tell_at: Instant::now(),
+            untold: false,
             upload: 0,
             seed,
-        };
-        sender.publish(index);
-        Ok(sender)
+        })
     }
 
     /// Sends within this upload from now on; 0: it is unknown.
@@ -273,64 +290,63 @@ impl Sender {
         }
     }
 
-    fn publish(&mut self, index: Index) {
-        self.generation = UnixTime::now().as_millis().max(self.generation + 1);
-        (self.bytes, self.files) = (index.bytes(), index.files());
-        self.scan = index.scan.clone();
-        let version = Version {
-            generation: self.generation,
-            root: index.root,
-            metadata: index.metadata,
-        };
-        let authentication = sign(&self.key, SHARE, &version);
-        let share = Share::unsigned(Arc::new(index), self.generation);
-        self.seed.serve(Share {
-            authentication,
-            ..share
-        });
-    }
-
-    /// Sends changed files in their new version; returns the time until the next look.
-    fn look(&mut self) -> Duration {
-        let began = Instant::now();
-        match Scan::of_paths(self.paths.clone()) {
-            Err(e) => tracing::warn!("what is sent is not all there any more: {e}"),
-            Ok(scan)
-                if (&scan.entries, &scan.stamps) == (&self.scan.entries, &self.scan.stamps) =>
-            {
-                self.pending = None;
-            }
-            // it is being written
-            Ok(scan) if self.pending.as_ref() != Some(&scan) => self.pending = Some(scan),
-            Ok(scan) => match Index::of(scan, b"", &mut self.cache) {
-                Ok(index) => {
-                    self.pending = None;
-                    self.publish(index);
-                    note(format_args!(
-                        "files have changed: sending {}",
-                        self.describe()
-                    ));
-                }
-                Err(e) => tracing::warn!("{e}"),
-            },
+    /// Takes the latest version, and tells the user of it now and then.
+    fn take_changes(&mut self, quiet: bool) {
+        if let Some(latest) = self.versions.try_iter().last() {
+            self.offered = latest;
+            self.untold = !quiet;
         }
-        LOOK_EVERY.max(began.elapsed() * LOOK_FACTOR)
-    }
-
-    /// Returns names, number and size of the files.
-    fn describe(&self) -> String {
-        describe(&self.scan, self.files, self.bytes)
+        let now = Instant::now();
+        if self.untold && self.tell_at <= now {
+            (self.untold, self.tell_at) = (false, now + TELL_EVERY);
+            let text = &self.offered.text;
+            note(format_args!("files have changed: sending {text}"));
+        }
     }
 
     fn beacon(&self, from: &str) -> Beacon {
         Beacon {
             offer: Offer::Files,
             from: from.to_owned(),
-            bytes: self.bytes,
-            files: self.files,
+            bytes: self.offered.bytes,
+            files: self.offered.files,
             line: self.key.peer_id().to_string(),
         }
     }
+}
+
+/// Waits for the first version; prints this step if it takes long.
+fn first_version(updates: &Receiver<Update>, quiet: bool) -> anyhow::Result<Share> {
+    let first = updates.recv_timeout(READING).or_else(|_| {
+        if !quiet {
+            note("reading what is to be sent");
+        }
+        updates.recv()
+    });
+    match first.context("the thread that reads the files has ended")? {
+        Update::Share { share, .. } => Ok(share),
+        Update::Failed(error) => Err(error),
+        other => anyhow::bail!("no first version, but {other:?}"),
+    }
+}
+
+/// Serves later versions on a thread, as they come; returns what they are.
+fn serve_later(updates: Receiver<Update>, seed: Arc<Seed>) -> std::io::Result<Receiver<Offered>> {
+    let (later, versions) = channel();
+    let serve = move || {
+        for update in updates {
+            if let Update::Share { share, .. } = update {
+                let offered = Offered::of(&share.index);
+                seed.serve(share);
+                // the receiver only goes at the end of the process
+                let _ = later.send(offered);
+            }
+        }
+    };
+    thread::Builder::new()
+        .name("versions".into())
+        .spawn(serve)?;
+    Ok(versions)
 }
 
 /// Most names at the top that are shown.
@@ -354,22 +370,6 @@ fn name_of(entry: &crate::listing::Entry) -> String {
         _ => "",
     };
     shown(&entry.path) + slash
-}
-
-/// Prints the present step if it takes long.
-fn tell_if_slow<T>(what: &str, quiet: bool, work: impl FnOnce() -> T) -> T {
-    let (done, waiting) = std::sync::mpsc::channel::<()>();
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            let slow = waiting.recv_timeout(READING);
-            if !quiet && slow == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-                note(what);
-            }
-        });
-        let result = work();
-        drop(done);
-        result
-    })
 }
 
 /// Lines of progress: on a terminal one that changes.
@@ -409,5 +409,34 @@ impl Progress {
             None => {}
         }
         self.last = Some((present, left));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_link_is_sent_under_the_name_that_the_user_gave() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("store/5d01/sub")).unwrap();
+        fs::write(at("store/3f9a"), b"report").unwrap();
+        fs::write(at("store/5d01/sub/f"), b"photo").unwrap();
+        symlink("store/3f9a", at("report.pdf")).unwrap();
+        symlink("store/5d01", at("photos")).unwrap();
+        let chosen = resolve(&[at("report.pdf"), at("photos"), at("store/5d01/sub/..")]).unwrap();
+        let scan = Scan::of_paths(&chosen).unwrap();
+        let paths: Vec<_> = scan.entries.iter().map(|e| shown(&e.path)).collect();
+        let below = ["5d01", "5d01/sub", "5d01/sub/f", "photos", "photos/sub"];
+        assert_eq!(paths[..5], below);
+        assert_eq!(paths[5..], ["photos/sub/f", "report.pdf"]);
+        assert_eq!(scan.path_of(5), at("photos/sub/f"));
+        let index = Index::of(scan, b"", &mut crate::index::HashCache::default()).unwrap();
+        assert_eq!((index.bytes(), index.scan.unread), (16, 0));
+        let again = resolve(&[at("photos"), at("store/../photos")]);
+        assert!(again.unwrap_err().to_string().contains("one name"));
     }
 }

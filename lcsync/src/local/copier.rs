@@ -233,7 +233,10 @@ impl<'a> Copier<'a> {
     fn copy_entries(&mut self, job: &Job, queue: &Queue) -> anyhow::Result<()> {
         for n in 0..job.scan.entries.len() {
             if self.has_no_folder(job.entry(n).0) {
-                self.shared.tally.failed += 1;
+                match self.own.has_vanished(job, n) {
+                    true => self.shared.tally.vanished += 1,
+                    false => self.shared.tally.failed += 1,
+                }
                 continue;
             }
             if let Some(identity) = job.scan.linked.get(&n).copied() {
@@ -268,7 +271,8 @@ impl<'a> Copier<'a> {
         self.drain(job, queue, 0)
     }
 
-    /// Counts and reports a failure; on a full disk, it ends the copy.
+    /// Counts and reports a failure; on a full disk, it ends the copy. An entry that was removed
+    /// from SRC is only counted.
     fn conclude(&mut self, job: &Job, n: usize, copied: anyhow::Result<()>) -> anyhow::Result<()> {
         if let Kind::File { size, .. } = job.scan.entries[n].kind {
             self.shared.done += size;
@@ -277,14 +281,20 @@ impl<'a> Copier<'a> {
         let Err(error) = copied else {
             return Ok(());
         };
-        self.shared.tally.failed += 1;
-        let path = job.entry(n).0;
+        let (path, source) = job.entry(n);
         self.first_names.retain(|_, first| first.as_slice() != path);
+        let is_folder = *source.kind == Kind::Folder;
+        if is_folder {
+            self.missing = Some([path, b"/"].concat());
+        }
+        if self.own.has_vanished(job, n) {
+            self.shared.tally.vanished += 1;
+            return Ok(());
+        }
+        self.shared.tally.failed += 1;
         let name = job.scan.name_of(n);
         self.complain(format!("lcsync: {name}: {error:#}"));
-        let (path, source) = job.entry(n);
-        if *source.kind == Kind::Folder {
-            self.missing = Some([path, b"/"].concat());
+        if is_folder {
             self.complain(format!("lcsync: {name}: nothing in it is copied"));
         }
         anyhow::ensure!(
@@ -424,7 +434,10 @@ impl<'a> Copier<'a> {
     /// Finishes the folder of entry `n`, or the top.
     fn finish_folder(&mut self, job: &Job, n: Option<usize>) -> anyhow::Result<()> {
         let (path, source) = n.map_or((&b""[..], job.root()), |n| job.entry(n));
-        let attributes = self.own.attributes_of(job, n)?;
+        let attributes = match (self.own.attributes_of(job, n), n) {
+            (Err(_), Some(n)) if self.own.has_vanished(job, n) => return Ok(()),
+            (attributes, _) => attributes?,
+        };
         let Some(place) = &mut self.own.place else {
             return Ok(());
         };

@@ -146,6 +146,11 @@ impl<'a> FileCopier<'a> {
         Ok(read.transpose()?.unwrap_or_default())
     }
 
+    /// Whether entry `n` was removed from SRC since the scan. A single SRC must be there.
+    pub fn has_vanished(&mut self, job: &Job, n: usize) -> bool {
+        job.whole_folder() && self.files.has_vanished(&job.scan, n)
+    }
+
     /// Copies file `n` without progress.
     pub fn copy(&mut self, job: &Job, n: usize) -> Outcome {
         let mut outcome = Outcome::default();
@@ -194,8 +199,13 @@ impl<'a> FileCopier<'a> {
         difference: &Difference,
         report: &mut dyn FnMut(u64),
     ) -> anyhow::Result<u64> {
-        let now = self.files.open_now(&job.scan, n);
-        let now = now.inspect_err(|_| self.unread += 1)?;
+        let now = match self.files.open_now(&job.scan, n) {
+            Ok(now) => now,
+            Err(error) => {
+                self.unread += usize::from(!self.has_vanished(job, n));
+                return Err(error.into());
+            }
+        };
         let (path, _) = job.entry(n);
         let (options, common, Some(place)) = (self.options, &self.common, &mut self.place) else {
             return Ok(0);

@@ -131,7 +131,7 @@ pub struct Job {
     walk: Option<Walk>,
     /// Folders of the copied entries.
     folders: Option<Scan>,
-    /// Hashes of all paths, for `--delete`. A collision, in one of ten million runs with a million
+    /// Hashes of all listed paths, for `--delete`. A collision, in one of ten million runs with a million
     /// files, keeps an extraneous one.
     paths: Vec<u64>,
     hasher: RandomState,
@@ -182,6 +182,7 @@ impl Job {
         if options.delete {
             let entries = self.scan.entries.iter().map(|entry| &entry.path);
             let paths = entries.chain(&self.scan.special);
+            let paths = paths.chain(&self.scan.vanished);
             self.paths
                 .extend(paths.map(|path| self.hasher.hash_one(path)));
         }

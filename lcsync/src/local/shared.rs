@@ -39,6 +39,8 @@ pub struct Tally {
     pub transferred_bytes: u64,
     pub written: u64,
     pub failed: usize,
+    /// Removed from SRC before they were copied.
+    pub vanished: usize,
     pub not_deleted: usize,
     /// Not deleted because of `--max-delete`.
     pub beyond_limit: usize,
@@ -48,6 +50,7 @@ impl Tally {
     /// Counts the entries of a job; `unread` unreadable ones are counted already.
     pub fn add(&mut self, job: &Job, unread: usize) {
         self.failed += job.scan.unread - unread;
+        self.vanished += job.scan.vanished.len();
         for entry in &job.scan.entries {
             match &entry.kind {
                 Kind::File { size, .. } => {

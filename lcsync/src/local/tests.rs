@@ -117,6 +117,35 @@ fn what_comes_into_the_place_of_a_file_while_others_are_copied_is_not_copied() {
 }
 
 #[test]
+fn what_is_removed_from_src_while_others_are_copied_is_no_failure_and_hinders_no_deletion() {
+    for all in [false, true] {
+        let dir = sample();
+        let at = |p: &str| dir.path().join(p);
+        let delete = Options {
+            recursive: true,
+            delete: true,
+            keep: ALL,
+            ..options(at("src/"), at("dest"))
+        };
+        fs::create_dir(at("dest")).unwrap();
+        fs::write(at("dest/run"), b"before").unwrap();
+        fs::write(at("dest/old"), b"").unwrap();
+        let mut found = jobs(&delete).unwrap();
+        fs::remove_file(at("src/run")).unwrap();
+        fs::remove_dir_all(at("src/sub")).unwrap();
+        if all {
+            fs::rename(at("src"), at("away")).unwrap();
+        }
+        let result = run_jobs(&delete, &mut found);
+        // without SRC's folder nobody knows what has happened
+        assert_eq!((result.is_err(), at("dest/old").exists()), (all, all));
+        assert!(fs::symlink_metadata(at("dest/link")).is_ok() && !at("dest/sub/f").exists());
+        // it was there when SRC was listed
+        assert_eq!(fs::read(at("dest/run")).unwrap(), b"before");
+    }
+}
+
+#[test]
 fn a_file_that_changes_after_the_scan_arrives_with_the_times_it_has_then() {
     let dir = sample();
     let at = |p: &str| dir.path().join(p);

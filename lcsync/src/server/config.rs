@@ -15,6 +15,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
 use super::rescan::Watched;
+use crate::folder::absolute;
 use crate::name::check_name;
 use crate::sealing::{ShareKey, group_key};
 
@@ -104,15 +105,13 @@ pub fn named(shares: &[ShareOptions]) -> anyhow::Result<Vec<Watched>> {
     let usage = |message: String| ExitError::new(Exit::Usage, message);
     let mut named: Vec<Watched> = Vec::new();
     for share in shares {
-        let path = &share.path;
-        let shown = || path.display().to_string();
-        let resolved = path.canonicalize().with_context(shown)?;
+        let shown = || share.path.display().to_string();
+        // not resolved: a link that is changed is a change on disk
+        let path = absolute(&share.path).with_context(shown)?;
         let name = match &share.name {
             Some(name) => name.clone(),
-            // a link's own name; `.` and `..` have none
             None => path
                 .file_name()
-                .or_else(|| resolved.file_name())
                 .and_then(|n| n.to_str())
                 .ok_or_else(|| usage(format!("{}: give it a name with --name", shown())))?
                 .to_owned(),
@@ -142,8 +141,8 @@ pub fn named(shares: &[ShareOptions]) -> anyhow::Result<Vec<Watched>> {
         named.push(Watched {
             prefix,
             name,
-            // not resolved: a link that is changed is a change on disk
-            path: std::path::absolute(path)?,
+            path,
+            chosen: Vec::new(),
             key,
             signer: signer.map(Arc::new),
             interfaces: share.interfaces.clone(),

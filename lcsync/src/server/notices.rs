@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
@@ -28,20 +28,22 @@ const CHANGES: AddWatchFlags = AddWatchFlags::IN_MODIFY
 #[derive(Debug)]
 pub struct Notices {
     inotify: Inotify,
-    /// The folder above the shared path, and the path's name in it: the whole may be replaced.
-    above: Option<(WatchDescriptor, OsString)>,
+    /// The folder above each shared path, and the path's name in it: the whole may be replaced.
+    above: Vec<(WatchDescriptor, OsString)>,
     folders: HashSet<WatchDescriptor>,
 }
 
 impl Notices {
-    /// Watches a shared path; nothing below it is watched yet.
-    pub fn of(path: &Path) -> io::Result<Self> {
+    /// Watches shared paths; nothing below them is watched yet.
+    pub fn of(paths: &[PathBuf]) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let above = match (path.parent(), path.file_name()) {
-            (Some(parent), Some(name)) => Some((add(&inotify, parent)?, name.to_owned())),
-            // the root of the file system
-            _ => None,
-        };
+        let mut above = Vec::new();
+        for path in paths {
+            // the root of the file system has neither
+            if let (Some(parent), Some(name)) = (path.parent(), path.file_name()) {
+                above.push((add(&inotify, parent)?, name.to_owned()));
+            }
+        }
         Ok(Self {
             inotify,
             above,
@@ -57,8 +59,12 @@ impl Notices {
             .filter(|(_, e)| e.kind == Kind::Folder)
             .map(|(n, _)| scan.path_of(n));
         let mut watched = HashSet::new();
+        let roots = match &scan.chosen[..] {
+            [] => std::slice::from_ref(&scan.root),
+            chosen => chosen,
+        };
         // a file is watched, too: behind a link, its folder is not that of the path
-        for path in std::iter::once(scan.root.clone()).chain(below) {
+        for path in roots.iter().cloned().chain(below) {
             match add(&self.inotify, &path) {
                 Ok(descriptor) => {
                     watched.insert(descriptor);
@@ -69,14 +75,11 @@ impl Notices {
             }
         }
         let new = watched.iter().any(|w| !self.folders.contains(w));
-        let above = self.above.as_ref().map(|(w, _)| *w);
-        for gone in self
-            .folders
-            .difference(&watched)
-            .filter(|w| Some(**w) != above)
-        {
-            // a removed folder has removed its watch
-            let _ = self.inotify.rm_watch(*gone);
+        for gone in self.folders.difference(&watched) {
+            if !self.above.iter().any(|(above, _)| above == gone) {
+                // a removed folder has removed its watch
+                let _ = self.inotify.rm_watch(*gone);
+            }
         }
         self.folders = watched;
         Ok(new)
@@ -96,11 +99,11 @@ impl Notices {
     }
 
     fn concerns(&self, descriptor: WatchDescriptor, name: Option<&OsStr>) -> bool {
-        let above = self.above.as_ref();
+        let mut above = self.above.iter();
         let in_share = self.folders.contains(&descriptor)
             // temporary files of a receiver are not shared
             && name.is_none_or(|n| !n.as_bytes().starts_with(PARTIAL_PREFIX.as_bytes()));
-        in_share || above.is_some_and(|(w, shared)| *w == descriptor && name == Some(shared))
+        in_share || above.any(|(w, shared)| *w == descriptor && name == Some(shared.as_os_str()))
     }
 }
 
@@ -110,8 +113,7 @@ fn add(inotify: &Inotify, path: &Path) -> Result<WatchDescriptor, Errno> {
 
 /// Explains the error, and its remedy, to users.
 #[must_use]
-pub fn explain(error: &io::Error, path: &Path) -> String {
-    let path = path.display();
+pub fn explain(error: &io::Error, path: &str) -> String {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOSPC) => format!(
             "{path} has more folders than may be watched (sysctl fs.inotify.max_user_watches): \
@@ -125,7 +127,6 @@ pub fn explain(error: &io::Error, path: &Path) -> String {
 mod tests {
     use super::*;
     use std::fs;
-    use std::path::PathBuf;
 
     /// A watched folder `shared` with a file.
     fn watched() -> (tempfile::TempDir, PathBuf, Notices) {
@@ -133,7 +134,7 @@ mod tests {
         let path = dir.path().join("shared");
         fs::create_dir_all(path.join("sub")).unwrap();
         fs::write(path.join("sub/f"), b"1").unwrap();
-        let mut notices = Notices::of(&path).unwrap();
+        let mut notices = Notices::of(std::slice::from_ref(&path)).unwrap();
         assert!(notices.watch(&Scan::of(&path).unwrap()).unwrap());
         assert!(!notices.take());
         (dir, path, notices)

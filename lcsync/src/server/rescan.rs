@@ -1,6 +1,6 @@
 //! A thread that scans the shared files for changes, and publishes them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -11,7 +11,6 @@ use anyhow::Context;
 use librecast::channel::SharePrefix;
 use librecast::id::SecretKey;
 use librecast_program::cli::ExitError;
-use nix::sys::eventfd::EventFd;
 
 use super::core::Share;
 use super::notices::{Notices, explain};
@@ -20,7 +19,7 @@ use super::pace::{Pace, Reason};
 use crate::index::{HashCache, Index, IndexError};
 use crate::record::Version;
 use crate::remembered::{Remembered, milliseconds};
-use crate::scan::Scan;
+use crate::scan::{Scan, shown_paths};
 use crate::sealing::{ShareKey, group_key};
 use crate::signature::sign;
 use crate::store::Store;
@@ -40,8 +39,10 @@ pub struct Watched {
     pub name: String,
     /// Group prefix of the name.
     pub prefix: SharePrefix,
-    /// Absolute path of the share.
+    /// Absolute path of the share; empty for chosen paths.
     pub path: PathBuf,
+    /// Absolute paths that are together the share; none: `path` is it.
+    pub chosen: Vec<PathBuf>,
     /// Signs each version.
     pub signer: Option<Arc<SecretKey>>,
     /// Seals everything.
@@ -56,17 +57,30 @@ pub struct Watched {
 
 impl Watched {
     /// Loads the highest generation of earlier runs, for shares for which receivers store it, too.
-    fn remembered(&self) -> Result<Option<Remembered>, ExitError> {
+    fn remembered(&self, folder: Option<&Path>) -> Result<Option<Remembered>, ExitError> {
         let signer = self.signer.as_ref().map(|s| *s.peer_id().public_key());
         let key = match (&signer, &self.key) {
             (Some(signer), _) => &signer[..],
             (None, Some(_)) => group_key(self.key.as_deref()),
             (None, None) => return Ok(None),
         };
-        let folder = Remembered::folder_of_user();
         folder
-            .map(|f| Remembered::load(&f, &self.name, key))
+            .map(|f| Remembered::load(f, &self.name, key))
             .transpose()
+    }
+
+    fn paths(&self) -> &[PathBuf] {
+        match &self.chosen[..] {
+            [] => std::slice::from_ref(&self.path),
+            chosen => chosen,
+        }
+    }
+
+    fn scan(&self) -> anyhow::Result<Scan> {
+        Ok(match &self.chosen[..] {
+            [] => Scan::of(&self.path).with_context(|| self.path.display().to_string())?,
+            chosen => Scan::of_paths(chosen)?,
+        })
     }
 
     /// Whether this is the same share; its limit may differ.
@@ -74,8 +88,8 @@ impl Watched {
     pub fn is_same(&self, other: &Self) -> bool {
         let signer = |w: &Self| w.signer.as_ref().map(|k| k.peer_id());
         // the prefix depends on the key
-        (self.prefix, &self.name, &self.path, &self.interfaces)
-            == (other.prefix, &other.name, &other.path, &other.interfaces)
+        (self.prefix, &self.name, self.paths(), &self.interfaces)
+            == (other.prefix, &other.name, other.paths(), &other.interfaces)
             && signer(self) == signer(other)
     }
 }
@@ -134,8 +148,10 @@ struct Watch {
     saved: Option<(Instant, Duration)>,
     pace: Pace,
     notices: Option<Notices>,
-    /// The path does not exist, and a warning was logged.
-    missing: bool,
+    /// The logged reason why files cannot be found.
+    missing: Option<String>,
+    /// Folder of lasting state.
+    state: Option<PathBuf>,
     /// Origin of the last version, of this run or of an earlier one.
     origin: Option<Origin>,
     /// File of the origin, for restarts.
@@ -157,12 +173,12 @@ struct Watch {
     left_out: [Vec<Vec<u8>>; 2],
 }
 
-/// Starts the thread for the shares of the latest list in `wanted`. It writes to `wake` after each
+/// Starts the thread for the shares of the latest list in `wanted`. It calls `wake` after each
 /// update; `urgent` requests a scan at once.
 pub fn start(
     wanted: Receiver<Vec<Watched>>,
     kept: Kept,
-    wake: Arc<EventFd>,
+    wake: impl Fn() + Send + 'static,
     urgent: Arc<AtomicBool>,
 ) -> std::io::Result<Receiver<Update>> {
     let (sender, receiver) = channel();
@@ -205,13 +221,12 @@ fn run(
     wanted: &Receiver<Vec<Watched>>,
     kept: &Kept,
     updates: &Sender<Update>,
-    wake: &EventFd,
+    wake: &impl Fn(),
     urgent: &AtomicBool,
 ) -> Option<()> {
     let publish = |update| {
         updates.send(update).ok()?;
-        // a full counter wakes as well
-        let _ = wake.write(1);
+        wake();
         Some(())
     };
     let mut watches = Vec::new();
@@ -256,7 +271,9 @@ fn set_shares(watches: &mut Vec<Watch>, list: Vec<Watched>, kept: &Kept) {
 impl Watch {
     fn new(watched: Watched, Kept { store, state }: Kept) -> Self {
         let cache = store.as_ref().map(|s| s.load(&watched.path));
-        let origin_file = state.map(|s| OriginFile::new(&s, watched.prefix, &watched.path));
+        let origin_file = state
+            .as_ref()
+            .map(|s| OriginFile::new(s, watched.prefix, &watched.path));
         Self {
             watched,
             store,
@@ -264,7 +281,8 @@ impl Watch {
             saved: None,
             pace: Pace::new(Instant::now()),
             notices: None,
-            missing: false,
+            missing: None,
+            state,
             origin: None,
             origin_file,
             vanished: None,
@@ -289,18 +307,18 @@ impl Watch {
 
     /// Returns the first version, unless the files seem to be gone since an earlier run.
     fn first(&mut self) -> anyhow::Result<Option<Update>> {
-        self.remembered = self.watched.remembered()?;
+        self.remembered = self.watched.remembered(self.state.as_deref())?;
         self.earlier = self.remembered.as_ref().map(Remembered::generation);
         let origin_file = self.origin_file.as_ref();
         self.origin = origin_file.map(OriginFile::load).transpose()?.flatten();
-        let path = self.watched.path.clone();
-        let scan = Scan::of(&path).with_context(|| path.display().to_string())?;
+        let scan = self.watched.scan()?;
         if self.has_vanished(&scan) {
             return Ok(None);
         }
-        match Notices::of(&path) {
+        let paths = self.watched.paths();
+        match Notices::of(paths) {
             Ok(notices) => self.notices = Some(notices),
-            Err(e) => tracing::warn!("{}", explain(&e, &path)),
+            Err(e) => tracing::warn!("{}", explain(&e, &shown_paths(paths))),
         }
         self.watch(&scan);
         let index = self.index(scan)?;
@@ -369,7 +387,8 @@ impl Watch {
         } else {
             self.retry()
         };
-        let watching = self.notices.is_some() && !self.missing && self.vanished.is_none();
+        let whole = self.missing.is_none() && self.vanished.is_none();
+        let watching = self.notices.is_some() && whole;
         let settling = self.pending.is_some();
         self.pace
             .looked(Instant::now(), now.elapsed(), watching, settling);
@@ -386,7 +405,8 @@ impl Watch {
             Ok(true) => self.pace.notice(Instant::now()),
             Ok(false) => {}
             Err(e) => {
-                tracing::warn!("{}", explain(&e, &self.watched.path));
+                let paths = shown_paths(self.watched.paths());
+                tracing::warn!("{}", explain(&e, &paths));
                 self.notices = None;
             }
         }
@@ -394,21 +414,16 @@ impl Watch {
 
     /// Returns a new version, if it has settled: as `at_rest` states, or as two scans are equal.
     fn look(&mut self, at_rest: bool) -> Option<Update> {
-        let name = &self.watched.name;
-        let scan = match Scan::of(&self.watched.path) {
+        let scan = match self.watched.scan() {
             Ok(scan) => scan,
             Err(e) => {
-                if !self.missing {
-                    tracing::warn!(
-                        "lc:{name}: {}: {e}; still serving the last version",
-                        self.watched.path.display()
-                    );
-                }
-                self.missing = true;
+                self.tell_missing(Some(format!("{e:#}; still serving the last version")));
                 return None;
             }
         };
-        self.missing = false;
+        let gone = shown_paths(&scan.missing);
+        let missing = !gone.is_empty();
+        self.tell_missing(missing.then(|| format!("{gone}: not there any more; left out")));
         self.watch(&scan);
         if self.has_vanished(&scan) {
             self.pending = None;
@@ -434,6 +449,20 @@ impl Watch {
                 None
             }
         }
+    }
+
+    /// Logs why files cannot be found, once, and that all of them are there again.
+    fn tell_missing(&mut self, missing: Option<String>) {
+        if self.missing == missing {
+            return;
+        }
+        let name = &self.watched.name;
+        match &missing {
+            Some(why) => tracing::warn!("lc:{name}: {why}"),
+            // at the level of the warning, so that its readers see this, too
+            None => tracing::warn!("lc:{name}: all of it is there again"),
+        }
+        self.missing = missing;
     }
 
     fn index(&mut self, scan: Scan) -> Result<Index, IndexError> {
@@ -470,7 +499,10 @@ impl Watch {
     }
 
     fn publish(&mut self, index: Index, first: bool) -> Update {
-        self.remember_origin(&index.scan);
+        // whoever receives chosen files deletes none
+        if self.watched.chosen.is_empty() {
+            self.remember_origin(&index.scan);
+        }
         let last = self.published.as_ref().map_or(0, |s| s.generation);
         let earlier = self.remembered.as_ref().map_or(0, Remembered::generation);
         let clock = milliseconds(SystemTime::now());
@@ -507,13 +539,20 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::BlockHash;
+    use librecast::channel::block_channel;
     use std::fs;
 
-    fn watch(path: &std::path::Path) -> Watch {
+    fn watch(path: &Path) -> Watch {
+        watch_chosen(path, &[])
+    }
+
+    fn watch_chosen(path: &Path, chosen: &[PathBuf]) -> Watch {
         let watched = Watched {
             name: "t".into(),
             prefix: SharePrefix::of_name(b"", "t"),
             path: path.to_path_buf(),
+            chosen: chosen.to_vec(),
             signer: None,
             key: None,
             interfaces: Vec::new(),
@@ -572,6 +611,69 @@ mod tests {
             })
             .count();
         assert_eq!(published, 2);
+    }
+
+    #[test]
+    fn a_corrected_file_among_chosen_ones_does_not_wait_for_a_log_that_never_rests() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("d")).unwrap();
+        fs::write(at("d/log"), b"").unwrap();
+        fs::write(at("stored"), b"wrong").unwrap();
+        std::os::unix::fs::symlink("stored", at("report")).unwrap();
+        let mut watch = watch_chosen(Path::new(""), &["d", "report"].map(at));
+        let first = generation(watch.first().unwrap().unwrap());
+        let share = watch.published.clone().unwrap();
+        let paths: Vec<_> = share
+            .index
+            .scan
+            .entries
+            .iter()
+            .map(|e| &e.path[..])
+            .collect();
+        assert_eq!(paths, [&b"d"[..], b"d/log", b"report"]);
+        let notices = watch.notices.take().unwrap();
+        notices.take();
+        // behind the link, and beside it
+        for file in ["stored", "d/log"] {
+            fs::write(at(file), b"right").unwrap();
+            assert!(notices.take(), "{file}");
+        }
+        // without notices, too
+        let update = (1..=MAX_SCANS as usize).find_map(|n| {
+            fs::write(at("d/log"), vec![0; n]).unwrap();
+            watch.look(false)
+        });
+        assert!(generation(update.unwrap()) > first);
+        let index = watch.published.unwrap().index;
+        let pack = [&[0_u8; MAX_SCANS as usize][..], b"right"].concat();
+        let channel = block_channel(b"", &BlockHash::of(&pack).0, 0);
+        assert_eq!(index.read(channel).unwrap(), pack);
+    }
+
+    #[test]
+    fn what_is_gone_is_named_once_and_what_is_there_again_is_served() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("d")).unwrap();
+        fs::write(at("d/f"), b"1").unwrap();
+        fs::write(at("g"), b"2").unwrap();
+        let mut watch = watch_chosen(Path::new(""), &["d", "g"].map(at));
+        let first = generation(watch.first().unwrap().unwrap());
+        fs::rename(at("d"), at("away")).unwrap();
+        let second = generation(watch.look(true).unwrap());
+        let why = watch.missing.clone().unwrap();
+        assert!(why.starts_with(&at("d").display().to_string()), "{why}");
+        assert!(watch.look(true).is_none() && watch.missing == Some(why));
+        // the last of them: its version stays
+        fs::rename(at("g"), at("other")).unwrap();
+        assert!(watch.look(true).is_none());
+        let why = watch.missing.clone().unwrap();
+        assert!(why.contains("still serving"), "{why}");
+        fs::rename(at("away"), at("d")).unwrap();
+        fs::rename(at("other"), at("g")).unwrap();
+        assert!(generation(watch.look(true).unwrap()) > second && second > first);
+        assert_eq!(watch.missing, None);
     }
 
     #[test]

@@ -128,7 +128,7 @@ pub fn share(options: Options) -> anyhow::Result<Exit> {
     let announcer = Announcer::start()?;
     let (lists, wanted) = channel();
     let rescan = Arc::clone(&asked.rescan);
-    let updates = rescan::start(wanted, Kept::of_user(), Arc::clone(&wake), rescan)?;
+    let updates = rescan::start(wanted, Kept::of_user(), waker(&wake), rescan)?;
     warn_of_unknown(&options.interfaces)?;
     let mut shell = Shell::new(options, listener, lists, Some(announcer))?;
     shell.service = Service::of_environment();

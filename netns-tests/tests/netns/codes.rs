@@ -231,6 +231,33 @@ fn hidden_names_and_links_are_not_touched_unless_the_receiver_asks_for_it() {
 }
 
 #[test]
+fn a_corrected_file_arrives_beside_one_that_never_rests() {
+    world("codes-restless", |lab| {
+        open_driver()?;
+        let hosts = closed_lan(lab, &["ann", "bob"])?;
+        let [ann, bob] = &hosts[..] else {
+            unreachable!("two hosts");
+        };
+        let sent = make_files(ann, 10_000)?;
+        let (_sends, code) = send(ann, "", &sent)?;
+        let state = sent[1].join("state").display().to_string();
+        let rewrites = format!("while :; do date >'{state}'; sleep 2; done");
+        let _rewrites = ann.spawn("sh", &["-c", &rewrites])?;
+        fs::write(&sent[0], b"corrected")?;
+        let dest = open_folder(bob, "dest")?;
+        let path = dest.display().to_string();
+        eventually("the corrected file", || {
+            let args = ["receive", &code, &path, "--overwrite"];
+            let mut receives = lcsync(bob, "", &args)?;
+            let ended = receives.wait(DEADLINE)?;
+            ensure!(ended == 0, "{ended}: {}", receives.stderr());
+            ensure!(fs::read(dest.join("report.pdf"))? == b"corrected");
+            Ok(())
+        })
+    });
+}
+
+#[test]
 #[ignore = "long: `make test-all`"]
 fn a_killed_receiver_of_codes_goes_on_and_hostile_beacons_change_nothing() {
     const SIZE: usize = 12 * MEGABYTE;
