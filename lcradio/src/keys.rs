@@ -240,15 +240,7 @@ pub fn given(text: Option<&str>, file: Option<&Path>) -> anyhow::Result<Zeroizin
             arguments::secret(text).context("standard input")?
         }
     };
-    let (token, what) = guest::split_token(&read);
-    if let Some(token) = token.filter(|_| !guest::is_inside()) {
-        let given = arguments::given().get(1..).unwrap_or_default();
-        let failed = match file {
-            Some(_) => guest::join(token, given),
-            None => guest::join_with_input(token, what, given),
-        };
-        return Err(failed.into());
-    }
+    let what = guest::behind_token(&read, file.is_none())?;
     Ok(Zeroizing::new(what.to_owned()))
 }
 

@@ -146,16 +146,25 @@ pub fn join(code: &str, arguments: &[OsString]) -> ExitError {
     execute(Entry::By(code.as_bytes()), arguments)
 }
 
-/// As [`join`], after a line of standard input was read: the next program reads `rest` there.
-/// Returns only on failure.
-#[must_use]
-pub fn join_with_input(code: &str, rest: &str, arguments: &[OsString]) -> ExitError {
-    let replaced =
-        inherited(rest.as_bytes()).and_then(|input| Ok(nix::unistd::dup2_stdin(&input)?));
-    match replaced {
-        Ok(()) => join(code, arguments),
-        Err(e) => ExitError::new(Exit::Failed, format!("standard input: {e}")),
+/// Returns a text that a file has, or a line of standard input (`was_input`). Executes this program
+/// in the network of a token before it, as for an argument; precedes other threads.
+///
+/// # Errors
+///
+/// `lcroute` cannot be executed.
+pub fn behind_token(text: &str, was_input: bool) -> Result<&str, ExitError> {
+    let (token, what) = split_token(text);
+    let Some(token) = token.filter(|_| !is_inside()) else {
+        return Ok(what);
+    };
+    if was_input {
+        // that line has gone: the next program reads the rest of it
+        let input = inherited(what.as_bytes());
+        let replaced = input.and_then(|input| Ok(nix::unistd::dup2_stdin(&input)?));
+        replaced.map_err(|e| ExitError::new(Exit::Failed, format!("standard input: {e}")))?;
     }
+    let given = arguments::given().get(1..).unwrap_or_default();
+    Err(join(token, given))
 }
 
 /// Executes this program again, with these arguments, as a guest of the network that a text leads
