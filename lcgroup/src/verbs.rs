@@ -338,7 +338,7 @@ impl Verbs {
             print_line(text(&answer["call"]))?;
             hint(
                 "lcgroup",
-                "the members are told; `lcradio call lcc1...` takes part, and so does the page /call/",
+                reach_of_call(self.group(group)?.network.is_some()),
             );
         }
         self.tell_sent(group, answer)
@@ -931,6 +931,18 @@ fn shown(group: &str, message: &Message, name: &str) -> String {
     format!("{time} {earlier}{}: {said}", printable(name))
 }
 
+/// Returns a sentence about those who can take part in a call.
+fn reach_of_call(has_own_network: bool) -> &'static str {
+    match has_own_network {
+        false => {
+            "the members are told; `lcradio call lcc1...` takes part, and so does the page /call/"
+        }
+        true => {
+            "the members are told. The call does not go over the group's own network: `lcradio call lcc1...` takes part on this LAN, or in a network of lcroute that both hosts are in"
+        }
+    }
+}
+
 /// Whether it is a call that has just begun, by its author's clock and this host's.
 fn is_ringing(message: &Message) -> bool {
     let age = message.time.abs_diff(UnixTime::now().as_millis());
@@ -1017,6 +1029,12 @@ mod tests {
         let line = shown("team", &message, "Ann");
         let command = r"lcsync --lcgroup team 'lc:plans'\''; touch FILE; echo '\''' DEST";
         assert!(line.ends_with(command), "{line}");
+    }
+
+    #[test]
+    fn the_sentence_about_a_call_promises_no_network_that_it_does_not_use() {
+        assert!(reach_of_call(false).contains("/call/"));
+        assert!(reach_of_call(true).contains("does not go over the group's own network"));
     }
 
     #[test]

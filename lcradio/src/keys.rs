@@ -15,6 +15,7 @@ use librecast::text::{TextError, TextKind};
 use librecast::time::{UnixTime, utc};
 use librecast_program::arguments;
 use librecast_program::cli::{Exit, ExitError, hint};
+use librecast_program::guest;
 use librecast_program::helper;
 use librecast_program::keyfile::{load_signing_key, make_secret_key};
 use serde_json::json;
@@ -188,7 +189,7 @@ pub fn load_grant(file: &Path, key: &StationKey) -> anyhow::Result<Grant> {
     let name = file.display();
     let refused = |exit, message: &str| ExitError::new(exit, format!("{name}: {message}"));
     let text = read_text(file)?;
-    let (_, text) = split_grant(&text);
+    let (_, text) = guest::split_token(&text);
     let grant = Grant::decode(text).map_err(|e| match e {
         GrantError::Forged => refused(Exit::NotPermitted, &e.to_string()),
         GrantError::Text(_) | GrantError::Wire(_) => refused(Exit::Usage, &e.to_string()),
@@ -203,18 +204,10 @@ pub fn load_grant(file: &Path, key: &StationKey) -> anyhow::Result<Grant> {
     Ok(grant)
 }
 
-/// Returns the token of the station's own network, if it stands before the grant, and the grant.
-fn split_grant(text: &str) -> (Option<&str>, &str) {
-    match text.trim().split_once(',') {
-        Some((token, grant)) => (Some(token), grant),
-        None => (None, text),
-    }
-}
-
 /// Returns the token of the station's own network in the file of a grant, if it has one.
 pub fn token_of_grant(file: &Path) -> anyhow::Result<Option<Zeroizing<String>>> {
     let text = read_text(file)?;
-    let (token, _) = split_grant(&text);
+    let (token, _) = guest::split_token(&text);
     Ok(token.map(|token| Zeroizing::new(token.to_owned())))
 }
 
@@ -237,13 +230,18 @@ pub enum Wanted {
 }
 
 /// Reads what the command line names: `lcr1...`, the name of a public station, or `-` for a line of
-/// standard input; `file` has a secret text.
+/// standard input; `file` has a secret text. Executes this program in the network of a token before
+/// the text, as for an argument; precedes other threads.
 pub fn given(text: Option<&str>, file: Option<&Path>) -> anyhow::Result<Zeroizing<String>> {
-    if let Some(file) = file {
-        return Ok(Zeroizing::new(read_text(file)?.trim().to_owned()));
-    }
-    let text = text.ok_or_else(|| ExitError::new(Exit::Usage, "name a station"))?;
-    arguments::secret(text).context("standard input")
+    let read = match file {
+        Some(file) => read_text(file)?,
+        None => {
+            let text = text.ok_or_else(|| ExitError::new(Exit::Usage, "name a station"))?;
+            arguments::secret(text).context("standard input")?
+        }
+    };
+    let what = guest::behind_token(&read, file.is_none())?;
+    Ok(Zeroizing::new(what.to_owned()))
 }
 
 /// Reads the text of a call: `lcc1...`, or `-` for a line of standard input; `file` has it, too.

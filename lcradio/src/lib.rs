@@ -27,6 +27,7 @@ mod cast;
 mod cli;
 mod codec;
 mod device;
+mod encoded;
 mod helper;
 mod keys;
 mod level;

@@ -9,12 +9,16 @@ use librecast_program::cli::hint;
 use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::device::Capture;
+use crate::encoded;
 use crate::ogg_opus::{Item, OggReader};
 use crate::wav;
 
 /// Advice in errors about formats that this program does not read.
 const FFMPEG: &str =
     "let ffmpeg read it: ffmpeg -i FILE -f s16le -ar 48000 -ac 2 - | lcradio cast -";
+
+/// The error about all other formats.
+const UNKNOWN: &str = "neither Ogg Opus nor WAV";
 
 /// Wait after which the reason is printed, in milliseconds.
 const WAIT_NOTICE_MS: u16 = 2_000;
@@ -82,7 +86,7 @@ impl Source {
                 })
             }
             b"RIFF" => Self::samples(Box::new(file), false),
-            _ => Err(unusable("neither Ogg Opus nor WAV")),
+            _ => Err(unusable(UNKNOWN)),
         }
     }
 
@@ -119,29 +123,36 @@ impl Source {
     }
 
     fn samples(mut input: Box<dyn Read + Send>, is_live: bool) -> io::Result<Self> {
-        let mut magic = Vec::new();
-        input.by_ref().take(4).read_to_end(&mut magic)?;
-        if magic == b"RIFF" {
-            let (channels, length) =
-                wav::header(&mut input).map_err(|e| unusable(&e.to_string()))?;
-            return Ok(Self {
-                format: Format::Samples(Box::new(input.take(length))),
-                channels,
-                frame: FRAME,
-                is_live,
-                promised: (length < u64::MAX).then_some(length),
-                has_packets: false,
-            });
+        let mut head = Vec::new();
+        let mut read_to = |head: &mut Vec<u8>, length: usize| {
+            let more = length - head.len();
+            input.by_ref().take(more as u64).read_to_end(head)
+        };
+        read_to(&mut head, encoded::HEAD)?;
+        if encoded::may_be_frames(&head) {
+            read_to(&mut head, encoded::FRAMES)?;
         }
-        if magic == b"OggS" {
+        if head.starts_with(b"OggS") {
             return Err(unusable("Ogg is read of files: --file"));
         }
+        if encoded::has_magic(&head) || encoded::is_frames(&head) {
+            return Err(unusable(UNKNOWN));
+        }
+        let is_wav = head.starts_with(b"RIFF");
+        let mut input: Box<dyn Read + Send> = Box::new(io::Cursor::new(head).chain(input));
+        let (mut channels, mut promised) = (2, None);
+        if is_wav {
+            let wav = wav::header(&mut input, is_live).map_err(|e| unusable(&e.to_string()))?;
+            channels = wav.channels;
+            promised = wav.is_promised.then_some(wav.length);
+            input = Box::new(input.take(wav.length));
+        }
         Ok(Self {
-            format: Format::Samples(Box::new(io::Cursor::new(magic).chain(input))),
-            channels: 2,
+            format: Format::Samples(input),
+            channels,
             frame: FRAME,
             is_live,
-            promised: None,
+            promised,
             has_packets: false,
         })
     }
@@ -235,6 +246,12 @@ mod tests {
         bytes
     }
 
+    fn two_frames(head: &[u8], length: usize) -> Vec<u8> {
+        let mut frame = head.to_vec();
+        frame.resize(length, 0);
+        frame.repeat(2)
+    }
+
     fn source(bytes: Vec<u8>) -> io::Result<Source> {
         Source::samples(Box::new(io::Cursor::new(bytes)), true)
     }
@@ -273,6 +290,44 @@ mod tests {
     }
 
     #[test]
+    fn a_length_that_the_writer_to_a_pipe_cannot_know_neither_ends_the_sound_nor_is_missing() {
+        for length in [0, 0x7fff_f000, 0x8000_0000, u32::MAX] {
+            let bytes = wave(1, 2, 48_000, 16, length, &[1; 8]);
+            let mut bytes = bytes.as_slice();
+            let head = wav::header(&mut bytes, true).unwrap();
+            assert_eq!(
+                (head.length, head.is_promised),
+                (u64::MAX, false),
+                "{length:#x}"
+            );
+            for is_live in [true, false] {
+                let bytes = wave(1, 2, 48_000, 16, length, &[1; 8]);
+                let mut source =
+                    Source::samples(Box::new(io::Cursor::new(bytes)), is_live).unwrap();
+                assert!(matches!(source.next(), Ok(Some(Sound::Samples(_)))));
+                assert_eq!(source.next().unwrap(), None, "{length:#x}");
+            }
+        }
+        let long = wave(1, 2, 48_000, 16, 0x8000_0000, &[]);
+        let head = wav::header(&mut long.as_slice(), false).unwrap();
+        assert_eq!(
+            head.length, 0x8000_0000,
+            "a file of hours ends at its chunk"
+        );
+    }
+
+    #[test]
+    fn samples_that_begin_as_a_frame_of_mp3_are_sent_whole() {
+        let loud = [0xff, 0xfb, 0x90, 0x04].repeat(2 * encoded::FRAMES);
+        let mut source = source(loud.clone()).unwrap();
+        let mut sent = Vec::new();
+        while let Some(Sound::Samples(samples)) = source.next().unwrap() {
+            sent.extend(samples.iter().flat_map(|s| s.to_le_bytes()));
+        }
+        assert_eq!(sent[..loud.len()], loud);
+    }
+
+    #[test]
     fn formats_that_are_not_read_name_the_way_out() {
         for wrong in [
             wave(3, 2, 48_000, 32, 8, &[]),
@@ -282,6 +337,10 @@ mod tests {
             b"RIFF\0\0\0\0AVI LIST".to_vec(),
             b"RIFF\0\0\0\0WAVEdata\0\0\0\0".to_vec(),
             b"OggS".to_vec(),
+            b"ID3\x04\0\0\0\0 an mp3".to_vec(),
+            b"fLaC\0\0\0\x22".to_vec(),
+            two_frames(&[0xff, 0xfb, 0x90], 417),
+            two_frames(&[0xff, 0xf1, 0x50, 0x80, 0x2e, 0x7f, 0xfc], 371),
         ] {
             let error = source(wrong).map(drop).unwrap_err().to_string();
             assert!(error.contains("ffmpeg"), "{error}");

@@ -8,16 +8,30 @@ use lcradio_core::CLOCK_RATE;
 const MAX_CHUNKS: u64 = 16 << 20;
 /// Bytes of a format that are read: `WAVE_FORMAT_EXTENSIBLE` has 40 (mmreg.h).
 const FORMAT: u64 = 64;
+/// Length of the samples from which it may be a guess: a writer to a pipe does not know it. SoX
+/// writes 0x7ffff000, arecord 0x80000000, ffmpeg the largest number.
+const GUESSED: u64 = 0x7fff_0000;
+
+/// The head of a WAV file.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Channels: 1 or 2.
+    pub channels: u8,
+    /// Bytes to read as samples.
+    pub length: u64,
+    /// Whether the writer knew the length, so that fewer bytes are a cut file.
+    pub is_promised: bool,
+}
 
 fn malformed(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why.to_owned())
 }
 
-/// Returns the channels of a WAV file, and the bytes of its samples, which follow.
-pub fn header(input: &mut impl Read) -> io::Result<(u8, u64)> {
-    let mut rest = [0; 8];
-    input.read_exact(&mut rest)?;
-    if rest[4..] != *b"WAVE" {
+/// Reads the head of a WAV file, or of one from a pipe (`is_live`); the samples follow.
+pub fn header(input: &mut impl Read, is_live: bool) -> io::Result<Head> {
+    let mut riff = [0; 12];
+    input.read_exact(&mut riff)?;
+    if riff[8..] != *b"WAVE" {
         return Err(malformed("no WAV file"));
     }
     let mut channels = None;
@@ -31,11 +45,7 @@ pub fn header(input: &mut impl Read) -> io::Result<(u8, u64)> {
         let length = u64::from(u32::from_le_bytes([l0, l1, l2, l3]));
         match (&[a, b, c, d], channels) {
             (b"data", None) => return Err(malformed("a WAV file without a format")),
-            // a writer to a pipe does not know the length, and writes 0 or the largest number
-            (b"data", Some(channels)) => {
-                let endless = length == 0 || length >= u64::from(u32::MAX) - 0xff;
-                return Ok((channels, if endless { u64::MAX } else { length }));
-            }
+            (b"data", Some(channels)) => return Ok(of_data(channels, length, is_live)),
             (kind, _) => {
                 passed += length;
                 if passed > MAX_CHUNKS {
@@ -54,6 +64,17 @@ pub fn header(input: &mut impl Read) -> io::Result<(u8, u64)> {
                 io::copy(&mut chunk, &mut io::sink())?;
             }
         }
+    }
+}
+
+fn of_data(channels: u8, length: u64, is_live: bool) -> Head {
+    let is_guessed = length == 0 || length >= GUESSED;
+    // a file of hours can have that length, and other chunks behind its samples
+    let is_endless = length == 0 || length >= u64::from(u32::MAX) - 0xff || is_guessed && is_live;
+    Head {
+        channels,
+        length: if is_endless { u64::MAX } else { length },
+        is_promised: !is_guessed,
     }
 }
 

@@ -6,17 +6,19 @@ use std::path::Path;
 
 use anyhow::Context;
 use lcstudio_core::{Session, SessionKey};
+use librecast::cert::MAX_TOKEN;
 use librecast::outside::Place;
 use librecast::text::TextKind;
 use librecast_program::arguments;
 use librecast_program::cli::{Exit, ExitError};
+use librecast_program::guest;
 use librecast_program::keyfile::{load_signing_key, make_signing_key};
 use librecast_program::outside;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-/// Longest text of a session with its place, in bytes.
-const MAX_TEXT: u64 = 512;
+/// Longest text of a session with its place or a token, in bytes.
+const MAX_TEXT: u64 = 512 + MAX_TOKEN as u64;
 
 /// `keygen`: creates a key; prints its session, and its public half for grants to write captions.
 pub fn keygen(file: &Path, json: bool) -> anyhow::Result<Exit> {
@@ -59,12 +61,14 @@ pub struct Named {
 }
 
 /// Reads a session: `lcs1...`, `lcs1...@PLACE`, a file with it, or `-` for a line of standard input.
+/// Executes this program in the network of a token before the text; precedes other threads.
 pub fn named(text: &str) -> anyhow::Result<Named> {
     let usage = |message: String| ExitError::new(Exit::Usage, message);
     let is_line = text == arguments::STANDARD_INPUT;
     if is_line || TextKind::of(text).is_some() {
         let text = arguments::secret(text).context("standard input")?;
-        return Ok(decode(&text).map_err(usage)?);
+        let session = guest::behind_token(&text, is_line)?;
+        return Ok(decode(session).map_err(usage)?);
     }
     let mut content = Zeroizing::new(String::new());
     let opened = File::open(text).map_err(|e| {
@@ -74,7 +78,8 @@ pub fn named(text: &str) -> anyhow::Result<Named> {
     })?;
     let read = opened.take(MAX_TEXT).read_to_string(&mut content);
     read.with_context(|| text.to_owned())?;
-    let named = decode(content.trim()).map_err(|e| usage(format!("{text}: {e}")))?;
+    let session = guest::behind_token(&content, false)?;
+    let named = decode(session).map_err(|e| usage(format!("{text}: {e}")))?;
     Ok(named)
 }
 

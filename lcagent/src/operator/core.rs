@@ -75,6 +75,8 @@ impl Sender {
 pub const MAX_NODES: usize = 16_384;
 /// Bytes kept behind gaps, over all nodes; above it, unknown nodes cannot begin either.
 const MAX_AHEAD: usize = 64 << 20;
+/// Bytes of records that wait until hosts with one key are told apart. Chosen: as for gaps.
+const MAX_HELD: usize = MAX_AHEAD;
 /// Time that an acknowledgement waits for more segments.
 const ACK: Duration = Duration::from_millis(200);
 /// The same if segments are missing.
@@ -235,6 +237,10 @@ pub struct Operator {
     names: BTreeMap<String, PeerId>,
     known: BTreeSet<PeerId>,
     outputs: VecDeque<Output>,
+    /// Records that wait: see [`say`](Self::say).
+    held: VecDeque<(Sender, Record)>,
+    /// Bytes in `held`.
+    held_bytes: usize,
     begun: Instant,
     last_stranger: Instant,
     repeat: Option<(Instant, u32)>,
@@ -303,6 +309,8 @@ impl Operator {
             known: all.map(|k| k.id).collect(),
             nodes: BTreeMap::new(),
             outputs: VecDeque::new(),
+            held: VecDeque::new(),
+            held_bytes: 0,
             begun: now,
             last_stranger: now,
             repeat: Some((now + REPEAT + settings.spread, 0)),
@@ -376,6 +384,9 @@ impl Operator {
         if self.ack_at.is_some_and(|at| at <= now) {
             self.acknowledge();
         }
+        if now >= self.told_apart_at() {
+            self.release(|_| true);
+        }
     }
 
     /// Returns when [`handle_timeout`](Self::handle_timeout) has work, or the command may be over.
@@ -383,7 +394,8 @@ impl Operator {
     pub fn next_timeout(&self) -> Instant {
         let parts = (!self.parts.waiting.is_empty()).then(|| self.parts.bucket.ready_at());
         let repeat = self.repeat.map(|(at, _)| at);
-        let times = [self.ack_at, self.gap_at, parts, repeat];
+        let held = (!self.held.is_empty()).then(|| self.told_apart_at());
+        let times = [self.ack_at, self.gap_at, parts, repeat, held];
         let next = times.into_iter().flatten().min();
         let over = self.over_at();
         next.map_or(over, |at| at.min(over))
@@ -400,8 +412,9 @@ impl Operator {
         now >= self.over_at()
     }
 
-    /// Sends the last acknowledgements, once the command is over.
+    /// Sends the last acknowledgements and passes on all records, once the command is over.
     pub fn finish(&mut self) {
+        self.release(|_| true);
         if !self.whole.is_empty() || !self.moved.is_empty() {
             self.acknowledge();
         }
@@ -658,6 +671,7 @@ impl Operator {
             addresses: streams.iter().map(|(_, address)| *address).collect(),
         }));
         self.tell_of_shared_key(key);
+        self.release(|id| id.key == *key);
     }
 
     fn take(&mut self, id: Sender, offset: u32, content: &[u8], now: Instant) {
@@ -719,8 +733,39 @@ impl Operator {
         if record.is_last() {
             node.last = Some(record.clone());
         }
+        self.say(id, record, now);
+    }
+
+    /// Passes on a record. The first ones wait for another host with the same key: the user sees
+    /// each line under its host.
+    fn say(&mut self, id: Sender, record: Record, now: Instant) {
+        if now >= self.told_apart_at() || self.held_bytes > MAX_HELD {
+            self.release(|_| true);
+        } else if self.sharing(&id.key).is_empty() {
+            self.held_bytes += weight(&record);
+            self.held.push_back((id, record));
+            return;
+        }
         self.outputs
             .push_back(Output::Event(Event::Said { id, record }));
+    }
+
+    /// Returns when all hosts with one key have begun to answer, unless packets were lost.
+    fn told_apart_at(&self) -> Instant {
+        self.begun + STRANGERS + self.settings.spread
+    }
+
+    /// Passes on the waiting records of these senders.
+    fn release(&mut self, is_due: impl Fn(&Sender) -> bool) {
+        for (id, record) in std::mem::take(&mut self.held) {
+            if is_due(&id) {
+                self.held_bytes -= weight(&record);
+                self.outputs
+                    .push_back(Output::Event(Event::Said { id, record }));
+            } else {
+                self.held.push_back((id, record));
+            }
+        }
     }
 
     /// Takes a node's description. The first key seen under a name keeps it.
@@ -861,6 +906,15 @@ impl Operator {
     fn count(&mut self, reason: Dropped) {
         *self.counters.entry(reason).or_default() += 1;
     }
+}
+
+/// Returns the bytes that a waiting record takes, about.
+fn weight(record: &Record) -> usize {
+    let output = match record {
+        Record::Stdout(bytes) | Record::Stderr(bytes) => bytes.len(),
+        _ => 0,
+    };
+    size_of::<(Sender, Record)>() + output
 }
 
 /// Returns (spread, window) for a command with `nodes` answers. A segment costs the operator some

@@ -49,6 +49,8 @@ pub struct Printer {
     names: BTreeMap<Sender, (String, Ipv6Addr)>,
     /// Keys of several hosts.
     shared: BTreeSet<PeerId>,
+    /// Senders of lines that were shown.
+    shown: BTreeSet<Sender>,
     /// Standard output and standard error.
     lines: [Lines; 2],
     /// For each output, the first bytes of an incomplete character.
@@ -79,6 +81,7 @@ impl Printer {
             job: JobId([0; 8]),
             names: BTreeMap::new(),
             shared: BTreeSet::new(),
+            shown: BTreeSet::new(),
             lines: [
                 Lines::new(is_terminal),
                 Lines::new(io::stderr().is_terminal()),
@@ -121,7 +124,9 @@ impl Printer {
                 name,
                 addresses,
             } => {
-                self.shared.insert(*key);
+                if self.shared.insert(*key) {
+                    self.earlier_lines(key).iter().for_each(complain);
+                }
                 if self.style != Style::Json {
                     return Ok(());
                 }
@@ -196,6 +201,16 @@ impl Printer {
         }
     }
 
+    /// Returns sentences about lines that were shown before their key turned out to be shared.
+    fn earlier_lines(&self, key: &PeerId) -> Vec<String> {
+        let senders = self.shown.iter().filter(|id| id.key == *key);
+        let lines = senders.map(|id| {
+            let (name, label) = (self.name(id), self.label(id));
+            format!("{name}: its lines above come from {label}")
+        });
+        lines.collect()
+    }
+
     fn text(&mut self, id: &Sender, record: &Record) -> io::Result<()> {
         let (bytes, is_error) = match record {
             Record::Stdout(bytes) => (bytes, false),
@@ -220,6 +235,7 @@ impl Printer {
             self.kept += taken;
             return Ok(());
         }
+        self.shown.insert(*id);
         let label = self.label(id);
         let lines = &mut self.lines[usize::from(is_error)];
         let broken = if is_error {
@@ -470,7 +486,29 @@ pub(crate) fn complaint(fate: &Fate) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use librecast::id::SecretKey;
+
     use super::*;
+
+    #[test]
+    fn lines_before_a_second_host_with_their_key_are_ascribed_afterwards() {
+        let mut printer = Printer::new(Style::Prefixed);
+        let key = SecretKey::from_seed(&[1; 32]).peer_id();
+        let stream = Some(StreamId([0xab; 8]));
+        let id = Sender { key, stream };
+        printer
+            .names
+            .insert(id, ("beta".to_owned(), Ipv6Addr::LOCALHOST));
+        printer.text(&id, &Record::Stdout(Vec::new())).unwrap();
+        assert_eq!(printer.label(&id), "beta");
+        printer.shared.insert(key);
+        assert_eq!(
+            printer.earlier_lines(&key),
+            ["beta: its lines above come from beta at ::1 (abab)"]
+        );
+        let other = SecretKey::from_seed(&[2; 32]).peer_id();
+        assert!(printer.earlier_lines(&other).is_empty());
+    }
 
     #[test]
     fn what_is_no_text_has_its_bytes_beside() {

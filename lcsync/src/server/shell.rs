@@ -95,6 +95,15 @@ pub enum Shares {
 }
 
 impl Shares {
+    /// Whether members of a group are told of a share once it is read.
+    fn are_offered(&self) -> bool {
+        let has_group = |shares: &[ShareOptions]| shares.iter().any(|s| s.lcgroup.is_some());
+        match self {
+            Self::Given(shares) => has_group(shares),
+            Self::File(file) => config::read(file).is_ok_and(|(shares, _)| has_group(&shares)),
+        }
+    }
+
     fn read(&self) -> anyhow::Result<(Vec<Watched>, Option<Listen>)> {
         match self {
             Self::Given(shares) => Ok((config::named(shares)?, None)),
@@ -118,13 +127,16 @@ pub(super) struct Asked {
 
 /// Serves until stopped.
 pub fn share(options: Options) -> anyhow::Result<Exit> {
+    let open = || MldListener::open().map_err(explain_socket);
+    // members hear of no share that this host may not serve
+    let listener = options.shares.are_offered().then(open).transpose()?;
     let (watched, metrics) = options.shares.read()?;
     let wake = Arc::new(EventFd::from_flags(
         EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC,
     )?);
     let asked = Arc::new(Asked::default());
     catch_signals(&wake, &asked)?;
-    let listener = MldListener::open().map_err(explain_socket)?;
+    let listener = listener.map_or_else(open, Ok)?;
     let announcer = Announcer::start()?;
     let (lists, wanted) = channel();
     let rescan = Arc::clone(&asked.rescan);
@@ -967,5 +979,24 @@ impl BlockCache {
         let (used, encoder) = self.blocks.get_mut(&hash).context("just inserted")?;
         *used = self.clock;
         Ok(encoder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_of_a_group_are_known_before_members_hear_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("lcsync.toml");
+        for (line, is_offered) in [("lcgroup = \"team\"", true), ("listed = true", false)] {
+            std::fs::write(&file, format!("[[share]]\npath = \".\"\n{line}\n")).unwrap();
+            let (shares, _) = config::read(&file).unwrap();
+            assert_eq!(Shares::Given(shares).are_offered(), is_offered);
+            assert_eq!(Shares::File(file.clone()).are_offered(), is_offered);
+        }
+        let missing = folder.path().join("missing.toml");
+        assert!(!Shares::File(missing).are_offered());
     }
 }

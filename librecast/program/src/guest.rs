@@ -146,6 +146,27 @@ pub fn join(code: &str, arguments: &[OsString]) -> ExitError {
     execute(Entry::By(code.as_bytes()), arguments)
 }
 
+/// Returns a text that a file has, or a line of standard input (`was_input`). Executes this program
+/// in the network of a token before it, as for an argument; precedes other threads.
+///
+/// # Errors
+///
+/// `lcroute` cannot be executed.
+pub fn behind_token(text: &str, was_input: bool) -> Result<&str, ExitError> {
+    let (token, what) = split_token(text);
+    let Some(token) = token.filter(|_| !is_inside()) else {
+        return Ok(what);
+    };
+    if was_input {
+        // that line has gone: the next program reads the rest of it
+        let input = inherited(what.as_bytes());
+        let replaced = input.and_then(|input| Ok(nix::unistd::dup2_stdin(&input)?));
+        replaced.map_err(|e| ExitError::new(Exit::Failed, format!("standard input: {e}")))?;
+    }
+    let given = arguments::given().get(1..).unwrap_or_default();
+    Err(join(token, given))
+}
+
 /// Executes this program again, with these arguments, as a guest of the network that a text leads
 /// to. Returns only on failure.
 #[must_use]
@@ -221,17 +242,32 @@ fn find(given: &[OsString]) -> Option<(usize, &[u8], Option<&OsStr>)> {
     let until = arguments.take_while(|(_, argument)| *argument != "--");
     until.into_iter().find_map(|(at, argument)| {
         let bytes = argument.as_bytes();
-        let Some(comma) = bytes.iter().position(|byte| *byte == b',') else {
+        if !bytes.contains(&b',') {
             // a file may begin as a token does
             let text = argument.to_str()?;
             text::decode(TextKind::Token, text, MAX_TOKEN).ok()?;
             return Some((at, bytes, None));
-        };
-        let (token, what) = (bytes.get(..comma)?, bytes.get(comma + 1..)?);
-        let prefix = TextKind::Token.prefix().as_bytes();
-        let is_token = token.starts_with(prefix) && token.iter().all(u8::is_ascii_alphanumeric);
-        (is_token && !what.is_empty()).then(|| (at, token, Some(OsStr::from_bytes(what))))
+        }
+        let (token, what) = split(bytes)?;
+        Some((at, token, Some(OsStr::from_bytes(what))))
     })
+}
+
+/// Returns the two parts of `lct1...,WHAT`.
+fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let comma = bytes.iter().position(|byte| *byte == b',')?;
+    let (token, what) = (bytes.get(..comma)?, bytes.get(comma + 1..)?);
+    let prefix = TextKind::Token.prefix().as_bytes();
+    let is_token = token.starts_with(prefix) && token.iter().all(u8::is_ascii_alphanumeric);
+    (is_token && !what.is_empty()).then_some((token, what))
+}
+
+/// Returns the token, if one stands before a text that a file or standard input has, and the text.
+#[must_use]
+pub fn split_token(text: &str) -> (Option<&str>, &str) {
+    let text = text.trim();
+    let parts = split(text.as_bytes()).and_then(|_| text.split_once(','));
+    parts.map_or((None, text), |(token, what)| (Some(token), what))
 }
 
 /// Returns this program as it was called: several may be links to one executable.
@@ -382,6 +418,13 @@ mod tests {
             &["p", "lcr1DEF,lct1abc"],
         ] {
             assert_eq!(find_in(other), None, "{other:?}");
+        }
+        assert_eq!(
+            split_token(" lct1abc,lcc1DEF\n"),
+            (Some("lct1abc"), "lcc1DEF")
+        );
+        for other in ["lcc1DEF", "lct1abc,", "lcr1DEF,lct1abc"] {
+            assert_eq!(split_token(other), (None, other));
         }
     }
 }

@@ -292,3 +292,35 @@ fn a_holder_alone_hands_on_what_a_deputy_did() {
     with_holder(&mut lan, 30);
     assert!(lan.said(2).contains(&"to who comes".to_owned()));
 }
+
+#[test]
+fn words_that_all_have_read_are_said_whoever_joins_while_their_author_is_away() {
+    for (author, has_deputy) in [(1, false), (1, true), (0, true)] {
+        let mut lan = Lan::new(&["ann", "bob", "cy"], None);
+        if has_deputy {
+            lan.deputy("cy");
+        }
+        lan.say(author, "hello");
+        lan.run(Duration::from_secs(4));
+        for who in 0..3 {
+            assert_eq!(lan.said(who), ["hello"], "{who}");
+        }
+        lan.stop(author);
+        let admits = if author == 0 { 2 } else { 0 };
+        lan.run(2 * MINUTE);
+        assert!(lan.is_in_office(admits));
+        let line = lan.invite_by(admits);
+        lan.names.push("dora".into());
+        lan.join(3, &line);
+        lan.run(Duration::from_secs(20));
+        assert!(lan.room(3).is_member(), "{:?}", lan.room(3).waits());
+        lan.start(author);
+        lan.run(Duration::from_secs(20));
+        lan.agree(&[0, 1, 2, 3]);
+        let outbox = lan.room(author).outbox();
+        assert!(outbox.is_empty(), "{author}, {has_deputy}: {outbox:?}");
+        for who in 0..3 {
+            assert_eq!(lan.said(who), ["hello"], "{who}");
+        }
+    }
+}
