@@ -3,6 +3,7 @@
 //! It changes nothing and sends no report. It runs with the user's permissions: it skips checks
 //! that these do not allow, and reports that.
 
+mod firewall;
 mod host;
 mod interface;
 mod ipv4;
@@ -94,7 +95,7 @@ pub const CHECKS: &[(&str, &str)] = &[
     ),
     (
         "ipv4",
-        "Whether lc0 has an IPv4 address where IPv4 is on, which route of the host overlaps the network's, which routes take groups away from lc0, which groups other interfaces hold that lc0 has the route for, and whether programs send broadcasts, which are not carried.",
+        "Whether lc0 has an IPv4 address where IPv4 is on, whether nftables lets its groups in, which route of the host overlaps the network's, which routes take groups away from lc0, which groups other interfaces hold that lc0 has the route for, and whether programs send broadcasts, which are not carried.",
     ),
     (
         "lans",
