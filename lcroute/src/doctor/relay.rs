@@ -4,6 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::time::Duration;
 
 use lcroute_control::config::Leg;
+use lcroute_control::status::{Peer, Relay};
 use lcroute_signalling::proxy::Proxy;
 use lcroute_signalling::relay_stream::{RelayTarget, probe};
 use lcroute_webrtc::relay::{is_relay_answer, relay_probe};
@@ -20,6 +21,11 @@ const TRIES: usize = 3;
 /// Remedy for a missing relay.
 const REMEDY: &str =
     "have a server relay (lcroute signal does unless --no-relay), or name one in [relay] turn";
+
+/// Remedy for a relay that refuses the addresses of members.
+const PRIVATE: &str = "if these hosts have private addresses: [relay] private = true on the host of the server, then restart that";
+/// Members shown. Chosen: a line.
+const MAX_SHOWN: usize = 5;
 
 /// A relay and the transports to it.
 struct Candidate {
@@ -76,6 +82,14 @@ pub(super) fn check(patient: &Patient) -> Check {
         told.extend(relay.failure.clone());
     }
     let detail = told.join("; ");
+    let refused = patient.daemon.as_ref().and_then(|daemon| {
+        let unlinked = daemon.peers.iter().filter(|peer| peer.state != "connected");
+        let unlinked: Vec<_> = unlinked.map(Peer::shown).take(MAX_SHOWN).collect();
+        refused(&daemon.status.relay, &unlinked)
+    });
+    if let Some(refused) = refused {
+        return Check::warn(NAME, format!("{detail}; {refused}"), PRIVATE);
+    }
     if works {
         Check::ok(NAME, detail)
     } else {
@@ -89,6 +103,16 @@ pub(super) fn check(patient: &Patient) -> Check {
             false => Check::warn(NAME, detail, &remedy),
         }
     }
+}
+
+/// Describes a relay that refuses addresses while members are without a link.
+fn refused(relay: &Relay, unlinked: &[String]) -> Option<String> {
+    (relay.refuses_peers && !unlinked.is_empty()).then(|| {
+        format!(
+            "it refuses addresses of members, and there is no link with {}",
+            unlinked.join(", ")
+        )
+    })
 }
 
 /// Describes the effect of `[ice] policy = "relay"`.
@@ -153,4 +177,21 @@ fn ask_one(server: SocketAddr) -> std::io::Result<bool> {
         }
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relay_that_refuses_members_matters_while_one_has_no_link() {
+        let refuses = Relay {
+            refuses_peers: true,
+            ..Relay::default()
+        };
+        let beta = ["beta".to_owned()];
+        assert!(refused(&refuses, &beta).unwrap().contains("beta"));
+        assert_eq!(refused(&refuses, &[]), None);
+        assert_eq!(refused(&Relay::default(), &beta), None);
+    }
 }
