@@ -18,7 +18,9 @@ use lcroute_control::system::{SystemRequest, SystemSignals, room_for_clients};
 use lcroute_node::{PrivateKeys, Settings};
 use lcroute_overlay::{Disclosure, Presence, Published, Trusted};
 use lcroute_signalling::proxy::Proxy;
-use lcroute_signalling::{CarrierEvent, Carriers, PathChange, ReachSocket, Seeking, server};
+use lcroute_signalling::{
+    CarrierEvent, Carriers, PathChange, ReachSocket, Seeking, look_up, server,
+};
 use lcroute_webrtc::relay::StreamCommand;
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast_program::book::{Book, HOST_BOOK};
@@ -621,9 +623,9 @@ impl Drop for Lookup {
 async fn resolve(names: &[String]) -> (BTreeSet<SocketAddr>, bool) {
     let (mut addresses, mut complete) = (BTreeSet::new(), true);
     for name in names {
-        match tokio::net::lookup_host(name).await {
+        match look_up(name).await {
             // a loopback server would report a loopback address
-            Ok(found) => addresses.extend(found.filter(|a| !a.ip().is_loopback())),
+            Ok(found) => addresses.extend(found.into_iter().filter(|a| !a.ip().is_loopback())),
             Err(e) => {
                 tracing::debug!("{name}: {e}");
                 complete = false;
