@@ -124,6 +124,7 @@ mod tests {
         assert!(!is_closed(&ipv4, "lc0", Traffic::Streams), "IPv4 alone");
         assert!(!is_closed("", "lc0", Traffic::Streams));
     }
+
     #[test]
     fn a_rule_for_groups_of_ipv6_leaves_those_of_ipv4_out() {
         for (closed, rules) in [

@@ -384,7 +384,7 @@ fn ask_daemon(patient: &mut Patient) -> Check {
 }
 
 fn not_running(control: &Path) -> Check {
-    let remedy = "systemctl start lcroute, or `lcroute run` in a terminal";
+    let remedy = "systemctl start lcroute, or `lcroute run` in a terminal; where this host is no member yet, first `lcroute up TOKEN`";
     let shown = control.display();
     Check::fail(
         DAEMON,
