@@ -107,7 +107,7 @@ fn ask_system(host: &CStr, port: u16, family: libc::c_int) -> Found {
     let mut list = ptr::null_mut();
     // SAFETY: name and hints live longer than the call, which sets the list if it returns 0
     let code =
-        unsafe { libc::getaddrinfo(host.as_ptr(), ptr::null(), &raw const hints, &mut list) };
+        unsafe { libc::getaddrinfo(host.as_ptr(), ptr::null(), &raw const hints, &raw mut list) };
     if code != 0 {
         return Err(lookup_error(code));
     }
