@@ -53,6 +53,8 @@ const MAX_WAITING: usize = 64;
 /// Local address of a stream, which the crate ignores.
 const NOWHERE: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
+/// Refusal of a peer's address, as the TURN client tells of it (RFC 8656 9.2).
+const FORBIDDEN: &str = "(error 403";
 /// Message type of a refused Refresh (RFC 8656 7.3).
 const REFRESH_ERROR: MessageType = MessageType {
     method: METHOD_REFRESH,
@@ -599,7 +601,7 @@ impl Relays {
                 }
                 Some(Event::AllocateError(_, error)) => failure = Some(shown(&error)),
                 Some(Event::CreatePermissionError(_, error)) => {
-                    attempt.refuses_peers = true;
+                    attempt.refuses_peers |= error.to_string().contains(FORBIDDEN);
                     debug!(%error, "the relay permits no such peer");
                 }
                 Some(Event::DataIndicationOrChannelData(_, from, contents)) => {
