@@ -1,10 +1,11 @@
 //! Checks whether relays answer, for links without a direct path.
 
-use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use lcroute_control::config::Leg;
 use lcroute_control::status::{Peer, Relay};
+use lcroute_signalling::look_up;
 use lcroute_signalling::proxy::Proxy;
 use lcroute_signalling::relay_stream::{RelayTarget, probe};
 use lcroute_webrtc::relay::{is_relay_answer, relay_probe};
@@ -56,7 +57,10 @@ pub(super) fn check(patient: &Patient) -> Check {
         told.push(policy(patient.config.exposure().disclosed().len()));
     }
     for relay in known {
-        let udp = relay.udp.map(|name| ("UDP", ask(&name)));
+        let udp = relay.udp.map(|name| {
+            let servers = runtime.block_on(look_up(&name)).unwrap_or_default();
+            ("UDP", ask(&servers))
+        });
         let stream = relay.stream.map(|target| {
             let kind = if target.tls { "TLS" } else { "TCP" };
             (kind, runtime.block_on(probe(&target)).is_ok())
@@ -148,11 +152,9 @@ fn candidates(patient: &Patient) -> Vec<Candidate> {
     configured.chain(of_servers).collect()
 }
 
-fn ask(name: &str) -> bool {
-    let addresses = name.to_socket_addrs().into_iter().flatten();
-    addresses
-        .take(2)
-        .any(|server| ask_one(server).unwrap_or(false))
+fn ask(servers: &[SocketAddr]) -> bool {
+    let mut servers = servers.iter().take(2);
+    servers.any(|server| ask_one(*server).unwrap_or(false))
 }
 
 fn ask_one(server: SocketAddr) -> std::io::Result<bool> {
