@@ -625,6 +625,9 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
     };
     init_logging(level, default)?;
     let control = common.control_to_ask(&config);
+    if let Some(verb) = verb_of_own_node(&command) {
+        commands::membership::refuse_beside(&common, &config, &control, verb)?;
+    }
     let look = |what, watch: &Watch| {
         let shape = match (common.json, watch.verbose) {
             (true, _) => Shape::Json,
@@ -819,6 +822,21 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             commands::selftest::say(&target(g, &config, control), text.as_deref())
         }
     }
+}
+
+/// Returns the name of a verb that founds, joins or uses the node of the state directory.
+fn verb_of_own_node(command: &Command) -> Option<&'static str> {
+    Some(match command {
+        Command::Init { .. } => "init",
+        Command::Up { .. } => "up",
+        Command::Join { .. } => "join",
+        Command::Invite(_) => "invite",
+        Command::Revoke { .. } => "revoke",
+        Command::Leave { .. } => "leave",
+        Command::Id { contact: false } => "id",
+        Command::Run { .. } => "run",
+        _ => return None,
+    })
 }
 
 fn target(g: Group, config: &Config, control: PathBuf) -> commands::selftest::Target {

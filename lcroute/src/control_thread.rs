@@ -3,7 +3,7 @@
 //! One thread with tokio, which the [`Inbox`] and a channel back connect to the packet loop.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +18,15 @@ use lcroute_control::system::{SystemRequest, SystemSignals, room_for_clients};
 use lcroute_node::{PrivateKeys, Settings};
 use lcroute_overlay::{Disclosure, Presence, Published, Trusted};
 use lcroute_signalling::proxy::Proxy;
-use lcroute_signalling::{CarrierEvent, Carriers, PathChange, ReachSocket, Seeking, server};
+use lcroute_signalling::{
+    CarrierEvent, Carriers, PathChange, ReachSocket, Seeking, look_up, server,
+};
 use lcroute_webrtc::relay::StreamCommand;
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast_program::book::{Book, HOST_BOOK};
 use librecast_program::metrics;
 use librecast_program::service;
+use nix::unistd::{AccessFlags, access};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -35,6 +38,7 @@ use crate::port_mapping::PortMapping;
 use crate::private;
 use crate::relays::{Input, Relays};
 use crate::servers::{account, proxy, served_relay, servers, stun_names};
+use crate::udp;
 
 /// Time between lookups of STUN servers, whose addresses change.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
@@ -86,6 +90,8 @@ pub struct ControlThread {
     pub config_path: Option<PathBuf>,
     /// Flags that override it.
     pub overrides: Overrides,
+    /// The binary, for its next execution.
+    pub program: PathBuf,
 }
 
 impl ControlThread {
@@ -102,7 +108,7 @@ impl ControlThread {
                     SystemRequest::Stop => {
                         self.inbox.send(Message::Stop(End::Stop)).await;
                     }
-                    SystemRequest::Exec => match may_exec(self.config_path.as_deref()) {
+                    SystemRequest::Exec => match self.may_exec() {
                         Ok(_) => { self.inbox.send(Message::Stop(End::Exec)).await; }
                         Err(e) => tracing::error!("going on as before: {e}"),
                     },
@@ -111,7 +117,7 @@ impl ControlThread {
                 Some(request) = self.reloads.recv() => {
                     let result = match request.exec {
                         // the control socket continues after its answer
-                        true => may_exec(self.config_path.as_deref()),
+                        true => self.may_exec(),
                         false => self.reload(&mut running).await,
                     };
                     // the asker may have closed its connection
@@ -237,6 +243,29 @@ impl ControlThread {
 
     fn set_servers(&self, carriers: &mut Carriers) {
         set_servers(carriers, &self.keeper, &self.config, &self.token_servers);
+    }
+
+    /// Whether the next image would start; otherwise this one must not end.
+    fn may_exec(&self) -> Result<Reread, String> {
+        let held = Held {
+            port: self.port,
+            signal: self.config.signal.listen.filter(|_| self.server.is_bound()),
+            metrics: self.metrics.as_ref().map(|server| server.listen().clone()),
+        };
+        let check = || -> anyhow::Result<()> {
+            let next = self
+                .overrides
+                .apply(Config::load(self.config_path.as_deref())?);
+            private::load(&next.private.prefixes)?;
+            private::load_segments(&next.private.segments)?;
+            proxy(&next)?;
+            access(&self.program, AccessFlags::X_OK)
+                .with_context(|| self.program.display().to_string())?;
+            held.leaves_free(&next)
+        };
+        check()
+            .map(|()| Reread::default())
+            .map_err(|e| format!("{e:#}"))
     }
 }
 
@@ -431,6 +460,11 @@ impl Signalling {
         })
     }
 
+    /// Whether it has its port.
+    fn is_bound(&self) -> bool {
+        self.bound.is_some() || self.running.is_some()
+    }
+
     fn start(&mut self) {
         if let Some(server) = self.bound.take() {
             self.running = Some(tokio::spawn(server.run(std::future::pending())));
@@ -459,13 +493,39 @@ impl Signalling {
     }
 }
 
-/// Whether the next image would accept the configuration; otherwise this one must not end.
-fn may_exec(path: Option<&Path>) -> Result<Reread, String> {
-    let config = Config::load(path).map_err(|e| e.to_string())?;
-    let prefixes = private::load(&config.private.prefixes);
-    let segments = private::load_segments(&config.private.segments);
-    let loaded = prefixes.and(segments);
-    loaded.map(|_| Reread::default()).map_err(|e| e.to_string())
+/// The ports of this process, which are free for its next image.
+#[derive(Debug, Default)]
+struct Held {
+    /// The UDP port of all links.
+    port: u16,
+    /// The address of the signalling server.
+    signal: Option<SocketAddr>,
+    /// The address of the metrics.
+    metrics: Option<metrics::Listen>,
+}
+
+impl Held {
+    /// Returns an error if another program has a port that the next image needs.
+    fn leaves_free(&self, next: &Config) -> anyhow::Result<()> {
+        let port = next.ice.port;
+        if port != 0 && port != self.port {
+            udp::Socket::open(port).with_context(|| format!("[ice] port = {port}"))?;
+        }
+        // the new address may be the old one in another family
+        let own = self.signal.map(|own| own.port());
+        if let Some(listen) = next.signal.listen.filter(|new| own != Some(new.port())) {
+            let tcp = TcpListener::bind(listen);
+            let udp = tcp.and_then(|tcp| UdpSocket::bind(tcp.local_addr()?));
+            udp.with_context(|| format!("[signal] listen = \"{listen}\""))?;
+        }
+        if let Some(metrics::Listen::Tcp(listen)) = &next.metrics.listen
+            && !matches!(&self.metrics, Some(metrics::Listen::Tcp(own)) if own.port() == listen.port())
+        {
+            TcpListener::bind(listen)
+                .with_context(|| format!("[metrics] listen = \"{listen}\""))?;
+        }
+        Ok(())
+    }
 }
 
 /// Returns the node's settings.
@@ -563,9 +623,9 @@ impl Drop for Lookup {
 async fn resolve(names: &[String]) -> (BTreeSet<SocketAddr>, bool) {
     let (mut addresses, mut complete) = (BTreeSet::new(), true);
     for name in names {
-        match tokio::net::lookup_host(name).await {
+        match look_up(name).await {
             // a loopback server would report a loopback address
-            Ok(found) => addresses.extend(found.filter(|a| !a.ip().is_loopback())),
+            Ok(found) => addresses.extend(found.into_iter().filter(|a| !a.ip().is_loopback())),
             Err(e) => {
                 tracing::debug!("{name}: {e}");
                 complete = false;
@@ -573,4 +633,39 @@ async fn resolve(names: &[String]) -> (BTreeSet<SocketAddr>, bool) {
         }
     }
     (addresses, complete)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_of_another_program_keeps_this_image_and_its_own_ports_do_not() {
+        let taken = udp::Socket::open(0).unwrap();
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = server.local_addr().unwrap();
+        let (mut links, mut signal, mut pages) =
+            (Config::default(), Config::default(), Config::default());
+        links.ice.port = taken.port().unwrap();
+        signal.signal.listen = Some(at);
+        pages.metrics.listen = Some(metrics::Listen::Tcp(at));
+        let other = Held::default();
+        assert!(other.leaves_free(&Config::default()).is_ok());
+        for (next, key) in [
+            (&links, "[ice] port"),
+            (&signal, "[signal] listen"),
+            (&pages, "[metrics] listen"),
+        ] {
+            let refused = format!("{:#}", other.leaves_free(next).unwrap_err());
+            assert!(refused.contains(key), "{refused}");
+        }
+        let own = Held {
+            port: links.ice.port,
+            signal: Some(at),
+            metrics: Some(metrics::Listen::Tcp(at)),
+        };
+        for next in [&links, &signal, &pages] {
+            assert!(own.leaves_free(next).is_ok());
+        }
+    }
 }

@@ -322,6 +322,7 @@ fn assemble(
         config: config.clone(),
         config_path: common.config_path().map(Path::to_owned),
         overrides,
+        program: std::env::current_exe().context("own path")?,
     };
     // last: an earlier failure leaves no interface behind
     let monitor = netlink::Monitor::open().context("netlink")?;

@@ -274,8 +274,9 @@ fn read(path: &Path) -> anyhow::Result<String> {
 }
 
 async fn look_up(name: &str) -> std::io::Result<Vec<SocketAddr>> {
-    let found = tokio::net::lookup_host(name).await?;
-    Ok(found.filter(|a| !a.ip().is_loopback()).collect())
+    let mut found = lcroute_signalling::look_up(name).await?;
+    found.retain(|a| !a.ip().is_loopback());
+    Ok(found)
 }
 
 #[cfg(test)]

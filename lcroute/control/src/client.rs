@@ -1,6 +1,7 @@
 //! A client of a running daemon.
 
 use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use librecast_program::cli::{Exit, ExitError, to_join};
 use nix::errno::Errno;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
-use nix::unistd::{AccessFlags, access};
+use nix::unistd::{AccessFlags, Uid, User, access};
 use serde::de::DeserializeOwned;
 
 use crate::request::{Answer, Request, view_of};
@@ -109,6 +110,21 @@ impl Client {
     }
 }
 
+/// Returns the user of the daemon at this control socket, unless it is `user` or no daemon runs.
+#[must_use]
+pub fn owner_other_than(user: Uid, control: &Path) -> Option<String> {
+    match UnixStream::connect(control) {
+        Ok(_) => {}
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => {}
+        Err(_) => return None,
+    }
+    // a folder may be closed to this user
+    let owner =
+        std::fs::metadata(control).map_or(Uid::from_raw(0), |meta| Uid::from_raw(meta.uid()));
+    let name = || User::from_uid(owner).ok().flatten().map(|user| user.name);
+    (owner != user).then(|| name().unwrap_or_else(|| owner.to_string()))
+}
+
 /// Returns the socket for read access: the view socket, if this user may not control.
 #[must_use]
 pub fn to_look(control: &Path) -> PathBuf {
@@ -131,5 +147,28 @@ fn silent(e: &std::io::Error) -> anyhow::Error {
             format!("the daemon closed the connection ({e}): it is stopping, or too many programs ask it"),
         )
         .into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_daemon_of_another_user_is_seen_while_it_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let control = folder.path().join("control.sock");
+        let own = Uid::effective();
+        let other = Uid::from_raw(own.as_raw() + 1);
+        assert_eq!(owner_other_than(other, &control), None, "no daemon");
+        let daemon = UnixListener::bind(&control).unwrap();
+        assert_eq!(owner_other_than(own, &control), None);
+        let user = User::from_uid(own).unwrap();
+        let name = user.map_or_else(|| own.to_string(), |user| user.name);
+        assert_eq!(owner_other_than(other, &control), Some(name));
+        drop(daemon);
+        assert_eq!(owner_other_than(other, &control), None, "it has ended");
     }
 }

@@ -287,6 +287,9 @@ pub struct Relay {
     pub stream: bool,
     /// Reason for the last failure.
     pub failure: Option<String>,
+    /// Whether the one in use refused the address of a member.
+    #[serde(default)]
+    pub refuses_peers: bool,
     /// Whether members that `[ice] disclose` does not name are linked only over relays.
     #[serde(default)]
     pub only: bool,

@@ -440,8 +440,8 @@ impl Conversation {
             let looked = self.looked.clone();
             tokio::spawn(async move {
                 let name = stun_name(&url);
-                let found = match tokio::net::lookup_host(&name).await {
-                    Ok(found) => found.collect(),
+                let found = match lcroute_signalling::look_up(&name).await {
+                    Ok(found) => found,
                     Err(e) => {
                         if is_first {
                             tracing::warn!("{name}: {e}: tried again");

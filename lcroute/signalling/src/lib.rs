@@ -13,6 +13,7 @@
 //! | `rooms`, `beside` | many rooms of one connection: for its owner, and within it |
 //! | `lan`, `spool`, `reach`, `reach_line` | LAN, folder, and the program for DHT and Matrix room |
 //! | [`dht`] | a program for the DHT of one's own, for what is no node's record |
+//! | [`proxy`], `lookup` | the way to servers: through proxies, and by their names |
 //! | `relay`, `relay_stream`, `peer_filter` | relays: sockets, streams, a filter in the kernel |
 
 mod beside;
@@ -23,6 +24,7 @@ mod counts;
 pub mod dht;
 mod http;
 mod lan;
+mod lookup;
 mod peer_filter;
 pub mod proxy;
 mod ranking;
@@ -38,6 +40,7 @@ pub use beside::{Entries, Entry, RoomEvent};
 pub use carrier::{Carrier, CarrierEvent, Pace, PathChange};
 pub use carriers::{Carriers, Door};
 pub use lan::{Lan, MAX_LAN_RECORD, instance_name};
+pub use lookup::look_up;
 pub use reach::{Account, Reach, ReachSocket, Seeking};
 pub use rooms::{ManyRooms, Registrant};
 pub use spool::Spool;

@@ -20,6 +20,8 @@ use tokio::time::timeout;
 use tokio_socks::tcp::Socks5Stream;
 use zeroize::Zeroizing;
 
+use crate::lookup;
+
 /// Time limit for each step of a connection. Chosen.
 pub(crate) const CONNECT: Duration = Duration::from_secs(10);
 /// Time limit of TCP for an address, one repetition included: later ones come ever more rarely.
@@ -151,9 +153,8 @@ impl WebProxy {
         fits && !is_loopback && host != "localhost" && !self.except.iter().any(excepted)
     }
 
-    /// Asks the proxy for a connection to this host.
-    async fn connect(&self, host: &str, port: u16) -> anyhow::Result<TcpStream> {
-        let tcp = direct(&self.host, self.port).await?;
+    /// Asks the proxy at the other end for a connection to this host.
+    async fn connect(&self, tcp: TcpStream, host: &str, port: u16) -> anyhow::Result<TcpStream> {
         let target = match host.contains(':') {
             true => format!("[{host}]:{port}"),
             false => format!("{host}:{port}"),
@@ -215,8 +216,12 @@ pub(crate) async fn dial(
             stream.into_inner()
         }
         Some(Proxy::Web(web)) if web.is_for(host, tls) => {
-            let connecting = timeout(CONNECT, web.connect(host, port)).await;
-            let connected = connecting.unwrap_or_else(|_| Err(no_answer()));
+            let connecting = async {
+                let tcp = direct(&web.host, web.port).await?;
+                let connecting = timeout(CONNECT, web.connect(tcp, host, port)).await;
+                connecting.unwrap_or_else(|_| Err(no_answer()))
+            };
+            let connected = connecting.await;
             connected.with_context(|| format!("web proxy {web}"))?
         }
         _ => direct(host, port).await?,
@@ -226,9 +231,8 @@ pub(crate) async fn dial(
 }
 
 async fn direct(host: &str, port: u16) -> anyhow::Result<TcpStream> {
-    let addresses = timeout(CONNECT, tokio::net::lookup_host((host, port)));
     let mut error = anyhow::anyhow!("{host} has no address");
-    for address in addresses.await.map_err(|_| no_answer())?? {
+    for address in lookup::addresses(host, port).await? {
         error = match timeout(DIAL, TcpStream::connect(address)).await {
             Ok(Ok(tcp)) => return Ok(tcp),
             Ok(Err(e)) => e.into(),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use lcroute_control::Request;
-use lcroute_control::client::{Client, to_look};
+use lcroute_control::client::{Client, owner_other_than, to_look};
 use lcroute_control::config::Config;
 use lcroute_control::pages;
 use lcroute_control::settings::Common;
@@ -31,7 +31,7 @@ use librecast_program::page_link;
 use librecast_program::units::duration;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid};
 use serde::Serialize;
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -69,6 +69,36 @@ pub fn init(common: &Common, config: &Config, name: Option<String>) -> anyhow::R
         tell_next_step(common, config, &state, "init");
     }
     Ok(Exit::Ok)
+}
+
+/// Refuses a verb about a node of this user's own where another user's daemon runs and this user has
+/// no node: it would found or seek another network.
+pub fn refuse_beside(
+    common: &Common,
+    config: &Config,
+    control: &Path,
+    verb: &str,
+) -> anyhow::Result<()> {
+    if !common.is_users_own_state(config) {
+        return Ok(());
+    }
+    let state = StateDir::of(common, config);
+    let owner = owner_other_than(Uid::effective(), control);
+    match owner.and_then(|owner| beside(&owner, control, &state, verb)) {
+        Some(refusal) => Err(refusal.into()),
+        None => Ok(()),
+    }
+}
+
+/// Returns the refusal; `None` if the folder has a node, or one that the verb itself refuses.
+fn beside(owner: &str, control: &Path, state: &StateDir, verb: &str) -> Option<ExitError> {
+    let message = format!(
+        "user {owner} runs the daemon of this host ({}), and {} has no node: sudo lcroute {verb} (or use --state-dir for a node of your own)",
+        control.display(),
+        state.path().display()
+    );
+    let has_none = matches!(state.membership(), Ok(None));
+    has_none.then(|| ExitError::new(Exit::NotPermitted, message))
 }
 
 /// Founds a network, and prints the path of its key.
@@ -868,4 +898,26 @@ fn node_name(name: Option<String>, config: &Config) -> anyhow::Result<String> {
 
 fn usage(e: impl std::fmt::Display) -> ExitError {
     ExitError::new(Exit::Usage, e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beside_the_daemon_of_another_user_only_an_existing_node_is_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::new(folder.path().join("lcroute"));
+        let control = Path::new("/run/lcroute/control.sock");
+        let refused = beside("root", control, &state, "up").unwrap();
+        assert_eq!(refused.exit, Exit::NotPermitted);
+        let told = refused.to_string();
+        assert!(
+            told.contains("user root") && told.contains("sudo lcroute up"),
+            "{told}"
+        );
+        assert!(!state.path().exists(), "nothing is founded");
+        found(&state, &Config::default(), Some("own".into())).unwrap();
+        assert!(beside("root", control, &state, "up").is_none());
+    }
 }

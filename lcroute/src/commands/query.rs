@@ -277,7 +277,7 @@ fn found_by(doors: &[Door]) -> String {
 pub(super) fn firewall(tun: &str) -> String {
     format!(
         "this host drops UDP that arrives on {tun}: programs here receive nothing. Let it in, for example:\n            \
-         nft insert rule inet filter input iifname \"{tun}\" ip6 daddr ff00::/8 accept"
+         nft insert rule inet filter input iifname \"{tun}\" accept"
     )
 }
 
@@ -586,7 +586,7 @@ mod tests {
         for part in [
             "Connector (",
             "on lc7",
-            "iifname \"lc7\" ip6 daddr ff00::/8 accept",
+            "iifname \"lc7\" accept",
             "state     connected, up 1 h 1 min, 1 peer, 2 groups",
             "version   1.2.3\n",
             "topology  tree: each link",

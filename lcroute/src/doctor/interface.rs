@@ -277,7 +277,7 @@ fn inbound(patient: &Patient) -> Check {
             NAME,
             format!("this host drops UDP that arrives on {tun}: programs receive nothing"),
             format!(
-                "nft insert rule inet filter input iifname \"{tun}\" ip6 daddr ff00::/8 accept\n\
+                "nft insert rule inet filter input iifname \"{tun}\" accept\n\
                  (names of table and chain as on this host; with firewalld, a zone for {tun})"
             ),
         ),

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use librecast::cert::GroupPrefix;
 use librecast::mapped;
 
+use super::firewall::{Traffic, is_closed};
 use super::{Check, Patient};
 use crate::netlink::{self, Connection, Interface};
 use crate::tun;
@@ -58,6 +59,16 @@ pub(super) fn check(patient: &Patient) -> Check {
             return Check::warn(NAME, detail, remedy);
         }
         Ok(_) => {}
+    }
+    if super::nft_ruleset().is_some_and(|rules| is_closed(&rules, name, Traffic::Ipv4Groups)) {
+        let detail = format!(
+            "{name} has {address}; the firewall drops what no rule lets in, and none lets in groups of IPv4 on {name}: programs receive none of them"
+        );
+        let remedy = format!(
+            "nft insert rule inet filter input iifname \"{name}\" accept\n\
+             (names of table and chain as on this host; with firewalld, a zone for {name})"
+        );
+        return Check::warn(NAME, detail, remedy);
     }
     let taken = taken_from_lans(patient, name);
     if !taken.is_empty() {

@@ -3,6 +3,7 @@
 //! It changes nothing and sends no report. It runs with the user's permissions: it skips checks
 //! that these do not allow, and reports that.
 
+mod firewall;
 mod host;
 mod interface;
 mod ipv4;
@@ -94,7 +95,7 @@ pub const CHECKS: &[(&str, &str)] = &[
     ),
     (
         "ipv4",
-        "Whether lc0 has an IPv4 address where IPv4 is on, which route of the host overlaps the network's, which routes take groups away from lc0, which groups other interfaces hold that lc0 has the route for, and whether programs send broadcasts, which are not carried.",
+        "Whether lc0 has an IPv4 address where IPv4 is on, whether nftables lets its groups in, which route of the host overlaps the network's, which routes take groups away from lc0, which groups other interfaces hold that lc0 has the route for, and whether programs send broadcasts, which are not carried.",
     ),
     (
         "lans",
@@ -350,8 +351,7 @@ fn ask_daemon(patient: &mut Patient) -> Check {
     let mut client = match Client::connect_if_running(&path) {
         Ok(Some(client)) => client,
         Ok(None) => {
-            let remedy = "systemctl start lcroute, or `lcroute run` in a terminal";
-            return Check::warn(DAEMON, format!("nothing answers at {shown}"), remedy);
+            return not_running(&path);
         }
         Err(_) if is_hidden(&path) => {
             patient.without = NOT_TO_ASK;
@@ -381,6 +381,16 @@ fn ask_daemon(patient: &mut Patient) -> Check {
             Check::fail(DAEMON, format!("{shown}: {e:#}"), remedy)
         }
     }
+}
+
+fn not_running(control: &Path) -> Check {
+    let remedy = "systemctl start lcroute, or `lcroute run` in a terminal; where this host is no member yet, first `lcroute up TOKEN`";
+    let shown = control.display();
+    Check::fail(
+        DAEMON,
+        format!("{NOT_RUNNING}: nothing answers at {shown}"),
+        remedy,
+    )
 }
 
 fn text(checks: &[Check], colour: bool) -> String {
@@ -455,6 +465,23 @@ fn read(path: impl AsRef<Path>) -> std::io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_daemon_that_does_not_run_is_the_failure_to_fix() {
+        let checks = [
+            Check::ok("kernel", "Linux 6.18"),
+            not_running(Path::new("/run/none")),
+            Check::fail("identity", "there is none", "another remedy"),
+        ];
+        assert_eq!(checks[1].state, State::Fail);
+        let shown = text(&checks, false);
+        assert!(
+            shown.contains("2 failed")
+                && shown.contains("fix this: daemon: the daemon does not run"),
+            "{shown}"
+        );
+        assert!(shown.contains("systemctl start lcroute"), "{shown}");
+    }
 
     #[test]
     fn a_remedy_stands_below_its_check() {

@@ -1,9 +1,11 @@
 //! Checks whether relays answer, for links without a direct path.
 
-use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use lcroute_control::config::Leg;
+use lcroute_control::status::{Peer, Relay};
+use lcroute_signalling::look_up;
 use lcroute_signalling::proxy::Proxy;
 use lcroute_signalling::relay_stream::{RelayTarget, probe};
 use lcroute_webrtc::relay::{is_relay_answer, relay_probe};
@@ -20,6 +22,11 @@ const TRIES: usize = 3;
 /// Remedy for a missing relay.
 const REMEDY: &str =
     "have a server relay (lcroute signal does unless --no-relay), or name one in [relay] turn";
+
+/// Remedy for a relay that refuses the addresses of members.
+const PRIVATE: &str = "if these hosts have private addresses: [relay] private = true on the host of the server, then restart that";
+/// Members shown. Chosen: a line.
+const MAX_SHOWN: usize = 5;
 
 /// A relay and the transports to it.
 struct Candidate {
@@ -50,7 +57,10 @@ pub(super) fn check(patient: &Patient) -> Check {
         told.push(policy(patient.config.exposure().disclosed().len()));
     }
     for relay in known {
-        let udp = relay.udp.map(|name| ("UDP", ask(&name)));
+        let udp = relay.udp.map(|name| {
+            let servers = runtime.block_on(look_up(&name)).unwrap_or_default();
+            ("UDP", ask(&servers))
+        });
         let stream = relay.stream.map(|target| {
             let kind = if target.tls { "TLS" } else { "TCP" };
             (kind, runtime.block_on(probe(&target)).is_ok())
@@ -76,6 +86,14 @@ pub(super) fn check(patient: &Patient) -> Check {
         told.extend(relay.failure.clone());
     }
     let detail = told.join("; ");
+    let refused = patient.daemon.as_ref().and_then(|daemon| {
+        let unlinked = daemon.peers.iter().filter(|peer| peer.state != "connected");
+        let unlinked: Vec<_> = unlinked.map(Peer::shown).take(MAX_SHOWN).collect();
+        refused(&daemon.status.relay, &unlinked)
+    });
+    if let Some(refused) = refused {
+        return Check::warn(NAME, format!("{detail}; {refused}"), PRIVATE);
+    }
     if works {
         Check::ok(NAME, detail)
     } else {
@@ -89,6 +107,16 @@ pub(super) fn check(patient: &Patient) -> Check {
             false => Check::warn(NAME, detail, &remedy),
         }
     }
+}
+
+/// Describes a relay that refuses addresses while members are without a link.
+fn refused(relay: &Relay, unlinked: &[String]) -> Option<String> {
+    (relay.refuses_peers && !unlinked.is_empty()).then(|| {
+        format!(
+            "it refuses addresses of members, and there is no link with {}",
+            unlinked.join(", ")
+        )
+    })
 }
 
 /// Describes the effect of `[ice] policy = "relay"`.
@@ -124,11 +152,9 @@ fn candidates(patient: &Patient) -> Vec<Candidate> {
     configured.chain(of_servers).collect()
 }
 
-fn ask(name: &str) -> bool {
-    let addresses = name.to_socket_addrs().into_iter().flatten();
-    addresses
-        .take(2)
-        .any(|server| ask_one(server).unwrap_or(false))
+fn ask(servers: &[SocketAddr]) -> bool {
+    let mut servers = servers.iter().take(2);
+    servers.any(|server| ask_one(*server).unwrap_or(false))
 }
 
 fn ask_one(server: SocketAddr) -> std::io::Result<bool> {
@@ -153,4 +179,21 @@ fn ask_one(server: SocketAddr) -> std::io::Result<bool> {
         }
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relay_that_refuses_members_matters_while_one_has_no_link() {
+        let refuses = Relay {
+            refuses_peers: true,
+            ..Relay::default()
+        };
+        let beta = ["beta".to_owned()];
+        assert!(refused(&refuses, &beta).unwrap().contains("beta"));
+        assert_eq!(refused(&refuses, &[]), None);
+        assert_eq!(refused(&Relay::default(), &beta), None);
+    }
 }

@@ -460,7 +460,7 @@ impl LeafShell {
 async fn stun_servers(urls: &[String]) -> Vec<SocketAddr> {
     let mut found = Vec::new();
     for name in urls.iter().filter_map(|url| stun_name(url)) {
-        match tokio::net::lookup_host(&name).await {
+        match lcroute_signalling::look_up(&name).await {
             Ok(addresses) => found.extend(addresses),
             Err(e) => tracing::warn!("{name}: {e}"),
         }

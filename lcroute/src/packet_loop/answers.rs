@@ -59,6 +59,7 @@ fn relay(status: RelayStatus, only: bool) -> Relay {
         address: status.relayed,
         stream: status.stream,
         failure: status.failure,
+        refuses_peers: status.refuses_peers,
         only,
     }
 }

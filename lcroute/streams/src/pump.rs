@@ -203,7 +203,8 @@ pub enum Teller<'a> {
     Socket,
     /// A report of the command's end.
     Report(&'a mut Report),
-    /// If set, it waits for the end: closing its connection earlier means that it was killed.
+    /// If set, it waits for the end: closing its connection before both directions have ended means
+    /// that it was killed.
     Waits(&'a AtomicBool),
 }
 
@@ -267,6 +268,16 @@ enum Sent {
 struct State {
     /// Whether the program of this host has sent all.
     has_ended: AtomicBool,
+    /// Whether it was told that the other side has sent all.
+    has_told: AtomicBool,
+}
+
+impl State {
+    /// Tells the program that the other side has sent all; it may go on sending.
+    fn tell_end(&self, local: &Local) {
+        self.has_told.store(true, Relaxed);
+        local.shutdown(Shutdown::Write);
+    }
 }
 
 /// Carries data from the program of this host to the other node.
@@ -314,10 +325,14 @@ async fn up(
     state.has_ended.store(true, Relaxed);
     let end = match teller {
         Teller::Socket => end,
-        Teller::Waits(waits) => match waits.load(Relaxed) && is_gone(local.fd()) {
-            true => End::Reset,
-            false => end,
-        },
+        Teller::Waits(waits) => {
+            // once both directions have ended, the socket looks as if its program had gone
+            let tells = !state.has_told.load(Relaxed);
+            match tells && waits.load(Relaxed) && is_gone(local.fd()) {
+                true => End::Reset,
+                false => end,
+            }
+        }
         Teller::Report(report) => {
             // the command writes no more, but still reads
             if matches!(end, End::Finished) && !is_gone(local.fd()) && carriage.is_framed {
@@ -374,7 +389,7 @@ async fn down(local: &Local, recv: &mut RecvStream, carriage: &Carriage<'_>, sta
             Some(Ok(Some(chunk))) => chunk.bytes,
             Some(Ok(None)) if carriage.is_framed => return end.unwrap_or(End::Reset),
             Some(Ok(None)) => {
-                local.shutdown(Shutdown::Write);
+                state.tell_end(local);
                 return End::Finished;
             }
             Some(Err(_)) => return End::Reset,
@@ -402,7 +417,7 @@ async fn down(local: &Local, recv: &mut RecvStream, carriage: &Carriage<'_>, sta
                     }
                 }
                 Ok(Some(Piece::End(End::Finished))) => {
-                    local.shutdown(Shutdown::Write);
+                    state.tell_end(local);
                     end = Some(End::Finished);
                 }
                 Ok(Some(Piece::End(last))) => return last,

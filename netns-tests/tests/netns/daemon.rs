@@ -176,12 +176,14 @@ fn a_reload_takes_over_what_it_can_and_names_what_waits() {
             .namespace()
             .run(|| Ok(std::net::TcpListener::bind("[::]:7119")?))?;
         host.configure(&settings(7119))?;
-        let refused = host.run("lcroute", &["reload"])?;
-        ensure!(
-            refused.code == 1 && refused.stderr.contains("[signal] listen"),
-            "{}",
-            refused.stderr
-        );
+        for verb in [&["reload"][..], &["reload", "--exec"]] {
+            let refused = host.run("lcroute", verb)?;
+            ensure!(
+                refused.code == 1 && refused.stderr.contains("[signal] listen"),
+                "{verb:?}: {}",
+                refused.stderr
+            );
+        }
         ensure!(serves(7118)?, "the old port is closed");
         drop(taken);
         let told = reload("reload", "")?;

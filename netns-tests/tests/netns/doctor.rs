@@ -78,7 +78,7 @@ fn what_is_broken_is_named_with_what_to_do() {
         let (code, checks) = examine(&host)?;
         ensure!(code == 1, "exit code {code}");
         fails(&checks, "identity", "lcroute join")?;
-        ensure!(find(&checks, "daemon")?["state"] == "warn");
+        fails(&checks, "daemon", "lcroute up TOKEN")?;
         host.configure("[tun]\nmtu = 7\noffload = true\n")?;
         let (code, checks) = examine(&host)?;
         ensure!(code == 1, "exit code {code}");
@@ -106,8 +106,9 @@ fn what_is_broken_is_named_with_what_to_do() {
         let last = told.lines().last().unwrap_or_default();
         ensure!(last.starts_with("fix this: routes: "), "{told}");
         network.members[1].stop()?;
-        let (_, checks) = examine(&network.members[1].host)?;
-        ensure!(find(&checks, "daemon")?["state"] == "warn");
+        let (code, checks) = examine(&network.members[1].host)?;
+        ensure!(code == 1, "exit code {code}");
+        fails(&checks, "daemon", "systemctl start lcroute")?;
         ensure!(find(&checks, "routes")?["state"] == "skipped");
         Ok(())
     });

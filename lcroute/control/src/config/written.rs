@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 /// Keys that take effect at the daemon's next start.
-const AT_START: [&str; 25] = [
+const AT_START: [&str; 26] = [
     "state_dir",
     "control",
     "log",
@@ -16,6 +16,8 @@ const AT_START: [&str; 25] = [
     "[tun] mtu",
     "[tun] offload",
     "[tun] ipv4",
+    // with it lc0 has an IPv4 address
+    "[network] profile",
     "[signal] per_address",
     "[ice] port",
     "[relay] serve",
@@ -192,6 +194,12 @@ mod tests {
         assert!(
             shown("[tun]\nmtu = 1300\n")
                 .contains("[tun] mtu will hold after `lcroute reload --exec`")
+        );
+        let profile = shown("[network]\nprofile = \"lan\"\n");
+        assert!(
+            profile.contains("[network] profile will hold after `lcroute reload --exec`")
+                && !profile.contains("now in use"),
+            "{profile}"
         );
         assert!(
             shown("[tun]\nname = \"lc5\"\n").contains("restart lcroute`, which makes lc0 anew")

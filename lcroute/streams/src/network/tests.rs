@@ -1,7 +1,7 @@
 //! Nodes on loopback addresses, each with a daemon that knows the members, and signs.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, UdpSocket};
 use std::os::unix::net::UnixListener;
 use std::thread;
 
@@ -123,8 +123,14 @@ fn node(seed: u8, name: &str, members: &Members) -> Node {
 /// Serves a protocol by a silent server, for `allowed`, until the result is dropped.
 fn serve(node: &Node, protocol: &str, allowed: &str) -> watch::Sender<()> {
     let server = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let to = server.local_addr().unwrap().to_string().parse().unwrap();
+    let alive = serve_by(&server, node, protocol, allowed);
     thread::spawn(move || server.incoming().map_while(Result::ok).collect::<Vec<_>>());
+    alive
+}
+
+/// Serves a protocol by this server.
+fn serve_by(server: &TcpListener, node: &Node, protocol: &str, allowed: &str) -> watch::Sender<()> {
+    let to = server.local_addr().unwrap().to_string().parse().unwrap();
     let (alive, ended) = watch::channel(());
     let added = node.network.registry().add(Service {
         protocols: vec![protocol.parse().unwrap()],
@@ -302,6 +308,46 @@ fn streams_end_with_the_permission_and_others_on_the_connection_do_not() {
             panic!("{:?}", running.link.connection.close_reason());
         };
         assert_eq!(closed.error_code, close::REFUSED);
+    });
+}
+
+/// The program that opens the stream waits for its end, as `lcroute connect` does.
+#[test]
+fn a_server_that_ends_its_sending_first_gets_all_that_is_sent_later() {
+    const SENT: usize = 200_000;
+    run(async {
+        let members = Members::default();
+        let beta = node(1, "beta", &members);
+        let alpha = node(2, "alpha", &members);
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let _alive = serve_by(&listener, &beta, "/x/1", "alpha");
+        let server = thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            socket.shutdown(Shutdown::Write).unwrap();
+            let mut read = Vec::new();
+            let end = socket.read_to_end(&mut read);
+            (end.map_err(|e| e.kind()), read.len())
+        });
+        let Opened { quic, link, .. } = alpha.network.open("beta", &hello("/x/1")).await.unwrap();
+        let (local, mut program) = std::os::unix::net::UnixStream::pair().unwrap();
+        local.set_nonblocking(true).unwrap();
+        let local = Local::Unix(UnixStream::from_std(local).unwrap());
+        let program = thread::spawn(move || {
+            // the server's end comes first
+            assert_eq!(program.read(&mut [0]).unwrap(), 0);
+            program.write_all(&vec![7; SENT]).unwrap();
+            program.shutdown(Shutdown::Write).unwrap();
+            program
+        });
+        let (traffic, waits) = (Traffic::default(), AtomicBool::new(true));
+        let carriage = link.carriage(&traffic);
+        let teller = Teller::Waits(&waits);
+        let never = std::future::pending();
+        let end = pump(&local, Vec::new(), quic, &carriage, teller, never).await;
+        assert_eq!(end, End::Finished);
+        let _open = program.join().unwrap();
+        let read = tokio::task::spawn_blocking(|| server.join().unwrap()).await;
+        assert_eq!(read.unwrap(), (Ok(SENT), SENT));
     });
 }
 

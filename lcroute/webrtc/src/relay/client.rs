@@ -53,6 +53,8 @@ const MAX_WAITING: usize = 64;
 /// Local address of a stream, which the crate ignores.
 const NOWHERE: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
+/// Refusal of a peer's address, as the TURN client tells of it (RFC 8656 9.2).
+const FORBIDDEN: &str = "(error 403";
 /// Message type of a refused Refresh (RFC 8656 7.3).
 const REFRESH_ERROR: MessageType = MessageType {
     method: METHOD_REFRESH,
@@ -126,6 +128,8 @@ pub struct RelayStatus {
     pub stream: bool,
     /// Reason of the last failure.
     pub failure: Option<String>,
+    /// Whether the one in use refused the address of a peer, as most do with private ones.
+    pub refuses_peers: bool,
 }
 
 /// Change of the allocation.
@@ -186,6 +190,8 @@ struct Attempt {
     /// The relay's realm, known from its first answer.
     realm: Option<String>,
     relayed: Option<SocketAddr>,
+    /// Whether the relay refused the address of a peer.
+    refuses_peers: bool,
     /// End of the attempt, while there is no allocation.
     deadline: Instant,
     heard: Instant,
@@ -293,6 +299,7 @@ impl Relays {
             relayed: self.relayed(),
             stream: attempt.is_some() && self.is_stream(),
             failure: self.failure.clone(),
+            refuses_peers: attempt.is_some_and(|attempt| attempt.refuses_peers),
         }
     }
 
@@ -537,6 +544,7 @@ impl Relays {
                 credentials: [offer.credentials.clone(), offer.credentials.clone()],
                 realm: None,
                 relayed: None,
+                refuses_peers: false,
                 deadline: now + within,
                 heard: now,
                 waiting: Vec::new(),
@@ -593,6 +601,7 @@ impl Relays {
                 }
                 Some(Event::AllocateError(_, error)) => failure = Some(shown(&error)),
                 Some(Event::CreatePermissionError(_, error)) => {
+                    attempt.refuses_peers |= error.to_string().contains(FORBIDDEN);
                     debug!(%error, "the relay permits no such peer");
                 }
                 Some(Event::DataIndicationOrChannelData(_, from, contents)) => {

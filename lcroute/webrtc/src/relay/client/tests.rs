@@ -186,3 +186,13 @@ fn an_answer_to_a_request_of_before_newer_credentials_counts() {
     w.answer(&request);
     assert!(w.relays.relayed().is_some());
 }
+
+#[test]
+fn a_relay_that_refuses_the_address_of_a_peer_is_told_of() {
+    let mut w = allocated();
+    for (peer, refuses) in [("8.8.8.8:5000", false), ("10.0.0.7:5000", true)] {
+        w.relays.permit(std::iter::once(addr(peer)), w.now);
+        w.run();
+        assert_eq!(w.relays.status().refuses_peers, refuses, "{peer}");
+    }
+}
