@@ -159,12 +159,17 @@ impl Deck {
         self.texts.get(&id).map(String::as_str)
     }
 
-    /// Returns the current number, from 1, and text of a turn's slide, which may have moved.
+    /// Returns the current number, from 1, and text of a turn's slide, which may have moved: of
+    /// equal slides, the nearest one to its place at the turn.
     #[must_use]
     pub fn shown(&self, turn: Turn) -> Option<(usize, &str)> {
-        let at = self.order.iter().position(|id| *id == turn.id);
+        let place = usize::from(turn.number).checked_sub(1);
+        let equal = self.order.iter().enumerate().rev();
+        let equal = equal.filter(|(_, id)| **id == turn.id).map(|(at, _)| at);
+        // of two at the same distance the later one: slides come more often than they go
+        let at = equal.min_by_key(|at| at.abs_diff(place.unwrap_or(0)));
         // the text of the slide has changed since
-        let at = at.or_else(|| usize::from(turn.number).checked_sub(1))?;
+        let at = at.or(place)?;
         let text = self.text(*self.order.get(at)?)?;
         Some((at + 1, text))
     }

@@ -491,10 +491,12 @@ impl Presenting {
     /// Queues settings and slides as entries, and returns to the slide of the last presentation.
     fn begin(&mut self, logs: &impl Logs) -> Result<(), PresentError> {
         let has_ended = self.view.index().has_ended;
-        if let Some((number, text)) = self.view.shown()
+        if let Some((number, _)) = self.view.shown()
             && !has_ended
         {
-            let place = place_of(text, &self.slides);
+            let slides = self.view.deck().slides();
+            let before: Vec<&str> = slides.map(Option::unwrap_or_default).collect();
+            let place = place_of(number - 1, &before, &texts(&self.slides));
             let last = self.slides.len().saturating_sub(1);
             self.current = place.unwrap_or((number - 1).min(last));
         }
@@ -635,10 +637,9 @@ impl Presenting {
     }
 
     fn push_slides(&mut self) -> Result<(), PresentError> {
-        let texts = self.slides.iter().map(|slide| slide.text.as_str());
-        let texts: Vec<&str> = texts.collect();
         // `check` has accepted their number and lengths
-        let entries = DeckWriter::entries(self.view.deck(), &texts).unwrap_or_default();
+        let entries =
+            DeckWriter::entries(self.view.deck(), &texts(&self.slides)).unwrap_or_default();
         for entry in entries {
             self.push(Place::Track(TrackName::Slides), entry);
         }
@@ -684,11 +685,23 @@ impl Presenting {
 
     /// Replaces the slides. Returns whether there are entries to send.
     fn replace_slides(&mut self, slides: Vec<Slide>) -> Result<bool, PresentError> {
-        let shown = self.slides.get(self.current).map(|slide| &slide.text);
-        let shown = self.vanished.take().or(shown.cloned());
-        let place = shown.as_ref().and_then(|text| place_of(text, &slides));
-        self.current = place.unwrap_or(self.current.min(slides.len().saturating_sub(1)));
-        self.vanished = shown.filter(|_| place.is_none());
+        let (before, after) = (texts(&self.slides), texts(&slides));
+        let shown = before.get(self.current).copied();
+        let (vanished, place) = match self.vanished.take() {
+            Some(text) => {
+                let place = place_of_returned(&text, &before, &after);
+                (place.is_none().then_some(text), place)
+            }
+            None => (None, None),
+        };
+        let stays = place_of(self.current, &before, &after);
+        // the first of two lost slides is shown again if it returns
+        self.vanished = match (place.or(stays), vanished) {
+            (None, None) => shown.map(str::to_owned),
+            (_, vanished) => vanished,
+        };
+        let last = slides.len().saturating_sub(1);
+        self.current = place.or(stays).unwrap_or(self.current.min(last));
         self.pictures_of = pictures_of(&slides);
         self.slides = slides;
         self.push_slides()?;
@@ -888,18 +901,62 @@ impl Presenting {
     }
 }
 
-/// Returns the index of a slide by its text, else by its title, if only one slide has it.
-fn place_of(text: &str, slides: &[Slide]) -> Option<usize> {
-    let same = slides.iter().position(|slide| slide.text == text);
-    same.or_else(|| {
-        let wanted = title(text);
-        let mut titled = slides
+fn texts(slides: &[Slide]) -> Vec<&str> {
+    slides.iter().map(|slide| slide.text.as_str()).collect()
+}
+
+/// Returns the numbers of slides that did not change at the beginning and at the end of the deck.
+fn unchanged(before: &[&str], after: &[&str]) -> (usize, usize) {
+    let same = |(a, b): &(&&str, &&str)| a == b;
+    let first = before.iter().zip(after).take_while(same).count();
+    let ends = before[first..].iter().rev();
+    let ends = ends.zip(after[first..].iter().rev());
+    (first, ends.take_while(same).count())
+}
+
+/// Returns the index of the slide `at` after a change of the deck: by its place between slides that
+/// did not change, by its text, else by its title. Of equal slides, the same one counts.
+fn place_of(at: usize, before: &[&str], after: &[&str]) -> Option<usize> {
+    let slide = *before.get(at)?;
+    let (first, last) = unchanged(before, after);
+    let stays = before.len() == after.len() && after.get(at) == Some(&slide);
+    if at < first || stays {
+        return Some(at);
+    }
+    let behind = before.len() - at;
+    if behind <= last {
+        return Some(after.len() - behind);
+    }
+    let changed = &after[first..after.len() - last];
+    let nth_like = |is_like: &dyn Fn(&str) -> bool| {
+        let nth = before[first..at]
             .iter()
-            .enumerate()
-            .filter(|(_, slide)| title(&slide.text) == wanted);
-        let (place, _) = titled.next().filter(|_| !wanted.is_empty())?;
-        titled.next().is_none().then_some(place)
-    })
+            .filter(|text| is_like(text))
+            .count();
+        let like = changed.iter().enumerate().filter(|(_, text)| is_like(text));
+        let place = like.map(|(place, _)| place).nth(nth);
+        place.map(|place| first + place)
+    };
+    let wanted = title(slide);
+    nth_like(&|text| text == slide)
+        .or_else(|| nth_like(&|text| !wanted.is_empty() && title(text) == wanted))
+}
+
+/// Returns the index of a slide that the deck lacked and has again, by its text or title.
+fn place_of_returned(slide: &str, before: &[&str], after: &[&str]) -> Option<usize> {
+    let (first, last) = unchanged(before, after);
+    let had = &before[first..before.len() - last];
+    let changed = &after[first..after.len() - last];
+    let returned = |is_like: &dyn Fn(&str) -> bool| {
+        let count = |slides: &[&str]| slides.iter().filter(|text| is_like(text)).count();
+        let place = changed.iter().position(|text| is_like(text));
+        place
+            .filter(|_| count(changed) > count(had))
+            .map(|place| first + place)
+    };
+    let wanted = title(slide);
+    returned(&|text| text == slide)
+        .or_else(|| returned(&|text| !wanted.is_empty() && title(text) == wanted))
 }
 
 fn pictures_of(slides: &[Slide]) -> Vec<Vec<String>> {
@@ -1192,6 +1249,59 @@ mod tests {
         world.pass(500).unwrap();
         assert!(world.presenting.view().deck().is_empty());
         assert!(!world.presenting.turn_to(5), "there is none");
+    }
+
+    #[test]
+    fn a_slide_is_its_place_in_the_deck_though_others_have_its_text() {
+        let deck = |slides: [&str; 5]| slides.join("\n\n---\n\n");
+        let agenda = "# Agenda";
+        let first = deck([agenda, "# Two", agenda, "# Four", agenda]);
+        let mut world = World::new(settings(), &first, &BTreeMap::new());
+        world.pass(5_000).unwrap();
+        for at in [2, 4] {
+            world.presenting.turn_to(at);
+            world.pass(500).unwrap();
+            assert_eq!(world.presenting.view().shown(), Some((at + 1, agenda)));
+        }
+        let mended = deck([agenda, "# Two, mended", agenda, "# Four", agenda]);
+        world.presenting.set_slides(split(&mended)).unwrap();
+        world.pass(500).unwrap();
+        assert_eq!(world.presenting.view().shown(), Some((5, agenda)));
+        let course = world.presenting.view().course().into_iter();
+        let numbers: Vec<_> = course.map(|(_, number, _)| number).collect();
+        assert_eq!(numbers, [1, 3, 5]);
+        // a copy is corrected, then the shown slide, then another one
+        for slides in [
+            [agenda, "# Two, mended", "# Plan", "# Four", agenda],
+            [agenda, "# Two", "# Plan", "# Four", "# The end"],
+            [agenda, "# Two", "# Plan, too", "# Four", "# The end"],
+        ] {
+            world.presenting.set_slides(split(&deck(slides))).unwrap();
+            world.pass(500).unwrap();
+            assert_eq!(world.presenting.current(), 4);
+            let shown = world.presenting.view().shown();
+            assert_eq!(shown, Some((5, slides[4])));
+        }
+    }
+
+    #[test]
+    fn equal_slides_keep_their_order_when_slides_come_go_and_move() {
+        let all = |slides: &'static str| -> Vec<&str> { slides.split(' ').collect() };
+        for (at, before, after, place) in [
+            (4, "a b a c a", "n a b a c a", Some(5)),
+            (2, "a b a c a", "n a b a c a", Some(3)),
+            (2, "a b a c a", "a a c a", Some(1)),
+            (4, "a b a c a", "x b a c y", None),
+            (2, "a b a c a", "x b a c y", Some(2)),
+            (0, "a b c", "b c a", Some(2)),
+            (1, "a b c", "a c", None),
+        ] {
+            let (before, after) = (all(before), all(after));
+            assert_eq!(place_of(at, &before, &after), place, "{at}: {after:?}");
+        }
+        let returned = |before, after| place_of_returned("b", &all(before), &all(after));
+        assert_eq!(returned("a c", "a c b"), Some(2));
+        assert_eq!(returned("b a c", "x b c"), None, "it stood there before");
     }
 
     #[test]
