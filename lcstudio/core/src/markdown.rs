@@ -39,6 +39,8 @@ pub enum Problem {
     Html,
     /// Invisible characters were removed.
     Hidden,
+    /// The first line whose bytes are not UTF-8.
+    NotUtf8(String),
     /// A path with a blank makes no picture.
     BlankInPath(String),
     /// Dashes below text make it a heading, and begin no slide.
@@ -72,6 +74,10 @@ impl fmt::Display for Problem {
             ),
             Self::Html => f.write_str("HTML is shown as text: write Markdown"),
             Self::Hidden => f.write_str("characters that nobody sees are left out"),
+            Self::NotUtf8(line) => write!(
+                f,
+                "this file is not UTF-8, so all see other letters from here on: save it as UTF-8. The line is: {line}"
+            ),
             Self::BlankInPath(path) => write!(
                 f,
                 "picture {path} is shown as text, as its path has a blank: write {}",
@@ -124,6 +130,7 @@ pub fn front_matter(file: &str) -> FrontMatter {
 #[must_use]
 pub fn split(file: &str) -> Vec<Slide> {
     let file = plain_lines(file);
+    let foreign = line_not_utf8(&file);
     let about = front_matter::read(&file);
     // its lines stay as empty lines, so that line numbers stay right
     let blank: String = file[..about.length]
@@ -134,6 +141,12 @@ pub fn split(file: &str) -> Vec<Slide> {
     let file = blank + &file[about.length..];
     let (file, comments) = without_comments(&file);
     let mut slides = parts(&file, &comments);
+    if let Some((line, text)) = foreign {
+        let at = slides.partition_point(|slide| slide.line <= line);
+        if let Some(slide) = slides.get_mut(at.saturating_sub(1)) {
+            add_problem(slide, line, Problem::NotUtf8(text));
+        }
+    }
     if let Some(first) = slides.first_mut() {
         if about.is_open {
             first.problems.insert(0, (1, Problem::OpenFrontMatter));
@@ -143,6 +156,14 @@ pub fn split(file: &str) -> Vec<Slide> {
         }
     }
     slides
+}
+
+/// Returns the first line, from 1, of a file that was read as UTF-8 and is not: U+FFFD stands for
+/// the bytes of Latin-1 and for the mark of UTF-16, which has zeros between its letters.
+fn line_not_utf8(file: &str) -> Option<(usize, String)> {
+    let mut lines = (1..).zip(file.lines());
+    let (line, text) = lines.find(|(_, text)| text.contains(['\u{fffd}', '\0']))?;
+    Some((line, clean_line(text)))
 }
 
 /// A comment: its place in the file without comments, first line, text; whether it has no end.
@@ -266,11 +287,14 @@ fn parts(file: &str, comments: &[Comment]) -> Vec<Slide> {
     slides
 }
 
+fn add_problem(slide: &mut Slide, line: usize, problem: Problem) {
+    let at = slide.problems.partition_point(|(known, _)| *known <= line);
+    slide.problems.insert(at, (line, problem));
+}
+
 fn add_note(slide: &mut Slide, comment: &Comment) {
     if comment.is_open {
-        let problems = &mut slide.problems;
-        let at = problems.partition_point(|(line, _)| *line <= comment.line);
-        problems.insert(at, (comment.line, Problem::OpenComment));
+        add_problem(slide, comment.line, Problem::OpenComment);
     }
     if comment.text.is_empty() || is_directive(&comment.text) {
         return;
@@ -851,6 +875,29 @@ mod tests {
         let texts: Vec<_> = open.iter().map(|slide| slide.text.as_str()).collect();
         assert_eq!(texts, ["# One", "# Two"]);
         assert_eq!(open[0].notes, "a note");
+    }
+
+    #[test]
+    fn a_file_in_another_encoding_is_named_with_its_first_such_line() {
+        let latin =
+            b"---\ntitle: Bienen\n---\n\n# Eins\n\n---\n\n# Zwei\n\nsch\xf6n <!-- gr\xfcn -->";
+        let slides = split(&String::from_utf8_lossy(latin));
+        assert!(slides[0].problems.is_empty());
+        let line = "sch\u{fffd}n <!-- gr\u{fffd}n -->".to_owned();
+        assert_eq!(slides[1].problems, [(11, Problem::NotUtf8(line))]);
+        let of_notes = split("# One\n\n<!-- gr\u{fffd}n -->");
+        assert!(matches!(
+            of_notes[0].problems[..],
+            [(3, Problem::NotUtf8(_))]
+        ));
+        for mark in ["\u{feff}", ""] {
+            let text = format!("{mark}# One\n\n---\n\n# Two\n");
+            let bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+            let slides = split(&String::from_utf8_lossy(&bytes));
+            let mut problems = slides[0].problems.iter();
+            assert!(problems.any(|found| matches!(found, (1, Problem::NotUtf8(_)))));
+        }
+        assert!(split("# Schön\n\n- größer")[0].problems.is_empty());
     }
 
     #[test]
