@@ -53,6 +53,12 @@ pub enum Problem {
     OpenCode,
     /// A comment without an end.
     OpenComment,
+    /// A comment within another one, in this line.
+    CommentInComment(String),
+    /// A comment that ends where it begins, in this line.
+    ShortComment(String),
+    /// A comment in code that no fences show as such, in this line.
+    CommentInCode(String),
     /// Front matter has no end.
     OpenFrontMatter,
     /// Marp's front matter for slides that begin at headings.
@@ -96,6 +102,18 @@ impl fmt::Display for Problem {
             ),
             Self::OpenComment => f.write_str(
                 "this comment has no end, so the rest of the slide is a note that nobody else sees: put --> behind the note",
+            ),
+            Self::CommentInComment(line) => write!(
+                f,
+                "another comment begins within this one, and all before its --> is a note that nobody else sees: put --> behind the first note. The line is: {line}"
+            ),
+            Self::ShortComment(line) => write!(
+                f,
+                "this comment ends at once, so all see what follows: write <!-- and then the note. The line is: {line}"
+            ),
+            Self::CommentInCode(line) => write!(
+                f,
+                "this comment is code, so all see it: for a note, take away blanks in front of it or the ` around it. The line is: {line}"
             ),
             Self::OpenFrontMatter => {
                 f.write_str("this front matter has no end, and is shown: put a line --- below it")
@@ -166,12 +184,12 @@ fn line_not_utf8(file: &str) -> Option<(usize, String)> {
     Some((line, clean_line(text)))
 }
 
-/// A comment: its place in the file without comments, first line, text; whether it has no end.
+/// A comment: its place in the file without comments, first line, text. In code it has no text.
 struct Comment {
     at: usize,
     line: usize,
     text: String,
-    is_open: bool,
+    problem: Option<Problem>,
 }
 
 const COMMENT: &str = "<!--";
@@ -183,34 +201,58 @@ fn without_comments(file: &str) -> (String, Vec<Comment>) {
     if !file.contains(COMMENT) {
         return (file.to_owned(), comments);
     }
-    let code: Vec<Range<usize>> = parser(file)
+    // code, and whether fences show it as such
+    let code: Vec<(Range<usize>, bool)> = parser(file)
         .into_offset_iter()
-        .filter(|(event, _)| matches!(event, Event::Start(Tag::CodeBlock(_)) | Event::Code(_)))
-        .map(|(_, range)| range)
+        .filter_map(|(event, range)| match event {
+            Event::Start(Tag::CodeBlock(kind)) => {
+                Some((range, matches!(kind, CodeBlockKind::Fenced(_))))
+            }
+            Event::Code(_) => Some((range, false)),
+            _ => None,
+        })
         .collect();
     let (mut from, mut line) = (0, 1);
     for (at, _) in file.match_indices(COMMENT) {
-        let in_code = code.partition_point(|range| range.end <= at);
-        let is_code = code.get(in_code).is_some_and(|range| range.start <= at);
-        if at < from || is_code || file[..at].ends_with('\\') {
+        if at < from || file[..at].ends_with('\\') {
+            continue;
+        }
+        let in_code = code.partition_point(|(range, _)| range.end <= at);
+        let in_code = code.get(in_code).filter(|(range, _)| range.start <= at);
+        if let Some((_, is_fenced)) = in_code {
+            if !is_fenced {
+                comments.push(Comment {
+                    at: out.len() + at - from,
+                    line: line + lines_in(&file[from..at]),
+                    text: String::new(),
+                    problem: Some(Problem::CommentInCode(line_at(file, at))),
+                });
+            }
             continue;
         }
         let begin = at + COMMENT.len();
-        let closed = file[begin..].find(END_OF_COMMENT);
+        // its dashes may be those of its end: <!--> is a comment
+        let closed = file[at + 2..].find(END_OF_COMMENT).map(|end| at + 2 + end);
         // without an end, it ends at the next slide
         let next = || {
-            file[begin..]
-                .find("\n\n---\n")
-                .unwrap_or(file.len() - begin)
+            let next = file[begin..].find("\n\n---\n");
+            next.map_or(file.len(), |next| begin + next)
         };
-        let end = begin + closed.unwrap_or_else(next);
+        let end = closed.unwrap_or_else(next);
+        let text = file[begin..end.max(begin)].trim();
+        let problem = match closed {
+            None => Some(Problem::OpenComment),
+            Some(end) if end < begin => Some(Problem::ShortComment(line_at(file, at))),
+            Some(_) if text.contains(COMMENT) => Some(Problem::CommentInComment(line_at(file, at))),
+            Some(_) => None,
+        };
         out.push_str(&file[from..at]);
         line += lines_in(&file[from..at]);
         comments.push(Comment {
             at: out.len(),
             line,
-            text: file[begin..end].trim().to_owned(),
-            is_open: closed.is_none(),
+            text: text.to_owned(),
+            problem,
         });
         from = end + closed.map_or(0, |_| END_OF_COMMENT.len());
         let lines = lines_in(&file[at..from]);
@@ -219,6 +261,12 @@ fn without_comments(file: &str) -> (String, Vec<Comment>) {
     }
     out.push_str(&file[from..]);
     (out, comments)
+}
+
+/// Returns the line of this place, for a message.
+fn line_at(file: &str, at: usize) -> String {
+    let begins = file[..at].rfind('\n').map_or(0, |end| end + 1);
+    clean_line(file[begins..].lines().next().unwrap_or_default())
 }
 
 fn lines_in(text: &str) -> usize {
@@ -293,8 +341,8 @@ fn add_problem(slide: &mut Slide, line: usize, problem: Problem) {
 }
 
 fn add_note(slide: &mut Slide, comment: &Comment) {
-    if comment.is_open {
-        add_problem(slide, comment.line, Problem::OpenComment);
+    if let Some(problem) = &comment.problem {
+        add_problem(slide, comment.line, problem.clone());
     }
     if comment.text.is_empty() || is_directive(&comment.text) {
         return;
@@ -875,6 +923,38 @@ mod tests {
         let texts: Vec<_> = open.iter().map(|slide| slide.text.as_str()).collect();
         assert_eq!(texts, ["# One", "# Two"]);
         assert_eq!(open[0].notes, "a note");
+    }
+
+    #[test]
+    fn a_note_that_all_would_see_and_a_text_that_nobody_would_see_are_named() {
+        let problems = |file: &str| {
+            let slides = split(file);
+            let all = slides.into_iter().flat_map(|slide| slide.problems);
+            all.filter(|(_, problem)| *problem != Problem::Html)
+                .collect::<Vec<_>>()
+        };
+        let line = |text: &str| text.to_owned();
+        let deep = "# One\n\n---\n\n1. first\n\n       <!-- deep -->\n\n   <!-- note -->\n";
+        let expected = (7, Problem::CommentInCode(line("<!-- deep -->")));
+        assert_eq!(problems(deep), [expected]);
+        let quoted = "the ` key <!-- of the\nkeyboard --> and ` again";
+        let expected = (1, Problem::CommentInCode(line("the ` key <!-- of the")));
+        assert_eq!(problems(quoted), [expected]);
+        assert!(problems("```\n<!-- code -->\n```\n").is_empty());
+        for short in ["<!-->", "<!--->"] {
+            let file = format!("# One\n\n{short} a\n\n---\n\n# Two <!-- note -->");
+            let slides = split(&file);
+            assert_eq!(slides[0].text, "# One\n\n a");
+            assert_eq!(
+                (slides[1].text.as_str(), slides[1].notes.as_str()),
+                ("# Two", "note")
+            );
+            let expected = (3, Problem::ShortComment(format!("{short} a")));
+            assert_eq!(problems(&file), [expected]);
+        }
+        let open = "# One\n<!-- a\n\n---\n\n# Two\n\n<!-- b -->";
+        let expected = (2, Problem::CommentInComment(line("<!-- a")));
+        assert_eq!(problems(open), [expected]);
     }
 
     #[test]
