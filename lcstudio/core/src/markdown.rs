@@ -1,15 +1,19 @@
 //! Slides in Markdown (CommonMark, and tables): split, checked, as text, as HTML.
 //!
-//! A line `---` between blank lines begins the next slide. Front matter at the beginning, as in
+//! A line `---` between blank lines begins the next slide. Definitions of references serve all
+//! slides: each has a copy of those that it needs. Front matter at the beginning, as in
 //! Marp, is no slide ([`front_matter`](crate::front_matter)). Comments, `<!-- -->`, are notes for
 //! the presenter, and in no slide. HTML is shown as text, and pictures are files beside the slides:
 //! a slide of another member starts no request and runs nothing.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 
 use pulldown_cmark::html::push_html;
-use pulldown_cmark::{CodeBlockKind, CowStr, Event, HeadingLevel, Options, Parser, Tag, TagEnd};
+use pulldown_cmark::{
+    BrokenLink, CodeBlockKind, CowStr, Event, HeadingLevel, Options, Parser, RefDefs, Tag, TagEnd,
+};
 
 use crate::deck::MAX_SLIDE;
 use crate::front_matter::{self, FrontMatter};
@@ -128,8 +132,10 @@ impl fmt::Display for Problem {
     }
 }
 
+const OPTIONS: Options = Options::ENABLE_TABLES.union(Options::ENABLE_STRIKETHROUGH);
+
 fn parser(text: &str) -> Parser<'_> {
-    Parser::new_ext(text, Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH)
+    Parser::new_ext(text, OPTIONS)
 }
 
 /// Returns the file with line feeds only, and without a byte order mark.
@@ -306,8 +312,10 @@ fn parts(file: &str, comments: &[Comment]) -> Vec<Slide> {
     let mut depth = 0_usize;
     // comments of an empty part belong to the next slide
     let mut comments = comments.iter().peekable();
+    let all = parser(file);
+    let definitions = all.reference_definitions();
     let mut take = |range: Range<usize>| {
-        let Some(mut slide) = slide(file, range.clone()) else {
+        let Some(mut slide) = slide(file, range.clone(), definitions) else {
             return;
         };
         while let Some(comment) = comments.next_if(|comment| comment.at <= range.end) {
@@ -353,19 +361,46 @@ fn add_note(slide: &mut Slide, comment: &Comment) {
     slide.notes.push_str(&clean(&comment.text));
 }
 
-fn slide(file: &str, range: Range<usize>) -> Option<Slide> {
+/// Returns the definitions, by their places in the file, of references that a text does not define.
+fn lacks(text: &str, definitions: &RefDefs<'_>) -> BTreeSet<(usize, usize)> {
+    let mut lacks = BTreeSet::new();
+    let find = |link: BrokenLink<'_>| {
+        let found = definitions.get(&link.reference);
+        lacks.extend(found.map(|found| (found.span.start, found.span.end)));
+        None::<(CowStr<'_>, CowStr<'_>)>
+    };
+    Parser::new_with_broken_link_callback(text, OPTIONS, Some(find)).for_each(drop);
+    lacks
+}
+
+/// Returns a slide with the definitions of its references that stand elsewhere in the file.
+fn with_definitions(text: &str, file: &str, definitions: &RefDefs<'_>) -> String {
+    let mut whole = text.to_owned();
+    for (at, (begin, end)) in lacks(text, definitions).into_iter().enumerate() {
+        whole.push_str(if at == 0 { "\n\n" } else { "\n" });
+        whole.push_str(file[begin..end].trim());
+    }
+    // code without an end would show them
+    match lacks(&whole, definitions).is_empty() {
+        true => whole,
+        false => text.to_owned(),
+    }
+}
+
+fn slide(file: &str, range: Range<usize>, definitions: &RefDefs<'_>) -> Option<Slide> {
     let part = &file[range.clone()];
-    if part.trim().is_empty() {
+    // definitions alone are no slide, either
+    if part.trim().is_empty() || parser(part).next().is_none() {
         return None;
     }
     let leading = part.len() - part.trim_start_matches(['\n', ' ', '\t']).len();
     // blanks before the first line count only within that line
     let begins = part[..leading].rfind('\n').map_or(0, |at| at + 1);
     let line = lines_in(&file[..range.start + begins]) + 1;
-    let text = part[begins..].trim_end();
-    let problems = problems(text, line);
+    let text = with_definitions(part[begins..].trim_end(), file, definitions);
+    let problems = problems(&text, line);
     Some(Slide {
-        text: clean(text),
+        text: clean(&text),
         line,
         problems,
         notes: String::new(),
@@ -955,6 +990,33 @@ mod tests {
         let open = "# One\n<!-- a\n\n---\n\n# Two\n\n<!-- b -->";
         let expected = (2, Problem::CommentInComment(line("<!-- a")));
         assert_eq!(problems(open), [expected]);
+    }
+
+    #[test]
+    fn definitions_of_references_serve_all_slides_and_are_none() {
+        let file = "# One\n\n[the map][M], ![a bee][bee] and [none]\n\n[m]: https://h.example/map?a=1&copy=2 \"a map\"\n\n---\n\n\
+                    [The Map][m] ![][Bee]\n\n---\n\n[bee]: <images/a bee.png>\n[other]: x.png\n<!-- last -->\n";
+        let slides = split(file);
+        let map = "[m]: https://h.example/map?a=1&copy=2 \"a map\"";
+        let bee = "[bee]: <images/a bee.png>";
+        let texts: Vec<_> = slides.iter().map(|slide| slide.text.as_str()).collect();
+        let first = format!("# One\n\n[the map][M], ![a bee][bee] and [none]\n\n{map}\n\n{bee}");
+        assert_eq!(
+            texts,
+            [first, format!("[The Map][m] ![][Bee]\n\n{map}\n{bee}")]
+        );
+        assert_eq!(slides[1].notes, "last");
+        for slide in &slides {
+            assert_eq!(pictures(&slide.text), ["images/a bee.png"]);
+            let made = to_html(&slide.text, |_| None);
+            assert!(made.contains("href=\"https://h.example/map?a=1"), "{made}");
+        }
+        let expected = (9, Problem::NoAltText("images/a bee.png".into()));
+        assert_eq!(slides[1].problems, [expected]);
+        assert!(split("[m]: x.png\n").is_empty());
+        // a block of code that does not end takes no definitions in
+        let open = split("[m]: x.png\n\n---\n\n[m]\n\n```\ncode");
+        assert_eq!(open[0].text, "[m]\n\n```\ncode");
     }
 
     #[test]
