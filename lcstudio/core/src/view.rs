@@ -1,6 +1,6 @@
 //! A session by its known entries: entries in, changes out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use librecast::drops::Drops;
@@ -11,7 +11,7 @@ use crate::captions::{CaptionLine, Transcript};
 use crate::deck::{Deck, Turn};
 use crate::drops::DropReason;
 use crate::index::{Index, IndexEntry};
-use crate::questions::{ASKED, Question};
+use crate::questions::{ASKED, MAX_RECEIVED, Question, QuestionId, RECEIVED};
 use crate::track::{Language, TrackName};
 
 /// Questions that are stored.
@@ -54,6 +54,8 @@ pub enum Change {
     Caption(Language, CaptionLine),
     /// A question was taken up.
     Question(Question),
+    /// The presenter has received further questions.
+    Received,
 }
 
 /// A session by its known entries.
@@ -64,6 +66,7 @@ pub struct View {
     turn_log: Vec<(u64, Turn)>,
     transcripts: BTreeMap<Language, Transcript>,
     questions: Vec<Question>,
+    received: BTreeSet<QuestionId>,
     album: Album,
     drops: Drops<DropReason>,
 }
@@ -109,6 +112,18 @@ impl View {
         &self.questions
     }
 
+    /// Returns whether the presenter has received a question.
+    #[must_use]
+    pub fn has_received(&self, question: QuestionId) -> bool {
+        self.received.contains(&question)
+    }
+
+    /// Returns the number of questions that the presenter has received.
+    #[must_use]
+    pub fn received(&self) -> usize {
+        self.received.len()
+    }
+
     /// Returns the pictures that slides name.
     #[must_use]
     pub fn album(&self) -> &Album {
@@ -121,7 +136,10 @@ impl View {
             TrackName::Slides => self.deck = Deck::default(),
             TrackName::Turn => self.turn_log.clear(),
             TrackName::Pictures => self.album = Album::default(),
-            TrackName::Questions => self.questions.clear(),
+            TrackName::Questions => {
+                self.questions.clear();
+                self.received.clear();
+            }
             TrackName::Captions(language) => drop(self.transcripts.remove(language)),
             // others keep notes, the screen and the camera
             TrackName::Notes | TrackName::Screen | TrackName::Camera | TrackName::Audio(_) => {}
@@ -181,6 +199,14 @@ impl View {
                 }
                 self.questions.push(question.clone());
                 Ok(Some(Change::Question(question)))
+            }
+            TrackName::Questions if entry.kind == RECEIVED => {
+                let ids = QuestionId::decode_receipt(&entry.body)?;
+                if self.received.len() + ids.len() > MAX_RECEIVED {
+                    return Err(DropReason::TooManyQuestions);
+                }
+                self.received.extend(ids);
+                Ok(Some(Change::Received))
             }
             _ => Err(DropReason::UnknownKind),
         }
