@@ -16,7 +16,8 @@ pub fn clean(text: &str) -> String {
 /// Returns the same in one line of at most [`MAX_LINE`] bytes.
 #[must_use]
 pub fn clean_line(text: &str) -> String {
-    let line = text.replace("\r\n", " ").replace(['\n', '\t'], " ");
+    let line = text.replace("\r\n", " ");
+    let line = line.replace(['\n', '\t', '\u{b}', '\u{c}'], " ");
     shorten(line.trim(), MAX_LINE).trim().to_owned()
 }
 
@@ -40,6 +41,7 @@ mod tests {
     #[test]
     fn a_line_is_one_and_short() {
         assert_eq!(clean_line("  two\nlines\t"), "two lines");
+        assert_eq!(clean_line("two\u{c}lines"), "two lines");
         let long = clean_line(&"ü".repeat(200));
         assert_eq!(long.len(), 254);
     }

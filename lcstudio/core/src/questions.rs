@@ -75,7 +75,7 @@ impl Question {
             let text = std::str::from_utf8(r.rest()).map_err(|_| WireError::Bad("text"))?;
             Ok(Self {
                 name,
-                text: clean(&text.replace('\n', " ")).trim().to_owned(),
+                text: clean(text).replace('\n', " ").trim().to_owned(),
             })
         };
         let question: Self =
@@ -224,6 +224,13 @@ impl Asking {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_question_is_one_line_whatever_ends_its_lines() {
+        let body = [&[0][..], b" one\ntwo\r\nthree\x0cfour\x0b"].concat();
+        let question = Question::decode(&body).unwrap();
+        assert_eq!(question.text, "one two three four");
+    }
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
