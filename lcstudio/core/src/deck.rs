@@ -77,6 +77,21 @@ impl Turn {
         (SHOWN, w.into_vec())
     }
 
+    /// Returns the same turn after a change of the deck: to the new text of a corrected slide.
+    pub(crate) fn moved(self, before: &[SlideId], after: &[SlideId]) -> Self {
+        let at = usize::from(self.number).checked_sub(1);
+        let Some(at) = at.filter(|at| before.get(*at) == Some(&self.id)) else {
+            return self;
+        };
+        let is_corrected = before.len() == after.len();
+        let place = place_in(at, before, after).or(is_corrected.then_some(at));
+        let moved = place.and_then(|at| Some((at, *after.get(at)?)));
+        moved.map_or(self, |(at, id)| Self {
+            number: at as u16 + 1,
+            id,
+        })
+    }
+
     /// Decodes kind and body.
     ///
     /// # Errors
@@ -93,6 +108,34 @@ impl Turn {
         };
         read(Reader::new(body)).map_err(|_: WireError| DropReason::Malformed)
     }
+}
+
+/// Returns the numbers of slides that did not change at the beginning and at the end of a deck.
+pub(crate) fn unchanged<T: PartialEq>(before: &[T], after: &[T]) -> (usize, usize) {
+    let same = |(a, b): &(&T, &T)| a == b;
+    let first = before.iter().zip(after).take_while(same).count();
+    let ends = before[first..].iter().rev();
+    let ends = ends.zip(after[first..].iter().rev());
+    (first, ends.take_while(same).count())
+}
+
+/// Returns the index of the slide `at` after a change of the deck: its place between slides that
+/// did not change, else that of its text. Equal slides keep their order.
+pub(crate) fn place_in<T: PartialEq>(at: usize, before: &[T], after: &[T]) -> Option<usize> {
+    let slide = before.get(at)?;
+    let (first, last) = unchanged(before, after);
+    let stays = before.len() == after.len() && after.get(at) == Some(slide);
+    if at < first || stays {
+        return Some(at);
+    }
+    let behind = before.len() - at;
+    if behind <= last {
+        return Some(after.len() - behind);
+    }
+    let nth = before[first..at].iter().filter(|one| *one == slide).count();
+    let changed = after[first..after.len() - last].iter().enumerate();
+    let mut equal = changed.filter(|(_, one)| *one == slide);
+    equal.nth(nth).map(|(place, _)| first + place)
 }
 
 /// A slide or deck with missing parts.
@@ -146,6 +189,11 @@ impl Deck {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.order.is_empty()
+    }
+
+    /// Returns the ids of the slides in order.
+    pub(crate) fn order(&self) -> &[SlideId] {
+        &self.order
     }
 
     /// Returns the slides in order; `None` for a slide without its text.

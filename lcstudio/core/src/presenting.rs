@@ -22,7 +22,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::captions::{CORRECTION_MARK, Caption, split_caption};
-use crate::deck::{DeckWriter, MAX_SLIDE, MAX_SLIDES, SlideId, Turn};
+use crate::deck::{DeckWriter, MAX_SLIDE, MAX_SLIDES, SlideId, Turn, place_in, unchanged};
 use crate::index::{IndexEntry, TrackPlace};
 use crate::markdown::{Problem, Slide, pictures, title};
 use crate::notes::Writer;
@@ -948,41 +948,18 @@ fn texts(slides: &[Slide]) -> Vec<&str> {
     slides.iter().map(|slide| slide.text.as_str()).collect()
 }
 
-/// Returns the numbers of slides that did not change at the beginning and at the end of the deck.
-fn unchanged(before: &[&str], after: &[&str]) -> (usize, usize) {
-    let same = |(a, b): &(&&str, &&str)| a == b;
-    let first = before.iter().zip(after).take_while(same).count();
-    let ends = before[first..].iter().rev();
-    let ends = ends.zip(after[first..].iter().rev());
-    (first, ends.take_while(same).count())
-}
-
-/// Returns the index of the slide `at` after a change of the deck: by its place between slides that
-/// did not change, by its text, else by its title. Of equal slides, the same one counts.
+/// Returns the index of the slide `at` after a change of the deck, by its text, else by its title.
 fn place_of(at: usize, before: &[&str], after: &[&str]) -> Option<usize> {
-    let slide = *before.get(at)?;
-    let (first, last) = unchanged(before, after);
-    let stays = before.len() == after.len() && after.get(at) == Some(&slide);
-    if at < first || stays {
-        return Some(at);
-    }
-    let behind = before.len() - at;
-    if behind <= last {
-        return Some(after.len() - behind);
-    }
-    let changed = &after[first..after.len() - last];
-    let nth_like = |is_like: &dyn Fn(&str) -> bool| {
-        let nth = before[first..at]
-            .iter()
-            .filter(|text| is_like(text))
-            .count();
-        let like = changed.iter().enumerate().filter(|(_, text)| is_like(text));
-        let place = like.map(|(place, _)| place).nth(nth);
-        place.map(|place| first + place)
-    };
-    let wanted = title(slide);
-    nth_like(&|text| text == slide)
-        .or_else(|| nth_like(&|text| !wanted.is_empty() && title(text) == wanted))
+    let same = place_in(at, before, after);
+    same.or_else(|| {
+        let wanted = title(before.get(at)?);
+        let is_titled = |text: &&&str| !wanted.is_empty() && title(text) == wanted;
+        let (first, last) = unchanged(before, after);
+        let nth = before[first..at].iter().filter(is_titled).count();
+        let changed = after[first..after.len() - last].iter().enumerate();
+        let mut titled = changed.filter(|(_, text)| is_titled(text));
+        titled.nth(nth).map(|(place, _)| first + place)
+    })
 }
 
 /// Returns the index of a slide that the deck lacked and has again, by its text or title.
@@ -1366,8 +1343,10 @@ mod tests {
             world.presenting.set_slides(split(&deck(slides))).unwrap();
             world.pass(500).unwrap();
             assert_eq!(world.presenting.current(), 4);
-            let shown = world.presenting.view().shown();
-            assert_eq!(shown, Some((5, slides[4])));
+            let view = world.presenting.view();
+            assert_eq!(view.shown(), Some((5, slides[4])));
+            let course: Vec<_> = view.course().into_iter().map(|(_, n, _)| n).collect();
+            assert_eq!(course, [1, 3, 5]);
         }
     }
 
