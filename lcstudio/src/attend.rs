@@ -346,13 +346,20 @@ impl Attender<'_> {
             tracing::warn!("questions are not joined: /join questions");
             return Ok(());
         }
-        self.asking.ask(&self.options.name, text, Instant::now())?;
+        if let Err(e) = self.asking.ask(&self.options.name, text, Instant::now()) {
+            tracing::warn!("{e}");
+        }
         Ok(())
     }
 
     fn send_questions(&mut self) -> anyhow::Result<()> {
         let place = Place::Track(TrackName::Questions);
-        while let Some(body) = self.asking.poll_request(Instant::now()) {
+        let now = Instant::now();
+        self.asking.acknowledge(&self.view);
+        while let Some(lost) = self.asking.poll_lost(now) {
+            tracing::warn!("the presenter did not get this question: {lost}");
+        }
+        while let Some(body) = self.asking.poll_request(now) {
             if self.tracks.has_joined(&place) {
                 self.tracks.ask(&place, &body)?;
             }

@@ -9,7 +9,8 @@ use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use lcstudio_core::{
-    Language, Picture, Place, TrackPlace, View, page, transcript_markdown, webvtt,
+    Language, NewEntry, Picture, Place, Reading, TrackPlace, View, page, sort_by_time,
+    transcript_markdown, webvtt,
 };
 use librecast::durable;
 use librecast_log::{Role, Space};
@@ -89,54 +90,49 @@ fn read(folder: &Folder) -> anyhow::Result<View> {
     let copies = folder_of_copies.path();
     let now = Instant::now();
     let mut view = View::default();
-    read_log(
-        &mut view,
-        folder,
-        copies,
-        &Place::Index,
-        session.index(),
-        now,
-    )?;
+    let entries = read_log(folder, copies, &Place::Index, session.index(), now)?;
+    read_entries(&mut view, &entries);
     let index = view.index().clone();
     if !index.has_begun {
         let message = format!("{}: nothing was presented", folder.path().display());
         return Err(ExitError::new(Exit::Failed, message).into());
     }
+    let mut entries = Vec::new();
     for (name, place) in &index.tracks {
         if let TrackPlace::Space(owner) = place {
             let space = session.space(*owner);
             let place = Place::Track(name.clone());
-            read_log(&mut view, folder, copies, &place, space, now)?;
+            entries.extend(read_log(folder, copies, &place, space, now)?);
         }
     }
+    // turns follow their slides through the changes of the deck since
+    sort_by_time(&mut entries);
+    read_entries(&mut view, &entries);
     Ok(view)
 }
 
+fn read_entries(view: &mut View, entries: &[NewEntry]) {
+    for new in entries {
+        view.read(&new.place, new.by_owner, &new.entry);
+    }
+}
+
 fn read_log(
-    view: &mut View,
     folder: &Folder,
     copies: &Path,
     place: &Place,
     space: Space,
     now: Instant,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Vec<NewEntry>> {
     let file = folder.log(place);
     if !file.exists() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let copy = copies.join(file.file_name().unwrap_or_default());
     fs::copy(&file, &copy).with_context(|| file.display().to_string())?;
     let log = KeptLog::open(space, Role::Member, Vec::new(), Some(&copy), now);
     let log = log.with_context(|| file.display().to_string())?;
-    let log = log.log();
-    for author in log.authors() {
-        let mut after = 0;
-        while let Some(entry) = log.next_entry(author.author, after) {
-            after = entry.number;
-            view.read(place, author.author == log.owner(), entry);
-        }
-    }
-    Ok(())
+    Ok(Reading::default().new_entries(place, log.log()))
 }
 
 /// Returns a picture beside the slides as a `data:` URL.

@@ -250,14 +250,13 @@ impl Presenter<'_> {
                 "{place}: one key writes on two hosts; its entries from {number} on count for nobody"
             );
         }
-        let before = self.presenting.questions().len();
-        let asked = self.presenting.handle_event(log, place, event);
-        let Some(question) = asked?.cloned() else {
+        let asked = self.presenting.handle_event(log, place, event)?;
+        let Some((number, question)) = asked.map(|(number, asked)| (number, asked.clone())) else {
             return Ok(());
         };
-        let number = self.presenting.questions().len();
-        if number == before {
-            tracing::warn!("more questions than {number}: the oldest are forgotten");
+        let known = self.presenting.questions().count();
+        if number == known + 1 {
+            tracing::warn!("more questions than {known}: the oldest are forgotten");
         }
         self.tell(
             &format!("question {number}: {}", said(&question.name, &question.text)),
@@ -375,7 +374,10 @@ impl Presenter<'_> {
             ("q", "") => return Ok(false),
             ("c", text) if !text.is_empty() => self.caption(text)?,
             ("a", text) => {
-                let taken = number(text).map(|question| self.presenting.take_up(question));
+                let taken = text
+                    .parse()
+                    .ok()
+                    .map(|number| self.presenting.take_up(number));
                 if !matches!(taken, Some(Ok(()))) {
                     self.say_usage();
                 }

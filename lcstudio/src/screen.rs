@@ -19,7 +19,7 @@ use librecast_program::process::Wake;
 
 use crate::folder::Folder;
 use crate::followed::FollowedIndex;
-use crate::stills::{self, Still};
+use crate::stills::{Still, Stills};
 use crate::tracks::Tracks;
 use crate::waiting::{self, Waiting};
 use crate::{keys, outside};
@@ -329,9 +329,9 @@ fn change(still: &Still, area: Area, picture: Vec<u8>) -> NewChange {
 
 /// Reads standard input to its end.
 fn read_pictures(to: &Mutex<Pipe>, wake: &Wake) {
-    let mut input = librecast_program::standard::input();
+    let mut input = Stills::new(librecast_program::standard::input());
     loop {
-        let next = stills::read(&mut input).transpose();
+        let next = input.read().transpose();
         let is_last = !matches!(next, Some(Ok(_)));
         let mut pipe = to.lock().unwrap_or_else(PoisonError::into_inner);
         if next.is_some() {

@@ -2,7 +2,7 @@
 //!
 //! The pictures are the user's own. What comes from the network is never decoded here.
 
-use std::io::{self, BufRead, Cursor, Read};
+use std::io::{self, BufRead, Cursor};
 
 use anyhow::{Context, bail};
 use image_webp::{ColorType, WebPDecoder, WebPEncoder};
@@ -14,46 +14,147 @@ const MAX_FILE: u64 = 32 << 20;
 /// First bytes of PNG.
 const PNG: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
 
-/// Reads the next PNG or WebP; `None` at the end.
-pub fn read(input: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
-    if input.fill_buf()?.is_empty() {
-        return Ok(None);
-    }
-    let mut file = Vec::new();
-    take(input, &mut file, 8)?;
-    match file.first_chunk::<4>() {
-        // RIFF: the length of the rest, even
-        Some(b"RIFF") => {
-            let length = u32::from_le_bytes([file[4], file[5], file[6], file[7]]);
-            take(input, &mut file, u64::from(length) + u64::from(length & 1))?;
-        }
-        _ if file == PNG => loop {
-            // chunks: length 4, name 4, content, checksum 4
-            let begin = file.len();
-            take(input, &mut file, 8)?;
-            let head = &file[begin..];
-            let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]);
-            let is_last = &head[4..] == b"IEND";
-            take(input, &mut file, u64::from(length) + 4)?;
-            if is_last {
-                break;
-            }
-        },
-        _ => return Err(io::Error::other("no PNG or WebP begins here")),
-    }
-    Ok(Some(file))
+/// Bytes by which a picture is known, but one: `RIFF`, a length and `WEBP`.
+const BEGINNING: usize = 11;
+
+/// Length of two chunks of a PNG, in bytes: one without content, and the last.
+const TWO_CHUNKS: usize = 24;
+
+/// Splits a pipe into its pictures.
+#[derive(Debug)]
+pub struct Stills<R> {
+    input: R,
+    /// Bytes of the next picture, and perhaps of further ones.
+    bytes: Vec<u8>,
+    /// Number of these bytes within which no further picture begins.
+    searched: usize,
+    /// Whether a whole picture has come.
+    has_begun: bool,
 }
 
-fn take(input: &mut impl Read, file: &mut Vec<u8>, length: u64) -> io::Result<()> {
-    let before = file.len() as u64;
-    if before + length > MAX_FILE {
+impl<R: BufRead> Stills<R> {
+    /// Reads this pipe.
+    pub fn new(input: R) -> Self {
+        Self {
+            input,
+            bytes: Vec::new(),
+            searched: 1,
+            has_begun: false,
+        }
+    }
+
+    /// Returns the next PNG or WebP; `None` at the end. Passes over a picture without an end, as of
+    /// a program that was ended.
+    pub fn read(&mut self) -> io::Result<Option<Vec<u8>>> {
+        loop {
+            match needed(&self.bytes) {
+                Ok((length, is_whole)) => {
+                    let here = length.min(self.bytes.len());
+                    if self.go_on_at_next(here) {
+                        continue;
+                    }
+                    if is_whole && here == length {
+                        return Ok(Some(self.take(length)));
+                    }
+                    self.searched = here.max(1);
+                }
+                Err(_) if self.go_on_at_next(self.bytes.len()) => continue,
+                Err(e) if !self.has_begun => return Err(e),
+                Err(_) => {
+                    let passed = self.bytes.len().saturating_sub(BEGINNING);
+                    self.bytes.drain(..passed);
+                    self.searched = 1;
+                }
+            }
+            if !self.fill()? {
+                return match self.bytes.is_empty() || self.has_begun {
+                    true => Ok(None),
+                    false => Err(io::ErrorKind::UnexpectedEof.into()),
+                };
+            }
+        }
+    }
+
+    /// Drops all bytes before a picture that begins below this place, behind the first byte.
+    /// Returns whether there is one.
+    fn go_on_at_next(&mut self, below: usize) -> bool {
+        let from = self.searched.saturating_sub(BEGINNING).max(1);
+        let Some(at) = (from..below).find(|at| is_beginning(&self.bytes[*at..])) else {
+            return false;
+        };
+        tracing::warn!("a picture is passed over: another one begins within it");
+        self.bytes.drain(..at);
+        self.searched = 1;
+        true
+    }
+
+    fn take(&mut self, length: usize) -> Vec<u8> {
+        let rest = self.bytes.split_off(length);
+        (self.searched, self.has_begun) = (1, true);
+        std::mem::replace(&mut self.bytes, rest)
+    }
+
+    /// Reads further bytes. Returns whether there are any.
+    fn fill(&mut self) -> io::Result<bool> {
+        let more = loop {
+            match self.input.fill_buf() {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
+        let length = more.len();
+        self.bytes.extend_from_slice(more);
+        self.input.consume(length);
+        Ok(length > 0)
+    }
+}
+
+fn is_beginning(bytes: &[u8]) -> bool {
+    let is_webp = bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(&b"WEBP"[..]);
+    is_webp || bytes.starts_with(&PNG)
+}
+
+/// Returns the number of bytes after which more of a picture's length is known, or all of it: then
+/// the picture ends there.
+fn needed(bytes: &[u8]) -> io::Result<(usize, bool)> {
+    let Some(first) = bytes.first_chunk::<8>() else {
+        return Ok((8, false));
+    };
+    match first {
+        // RIFF: the length of the rest, even
+        [b'R', b'I', b'F', b'F', length @ ..] => {
+            let length = u64::from(u32::from_le_bytes(*length));
+            Ok((bounded(8 + length + (length & 1))?, true))
+        }
+        _ if *first == PNG => {
+            let mut end = 8;
+            // chunks: length 4, name 4, content, checksum 4
+            loop {
+                let Some(head) = bytes.get(end..end + 8) else {
+                    return Ok((end + 8, false));
+                };
+                let is_last = &head[4..] == b"IEND";
+                // with these bytes, a picture that begins in this head is found
+                if !is_last && bytes.len() < end + TWO_CHUNKS {
+                    return Ok((end + TWO_CHUNKS, false));
+                }
+                let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]);
+                end = bounded(end as u64 + 12 + u64::from(length))?;
+                if is_last {
+                    return Ok((end, true));
+                }
+            }
+        }
+        _ => Err(io::Error::other("no PNG or WebP begins here")),
+    }
+}
+
+fn bounded(length: u64) -> io::Result<usize> {
+    if length > MAX_FILE {
         let message = format!("a picture of more than {MAX_FILE} bytes");
         return Err(io::Error::other(message));
     }
-    if input.take(length).read_to_end(file)? as u64 != length {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    Ok(())
+    Ok(length as usize)
 }
 
 /// A decoded picture.
@@ -169,20 +270,49 @@ mod tests {
         let area = Area::whole(other.size);
         let (first, second) = (png(&one), other.encode(area).unwrap().unwrap());
         let pipe = [&first[..], &second, &first].concat();
-        let mut input = Cursor::new(&pipe);
+        let mut input = Stills::new(Cursor::new(&pipe));
         for (file, still) in [(&first, &one), (&second, &other), (&first, &one)] {
-            let found = read(&mut input).unwrap().unwrap();
+            let found = input.read().unwrap().unwrap();
             assert!(found == *file);
             assert!(Still::decode(&found).unwrap() == *still);
         }
-        assert!(read(&mut input).unwrap().is_none());
-        // any end within a picture is an error, and so is anything else
+        assert!(input.read().unwrap().is_none());
+        // any end within the first picture is an error, and so is anything else
+        let read = |bytes: &[u8]| Stills::new(bytes).read();
         for end in 1..first.len() {
-            assert!(read(&mut Cursor::new(&pipe[..end])).is_err(), "{end}");
+            assert!(read(&pipe[..end]).is_err(), "{end}");
         }
-        assert!(read(&mut Cursor::new(b"GIF89a..........")).is_err());
+        assert!(read(b"GIF89a..........").is_err());
         let long = [b"RIFF\xff\xff\xff\xff", &[0; 16][..]].concat();
-        assert!(read(&mut Cursor::new(long)).is_err());
+        assert!(read(&long).is_err());
+    }
+
+    #[test]
+    fn a_picture_that_is_cut_off_takes_no_other_one_with_it() {
+        let (one, other) = (still(12, 9), still(9, 7));
+        let area = Area::whole(other.size);
+        let (first, second) = (png(&one), other.encode(area).unwrap().unwrap());
+        for (cut, next) in [(&first, &second), (&second, &first), (&first, &first)] {
+            // behind the head of a file, which alone tells how it ends
+            for end in 8..cut.len() - BEGINNING {
+                let pipe = [&cut[..end], next, cut].concat();
+                // bytes come one by one, and all at once
+                for capacity in [1, pipe.len()] {
+                    let input = io::BufReader::with_capacity(capacity, &pipe[..]);
+                    let mut input = Stills::new(input);
+                    let found = input.read().unwrap().unwrap();
+                    assert!(found == *next, "{end}");
+                    assert!(input.read().unwrap().unwrap() == *cut, "{end}");
+                    assert!(input.read().unwrap().is_none());
+                }
+            }
+        }
+        // bytes that are no picture, and an end within one
+        let pipe = [&first[..], b"no picture", &second, &first[..40]].concat();
+        let mut input = Stills::new(&pipe[..]);
+        assert!(input.read().unwrap().unwrap() == first);
+        assert!(input.read().unwrap().unwrap() == second);
+        assert!(input.read().unwrap().is_none());
     }
 
     #[test]

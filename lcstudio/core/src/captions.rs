@@ -10,7 +10,7 @@ use librecast::wire::{Reader, WireError, Writer};
 use librecast_log::{AuthorId, Entry, GRANT_KIND, MAX_BODY};
 
 use crate::drops::DropReason;
-use crate::plain::{MAX_LINE, clean_line};
+use crate::plain::{MAX_LINE, clean, clean_line};
 
 /// Longest text of a caption, in bytes: it fits into a body beside the longest speaker.
 pub const MAX_CAPTION: usize = MAX_BODY - 4 - 1 - MAX_LINE - 20;
@@ -63,11 +63,10 @@ impl Caption {
         let read = |mut r: Reader<'_>| {
             let (replaces, speaker) = (r.u32()?, clean_line(r.text8()?));
             let text = std::str::from_utf8(r.rest()).map_err(|_| WireError::Bad("text"))?;
-            let text = text.replace('\n', " ");
             Ok(Self {
                 replaces,
                 speaker,
-                text: crate::plain::clean(&text),
+                text: clean(text).replace('\n', " "),
             })
         };
         read(Reader::new(body)).map_err(|_: WireError| DropReason::Malformed)

@@ -77,6 +77,21 @@ impl Turn {
         (SHOWN, w.into_vec())
     }
 
+    /// Returns the same turn after a change of the deck: to the new text of a corrected slide.
+    pub(crate) fn moved(self, before: &[SlideId], after: &[SlideId]) -> Self {
+        let at = usize::from(self.number).checked_sub(1);
+        let Some(at) = at.filter(|at| before.get(*at) == Some(&self.id)) else {
+            return self;
+        };
+        let is_corrected = before.len() == after.len();
+        let place = place_in(at, before, after).or(is_corrected.then_some(at));
+        let moved = place.and_then(|at| Some((at, *after.get(at)?)));
+        moved.map_or(self, |(at, id)| Self {
+            number: at as u16 + 1,
+            id,
+        })
+    }
+
     /// Decodes kind and body.
     ///
     /// # Errors
@@ -93,6 +108,34 @@ impl Turn {
         };
         read(Reader::new(body)).map_err(|_: WireError| DropReason::Malformed)
     }
+}
+
+/// Returns the numbers of slides that did not change at the beginning and at the end of a deck.
+pub(crate) fn unchanged<T: PartialEq>(before: &[T], after: &[T]) -> (usize, usize) {
+    let same = |(a, b): &(&T, &T)| a == b;
+    let first = before.iter().zip(after).take_while(same).count();
+    let ends = before[first..].iter().rev();
+    let ends = ends.zip(after[first..].iter().rev());
+    (first, ends.take_while(same).count())
+}
+
+/// Returns the index of the slide `at` after a change of the deck: its place between slides that
+/// did not change, else that of its text. Equal slides keep their order.
+pub(crate) fn place_in<T: PartialEq>(at: usize, before: &[T], after: &[T]) -> Option<usize> {
+    let slide = before.get(at)?;
+    let (first, last) = unchanged(before, after);
+    let stays = before.len() == after.len() && after.get(at) == Some(slide);
+    if at < first || stays {
+        return Some(at);
+    }
+    let behind = before.len() - at;
+    if behind <= last {
+        return Some(after.len() - behind);
+    }
+    let nth = before[first..at].iter().filter(|one| *one == slide).count();
+    let changed = after[first..after.len() - last].iter().enumerate();
+    let mut equal = changed.filter(|(_, one)| *one == slide);
+    equal.nth(nth).map(|(place, _)| first + place)
 }
 
 /// A slide or deck with missing parts.
@@ -148,6 +191,11 @@ impl Deck {
         self.order.is_empty()
     }
 
+    /// Returns the ids of the slides in order.
+    pub(crate) fn order(&self) -> &[SlideId] {
+        &self.order
+    }
+
     /// Returns the slides in order; `None` for a slide without its text.
     pub fn slides(&self) -> impl Iterator<Item = Option<&str>> {
         self.order.iter().map(|id| self.text(*id))
@@ -159,12 +207,17 @@ impl Deck {
         self.texts.get(&id).map(String::as_str)
     }
 
-    /// Returns the current number, from 1, and text of a turn's slide, which may have moved.
+    /// Returns the current number, from 1, and text of a turn's slide, which may have moved: of
+    /// equal slides, the nearest one to its place at the turn.
     #[must_use]
     pub fn shown(&self, turn: Turn) -> Option<(usize, &str)> {
-        let at = self.order.iter().position(|id| *id == turn.id);
+        let place = usize::from(turn.number).checked_sub(1);
+        let equal = self.order.iter().enumerate().rev();
+        let equal = equal.filter(|(_, id)| **id == turn.id).map(|(at, _)| at);
+        // of two at the same distance the later one: slides come more often than they go
+        let at = equal.min_by_key(|at| at.abs_diff(place.unwrap_or(0)));
         // the text of the slide has changed since
-        let at = at.or_else(|| usize::from(turn.number).checked_sub(1))?;
+        let at = at.or(place)?;
         let text = self.text(*self.order.get(at)?)?;
         Some((at + 1, text))
     }

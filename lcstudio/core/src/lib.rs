@@ -83,7 +83,7 @@ pub use picture::{MAX_PICTURE, Picture, PictureError, PictureId, PictureKind};
 pub use plain::{MAX_LINE, clean, clean_line};
 pub use presence::{MAX_CURSOR, MAX_NAME, Others, Presence, Showing};
 pub use presenting::{Logs, PresentError, Presenting, Progress, Settings};
-pub use questions::{Asking, MAX_QUESTION, Question};
+pub use questions::{AskError, Asking, MAX_QUESTION, Question, QuestionId};
 pub use reading::{NewEntry, Reading, lacks_entries, sort_by_time};
 pub use saves::{MAX_LINE_VERSIONS, Save, Saves};
 pub use screen::{

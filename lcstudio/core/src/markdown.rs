@@ -1,15 +1,19 @@
 //! Slides in Markdown (CommonMark, and tables): split, checked, as text, as HTML.
 //!
-//! A line `---` between blank lines begins the next slide. Front matter at the beginning, as in
+//! A line `---` between blank lines begins the next slide. Definitions of references serve all
+//! slides: each has a copy of those that it needs. Front matter at the beginning, as in
 //! Marp, is no slide ([`front_matter`](crate::front_matter)). Comments, `<!-- -->`, are notes for
 //! the presenter, and in no slide. HTML is shown as text, and pictures are files beside the slides:
 //! a slide of another member starts no request and runs nothing.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 
 use pulldown_cmark::html::push_html;
-use pulldown_cmark::{CodeBlockKind, CowStr, Event, HeadingLevel, Options, Parser, Tag, TagEnd};
+use pulldown_cmark::{
+    BrokenLink, CodeBlockKind, CowStr, Event, HeadingLevel, Options, Parser, RefDefs, Tag, TagEnd,
+};
 
 use crate::deck::MAX_SLIDE;
 use crate::front_matter::{self, FrontMatter};
@@ -39,6 +43,8 @@ pub enum Problem {
     Html,
     /// Invisible characters were removed.
     Hidden,
+    /// The first line whose bytes are not UTF-8.
+    NotUtf8(String),
     /// A path with a blank makes no picture.
     BlankInPath(String),
     /// Dashes below text make it a heading, and begin no slide.
@@ -51,6 +57,12 @@ pub enum Problem {
     OpenCode,
     /// A comment without an end.
     OpenComment,
+    /// A comment within another one, in this line.
+    CommentInComment(String),
+    /// A comment that ends where it begins, in this line.
+    ShortComment(String),
+    /// A comment in code that no fences show as such, in this line.
+    CommentInCode(String),
     /// Front matter has no end.
     OpenFrontMatter,
     /// Marp's front matter for slides that begin at headings.
@@ -72,6 +84,10 @@ impl fmt::Display for Problem {
             ),
             Self::Html => f.write_str("HTML is shown as text: write Markdown"),
             Self::Hidden => f.write_str("characters that nobody sees are left out"),
+            Self::NotUtf8(line) => write!(
+                f,
+                "this file is not UTF-8, so all see other letters from here on: save it as UTF-8. The line is: {line}"
+            ),
             Self::BlankInPath(path) => write!(
                 f,
                 "picture {path} is shown as text, as its path has a blank: write {}",
@@ -91,6 +107,18 @@ impl fmt::Display for Problem {
             Self::OpenComment => f.write_str(
                 "this comment has no end, so the rest of the slide is a note that nobody else sees: put --> behind the note",
             ),
+            Self::CommentInComment(line) => write!(
+                f,
+                "another comment begins within this one, and all before its --> is a note that nobody else sees: put --> behind the first note. The line is: {line}"
+            ),
+            Self::ShortComment(line) => write!(
+                f,
+                "this comment ends at once, so all see what follows: write <!-- and then the note. The line is: {line}"
+            ),
+            Self::CommentInCode(line) => write!(
+                f,
+                "this comment is code, so all see it: for a note, take away blanks in front of it or the ` around it. The line is: {line}"
+            ),
             Self::OpenFrontMatter => {
                 f.write_str("this front matter has no end, and is shown: put a line --- below it")
             }
@@ -104,8 +132,10 @@ impl fmt::Display for Problem {
     }
 }
 
+const OPTIONS: Options = Options::ENABLE_TABLES.union(Options::ENABLE_STRIKETHROUGH);
+
 fn parser(text: &str) -> Parser<'_> {
-    Parser::new_ext(text, Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH)
+    Parser::new_ext(text, OPTIONS)
 }
 
 /// Returns the file with line feeds only, and without a byte order mark.
@@ -124,6 +154,7 @@ pub fn front_matter(file: &str) -> FrontMatter {
 #[must_use]
 pub fn split(file: &str) -> Vec<Slide> {
     let file = plain_lines(file);
+    let foreign = line_not_utf8(&file);
     let about = front_matter::read(&file);
     // its lines stay as empty lines, so that line numbers stay right
     let blank: String = file[..about.length]
@@ -134,6 +165,12 @@ pub fn split(file: &str) -> Vec<Slide> {
     let file = blank + &file[about.length..];
     let (file, comments) = without_comments(&file);
     let mut slides = parts(&file, &comments);
+    if let Some((line, text)) = foreign {
+        let at = slides.partition_point(|slide| slide.line <= line);
+        if let Some(slide) = slides.get_mut(at.saturating_sub(1)) {
+            add_problem(slide, line, Problem::NotUtf8(text));
+        }
+    }
     if let Some(first) = slides.first_mut() {
         if about.is_open {
             first.problems.insert(0, (1, Problem::OpenFrontMatter));
@@ -145,12 +182,20 @@ pub fn split(file: &str) -> Vec<Slide> {
     slides
 }
 
-/// A comment: its place in the file without comments, first line, text; whether it has no end.
+/// Returns the first line, from 1, of a file that was read as UTF-8 and is not: U+FFFD stands for
+/// the bytes of Latin-1 and for the mark of UTF-16, which has zeros between its letters.
+fn line_not_utf8(file: &str) -> Option<(usize, String)> {
+    let mut lines = (1..).zip(file.lines());
+    let (line, text) = lines.find(|(_, text)| text.contains(['\u{fffd}', '\0']))?;
+    Some((line, clean_line(text)))
+}
+
+/// A comment: its place in the file without comments, first line, text. In code it has no text.
 struct Comment {
     at: usize,
     line: usize,
     text: String,
-    is_open: bool,
+    problem: Option<Problem>,
 }
 
 const COMMENT: &str = "<!--";
@@ -162,34 +207,58 @@ fn without_comments(file: &str) -> (String, Vec<Comment>) {
     if !file.contains(COMMENT) {
         return (file.to_owned(), comments);
     }
-    let code: Vec<Range<usize>> = parser(file)
+    // code, and whether fences show it as such
+    let code: Vec<(Range<usize>, bool)> = parser(file)
         .into_offset_iter()
-        .filter(|(event, _)| matches!(event, Event::Start(Tag::CodeBlock(_)) | Event::Code(_)))
-        .map(|(_, range)| range)
+        .filter_map(|(event, range)| match event {
+            Event::Start(Tag::CodeBlock(kind)) => {
+                Some((range, matches!(kind, CodeBlockKind::Fenced(_))))
+            }
+            Event::Code(_) => Some((range, false)),
+            _ => None,
+        })
         .collect();
     let (mut from, mut line) = (0, 1);
     for (at, _) in file.match_indices(COMMENT) {
-        let in_code = code.partition_point(|range| range.end <= at);
-        let is_code = code.get(in_code).is_some_and(|range| range.start <= at);
-        if at < from || is_code || file[..at].ends_with('\\') {
+        if at < from || file[..at].ends_with('\\') {
+            continue;
+        }
+        let in_code = code.partition_point(|(range, _)| range.end <= at);
+        let in_code = code.get(in_code).filter(|(range, _)| range.start <= at);
+        if let Some((_, is_fenced)) = in_code {
+            if !is_fenced {
+                comments.push(Comment {
+                    at: out.len() + at - from,
+                    line: line + lines_in(&file[from..at]),
+                    text: String::new(),
+                    problem: Some(Problem::CommentInCode(line_at(file, at))),
+                });
+            }
             continue;
         }
         let begin = at + COMMENT.len();
-        let closed = file[begin..].find(END_OF_COMMENT);
+        // its dashes may be those of its end: <!--> is a comment
+        let closed = file[at + 2..].find(END_OF_COMMENT).map(|end| at + 2 + end);
         // without an end, it ends at the next slide
         let next = || {
-            file[begin..]
-                .find("\n\n---\n")
-                .unwrap_or(file.len() - begin)
+            let next = file[begin..].find("\n\n---\n");
+            next.map_or(file.len(), |next| begin + next)
         };
-        let end = begin + closed.unwrap_or_else(next);
+        let end = closed.unwrap_or_else(next);
+        let text = file[begin..end.max(begin)].trim();
+        let problem = match closed {
+            None => Some(Problem::OpenComment),
+            Some(end) if end < begin => Some(Problem::ShortComment(line_at(file, at))),
+            Some(_) if text.contains(COMMENT) => Some(Problem::CommentInComment(line_at(file, at))),
+            Some(_) => None,
+        };
         out.push_str(&file[from..at]);
         line += lines_in(&file[from..at]);
         comments.push(Comment {
             at: out.len(),
             line,
-            text: file[begin..end].trim().to_owned(),
-            is_open: closed.is_none(),
+            text: text.to_owned(),
+            problem,
         });
         from = end + closed.map_or(0, |_| END_OF_COMMENT.len());
         let lines = lines_in(&file[at..from]);
@@ -198,6 +267,12 @@ fn without_comments(file: &str) -> (String, Vec<Comment>) {
     }
     out.push_str(&file[from..]);
     (out, comments)
+}
+
+/// Returns the line of this place, for a message.
+fn line_at(file: &str, at: usize) -> String {
+    let begins = file[..at].rfind('\n').map_or(0, |end| end + 1);
+    clean_line(file[begins..].lines().next().unwrap_or_default())
 }
 
 fn lines_in(text: &str) -> usize {
@@ -237,8 +312,10 @@ fn parts(file: &str, comments: &[Comment]) -> Vec<Slide> {
     let mut depth = 0_usize;
     // comments of an empty part belong to the next slide
     let mut comments = comments.iter().peekable();
+    let all = parser(file);
+    let definitions = all.reference_definitions();
     let mut take = |range: Range<usize>| {
-        let Some(mut slide) = slide(file, range.clone()) else {
+        let Some(mut slide) = slide(file, range.clone(), definitions) else {
             return;
         };
         while let Some(comment) = comments.next_if(|comment| comment.at <= range.end) {
@@ -266,11 +343,14 @@ fn parts(file: &str, comments: &[Comment]) -> Vec<Slide> {
     slides
 }
 
+fn add_problem(slide: &mut Slide, line: usize, problem: Problem) {
+    let at = slide.problems.partition_point(|(known, _)| *known <= line);
+    slide.problems.insert(at, (line, problem));
+}
+
 fn add_note(slide: &mut Slide, comment: &Comment) {
-    if comment.is_open {
-        let problems = &mut slide.problems;
-        let at = problems.partition_point(|(line, _)| *line <= comment.line);
-        problems.insert(at, (comment.line, Problem::OpenComment));
+    if let Some(problem) = &comment.problem {
+        add_problem(slide, comment.line, problem.clone());
     }
     if comment.text.is_empty() || is_directive(&comment.text) {
         return;
@@ -281,19 +361,46 @@ fn add_note(slide: &mut Slide, comment: &Comment) {
     slide.notes.push_str(&clean(&comment.text));
 }
 
-fn slide(file: &str, range: Range<usize>) -> Option<Slide> {
+/// Returns the definitions, by their places in the file, of references that a text does not define.
+fn lacks(text: &str, definitions: &RefDefs<'_>) -> BTreeSet<(usize, usize)> {
+    let mut lacks = BTreeSet::new();
+    let find = |link: BrokenLink<'_>| {
+        let found = definitions.get(&link.reference);
+        lacks.extend(found.map(|found| (found.span.start, found.span.end)));
+        None::<(CowStr<'_>, CowStr<'_>)>
+    };
+    Parser::new_with_broken_link_callback(text, OPTIONS, Some(find)).for_each(drop);
+    lacks
+}
+
+/// Returns a slide with the definitions of its references that stand elsewhere in the file.
+fn with_definitions(text: &str, file: &str, definitions: &RefDefs<'_>) -> String {
+    let mut whole = text.to_owned();
+    for (at, (begin, end)) in lacks(text, definitions).into_iter().enumerate() {
+        whole.push_str(if at == 0 { "\n\n" } else { "\n" });
+        whole.push_str(file[begin..end].trim());
+    }
+    // code without an end would show them
+    match lacks(&whole, definitions).is_empty() {
+        true => whole,
+        false => text.to_owned(),
+    }
+}
+
+fn slide(file: &str, range: Range<usize>, definitions: &RefDefs<'_>) -> Option<Slide> {
     let part = &file[range.clone()];
-    if part.trim().is_empty() {
+    // definitions alone are no slide, either
+    if part.trim().is_empty() || parser(part).next().is_none() {
         return None;
     }
     let leading = part.len() - part.trim_start_matches(['\n', ' ', '\t']).len();
     // blanks before the first line count only within that line
     let begins = part[..leading].rfind('\n').map_or(0, |at| at + 1);
     let line = lines_in(&file[..range.start + begins]) + 1;
-    let text = part[begins..].trim_end();
-    let problems = problems(text, line);
+    let text = with_definitions(part[begins..].trim_end(), file, definitions);
+    let problems = problems(&text, line);
     Some(Slide {
-        text: clean(text),
+        text: clean(&text),
         line,
         problems,
         notes: String::new(),
@@ -851,6 +958,88 @@ mod tests {
         let texts: Vec<_> = open.iter().map(|slide| slide.text.as_str()).collect();
         assert_eq!(texts, ["# One", "# Two"]);
         assert_eq!(open[0].notes, "a note");
+    }
+
+    #[test]
+    fn a_note_that_all_would_see_and_a_text_that_nobody_would_see_are_named() {
+        let problems = |file: &str| {
+            let slides = split(file);
+            let all = slides.into_iter().flat_map(|slide| slide.problems);
+            all.filter(|(_, problem)| *problem != Problem::Html)
+                .collect::<Vec<_>>()
+        };
+        let line = |text: &str| text.to_owned();
+        let deep = "# One\n\n---\n\n1. first\n\n       <!-- deep -->\n\n   <!-- note -->\n";
+        let expected = (7, Problem::CommentInCode(line("<!-- deep -->")));
+        assert_eq!(problems(deep), [expected]);
+        let quoted = "the ` key <!-- of the\nkeyboard --> and ` again";
+        let expected = (1, Problem::CommentInCode(line("the ` key <!-- of the")));
+        assert_eq!(problems(quoted), [expected]);
+        assert!(problems("```\n<!-- code -->\n```\n").is_empty());
+        for short in ["<!-->", "<!--->"] {
+            let file = format!("# One\n\n{short} a\n\n---\n\n# Two <!-- note -->");
+            let slides = split(&file);
+            assert_eq!(slides[0].text, "# One\n\n a");
+            assert_eq!(
+                (slides[1].text.as_str(), slides[1].notes.as_str()),
+                ("# Two", "note")
+            );
+            let expected = (3, Problem::ShortComment(format!("{short} a")));
+            assert_eq!(problems(&file), [expected]);
+        }
+        let open = "# One\n<!-- a\n\n---\n\n# Two\n\n<!-- b -->";
+        let expected = (2, Problem::CommentInComment(line("<!-- a")));
+        assert_eq!(problems(open), [expected]);
+    }
+
+    #[test]
+    fn definitions_of_references_serve_all_slides_and_are_none() {
+        let file = "# One\n\n[the map][M], ![a bee][bee] and [none]\n\n[m]: https://h.example/map?a=1&copy=2 \"a map\"\n\n---\n\n\
+                    [The Map][m] ![][Bee]\n\n---\n\n[bee]: <images/a bee.png>\n[other]: x.png\n<!-- last -->\n";
+        let slides = split(file);
+        let map = "[m]: https://h.example/map?a=1&copy=2 \"a map\"";
+        let bee = "[bee]: <images/a bee.png>";
+        let texts: Vec<_> = slides.iter().map(|slide| slide.text.as_str()).collect();
+        let first = format!("# One\n\n[the map][M], ![a bee][bee] and [none]\n\n{map}\n\n{bee}");
+        assert_eq!(
+            texts,
+            [first, format!("[The Map][m] ![][Bee]\n\n{map}\n{bee}")]
+        );
+        assert_eq!(slides[1].notes, "last");
+        for slide in &slides {
+            assert_eq!(pictures(&slide.text), ["images/a bee.png"]);
+            let made = to_html(&slide.text, |_| None);
+            assert!(made.contains("href=\"https://h.example/map?a=1"), "{made}");
+        }
+        let expected = (9, Problem::NoAltText("images/a bee.png".into()));
+        assert_eq!(slides[1].problems, [expected]);
+        assert!(split("[m]: x.png\n").is_empty());
+        // a block of code that does not end takes no definitions in
+        let open = split("[m]: x.png\n\n---\n\n[m]\n\n```\ncode");
+        assert_eq!(open[0].text, "[m]\n\n```\ncode");
+    }
+
+    #[test]
+    fn a_file_in_another_encoding_is_named_with_its_first_such_line() {
+        let latin =
+            b"---\ntitle: Bienen\n---\n\n# Eins\n\n---\n\n# Zwei\n\nsch\xf6n <!-- gr\xfcn -->";
+        let slides = split(&String::from_utf8_lossy(latin));
+        assert!(slides[0].problems.is_empty());
+        let line = "sch\u{fffd}n <!-- gr\u{fffd}n -->".to_owned();
+        assert_eq!(slides[1].problems, [(11, Problem::NotUtf8(line))]);
+        let of_notes = split("# One\n\n<!-- gr\u{fffd}n -->");
+        assert!(matches!(
+            of_notes[0].problems[..],
+            [(3, Problem::NotUtf8(_))]
+        ));
+        for mark in ["\u{feff}", ""] {
+            let text = format!("{mark}# One\n\n---\n\n# Two\n");
+            let bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+            let slides = split(&String::from_utf8_lossy(&bytes));
+            let mut problems = slides[0].problems.iter();
+            assert!(problems.any(|found| matches!(found, (1, Problem::NotUtf8(_)))));
+        }
+        assert!(split("# Schön\n\n- größer")[0].problems.is_empty());
     }
 
     #[test]

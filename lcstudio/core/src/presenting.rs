@@ -11,7 +11,7 @@
 //!
 //! The program around it stores the logs: a host in files, a page in the browser's store.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use librecast::bucket::{Rate, TokenBucket};
 use librecast::id::{PeerId, SecretKey};
@@ -22,13 +22,13 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::captions::{CORRECTION_MARK, Caption, split_caption};
-use crate::deck::{DeckWriter, MAX_SLIDE, MAX_SLIDES, SlideId, Turn};
+use crate::deck::{DeckWriter, MAX_SLIDE, MAX_SLIDES, SlideId, Turn, place_in, unchanged};
 use crate::index::{IndexEntry, TrackPlace};
 use crate::markdown::{Problem, Slide, pictures, title};
 use crate::notes::Writer;
 use crate::picture::Picture;
 use crate::plain::{clean, clean_line};
-use crate::questions::Question;
+use crate::questions::{IDS_IN_RECEIPT, MAX_RECEIVED, Question, QuestionId};
 use crate::reading::NewEntry;
 use crate::session::{Session, SessionKey};
 use crate::track::{Language, TrackName};
@@ -44,6 +44,8 @@ const PICTURE_ENTRIES: Rate = Rate::per_second(64, 32);
 const PICTURE_INTERVAL: Duration = Duration::from_millis(125);
 /// Questions stored for the presenter; a further one replaces the oldest. Chosen.
 const MAX_QUESTIONS: usize = 200;
+/// Shortest time between two receipts of questions: each is an entry.
+const RECEIPT_INTERVAL: Duration = Duration::from_millis(500);
 /// Expiry of a grant that does not expire (librecast-log has 48 bits for it).
 const NEVER: u64 = (1 << 48) - 1;
 
@@ -185,7 +187,11 @@ pub struct Presenting {
     /// Number of the last appended caption, by language.
     last_captions: BTreeMap<Language, u32>,
     is_on: bool,
-    questions: Vec<Question>,
+    /// The last questions, by their number from 1.
+    questions: BTreeMap<usize, Question>,
+    /// Questions without a receipt.
+    unacknowledged: BTreeSet<QuestionId>,
+    receipt_at: Instant,
     /// Whether writers may wait for a grant to write notes.
     writers_wait: bool,
 }
@@ -221,7 +227,9 @@ impl Presenting {
             own: BTreeMap::new(),
             last_captions: BTreeMap::new(),
             is_on: false,
-            questions: Vec::new(),
+            questions: BTreeMap::new(),
+            unacknowledged: BTreeSet::new(),
+            receipt_at: now,
             writers_wait: true,
         })
     }
@@ -274,10 +282,11 @@ impl Presenting {
         self.current
     }
 
-    /// Returns the questions in the order of their arrival.
-    #[must_use]
-    pub fn questions(&self) -> &[Question] {
-        &self.questions
+    /// Returns the last questions in the order of their arrival, each with its number, from 1.
+    pub fn questions(&self) -> impl Iterator<Item = (usize, &Question)> {
+        self.questions
+            .iter()
+            .map(|(number, asked)| (*number, asked))
     }
 
     /// Returns whether all settings and slides are entries.
@@ -359,7 +368,7 @@ impl Presenting {
         Ok(self.view.read(&new.place, new.by_owner, &new.entry))
     }
 
-    /// Handles an event of a log. Returns a new question, the last of `questions`.
+    /// Handles an event of a log. Returns a new question with its number, which stays.
     ///
     /// # Errors
     ///
@@ -369,17 +378,13 @@ impl Presenting {
         log: &Log,
         place: &Place,
         event: &Event,
-    ) -> Result<Option<&Question>, PresentError> {
+    ) -> Result<Option<(usize, &Question)>, PresentError> {
         match event {
-            Event::Request(body) if *place == Place::Track(TrackName::Questions) => {
-                let Ok(question) = Question::decode(body) else {
-                    return Ok(None);
-                };
-                if self.questions.len() >= MAX_QUESTIONS {
-                    self.questions.remove(0);
-                }
-                self.questions.push(question);
-                Ok(self.questions.last())
+            // again: one that the log has, but perhaps from before this presentation
+            Event::Request(body) | Event::RequestAgain(body)
+                if *place == Place::Track(TrackName::Questions) =>
+            {
+                Ok(self.take_question(body))
             }
             Event::Request(_) if *place == Place::Track(TrackName::Notes) => {
                 self.writers_wait = true;
@@ -393,6 +398,23 @@ impl Presenting {
             }
             _ => Ok(None),
         }
+    }
+
+    /// Takes a question that is not known.
+    fn take_question(&mut self, body: &[u8]) -> Option<(usize, &Question)> {
+        let id = QuestionId::of(body);
+        let is_known = self.view.has_received(id) || self.unacknowledged.contains(&id);
+        let question = Question::decode(body).ok().filter(|_| !is_known)?;
+        if self.view.received() + self.unacknowledged.len() >= MAX_RECEIVED {
+            return None;
+        }
+        let last = self.questions.last_key_value();
+        let number = last.map_or(1, |(last, _)| last + 1);
+        if self.questions.len() >= MAX_QUESTIONS {
+            self.questions.pop_first();
+        }
+        self.unacknowledged.insert(id);
+        Some((number, &*self.questions.entry(number).or_insert(question)))
     }
 
     // output
@@ -409,6 +431,7 @@ impl Presenting {
         now: Instant,
     ) -> Result<Option<Progress>, PresentError> {
         self.grant_writers(logs);
+        self.acknowledge_questions(now);
         self.send_pictures(logs, time, now)?;
         if self.is_on
             && self.queue.is_empty()
@@ -439,7 +462,9 @@ impl Presenting {
         let waits = !self.queue.is_empty() || !self.is_on || self.next_slides.is_some();
         let queue = waits.then_some(self.append_at);
         let pictures = self.pictures_at.filter(|_| self.is_on);
-        queue.into_iter().chain(pictures).min()
+        let waits = self.is_on && !self.unacknowledged.is_empty();
+        let receipt = waits.then_some(self.receipt_at);
+        queue.into_iter().chain(pictures).chain(receipt).min()
     }
 
     fn append(
@@ -491,10 +516,12 @@ impl Presenting {
     /// Queues settings and slides as entries, and returns to the slide of the last presentation.
     fn begin(&mut self, logs: &impl Logs) -> Result<(), PresentError> {
         let has_ended = self.view.index().has_ended;
-        if let Some((number, text)) = self.view.shown()
+        if let Some((number, _)) = self.view.shown()
             && !has_ended
         {
-            let place = place_of(text, &self.slides);
+            let slides = self.view.deck().slides();
+            let before: Vec<&str> = slides.map(Option::unwrap_or_default).collect();
+            let place = place_of(number - 1, &before, &texts(&self.slides));
             let last = self.slides.len().saturating_sub(1);
             self.current = place.unwrap_or((number - 1).min(last));
         }
@@ -563,6 +590,24 @@ impl Presenting {
         }
         for grants in grants.chunks(GRANTS_IN_ENTRY) {
             self.push(place.clone(), (GRANT_KIND, Grant::encode(grants)));
+        }
+    }
+
+    /// Queues the receipt of new questions: their authors repeat them until they have it.
+    fn acknowledge_questions(&mut self, now: Instant) {
+        let view = &self.view;
+        self.unacknowledged.retain(|id| !view.has_received(*id));
+        if !self.is_on || self.unacknowledged.is_empty() || self.receipt_at > now {
+            return;
+        }
+        self.receipt_at = now + RECEIPT_INTERVAL;
+        let ids = self.unacknowledged.iter().copied();
+        let ids: Vec<QuestionId> = ids.take(IDS_IN_RECEIPT).collect();
+        let (kind, body) = QuestionId::receipt(&ids);
+        let place = Place::Track(TrackName::Questions);
+        let waits = |waiting: &Waiting| waiting.place == place && waiting.kind == kind;
+        if !self.queue.iter().any(waits) {
+            self.push(place, (kind, body));
         }
     }
 
@@ -635,10 +680,9 @@ impl Presenting {
     }
 
     fn push_slides(&mut self) -> Result<(), PresentError> {
-        let texts = self.slides.iter().map(|slide| slide.text.as_str());
-        let texts: Vec<&str> = texts.collect();
         // `check` has accepted their number and lengths
-        let entries = DeckWriter::entries(self.view.deck(), &texts).unwrap_or_default();
+        let entries =
+            DeckWriter::entries(self.view.deck(), &texts(&self.slides)).unwrap_or_default();
         for entry in entries {
             self.push(Place::Track(TrackName::Slides), entry);
         }
@@ -684,11 +728,23 @@ impl Presenting {
 
     /// Replaces the slides. Returns whether there are entries to send.
     fn replace_slides(&mut self, slides: Vec<Slide>) -> Result<bool, PresentError> {
-        let shown = self.slides.get(self.current).map(|slide| &slide.text);
-        let shown = self.vanished.take().or(shown.cloned());
-        let place = shown.as_ref().and_then(|text| place_of(text, &slides));
-        self.current = place.unwrap_or(self.current.min(slides.len().saturating_sub(1)));
-        self.vanished = shown.filter(|_| place.is_none());
+        let (before, after) = (texts(&self.slides), texts(&slides));
+        let shown = before.get(self.current).copied();
+        let (vanished, place) = match self.vanished.take() {
+            Some(text) => {
+                let place = place_of_returned(&text, &before, &after);
+                (place.is_none().then_some(text), place)
+            }
+            None => (None, None),
+        };
+        let stays = place_of(self.current, &before, &after);
+        // the first of two lost slides is shown again if it returns
+        self.vanished = match (place.or(stays), vanished) {
+            (None, None) => shown.map(str::to_owned),
+            (_, vanished) => vanished,
+        };
+        let last = slides.len().saturating_sub(1);
+        self.current = place.or(stays).unwrap_or(self.current.min(last));
         self.pictures_of = pictures_of(&slides);
         self.slides = slides;
         self.push_slides()?;
@@ -745,13 +801,13 @@ impl Presenting {
         Ok(())
     }
 
-    /// Takes up a question, from 0: all attenders receive it.
+    /// Takes up the question with this number: all attenders receive it.
     ///
     /// # Errors
     ///
     /// No question has this number.
-    pub fn take_up(&mut self, question: usize) -> Result<(), PresentError> {
-        let question = self.questions.get(question);
+    pub fn take_up(&mut self, number: usize) -> Result<(), PresentError> {
+        let question = self.questions.get(&number);
         let entry = question.ok_or(PresentError::NoQuestion)?.entry()?;
         self.push(Place::Track(TrackName::Questions), entry);
         Ok(())
@@ -888,18 +944,39 @@ impl Presenting {
     }
 }
 
-/// Returns the index of a slide by its text, else by its title, if only one slide has it.
-fn place_of(text: &str, slides: &[Slide]) -> Option<usize> {
-    let same = slides.iter().position(|slide| slide.text == text);
+fn texts(slides: &[Slide]) -> Vec<&str> {
+    slides.iter().map(|slide| slide.text.as_str()).collect()
+}
+
+/// Returns the index of the slide `at` after a change of the deck, by its text, else by its title.
+fn place_of(at: usize, before: &[&str], after: &[&str]) -> Option<usize> {
+    let same = place_in(at, before, after);
     same.or_else(|| {
-        let wanted = title(text);
-        let mut titled = slides
-            .iter()
-            .enumerate()
-            .filter(|(_, slide)| title(&slide.text) == wanted);
-        let (place, _) = titled.next().filter(|_| !wanted.is_empty())?;
-        titled.next().is_none().then_some(place)
+        let wanted = title(before.get(at)?);
+        let is_titled = |text: &&&str| !wanted.is_empty() && title(text) == wanted;
+        let (first, last) = unchanged(before, after);
+        let nth = before[first..at].iter().filter(is_titled).count();
+        let changed = after[first..after.len() - last].iter().enumerate();
+        let mut titled = changed.filter(|(_, text)| is_titled(text));
+        titled.nth(nth).map(|(place, _)| first + place)
     })
+}
+
+/// Returns the index of a slide that the deck lacked and has again, by its text or title.
+fn place_of_returned(slide: &str, before: &[&str], after: &[&str]) -> Option<usize> {
+    let (first, last) = unchanged(before, after);
+    let had = &before[first..before.len() - last];
+    let changed = &after[first..after.len() - last];
+    let returned = |is_like: &dyn Fn(&str) -> bool| {
+        let count = |slides: &[&str]| slides.iter().filter(|text| is_like(text)).count();
+        let place = changed.iter().position(|text| is_like(text));
+        place
+            .filter(|_| count(changed) > count(had))
+            .map(|place| first + place)
+    };
+    let wanted = title(slide);
+    returned(&|text| text == slide)
+        .or_else(|| returned(&|text| !wanted.is_empty() && title(text) == wanted))
 }
 
 fn pictures_of(slides: &[Slide]) -> Vec<Vec<String>> {
@@ -1122,9 +1199,9 @@ mod tests {
         let asked = Event::Request(question.encode().unwrap());
         let log = world.logs.log(&place).unwrap();
         let found = world.presenting.handle_event(log, &place, &asked).unwrap();
-        assert_eq!(found, Some(&question));
-        assert!(world.presenting.take_up(1).is_err());
-        world.presenting.take_up(0).unwrap();
+        assert_eq!(found, Some((1, &question)));
+        assert!(world.presenting.take_up(2).is_err());
+        world.presenting.take_up(1).unwrap();
         world.presenting.end().unwrap();
         world.pass(500).unwrap();
         assert_eq!(world.presenting.view().questions(), [question]);
@@ -1132,6 +1209,50 @@ mod tests {
         world.presenting.resume();
         assert_eq!(world.pass(500).unwrap(), [Progress::OnAir]);
         assert!(!world.presenting.view().index().has_ended);
+    }
+
+    #[test]
+    fn a_question_is_shown_once_keeps_its_number_and_is_acknowledged() {
+        let mut world = World::on_air();
+        let place = Place::Track(TrackName::Questions);
+        let body = |n: usize| {
+            let (name, text) = (String::new(), format!("question {n}?"));
+            Question { name, text }.encode().unwrap()
+        };
+        let ask = |world: &mut World, event: Event| {
+            let log = world.logs.log(&place).unwrap();
+            let found = world.presenting.handle_event(log, &place, &event);
+            found
+                .unwrap()
+                .map(|(number, question)| (number, question.text.clone()))
+        };
+        let all = MAX_QUESTIONS + 60;
+        for n in 1..=all {
+            let found = ask(&mut world, Event::Request(body(n)));
+            assert_eq!(found, Some((n, format!("question {n}?"))));
+            assert_eq!(ask(&mut world, Event::Request(body(n))), None, "known");
+        }
+        assert!(
+            !world
+                .presenting
+                .view()
+                .has_received(QuestionId::of(&body(1)))
+        );
+        world.pass(5_000).unwrap();
+        assert_eq!(world.presenting.next_timeout(), None, "nothing is left");
+        let view = world.presenting.view();
+        assert!((1..=all).all(|n| view.has_received(QuestionId::of(&body(n)))));
+        // an old one is forgotten, and the others keep their numbers
+        assert!(world.presenting.take_up(60).is_err());
+        world.presenting.take_up(61).unwrap();
+        world.pass(500).unwrap();
+        assert_eq!(world.presenting.view().questions()[0].text, "question 61?");
+        // who presents again knows those that he has, and takes one that only the log has
+        let mut again = World::new(settings(), SLIDES, &world.stored());
+        again.pass(5_000).unwrap();
+        assert_eq!(ask(&mut again, Event::RequestAgain(body(1))), None);
+        let found = ask(&mut again, Event::RequestAgain(body(all + 1)));
+        assert_eq!(found, Some((1, format!("question {}?", all + 1))));
     }
 
     #[test]
@@ -1192,6 +1313,61 @@ mod tests {
         world.pass(500).unwrap();
         assert!(world.presenting.view().deck().is_empty());
         assert!(!world.presenting.turn_to(5), "there is none");
+    }
+
+    #[test]
+    fn a_slide_is_its_place_in_the_deck_though_others_have_its_text() {
+        let deck = |slides: [&str; 5]| slides.join("\n\n---\n\n");
+        let agenda = "# Agenda";
+        let first = deck([agenda, "# Two", agenda, "# Four", agenda]);
+        let mut world = World::new(settings(), &first, &BTreeMap::new());
+        world.pass(5_000).unwrap();
+        for at in [2, 4] {
+            world.presenting.turn_to(at);
+            world.pass(500).unwrap();
+            assert_eq!(world.presenting.view().shown(), Some((at + 1, agenda)));
+        }
+        let mended = deck([agenda, "# Two, mended", agenda, "# Four", agenda]);
+        world.presenting.set_slides(split(&mended)).unwrap();
+        world.pass(500).unwrap();
+        assert_eq!(world.presenting.view().shown(), Some((5, agenda)));
+        let course = world.presenting.view().course().into_iter();
+        let numbers: Vec<_> = course.map(|(_, number, _)| number).collect();
+        assert_eq!(numbers, [1, 3, 5]);
+        // a copy is corrected, then the shown slide, then another one
+        for slides in [
+            [agenda, "# Two, mended", "# Plan", "# Four", agenda],
+            [agenda, "# Two", "# Plan", "# Four", "# The end"],
+            [agenda, "# Two", "# Plan, too", "# Four", "# The end"],
+        ] {
+            world.presenting.set_slides(split(&deck(slides))).unwrap();
+            world.pass(500).unwrap();
+            assert_eq!(world.presenting.current(), 4);
+            let view = world.presenting.view();
+            assert_eq!(view.shown(), Some((5, slides[4])));
+            let course: Vec<_> = view.course().into_iter().map(|(_, n, _)| n).collect();
+            assert_eq!(course, [1, 3, 5]);
+        }
+    }
+
+    #[test]
+    fn equal_slides_keep_their_order_when_slides_come_go_and_move() {
+        let all = |slides: &'static str| -> Vec<&str> { slides.split(' ').collect() };
+        for (at, before, after, place) in [
+            (4, "a b a c a", "n a b a c a", Some(5)),
+            (2, "a b a c a", "n a b a c a", Some(3)),
+            (2, "a b a c a", "a a c a", Some(1)),
+            (4, "a b a c a", "x b a c y", None),
+            (2, "a b a c a", "x b a c y", Some(2)),
+            (0, "a b c", "b c a", Some(2)),
+            (1, "a b c", "a c", None),
+        ] {
+            let (before, after) = (all(before), all(after));
+            assert_eq!(place_of(at, &before, &after), place, "{at}: {after:?}");
+        }
+        let returned = |before, after| place_of_returned("b", &all(before), &all(after));
+        assert_eq!(returned("a c", "a c b"), Some(2));
+        assert_eq!(returned("b a c", "x b c"), None, "it stood there before");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A session by its known entries: entries in, changes out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use librecast::drops::Drops;
@@ -11,7 +11,7 @@ use crate::captions::{CaptionLine, Transcript};
 use crate::deck::{Deck, Turn};
 use crate::drops::DropReason;
 use crate::index::{Index, IndexEntry};
-use crate::questions::{ASKED, Question};
+use crate::questions::{ASKED, MAX_RECEIVED, Question, QuestionId, RECEIVED};
 use crate::track::{Language, TrackName};
 
 /// Questions that are stored.
@@ -54,6 +54,8 @@ pub enum Change {
     Caption(Language, CaptionLine),
     /// A question was taken up.
     Question(Question),
+    /// The presenter has received further questions.
+    Received,
 }
 
 /// A session by its known entries.
@@ -62,8 +64,11 @@ pub struct View {
     index: Index,
     deck: Deck,
     turn_log: Vec<(u64, Turn)>,
+    /// The same turns, to the places that their slides have in the current deck.
+    turns_now: Vec<Turn>,
     transcripts: BTreeMap<Language, Transcript>,
     questions: Vec<Question>,
+    received: BTreeSet<QuestionId>,
     album: Album,
     drops: Drops<DropReason>,
 }
@@ -93,8 +98,13 @@ impl View {
     /// Returns number, from 1, and text of the shown slide, if known.
     #[must_use]
     pub fn shown(&self) -> Option<(usize, &str)> {
-        let (_, turn) = self.turn_log.last()?;
-        self.deck.shown(*turn)
+        self.deck.shown(*self.turns_now.last()?)
+    }
+
+    /// Returns the turns to the current places of their slides, with their times.
+    pub(crate) fn turns_now(&self) -> impl Iterator<Item = (u64, Turn)> {
+        let times = self.turn_log.iter().map(|(time, _)| *time);
+        times.zip(self.turns_now.iter().copied())
     }
 
     /// Returns transcripts by language.
@@ -109,6 +119,18 @@ impl View {
         &self.questions
     }
 
+    /// Returns whether the presenter has received a question.
+    #[must_use]
+    pub fn has_received(&self, question: QuestionId) -> bool {
+        self.received.contains(&question)
+    }
+
+    /// Returns the number of questions that the presenter has received.
+    #[must_use]
+    pub fn received(&self) -> usize {
+        self.received.len()
+    }
+
     /// Returns the pictures that slides name.
     #[must_use]
     pub fn album(&self) -> &Album {
@@ -118,10 +140,19 @@ impl View {
     /// Forgets a track that was left; its entries come again once it is joined again.
     pub fn forget(&mut self, track: &TrackName) {
         match track {
-            TrackName::Slides => self.deck = Deck::default(),
-            TrackName::Turn => self.turn_log.clear(),
+            TrackName::Slides => {
+                self.deck = Deck::default();
+                self.turns_now = self.turn_log.iter().map(|(_, turn)| *turn).collect();
+            }
+            TrackName::Turn => {
+                self.turn_log.clear();
+                self.turns_now.clear();
+            }
             TrackName::Pictures => self.album = Album::default(),
-            TrackName::Questions => self.questions.clear(),
+            TrackName::Questions => {
+                self.questions.clear();
+                self.received.clear();
+            }
             TrackName::Captions(language) => drop(self.transcripts.remove(language)),
             // others keep notes, the screen and the camera
             TrackName::Notes | TrackName::Screen | TrackName::Camera | TrackName::Audio(_) => {}
@@ -164,14 +195,16 @@ impl View {
             Place::Track(track) => track,
         };
         match track {
-            TrackName::Slides => Ok(self.deck.read(entry)?.then_some(Change::Deck)),
+            TrackName::Slides => self.slides_entry(entry),
             TrackName::Pictures => Ok(self.album.read(entry)?.then_some(Change::Picture)),
             TrackName::Turn => {
                 let turn = Turn::decode(entry.kind, &entry.body)?;
                 if self.turn_log.len() >= MAX_TURNS {
                     self.turn_log.remove(0);
+                    self.turns_now.remove(0);
                 }
                 self.turn_log.push((entry.time, turn));
+                self.turns_now.push(turn);
                 Ok(Some(Change::Turn))
             }
             TrackName::Questions if entry.kind == ASKED => {
@@ -182,8 +215,30 @@ impl View {
                 self.questions.push(question.clone());
                 Ok(Some(Change::Question(question)))
             }
+            TrackName::Questions if entry.kind == RECEIVED => {
+                let ids = QuestionId::decode_receipt(&entry.body)?;
+                if self.received.len() + ids.len() > MAX_RECEIVED {
+                    return Err(DropReason::TooManyQuestions);
+                }
+                self.received.extend(ids);
+                Ok(Some(Change::Received))
+            }
             _ => Err(DropReason::UnknownKind),
         }
+    }
+
+    fn slides_entry(&mut self, entry: &Entry) -> Result<Option<Change>, DropReason> {
+        let before = self.deck.order().to_vec();
+        let is_changed = self.deck.read(entry)?;
+        let after = self.deck.order();
+        if before != after {
+            // a later turn, which may have come before this deck, has the number in it
+            let turns = self.turn_log.iter().zip(&mut self.turns_now);
+            for (_, turn) in turns.filter(|((time, _), _)| *time < entry.time) {
+                *turn = turn.moved(&before, after);
+            }
+        }
+        Ok(is_changed.then_some(Change::Deck))
     }
 
     fn index_entry(&mut self, entry: &Entry) -> Result<Option<Change>, DropReason> {

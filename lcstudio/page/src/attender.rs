@@ -113,7 +113,9 @@ pub struct PageAttender {
     pub(crate) camera: Option<PageCamera>,
     /// Bytes received for each track, without headers.
     received: BTreeMap<Place, u64>,
-    asking: Asking,
+    pub(crate) asking: Asking,
+    /// The last question that the presenter did not get, until the reader asks again.
+    pub(crate) lost: Option<String>,
     /// `None` before the page has passed its stored records.
     pub(crate) notes: Option<PageNotes>,
     revision: u64,
@@ -155,6 +157,7 @@ impl PageAttender {
             camera: None,
             received: BTreeMap::new(),
             asking: Asking::default(),
+            lost: None,
             notes: None,
             revision: 0,
             time: UnixTime::from_millis(0),
@@ -438,6 +441,10 @@ impl PageAttender {
     pub fn handle_timeout(&mut self, now: Instant, time: UnixTime) {
         self.time = time;
         let questions = Place::Track(TrackName::Questions);
+        while let Some(lost) = self.asking.poll_lost(now) {
+            self.lost = Some(lost);
+            self.revision += 1;
+        }
         while let Some(body) = self.asking.poll_request(now) {
             if let Some(joined) = self.joined.get_mut(&questions) {
                 // `ask` has checked the length
@@ -478,6 +485,7 @@ impl PageAttender {
             let change = self.view.read(&new.place, new.by_owner, &new.entry);
             self.revision += u64::from(change.is_some());
         }
+        self.revision += u64::from(self.asking.acknowledge(&self.view));
         self.follow_tracks(now);
     }
 
@@ -584,8 +592,12 @@ impl PageAttender {
         if !self.joined.contains_key(&questions) {
             return Err("Questions are not joined: choose them among the tracks.".into());
         }
-        let asked = self.asking.ask(name, text, now);
-        asked.map_err(|_| "This question cannot be sent.".into())
+        self.asking
+            .ask(name, text, now)
+            .map_err(|e| e.to_string())?;
+        self.lost = None;
+        self.revision += 1;
+        Ok(())
     }
 
     /// Leaves all groups for good.

@@ -446,7 +446,7 @@ impl PagePresenter {
     /// # Errors
     /// No question has this number.
     pub fn take_up(&mut self, number: usize) -> Result<(), String> {
-        let taken = self.presenting.take_up(number.wrapping_sub(1));
+        let taken = self.presenting.take_up(number);
         taken.map_err(|e| e.to_string())
     }
 
@@ -634,7 +634,6 @@ impl PagePresenter {
         let presenting = &self.presenting;
         let has_ended = presenting.view().index().has_ended;
         let taken = presenting.view().questions();
-        let questions = presenting.questions().iter().enumerate();
         let languages = presenting.settings().languages.iter();
         json(&Status {
             state: match (&self.failed, presenting.is_on(), has_ended) {
@@ -654,9 +653,10 @@ impl PagePresenter {
             pictures: pictures(presenting.view().album()),
             left_out: presenting.left_out_pictures(),
             languages: languages.map(Language::tag).collect(),
-            questions: questions
-                .map(|(at, question)| Asked {
-                    number: at + 1,
+            questions: presenting
+                .questions()
+                .map(|(number, question)| Asked {
+                    number,
                     name: &question.name,
                     text: &question.text,
                     taken: taken.contains(question),

@@ -20,6 +20,10 @@ struct Status<'a> {
     slides: usize,
     /// Number of the presenter's slide, from 1.
     shown: Option<usize>,
+    /// Number of the reader's questions that the presenter does not have yet.
+    asking: usize,
+    /// The last question that the presenter did not get.
+    lost: Option<&'a str>,
     drops: BTreeMap<&'static str, u64>,
     notes: Notes,
     /// Of a chosen screen.
@@ -239,6 +243,8 @@ impl PageAttender {
                 .collect(),
             slides: self.view.deck().len(),
             shown: shown.map(|(number, _)| number),
+            asking: self.asking.waiting(),
+            lost: self.lost.as_deref(),
             drops: self.drops(),
             notes: self.notes(),
             screen: self.screen.as_ref().map(|screen| Screen {

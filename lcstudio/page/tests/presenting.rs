@@ -170,7 +170,10 @@ fn what_a_page_presents_is_attended_by_another() {
     assert!(world.presenter.caption("es", "no").is_err());
     let now = world.now();
     world.attender.ask("Bob", "how far?", now).unwrap();
+    assert_eq!(world.attended()["asking"], 1);
     world.pass(2_000);
+    assert_eq!(world.attended()["asking"], 0, "it has its receipt");
+    assert_eq!(world.attended()["lost"], Value::Null);
     assert_eq!(world.attended()["shown"], 2);
     assert!(world.attender.captions(9).contains("they dance"));
     assert!(world.presenter.captions(9).contains("they dance"));

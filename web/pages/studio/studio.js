@@ -39,9 +39,10 @@ const voice = new Voice();
 const captions = new Captions();
 /**
  * `own`: the reader's slide, unless he follows the presenter; `heard`: the last time that others were heard; `alone`: the time since
- * which there is no link; `warned`: the notice about that.
+ * which there is no link; `warned`: the notice about that; `asked`: whether a question's receipt is awaited; `lost`: the
+ * last question without one.
  */
-const view = { member: null, studio: null, notes: null, sound: null, pictures: null, screen: null, camera: null, own: null, drawn: null, read: null, since: 0, session: null, heard: null, alone: null, warned: null };
+const view = { member: null, studio: null, notes: null, sound: null, pictures: null, screen: null, camera: null, own: null, drawn: null, read: null, since: 0, session: null, heard: null, alone: null, warned: null, asked: false, lost: null };
 let chosen = {};
 new Looks((now) => {
     const before = chosen;
@@ -235,7 +236,7 @@ function leave(why = null) {
     view.pictures?.forget();
     view.screen?.end();
     view.camera?.end();
-    Object.assign(view, { member: null, studio: null, notes: null, pictures: null, screen: null, camera: null });
+    Object.assign(view, { member: null, studio: null, notes: null, pictures: null, screen: null, camera: null, asked: false, lost: null });
     show(false);
     state("starting", "not a member of a network");
     problem(why);
@@ -467,10 +468,23 @@ function ask() {
         problem(null);
         view.studio.ask($("asker").value.trim(), $("question").value.trim());
         $("question").value = "";
-        say($("sent"), "Sent. Who presents sees it now.");
+        view.asked = true;
+        say($("sent"), "Being sent…");
     } catch (error) {
         say($("sent"), error.message);
     }
+}
+
+/** Says what became of the reader's questions: only their receipts tell that they were sent. */
+function showSent({ asking, lost }) {
+    if (lost !== view.lost && lost !== null) {
+        $("question").value ||= lost;
+        say($("sent"), "Who presents did not get your question within two minutes. It is in the field again.");
+    } else if (view.asked && asking === 0 && lost === null) {
+        say($("sent"), "Sent. Who presents has it.");
+    }
+    view.lost = lost;
+    view.asked &&= asking > 0;
 }
 
 // --- tracks ---
@@ -669,6 +683,7 @@ function draw() {
     showSlide(network, status);
     showCaptions(status);
     showQuestions(status);
+    showSent(status);
     showTracks(status);
     const described = (wanted) => status.tracks.find(({ kind }) => kind === wanted)?.description;
     view.screen.show(status.screen, described("screen"));
