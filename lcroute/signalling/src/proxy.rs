@@ -228,7 +228,8 @@ pub(crate) async fn dial(
 async fn direct(host: &str, port: u16) -> anyhow::Result<TcpStream> {
     let addresses = timeout(CONNECT, tokio::net::lookup_host((host, port)));
     let mut error = anyhow::anyhow!("{host} has no address");
-    for address in addresses.await.map_err(|_| no_answer())?? {
+    let found = addresses.await.map_err(|_| no_answer())?;
+    for address in found.map_err(|e| anyhow::anyhow!("{host} has no address: {e}"))? {
         error = match timeout(DIAL, TcpStream::connect(address)).await {
             Ok(Ok(tcp)) => return Ok(tcp),
             Ok(Err(e)) => e.into(),

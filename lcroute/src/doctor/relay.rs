@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use lcroute_control::config::Leg;
 use lcroute_signalling::proxy::Proxy;
-use lcroute_signalling::relay_stream::{RelayTarget, probe};
+use lcroute_signalling::relay_stream::{RelayTarget, StreamPort, probe};
 use lcroute_webrtc::relay::{is_relay_answer, relay_probe};
+use librecast::signalling::stun_name;
 
 use super::{Check, Patient};
 use crate::relays::NO_RELAY;
-use crate::servers::{proxy, stun_name};
+use crate::servers::proxy;
 
 /// Timeout for a relay's answer. Chosen.
 const TRY: Duration = Duration::from_millis(500);
@@ -116,8 +117,10 @@ fn candidates(patient: &Patient) -> Vec<Candidate> {
         udp: (turn.leg == Leg::Udp || (turn.leg == Leg::Any && !hides)).then(|| turn.authority()),
         stream: (turn.leg != Leg::Udp).then(|| RelayTarget {
             host: turn.host.clone(),
-            port: turn.port,
-            tls: turn.leg == Leg::Tls,
+            ports: vec![StreamPort {
+                port: turn.port,
+                tls: turn.leg == Leg::Tls,
+            }],
             proxy: proxy.clone(),
         }),
     });
