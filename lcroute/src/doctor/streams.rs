@@ -36,7 +36,7 @@ pub(super) fn check(patient: &Patient) -> Check {
             format!("{detail}; the firewall was not looked at: nft is not there, or needs root"),
         );
     };
-    match is_closed(&rules, tun) {
+    match is_closed(&rules, &[tun], STREAM_PORT) {
         false => Check::ok(NAME, detail),
         true => Check::warn(
             NAME,
@@ -51,11 +51,15 @@ pub(super) fn check(patient: &Patient) -> Check {
     }
 }
 
-/// Whether these rules, as nft prints them, drop packets from `tun` for the port of streams: a
-/// chain of the input hook drops the rest, and no rule admits the port or the interface.
-fn is_closed(rules: &str, tun: &str) -> bool {
+/// Whether these rules, as nft prints them, drop packets from the interfaces for a UDP port: a
+/// chain of the input hook drops the rest, and no rule admits the port or an interface.
+pub(super) fn is_closed(rules: &str, interfaces: &[&str], port: u16) -> bool {
     let (mut is_ipv6, mut is_input, mut drops) = (false, false, false);
-    let (port, interface) = (STREAM_PORT.to_string(), format!("iifname \"{tun}\""));
+    let port = port.to_string();
+    let interfaces: Vec<_> = interfaces
+        .iter()
+        .map(|i| format!("iifname \"{i}\""))
+        .collect();
     for line in rules.lines().map(str::trim) {
         let mut words = line.split_whitespace().peekable();
         if line.starts_with("table ") {
@@ -77,8 +81,8 @@ fn is_closed(rules: &str, tun: &str) -> bool {
         let names_port = line
             .split(|c: char| !c.is_ascii_digit())
             .any(|word| word == port);
-        let names_interface =
-            line.contains(&interface) && !is_narrow.iter().any(|word| line.contains(word));
+        let names_interface = interfaces.iter().any(|i| line.contains(i))
+            && !is_narrow.iter().any(|word| line.contains(word));
         if is_ipv6 && line.contains("accept") && (names_port || names_interface) {
             return false;
         }
@@ -124,13 +128,13 @@ mod tests {
             (true, "drop", "\t\tiifname \"lc1\" accept"),
         ] {
             assert_eq!(
-                is_closed(&input(policy, rules), "lc0"),
+                is_closed(&input(policy, rules), &["lc0"], STREAM_PORT),
                 closed,
                 "{policy}: {rules}"
             );
         }
         let ipv4 = input("drop", established).replace("table inet", "table ip");
-        assert!(!is_closed(&ipv4, "lc0"), "IPv4 alone");
-        assert!(!is_closed("", "lc0"));
+        assert!(!is_closed(&ipv4, &["lc0"], STREAM_PORT), "IPv4 alone");
+        assert!(!is_closed("", &["lc0"], STREAM_PORT));
     }
 }
