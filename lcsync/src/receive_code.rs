@@ -94,7 +94,7 @@ fn receive_inside(options: &Options) -> anyhow::Result<Exit> {
         .arguments
         .get(1)
         .map_or_else(|| ".".into(), PathBuf::from);
-    let beacon = code::wait_for(Offer::Files)?;
+    let beacon = code::wait_for(Offer::Files, options.quiet)?;
     let signer: PeerId = beacon
         .line
         .parse()

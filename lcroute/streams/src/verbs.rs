@@ -526,6 +526,12 @@ impl<'a> Served<'a> {
         handed_on.extend(serving.variables.iter().map(OsString::as_os_str));
         let given = |name: &OsStr| Some((name.to_owned(), std::env::var_os(name)?));
         environment.extend(handed_on.into_iter().filter_map(given));
+        // the last one counts
+        let path = environment.iter().rfind(|(name, _)| name == "PATH");
+        if !is_there(&program, path.map(|(_, path)| path.as_os_str())) {
+            let message = format!("{}: there is no such program", program.display());
+            return Err(ExitError::new(Exit::Usage, message).into());
+        }
         Ok(Self {
             program,
             arguments,
@@ -622,6 +628,17 @@ impl<'a> Served<'a> {
         set_apart(&mut command, &self.account, self.apart);
         command
     }
+}
+
+/// Whether there is a file of this path, or of this name in a folder of `path`, if that is known.
+fn is_there(program: &OsStr, path: Option<&OsStr>) -> bool {
+    if program.as_encoded_bytes().contains(&b'/') {
+        return Path::new(program).is_file();
+    }
+    path.is_none_or(|path| {
+        let mut folders = std::env::split_paths(path);
+        folders.any(|folder| folder.join(program).is_file())
+    })
 }
 
 /// Makes the next read of the stream's other side fail (ECONNRESET): the kernel resets a socket
@@ -997,6 +1014,15 @@ fn send_up(mut incoming: &Incoming, mut stream: Stream, ending: &Ending) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_that_is_not_there_is_known_before_a_stream_comes() {
+        let there =
+            |program: &str, path: Option<&str>| is_there(OsStr::new(program), path.map(OsStr::new));
+        assert!(there("sh", Some("/none:/usr/bin:/bin")) && there("/bin/sh", None));
+        assert!(!there("ctat", Some("/usr/bin:/bin")) && !there("/bin/ctat", None));
+        assert!(there("sh", None), "the default of the system");
+    }
 
     #[test]
     fn a_remote_is_a_node_and_a_protocol() {

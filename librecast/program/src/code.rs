@@ -263,17 +263,18 @@ pub fn enter(argument: &str) -> Result<(), ExitError> {
     Err(guest::join(&code.encode(), &arguments))
 }
 
-/// Waits for an offer of this kind under the code of this guest.
+/// Waits for an offer of this kind under the code of this guest; says so after a while, unless it
+/// is to be quiet.
 ///
 /// # Errors
 ///
 /// Nobody offers anything, several do, or it is of another kind; this is no guest by a code.
-pub fn wait_for(offer: Offer) -> anyhow::Result<Beacon> {
+pub fn wait_for(offer: Offer, is_quiet: bool) -> anyhow::Result<Beacon> {
     let Some(inside) = Inside::of_environment()? else {
         let message = "this is for programs in a guest by a code: lcroute guest CODE";
         return Err(ExitError::new(Exit::Usage, message).into());
     };
-    let beacon = wait_for_any(&inside, offer)?;
+    let beacon = wait_for_any(&inside, offer, is_quiet)?;
     if beacon.offer != offer {
         let (from, what) = (&beacon.from, beacon.offer.name());
         let (wanted, receives) = (offer.name(), receives(beacon.offer));
@@ -286,15 +287,20 @@ pub fn wait_for(offer: Offer) -> anyhow::Result<Beacon> {
     Ok(beacon)
 }
 
-fn wait_for_any(inside: &Inside, offer: Offer) -> anyhow::Result<Beacon> {
+fn wait_for_any(inside: &Inside, offer: Offer, is_quiet: bool) -> anyhow::Result<Beacon> {
     let group = beacon_group(&inside.read()?.beacon_key());
     let mut sockets = ReceiveSockets::open(BEACON_PORT)?;
     sockets.join(group, interface()?)?;
     let mut heard = ReceivedBeacons::default();
-    let until = Instant::now() + NOBODY;
+    let began = Instant::now();
+    let until = began + NOBODY;
+    let mut told = is_quiet;
     loop {
         wait(&sockets, LOOK)?;
         let now = Instant::now();
+        if now >= began + SILENT && !std::mem::replace(&mut told, true) {
+            note("waiting for whoever sends under these words");
+        }
         sockets.receive(|datagram| heard.handle(datagram.source, datagram.payload, now))?;
         match heard.outcome(now) {
             Some(Outcome::One(beacon)) => return Ok(beacon.clone()),
