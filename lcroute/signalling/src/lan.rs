@@ -50,8 +50,8 @@ const SOON: Duration = Duration::from_secs(10);
 /// UDP port of multicast DNS (RFC 6762 §3).
 const MDNS_PORT: u16 = 5_353;
 
-/// Returns whether another program has the UDP port of multicast DNS for itself, so that no node is
-/// found on LANs: most share it.
+/// Returns whether another program has the UDP port of multicast DNS for itself, for IPv4 or IPv6:
+/// most share it. Nodes are found by the other family alone.
 #[must_use]
 pub fn is_mdns_taken() -> bool {
     is_taken(MDNS_PORT)
@@ -60,13 +60,15 @@ pub fn is_mdns_taken() -> bool {
 fn is_taken(port: u16) -> bool {
     let bind = |domain, any: IpAddr| {
         let socket = Socket::new(domain, Type::DGRAM, None)?;
+        if any.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
         socket.bind(&SocketAddr::new(any, port).into())
     };
     let both = [
         bind(Domain::IPV4, Ipv4Addr::UNSPECIFIED.into()),
-        // a socket of IPv6 takes the port of IPv4, too
         bind(Domain::IPV6, Ipv6Addr::UNSPECIFIED.into()),
     ];
     let is_in_use = |e: io::Error| e.kind() == io::ErrorKind::AddrInUse;
@@ -222,7 +224,7 @@ impl Session {
     fn daemon(&self) -> mdns_sd::Result<ServiceDaemon> {
         if is_mdns_taken() {
             tracing::warn!(
-                "mDNS: another program has UDP port {MDNS_PORT} for itself: no node is found on LANs (avahi-daemon: disallow-other-stacks=no)"
+                "mDNS: another program has UDP port {MDNS_PORT} for itself: nodes on LANs are found by IPv4 or IPv6 alone, or not at all (avahi-daemon: disallow-other-stacks=no)"
             );
         }
         let daemon = ServiceDaemon::new()?;

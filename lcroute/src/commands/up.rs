@@ -340,7 +340,7 @@ fn missing(status: &Status, peers: &[Peer], config: &Config) -> String {
     }
     doors.push(match config.exposure().lans() {
         Ok(()) if lcroute_signalling::is_mdns_taken() => {
-            "another program has UDP port 5353 for itself, so no node is found on LANs"
+            "no node of the network is found on a LAN of this host, where another program has UDP port 5353 for itself"
         }
         Ok(()) => {
             "no node of the network is on a LAN of this host, or a firewall of either host drops UDP port 5353 (`nft insert rule inet filter input udp dport 5353 accept`)"

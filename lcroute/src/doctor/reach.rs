@@ -56,7 +56,7 @@ fn discovery(patient: &Patient) -> Check {
     let lans: Vec<_> = lans.into_iter().collect();
     let names = lans.join(", ");
     if lcroute_signalling::is_mdns_taken() {
-        let detail = "another program has UDP port 5353 for itself: no node is found on LANs";
+        let detail = "another program has UDP port 5353 for itself: nodes on LANs are found by IPv4 or IPv6 alone, or not at all";
         let remedy = "let it share the port (avahi-daemon: disallow-other-stacks=no), or end it";
         return Check::warn(NAME, detail, remedy);
     }

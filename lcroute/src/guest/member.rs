@@ -700,7 +700,7 @@ impl MemberShell {
                 "waiting for the caster: {servers} answers, and it is not there: does it cast?"
             )),
             (true, _) if lcroute_signalling::is_mdns_taken() => hint(
-                "another program has UDP port 5353 for itself, so no node is found on LANs: let it share the port (avahi-daemon: disallow-other-stacks=no)",
+                "looking for nodes on the LANs of this host, where another program has UDP port 5353 for itself: let it share the port (avahi-daemon: disallow-other-stacks=no)",
             ),
             (true, _) if of_code => hint(
                 "looking for nodes on the LANs of this host: is this the same LAN, does the other command still run, and are the words right? The firewalls of both hosts must let in UDP port 5353. Beyond a LAN a code names a server: WORDS@HOST",
