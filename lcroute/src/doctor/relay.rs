@@ -53,7 +53,12 @@ pub(super) fn check(patient: &Patient) -> Check {
     for relay in known {
         let udp = relay.udp.map(|name| ("UDP", ask(&name)));
         let stream = relay.stream.map(|target| {
-            let kind = if target.tls { "TLS" } else { "TCP" };
+            let kind = match target.ports.as_slice() {
+                [port] if port.tls => "TLS",
+                [_] => "TCP",
+                // a server that is named by its host
+                _ => "TLS or TCP",
+            };
             (kind, runtime.block_on(probe(&target)).is_ok())
         });
         let legs: Vec<_> = udp.into_iter().chain(stream).collect();
