@@ -296,6 +296,7 @@ impl Verbs {
     pub fn send(&self, group: String, words: &[String]) -> anyhow::Result<Exit> {
         let request = if words.is_empty() {
             let mut content = Zeroizing::new(Vec::new());
+            librecast_program::cli::note_of_input("the message");
             librecast_program::standard::input()
                 .take(MAX_CONTENT)
                 .read_to_end(&mut content)?;

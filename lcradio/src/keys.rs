@@ -111,7 +111,10 @@ pub fn grant(options: &GrantOptions) -> anyhow::Result<Exit> {
 
 /// Returns a token for members of the station's own network.
 fn token(key: &StationKey, is_public: bool, places: &[Place]) -> anyhow::Result<Zeroizing<String>> {
-    let signal = places.iter().map(|place| place.url().to_owned()).collect();
+    let signal = places
+        .iter()
+        .map(|place| place.server().to_owned())
+        .collect();
     let (seed, invitation) = (key.network_seed(is_public), SecretKey::generate());
     Ok(CodeKeys::text_token(&seed, invitation, signal, UnixTime::now())?.encode())
 }
@@ -140,7 +143,7 @@ pub fn invite(options: &InviteOptions) -> anyhow::Result<Exit> {
     if options.ttl > helper::MAX_TTL {
         return Err(ExitError::new(Exit::Usage, "--ttl is a year at most").into());
     }
-    let urls = options.places.iter().map(|place| place.url().to_owned());
+    let urls = options.places.iter().map(|place| place.server().to_owned());
     let (urls, now) = (urls.collect(), UnixTime::now());
     let token = helper::token(&seed, &options.name, urls, (now, options.ttl))?.encode();
     let mut out = librecast_program::standard::output();

@@ -128,7 +128,9 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let wanted = match (inside, given) {
         (Some(station), _) => Wanted::Station(station),
         (None, Some(text)) => keys::wanted(&text, file)?,
-        (None, None) => Wanted::Station(Station::decode(&code::wait_for(Offer::Station)?.line)?),
+        (None, None) => Wanted::Station(Station::decode(
+            &code::wait_for(Offer::Station, false)?.line,
+        )?),
     };
     let tuned = match wanted {
         Wanted::Station(station) => Tuned::Station(station),

@@ -123,6 +123,8 @@ enum Command {
     Up {
         /// The token of an invitation, or - to read it from standard input [default: found a network, if there is none]
         token: Option<String>,
+        #[arg(hide = true)]
+        more: Vec<String>,
         /// This node's name [default: the host's]
         #[arg(long, env = "LCROUTE_NAME")]
         name: Option<String>,
@@ -158,6 +160,8 @@ enum Command {
     Join {
         /// The token, or - to read it from standard input
         token: String,
+        #[arg(hide = true)]
+        more: Vec<String>,
         /// This node's name [default: the host's]
         #[arg(long)]
         name: Option<String>,
@@ -640,11 +644,13 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
         Command::Init { name } => commands::membership::init(&common, &config, name),
         Command::Up {
             token,
+            more,
             name,
             lan,
             no_token,
             timeout,
         } => {
+            commands::membership::one_token(token.as_deref(), &more)?;
             let options = commands::up::UpOptions {
                 token,
                 name,
@@ -687,7 +693,10 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             };
             commands::membership::invite(&common, &config, options, link, i.qr)
         }
-        Command::Join { token, name } => commands::membership::join(&common, &config, &token, name),
+        Command::Join { token, more, name } => {
+            commands::membership::one_token(Some(&token), &more)?;
+            commands::membership::join(&common, &config, &token, name)
+        }
         Command::Revoke { node, token } => {
             use commands::revoke::Whom;
             // clap sees to it that one is given

@@ -223,7 +223,7 @@ impl ControlThread {
                 tracing::error!("configuration kept as it was: {e}");
                 Err(e)
             }
-            Ok(private) => {
+            Ok((private, closed)) => {
                 self.apply(running).await;
                 if let Err(e) = serve_metrics(&mut self.metrics, &self.config, &self.inbox) {
                     tracing::error!("{e:#}");
@@ -232,7 +232,8 @@ impl ControlThread {
                 running.ports.configure(&self.config);
                 let changed = Message::Reconfigure(Box::new(reconfigure(&self.config, private)));
                 self.inbox.send(changed).await;
-                let told = self.config.written.reread(&before, &running.first);
+                let mut told = self.config.written.reread(&before, &running.first);
+                told.withhold("[[private]]", closed);
                 tracing::info!("{told}");
                 Ok(told)
             }
@@ -419,7 +420,7 @@ async fn reread(
     path: Option<&Path>,
     overrides: &Overrides,
     server: &mut Signalling,
-) -> Result<PrivateKeys, String> {
+) -> Result<(PrivateKeys, Vec<String>), String> {
     let new = overrides.apply(Config::load(path).map_err(|e| e.to_string())?);
     let private = private::load_and_tell(&new.private).map_err(|e| e.to_string())?;
     proxy(&new).map_err(|e| format!("{e:#}"))?;

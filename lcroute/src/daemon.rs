@@ -238,7 +238,7 @@ fn node_config(
             kept: state.ipv4(),
             assigns: true,
         }),
-        settings: settings(config, private::load_and_tell(&config.private)?),
+        settings: settings(config, private::load_and_tell(&config.private)?.0),
         topology: topology(&config.topology),
         revocations: state.revocations(&network, UnixTime::now())?,
         epochs: state.epochs(&network, UnixTime::now())?,

@@ -97,28 +97,28 @@ fn read(file: &Path) -> Result<Secret, ExitError> {
     Ok(Secret::new(*key.bytes()))
 }
 
-/// Reads the key files, and logs missing keys.
+/// Reads the key files, and logs missing keys; returns the reasons why something stays closed.
 ///
 /// # Errors
 ///
 /// As [`load`].
-pub fn load_and_tell(private: &Privates) -> Result<PrivateKeys, ExitError> {
+pub fn load_and_tell(private: &Privates) -> Result<(PrivateKeys, Vec<String>), ExitError> {
+    let mut closed = Vec::new();
+    let mut tell = |what: String| {
+        let line = format!("[[private]] {what}: nothing of it leaves or enters this host");
+        tracing::error!("{line}");
+        closed.push(line);
+    };
     let segments = load_segments(&private.segments)?;
     for LoadedSegment { segment, problem } in &segments {
         if let Some(problem) = problem {
-            let name = &segment.name;
-            tracing::error!(
-                "[[private]] segment {name}: {problem}: nothing of it leaves or enters this host"
-            );
+            tell(format!("segment {}: {problem}", segment.name));
         }
     }
     let loaded = load(&private.prefixes)?;
     for Loaded { prefix, problem } in &loaded {
         if let Some(problem) = problem {
-            let prefix = prefix.prefix;
-            tracing::error!(
-                "[[private]] {prefix}: {problem}: nothing of it leaves or enters this host"
-            );
+            tell(format!("{}: {problem}", prefix.prefix));
         } else if prefix.secrets.is_empty() {
             let prefix = prefix.prefix;
             tracing::info!(
@@ -126,10 +126,11 @@ pub fn load_and_tell(private: &Privates) -> Result<PrivateKeys, ExitError> {
             );
         }
     }
-    Ok(PrivateKeys {
+    let keys = PrivateKeys {
         prefixes: loaded.into_iter().map(|l| l.prefix).collect(),
         segments: segments.into_iter().map(|l| l.segment).collect(),
-    })
+    };
+    Ok((keys, closed))
 }
 
 /// Closes the configured private prefixes, and opens former ones. Otherwise programs would send to

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 use lcroute_control::config::{Leg, Relay, TurnUrl};
 use lcroute_overlay::server::RelayCredentials;
 use lcroute_signalling::proxy::Proxy;
-use lcroute_signalling::relay_stream::{RelayStreams, RelayTarget};
+use lcroute_signalling::relay_stream::{RelayStreams, RelayTarget, StreamPort};
 use lcroute_webrtc::relay::{RelayOffer, StreamCommand, mint};
 use librecast::private_file;
+use librecast::signalling::stun_name;
 use librecast::time::UnixTime;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::inbox::{Inbox, Message};
-use crate::servers::stun_name;
 
 /// Time between lookups of addresses.
 const LOOKUP: Duration = Duration::from_secs(60);
@@ -226,8 +226,10 @@ impl Task {
         };
         let target = RelayTarget {
             host: turn.host.clone(),
-            port: turn.port,
-            tls: turn.leg == Leg::Tls,
+            ports: vec![StreamPort {
+                port: turn.port,
+                tls: turn.leg == Leg::Tls,
+            }],
             proxy: self.proxy.clone(),
         };
         self.targets.insert(url.clone(), target);

@@ -12,12 +12,10 @@ use lcroute_signalling::server::RelaySettings;
 use lcroute_webrtc::relay::HasAddress;
 use librecast::private_file;
 use librecast::reach::{MAX_ACCESS_TOKEN, Room};
+use librecast::signalling::stun_name;
 use librecast_program::keyfile;
 
 use crate::netlink;
-
-/// Default port of signalling and STUN.
-const SIGNAL_PORT: u16 = 7117;
 
 /// Returns the settings of a signalling server's relay; `None`: it does not relay.
 pub fn served_relay(relay: &Relay) -> Option<RelaySettings> {
@@ -181,40 +179,4 @@ pub fn stun_names(config: &Config, servers: &[String]) -> Result<Vec<String>, Si
         names.extend(servers.iter().filter_map(|url| stun_name(url)));
     }
     Ok(names)
-}
-
-/// `ws://HOST:PORT/path` -> `HOST:PORT`: a signalling server answers STUN on the same UDP port.
-pub fn stun_name(url: &str) -> Option<String> {
-    let rest = url
-        .strip_prefix("ws://")
-        .or_else(|| url.strip_prefix("wss://"))?;
-    let host = rest.split('/').next()?;
-    let has_port = host.rsplit_once(':').is_some_and(|(before, port)| {
-        port.parse::<u16>().is_ok() && (!before.contains(':') || before.ends_with(']'))
-    });
-    Some(if has_port {
-        host.to_owned()
-    } else {
-        format!("{host}:{SIGNAL_PORT}")
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_signalling_url_names_a_stun_server() {
-        let cases = [
-            ("ws://meet.example:7000", "meet.example:7000"),
-            ("wss://meet.example/path", "meet.example:7117"),
-            ("ws://[fd00::1]:7117", "[fd00::1]:7117"),
-            ("ws://[fd00::1]", "[fd00::1]:7117"),
-            ("ws://10.0.0.1:7117/", "10.0.0.1:7117"),
-        ];
-        for (url, name) in cases {
-            assert_eq!(stun_name(url).as_deref(), Some(name));
-        }
-        assert_eq!(stun_name("http://x"), None);
-    }
 }

@@ -103,7 +103,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     librecast_program::process::confine()?;
     let session = match named {
         Some(session) => session,
-        None => Session::decode(&code::wait_for(Offer::Session)?.line)?,
+        None => Session::decode(&code::wait_for(Offer::Session, false)?.line)?,
     };
     let wake = Wake::on_interrupt()?;
     let now = Instant::now();

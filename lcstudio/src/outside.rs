@@ -101,7 +101,10 @@ pub fn invite(
     invited: &Invited,
     json: bool,
 ) -> anyhow::Result<Exit> {
-    let signal = places.iter().map(|place| place.url().to_owned()).collect();
+    let signal = places
+        .iter()
+        .map(|place| place.server().to_owned())
+        .collect();
     let (seed, invitation) = (key.network_seed(), SecretKey::generate());
     let now = UnixTime::now();
     let token = match invited {

@@ -75,6 +75,12 @@ pub fn receive(options: &Options) -> anyhow::Result<Exit> {
 /// Returns the code, given as one argument or as its words, and DEST.
 fn code_of(arguments: &[OsString]) -> Result<(Code, OsString), ExitError> {
     let usage = |message: String| ExitError::new(Exit::Usage, message);
+    let first = arguments.first().and_then(|first| first.to_str());
+    if let Some(share) = first.filter(|first| first.starts_with("lc:")) {
+        let message =
+            format!("{share} is a share, not the words of `lcsync send`: lcsync {share} DEST");
+        return Err(usage(message));
+    }
     let (code, count) = code::of_arguments(arguments).map_err(|e| usage(e.to_string()))?;
     match &arguments[count..] {
         [] => Ok((code, ".".into())),
@@ -88,7 +94,7 @@ fn receive_inside(options: &Options) -> anyhow::Result<Exit> {
         .arguments
         .get(1)
         .map_or_else(|| ".".into(), PathBuf::from);
-    let beacon = code::wait_for(Offer::Files)?;
+    let beacon = code::wait_for(Offer::Files, options.quiet)?;
     let signer: PeerId = beacon
         .line
         .parse()
@@ -143,6 +149,8 @@ mod tests {
         same(of(&["abandon zoo quality lemon", "d"]), right("d"));
         same(of(&["Abandon", "Zoo", "Quality", "Lemon"]), right("."));
         same(of(&["aban", "zoo", "qual", "lemo", "d"]), right("d"));
+        let share = of(&["lc:news", "d"]).unwrap_err().to_string();
+        assert!(share.ends_with(": lcsync lc:news DEST"), "{share}");
         for wrong in [
             &["abandon", "zoo", "quality"][..],
             &["abandon-zoo-quality-lemon", "d", "e"],

@@ -23,6 +23,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use crate::cert::{CertError, Certificate, EPHEMERAL, Grant, GroupPrefix, Kind, Token};
 use crate::epoch::EpochSecret;
 use crate::id::{SecretKey, derive};
+use crate::signalling;
 use crate::time::UnixTime;
 
 /// Words of a code: 44 bits.
@@ -39,10 +40,6 @@ const TELLING: usize = 4;
 const MAX_TEXT: usize = 512;
 /// Longest host in bytes: that of a name (RFC 1035 §2.3.4).
 const MAX_HOST: usize = 253;
-/// Port of signalling servers, unless the code names another one.
-const SIGNAL_PORT: u16 = 7_117;
-/// Port of HTTPS: a server there speaks TLS.
-const TLS_PORT: u16 = 443;
 
 /// Salt of all codes: at least eight bytes (RFC 9106 §3.1).
 const SALT: &[u8] = b"lcroute 2026 code";
@@ -210,47 +207,10 @@ impl fmt::Debug for Code {
 }
 
 impl Host {
-    /// Returns the URL of its signalling server: `wss` on port 443, else `ws`, by default on 7117.
-    #[must_use]
-    pub fn url(&self) -> String {
-        match self.port() {
-            Some((host, TLS_PORT)) => format!("wss://{host}"),
-            Some(_) => format!("ws://{}", self.0),
-            None => format!("ws://{}:{SIGNAL_PORT}", self.0),
-        }
-    }
-
-    /// Returns the host whose [`Self::url`] leads to the same server, if there is one.
+    /// Returns the host that leads to the same server as this URL, if there is one.
     #[must_use]
     pub fn of_url(url: &str) -> Option<Self> {
-        let (is_tls, rest) = match url.strip_prefix("wss://") {
-            Some(rest) => (true, rest),
-            None => (false, url.strip_prefix("ws://")?),
-        };
-        let host: Self = rest.strip_suffix('/').unwrap_or(rest).parse().ok()?;
-        let (name, port) = match host.port() {
-            Some((name, port)) => (name, port),
-            None if is_tls => (host.0.as_str(), TLS_PORT),
-            None => (host.0.as_str(), SIGNAL_PORT),
-        };
-        // port 443 alone stands for TLS
-        if is_tls != (port == TLS_PORT) {
-            return None;
-        }
-        Some(match port {
-            SIGNAL_PORT => Self(name.to_owned()),
-            port => Self(format!("{name}:{port}")),
-        })
-    }
-
-    fn port(&self) -> Option<(&str, u16)> {
-        let (host, port) = self.0.rsplit_once(':')?;
-        // the colons of an IPv6 address are within brackets
-        let is_port = !host.starts_with('[') || host.ends_with(']');
-        is_port
-            .then(|| port.parse().ok())
-            .flatten()
-            .map(|port| (host, port))
+        signalling::host_of(url)?.parse().ok()
     }
 }
 
@@ -261,7 +221,7 @@ impl FromStr for Host {
         let text = text.to_ascii_lowercase();
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._[]:".contains(c);
         let host = Self(text);
-        let (name, port) = match host.port() {
+        let (name, port) = match signalling::port_of(&host.0) {
             Some((name, port)) => (name, Some(port)),
             None => (host.0.as_str(), None),
         };
@@ -486,7 +446,7 @@ mod tests {
             *with.encode(),
             "abandon-zoo-quality-lemon@meet.example:8000"
         );
-        assert_eq!(with.host().unwrap().url(), "ws://meet.example:8000");
+        assert_eq!(with.host().unwrap().to_string(), "meet.example:8000");
         let unknown = |text: &str| text.parse::<Code>().unwrap_err();
         assert_eq!(
             unknown("abandon-zoo-quallity-lemon").to_string(),
@@ -514,27 +474,15 @@ mod tests {
     }
 
     #[test]
-    fn hosts_and_urls_are_one() {
-        for (host, url) in [
-            ("meet.example", "ws://meet.example:7117"),
-            ("meet.example:443", "wss://meet.example"),
-            ("[fd00::1]", "ws://[fd00::1]:7117"),
-            ("10.0.0.1:99", "ws://10.0.0.1:99"),
+    fn a_code_names_the_host_of_a_url() {
+        for (url, host) in [
+            ("ws://Meet.Example:7117", "meet.example"),
+            ("wss://meet.example/", "meet.example:443"),
+            ("wss://[fd00::1]:8443", "[fd00::1]:8443"),
         ] {
-            let parsed: Host = host.parse().unwrap();
-            assert_eq!(parsed.url(), url);
             assert_eq!(Host::of_url(url).unwrap().to_string(), host);
         }
-        assert_eq!(
-            Host::of_url("wss://meet.example:443/").unwrap().url(),
-            "wss://meet.example"
-        );
-        for url in [
-            "wss://meet.example:7117",
-            "http://a",
-            "ws://a/path",
-            "ws://a:443",
-        ] {
+        for url in ["http://a", "ws://a/path", "wss://a b", "ws://fd00::1"] {
             assert_eq!(Host::of_url(url), None, "{url}");
         }
     }

@@ -82,6 +82,7 @@
 //! | [`bucket`] | token buckets without a clock of their own |
 //! | [`random`], [`time`] | numbers from a seed; instants and the wall clock |
 //! | [`reach`] | protocol between the router and its program for a DHT and a Matrix room |
+//! | [`signalling`] | URLs at which a named signalling server is tried |
 //! | [`text_network`] | networks that a text leads to |
 //! | `outside` (feature `stream`) | keys with a place; protocol of the program for pairs |
 //! | [`drops`], [`events`] | drop reasons; entries of the journal: numbers and fields |
@@ -160,6 +161,7 @@ pub mod reach;
 #[cfg(feature = "net")]
 mod received;
 pub mod revocation;
+pub mod signalling;
 #[cfg(any(test, feature = "simulated"))]
 pub mod simulated;
 #[cfg(feature = "net")]

@@ -59,9 +59,9 @@ pub enum PlaceError {
 }
 
 impl Place {
-    /// Returns the server's URL.
+    /// Returns the server as it was named: [`crate::signalling::urls`] has the URLs to try.
     #[must_use]
-    pub fn url(&self) -> &str {
+    pub fn server(&self) -> &str {
         &self.0
     }
 }
@@ -80,24 +80,18 @@ impl FromStr for Place {
         if authority.is_empty() || text.len() > MAX_PLACE || !host.chars().all(is_plain) {
             return Err(bad());
         }
+        let named = text.trim_end_matches('/');
         // a text without a scheme names a host, as people write it
-        if host.len() == text.trim_end_matches('/').len() {
-            return match host.contains('/') {
-                true => Err(bad()),
-                false => Ok(Self(format!("wss://{host}"))),
-            };
+        if host.len() == named.len() && host.contains('/') {
+            return Err(bad());
         }
-        Ok(Self(text.trim_end_matches('/').to_owned()))
+        Ok(Self(named.to_owned()))
     }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let host = self
-            .0
-            .strip_prefix("wss://")
-            .filter(|host| !host.contains('/'));
-        f.write_str(host.unwrap_or(&self.0))
+        f.write_str(&self.0)
     }
 }
 
@@ -405,16 +399,16 @@ mod tests {
     #[test]
     fn a_contact_is_a_key_with_or_without_a_place() {
         let key = key();
-        for (place, url) in [
-            ("meet.example", "wss://meet.example"),
-            ("meet.example:8443", "wss://meet.example:8443"),
-            ("[2001:db8::1]:443", "wss://[2001:db8::1]:443"),
-            ("ws://192.0.2.1:8080", "ws://192.0.2.1:8080"),
-            ("wss://meet.example/signal", "wss://meet.example/signal"),
+        for place in [
+            "meet.example",
+            "meet.example:8443",
+            "[2001:db8::1]:443",
+            "ws://192.0.2.1:8080",
+            "wss://meet.example/signal",
         ] {
             let contact: ContactText = format!("{key}@{place}").parse().unwrap();
             assert_eq!(contact.key, key);
-            assert_eq!(contact.place.as_ref().unwrap().url(), url);
+            assert_eq!(contact.place.as_ref().unwrap().server(), place);
             assert_eq!(contact.to_string().parse::<ContactText>().unwrap(), contact);
         }
         assert_eq!(key.to_string().parse::<ContactText>().unwrap().place, None);

@@ -99,9 +99,10 @@ impl TextKind {
         }
     }
 
-    /// Returns the kind by the prefix; the text may be damaged.
+    /// Returns the kind by the prefix; the text may be quoted or damaged.
     #[must_use]
     pub fn of(text: &str) -> Option<Self> {
+        let text = text.trim_start_matches(is_mark);
         let is_of = |kind: &Self| text.starts_with(kind.prefix());
         Self::ALL.into_iter().find(is_of)
     }
@@ -162,13 +163,30 @@ pub fn encode(kind: TextKind, bytes: &[u8]) -> Zeroizing<String> {
     text
 }
 
-/// Decodes a text to at most `most` bytes; ignores space around it.
+/// Whether mail programs put this into a text: line ends, blanks, marks of quotes.
+fn is_mark(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '>' | '\u{ad}' | '\u{200b}' | '\u{feff}')
+}
+
+/// Decodes a text to at most `most` bytes; ignores space around it, and in it where a mail program
+/// has wrapped or quoted it.
 ///
 /// # Errors
 ///
 /// The text is of another kind, damaged, or holds more.
 pub fn decode(kind: TextKind, text: &str, most: usize) -> Result<Zeroizing<Vec<u8>>, TextError> {
-    let text = text.trim();
+    // base58 takes the square of the length. A byte is 1.37 characters of it.
+    let longest = (most.saturating_add(CHECKSUM)).saturating_mul(7) / 5 + 1;
+    // with room for one character more: a growing text leaves a copy behind
+    let room = text.len().min(longest + PREFIX_LENGTH + 1) + char::MAX.len_utf8();
+    let mut joined = Zeroizing::new(String::with_capacity(room));
+    for c in text.chars().filter(|c| !is_mark(*c)) {
+        if joined.len() > longest + PREFIX_LENGTH {
+            break;
+        }
+        joined.push(c);
+    }
+    let text = joined.as_str();
     let Some(coded) = text.strip_prefix(kind.prefix()) else {
         return Err(match TextKind::of(text) {
             Some(found) => TextError::Other {
@@ -179,8 +197,7 @@ pub fn decode(kind: TextKind, text: &str, most: usize) -> Result<Zeroizing<Vec<u
             None => TextError::Prefix(kind),
         });
     };
-    // base58 takes the square of the length. A byte is 1.37 characters of it.
-    if coded.len() > (most + CHECKSUM).saturating_mul(7) / 5 + 1 {
+    if coded.len() > longest {
         return Err(TextError::TooLong(kind));
     }
     let bytes = bs58::decode(coded).with_check(None).into_vec();
@@ -232,6 +249,22 @@ mod tests {
             *decode(TextKind::SharedKey, &format!(" {GOLDEN}\n"), 4).unwrap(),
             [0, 1, 2, 255]
         );
+    }
+
+    #[test]
+    fn what_mail_programs_do_to_a_text_is_undone() {
+        for text in [
+            "> lck113DyT\r\n> hKfKg",
+            ">> lck113DyT\n>> hKfKg\n",
+            "lck113DyT hKfKg",
+            "\u{a0}lck113Dy\u{ad}ThK\u{200b}fKg",
+        ] {
+            let read = decode(TextKind::SharedKey, text, 4).unwrap();
+            assert_eq!(*read, [0, 1, 2, 255], "{text}");
+            assert_eq!(TextKind::of(text), Some(TextKind::SharedKey));
+        }
+        let changed = decode(TextKind::SharedKey, "> lck113DyT\n> hKfKh", 4);
+        assert_eq!(changed, Err(TextError::Damaged(TextKind::SharedKey)));
     }
 
     /// Computed by another implementation (base58check in Python, hashlib).

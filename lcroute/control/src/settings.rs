@@ -1,13 +1,20 @@
 //! Sources of all verbs' settings: flags, environment, file, defaults.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use librecast::outside::{Place, PlaceError};
+use librecast_program::cli::{Exit, ExitError};
 
 use crate::config::Config;
 
 /// Control socket of the host's daemon.
 const SYSTEM_CONTROL: &str = "/run/lcroute/control.sock";
+
+/// Environment variable with the signalling server of codes, texts and keys outside: a URL or
+/// HOST[:PORT]; empty: none.
+pub const SIGNAL: &str = "LCROUTE_SIGNAL";
 
 /// Settings of every verb; flags win over environment, environment over file.
 #[derive(Debug, Clone, Args)]
@@ -36,20 +43,25 @@ impl Common {
     }
 
     /// Reads the configuration of a program that a user runs beside the host's daemon: the stricter
-    /// of the host's file and the user's own, unless the command line names one.
+    /// of the host's file and the user's own, unless the command line names one. Keys outside meet
+    /// at the server of `LCROUTE_SIGNAL` if that is set.
     ///
     /// # Errors
     ///
-    /// A file cannot be read.
+    /// A file cannot be read, or the variable names no server.
     pub fn load_config_of_user(&self) -> anyhow::Result<Config> {
         let config = self.load_config()?;
         let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".config"));
         let own = folder("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home);
         let own = own.map(|folder| folder.join("lcroute/lcroute.toml"));
-        match own.filter(|file| self.config.is_none() && file.is_file()) {
-            Some(file) => Ok(config.restricted_by(Config::load(Some(&file))?)),
-            None => Ok(config),
-        }
+        let config = match own.filter(|file| self.config.is_none() && file.is_file()) {
+            Some(file) => config.restricted_by(Config::load(Some(&file))?),
+            None => config,
+        };
+        Ok(match places_of_environment()? {
+            Some(places) => config.meeting_at(places),
+            None => config,
+        })
     }
 
     /// Whether the state directory is a user's own by default, while services use the system's.
@@ -107,8 +119,25 @@ impl Common {
     }
 }
 
+/// Returns the server of `LCROUTE_SIGNAL`, or none if it is empty. `None`: it is not set.
+///
+/// # Errors
+///
+/// It names no server.
+pub fn places_of_environment() -> anyhow::Result<Option<Vec<Place>>> {
+    std::env::var_os(SIGNAL).map(places_of).transpose()
+}
+
+fn places_of(given: OsString) -> anyhow::Result<Vec<Place>> {
+    let given = given.into_string().unwrap_or_else(|_| " ".to_owned());
+    let place = (!given.is_empty()).then(|| given.parse()).transpose();
+    let place =
+        place.map_err(|e: PlaceError| ExitError::new(Exit::Usage, format!("{SIGNAL}: {e}")))?;
+    Ok(place.into_iter().collect())
+}
+
 /// Returns a folder of the environment; an empty variable counts as unset (XDG base directories).
-fn folder(variable: &str) -> Option<std::ffi::OsString> {
+fn folder(variable: &str) -> Option<OsString> {
     std::env::var_os(variable).filter(|folder| !folder.is_empty())
 }
 
@@ -136,5 +165,21 @@ impl Overrides {
             config.signal.servers.clone_from(&self.signal);
         }
         config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_names_a_server_as_codes_and_texts_do_or_none() {
+        let places = |given: &str| places_of(given.into());
+        for given in ["meet.example", "meet.example:8443", "ws://10.0.0.1:7117"] {
+            assert_eq!(places(given).unwrap(), [given.parse::<Place>().unwrap()]);
+        }
+        assert!(places("").unwrap().is_empty());
+        let error = places("http://a b").unwrap_err().to_string();
+        assert!(error.starts_with(SIGNAL), "{error}");
     }
 }

@@ -520,8 +520,8 @@ impl Finding {
 fn urls_of(places: &[Place]) -> Vec<String> {
     let mut urls: Vec<String> = Vec::new();
     for place in places.iter().take(MAX_PLACES) {
-        if !urls.iter().any(|url| url == place.url()) {
-            urls.push(place.url().to_owned());
+        if !urls.iter().any(|url| url == place.server()) {
+            urls.push(place.server().to_owned());
         }
     }
     urls

@@ -22,6 +22,7 @@ use librecast::outside::{
 };
 use librecast::pair::PairSecret;
 use librecast::reach::{Base58, FromReach};
+use librecast::signalling::stun_name;
 use librecast::time::{Instant, UnixTime, WallClock};
 use librecast_program::cli::Exit;
 use librecast_program::service;
@@ -61,8 +62,6 @@ const MTU: u16 = 1_400;
 const GOODBYE: Duration = Duration::from_millis(500);
 /// Time for the end of all; the router has a second of it to delete the mapping.
 const END: Duration = Duration::from_millis(1_500);
-/// UDP port of a signalling server's STUN, if its URL names no port.
-const SIGNAL_PORT: u16 = 7_117;
 
 /// Where the program for streams comes from.
 #[derive(Debug, Clone, Copy)]
@@ -439,7 +438,7 @@ impl Conversation {
             let is_first = self.looked_up.insert(url.clone());
             let looked = self.looked.clone();
             tokio::spawn(async move {
-                let name = stun_name(&url);
+                let name = stun_name(&url).unwrap_or_default();
                 let found = match lcroute_signalling::look_up(&name).await {
                     Ok(found) => found,
                     Err(e) => {
@@ -885,37 +884,8 @@ async fn write_frames(
     Ok(())
 }
 
-/// `ws://HOST:PORT/path` -> `HOST:PORT`
-fn stun_name(url: &str) -> String {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let host = rest.split('/').next().unwrap_or_default();
-    let has_port = host.rsplit_once(':').is_some_and(|(before, port)| {
-        port.parse::<u16>().is_ok() && (!before.contains(':') || before.ends_with(']'))
-    });
-    match has_port {
-        true => host.to_owned(),
-        false => format!("{host}:{SIGNAL_PORT}"),
-    }
-}
-
 fn seed() -> anyhow::Result<[u8; 32]> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("random numbers: {e}"))?;
     Ok(seed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_server_answers_stun_on_its_own_port() {
-        for (url, name) in [
-            ("ws://192.0.2.1:80/x", "192.0.2.1:80"),
-            ("wss://meet.example", "meet.example:7117"),
-            ("ws://[2001:db8::1]:80", "[2001:db8::1]:80"),
-        ] {
-            assert_eq!(stun_name(url), name);
-        }
-    }
 }

@@ -10,6 +10,7 @@ use lcroute_overlay::server::{Role, Room};
 use lcroute_overlay::{CarrierId, CarrierKind, Published};
 use librecast::cert::Chain;
 use librecast::id::{NetworkId, PeerId, SecretKey};
+use librecast::signalling;
 use tokio::sync::{mpsc, watch};
 use tokio_tungstenite::tungstenite::http::Uri;
 
@@ -58,7 +59,7 @@ pub struct Carriers {
     network: NetworkId,
     chain: watch::Sender<Option<Chain>>,
     events: mpsc::Sender<CarrierEvent>,
-    /// Signalling servers, by URL.
+    /// Signalling servers, as they are named.
     servers: BTreeMap<String, (CarrierId, WebSocket)>,
     proxy: Option<Proxy>,
     ranking: Ranking,
@@ -138,7 +139,7 @@ impl Carriers {
         });
     }
 
-    /// Sets the servers (`ws://` or `wss://` URLs) and the proxy; known servers keep their
+    /// Sets the servers (URLs or names of hosts) and the proxy; known servers keep their
     /// connections. Of many servers, it uses those that all members of the network use.
     pub fn set_servers(&mut self, urls: &[String], proxy: Option<Proxy>) {
         let same_way = self.proxy == proxy;
@@ -329,8 +330,9 @@ impl Carriers {
 }
 
 /// Returns whether the server is on this host: other members know it by another name.
-fn is_on_this_host(url: &str) -> bool {
-    let uri: Option<Uri> = url.parse().ok();
+fn is_on_this_host(server: &str) -> bool {
+    let url = signalling::urls(server).pop();
+    let uri: Option<Uri> = url.and_then(|url| url.parse().ok());
     let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
     let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
     ip.is_ok_and(|ip| ip.is_loopback())

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::FuturesUnordered;
 use futures_util::{SinkExt, StreamExt};
 use lcroute_overlay::proof::{RelayReply, RelayRequest, prove};
 use lcroute_overlay::server::{
@@ -16,13 +17,14 @@ use lcroute_tls::HTTP_1;
 use librecast::cert::Chain;
 use librecast::events::LogLimit;
 use librecast::id::{PeerId, SecretKey};
+use librecast::signalling;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
 use crate::beside::{Beside, Change, Closed};
@@ -40,6 +42,9 @@ const SILENCE: Duration = Duration::from_secs(25);
 const PROBE: Duration = Duration::from_secs(2);
 /// Interval at which an unreachable server is logged again. Chosen.
 const REMINDER: Duration = Duration::from_secs(3_600);
+/// Time for which one URL of a server is tried before the next one is tried beside it. Chosen:
+/// twice the delay of RFC 8305 §5, as TLS takes more turns.
+const HEAD_START: Duration = Duration::from_millis(500);
 /// First and longest pause between attempts: a server that comes back is found within seconds.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 /// Maximum number of sealed messages that wait for one server.
@@ -141,9 +146,12 @@ impl Carrier for WebSocket {
 
 /// Connects to a server, through a proxy if given, and waits for its challenge without
 /// registering; returns the time that this took.
-pub async fn probe(url: &str, proxy: Option<&Proxy>) -> anyhow::Result<Duration> {
+///
+/// # Errors
+/// The cause of the failure at each of the server's URLs.
+pub async fn probe(server: &str, proxy: Option<&Proxy>) -> anyhow::Result<Duration> {
     let begun = Instant::now();
-    let mut socket = open(url, proxy).await?;
+    let mut socket = open(server, proxy).await?;
     let first = async {
         while let Some(message) = socket.next().await {
             let Message::Binary(bytes) = message? else {
@@ -160,7 +168,33 @@ pub async fn probe(url: &str, proxy: Option<&Proxy>) -> anyhow::Result<Duration>
     timeout(CONNECT, first).await.map_err(|_| no_answer())?
 }
 
+/// Opens a connection at the first of a server's URLs that lets it in; an error names each.
 async fn open(
+    server: &str,
+    proxy: Option<&Proxy>,
+) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStream>>> {
+    let urls = signalling::urls(server);
+    if let [url] = &*urls {
+        return open_url(url, proxy).await;
+    }
+    let mut waiting = urls.iter();
+    let mut attempts = FuturesUnordered::new();
+    let mut failed = Vec::new();
+    loop {
+        if let Some(url) = waiting.next() {
+            attempts.push(async move { (url, open_url(url, proxy).await) });
+        }
+        match timeout(HEAD_START, attempts.next()).await {
+            Ok(Some((_, Ok(socket)))) => return Ok(socket),
+            Ok(Some((url, Err(e)))) => failed.push(format!("{url}: {e:#}")),
+            Ok(None) => anyhow::bail!(failed.join("; ")),
+            // the next one is tried beside it
+            Err(_) => {}
+        }
+    }
+}
+
+async fn open_url(
     url: &str,
     proxy: Option<&Proxy>,
 ) -> anyhow::Result<WebSocketStream<MaybeTlsStream<TcpStream>>> {
@@ -178,10 +212,20 @@ async fn open(
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
     let tcp = dial((host, port), tls, proxy).await?;
     let connecting = client_async_tls_with_config(request, tcp, Some(config), Some(connector));
-    let (socket, _) = timeout(CONNECT, connecting)
+    let connected = timeout(CONNECT, connecting)
         .await
-        .map_err(|_| no_answer())??;
+        .map_err(|_| no_answer())?;
+    let (socket, _) = connected.map_err(explained)?;
     Ok(socket)
+}
+
+/// Says in users' words why a server's certificate is refused.
+fn explained(error: tungstenite::Error) -> anyhow::Error {
+    let refusal = match &error {
+        tungstenite::Error::Io(e) => lcroute_tls::refusal(e),
+        _ => None,
+    };
+    refusal.map_or_else(|| error.into(), anyhow::Error::msg)
 }
 
 /// A connection on which this node is registered, and its challenge.

@@ -9,6 +9,8 @@
 //! without a bound: if they exceed `MOST_CACHED`, it is restarted after a pause.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use lcroute_overlay::{CarrierId, CarrierKind, Published};
 use mdns_sd::{
     IfKind, IfPredicate, ResolvedService, ServiceDaemon, ServiceEvent, ServiceInfo, TxtProperty,
 };
+use socket2::{Domain, Socket, Type};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, timeout};
@@ -43,6 +46,34 @@ const PAUSE: Duration = Duration::from_secs(60);
 const GOODBYE: Duration = Duration::from_secs(1);
 /// Run time below which an end by itself counts as a failure.
 const SOON: Duration = Duration::from_secs(10);
+
+/// UDP port of multicast DNS (RFC 6762 §3).
+const MDNS_PORT: u16 = 5_353;
+
+/// Returns whether another program has the UDP port of multicast DNS for itself, for IPv4 or IPv6:
+/// most share it. Nodes are found by the other family alone.
+#[must_use]
+pub fn is_mdns_taken() -> bool {
+    is_taken(MDNS_PORT)
+}
+
+fn is_taken(port: u16) -> bool {
+    let bind = |domain, any: IpAddr| {
+        let socket = Socket::new(domain, Type::DGRAM, None)?;
+        if any.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&SocketAddr::new(any, port).into())
+    };
+    let both = [
+        bind(Domain::IPV4, Ipv4Addr::UNSPECIFIED.into()),
+        bind(Domain::IPV6, Ipv6Addr::UNSPECIFIED.into()),
+    ];
+    let is_in_use = |e: io::Error| e.kind() == io::ErrorKind::AddrInUse;
+    both.into_iter().any(|bound| bound.is_err_and(is_in_use))
+}
 
 /// Presence records by their name.
 type Announced = BTreeMap<[u8; 32], Published>;
@@ -191,6 +222,11 @@ impl Session {
     }
 
     fn daemon(&self) -> mdns_sd::Result<ServiceDaemon> {
+        if is_mdns_taken() {
+            tracing::warn!(
+                "mDNS: another program has UDP port {MDNS_PORT} for itself: nodes on LANs are found by IPv4 or IPv6 alone, or not at all (avahi-daemon: disallow-other-stacks=no)"
+            );
+        }
         let daemon = ServiceDaemon::new()?;
         daemon.set_ip_check_interval(LOOK)?;
         daemon.disable_interface(IfKind::All)?;
@@ -359,6 +395,19 @@ mod tests {
         let mut run = Box::pin(session.run());
         let ended = poll_fn(|cx| Poll::Ready(run.as_mut().poll(cx).is_ready()));
         assert!(ended.await);
+    }
+
+    #[test]
+    fn a_port_that_another_program_does_not_share_is_told_from_one_that_it_does() {
+        let alone = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        assert!(is_taken(alone.local_addr().unwrap().port()));
+        let shared = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        shared.set_reuse_address(true).unwrap();
+        shared.set_reuse_port(true).unwrap();
+        let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        shared.bind(&any.into()).unwrap();
+        let at = shared.local_addr().unwrap().as_socket().unwrap();
+        assert!(!is_taken(at.port()));
     }
 
     #[test]

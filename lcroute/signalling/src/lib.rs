@@ -39,7 +39,7 @@ mod spool;
 pub use beside::{Entries, Entry, RoomEvent};
 pub use carrier::{Carrier, CarrierEvent, Pace, PathChange};
 pub use carriers::{Carriers, Door};
-pub use lan::{Lan, MAX_LAN_RECORD, instance_name};
+pub use lan::{Lan, MAX_LAN_RECORD, instance_name, is_mdns_taken};
 pub use lookup::look_up;
 pub use reach::{Account, Reach, ReachSocket, Seeking};
 pub use rooms::{ManyRooms, Registrant};

@@ -232,7 +232,8 @@ pub(crate) async fn dial(
 
 async fn direct(host: &str, port: u16) -> anyhow::Result<TcpStream> {
     let mut error = anyhow::anyhow!("{host} has no address");
-    for address in lookup::addresses(host, port).await? {
+    let found = lookup::addresses(host, port).await;
+    for address in found.map_err(|e| anyhow::anyhow!("{host} has no address: {e}"))? {
         error = match timeout(DIAL, TcpStream::connect(address)).await {
             Ok(Ok(tcp)) => return Ok(tcp),
             Ok(Err(e)) => e.into(),

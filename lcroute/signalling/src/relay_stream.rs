@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use lcroute_webrtc::relay::{Framer, StreamEvent, is_relay_answer, relay_probe};
+use librecast::signalling;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_tungstenite::MaybeTlsStream;
+use tokio_tungstenite::tungstenite::http::Uri;
 
 use crate::proxy::{Proxy, dial};
 
@@ -23,24 +27,35 @@ const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct RelayTarget {
     /// Name or address; IPv6 addresses in brackets or without.
     pub host: String,
+    /// Its ports, of which the first one that lets a stream in is used.
+    pub ports: Vec<StreamPort>,
+    /// The proxy to use.
+    pub proxy: Option<Proxy>,
+}
+
+/// A port of a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamPort {
     /// TCP port.
     pub port: u16,
     /// Whether to use TLS, with the same trust as for signalling servers.
     pub tls: bool,
-    /// The proxy to use.
-    pub proxy: Option<Proxy>,
 }
 
 impl RelayTarget {
     /// Returns the target of a signalling server's relay, which has the same address.
     #[must_use]
-    pub fn of_signalling(url: &str, proxy: Option<Proxy>) -> Option<Self> {
-        let uri: tokio_tungstenite::tungstenite::http::Uri = url.parse().ok()?;
-        let tls = uri.scheme_str() == Some("wss");
+    pub fn of_signalling(server: &str, proxy: Option<Proxy>) -> Option<Self> {
+        let urls = signalling::urls(server);
+        let uris: Vec<Uri> = urls.iter().filter_map(|url| url.parse().ok()).collect();
+        let ports = uris.iter().map(|uri| {
+            let tls = uri.scheme_str() == Some("wss");
+            let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+            StreamPort { port, tls }
+        });
         Some(Self {
-            host: uri.host()?.to_owned(),
-            port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }),
-            tls,
+            host: uris.first()?.host()?.to_owned(),
+            ports: ports.collect(),
             proxy,
         })
     }
@@ -82,7 +97,7 @@ impl RelayStreams {
             if let Some(target) = target
                 && let Err(e) = carry(&target, &mut waiting, &events).await
             {
-                tracing::debug!("relay {}:{}: {e}", target.host, target.port);
+                tracing::debug!("relay {}: {e}", target.host);
             }
             // the owner may have gone
             let _ = events.send(StreamEvent::Closed).await;
@@ -112,15 +127,27 @@ pub async fn carry(
     messages: &mut mpsc::Receiver<Bytes>,
     events: &mpsc::Sender<StreamEvent>,
 ) -> anyhow::Result<()> {
+    let mut error = anyhow::anyhow!("it has no port");
+    for port in &target.ports {
+        match open(target, *port).await {
+            Ok(stream) => return exchange(stream, messages, events).await,
+            Err(e) => error = e,
+        }
+    }
+    Err(error)
+}
+
+async fn open(target: &RelayTarget, at: StreamPort) -> anyhow::Result<MaybeTlsStream<TcpStream>> {
+    let StreamPort { port, tls } = at;
     let host = target.host.trim_matches(['[', ']']);
-    let tcp = dial((host, target.port), target.tls, target.proxy.as_ref()).await?;
-    if !target.tls {
-        return exchange(tcp, messages, events).await;
+    let tcp = dial((host, port), tls, target.proxy.as_ref()).await?;
+    if !tls {
+        return Ok(MaybeTlsStream::Plain(tcp));
     }
     let name = ServerName::try_from(host.to_owned())?;
     let connector = TlsConnector::from(Arc::clone(&lcroute_tls::client(&[])?));
-    let tls = timeout(STREAM_TIMEOUT, connector.connect(name, tcp)).await??;
-    exchange(tls, messages, events).await
+    let stream = timeout(STREAM_TIMEOUT, connector.connect(name, tcp)).await??;
+    Ok(MaybeTlsStream::Rustls(stream))
 }
 
 async fn exchange<S: AsyncRead + AsyncWrite>(

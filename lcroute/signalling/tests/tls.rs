@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use lcroute_overlay::Presence;
 use lcroute_signalling::server::{Server, TlsFiles};
-use lcroute_signalling::{CarrierEvent, Carriers};
+use lcroute_signalling::{CarrierEvent, Carriers, client};
 use librecast::id::SecretKey;
 use tokio::sync::mpsc;
 
@@ -77,7 +77,7 @@ async fn a_trusted_self_signed_authority_is_used() {
 fn run_trusting(cert: &str, test: &str) {
     // the environment belongs to a process, so the test needs its own
     let status = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", test])
+        .args(["--ignored", "--exact", &format!("tls::{test}")])
         .env("SSL_CERT_FILE", file(cert))
         .status();
     assert!(status.unwrap().success());
@@ -91,6 +91,46 @@ fn ssl_cert_file_makes_a_server_trusted() {
 #[test]
 fn ssl_cert_file_makes_what_openssl_makes_by_default_trusted() {
     run_trusting("authority.pem", "a_trusted_self_signed_authority_is_used");
+}
+
+#[tokio::test]
+#[ignore = "run by the test below, with SSL_CERT_FILE set"]
+async fn an_error_names_each_url_and_what_is_wrong_with_the_certificate() {
+    let reason = async |files: TlsFiles, host: &str| {
+        let server = Server::bind(([127, 0, 0, 1], 0).into(), Some(&files));
+        let server = server.await.unwrap();
+        let name = format!("{host}:{}", server.local_addr().unwrap().port());
+        let task = tokio::spawn(server.run(std::future::pending()));
+        let error = client::probe(&name, None).await.unwrap_err().to_string();
+        task.abort();
+        for url in [format!("wss://{name}: "), format!("ws://{name}: ")] {
+            assert!(error.contains(&url), "{error}");
+        }
+        error
+    };
+    let own = files("authority.pem", "authority-key.pem");
+    let other = reason(own, "localhost").await;
+    assert!(other.contains("for another name"), "{other}");
+    let unknown = reason(files("cert.pem", "key.pem"), "127.0.0.1").await;
+    assert!(unknown.contains("not trusted"), "{unknown}");
+}
+
+#[test]
+fn an_error_of_a_named_server_says_what_was_tried() {
+    run_trusting(
+        "authority.pem",
+        "an_error_names_each_url_and_what_is_wrong_with_the_certificate",
+    );
+}
+
+#[tokio::test]
+async fn a_server_without_tls_is_found_by_its_name() {
+    let server = Server::bind(([127, 0, 0, 1], 0).into(), None)
+        .await
+        .unwrap();
+    let name = server.local_addr().unwrap().to_string();
+    tokio::spawn(server.run(std::future::pending()));
+    assert!(reaches(name, DEADLINE).await);
 }
 
 #[tokio::test]

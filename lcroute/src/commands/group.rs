@@ -137,7 +137,11 @@ fn places(entry: &GroupEntry, config: &Config) -> anyhow::Result<Places> {
         places = places_of_user(config)?;
     }
     places.truncate(MAX_TEXT_PLACES);
-    let servers: Vec<_> = places.iter().map(Place::url).map(str::to_owned).collect();
+    let servers: Vec<_> = places
+        .iter()
+        .map(Place::server)
+        .map(str::to_owned)
+        .collect();
     let on_lans = config.exposure().lans().is_ok();
     let outside = config.exposure().outside().ok();
     let dht = outside.filter(|outside| outside.dht);

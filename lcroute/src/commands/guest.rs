@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::Context;
 use lcroute_control::config::Config;
-use lcroute_control::settings::Common;
+use lcroute_control::settings::{Common, SIGNAL, places_of_environment};
 use lcroute_overlay::{TEXT_LIFETIME, TextRecord};
 use librecast::cert::{GroupPrefix, MAX_TOKEN, MAX_URLS, Token, is_node_name};
 use librecast::code::{Code, CodeError, CodeKeys, Host, WORDS};
@@ -26,7 +26,7 @@ use nix::libc;
 use nix::unistd::{User, geteuid};
 use zeroize::Zeroizing;
 
-use super::meeting_places::{SIGNAL, places_of_user};
+use super::meeting_places::places_of_user;
 use super::up::{TOKEN, TOKEN_FILE, token_of_environment};
 use super::{hint, membership, print_line};
 use crate::guest::member::{self, Identity, OfCode, Start};
@@ -36,9 +36,6 @@ use crate::guest::{self, Role, leaf};
 use crate::port_mapping;
 use crate::servers::proxy;
 use crate::tun;
-
-/// Longest URL of a server in bytes, as tokens have it.
-const MAX_URL: usize = 255;
 
 /// Name of nodes in the network of a text, which strangers see.
 const TEXT_NAME: &str = "caster";
@@ -136,7 +133,7 @@ fn role(config: Config, options: &GuestOptions) -> anyhow::Result<Role> {
             ExitError::new(Exit::Usage, message)
         })?;
         let servers = match code.host() {
-            Some(host) => vec![host.url()],
+            Some(host) => vec![host.to_string()],
             None => servers_of_user(&config)?,
         };
         return of_code(&code, servers, config, options);
@@ -254,7 +251,10 @@ fn by_text(fd: RawFd, config: Config, options: &GuestOptions) -> anyhow::Result<
         places = places_of_user(&config)?;
     }
     places.truncate(MAX_TEXT_PLACES);
-    let servers: Vec<_> = places.iter().map(|place| place.url().to_owned()).collect();
+    let servers: Vec<_> = places
+        .iter()
+        .map(|place| place.server().to_owned())
+        .collect();
     let on_lans = config.exposure().lans().is_ok();
     let outside = config.exposure().outside().ok();
     let dht = outside.filter(|outside| outside.dht);
@@ -322,20 +322,9 @@ fn by_text(fd: RawFd, config: Config, options: &GuestOptions) -> anyhow::Result<
 /// Returns the signalling servers of codes: of the environment, else of the user's file, else of
 /// the host's.
 fn servers_of_user(config: &Config) -> anyhow::Result<Vec<String>> {
-    if let Some(given) = std::env::var_os(SIGNAL) {
-        let given = given.into_string().unwrap_or_default();
-        if given.is_empty() {
-            return Ok(Vec::new());
-        }
-        let is_url = given.starts_with("ws://") || given.starts_with("wss://");
-        return match given.parse::<Host>() {
-            Ok(host) => Ok(vec![host.url()]),
-            Err(_) if is_url && given.len() <= MAX_URL => Ok(vec![given]),
-            Err(_) => {
-                let message = format!("{SIGNAL}: neither HOST[:PORT] nor ws://... nor wss://...");
-                Err(ExitError::new(Exit::Usage, message).into())
-            }
-        };
+    if let Some(places) = places_of_environment()? {
+        let servers = places.iter().map(|place| place.server().to_owned());
+        return Ok(servers.collect());
     }
     let mut servers = config.signal.servers.clone();
     servers.truncate(MAX_URLS.into());

@@ -20,6 +20,7 @@ use librecast::cert::{
     CertError, Chain, EPHEMERAL, Grant, GroupPrefix, MAX_URLS, Member, SourcePrefix, Token,
     is_ephemeral, is_node_name,
 };
+use librecast::code::Code;
 use librecast::id::{NetworkId, NodeAddresses, PeerId, SecretKey};
 use librecast::outside::ContactText;
 use librecast::reach::Room;
@@ -438,6 +439,30 @@ fn configured_urls(config: &Config, identity: &Identity) -> Vec<String> {
     urls
 }
 
+/// Says which programs take four words.
+const OF_CODES: &str = "these are the four words of a code, not a token: `lcsync receive WORDS` takes the files of `lcsync send`, `lcroute guest WORDS -- PROGRAM` enters their network";
+
+/// Refuses further arguments behind a token: words of a code, or a token with a blank.
+///
+/// # Errors
+///
+/// There are some.
+pub fn one_token(token: Option<&str>, more: &[String]) -> Result<(), ExitError> {
+    if more.is_empty() {
+        return Ok(());
+    }
+    let mut words = Zeroizing::new(token.unwrap_or_default().to_owned());
+    for word in more {
+        words.push(' ');
+        words.push_str(word);
+    }
+    let message = match words.parse::<Code>() {
+        Ok(_) => OF_CODES,
+        Err(_) => "one TOKEN, in quotes if it has blanks",
+    };
+    Err(usage(message))
+}
+
 /// Joins a network by a token, and prints the identity.
 pub fn join(
     common: &Common,
@@ -461,7 +486,12 @@ pub fn accept(
     name: Option<String>,
 ) -> anyhow::Result<Identity> {
     let text = read_token(token)?;
-    let token: Token = text.parse().map_err(usage)?;
+    let token: Token = text
+        .parse()
+        .map_err(|e: CertError| match text.parse::<Code>() {
+            Ok(_) => usage(OF_CODES),
+            Err(_) => usage(e),
+        })?;
     if token.invitation().grant().leaf {
         let message =
             "the token is for leaves, which listen and do not route: `lcroute leaf GROUP` takes it";
@@ -919,5 +949,16 @@ mod tests {
         assert!(!state.path().exists(), "nothing is founded");
         found(&state, &Config::default(), Some("own".into())).unwrap();
         assert!(beside("root", control, &state, "up").is_none());
+    }
+
+    #[test]
+    fn four_words_in_the_place_of_a_token_are_told_where_they_belong() {
+        let words = ["abandon", "zoo", "quality", "lemon"].map(str::to_owned);
+        let [first, more @ ..] = &words;
+        let error = one_token(Some(first), more).unwrap_err().to_string();
+        assert_eq!(error, OF_CODES);
+        let error = one_token(Some("lct1abc"), &words[3..]).unwrap_err();
+        assert!(error.to_string().starts_with("one TOKEN"), "{error}");
+        assert!(one_token(None, &[]).is_ok() && one_token(Some("lct1abc"), &[]).is_ok());
     }
 }

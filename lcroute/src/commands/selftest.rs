@@ -301,6 +301,7 @@ pub fn say(target: &Target, text: Option<&str>) -> anyhow::Result<Exit> {
         tell_if_nobody_listens(target);
         return Ok(Exit::Ok);
     }
+    librecast_program::cli::note_of_input("lines, each sent at once,");
     // lines may have any bytes
     for (n, line) in librecast_program::standard::input()
         .split(b'\n')

@@ -339,7 +339,12 @@ fn missing(status: &Status, peers: &[Peer], config: &Config) -> String {
         doors.push(NO_RELAY);
     }
     doors.push(match config.exposure().lans() {
-        Ok(()) => "no node of the network is on a LAN of this host",
+        Ok(()) if lcroute_signalling::is_mdns_taken() => {
+            "no node of the network is found on a LAN of this host, where another program has UDP port 5353 for itself"
+        }
+        Ok(()) => {
+            "no node of the network is on a LAN of this host, or a firewall of either host drops UDP port 5353 (`nft insert rule inet filter input udp dport 5353 accept`)"
+        }
         Err(Silent::Off) => "LANs are not looked at ([signal] lan = false)",
         Err(Silent::Hidden) => "LANs are not looked at ([ice] policy = \"relay\")",
     });

@@ -1,4 +1,4 @@
-//! The rules of nftables about packets from lc0.
+//! The rules of nftables about packets that this host receives.
 
 use librecast::channel::STREAM_PORT;
 
@@ -14,13 +14,18 @@ pub(super) enum Traffic {
     Streams,
     /// Groups of IPv4.
     Ipv4Groups,
+    /// Multicast DNS of a LAN, whose IPv6 is enough.
+    MulticastDns,
 }
+
+/// UDP port of multicast DNS (RFC 6762, section 3).
+const MDNS_PORT: u16 = 5_353;
 
 impl Traffic {
     /// Returns the family of tables that see it, beside `inet`.
     fn family(self) -> &'static str {
         match self {
-            Self::Streams => "ip6",
+            Self::Streams | Self::MulticastDns => "ip6",
             Self::Ipv4Groups => "ip",
         }
     }
@@ -28,11 +33,8 @@ impl Traffic {
     /// Whether an accepting rule names it, on `tun` or any interface.
     fn is_named(self, rule: &str, tun: &str) -> bool {
         match self {
-            Self::Streams => {
-                let port = STREAM_PORT.to_string();
-                let mut numbers = rule.split(|c: char| !c.is_ascii_digit());
-                numbers.any(|word| word == port)
-            }
+            Self::Streams => names_port(rule, STREAM_PORT),
+            Self::MulticastDns => names_port(rule, MDNS_PORT),
             Self::Ipv4Groups => {
                 let rest = rule.replace(IPV4_GROUPS, "");
                 let is_everywhere = !rest.contains("iif");
@@ -42,11 +44,17 @@ impl Traffic {
     }
 }
 
+fn names_port(rule: &str, port: u16) -> bool {
+    let port = port.to_string();
+    let mut numbers = rule.split(|c: char| !c.is_ascii_digit());
+    numbers.any(|word| word == port)
+}
+
 fn is_narrow(rule: &str) -> bool {
     NARROW.iter().any(|word| rule.contains(word))
 }
 
-/// Whether these rules, as nft prints them, drop such packets from `tun`: a chain of the input hook
+/// Whether these rules, as nft prints them, drop such packets from the interface `tun`: a chain of the input hook
 /// drops the rest, and no rule admits them or the interface.
 pub(super) fn is_closed(rules: &str, tun: &str, traffic: Traffic) -> bool {
     let (mut is_family, mut is_input, mut drops) = (false, false, false);

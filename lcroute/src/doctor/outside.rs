@@ -57,7 +57,7 @@ pub(super) fn check(patient: &Patient) -> Check {
 fn ways(outside: &Outside, lan: bool) -> String {
     let lan = lan.then_some("LAN");
     let dht = outside.dht.then_some("DHT");
-    let meet = outside.meet.iter().map(|place| place.url());
+    let meet = outside.meet.iter().map(|place| place.server());
     let ways: Vec<_> = lan.into_iter().chain(dht).chain(meet).collect();
     match ways.is_empty() {
         true => "none".into(),
@@ -82,7 +82,7 @@ fn places(outside: &Outside, lan: bool) -> Vec<String> {
         return Vec::new();
     };
     let results = runtime.block_on(async {
-        let asked = meet.iter().map(|place| client::probe(place.url(), None));
+        let asked = meet.iter().map(|place| client::probe(place.server(), None));
         futures_util::future::join_all(asked).await
     });
     // a pending name lookup must not delay the end
@@ -90,7 +90,7 @@ fn places(outside: &Outside, lan: bool) -> Vec<String> {
     let failed = meet.iter().zip(results);
     let failed = failed.filter_map(|(place, result)| Some((place, result.err()?)));
     failed
-        .map(|(place, e)| format!("{}: {e:#}", place.url()))
+        .map(|(place, e)| format!("{}: {e:#}", place.server()))
         .collect()
 }
 

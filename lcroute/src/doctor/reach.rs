@@ -2,6 +2,7 @@
 
 use lcroute_control::config::Silent;
 
+use super::firewall::{Traffic, is_closed};
 use super::{Check, Patient};
 use crate::netlink;
 use crate::servers::{account, room};
@@ -26,6 +27,10 @@ fn met_by(patient: &Patient, kind: &str) -> usize {
     of_kind.count()
 }
 
+/// Rule by which hosts of a LAN find each other.
+const MDNS_RULE: &str = "nft insert rule inet filter input udp dport 5353 accept\n\
+     (names of table and chain as on this host; ufw has it; firewalld: --add-service=mdns)";
+
 /// Checks discovery of nodes on LANs of this host.
 fn discovery(patient: &Patient) -> Check {
     const NAME: &str = "discovery";
@@ -48,18 +53,57 @@ fn discovery(patient: &Patient) -> Check {
     if lans.is_empty() {
         return Check::skipped(NAME, "this host is on no LAN");
     }
-    let names: Vec<_> = lans.into_iter().collect();
-    let names = names.join(", ");
-    match met_by(patient, "lan") {
-        0 => Check::ok(
+    let lans: Vec<_> = lans.into_iter().collect();
+    let names = lans.join(", ");
+    if lcroute_signalling::is_mdns_taken() {
+        let detail = "another program has UDP port 5353 for itself: nodes on LANs are found by IPv4 or IPv6 alone, or not at all";
+        let remedy = "let it share the port (avahi-daemon: disallow-other-stacks=no), or end it";
+        return Check::warn(NAME, detail, remedy);
+    }
+    let linked = met_by(patient, "lan");
+    if linked > 0 {
+        return Check::ok(NAME, format!("linked with {linked} on {names}"));
+    }
+    let detail = format!("nodes are looked for on {names} by multicast DNS");
+    match super::nft_ruleset() {
+        Some(rules) if is_mdns_closed(&rules, &lans) => Check::warn(
             NAME,
             format!(
-                "nodes are looked for on {names} by multicast DNS; a host firewall must let in UDP 5353 to ff02::fb and 224.0.0.251 \
-                 (ufw does; firewalld: zones home and internal, or --add-service=mdns)"
+                "{detail}; the firewall drops what no rule lets in, and none lets in UDP port 5353: no node is found there"
             ),
+            MDNS_RULE,
         ),
-        linked => Check::ok(NAME, format!("linked with {linked} on {names}")),
+        Some(_) => Check::ok(NAME, format!("{detail}; this host's firewall lets it in")),
+        None => Check::ok(
+            NAME,
+            format!("{detail}; the firewall was not looked at: nft is not there, or needs root"),
+        ),
     }
+}
+
+/// Whether the firewall drops multicast DNS on these interfaces: by port, or by its groups.
+fn is_mdns_closed(rules: &str, lans: &[String]) -> bool {
+    const GROUPS: [&str; 5] = [
+        "ff02::fb",
+        "ff02::/16",
+        "ff00::/8",
+        "224.0.0.",
+        "pkttype multicast",
+    ];
+    let is_on_lan = |line: &str| {
+        !line.contains("iif")
+            || lans
+                .iter()
+                .any(|name| line.contains(&format!("\"{name}\"")))
+    };
+    let admits = |line: &str| {
+        line.contains("accept")
+            && GROUPS.iter().any(|group| line.contains(group))
+            && is_on_lan(line)
+    };
+    let mut lans = lans.iter();
+    lans.all(|name| is_closed(rules, name, Traffic::MulticastDns))
+        && !rules.lines().any(admits)
 }
 
 /// Checks the folder that nodes share.
@@ -166,4 +210,31 @@ fn matrix(patient: &Patient) -> Check {
         return Check::warn(NAME, detail, remedy);
     }
     Check::ok(NAME, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_firewall_that_drops_multicast_dns_on_a_lan_is_told_from_one_that_does_not() {
+        for (closed, policy, rule) in [
+            (false, "accept", "ct state established,related accept"),
+            (true, "drop", "ct state established,related accept"),
+            (true, "drop", "iifname \"lc0\" ip6 daddr ff00::/8 accept"),
+            (true, "drop", "iifname \"lc0\" accept"),
+            (true, "drop", "udp dport 22 accept"),
+            (false, "drop", "udp dport 5353 accept"),
+            (false, "drop", "iifname \"eth0\" accept"),
+            (false, "drop", "ip6 daddr ff02::fb accept"),
+            (false, "drop", "meta pkttype multicast accept"),
+        ] {
+            let rules = format!(
+                "table inet filter {{\n\tchain input {{\n\t\ttype filter hook input priority filter; \
+                 policy {policy};\n\t\t{rule}\n\t}}\n}}\n"
+            );
+            let lans = ["eth0".to_owned()];
+            assert_eq!(is_mdns_closed(&rules, &lans), closed, "{policy}: {rule}");
+        }
+    }
 }

@@ -7,12 +7,13 @@ use lcroute_control::config::Leg;
 use lcroute_control::status::{Peer, Relay};
 use lcroute_signalling::look_up;
 use lcroute_signalling::proxy::Proxy;
-use lcroute_signalling::relay_stream::{RelayTarget, probe};
+use lcroute_signalling::relay_stream::{RelayTarget, StreamPort, probe};
 use lcroute_webrtc::relay::{is_relay_answer, relay_probe};
+use librecast::signalling::stun_name;
 
 use super::{Check, Patient};
 use crate::relays::NO_RELAY;
-use crate::servers::{proxy, stun_name};
+use crate::servers::proxy;
 
 /// Timeout for a relay's answer. Chosen.
 const TRY: Duration = Duration::from_millis(500);
@@ -62,7 +63,12 @@ pub(super) fn check(patient: &Patient) -> Check {
             ("UDP", ask(&servers))
         });
         let stream = relay.stream.map(|target| {
-            let kind = if target.tls { "TLS" } else { "TCP" };
+            let kind = match target.ports.as_slice() {
+                [port] if port.tls => "TLS",
+                [_] => "TCP",
+                // a server that is named by its host
+                _ => "TLS or TCP",
+            };
             (kind, runtime.block_on(probe(&target)).is_ok())
         });
         let legs: Vec<_> = udp.into_iter().chain(stream).collect();
@@ -144,8 +150,10 @@ fn candidates(patient: &Patient) -> Vec<Candidate> {
         udp: (turn.leg == Leg::Udp || (turn.leg == Leg::Any && !hides)).then(|| turn.authority()),
         stream: (turn.leg != Leg::Udp).then(|| RelayTarget {
             host: turn.host.clone(),
-            port: turn.port,
-            tls: turn.leg == Leg::Tls,
+            ports: vec![StreamPort {
+                port: turn.port,
+                tls: turn.leg == Leg::Tls,
+            }],
             proxy: proxy.clone(),
         }),
     });

@@ -30,7 +30,6 @@ use super::lc0::MTU;
 use crate::inbox::{Inbox, Message};
 use crate::netlink;
 use crate::relays::{Input, Relays};
-use crate::servers::stun_name;
 use crate::waker::Waker;
 
 /// Most addresses of this host that a leaf uses.

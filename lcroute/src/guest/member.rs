@@ -699,11 +699,14 @@ impl MemberShell {
             (false, true) if is_helper => hint(format_args!(
                 "waiting for the caster: {servers} answers, and it is not there: does it cast?"
             )),
+            (true, _) if lcroute_signalling::is_mdns_taken() => hint(
+                "looking for nodes on the LANs of this host, where another program has UDP port 5353 for itself: let it share the port (avahi-daemon: disallow-other-stacks=no)",
+            ),
             (true, _) if of_code => hint(
-                "looking for nodes on the LANs of this host: is this the same LAN, does the other command still run, and are the words right? Beyond a LAN a code names a server: WORDS@HOST",
+                "looking for nodes on the LANs of this host: is this the same LAN, does the other command still run, and are the words right? The firewalls of both hosts must let in UDP port 5353. Beyond a LAN a code names a server: WORDS@HOST",
             ),
             (true, _) if code.is_some() => hint(
-                "looking for nodes on the LANs of this host: does the first program still run? Beyond a LAN a text names a server: TEXT@HOST",
+                "looking for nodes on the LANs of this host: does the first program still run? The firewalls of both hosts must let in UDP port 5353. Beyond a LAN a text names a server: TEXT@HOST",
             ),
             (true, _) => hint(
                 "looking for nodes on the LANs of this host: the token names no signalling server (`lcroute invite --signal URL`)",

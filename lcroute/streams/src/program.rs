@@ -143,6 +143,12 @@ pub fn run(common: &Common, idle: Option<Duration>, own_key: bool) -> anyhow::Re
                         let again = served.config.clone();
                         served.configure(&again, &host);
                     }
+                    // nobody reloads a program that a verb started
+                    if own_key && let Ok(config) = load_config() && config != served.config {
+                        let plan = outside_plan(&config, host.inside.as_deref(), port.clone());
+                        host.outside.set_plan(plan);
+                        served.configure(&config, &host);
+                    }
                 }
                 request = signals.next() => match request {
                     SystemRequest::Stop | SystemRequest::Exec => break Ok(Exit::Ok),

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use crate::program::own_control;
 use anyhow::Context;
+use lcroute_control::Request;
+use lcroute_control::client::Client;
 use lcroute_control::settings::Common;
 use librecast::id::PeerId;
 use librecast::outside::ContactText;
@@ -31,6 +33,7 @@ use librecast_program::standard;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{MsgFlags, send};
+use serde_json::Value;
 
 /// Idle time after which a program that a verb started ends.
 pub const IDLE: &str = "10s";
@@ -434,6 +437,7 @@ pub fn serve(common: &Common, serving: &Serving) -> anyhow::Result<Exit> {
         nodes: keys(&serving.allowed.nodes)?,
         ..serving.allowed.clone()
     };
+    check_names(common, &allowed.nodes)?;
     let outside = allowed.outside;
     let is_named = || allowed.nodes.iter().any(|node| is_outside(node));
     if outside && !allowed.anyone && !is_named() {
@@ -526,6 +530,12 @@ impl<'a> Served<'a> {
         handed_on.extend(serving.variables.iter().map(OsString::as_os_str));
         let given = |name: &OsStr| Some((name.to_owned(), std::env::var_os(name)?));
         environment.extend(handed_on.into_iter().filter_map(given));
+        // the last one counts
+        let path = environment.iter().rfind(|(name, _)| name == "PATH");
+        if !is_there(&program, path.map(|(_, path)| path.as_os_str())) {
+            let message = format!("{}: there is no such program", program.display());
+            return Err(ExitError::new(Exit::Usage, message).into());
+        }
         Ok(Self {
             program,
             arguments,
@@ -615,6 +625,17 @@ impl<'a> Served<'a> {
     }
 }
 
+/// Whether there is a file of this path, or of this name in a folder of `path`, if that is known.
+fn is_there(program: &OsStr, path: Option<&OsStr>) -> bool {
+    if program.as_encoded_bytes().contains(&b'/') {
+        return Path::new(program).is_file();
+    }
+    path.is_none_or(|path| {
+        let mut folders = std::env::split_paths(path);
+        folders.any(|folder| folder.join(program).is_file())
+    })
+}
+
 /// Makes the next read of the stream's other side fail (ECONNRESET): the kernel resets a socket
 /// that is closed with unread bytes, and this side never reads. A failed read is no end of the
 /// input.
@@ -662,6 +683,47 @@ fn keys(nodes: &[String]) -> anyhow::Result<Vec<String>> {
         keys.extend(meant.iter().map(|key| with_place(&book, *key)));
     }
     Ok(keys)
+}
+
+/// Refuses names that no member has. A host without a link knows nobody yet, and a user who may not
+/// ask the daemon is believed.
+fn check_names(common: &Common, nodes: &[String]) -> anyhow::Result<()> {
+    let is_name = |node: &&String| !is_outside(node) && !node.contains(':');
+    if !nodes.iter().any(|node| is_name(&node)) {
+        return Ok(());
+    }
+    let config = common.load_config()?;
+    let Ok(mut daemon) = Client::connect(&common.control_to_ask(&config)) else {
+        return Ok(());
+    };
+    let mut ask = |request| daemon.ask::<Vec<Value>>(&request).unwrap_or_default();
+    let is_linked = ask(Request::Peers)
+        .iter()
+        .any(|peer| peer["state"] == "connected");
+    let known = ask(Request::Members);
+    let unknown = nodes
+        .iter()
+        .filter(is_name)
+        .find(|name| !is_member(&known, name));
+    match unknown.filter(|_| is_linked && !known.is_empty()) {
+        None => Ok(()),
+        Some(name) => {
+            let message =
+                format!("--allow {name}: no member is called so; `lcroute members` lists all");
+            Err(ExitError::new(Exit::Usage, message).into())
+        }
+    }
+}
+
+/// Whether a member has this name, with or without the number behind it that tells two apart.
+fn is_member(known: &[Value], name: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let plain = name
+        .rsplit_once('-')
+        .filter(|(_, number)| is_number(number));
+    let plain = plain.map_or(name, |(plain, _)| plain);
+    let is_called = |member: &Value| member["name"] == name || member["name"] == plain;
+    known.iter().any(is_called)
 }
 
 fn with_place(book: &Book, key: PeerId) -> String {
@@ -988,6 +1050,26 @@ fn send_up(mut incoming: &Incoming, mut stream: Stream, ending: &Ending) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_no_member_has_is_told_from_those_of_members() {
+        let known = ["alpha", "beta", "web-1"].map(|name| serde_json::json!({ "name": name }));
+        for name in ["alpha", "beta-2", "web-1"] {
+            assert!(is_member(&known, name), "{name}");
+        }
+        for name in ["alpah", "web-2", "beta-", ""] {
+            assert!(!is_member(&known, name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_known_before_a_stream_comes() {
+        let there =
+            |program: &str, path: Option<&str>| is_there(OsStr::new(program), path.map(OsStr::new));
+        assert!(there("sh", Some("/none:/usr/bin:/bin")) && there("/bin/sh", None));
+        assert!(!there("ctat", Some("/usr/bin:/bin")) && !there("/bin/ctat", None));
+        assert!(there("sh", None), "the default of the system");
+    }
 
     #[test]
     fn a_remote_is_a_node_and_a_protocol() {

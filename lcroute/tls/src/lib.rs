@@ -138,6 +138,35 @@ pub fn client(protocols: &[&[u8]]) -> io::Result<Arc<ClientConfig>> {
     Ok(Arc::new(config))
 }
 
+/// Returns why a server's certificate was refused, for users, if that ended a connection.
+#[must_use]
+pub fn refusal(error: &io::Error) -> Option<&'static str> {
+    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    let rustls::Error::InvalidCertificate(why) = error else {
+        return None;
+    };
+    match why {
+        CertificateError::UnknownIssuer => Some("its certificate is not trusted"),
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            Some("its certificate is for another name")
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            Some("its certificate has expired")
+        }
+        _ => is_authority(error).then_some("its certificate is not trusted"),
+    }
+}
+
+/// Whether a certificate was refused as that of an authority.
+fn is_authority(error: &rustls::Error) -> bool {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::Other(e)) => {
+            e.to_string().contains("CaUsedAsEndEntity")
+        }
+        _ => false,
+    }
+}
+
 /// The usual checks, except that a self-signed certificate passes if it is trusted itself.
 ///
 /// `openssl req -x509` makes certificates that are authorities; the usual checks refuse them as a
@@ -160,15 +189,9 @@ impl ServerCertVerifier for Verifier {
         let usual = self
             .usual
             .verify_server_cert(end_entity, intermediates, name, ocsp, now);
-        // accepts only this error: an expired certificate is still refused
-        let authority = |e: &rustls::Error| match e {
-            rustls::Error::InvalidCertificate(CertificateError::Other(e)) => {
-                e.to_string().contains("CaUsedAsEndEntity")
-            }
-            _ => false,
-        };
         match usual {
-            Err(e) if authority(&e) && self.trusted.iter().any(|known| known == end_entity) => {
+            // accepts only this error: an expired certificate is still refused
+            Err(e) if is_authority(&e) && self.trusted.iter().any(|known| known == end_entity) => {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
                 Ok(ServerCertVerified::assertion())
             }

@@ -63,7 +63,7 @@ impl Link {
         let code: Code = text.parse().map_err(|e| sentence(&e))?;
         let given: Option<Host> = start.host.parse().ok();
         let host = code.host().or(given.as_ref());
-        let servers = host.map(Host::url).into_iter().collect();
+        let servers = host.map(Host::to_string).into_iter().collect();
         let keys = code.keys();
         let invitation = SecretKey::from_seed(&start.seed);
         let token = keys.leaf_token(invitation, (vec![GroupPrefix::ALL], false), servers, now);
@@ -104,12 +104,12 @@ mod tests {
         let link = read("aban zoo qual lemo@meet.example:443", "page.example").unwrap();
         let token: Token = link.token.parse().unwrap();
         assert!(token.invitation().grant().leaf);
-        assert_eq!(token.signal, ["wss://meet.example"]);
+        assert_eq!(token.signal, ["meet.example:443"]);
         assert!(matches!(link.wanted, Wanted::Code(_)));
         let link = read("abandon-zoo-quality-lemon", "page.example").unwrap();
         let other: Token = link.token.parse().unwrap();
         assert_eq!(other.network(), token.network());
-        assert_eq!(other.signal, ["ws://page.example:7117"]);
+        assert_eq!(other.signal, ["page.example"]);
         let link = read(" lct1abc,lc:files\n", "").unwrap();
         assert_eq!(*link.token, "lct1abc");
         assert!(matches!(link.wanted, Wanted::Share(name) if name == "files"));

@@ -30,6 +30,15 @@ const MAX_SERVERS: usize = 64;
 /// Time without news after which a catalogue is complete: servers send all of it each second.
 const SETTLED: Duration = Duration::from_millis(1_300);
 
+/// Time after which the wait is explained.
+const SILENT: Duration = Duration::from_secs(2);
+
+/// Explains the wait.
+fn waiting(on: &str, left: Duration) -> String {
+    let left = left.as_secs_f64();
+    format!("listening on {on} for servers that list what they share: {left:.0} s more")
+}
+
 /// Options of the command line.
 #[derive(Debug)]
 pub struct Options {
@@ -101,10 +110,14 @@ pub fn browse(options: &Options) -> anyhow::Result<Exit> {
     network.join(ROOT_CHANNEL);
     network.apply_changes(started);
     let mut heard = Catalogue::default();
+    let mut told = false;
     loop {
         let now = Instant::now();
         if now >= until || heard.is_settled(now) {
             break;
+        }
+        if now >= started + SILENT && !std::mem::replace(&mut told, true) {
+            note(waiting(&network.interface_names(), until - now));
         }
         network.refresh_interfaces(now)?;
         network.apply_changes(now);

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::OnceLock;
 
 use librecast::cert::MAX_TOKEN;
-use librecast::text::TextKind;
+use librecast::text::{self, TextError, TextKind};
 use zeroize::Zeroizing;
 
 use crate::standard;
@@ -20,6 +20,8 @@ pub const STANDARD_INPUT: &str = "-";
 const BLOT: u8 = b'.';
 /// Bytes of standard input that may hold a secret: the longest token with space around it.
 const MAX_SECRET: u64 = 2 * MAX_TOKEN as u64;
+/// The error of a token that is not whole.
+const DAMAGED: TextError = TextError::Damaged(TextKind::Token);
 /// Fields of /proc/PID/stat between name and address of the arguments (proc_pid_stat(5), 48).
 const BEFORE_ARGUMENTS: usize = 45;
 
@@ -63,7 +65,8 @@ pub fn without_secrets(text: &str) -> String {
     shown
 }
 
-/// Returns the secret of an argument; for `-` the first non-empty line of standard input.
+/// Returns the secret of an argument; for `-` the first non-empty line of standard input, with the
+/// further lines to which a mail program has wrapped a token.
 ///
 /// # Errors
 ///
@@ -82,7 +85,22 @@ fn first_line(input: impl BufRead) -> io::Result<Zeroizing<String>> {
     while input.read_line(&mut line)? > 0 && line.trim().is_empty() {
         line.clear();
     }
+    // an empty line ends a token that stays damaged
+    let mut before = 0;
+    while is_part_of_token(&line) && !line[before..].trim().is_empty() {
+        before = line.len();
+        if input.read_line(&mut line)? == 0 {
+            break;
+        }
+    }
     Ok(Zeroizing::new(line.trim().to_owned()))
+}
+
+/// Whether these are the first lines of a token, and not all.
+fn is_part_of_token(lines: &str) -> bool {
+    let is_wrapped = |c: char| c.is_ascii_alphanumeric() || c.is_whitespace() || c == '>';
+    let read = text::decode(TextKind::Token, lines, MAX_TOKEN);
+    lines.ends_with('\n') && lines.chars().all(is_wrapped) && read.is_err_and(|e| e == DAMAGED)
 }
 
 /// Returns the places of secrets, after their prefixes. Damaged ones count: they can be guessed.
@@ -105,6 +123,16 @@ fn secrets(bytes: &[u8]) -> Vec<Range<usize>> {
     found
 }
 
+/// Returns a secret's place with what a mail program has wrapped to further lines of its argument.
+fn with_lines(bytes: &[u8], secret: &Range<usize>) -> Range<usize> {
+    let is_part = |byte: &&u8| match byte {
+        b'>' => true,
+        byte => !byte.is_ascii() || byte.is_ascii_alphanumeric() || byte.is_ascii_whitespace(),
+    };
+    let rest = bytes.get(secret.end..).unwrap_or_default();
+    secret.start..secret.end + rest.iter().take_while(is_part).count()
+}
+
 /// Overwrites the secrets of `all` in the kernel's view of this process's arguments.
 fn blot(all: &[OsString]) -> Option<()> {
     let mut bytes = Zeroizing::new(Vec::new());
@@ -125,7 +153,7 @@ fn blot(all: &[OsString]) -> Option<()> {
         return None;
     }
     for secret in secrets(&bytes) {
-        for at in secret {
+        for at in with_lines(&bytes, &secret) {
             // SAFETY: the kernel put the arguments there, in one piece as compared above, on this
             // process's writable stack. std copies arguments: no reference to them lives
             unsafe {
@@ -169,12 +197,35 @@ mod tests {
     }
 
     #[test]
+    fn all_lines_of_a_wrapped_secret_are_overwritten() {
+        let bytes = b"up\0> lct1abc\n> def g\0--name\0";
+        let places = secrets(bytes);
+        let [secret] = &places[..] else {
+            panic!("{places:?}");
+        };
+        assert_eq!(&bytes[with_lines(bytes, secret)], b"abc\n> def g");
+    }
+
+    #[test]
     fn a_secret_is_an_argument_or_a_line() {
         assert_eq!(*secret("lct1abc").unwrap(), "lct1abc");
-        let mut input = &b"\n \n lct1abc \nquestion\n"[..];
-        assert_eq!(*first_line(&mut input).unwrap(), "lct1abc");
+        let mut input = &b"\n \n lck1abc \nquestion\n"[..];
+        assert_eq!(*first_line(&mut input).unwrap(), "lck1abc");
         assert_eq!(input, b"question\n");
         assert_eq!(*first_line(&b""[..]).unwrap(), "");
+        let token = text::encode(TextKind::Token, &[7; 90]);
+        let (one, two) = token.split_at(72);
+        let wrapped = format!("> {one}\n> {two}\nquestion\n");
+        let mut input = wrapped.as_bytes();
+        let read = first_line(&mut input).unwrap();
+        assert_eq!(
+            text::decode(TextKind::Token, &read, 90).unwrap()[..],
+            [7; 90]
+        );
+        assert_eq!(input, b"question\n");
+        let mut damaged = &b"lct1abc\n\nquestion\n"[..];
+        first_line(&mut damaged).unwrap();
+        assert_eq!(damaged, b"question\n");
         let endless = vec![b'x'; 1 << 20];
         let read = first_line(&endless[..]).unwrap();
         assert_eq!(read.len() as u64, MAX_SECRET);

@@ -142,6 +142,15 @@ pub fn note(line: impl fmt::Display) {
     let _ = standard::errors().write_all(escape(&line).as_bytes());
 }
 
+/// Says that a terminal is read, and how that ends: nothing else shows it.
+pub fn note_of_input(what: &str) {
+    if std::io::stdin().is_terminal() {
+        note(format_args!(
+            "reading {what} from standard input; Ctrl-D at the beginning of a line ends it"
+        ));
+    }
+}
+
 /// The command by which a user joins the group that may ask a daemon.
 #[must_use]
 pub fn to_join(group: &str) -> String {

@@ -263,17 +263,18 @@ pub fn enter(argument: &str) -> Result<(), ExitError> {
     Err(guest::join(&code.encode(), &arguments))
 }
 
-/// Waits for an offer of this kind under the code of this guest.
+/// Waits for an offer of this kind under the code of this guest; says so after a while, unless it
+/// is to be quiet.
 ///
 /// # Errors
 ///
 /// Nobody offers anything, several do, or it is of another kind; this is no guest by a code.
-pub fn wait_for(offer: Offer) -> anyhow::Result<Beacon> {
+pub fn wait_for(offer: Offer, is_quiet: bool) -> anyhow::Result<Beacon> {
     let Some(inside) = Inside::of_environment()? else {
         let message = "this is for programs in a guest by a code: lcroute guest CODE";
         return Err(ExitError::new(Exit::Usage, message).into());
     };
-    let beacon = wait_for_any(&inside, offer)?;
+    let beacon = wait_for_any(&inside, offer, is_quiet)?;
     if beacon.offer != offer {
         let (from, what) = (&beacon.from, beacon.offer.name());
         let (wanted, receives) = (offer.name(), receives(beacon.offer));
@@ -286,15 +287,20 @@ pub fn wait_for(offer: Offer) -> anyhow::Result<Beacon> {
     Ok(beacon)
 }
 
-fn wait_for_any(inside: &Inside, offer: Offer) -> anyhow::Result<Beacon> {
+fn wait_for_any(inside: &Inside, offer: Offer, is_quiet: bool) -> anyhow::Result<Beacon> {
     let group = beacon_group(&inside.read()?.beacon_key());
     let mut sockets = ReceiveSockets::open(BEACON_PORT)?;
     sockets.join(group, interface()?)?;
     let mut heard = ReceivedBeacons::default();
-    let until = Instant::now() + NOBODY;
+    let began = Instant::now();
+    let until = began + NOBODY;
+    let mut told = is_quiet;
     loop {
         wait(&sockets, LOOK)?;
         let now = Instant::now();
+        if now >= began + SILENT && !std::mem::replace(&mut told, true) {
+            note("waiting for whoever sends under these words");
+        }
         sockets.receive(|datagram| heard.handle(datagram.source, datagram.payload, now))?;
         match heard.outcome(now) {
             Some(Outcome::One(beacon)) => return Ok(beacon.clone()),
@@ -327,7 +333,7 @@ fn nobody(inside: &Inside, offer: Offer) -> ExitError {
             "nobody is here under these words after {seconds} s: are they right, and does `{sends}` still run?"
         ),
         (0, false) => format!(
-            "nobody is here under these words after {seconds} s: are they right, does `{sends}` still run, and is it on this LAN? Beyond a LAN the words need a server: WORDS@HOST"
+            "nobody is here under these words after {seconds} s: are they right, does `{sends}` still run, is it on this LAN, and do the firewalls of both hosts let in UDP port 5353 (`nft insert rule inet filter input udp dport 5353 accept`)? Beyond a LAN the words need a server: WORDS@HOST"
         ),
     };
     ExitError::new(Exit::Unreachable, message)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use librecast::cert::{CertError, Chain, Member, Token, is_node_name};
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast::reach::Room;
+use librecast::signalling::urls;
 use librecast::time::UnixTime;
 use serde::{Deserialize, Serialize};
 
@@ -152,6 +153,7 @@ fn usable(token: &str) -> Result<Token, String> {
         format!("{first}{rest}{end} `lcroute invite` prints a token on a host.")
     })?;
     token.signal.retain(|url| Room::of_uri(url).is_none());
+    token.signal = token.signal.iter().flat_map(|s| urls(s)).collect();
     if token.signal.is_empty() {
         return Err(
             "This token names no signalling server, and a page finds a network by nothing else: \

@@ -1,5 +1,7 @@
 //! The configuration of programs that a user runs beside the host's daemon, such as guests.
 
+use librecast::outside::Place;
+
 use super::{Config, IcePolicy};
 
 impl Config {
@@ -37,6 +39,13 @@ impl Config {
         self.relay.ask &= own.relay.ask;
         self.leaf.max = self.leaf.max.min(own.leaf.max);
         self.leaf.mbit = self.leaf.mbit.min(own.leaf.mbit);
+        self
+    }
+
+    /// Returns this configuration with these servers in the place of `[outside] meet`.
+    #[must_use]
+    pub fn meeting_at(mut self, places: Vec<Place>) -> Self {
+        self.outside.meet = places;
         self
     }
 }
@@ -94,6 +103,17 @@ mod tests {
         }
         assert_eq!(both(socks, web).signal.servers, ["ws://b:1"]);
         assert!(both(socks, "").signal.servers.is_empty());
+    }
+
+    #[test]
+    fn a_place_of_the_environment_stands_for_the_files_and_hides_nothing_less() {
+        let place: Place = "meet.example".parse().unwrap();
+        let own = "[outside]\nmeet = [\"own.example\"]";
+        let config = both("", own).meeting_at(vec![place.clone()]);
+        assert_eq!(config.exposure().outside().unwrap().meet, [place.clone()]);
+        assert!(both("", own).meeting_at(Vec::new()).outside.meet.is_empty());
+        let hidden = both("[ice]\npolicy = \"relay\"", own).meeting_at(vec![place]);
+        assert_eq!(hidden.exposure().outside(), Err(Silent::Hidden));
     }
 
     #[test]

@@ -115,6 +115,7 @@ impl Written {
             at_start: self.differing(first).filter(waits).map(owned).collect(),
             streams: of(&OF_STREAMS),
             pages: of(&OF_PAGES),
+            problems: Vec::new(),
         }
     }
 }
@@ -131,6 +132,18 @@ pub struct Reread {
     pub streams: Vec<String>,
     /// In effect once lcroute-web restarts.
     pub pages: Vec<String>,
+    /// Reasons why something of the file is not in effect.
+    pub problems: Vec<String>,
+}
+
+impl Reread {
+    /// Leaves this key out of those in effect, for these reasons, if there are any.
+    pub fn withhold(&mut self, key: &str, problems: Vec<String>) {
+        if !problems.is_empty() {
+            self.now.retain(|now| now != key);
+        }
+        self.problems.extend(problems);
+    }
 }
 
 /// Writes sentences for users; the commands are those of a host with systemd.
@@ -158,7 +171,9 @@ impl fmt::Display for Reread {
                 write!(f, "\n{} will hold after {command}", keys.join(", "))?;
             }
         }
-        Ok(())
+        self.problems
+            .iter()
+            .try_for_each(|why| write!(f, "\n{why}"))
     }
 }
 
@@ -204,6 +219,21 @@ mod tests {
         assert!(
             shown("[tun]\nname = \"lc5\"\n").contains("restart lcroute`, which makes lc0 anew")
         );
+    }
+
+    #[test]
+    fn what_lacks_its_key_file_is_not_in_use() {
+        let private = "[[private]]\nprefix = \"ff1e:5::/32\"\nkeyfile = \"/none\"\n";
+        let new = written(&format!("{private}[tun]\nroutes = false\n"));
+        let mut told = new.reread(&written(""), &written(""));
+        told.withhold("[[private]]", Vec::new());
+        assert_eq!(told.now, ["[[private]]", "[tun] routes"]);
+        told.withhold(
+            "[[private]]",
+            vec!["[[private]] ff1e:5::/32: closed".into()],
+        );
+        assert_eq!(told.now, ["[tun] routes"]);
+        assert!(told.to_string().ends_with("ff1e:5::/32: closed"), "{told}");
     }
 
     /// A renamed key must be renamed in these lists.
