@@ -13,7 +13,6 @@
 //!   | --- IN(key): SEND ---------> |
 //!   | ---------- LEAVE ----------> |
 //! ```
-//! A node asks by the text [`ROOMS_ASKED`] whether the server knows ENTER. Earlier servers ignore it.
 
 use librecast::id::{NetworkId, PeerId, SecretKey, derive};
 use librecast::plain::clean;
@@ -44,21 +43,6 @@ pub const MAX_MESSAGE: usize = MAX_SIGNAL + 128;
 pub const MAX_ENTERED: usize = 64;
 /// Default maximum of connections from one address: dozens of nodes behind one NAT, and dying ones.
 pub const PER_ADDRESS: u32 = 256;
-/// Text by which a node asks for [`MAX_ENTERED`].
-pub const ROOMS_ASKED: &str = "rooms?";
-
-/// Returns the text by which a server answers [`ROOMS_ASKED`].
-#[must_use]
-pub fn rooms_answer() -> String {
-    format!("rooms {MAX_ENTERED}")
-}
-
-/// Returns the number of rooms in a server's answer, at most [`MAX_ENTERED`]; none for other text.
-#[must_use]
-pub fn answered_rooms(text: &str) -> Option<usize> {
-    let rooms: usize = text.strip_prefix("rooms ")?.parse().ok()?;
-    Some(rooms.min(MAX_ENTERED))
-}
 
 /// The meeting point of a network's nodes. It hides the network's key and name from the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -620,16 +604,6 @@ mod tests {
         let message = Box::new(ToNode::Deliver { from: peer, bytes });
         let came = ToNode::In { own: peer, message };
         assert_eq!(ToNode::decode(&came.encode()), Ok(came));
-    }
-
-    #[test]
-    fn a_server_says_how_many_rooms() {
-        assert_eq!(answered_rooms(&rooms_answer()), Some(MAX_ENTERED));
-        assert_eq!(answered_rooms("rooms 5"), Some(5));
-        assert_eq!(answered_rooms("rooms 9999"), Some(MAX_ENTERED));
-        for other in ["rooms", "rooms -1", "rooms x", "prove AAAA", ROOMS_ASKED] {
-            assert_eq!(answered_rooms(other), None);
-        }
     }
 
     #[test]
