@@ -26,7 +26,7 @@ use crate::MAX_SIGNAL;
 const VERSION: u8 = 1;
 /// Context of a router's signature over the challenge.
 const PROOF_CONTEXT: &str = "lcroute 2026 register";
-/// Version of REGISTER with a role. Servers that do not support it close the connection.
+/// Version of REGISTER with a role.
 const VERSION_WITH_ROLE: u8 = 2;
 /// Context of the signature over the challenge with a role.
 const ROLE_CONTEXT: &str = "lcroute 2026 register with role";
