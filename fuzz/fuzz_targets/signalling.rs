@@ -23,11 +23,9 @@ fn registrations(data: &[u8]) {
         for change in data.chunks_exact(2).take(8) {
             written[usize::from(change[0]) % length] = change[1];
         }
-        // a leaf's registration without its role, and a router's with one
-        let other = match role {
-            Role::Leaf => [&written[..66], &written[67..]].concat(),
-            Role::Router => [&written[..66], &[1], &written[66..]].concat(),
-        };
+        // a router's as a leaf's, and the reverse
+        let mut other = written.clone();
+        other[66] ^= 1;
         for bytes in [written, other] {
             if let Ok(message) = ToServer::decode(&bytes)
                 && let Some(registered) = message.registered(&challenge)
