@@ -68,7 +68,7 @@ export class Flows {
         return [...flowing, ...silent.map((id) => ({ from: own, to: id, packets: 0, bytes: 0 }))];
     }
 
-    /** Whether packets to a node belong to the group's tree: a tab forwards nothing, so groups that it has not joined are not meant for it. */
+    /** Whether packets to a node belong to the group's tree. A tab forwards nothing: groups that it has not joined are not for it. */
     isOnTree(id, group) {
         const node = this.nodes.get(id);
         return node !== undefined && (this.listeners(group).has(id) || !(node.stub && node.reports));
