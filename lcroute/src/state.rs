@@ -641,7 +641,7 @@ mod tests {
         assert_eq!((overwritten.number, overwritten.is_stored), (2, true));
         assert_eq!(state.next_incarnation().unwrap().number, 3);
 
-        // as earlier versions wrote it, with another length
+        // a file of another length is not written over
         std::fs::write(dir.path().join(INCARNATION), "3\n").unwrap();
         let clock = state.next_incarnation().unwrap();
         assert!(clock.number > 1_000_000 && !clock.is_stored);

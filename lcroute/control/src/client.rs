@@ -78,8 +78,7 @@ impl Client {
 
     /// Returns the daemon's status after a new test of the host's firewall.
     pub fn probe(&mut self) -> anyhow::Result<Status> {
-        // an earlier daemon lacks this request, and keeps the verdict of its start
-        let _ = self.ask::<serde_json::Value>(&Request::Probe);
+        self.ask::<serde_json::Value>(&Request::Probe)?;
         let deadline = Instant::now() + PROBE_TIMEOUT;
         loop {
             let status: Status = self.ask(&Request::Status)?;

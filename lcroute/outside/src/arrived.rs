@@ -1,7 +1,8 @@
 //! Events of carriers.
 
 use lcroute_overlay::server::RelayCredentials;
-use lcroute_signalling::{CarrierEvent, RoomEvent};
+use lcroute_signalling::CarrierEvent;
+use librecast::id::PeerId;
 use librecast::reach::FromReach;
 
 use crate::share::ViewId;
@@ -11,8 +12,8 @@ use crate::share::ViewId;
 pub(crate) enum Arrived {
     /// A carrier of one pair.
     Of(ViewId, CarrierEvent),
-    /// Rooms at the server of this URL.
-    Room(String, RoomEvent),
+    /// A room of this own key at a server.
+    Room(PeerId, CarrierEvent),
     /// The server at this URL relays for this host.
     Relay(String, RelayCredentials),
     /// A record under a name on a LAN.

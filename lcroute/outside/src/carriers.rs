@@ -9,14 +9,13 @@ use bytes::Bytes;
 use lcroute_overlay::server::Room as ServerRoom;
 use lcroute_overlay::{CarrierId, CarrierKind, Published};
 use lcroute_signalling::dht::{Dht, PROGRAM};
-use lcroute_signalling::{CarrierEvent, Carriers, Lan, PathChange, RoomEvent, instance_name};
+use lcroute_signalling::{CarrierEvent, Lan, PathChange, instance_name};
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast::outside::{MAX_PLACES, Place};
 use librecast::reach::{Base58, Item, MAX_ITEMS, MAX_KEYS, Plan};
 use librecast::time::UnixTime;
 use librecast_program::executable::start_on_socket;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use crate::arrived::Arrived;
 use crate::pairs::{RoomEntered, Started};
@@ -41,19 +40,10 @@ struct Room {
     network: NetworkId,
     /// Whether somebody waits for it.
     seeks: bool,
-    /// Servers to which it has a connection of its own.
-    carriers: Carriers,
-    forward: JoinHandle<()>,
-    /// All its servers.
+    /// Its servers.
     urls: Vec<String>,
     up: BTreeSet<CarrierId>,
     record: Option<(Published, bool)>,
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.forward.abort();
-    }
 }
 
 /// The room of an open key in one period.
@@ -113,30 +103,17 @@ impl Finding {
 
     /// Starts carriers of a pair at these places. `seeks`: somebody waits for it.
     pub(crate) fn start(&mut self, started: &Started, places: &[Place], seeks: bool) {
-        let (events, mut received) = mpsc::channel(EVENTS);
-        let own: Arc<SecretKey> = Arc::clone(&started.own);
-        let carriers = Carriers::new(own, started.network, events);
-        let (node, told) = (started.node, self.told.clone());
-        let forward = tokio::spawn(async move {
-            while let Some(event) = received.recv().await {
-                if told.send(Arrived::Of(node, event)).await.is_err() {
-                    return;
-                }
-            }
-        });
         let room = Room {
             peer: started.peer,
             own: Arc::clone(&started.own),
             other: started.other,
             network: started.network,
             seeks,
-            carriers,
-            forward,
             urls: Vec::new(),
             up: BTreeSet::new(),
             record: None,
         };
-        self.rooms.insert(node, room);
+        self.rooms.insert(started.node, room);
         self.set_places(&started.peer, places, seeks);
     }
 
@@ -227,24 +204,12 @@ impl Finding {
                 });
             }
         }
-        let mut alone = self.servers.set(wanted);
-        for (node, room) in &mut self.rooms {
-            let urls = alone.remove(node).unwrap_or_default();
-            room.carriers.set_servers(&urls, None);
-        }
+        self.servers.set(wanted);
     }
 
-    /// Handles an event of rooms at a server; returns that of a pair.
-    pub(crate) fn handle_rooms(
-        &mut self,
-        url: &str,
-        event: RoomEvent,
-    ) -> Option<(ViewId, CarrierEvent)> {
-        let (of, is_changed) = self.servers.handle(url, event);
-        if is_changed {
-            self.set_servers();
-        }
-        of
+    /// Returns the pair, or the room of an open key, that has this own key.
+    pub(crate) fn owner(&self, own: &PeerId) -> Option<ViewId> {
+        self.servers.owner(own)
     }
 
     /// Registers anew at servers once a day, unless one relays: that is a matter of its registration.
@@ -436,18 +401,13 @@ impl Finding {
 
     pub(crate) fn send(&self, node: ViewId, to: PeerId, bytes: &Bytes) {
         if let Some(room) = self.rooms.get(&node) {
-            room.carriers.send(to, bytes);
             self.servers.send(room.own.peer_id(), to, bytes);
         }
     }
 
     /// Reports changed addresses of this host to all servers' connections.
     pub(crate) fn addresses_changed(&self) {
-        let change = PathChange::Addresses;
-        self.servers.path_changed(change);
-        for room in self.rooms.values() {
-            room.carriers.path_changed(change);
-        }
+        self.servers.path_changed(PathChange::Addresses);
     }
 
     /// Returns the carriers of this host's open key; those that do not work are in brackets.
@@ -485,9 +445,6 @@ impl Finding {
                 let works = self.servers.carrier(url);
                 let works = works.is_some_and(|carrier| room.up.contains(&carrier));
                 *by.entry(url.clone()).or_default() |= works;
-            }
-            for door in room.carriers.doors() {
-                *by.entry(door.at).or_default() |= room.up.contains(&door.carrier);
             }
         }
         let lan = self.lan.iter().map(|_| "lan".to_owned());

@@ -501,8 +501,8 @@ impl Conversation {
                 },
             ) => self.pairs.handle_signal(node, (carrier, from), &bytes, now),
             Arrived::Of(..) => {}
-            Arrived::Room(url, event) => {
-                if let Some((node, event)) = self.finding.handle_rooms(&url, event) {
+            Arrived::Room(own, event) => {
+                if let Some(node) = self.finding.owner(&own) {
                     self.handle_told(Arrived::Of(node, event));
                 }
             }

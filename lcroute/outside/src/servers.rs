@@ -1,4 +1,4 @@
-//! Signalling servers of pairs: a connection holds up to 64 rooms, at earlier servers one.
+//! Signalling servers of pairs: a connection holds up to 64 rooms.
 //!
 //! A connection registers with a key and a network of its own, which nobody else knows, and enters
 //! the rooms of pairs. So a server relays for this host without a look at any pair.
@@ -9,9 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lcroute_overlay::server::{MAX_ENTERED, Room};
 use lcroute_overlay::{CarrierId, Presence};
-use lcroute_signalling::{
-    CarrierEvent, Entries, Entry, ManyRooms, PathChange, Registrant, RoomEvent,
-};
+use lcroute_signalling::{CarrierEvent, Entries, Entry, ManyRooms, PathChange, Registrant};
 use librecast::cert::{CertError, Chain, Grant};
 use librecast::id::{PeerId, SecretKey};
 use librecast::time::{Duration, Instant, UnixTime};
@@ -21,15 +19,10 @@ use tokio::task::JoinSet;
 use crate::arrived::Arrived;
 use crate::share::ViewId;
 
-/// Most connections to one server, each with a room or with many. Chosen: no more than a small
-/// network has.
+/// Most connections to one server. Chosen: no more than a small network has.
 const MAX_CONNECTIONS: usize = 8;
-/// Most rooms at an earlier server with those of keys that are sought: three periods each.
-const MAX_ROOMS_SOUGHT: usize = 16;
 /// Lifetime of a registration, after which its key and network are other ones: a day, as of pairs.
 const LIFETIME: Duration = Duration::from_secs(86_400);
-/// The first number of servers as carriers: a room numbers its own connections from 0.
-const FIRST_CARRIER: u32 = 1 << 16;
 /// Events that wait for the program.
 const EVENTS: usize = 256;
 /// Name in the certificates of a registration. It says nothing.
@@ -58,8 +51,6 @@ struct Connection {
 #[derive(Debug)]
 struct Server {
     carrier: CarrierId,
-    /// Number of rooms of a connection; 0: it is an earlier server; none: not known yet.
-    holds: Option<usize>,
     connections: Vec<Connection>,
     made: Instant,
 }
@@ -68,19 +59,8 @@ impl Server {
     fn new(carrier: CarrierId) -> Self {
         Self {
             carrier,
-            holds: None,
             connections: Vec::new(),
             made: Instant::now(),
-        }
-    }
-
-    /// Returns the number of connections, and of rooms in each.
-    fn bounds(&self) -> (usize, usize) {
-        match self.holds {
-            // all wait for its answer at the first connection
-            None => (1, MAX_ENTERED),
-            Some(0) => (1, 0),
-            Some(rooms) => (MAX_CONNECTIONS, rooms),
         }
     }
 }
@@ -101,20 +81,15 @@ impl Servers {
             servers: BTreeMap::new(),
             owners: BTreeMap::new(),
             told,
-            next: FIRST_CARRIER,
+            next: 0,
         }
     }
 
-    /// Sets the rooms that are wanted at each server. Returns the URLs at which a pair needs a
-    /// connection of its own.
-    pub(crate) fn set(
-        &mut self,
-        wanted: BTreeMap<String, Vec<Wanted>>,
-    ) -> BTreeMap<ViewId, Vec<String>> {
+    /// Sets the rooms that are wanted at each server.
+    pub(crate) fn set(&mut self, wanted: BTreeMap<String, Vec<Wanted>>) {
         self.servers.retain(|url, _| wanted.contains_key(url));
         let all = wanted.values().flatten();
         self.owners = all.map(|room| (room.own.peer_id(), room.node)).collect();
-        let mut alone: BTreeMap<ViewId, Vec<String>> = BTreeMap::new();
         for (url, mut rooms) in wanted {
             let next = &mut self.next;
             let server = self.servers.entry(url.clone()).or_insert_with(|| {
@@ -124,47 +99,15 @@ impl Servers {
             let held: BTreeSet<_> = server.connections.iter().flat_map(|c| &c.held).collect();
             // sought pairs come first, then those that have a room already
             rooms.sort_by_key(|room| (!room.seeks, !held.contains(&room.own.peer_id())));
-            if server.holds == Some(0) {
-                let most = |room: &Wanted| match room.seeks {
-                    true => MAX_ROOMS_SOUGHT,
-                    false => MAX_CONNECTIONS,
-                };
-                let few = rooms
-                    .iter()
-                    .enumerate()
-                    .filter(|(at, room)| *at < most(room));
-                for (_, room) in few {
-                    alone.entry(room.node).or_default().push(url.clone());
-                }
-            }
             if let Err(e) = distribute(&url, server, &rooms, &self.told) {
                 tracing::error!("{url}: {e}");
             }
         }
-        alone
     }
 
-    /// Handles an event of a server's rooms; returns that of a pair. `None`, true: the rooms are to
-    /// be set again.
-    pub(crate) fn handle(
-        &mut self,
-        url: &str,
-        event: RoomEvent,
-    ) -> (Option<(ViewId, CarrierEvent)>, bool) {
-        match event {
-            RoomEvent::Rooms(rooms) => {
-                let server = self.servers.get_mut(url);
-                let changed = server.is_some_and(|server| {
-                    let before = server.holds.replace(rooms);
-                    before != Some(rooms)
-                });
-                (None, changed)
-            }
-            RoomEvent::In(own, event) => {
-                let node = self.owners.get(&own).copied();
-                (node.map(|node| (node, event)), false)
-            }
-        }
+    /// Returns the pair whose room has this own key.
+    pub(crate) fn owner(&self, own: &PeerId) -> Option<ViewId> {
+        self.owners.get(own).copied()
     }
 
     /// Sends a message in a room at every server that holds it.
@@ -210,13 +153,11 @@ fn distribute(
     rooms: &[Wanted],
     told: &mpsc::Sender<Arrived>,
 ) -> Result<(), CertError> {
-    let (most, each) = server.bounds();
     let kept: BTreeMap<_, _> = rooms
         .iter()
-        .take(most * each)
+        .take(MAX_CONNECTIONS * MAX_ENTERED)
         .map(|room| (room.own.peer_id(), room))
         .collect();
-    server.connections.truncate(most);
     for connection in &mut server.connections {
         connection.held.retain(|own| kept.contains_key(own));
     }
@@ -225,15 +166,14 @@ fn distribute(
             .iter()
             .any(|connection| connection.held.contains(own))
     };
-    if server.connections.is_empty() {
-        let connection = connect(url, server.carrier, told)?;
-        server.connections.push(connection);
-    }
     for own in kept.keys() {
         if held(&server.connections, own) {
             continue;
         }
-        let free = server.connections.iter_mut().find(|c| c.held.len() < each);
+        let free = server
+            .connections
+            .iter_mut()
+            .find(|c| c.held.len() < MAX_ENTERED);
         match free {
             Some(connection) => drop(connection.held.insert(*own)),
             None => {
@@ -271,10 +211,10 @@ fn connect(
     let (events, mut happened) = mpsc::channel(EVENTS);
     let (rooms, mut heard) = mpsc::channel(EVENTS);
     let mut forward = JoinSet::new();
-    let (to, at) = (told.clone(), url.to_owned());
+    let to = told.clone();
     forward.spawn(async move {
-        while let Some(event) = heard.recv().await {
-            if to.send(Arrived::Room(at.clone(), event)).await.is_err() {
+        while let Some((own, event)) = heard.recv().await {
+            if to.send(Arrived::Room(own, event)).await.is_err() {
                 return;
             }
         }
@@ -347,10 +287,6 @@ mod tests {
     #[tokio::test]
     async fn a_connection_holds_many_rooms_and_eight_of_them_hold_no_more() {
         let mut servers = Servers::new(mpsc::channel(9).0);
-        assert!(servers.set(wanted(70, 0)).is_empty());
-        assert_eq!(held(&servers), [64], "before the server has answered");
-        assert!(servers.handle(URL, RoomEvent::Rooms(64)).1);
-        assert!(!servers.handle(URL, RoomEvent::Rooms(64)).1, "no news");
         servers.set(wanted(70, 0));
         assert_eq!(held(&servers), [64, 6]);
         let first = servers.servers[URL].connections[0].held.clone();
@@ -377,25 +313,5 @@ mod tests {
         assert_eq!(held(&servers), [3]);
         servers.set(BTreeMap::new());
         assert!(servers.servers.is_empty());
-    }
-
-    #[tokio::test]
-    async fn an_earlier_server_has_a_connection_for_each_of_eight() {
-        let mut servers = Servers::new(mpsc::channel(9).0);
-        servers.set(wanted(70, 0));
-        assert!(servers.handle(URL, RoomEvent::Rooms(0)).1);
-        let alone = servers.set(wanted(70, 0));
-        assert_eq!((alone.len(), held(&servers)), (MAX_CONNECTIONS, vec![0]));
-        let alone = servers.set(wanted(70, 3));
-        assert_eq!(
-            alone.len(),
-            MAX_CONNECTIONS,
-            "who is sought, and five that wait"
-        );
-        assert!((67..70).all(|n| alone.contains_key(&ViewId(n))));
-        // a newer one in its place
-        assert!(servers.handle(URL, RoomEvent::Rooms(64)).1);
-        assert!(servers.set(wanted(70, 0)).is_empty());
-        assert_eq!(held(&servers), [64, 6]);
     }
 }

@@ -10,8 +10,7 @@
 //! A leaf's certificates give credentials for inside: to relayed addresses of the same server
 //! alone, as a leaf's token may be public.
 //!
-//! All messages but the credentials are text, which earlier versions ignore. An open relay asks for
-//! nothing.
+//! All messages but the credentials are text. An open relay asks for nothing.
 
 use std::fmt;
 

@@ -3,7 +3,7 @@
 //! ```text
 //! node                         server
 //!   | <-------- CHALLENGE -------- |
-//!   | -------- REGISTER ---------> |   key, room, signature over the challenge; version 2: role
+//!   | -------- REGISTER ---------> |   key, room, role, signature over the challenge
 //!   | <-------- PRESENT ---------- |   for each other node of the room, or four routers for a leaf
 //!   | -------- SEND(to) ---------> |
 //!   | <------ DELIVER(from) ------ |
@@ -13,7 +13,6 @@
 //!   | --- IN(key): SEND ---------> |
 //!   | ---------- LEAVE ----------> |
 //! ```
-//! A node asks by the text [`ROOMS_ASKED`] whether the server knows ENTER. Earlier servers ignore it.
 
 use librecast::id::{NetworkId, PeerId, SecretKey, derive};
 use librecast::plain::clean;
@@ -23,19 +22,17 @@ use std::fmt;
 
 use crate::MAX_SIGNAL;
 
-/// Version of REGISTER.
+/// Version of CHALLENGE and REGISTER.
 const VERSION: u8 = 1;
-/// Context of a router's signature over the challenge.
+/// Context of the signature over the challenge, with room and role.
 const PROOF_CONTEXT: &str = "lcroute 2026 register";
-/// Version of REGISTER with a role. Servers that do not support it close the connection.
-const VERSION_WITH_ROLE: u8 = 2;
-/// Context of the signature over the challenge with a role.
-const ROLE_CONTEXT: &str = "lcroute 2026 register with role";
 /// Context of the signature over the challenge for one more room.
 const ENTER_CONTEXT: &str = "lcroute 2026 enter";
 /// Message type of a message in an entered room.
 const IN: u8 = 11;
-/// The role of a leaf.
+/// Number of a router's role.
+const ROLE_ROUTER: u8 = 0;
+/// Number of a leaf's role.
 const ROLE_LEAF: u8 = 1;
 
 /// Maximum length of a message in bytes: of an envelope with two keys and types.
@@ -44,21 +41,6 @@ pub const MAX_MESSAGE: usize = MAX_SIGNAL + 128;
 pub const MAX_ENTERED: usize = 64;
 /// Default maximum of connections from one address: dozens of nodes behind one NAT, and dying ones.
 pub const PER_ADDRESS: u32 = 256;
-/// Text by which a node asks for [`MAX_ENTERED`].
-pub const ROOMS_ASKED: &str = "rooms?";
-
-/// Returns the text by which a server answers [`ROOMS_ASKED`].
-#[must_use]
-pub fn rooms_answer() -> String {
-    format!("rooms {MAX_ENTERED}")
-}
-
-/// Returns the number of rooms in a server's answer, at most [`MAX_ENTERED`]; none for other text.
-#[must_use]
-pub fn answered_rooms(text: &str) -> Option<usize> {
-    let rooms: usize = text.strip_prefix("rooms ")?.parse().ok()?;
-    Some(rooms.min(MAX_ENTERED))
-}
 
 /// The meeting point of a network's nodes. It hides the network's key and name from the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,6 +62,23 @@ pub enum Role {
     Router,
     /// A leaf: the server reports a few routers to it, and reports it to no node.
     Leaf,
+}
+
+impl Role {
+    fn number(self) -> u8 {
+        match self {
+            Self::Router => ROLE_ROUTER,
+            Self::Leaf => ROLE_LEAF,
+        }
+    }
+
+    fn of(number: u8) -> Result<Self, WireError> {
+        match number {
+            ROLE_ROUTER => Ok(Self::Router),
+            ROLE_LEAF => Ok(Self::Leaf),
+            _ => Err(WireError::Bad("role")),
+        }
+    }
 }
 
 /// Credentials for a relay.
@@ -142,9 +141,9 @@ pub enum ToServer {
         peer: PeerId,
         /// The network's room.
         room: Room,
-        /// Its role: a leaf sends version 2, `role 8` behind the room.
+        /// Its role.
         role: Role,
-        /// Signature over challenge and room.
+        /// Signature over challenge, room and role.
         signature: [u8; 64],
     },
     /// A sealed message.
@@ -176,7 +175,7 @@ pub enum ToServer {
     },
 }
 
-/// Returns the bytes that a node signs to prove its PeerId.
+/// Returns the bytes that a node signs to prove its PeerId in a room.
 fn proof(challenge: &[u8; 32], room: &Room) -> [u8; 64] {
     let mut bytes = [0; 64];
     bytes[..32].copy_from_slice(challenge);
@@ -184,12 +183,13 @@ fn proof(challenge: &[u8; 32], room: &Room) -> [u8; 64] {
     bytes
 }
 
-/// Returns the signature's context: a router's signature is not valid for a leaf, nor the reverse.
-fn context(role: Role) -> &'static str {
-    match role {
-        Role::Router => PROOF_CONTEXT,
-        Role::Leaf => ROLE_CONTEXT,
-    }
+/// Returns the bytes that a node signs to register: a router's signature is not valid for a leaf,
+/// nor the reverse.
+fn role_proof(challenge: &[u8; 32], room: &Room, role: Role) -> [u8; 65] {
+    let mut bytes = [0; 65];
+    bytes[..64].copy_from_slice(&proof(challenge, room));
+    bytes[64] = role.number();
+    bytes
 }
 
 /// A registered node, with its room and role.
@@ -211,7 +211,7 @@ impl ToServer {
             peer: key.peer_id(),
             room,
             role,
-            signature: key.sign(context(role), &proof(challenge, &room)),
+            signature: key.sign(PROOF_CONTEXT, &role_proof(challenge, &room, role)),
         }
     }
 
@@ -237,7 +237,11 @@ impl ToServer {
         else {
             return None;
         };
-        let proven = peer.verify(context(*role), &proof(challenge, room), signature);
+        let proven = peer.verify(
+            PROOF_CONTEXT,
+            &role_proof(challenge, room, *role),
+            signature,
+        );
         proven.is_ok().then_some(Registration {
             peer: *peer,
             room: *room,
@@ -358,16 +362,8 @@ impl ToServer {
                 role,
                 signature,
             } => {
-                let is_leaf = *role == Role::Leaf;
-                w.u8(2).u8(match is_leaf {
-                    true => VERSION_WITH_ROLE,
-                    false => VERSION,
-                });
-                w.put(peer.public_key()).put(&room.0);
-                if is_leaf {
-                    w.u8(ROLE_LEAF);
-                }
-                w.put(signature)
+                w.u8(2).u8(VERSION).put(peer.public_key()).put(&room.0);
+                w.u8(role.number()).put(signature)
             }
             Self::Send { to, bytes } => w.u8(5).put(to.public_key()).put(bytes),
             Self::Enter {
@@ -392,21 +388,14 @@ impl ToServer {
         let mut r = reader(bytes)?;
         match r.u8()? {
             2 => {
-                let with_role = match r.u8()? {
-                    VERSION => false,
-                    VERSION_WITH_ROLE => true,
+                match r.u8()? {
+                    VERSION => {}
                     version => return Err(WireError::Version(version)),
-                };
-                let (peer, room) = (peer(&mut r)?, Room(r.array()?));
-                let role = match with_role {
-                    false => Role::Router,
-                    true if r.u8()? == ROLE_LEAF => Role::Leaf,
-                    true => return Err(WireError::Bad("role")),
-                };
+                }
                 let message = Self::Register {
-                    peer,
-                    room,
-                    role,
+                    peer: peer(&mut r)?,
+                    room: Room(r.array()?),
+                    role: Role::of(r.u8()?)?,
                     signature: r.array()?,
                 };
                 r.finish()?;
@@ -553,9 +542,8 @@ mod tests {
         assert_eq!(other.registered(&[3; 32]), None);
     }
 
-    /// The bytes of all versions since 0.1; servers without support for leaves refuse the second.
     #[test]
-    fn routers_register_as_ever_and_leaves_with_their_role() {
+    fn routers_and_leaves_register_with_their_role() {
         let (key, room) = (SecretKey::from_seed(&[1; 32]), Room([2; 32]));
         let [router, leaf] = [Role::Router, Role::Leaf].map(|role| {
             let register = ToServer::register(&key, room, role, &[3; 32]);
@@ -564,10 +552,11 @@ mod tests {
             bytes
         });
         let key = key.peer_id();
-        let head = |version| [&[2, version], &key.public_key()[..], &[2; 32]].concat();
-        assert_eq!((&router[..66], router.len()), (&head(1)[..], 66 + 64));
-        assert_eq!((&leaf[..66], leaf.len()), (&head(2)[..], 67 + 64));
-        assert_eq!(leaf[66], 1);
+        let head = [&[2, 1], &key.public_key()[..], &[2; 32]].concat();
+        for (bytes, role) in [(&router, 0), (&leaf, 1)] {
+            assert_eq!((&bytes[..66], bytes.len()), (&head[..], 67 + 64));
+            assert_eq!(bytes[66], role);
+        }
         let mut unknown = leaf;
         unknown[66] = 7;
         assert!(ToServer::decode(&unknown).is_err());
@@ -620,16 +609,6 @@ mod tests {
         let message = Box::new(ToNode::Deliver { from: peer, bytes });
         let came = ToNode::In { own: peer, message };
         assert_eq!(ToNode::decode(&came.encode()), Ok(came));
-    }
-
-    #[test]
-    fn a_server_says_how_many_rooms() {
-        assert_eq!(answered_rooms(&rooms_answer()), Some(MAX_ENTERED));
-        assert_eq!(answered_rooms("rooms 5"), Some(5));
-        assert_eq!(answered_rooms("rooms 9999"), Some(MAX_ENTERED));
-        for other in ["rooms", "rooms -1", "rooms x", "prove AAAA", ROOMS_ASKED] {
-            assert_eq!(answered_rooms(other), None);
-        }
     }
 
     #[test]

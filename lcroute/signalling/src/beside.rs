@@ -1,16 +1,14 @@
 //! Many rooms of one connection: the client's side of ENTER ([`lcroute_overlay::server`]).
 //!
-//! ```text
-//! REGISTER, "rooms?", PING --+-- "rooms 64" --> ENTER for each wanted room, LEAVE for each other
-//!                            \-- PONG first --> an earlier server: it holds one room a connection
-//! ```
+//! After REGISTER a client sends ENTER for each wanted room, up to [`MAX_ENTERED`], and LEAVE for
+//! each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lcroute_overlay::server::{Room, ToServer};
+use lcroute_overlay::server::{MAX_ENTERED, Room, ToServer};
 use lcroute_overlay::{CarrierId, Presence};
 use librecast::id::{PeerId, SecretKey};
 use tokio::sync::{mpsc, watch};
@@ -36,14 +34,8 @@ pub struct Entry {
 /// Wanted rooms, by this node's keys.
 pub type Entries = BTreeMap<PeerId, Entry>;
 
-/// An event of a server with many rooms.
-#[derive(Debug)]
-pub enum RoomEvent {
-    /// The server holds this number of rooms for a connection; 0: it is an earlier one.
-    Rooms(usize),
-    /// An event in the room of this own key.
-    In(PeerId, CarrierEvent),
-}
+/// The own key of a room, and an event in it.
+pub type RoomEvent = (PeerId, CarrierEvent);
 
 /// The own key, the recipient, and a sealed message.
 pub(crate) type Message = (PeerId, PeerId, Bytes);
@@ -63,12 +55,10 @@ pub(crate) struct Beside {
     messages: mpsc::Receiver<Message>,
     told: mpsc::Sender<RoomEvent>,
     challenge: [u8; 32],
-    /// The number of rooms of the server; none before it has answered.
-    most: Option<usize>,
     entered: BTreeSet<PeerId>,
     /// Time at which refused rooms are entered again.
     again_at: Option<Instant>,
-    /// Whether the server has just answered.
+    /// Whether the connection has just begun.
     is_new: bool,
 }
 
@@ -84,7 +74,6 @@ impl Beside {
             messages,
             told,
             challenge: [0; 32],
-            most: None,
             entered: BTreeSet::new(),
             again_at: None,
             is_new: false,
@@ -94,19 +83,9 @@ impl Beside {
     /// Begins with a new connection.
     pub(crate) fn begin(&mut self, challenge: [u8; 32]) {
         self.challenge = challenge;
-        (self.most, self.again_at, self.is_new) = (None, None, false);
+        (self.again_at, self.is_new) = (None, true);
         // messages for the old connection are stale
         while self.messages.try_recv().is_ok() {}
-    }
-
-    /// Handles the server's number of rooms; the first one counts.
-    pub(crate) async fn answered(&mut self, rooms: usize) -> Result<(), Closed> {
-        if self.most.is_some() {
-            return Ok(());
-        }
-        (self.most, self.is_new) = (Some(rooms), true);
-        let told = self.told.send(RoomEvent::Rooms(rooms)).await;
-        told.map_err(|_| Closed)
     }
 
     /// Handles a refusal: the room is entered again after a pause.
@@ -117,7 +96,7 @@ impl Beside {
     }
 
     pub(crate) async fn tell(&self, own: PeerId, event: CarrierEvent) -> Result<(), Closed> {
-        let told = self.told.send(RoomEvent::In(own, event)).await;
+        let told = self.told.send((own, event)).await;
         told.map_err(|_| Closed)
     }
 
@@ -129,14 +108,14 @@ impl Beside {
                 None => std::future::pending().await,
             }
         };
-        let answered = async {
+        let begun = async {
             match self.is_new {
                 true => {}
                 false => std::future::pending().await,
             }
         };
         tokio::select! {
-            () = answered => {}
+            () = begun => {}
             () = again => {}
             changed = self.wanted.changed() => changed.ok()?,
             message = self.messages.recv() => {
@@ -154,7 +133,6 @@ impl Beside {
     fn step(&mut self) -> Vec<Change> {
         (self.again_at, self.is_new) = (None, false);
         let wanted = self.wanted.borrow_and_update();
-        let most = self.most.unwrap_or_default();
         let mut changes = Vec::new();
         self.entered.retain(|own| {
             let stays = wanted.contains_key(own);
@@ -164,7 +142,7 @@ impl Beside {
             stays
         });
         for (own, entry) in wanted.iter() {
-            if self.entered.len() >= most {
+            if self.entered.len() >= MAX_ENTERED {
                 break;
             }
             if self.entered.insert(*own) {

@@ -9,9 +9,7 @@ use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{SinkExt, StreamExt};
 use lcroute_overlay::proof::{RelayReply, RelayRequest, prove};
-use lcroute_overlay::server::{
-    MAX_MESSAGE, ROOMS_ASKED, Role, Room, ToNode, ToServer, answered_rooms,
-};
+use lcroute_overlay::server::{MAX_MESSAGE, Role, Room, ToNode, ToServer};
 use lcroute_overlay::{CarrierId, MAX_SIGNAL, Presence, Random};
 use lcroute_tls::HTTP_1;
 use librecast::cert::Chain;
@@ -430,10 +428,6 @@ impl Session {
         let mut received_at = Instant::now();
         let mut answer_by = None;
         self.ask_for_relay(socket).await?;
-        if self.beside.is_some() {
-            // a server that does not know the question answers the ping behind it first
-            timeout(CONNECT, socket.send(Message::text(ROOMS_ASKED))).await??;
-        }
         loop {
             tokio::select! {
                 changes = changes(&mut self.beside) => {
@@ -487,20 +481,6 @@ impl Session {
                         Message::Binary(bytes) => {
                             let handled = self.handle(ToNode::decode(&bytes)?).await?;
                             if handled.is_err() {
-                                return Ok(Ended::Closed);
-                            }
-                        }
-                        Message::Pong(_) => {
-                            if let Some(beside) = &mut self.beside
-                                && beside.answered(0).await.is_err()
-                            {
-                                return Ok(Ended::Closed);
-                            }
-                        }
-                        Message::Text(text) if let Some(rooms) = answered_rooms(&text) => {
-                            if let Some(beside) = &mut self.beside
-                                && beside.answered(rooms).await.is_err()
-                            {
                                 return Ok(Ended::Closed);
                             }
                         }

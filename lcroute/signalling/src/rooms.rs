@@ -70,7 +70,7 @@ impl ManyRooms {
         }
     }
 
-    /// Sets the rooms, beyond the server's number without effect.
+    /// Sets the rooms; those beyond `MAX_ENTERED` have no effect.
     pub fn set(&self, rooms: Entries) {
         self.rooms.send_if_modified(|known| {
             let is_new = !known.keys().eq(rooms.keys());

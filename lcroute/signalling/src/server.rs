@@ -19,8 +19,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use lcroute_overlay::proof::{RelayReply, RelayRequest};
 use lcroute_overlay::server::{
-    MAX_ENTERED, MAX_MESSAGE, PER_ADDRESS, ROOMS_ASKED, Registration, Role, Room, ToNode, ToServer,
-    in_room, rooms_answer,
+    MAX_ENTERED, MAX_MESSAGE, PER_ADDRESS, Registration, Role, Room, ToNode, ToServer, in_room,
 };
 use lcroute_webrtc::relay::is_relay_stream;
 use librecast::bucket::{Rate, TokenBucket};
@@ -458,9 +457,6 @@ async fn pass_on<S: AsyncRead + AsyncWrite + Unpin>(
                 let mut ready_at = received_at;
                 match message {
                     Message::Binary(bytes) => ready_at = client.handle(ToServer::decode(&bytes)?)?,
-                    Message::Text(text) if text == ROOMS_ASKED => {
-                        timeout(HANDSHAKE, socket.send(Message::text(rooms_answer()))).await??;
-                    }
                     Message::Text(text) => {
                         let seat = &client.seat;
                         let answer = offer.as_mut().and_then(|offer| offer.answer(&text, seat));
@@ -585,7 +581,7 @@ struct Offer<'a> {
     at: Option<Instant>,
     /// Budget of proofs, which cost signatures.
     proofs: TokenBucket,
-    /// Time until which a client that supports proofs has asked.
+    /// Time until which a client that wants a relay has asked.
     asks_by: Option<Instant>,
     /// Whether the log has no keys.
     is_quiet: bool,
@@ -611,9 +607,7 @@ impl<'a> Offer<'a> {
     fn due(&mut self) -> Option<Message> {
         let now = Instant::now();
         if self.asks_by.take_if(|by| *by <= now).is_some() {
-            self.log(
-                &"it does not ask for one as members do (an older version, or [relay] ask = false)",
-            );
+            self.log(&"it does not ask for one as members do ([relay] ask = false)");
         }
         self.at.take_if(|at| *at <= now)?;
         match self.relay.asks_for_proof() {

@@ -1,4 +1,4 @@
-//! Many rooms of one connection, over loopback: a real server, and one of an earlier version.
+//! Many rooms of one connection, over loopback, at a real server.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,12 +10,9 @@ use futures_util::{SinkExt, StreamExt};
 use lcroute_overlay::server::{Room, ToNode, ToServer};
 use lcroute_overlay::{CarrierId, Presence};
 use lcroute_signalling::server::{Counts, Server, Usage};
-use lcroute_signalling::{
-    CarrierEvent, Entries, Entry, ManyRooms, PathChange, Registrant, RoomEvent,
-};
+use lcroute_signalling::{CarrierEvent, Entries, Entry, ManyRooms, Registrant, RoomEvent};
 use librecast::cert::{Chain, Grant};
 use librecast::id::{PeerId, SecretKey};
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -94,10 +91,8 @@ impl Host {
     /// Waits for an event in the room of this key.
     async fn until(&mut self, own: PeerId, is_it: impl Fn(&CarrierEvent) -> bool) {
         loop {
-            if let RoomEvent::In(of, event) = self.next().await
-                && of == own
-                && is_it(&event)
-            {
+            let (of, event) = self.next().await;
+            if of == own && is_it(&event) {
                 return;
             }
         }
@@ -137,7 +132,6 @@ async fn hosts_meet_in_each_of_their_rooms_and_again_after_a_restart_of_the_serv
     // sixty rooms on either side, of which one is common
     ann.rooms.set(entries((0..60).map(|n| (n, n))));
     bob.rooms.set(entries((100..160).map(|n| (n, n - 50))));
-    assert!(matches!(ann.next().await, RoomEvent::Rooms(64)));
     let (a, b) = (key(55).peer_id(), key(105).peer_id());
     ann.until_presence(a, Presence::Online(b)).await;
     bob.until_presence(b, Presence::Online(a)).await;
@@ -165,9 +159,8 @@ async fn hosts_meet_in_each_of_their_rooms_and_again_after_a_restart_of_the_serv
 #[tokio::test]
 async fn more_rooms_than_a_connection_holds_are_refused_by_both_sides() {
     let (running, at) = Running::start(any()).await;
-    let mut ann = Host::new(at);
+    let ann = Host::new(at);
     ann.rooms.set(entries((0..100).map(|n| (n, n))));
-    assert!(matches!(ann.next().await, RoomEvent::Rooms(64)));
     running.until("64 rooms", |usage| usage.entered == 64).await;
     // a client that does not keep to it
     let (mut socket, _) = tokio_tungstenite::connect_async(format!("ws://{at}"))
@@ -217,50 +210,4 @@ async fn more_rooms_than_a_connection_holds_are_refused_by_both_sides() {
     running
         .until("its rooms are empty", |usage| usage.entered == 64)
         .await;
-}
-
-/// A server that knows neither the question nor ENTER, as all before them; tells of each message.
-async fn earlier_server(listener: TcpListener, told: mpsc::Sender<Message>) {
-    loop {
-        let (stream, _) = listener.accept().await.unwrap();
-        let told = told.clone();
-        tokio::spawn(async move {
-            let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
-            let challenge = ToNode::Challenge([5; 32]).encode();
-            socket.send(Message::binary(challenge)).await.unwrap();
-            // pings are answered by the library, as by the server
-            while let Some(Ok(message)) = socket.next().await {
-                let _ = told.send(message).await;
-            }
-        });
-    }
-}
-
-#[tokio::test]
-async fn an_earlier_server_is_known_by_its_first_answer_and_gets_no_entry() {
-    let listener = TcpListener::bind(any()).await.unwrap();
-    let at = listener.local_addr().unwrap();
-    let (told, mut heard) = mpsc::channel(1_024);
-    let server = tokio::spawn(earlier_server(listener, told));
-    let mut ann = Host::new(at);
-    ann.rooms.set(entries([(1, 1), (2, 2)]));
-    assert!(matches!(ann.next().await, RoomEvent::Rooms(0)));
-    ann.rooms.set(entries([(1, 1), (2, 2), (3, 3)]));
-    let mut binary = Vec::new();
-    // a connection that would enter had done so before the second ping
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    ann.rooms.path_changed(PathChange::Links);
-    let mut pings = 0;
-    while pings < 2 {
-        match timeout(DEADLINE, heard.recv()).await.unwrap().unwrap() {
-            Message::Binary(bytes) => binary.push(ToServer::decode(&bytes).unwrap()),
-            Message::Ping(_) => pings += 1,
-            _ => {}
-        }
-    }
-    assert!(
-        matches!(binary.as_slice(), [ToServer::Register { .. }]),
-        "{binary:?}"
-    );
-    server.abort();
 }

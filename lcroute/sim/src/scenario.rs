@@ -411,7 +411,7 @@ pub enum Workload {
         #[serde(default = "Workload::memberships")]
         memberships: f64,
         /// Mean length of a membership.
-        #[serde(alias = "hold", default = "Workload::lasts")]
+        #[serde(default = "Workload::lasts")]
         lasts: Span,
         /// Share of joins with sources.
         #[serde(default = "Workload::filtered")]

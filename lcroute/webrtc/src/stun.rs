@@ -21,9 +21,6 @@ use tracing::warn;
 
 use crate::fence::fenced;
 
-/// Requests twenty checks a second, in checks of earlier versions, which do not mark transactions
-/// ([`marked`]). It has no value.
-const ATTR_HELLOS: AttrType = AttrType(0xFF1C);
 /// GOOG-NETWORK-INFO, part of each check of Chromium; optional for receivers (RFC 8489 14).
 const ATTR_NETWORK_INFO: AttrType = AttrType(0xC057);
 /// Its value for a page without access to networks: network 0, highest cost. From a capture.
@@ -141,7 +138,7 @@ impl Binding {
     /// Whether the sender requests hellos; `password` is the one of this check.
     pub(crate) fn asks_for_hellos(&self, password: &str, crypto: &dyn RTCCrypto) -> bool {
         let id = self.id();
-        self.message.contains(ATTR_HELLOS) || marked(id, password, crypto) == Some(id)
+        marked(id, password, crypto) == Some(id)
     }
 
     /// Makes a check with these attributes, in the order of Chromium's.
@@ -403,19 +400,6 @@ mod tests {
             .unwrap();
         let mut answer = Binding::parse(&answer).unwrap();
         assert!(answer.is_authentic("their password", provider.crypto()));
-    }
-
-    #[test]
-    fn a_node_of_before_asks_by_an_attribute_and_is_understood() {
-        let provider = rtc::crypto::default_provider().unwrap();
-        let request = build(&[
-            Box::new(BINDING_REQUEST),
-            Box::new(TransactionId([1; 12])),
-            raw(ATTR_HELLOS, &[]),
-            Box::new(FINGERPRINT),
-        ]);
-        let request = Binding::parse(&request.unwrap()).unwrap();
-        assert!(request.asks_for_hellos("any", provider.crypto()));
     }
 
     #[test]

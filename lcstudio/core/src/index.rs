@@ -25,7 +25,7 @@ const SESSION: u8 = 1;
 const TRACK: u8 = 2;
 /// Kind of an entry that ends the session.
 const ENDED: u8 = 3;
-/// Kind of an entry that describes a track. Earlier versions drop it (`unknown_kind`).
+/// Kind of an entry that describes a track.
 const DESCRIPTION: u8 = 4;
 
 /// Location of a track.

@@ -402,7 +402,7 @@ fn an_observer_sees_keys_and_texts_and_leaves_out_what_it_likes() {
     assert_eq!(notes.seen.load(Ordering::Relaxed), 2);
 }
 
-/// An end of `dimpl` with DTLS 1.2 only, as in earlier versions.
+/// An end of `dimpl` with DTLS 1.2 only, as stacks without DTLS 1.3 are.
 struct Old {
     dtls: Dtls,
     connected: bool,

@@ -4,16 +4,10 @@
 const LOOKS = 3;
 /** Packets a second of a flow that cannot be silent for a look without having ended. */
 const STEADY = 4;
-/**
- * Time for which a node is a newcomer, in milliseconds. Chosen: older trees are in use for a second after it came, and flows are
- * averaged over three.
- */
-const SETTLED = 4000;
 
 export class Flows {
     constructor() {
         this.looks = [];
-        this.arrivals = new Map();
     }
 
     next(look) {
@@ -29,9 +23,6 @@ export class Flows {
         this.looks = [...this.looks, seen].slice(-LOOKS);
         this.found = new Map();
         this.nodes = new Map(look.nodes.map((node) => [node.id, node]));
-        // nodes of the first look are no newcomers
-        const arrival = this.arrivals.size === 0 ? -Infinity : performance.now();
-        this.arrivals = new Map(look.nodes.map(({ id }) => [id, this.arrivals.get(id) ?? arrival]));
         // one group is found without a pass over all groups and nodes: there may be thousands
         this.peers = new Map(look.nodes.map((node) => [node.peer_id, node]));
         this.addresses = new Map(look.nodes.map((node) => [node.address, node]));
@@ -77,16 +68,10 @@ export class Flows {
         return [...flowing, ...silent.map((id) => ({ from: own, to: id, packets: 0, bytes: 0 }))];
     }
 
-    /**
-     * Whether packets to a node belong to the group's tree. For a second, routers of earlier versions send a new node the groups
-     * of its neighbours; a tab forwards nothing, so groups that it has not joined are not meant for it.
-     */
+    /** Whether packets to a node belong to the group's tree. A tab forwards nothing: groups that it has not joined are not for it. */
     isOnTree(id, group) {
         const node = this.nodes.get(id);
-        if (!node || this.listeners(group).has(id)) {
-            return node !== undefined;
-        }
-        return performance.now() > this.arrivals.get(id) + SETTLED && !(node.stub && node.reports);
+        return node !== undefined && (this.listeners(group).has(id) || !(node.stub && node.reports));
     }
 
     /** Nodes that packets of the group, or of any, come to over one link and leave over another; tabs pass nothing on. */

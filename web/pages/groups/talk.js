@@ -187,7 +187,7 @@ export class Talk {
     look() {
         if (this.group && !document.hidden && !this.isBusy() && this.isAtEnd() && this.unread() > 0) {
             markRead(this.group.author, this.last);
-            // an earlier version of lcgroup does not take it
+            // it is read here in any case, and the next number tells other devices as well
             tellRead(this.group.name, this.last).catch(() => {});
             this.isMarked = false;
             this.whenRead();

@@ -175,8 +175,7 @@ impl Feed {
     async fn follow(&self) -> anyhow::Result<()> {
         let mut looks = self.ask(&Request::Watch).await?;
         let _announced = self.announce().await;
-        // an earlier daemon does not know the request
-        let meanings = self.answer(&Request::Drops).await.unwrap_or_default();
+        let meanings = self.answer(&Request::Drops).await?;
         let (mut view, mut reports, mut announcements) = (View::default(), None, None);
         let (mut answer, mut datagram) = (Vec::new(), [0; MAX_DATAGRAM]);
         let mut announced = [0; MAX_ANNOUNCEMENT];

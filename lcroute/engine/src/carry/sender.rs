@@ -51,7 +51,7 @@ const SPLIT_BITS: u8 = 4;
 const MAX_OWN_PARTS: usize = 32;
 /// Units whose copies are less than one part in this many of all copies too many are not asked for.
 const LEAST_SHARE: u64 = 20;
-/// The length of the prefix around a single group. A /128 cuts listeners of earlier versions off.
+/// The length of the prefix around a single group. A sender that announces a /128 keeps it.
 const GROUP_LEN: u8 = 127;
 /// A group is this node's flow if one byte in this many at most is of other senders.
 const OTHERS_SHARE: u64 = 10;
@@ -787,7 +787,7 @@ mod tests {
             [prefix("ff1e:1:2:3::/65"), prefix("ff1e:1:2:3:8000::/65")]
         );
         assert_eq!(parts_of(unit, 1), []);
-        // longer than /127 nothing is cut, as earlier versions cut listeners off
+        // longer than /127 nothing is cut: a group that its sender announces alone stays there
         assert_eq!(parts_of(prefix("ff1e::8/125"), 32).len(), 4);
         assert_eq!(parts_of(prefix("ff1e::8/128"), 32), []);
         let group = prefix("ff1e::8/127");

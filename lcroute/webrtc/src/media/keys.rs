@@ -191,7 +191,7 @@ impl fmt::Debug for KeyTap {
 }
 
 /// Returns the keys for AEAD_AES_128_GCM, which the lane uses. DTLS 1.3 negotiates
-/// AEAD_AES_256_GCM: half of each key serves. Versions with DTLS 1.2 alone have no lane then.
+/// AEAD_AES_256_GCM: half of each key serves. With DTLS 1.2 that profile gives no keys.
 fn link_keys(keys: &SrtpKeys<'_>) -> Option<LinkKeys> {
     let length = match (keys.profile, keys.version) {
         (SrtpProfile::AEAD_AES_128_GCM, _) => KEY,
@@ -340,7 +340,7 @@ mod tests {
     fn other_profiles_give_no_keys() {
         let sha1 = SrtpProfile::AES128_CM_SHA1_80;
         assert!(keys(sha1, ProtocolVersion::DTLS1_3, true).is_none());
-        // versions with DTLS 1.2 alone have none either
+        // nor does the long one with DTLS 1.2
         let long = SrtpProfile::AEAD_AES_256_GCM;
         assert!(keys(long, ProtocolVersion::DTLS1_2, true).is_none());
     }

@@ -29,7 +29,7 @@ pub(super) const CONTEXT: &str = "lcstudio 2026 camera";
 
 /// Version of contents; the entry log and screens have other first bytes there.
 const VERSION: u8 = 17;
-/// Version of contents of the large picture. Earlier programs, which have one, drop it.
+/// Version of contents of the large picture.
 const LARGE_VERSION: u8 = 18;
 
 /// Bytes of the longest piece. Chosen: as in the entry log, within 1,280.
