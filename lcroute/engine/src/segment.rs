@@ -64,6 +64,9 @@ const RIVAL_MEMORY: Duration = Duration::from_secs(60);
 const RIVAL_GRACE: Duration = Duration::from_secs(2);
 /// Least burst of groups into a LAN, in bytes: one batch. Chosen.
 const BURST_OUT: u64 = 200_000;
+/// Answers about hosts elsewhere without a frame to them, after which frames seem to be lost on the
+/// LAN. Chosen: a host that gets its answer sends at once.
+const UNHEARD_ANSWERS: usize = 8;
 /// Time for which a standby takes in packets for the virtual address of a LAN that has become a
 /// part of another. Chosen: as long as a host elsewhere is remembered.
 const FORMER_MEMORY: Duration = Duration::from_secs(300);
@@ -156,6 +159,8 @@ pub enum SegmentProblem {
     Disputed(Vec<PeerId>),
     /// The gateway's interface has no IPv4 address.
     NoIpv4,
+    /// Hosts here ask for hosts elsewhere, and no frame to the virtual Ethernet address arrives.
+    Unheard(MacAddress),
     /// A host here asks for more addresses than its share.
     Scanner(MacAddress),
     /// No other LAN has this segment.
@@ -309,6 +314,8 @@ pub struct Segment {
     rival_until: Option<Instant>,
     /// Time of the first frame from the virtual address within [`RIVAL_MEMORY`].
     rival_since: Option<Instant>,
+    /// Answers about hosts elsewhere since the last frame to them, up to [`UNHEARD_ANSWERS`].
+    answers: usize,
     outputs: VecDeque<SegmentOutput>,
 }
 
@@ -354,6 +361,7 @@ impl Segment {
             appeared: Vec::new(),
             rival_until: None,
             rival_since: None,
+            answers: 0,
             outputs: VecDeque::new(),
             settings,
             link,
@@ -559,6 +567,9 @@ impl Segment {
         }
         if frame.source.is_virtual() || frame.source.is_group() {
             return Err(DropReason::LanGatewayFrame);
+        }
+        if frame.destination == self.virtual_mac {
+            self.answers = 0;
         }
         let is_own = frame.source == self.link.mac && self.settings.programs.is_some();
         let former = self.former.map(|(mac, _)| mac);
@@ -963,6 +974,7 @@ impl Segment {
                 self.push_frame(neighbor::question(address, self.link.own(), to));
             }
             Action::Answer(address, asker) => {
+                self.answers = UNHEARD_ANSWERS.min(self.answers + 1);
                 self.push_frame(neighbor::answer(address, mac, mac, asker));
             }
             Action::Announce(address, of) => {
@@ -1088,6 +1100,9 @@ impl Segment {
         if self.link.ipv4.is_none() {
             return Some(SegmentProblem::NoIpv4);
         }
+        if self.answers == UNHEARD_ANSWERS {
+            return Some(SegmentProblem::Unheard(self.virtual_mac));
+        }
         if let Some(mac) = self.directory.scanner() {
             return Some(SegmentProblem::Scanner(mac));
         }
@@ -1139,6 +1154,10 @@ impl fmt::Display for SegmentProblem {
             Self::NoIpv4 => f.write_str(
                 "the interface has no IPv4 address: hosts reach no IPv4 address elsewhere",
             ),
+            Self::Unheard(mac) => write!(
+                f,
+                "hosts here ask for hosts elsewhere, and no frame to {mac} arrives: the LAN seems to drop its frames"
+            ),
             Self::Scanner(mac) => write!(
                 f,
                 "the host with {mac} asks for too many addresses: most of its questions are dropped"
@@ -1176,6 +1195,9 @@ impl SegmentProblem {
                 "one of them lies or is broken: revoke its certificate, or mend its LAN"
             }
             Self::NoIpv4 => "give the interface an address of the LAN's IPv4 subnet",
+            Self::Unheard(_) => {
+                "let switches pass the Ethernet addresses 02:6c:63:*: no port security; on ESXi forged transmits and MAC learning"
+            }
             Self::Scanner(_) => "end its scan of addresses, or scan more slowly",
             Self::LongPackets(_) => "an MTU of 1500 on hosts that use hosts elsewhere",
             Self::Alone => "set the same `segment` in [[lan]] of another gateway",

@@ -143,6 +143,8 @@ pub fn segment_of(packet: &[u8]) -> Option<SegmentId> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -184,6 +186,21 @@ mod tests {
         ] {
             assert_eq!(segment.group_of(stays.parse().unwrap()), None, "{stays}");
         }
+    }
+
+    #[test]
+    fn names_that_share_24_bits_are_different_segments() {
+        let mut known = BTreeMap::new();
+        let double = (0..100_000).find_map(|n| {
+            let segment = SegmentId::of(NODE, &format!("lab-{n}"));
+            let [a, b, c, ..] = segment.bytes();
+            let other: SegmentId = known.insert([a, b, c], segment)?;
+            Some((segment, other))
+        });
+        let (one, other) = double.unwrap();
+        assert_ne!(one, other);
+        let all = |segment: SegmentId| segment.all().to_bits() >> 72;
+        assert_eq!(all(one), all(other), "a number of 24 bits would be the same");
     }
 
     proptest! {

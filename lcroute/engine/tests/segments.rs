@@ -1782,3 +1782,22 @@ fn a_sealed_segment_is_read_by_gateways_with_its_key_alone() {
         assert_eq!(w.segment(n).problem, None, "{n}");
     }
 }
+
+/// A switch that drops the gateways' frames, or frames to them: hosts ask, and nothing comes.
+#[test]
+fn a_lan_that_drops_frames_of_gateways_is_named_until_one_arrives() {
+    let mut w = World::new(&[&[0], &[1]]);
+    let a = w.host(0, ip(20));
+    w.host(1, ip(30));
+    w.run(secs(6));
+    assert!(w.ping(a, ip(30), secs(2)));
+    assert_eq!(w.segment(0).problem, None);
+    for _ in 0..10 {
+        w.ask(a, ip(30));
+        w.run(ms(100));
+    }
+    let mac = w.segment(0).virtual_mac;
+    assert_eq!(w.segment(0).problem, Some(SegmentProblem::Unheard(mac)));
+    assert!(w.ping(a, ip(30), secs(2)));
+    assert_eq!(w.segment(0).problem, None);
+}

@@ -49,8 +49,11 @@ const STUN_COOKIE: u32 = 0x2112_a442;
 const STUN_REQUEST: u16 = 0x0001;
 /// STUN attribute (RFC 8489 §14.3).
 const STUN_USERNAME: u16 = 0x0006;
-/// Bytes of our USERNAME: two user fragments of 16 letters, and a colon.
+/// Bytes of our USERNAME: two user fragments of 16 letters, and a colon. Pion has the same.
 const USERNAME_LEN: usize = 16 + 1 + 16;
+/// STUN attribute GOOG-NETWORK-INFO, and the value in checks of this network's nodes, which have
+/// the form of a browser's: browsers have shorter user fragments, other programs lack the attribute.
+const STUN_NETWORK_INFO: (u16, &[u8]) = (0xc057, &[0, 0, 0x03, 0xe7]);
 
 /// Whether a packet to this address crosses to the other LANs of a segment. `by_router`: whether a
 /// router of this LAN sent it.
@@ -166,26 +169,27 @@ fn contains(data: &[u8], part: &[u8]) -> bool {
 
 /// Whether it is an ICE check between two nodes of this network.
 fn is_own_check(data: &[u8]) -> bool {
-    username_len(data).is_ok_and(|len| len == Some(USERNAME_LEN))
+    has_own_attributes(data).unwrap_or_default()
 }
 
-/// The length of the USERNAME in a STUN binding request.
-fn username_len(data: &[u8]) -> Result<Option<usize>, WireError> {
+/// Whether it is a STUN binding request with the USERNAME and the network of our checks.
+fn has_own_attributes(data: &[u8]) -> Result<bool, WireError> {
     let mut r = Reader::new(data);
     let (kind, length, cookie) = (r.u16()?, usize::from(r.u16()?), r.u32()?);
     r.take(12)?;
     if (kind, cookie) != (STUN_REQUEST, STUN_COOKIE) {
-        return Ok(None);
+        return Ok(false);
     }
+    let (mut has_name, mut has_network) = (false, false);
     let mut r = Reader::new(r.take(length)?);
     while !r.is_empty() {
         let (kind, length) = (r.u16()?, usize::from(r.u16()?));
-        r.take(length.next_multiple_of(4))?;
-        if kind == STUN_USERNAME {
-            return Ok(Some(length));
-        }
+        let value = r.take(length)?;
+        r.take(length.next_multiple_of(4) - length)?;
+        has_name |= (kind, length) == (STUN_USERNAME, USERNAME_LEN);
+        has_network |= (kind, value) == STUN_NETWORK_INFO;
     }
-    Ok(None)
+    Ok(has_name && has_network)
 }
 
 #[cfg(test)]
@@ -325,23 +329,31 @@ mod tests {
         assert_eq!(crosses(&packet_with(FE80, ALL, 44, &later), false), Ok(()));
     }
 
-    /// A STUN binding request with a USERNAME of this length.
-    fn check(username: usize) -> Vec<u8> {
-        let padded = username.next_multiple_of(4);
-        let mut stun = vec![0, 1];
-        stun.extend((4 + padded as u16).to_be_bytes());
+    /// A STUN binding request with a USERNAME of this length, and perhaps our network.
+    fn check(username: usize, has_network: bool) -> Vec<u8> {
+        let mut attributes = STUN_USERNAME.to_be_bytes().to_vec();
+        attributes.extend((username as u16).to_be_bytes());
+        attributes.extend(vec![b'a'; username.next_multiple_of(4)]);
+        if has_network {
+            let (kind, value) = STUN_NETWORK_INFO;
+            attributes.extend(kind.to_be_bytes());
+            attributes.extend((value.len() as u16).to_be_bytes());
+            attributes.extend(value);
+        }
+        let mut stun = STUN_REQUEST.to_be_bytes().to_vec();
+        stun.extend((attributes.len() as u16).to_be_bytes());
         stun.extend(STUN_COOKIE.to_be_bytes());
         stun.extend([7; 12]);
-        stun.extend(STUN_USERNAME.to_be_bytes());
-        stun.extend((username as u16).to_be_bytes());
-        stun.extend(vec![b'a'; padded]);
+        stun.extend(attributes);
         stun
     }
 
     #[test]
     fn links_of_this_network_do_not_lead_through_a_segment() {
-        assert_eq!(udp(HOST, HOST, 40_000, &check(USERNAME_LEN)), OWN_LINK);
-        assert_eq!(udp(HOST, HOST, 40_000, &check(9)), Ok(()), "of a browser");
+        let of = |username, has_network| udp(HOST, HOST, 40_000, &check(username, has_network));
+        assert_eq!(of(USERNAME_LEN, true), OWN_LINK);
+        assert_eq!(of(9, true), Ok(()), "of a browser");
+        assert_eq!(of(USERNAME_LEN, false), Ok(()), "of Pion");
         let name = b"\0\0\0\0\0\x01\0\0\0\0\0\0\x08_lcroute\x04_udp\x05local\0";
         assert_eq!(udp(HOST, SSDP_GROUP, 5_353, name), OWN_LINK);
         let probe = ipv6::udp_packet(FE80, ALL, (PROBE, 255), b"PROBE");
@@ -363,7 +375,7 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..120), port in 1_899u16..1_901) {
             let _ = crosses(&bytes, false);
             let _ = udp(HOST, SSDP_GROUP, port, &bytes);
-            let _ = username_len(&bytes);
+            let _ = has_own_attributes(&bytes);
         }
     }
 }

@@ -1119,11 +1119,23 @@ impl Directory {
         }
     }
 
+    /// Notes a doubled address. In a full list the LAN with most of them gives way with its oldest.
     fn note_conflict(&mut self, address: Ipv6Addr, lan: LanId, now: Instant) {
-        let has_room =
-            self.conflicts.len() < MAX_CONFLICTS || self.conflicts.contains_key(&address);
-        if has_room {
-            self.conflicts.insert(address, (lan, now));
+        self.conflicts.insert(address, (lan, now));
+        if self.conflicts.len() > MAX_CONFLICTS {
+            let mut counts = BTreeMap::<LanId, usize>::new();
+            for (lan, _) in self.conflicts.values() {
+                *counts.entry(*lan).or_default() += 1;
+            }
+            let most = counts.into_iter().max_by_key(|(_, count)| *count);
+            let of_most = |(_, (lan, _)): &(&Ipv6Addr, &(LanId, Instant))| {
+                most.is_some_and(|(most, _)| *lan == most)
+            };
+            let oldest = self.conflicts.iter().filter(of_most);
+            let oldest = oldest.min_by_key(|(_, (_, at))| *at);
+            if let Some(oldest) = oldest.map(|(address, _)| *address) {
+                self.conflicts.remove(&oldest);
+            }
         }
     }
 }
@@ -1792,6 +1804,22 @@ mod tests {
         assert!(!actions.iter().any(told), "nothing changes: {actions:?}");
         assert_eq!(t.place(9), None);
         assert_eq!(t.directory.conflicts().count(), 1);
+    }
+
+    #[test]
+    fn a_lan_that_claims_all_addresses_hides_no_conflict_with_another_one() {
+        let mut t = Test::new();
+        for n in 9..200 {
+            t.settle(n);
+        }
+        t.pass(LOCAL_MEMORY * 2);
+        t.claim(9, B, 7);
+        for n in 10..200 {
+            t.claim(n, A, 7);
+        }
+        let conflicts: Vec<_> = t.directory.conflicts().collect();
+        assert_eq!(conflicts.len(), MAX_CONFLICTS);
+        assert!(conflicts.contains(&(address(9), B)));
     }
 
     #[test]
