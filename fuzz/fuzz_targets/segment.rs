@@ -23,6 +23,8 @@ const LAN: LocalInterfaceId = LocalInterfaceId(1);
 const LINK: LinkId = LinkId(1);
 /// Offset of the segment's number in a packet of a gateway.
 const SEGMENT_AT: usize = 40;
+/// Bytes of the segment's number.
+const SEGMENT_LEN: usize = 12;
 
 fn mac(n: u8) -> MacAddress {
     MacAddress([2, 0, 0, 0, 0, n])
@@ -167,9 +169,9 @@ impl Gateways {
         let Some(example) = self.example.clone() else {
             return;
         };
-        let mut packet = example[..SEGMENT_AT + 4].to_vec();
+        let mut packet = example[..SEGMENT_AT + SEGMENT_LEN].to_vec();
         packet.extend(inner);
-        packet[4..6].copy_from_slice(&(4 + inner.len() as u16).to_be_bytes());
+        packet[4..6].copy_from_slice(&((SEGMENT_LEN + inner.len()) as u16).to_be_bytes());
         let [first, second] = self.addresses;
         let mut root = second.origin;
         if !to_all {

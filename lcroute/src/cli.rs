@@ -468,6 +468,9 @@ enum LanVerb {
     Host {
         /// Its address
         address: IpAddr,
+        /// Give it away: a host elsewhere may have it, until one of this LAN speaks under it
+        #[arg(long)]
+        release: bool,
     },
 }
 
@@ -758,9 +761,9 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
         Command::Groups(w) => look(What::Groups, &w),
         Command::Lan { verb: None, watch } => look(What::Lan, &watch),
         Command::Lan {
-            verb: Some(LanVerb::Host { address }),
+            verb: Some(LanVerb::Host { address, release }),
             ..
-        } => commands::lan::host(&control, address, common.json),
+        } => commands::lan::host(&control, address, release, common.json),
         Command::Routes(w) => look(What::Routes, &w),
         Command::Top { watch } => commands::top::run(&control, common.json, watch),
         Command::Ping(p) => {

@@ -34,6 +34,9 @@ pub enum Request {
     LanHost {
         /// The host's address.
         address: IpAddr,
+        /// Gives it away first: a host elsewhere may have it.
+        #[serde(default)]
+        release: bool,
     },
     /// [`crate::status::Look`], once a second while this connection lasts.
     Watch,

@@ -566,6 +566,8 @@ pub enum LanPlace {
     Behind,
     /// On both.
     Conflict,
+    /// On another LAN, with an address that this LAN keeps for a host of its own.
+    Kept,
     /// Nobody answers.
     Nobody,
     /// The question is under way.

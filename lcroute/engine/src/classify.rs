@@ -343,20 +343,29 @@ fn skip_extensions(
 /// The protocol of a packet and its bytes; none in a later fragment, or if it cannot be read.
 #[must_use]
 pub fn protocol_of(packet: &[u8]) -> (u8, &[u8]) {
-    if is_ipv4(packet) {
-        return match Header::read(packet) {
-            Ok(header) if header.fragment_offset == 0 => (header.protocol, header.payload),
-            Ok(header) => (header.protocol, &[]),
-            Err(_) => (NO_NEXT_HEADER, &[]),
-        };
-    }
-    let mut r = Reader::new(packet);
-    let read = r.take(6).and_then(|_| r.u8());
-    let header = read.and_then(|header| r.take(1 + 32).map(|_| header));
-    match header.and_then(|header| skip_extensions(header, r)) {
-        Ok((protocol, rest)) => (protocol, rest.map_or(&[][..], |rest| rest.rest())),
+    match transport_of(packet) {
+        Ok((protocol, bytes)) => (protocol, bytes.unwrap_or_default()),
         Err(_) => (NO_NEXT_HEADER, &[]),
     }
+}
+
+/// The protocol of a packet, and its bytes but in a later fragment.
+///
+/// # Errors
+///
+/// The headers do not end in this packet.
+pub fn transport_of(packet: &[u8]) -> Result<(u8, Option<&[u8]>), WireError> {
+    if is_ipv4(packet) {
+        let header = Header::read(packet)?;
+        let is_first = header.fragment_offset == 0;
+        return Ok((header.protocol, is_first.then_some(header.payload)));
+    }
+    let mut r = Reader::new(packet);
+    r.take(6)?;
+    let first = r.u8()?;
+    r.take(1 + 32)?;
+    let (protocol, rest) = skip_extensions(first, r)?;
+    Ok((protocol, rest.map(|rest| rest.rest())))
 }
 
 #[cfg(test)]

@@ -380,6 +380,7 @@ impl Engine {
             let new = NewLan {
                 id: interface,
                 own: self.node.own,
+                peer: self.node.config.member.peer,
                 address: own.address,
                 nonce: nonce.finish(),
                 seed,
@@ -706,6 +707,12 @@ impl Engine {
     #[must_use]
     pub fn where_is(&self, interface: LocalInterfaceId, address: IpAddr) -> HostPlace {
         self.gateway.where_is(interface, address)
+    }
+
+    /// Gives an address of a LAN of a segment away: a host elsewhere may have it, until one of the
+    /// LAN states it.
+    pub fn release(&mut self, interface: LocalInterfaceId, address: IpAddr) {
+        self.gateway.release(interface, address);
     }
 
     /// Repeats a host's multicast DNS message on other links, from this node's address.

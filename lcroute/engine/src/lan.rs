@@ -32,7 +32,7 @@ use crate::context::Context;
 use crate::drops::DropReason;
 use crate::icmp::IcmpError;
 use crate::interface_id::LocalInterfaceId;
-use crate::lsdb::{AdvertisedLan, Database};
+use crate::lsdb::{AdvertisedLan, Database, lan_number, next_part};
 use crate::outbox::Outbox;
 use crate::output::LanFrame;
 use crate::private::is_sealed;
@@ -111,6 +111,8 @@ pub struct NewLan {
     pub id: LocalInterfaceId,
     /// This node.
     pub own: OriginId,
+    /// Its key.
+    pub peer: PeerId,
     /// Its address.
     pub address: Ipv6Addr,
     /// Random; reveals nothing of the seed.
@@ -277,6 +279,12 @@ impl Gateway {
                 term,
                 mac: lan.settings.mac,
                 is_forwarder: lan.is_serving(),
+                segment: lan
+                    .segment
+                    .as_ref()
+                    .filter(|s| s.is_permitted())
+                    .map(Segment::id),
+                gateways: lan.election.proven().collect(),
                 prefixes: prefixes.into_iter().collect(),
             };
             lans.entry(id).or_insert(advertised);
@@ -565,6 +573,14 @@ impl Gateway {
         segment.map_or(HostPlace::Unknown, |segment| segment.where_is(address))
     }
 
+    /// Gives an address of a LAN of a segment away.
+    pub fn release(&mut self, id: LocalInterfaceId, address: IpAddr) {
+        let lan = self.lans.get_mut(&id);
+        if let Some(segment) = lan.and_then(|lan| lan.segment.as_mut()) {
+            segment.release(address);
+        }
+    }
+
     /// The first timer of the segments.
     pub fn next_segment_timeout(&self) -> Option<Instant> {
         let segments = self.lans.values().filter_map(|lan| lan.segment.as_ref());
@@ -651,9 +667,17 @@ impl Gateway {
             };
             lan.is_permitted = is_permitted;
             lan.election.set_rank(rank, now);
-            let (id, _) = lan.election.lan();
-            let term = database.lan_term(id).unwrap_or_default();
-            lan.election.note_term(term, now);
+            let (id, own_term) = lan.election.lan();
+            // others that are not on this wire are no forwarders of it
+            let term = database.lan_term(id, |origin| lan.election.hears(origin));
+            let first = database
+                .forwarder_of_lan(id)
+                .filter(|first| *first != node.own);
+            let is_second = first.is_some_and(|first| !lan.election.hears(first));
+            let term = if is_second { own_term } else { term };
+            let mac = lan.settings.mac;
+            let next = || lan_number(&node.config.member.peer, mac, next_part(id));
+            lan.election.note_term(term, next, now);
             let prefix = advertiser::prefix_of(network, lan.election.lan().0);
             let prefix = prefix.filter(|_| lan.settings.advertise && is_permitted);
             lan.has_new_prefix |= lan.advertiser.prefix() != prefix;

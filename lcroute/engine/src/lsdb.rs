@@ -81,6 +81,7 @@ pub use advertisement::{
 pub use credential::CredentialLsa;
 pub use election::GROUP_RANGES;
 pub use events::{AddRevocationError, DatabaseEvent, Message, OwnChainError};
+pub(crate) use lans::{lan_number, next_part};
 pub use lsa::{
     KIND_ADVERTISEMENT, KIND_CREDENTIAL, KIND_REVOCATION, Lsa, LsaError, LsaId, MAX_REVOCATION,
     Version,
@@ -997,10 +998,15 @@ impl Database {
         lans::permits(member, prefix)
     }
 
-    /// The highest term that other gateways advertise for a LAN.
+    /// The highest term that other gateways of a LAN advertise for it; 0 if none does.
+    pub fn lan_term(&self, lan: LanId, is_of_lan: impl Fn(OriginId) -> bool) -> u32 {
+        self.lans.term(lan, is_of_lan)
+    }
+
+    /// The forwarder of a LAN, by its number.
     #[must_use]
-    pub fn lan_term(&self, lan: LanId) -> Option<u32> {
-        self.lans.term(lan)
+    pub fn forwarder_of_lan(&self, lan: LanId) -> Option<OriginId> {
+        self.lans.forwarder(lan)
     }
 
     /// Whether a router's certificate makes it a gateway.

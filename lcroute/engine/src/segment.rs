@@ -8,7 +8,9 @@
 //! Ethernet address, and carries the IP packets that arrive for it.
 
 mod admission;
+mod budget;
 mod directory;
+mod homes;
 mod message;
 mod neighbor;
 
@@ -27,6 +29,7 @@ use librecast::time::{Duration, Instant};
 
 use crate::classify::{Flow, flow_of, is_ipv4, is_link_scope, trim};
 use crate::drops::DropReason;
+use crate::icmp::IcmpError;
 use crate::output::LanFrame;
 use crate::segment_id::SegmentId;
 use crate::segment_lans::SegmentLans;
@@ -61,6 +64,9 @@ const RIVAL_MEMORY: Duration = Duration::from_secs(60);
 const RIVAL_GRACE: Duration = Duration::from_secs(2);
 /// Least burst of groups into a LAN, in bytes: one batch. Chosen.
 const BURST_OUT: u64 = 200_000;
+/// Answers about hosts elsewhere without a frame to them, after which frames seem to be lost on the
+/// LAN. Chosen: a host that gets its answer sends at once.
+const UNHEARD_ANSWERS: usize = 8;
 /// Time for which a standby takes in packets for the virtual address of a LAN that has become a
 /// part of another. Chosen: as long as a host elsewhere is remembered.
 const FORMER_MEMORY: Duration = Duration::from_secs(300);
@@ -121,7 +127,7 @@ pub struct SegmentSnapshot {
     pub elsewhere: usize,
     /// Default routers of this LAN with the address of a host behind another gateway.
     pub routers: Vec<IpAddr>,
-    /// Addresses that are here, and behind another gateway as well.
+    /// Addresses that are or were here, and behind another gateway as well.
     pub conflicts: Vec<(IpAddr, PeerId)>,
     /// The problem, if any.
     pub problem: Option<SegmentProblem>,
@@ -149,8 +155,18 @@ pub enum SegmentProblem {
     InClear(Vec<PeerId>),
     /// Another host uses the virtual Ethernet address.
     Rival(MacAddress),
+    /// These gateways advertise one LAN, and do not hear each other there.
+    Disputed(Vec<PeerId>),
+    /// The gateway's interface has no IPv4 address.
+    NoIpv4,
+    /// Hosts here ask for hosts elsewhere, and no frame to the virtual Ethernet address arrives.
+    Unheard(MacAddress),
+    /// A host here asks for more addresses than its share.
+    Scanner(MacAddress),
     /// No other LAN has this segment.
     Alone,
+    /// The interface takes longer packets than a segment.
+    LongPackets(u16),
     /// The LANs of these gateways have other IPv4 subnets.
     OtherSubnet(Vec<PeerId>),
 }
@@ -164,6 +180,8 @@ pub enum HostPlace {
     Behind(PeerId),
     /// On this LAN, with this Ethernet address, and on the LAN of another gateway as well.
     Conflict(MacAddress, PeerId),
+    /// Not here at present, and kept for a host of this LAN though this gateway's LAN has it.
+    Kept(PeerId),
     /// Nobody answered a moment ago.
     Nobody,
     /// Nobody has asked for it lately.
@@ -296,6 +314,8 @@ pub struct Segment {
     rival_until: Option<Instant>,
     /// Time of the first frame from the virtual address within [`RIVAL_MEMORY`].
     rival_since: Option<Instant>,
+    /// Answers about hosts elsewhere since the last frame to them, up to [`UNHEARD_ANSWERS`].
+    answers: usize,
     outputs: VecDeque<SegmentOutput>,
 }
 
@@ -322,6 +342,7 @@ impl Segment {
             own_addresses(&settings, &link),
             of_programs(&settings, &link),
         );
+        directory.set_routers(default_routers(&settings), now);
         Self {
             id: SegmentId::of(node, &settings.name),
             network,
@@ -340,6 +361,7 @@ impl Segment {
             appeared: Vec::new(),
             rival_until: None,
             rival_since: None,
+            answers: 0,
             outputs: VecDeque::new(),
             settings,
             link,
@@ -358,7 +380,7 @@ impl Segment {
     }
 
     /// Changes the settings of the same segment.
-    pub fn set(&mut self, settings: SegmentSettings, link: Link) {
+    pub fn set(&mut self, settings: SegmentSettings, link: Link, now: Instant) {
         self.storm.set_rate(settings.broadcast);
         self.senders.set_rate(link.rate);
         let own = own_addresses(&settings, &link);
@@ -367,7 +389,15 @@ impl Segment {
         if own != before || programs != of_programs(&self.settings, &self.link) {
             self.directory.set_own(own, programs);
         }
+        if settings.default_routers != self.settings.default_routers {
+            self.directory.set_routers(default_routers(&settings), now);
+        }
         (self.settings, self.link) = (settings, link);
+    }
+
+    /// Gives an address of this LAN away: a host elsewhere may have it, until one here states it.
+    pub fn release(&mut self, address: IpAddr) {
+        self.directory.release(mapped::name_of(address));
     }
 
     /// Sets the role of this gateway.
@@ -392,6 +422,7 @@ impl Segment {
             self.held.clear();
             self.held_count = 0;
         } else if has_moved || !was_serving {
+            self.directory.form(now);
             self.push_frame(neighbor::presence(self.virtual_mac));
             let remotes: Vec<_> = self.directory.remotes().take(MAX_ANNOUNCED).collect();
             for address in remotes {
@@ -537,6 +568,9 @@ impl Segment {
         if frame.source.is_virtual() || frame.source.is_group() {
             return Err(DropReason::LanGatewayFrame);
         }
+        if frame.destination == self.virtual_mac {
+            self.answers = 0;
+        }
         let is_own = frame.source == self.link.mac && self.settings.programs.is_some();
         let former = self.former.map(|(mac, _)| mac);
         if former == Some(frame.destination) && (is_own || !by_gateway) {
@@ -634,13 +668,26 @@ impl Segment {
             return Err(DropReason::LanStandby);
         }
         let mut packet = frame.payload.clone();
-        admission::crosses(&packet, &self.settings.default_routers)?;
-        trim(&mut packet);
         let flow = flow_of(&packet).ok_or(DropReason::Malformed)?;
+        let homes = self.directory.homes();
+        let by_router = || homes.is_router(flow.source) || homes.is_of_router(frame.source);
+        let crosses = admission::crosses(&packet, flow.group, by_router);
+        if crosses == Err(DropReason::SegmentRouter) {
+            for router in admission::routers_in(&packet) {
+                self.directory.note_router(router, now);
+            }
+        }
+        crosses?;
+        trim(&mut packet);
         if !self.link.may_have(flow.source) || !self.takes_part(flow.source) {
             return Err(DropReason::LanForeignSource);
         }
         if packet.len() > MAX_PACKET {
+            if frame.destination == self.virtual_mac
+                && let Some(error) = self.too_big(MAX_PACKET as u16, &packet, now)
+            {
+                self.deliver(frame.source, error);
+            }
             return Err(DropReason::LanTooBig);
         }
         self.directory
@@ -653,6 +700,17 @@ impl Segment {
             // the LAN's own business
             None => Ok(()),
         }
+    }
+
+    /// The error about a packet for its sender, from this gateway (RFC 1191 §4, RFC 8201 §4).
+    fn too_big(&mut self, mtu: u16, packet: &[u8], now: Instant) -> Option<Bytes> {
+        let error = IcmpError::TooBig(mtu);
+        let error = match is_ipv4(packet) {
+            true => error.answer(packet, self.link.ipv4),
+            false => error.answer_from(self.link.link_local, packet),
+        };
+        let error = error.filter(|_| self.corrections.take(CORRECTION_RATE, 1, now));
+        error.map(Bytes::from)
     }
 
     /// The segment's group for a destination that is no single host.
@@ -701,7 +759,7 @@ impl Segment {
         if is_far && !is_there {
             return Err(DropReason::SegmentUnknownHost);
         }
-        match self.directory.route(to, is_far, now) {
+        match self.directory.route(to, is_far, mac, now) {
             Route::To(Place::Lan(lan)) => self.outputs.push_back(SegmentOutput::Lan(lan, packet)),
             Route::To(Place::Here(known)) => {
                 self.correct(flow, (known, mac), now);
@@ -805,14 +863,19 @@ impl Segment {
         packet: Bytes,
         now: Instant,
     ) -> Result<(), DropReason> {
-        admission::crosses(&packet, &[])?;
         let flow = flow_of(&packet).ok_or(DropReason::Malformed)?;
+        admission::crosses(&packet, flow.group, || false)?;
         let mut own = lans.iter().filter_map(|lan| self.lans.get(*lan));
         if !own.any(|lan| lan.may_have(flow.source)) {
             return Err(DropReason::LanForeignSource);
         }
         self.directory.admit_from(flow.source, lans, now)?;
         if packet.len() > self.link.mtu.into() {
+            if let (None, Some(lan)) = (group, lans.first())
+                && let Some(error) = self.too_big(self.link.mtu, &packet, now)
+            {
+                self.outputs.push_back(SegmentOutput::Lan(*lan, error));
+            }
             return Err(DropReason::LanTooBig);
         }
         match group {
@@ -911,10 +974,11 @@ impl Segment {
                 self.push_frame(neighbor::question(address, self.link.own(), to));
             }
             Action::Answer(address, asker) => {
+                self.answers = UNHEARD_ANSWERS.min(self.answers + 1);
                 self.push_frame(neighbor::answer(address, mac, mac, asker));
             }
-            Action::Announce(address) => {
-                self.push_frame(neighbor::announcement(address, mac, mac));
+            Action::Announce(address, of) => {
+                self.push_frame(neighbor::announcement(address, of.unwrap_or(mac), mac));
             }
             Action::Send(kind, address, mac, to) => self.send(kind, address, mac, to),
             Action::Settled(address, place) => self.settle(address, place),
@@ -982,6 +1046,7 @@ impl Segment {
             ((Some(Place::Lan(lan)), _), _) => {
                 peer(lan).map_or(HostPlace::Unknown, HostPlace::Behind)
             }
+            ((None, _), Some(other)) => HostPlace::Kept(other),
             ((None, true), _) => HostPlace::Nobody,
             ((None, false), _) => HostPlace::Unknown,
         }
@@ -1028,6 +1093,19 @@ impl Segment {
         if self.rival_until.is_some() {
             return Some(SegmentProblem::Rival(self.virtual_mac));
         }
+        let rivals = self.lans.rivals();
+        if !rivals.is_empty() {
+            return Some(SegmentProblem::Disputed(rivals));
+        }
+        if self.link.ipv4.is_none() {
+            return Some(SegmentProblem::NoIpv4);
+        }
+        if self.answers == UNHEARD_ANSWERS {
+            return Some(SegmentProblem::Unheard(self.virtual_mac));
+        }
+        if let Some(mac) = self.directory.scanner() {
+            return Some(SegmentProblem::Scanner(mac));
+        }
         if !self.has_others() {
             return Some(SegmentProblem::Alone);
         }
@@ -1041,7 +1119,10 @@ impl Segment {
             others.filter(|(_, lan)| lan.ipv4().next().is_some() && !lan.ipv4().any(is_shared));
         let others: Vec<_> = others.map(|(_, lan)| lan.peer).collect();
         let matters = !own.is_empty() && !others.is_empty() && self.settings.router.is_none();
-        matters.then_some(SegmentProblem::OtherSubnet(others))
+        let mtu = self.link.mtu;
+        let is_long = usize::from(mtu) > MAX_PACKET;
+        let others = matters.then_some(SegmentProblem::OtherSubnet(others));
+        others.or(is_long.then_some(SegmentProblem::LongPackets(mtu)))
     }
 }
 
@@ -1065,7 +1146,27 @@ impl fmt::Display for SegmentProblem {
                 f,
                 "another host on this LAN uses {mac}, the address for hosts elsewhere"
             ),
+            Self::Disputed(gateways) => write!(
+                f,
+                "{} gateways advertise one LAN and do not hear each other there: the older serves it",
+                gateways.len()
+            ),
+            Self::NoIpv4 => f.write_str(
+                "the interface has no IPv4 address: hosts reach no IPv4 address elsewhere",
+            ),
+            Self::Unheard(mac) => write!(
+                f,
+                "hosts here ask for hosts elsewhere, and no frame to {mac} arrives: the LAN seems to drop its frames"
+            ),
+            Self::Scanner(mac) => write!(
+                f,
+                "the host with {mac} asks for too many addresses: most of its questions are dropped"
+            ),
             Self::Alone => f.write_str("no other LAN has this segment"),
+            Self::LongPackets(mtu) => write!(
+                f,
+                "this LAN takes packets of {mtu} bytes, and the segment of {MAX_PACKET}: hosts that do not heed ICMP lose longer ones"
+            ),
             Self::OtherSubnet(gateways) => write!(
                 f,
                 "LANs of {} gateways have other IPv4 subnets: only groups and link-local addresses work with them",
@@ -1090,12 +1191,27 @@ impl SegmentProblem {
                 "there: this host's key file, and [[private]] with `segment` and `keyfile`; then `lcroute reload`"
             }
             Self::Rival(_) => "end the second gateway with this LAN's name, or the loop in the LAN",
+            Self::Disputed(_) => {
+                "one of them lies or is broken: revoke its certificate, or mend its LAN"
+            }
+            Self::NoIpv4 => "give the interface an address of the LAN's IPv4 subnet",
+            Self::Unheard(_) => {
+                "let switches pass the Ethernet addresses 02:6c:63:*: no port security; on ESXi forged transmits and MAC learning"
+            }
+            Self::Scanner(_) => "end its scan of addresses, or scan more slowly",
+            Self::LongPackets(_) => "an MTU of 1500 on hosts that use hosts elsewhere",
             Self::Alone => "set the same `segment` in [[lan]] of another gateway",
             Self::OtherSubnet(_) => {
                 "`router` in [[lan]], and a route to it in the LAN's router; or one subnet for all"
             }
         }
     }
+}
+
+/// The LAN's default routers, by their names.
+fn default_routers(settings: &SegmentSettings) -> Vec<Ipv6Addr> {
+    let routers = settings.default_routers.iter();
+    routers.map(|router| mapped::name_of(*router)).collect()
 }
 
 /// Addresses of the gateway itself, with the one for other subnets: no host has them.

@@ -1,12 +1,13 @@
 //! Segments by number, and their groups in the network.
 //!
 //! ```text
-//! segment  first 24 bits of derive_key("lcroute 2026 segment", network prefix 48 | name)
-//! groups   ff15:6c63::/32 | 0 8 | segment 24 | low 64 bits:
+//! segment  first 96 bits of derive_key("lcroute 2026 segment", network prefix 48 | name)
+//! groups   ff15:6c63::/32 | first 32 bits of the segment | low 64 bits:
 //!          0 4 | 0 60                                broadcast, 224.0.0.0/24, ff02::1, messages
 //!          4 4 | 0 28 | IPv4 group 32
 //!          6 4 | flags 4 | scope 4 | low 52 bits     of an IPv6 group of scope 2 to 5
 //! ```
+//! Two segments may share groups: packets name theirs by all 96 bits.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -31,9 +32,12 @@ const KEPT_BITS: u32 = 52;
 /// The first 104 bits of groups of solicited nodes, ff02::1:ff00:0 (RFC 4291 §2.7.1).
 const SOLICITED_NODES: u128 = 0x00ff_0200_0000_0000_0000_0000_01ff;
 
+/// Bytes of a segment's number: nobody finds a name with the number of another one.
+pub const SEGMENT_LEN: usize = 12;
+
 /// The number of a segment in its network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SegmentId(u32);
+pub struct SegmentId([u8; SEGMENT_LEN]);
 
 impl SegmentId {
     /// The segment of this name, in the network of a node with this address.
@@ -42,18 +46,19 @@ impl SegmentId {
             "lcroute 2026 segment",
             &[&node.octets()[..6], name.as_bytes()],
         );
-        Self::new([hash[0], hash[1], hash[2]])
+        let mut bytes = [0; SEGMENT_LEN];
+        bytes.copy_from_slice(&hash[..SEGMENT_LEN]);
+        Self(bytes)
     }
 
-    /// The segment with these bits.
-    pub fn new([a, b, c]: [u8; 3]) -> Self {
-        Self(u32::from_be_bytes([0, a, b, c]))
+    /// The segment with these bytes.
+    pub fn new(bytes: [u8; SEGMENT_LEN]) -> Self {
+        Self(bytes)
     }
 
-    /// Its 24 bits.
-    pub fn bytes(self) -> [u8; 3] {
-        let [_, a, b, c] = self.0.to_be_bytes();
-        [a, b, c]
+    /// Its bytes.
+    pub fn bytes(self) -> [u8; SEGMENT_LEN] {
+        self.0
     }
 
     /// The group of broadcast and questions.
@@ -72,7 +77,9 @@ impl SegmentId {
     }
 
     fn with_low(self, low: u64) -> Ipv6Addr {
-        Ipv6Addr::from_bits(GROUPS | u128::from(self.0) << LOW_BITS | u128::from(low))
+        let [a, b, c, d, ..] = self.0;
+        let number = u128::from(u32::from_be_bytes([a, b, c, d]));
+        Ipv6Addr::from_bits(GROUPS | number << LOW_BITS | u128::from(low))
     }
 
     /// The group of a segment for packets to this group of a LAN, by its name; `None`: they stay on
@@ -131,12 +138,13 @@ pub fn is_of_segment(packet: &[u8]) -> bool {
 #[inline]
 pub fn segment_of(packet: &[u8]) -> Option<SegmentId> {
     let payload = packet.get(HEADER_LEN..).filter(|_| is_of_segment(packet))?;
-    let [_, a, b, c] = *payload.first_chunk()?;
-    Some(SegmentId::new([a, b, c]))
+    payload.first_chunk().copied().map(SegmentId::new)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -150,9 +158,9 @@ mod tests {
 
     #[test]
     fn golden_segment_and_groups() {
-        assert_eq!(home().bytes(), [0xc8, 0x4c, 0x51]);
+        assert_eq!(home().bytes()[..3], [0xc8, 0x4c, 0x51]);
         assert_ne!(home(), SegmentId::of(NODE, "office"));
-        let segment = SegmentId::new([0xab, 0xcd, 0xef]);
+        let segment = SegmentId::new([0, 0xab, 0xcd, 0xef, 4, 5, 6, 7, 8, 9, 10, 11]);
         assert_eq!(segment.group_of(ALL_NODES), Some(segment.all()));
         for (inner, outer) in [
             ("224.0.0.251", "ff15:6c63:ab:cdef::"),
@@ -180,11 +188,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn names_that_share_24_bits_are_different_segments() {
+        let mut known = BTreeMap::new();
+        let double = (0..100_000).find_map(|n| {
+            let segment = SegmentId::of(NODE, &format!("lab-{n}"));
+            let [a, b, c, ..] = segment.bytes();
+            let other: SegmentId = known.insert([a, b, c], segment)?;
+            Some((segment, other))
+        });
+        let (one, other) = double.unwrap();
+        assert_ne!(one, other);
+        let all = |segment: SegmentId| segment.all().to_bits() >> 72;
+        assert_eq!(all(one), all(other), "a number of 24 bits would be the same");
+    }
+
     proptest! {
         #[test]
         fn groups_and_their_names_in_a_segment_are_a_bijection(bits: u128, ipv4 in 0xe000_0100u32..0xf000_0000) {
             let any = Ipv6Addr::from_bits(bits | 0xff << 120);
-            let segment = SegmentId::new([1, 2, 3]);
+            let segment = SegmentId::new([1; SEGMENT_LEN]);
             let of_segment = Ipv6Addr::from_bits(segment.all().to_bits() | bits >> 64);
             for group in [any, Ipv6Addr::from_bits(0xff02 << 112 | bits >> 76), mapped::name(Ipv4Addr::from_bits(ipv4))] {
                 if let Some(outer) = segment.group_of(group).filter(|outer| *outer != segment.all()) {

@@ -1,6 +1,6 @@
 //! The LANs of all segments, each with the gateway that serves it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use librecast::cert::{Member, SEGMENT, SourcePrefix};
@@ -34,33 +34,45 @@ impl LanOfSegment {
         let prefixes = self.prefixes.iter();
         prefixes.filter_map(|prefix| {
             let len = prefix.prefix_len().checked_sub(mapped::PREFIX_LEN)?;
-            let address = mapped::ipv4(prefix.addr())?;
-            // that of the segment itself
-            (address.octets()[0] != 0).then_some((address, len))
+            Some((mapped::ipv4(prefix.addr())?, len))
         })
     }
 }
 
 /// The LANs of one segment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SegmentLans(BTreeMap<LanId, LanOfSegment>);
+pub struct SegmentLans {
+    lans: BTreeMap<LanId, LanOfSegment>,
+    /// Gateways that advertise themselves as forwarder of one LAN and do not hear each other.
+    rivals: BTreeSet<PeerId>,
+}
 
 impl SegmentLans {
     /// Adds a LAN, within bounds.
     pub fn insert(&mut self, id: LanId, lan: LanOfSegment) {
-        if self.0.len() < MAX_SEGMENT_LANS {
-            self.0.insert(id, lan);
+        if self.lans.len() < MAX_SEGMENT_LANS {
+            self.lans.insert(id, lan);
         }
+    }
+
+    /// Adds gateways that advertise themselves as forwarder of one LAN and do not hear each other.
+    pub fn add_rivals(&mut self, rivals: impl IntoIterator<Item = PeerId>) {
+        self.rivals.extend(rivals);
+    }
+
+    /// Gateways that advertise themselves as forwarder of one LAN and do not hear each other.
+    pub fn rivals(&self) -> Vec<PeerId> {
+        self.rivals.iter().copied().collect()
     }
 
     /// A LAN.
     pub fn get(&self, lan: LanId) -> Option<&LanOfSegment> {
-        self.0.get(&lan)
+        self.lans.get(&lan)
     }
 
     /// All LANs except one.
     pub fn others(&self, own: LanId) -> impl Iterator<Item = (LanId, &LanOfSegment)> {
-        let all = self.0.iter().map(|(id, lan)| (*id, lan));
+        let all = self.lans.iter().map(|(id, lan)| (*id, lan));
         all.filter(move |(id, _)| *id != own)
     }
 
@@ -72,7 +84,7 @@ impl SegmentLans {
 
     /// Whether a gateway serves one of the LANs.
     pub fn has(&self, origin: OriginId) -> bool {
-        self.0.values().any(|lan| lan.origin == origin)
+        self.lans.values().any(|lan| lan.origin == origin)
     }
 }
 

@@ -458,6 +458,12 @@ impl<C: Connections> Node<C> {
         self.engine.where_is(interface, address)
     }
 
+    /// Gives an address of a LAN of a segment away: a host elsewhere may have it, until one of the
+    /// LAN states it.
+    pub fn release(&mut self, interface: LocalInterfaceId, address: IpAddr) {
+        self.engine.release(interface, address);
+    }
+
     /// Returns this node by its certificate.
     #[must_use]
     pub fn member(&self) -> &Member {

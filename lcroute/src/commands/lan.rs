@@ -19,13 +19,20 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Prints the places of a host, a line for each LAN of a segment; exit code 3 if nobody answers.
-pub fn host(control: &Path, address: IpAddr, json: bool) -> anyhow::Result<Exit> {
+/// `release`: gives its address away first.
+pub fn host(
+    control: &Path,
+    address: IpAddr,
+    mut release: bool,
+    json: bool,
+) -> anyhow::Result<Exit> {
     let mut client = Client::connect(control)?;
     let start = Instant::now();
     let is_asked = |host: &LanHost| host.place == LanPlace::Asked;
     let mut hosts: Vec<LanHost>;
     loop {
-        hosts = client.ask(&Request::LanHost { address })?;
+        hosts = client.ask(&Request::LanHost { address, release })?;
+        release = false;
         if !hosts.iter().any(is_asked) || start.elapsed() > PATIENCE {
             break;
         }
@@ -68,6 +75,9 @@ fn shown(host: &LanHost) -> String {
         LanPlace::Conflict => {
             format!("conflict: here ({mac}) and behind {node}; give one of them another address")
         }
+        LanPlace::Kept => format!(
+            "behind {node}, and kept for a host of this LAN; --release gives the address away"
+        ),
         LanPlace::Nobody | LanPlace::Asked => "nobody answers".into(),
         LanPlace::Standby => "another gateway serves this LAN: ask it".into(),
     }

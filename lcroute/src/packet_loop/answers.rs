@@ -99,7 +99,9 @@ impl PacketLoop {
             Request::Peers => serde_json::to_value(self.peers(now)),
             Request::Groups => serde_json::to_value(self.groups()),
             Request::Lan => serde_json::to_value(self.lan_list()),
-            Request::LanHost { address } => serde_json::to_value(self.lan_host(address, now)),
+            Request::LanHost { address, release } => {
+                serde_json::to_value(self.lan_host(address, release, now))
+            }
             Request::Routes => serde_json::to_value(self.routes()),
             Request::Members => serde_json::to_value(self.parts.node.members()),
             Request::Member { node } => return reply(to, self.member(&node)),

@@ -50,13 +50,21 @@ impl PacketLoop {
     }
 
     /// Returns the places of a host, seen from each LAN of a segment; asks for it where it is
-    /// unknown.
-    pub(super) fn lan_host(&mut self, address: IpAddr, now: Instant) -> Vec<LanHost> {
+    /// unknown. `release`: gives it away first.
+    pub(super) fn lan_host(
+        &mut self,
+        address: IpAddr,
+        release: bool,
+        now: Instant,
+    ) -> Vec<LanHost> {
         let lans = self.lans.segments();
         let lans: Vec<_> = lans
             .map(|(id, interface, segment)| (id, interface.to_owned(), segment.to_owned()))
             .collect();
         let place = |(id, interface, segment)| {
+            if release {
+                self.parts.node.release(id, address);
+            }
             let found = self.parts.node.where_is(id, address);
             let is_serving = self.parts.node.serves_segment(id);
             if found == HostPlace::Unknown && is_serving {
@@ -66,6 +74,7 @@ impl PacketLoop {
                 HostPlace::Here(mac) => (LanPlace::Here, Some(mac), None),
                 HostPlace::Behind(peer) => (LanPlace::Behind, None, Some(peer)),
                 HostPlace::Conflict(mac, peer) => (LanPlace::Conflict, Some(mac), Some(peer)),
+                HostPlace::Kept(peer) => (LanPlace::Kept, None, Some(peer)),
                 HostPlace::Nobody => (LanPlace::Nobody, None, None),
                 HostPlace::Unknown if is_serving => (LanPlace::Asked, None, None),
                 HostPlace::Unknown => (LanPlace::Standby, None, None),
@@ -106,6 +115,10 @@ impl PacketLoop {
             SegmentProblem::OtherSubnet(peers) => (
                 peers,
                 "LANs behind {} have other IPv4 subnets: only groups and link-local addresses work with them",
+            ),
+            SegmentProblem::Disputed(peers) => (
+                peers,
+                "{} advertise one LAN and do not hear each other there: the older serves it",
             ),
             SegmentProblem::NoKey(peers) => (
                 peers,

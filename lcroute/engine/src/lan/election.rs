@@ -205,8 +205,9 @@ impl Election {
         (self.outreached, self.superseded) = (None, None);
     }
 
-    /// Notes the highest term that other gateways advertise for the LAN.
-    pub fn note_term(&mut self, term: u32, now: Instant) {
+    /// Notes the highest term that other gateways of the LAN advertise for it. `next`: the number
+    /// of this gateway's own part, if the LAN was split.
+    pub fn note_term(&mut self, term: u32, next: impl FnOnce() -> LanId, now: Instant) {
         if self.role != Role::Forwarder {
             self.term = self.term.max(term);
         } else if term < self.term {
@@ -214,9 +215,16 @@ impl Election {
         } else if now >= *self.superseded.get_or_insert(now) + SPLIT {
             // the LAN was split: this part becomes a LAN of its own
             self.superseded = None;
-            self.lan = LanId(self.lan.0.rotate_left(1) ^ self.own.0);
+            self.lan = next();
             self.term = self.term.saturating_add(1);
         }
+    }
+
+    /// The gateways whose PROBEs have shown that they are on this wire, in order.
+    pub fn proven(&self) -> impl Iterator<Item = OriginId> {
+        let proven = self.gateways.iter();
+        let proven = proven.filter(|(_, other)| other.named_at.is_some());
+        proven.map(|(origin, _)| *origin)
     }
 
     /// Whether a PROBE with this number could count.

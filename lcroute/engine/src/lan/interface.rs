@@ -7,7 +7,7 @@ use librecast::bucket::Bucket;
 use librecast::cert::{Member, SourcePrefix};
 use librecast::drops::Reason;
 use librecast::ethernet::MacAddress;
-use librecast::id::{LanId, OriginId};
+use librecast::id::OriginId;
 use librecast::mapped;
 use librecast::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::classify::is_link_scope;
 use crate::config::Node;
 use crate::drops::DropReason;
 use crate::local_interface::covers_ipv4;
-use crate::lsdb::{AdvertisedLan, Database};
+use crate::lsdb::{AdvertisedLan, Database, lan_number};
 use crate::segment::{Segment, Standing};
 use crate::segment_id::SegmentId;
 use crate::segment_lans::permits_segment;
@@ -74,17 +74,15 @@ impl Lan {
         let NewLan {
             id,
             own,
+            peer,
             address,
             nonce,
             seed,
         } = new;
         // the same name after a restart
-        let mac = settings.mac.0.map(u64::from);
-        let name = mac
-            .iter()
-            .fold(own.0, |name, byte| name.rotate_left(8) ^ byte);
+        let name = lan_number(&peer, settings.mac, 0);
         let mut lan = Self {
-            election: Election::new(own, LanId(name), nonce, now),
+            election: Election::new(own, name, nonce, now),
             senders: Senders::new(settings.rate, now),
             is_permitted: false,
             was_serving: false,
@@ -121,7 +119,7 @@ impl Lan {
         self.segment = match (self.segment.take(), self.settings.segment.clone()) {
             (_, None) => None,
             (Some(mut segment), Some(settings)) if segment.name() == settings.name => {
-                segment.set(settings, link);
+                segment.set(settings, link, now);
                 Some(segment)
             }
             (_, Some(settings)) => Some(Segment::new(node, settings, link, lan, seed, now)),
@@ -142,16 +140,15 @@ impl Lan {
         }
     }
 
-    /// Prefixes that state the segment in an advertisement.
+    /// IPv4 prefixes of a LAN of a segment in an advertisement.
     pub(super) fn segment_prefixes(&self) -> Vec<SourcePrefix> {
-        let Some(segment) = self.segment.as_ref().filter(|s| s.is_permitted()) else {
+        if !self.segment.as_ref().is_some_and(Segment::is_permitted) {
             return Vec::new();
-        };
+        }
         let ipv4 = self.settings.ipv4.iter().flat_map(|ipv4| &ipv4.prefixes);
         let ipv4 = ipv4.take(MAX_IPV4_PREFIXES);
-        let ipv4 = ipv4.filter_map(|prefix| AdvertisedLan::ipv4_prefix(*prefix));
-        let segment = AdvertisedLan::segment_prefix(segment.id());
-        segment.into_iter().chain(ipv4).collect()
+        ipv4.filter_map(|prefix| AdvertisedLan::ipv4_prefix(*prefix))
+            .collect()
     }
 
     pub(super) fn next_timeout(&self) -> Instant {

@@ -5,7 +5,8 @@
 //! | flags 8 | mtu 16 | centrality 16 | candidacies 8 | prefixes 8 x { flags 8 | length 8 | bytes }
 //! | links 16 x { neighbor 64 | cost 16 } | lans | signature 512
 //!
-//! lans = 8 x { flags 8 | lan 64 | term 32 | mac 48 | prefixes 8 x { length 8 | bytes } }
+//! lans = 8 x { flags 8 | lan 64 | term 32 | mac 48 | segment 96, if flagged
+//!              | gateways 8 x origin 64 | prefixes 8 x { length 8 | bytes } }
 //! ```
 //! Version 1 has no `lans`. Version 2, of gateways and routers with IPv4, has at least one.
 //!
@@ -68,6 +69,10 @@ const RANGE_BITS: u8 = 0x0f;
 const PREFIX_CANDIDATE: u8 = 0x01;
 /// Flag of a LAN: this gateway is the forwarder.
 const LAN_FORWARDER: u8 = 0x01;
+/// Flag of a LAN: it is a part of a segment.
+const LAN_SEGMENT: u8 = 0x02;
+/// Most gateways of one LAN. Chosen: as many as its gateways remember.
+const MAX_LAN_GATEWAYS: usize = 32;
 
 /// A group prefix that a router announces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,28 +94,16 @@ pub struct AdvertisedLan {
     pub mac: MacAddress,
     /// It carries packets for the LAN's hosts; other gateways of the LAN stand by.
     pub is_forwarder: bool,
+    /// The segment of which the LAN is a part.
+    pub segment: Option<SegmentId>,
+    /// The other gateways whose PROBEs prove that they are on the same wire, in ascending order, at
+    /// most 32.
+    pub gateways: Vec<OriginId>,
     /// Addresses of the LAN's hosts, in ascending order, at most [`MAX_LAN_PREFIXES`].
     pub prefixes: Vec<SourcePrefix>,
 }
 
 impl AdvertisedLan {
-    /// The segment of which the LAN is a part.
-    #[must_use]
-    pub(crate) fn segment(&self) -> Option<SegmentId> {
-        let mut prefixes = self.prefixes.iter();
-        prefixes.find_map(|prefix| match mapped::ipv4(prefix.addr())?.octets() {
-            [0, bytes @ ..] if prefix.prefix_len() == 128 => Some(SegmentId::new(bytes)),
-            _ => None,
-        })
-    }
-
-    /// The prefix that states a segment: no host has an address in 0.0.0.0/8 (RFC 1122 §3.2.1.3).
-    pub(crate) fn segment_prefix(segment: SegmentId) -> Option<SourcePrefix> {
-        let [a, b, c] = segment.bytes();
-        let name = mapped::name(Ipv4Addr::new(0, a, b, c));
-        SourcePrefix::new(name, 128).ok()
-    }
-
     /// The prefix that states one of IPv4 on link: any of its addresses, and its length.
     pub(crate) fn ipv4_prefix((address, len): (Ipv4Addr, u8)) -> Option<SourcePrefix> {
         let mask = u32::MAX.checked_shl(32_u32.checked_sub(len.into())?)?;
@@ -430,6 +423,8 @@ fn ipv4_lan(address: Ipv4Addr) -> AdvertisedLan {
         term: 0,
         mac: MacAddress::default(),
         is_forwarder: false,
+        segment: None,
+        gateways: Vec::new(),
         prefixes: prefix.into_iter().collect(),
     }
 }
@@ -455,8 +450,17 @@ fn encode_lans(lans: &[&AdvertisedLan], w: &mut Writer) {
     }
     w.u8(lans.len() as u8);
     for lan in lans {
-        let flags = if lan.is_forwarder { LAN_FORWARDER } else { 0 };
-        w.u8(flags).u64(lan.lan.0).u32(lan.term).put(&lan.mac.0);
+        let forwarder = if lan.is_forwarder { LAN_FORWARDER } else { 0 };
+        let of_segment = lan.segment.map_or(0, |_| LAN_SEGMENT);
+        w.u8(forwarder | of_segment).u64(lan.lan.0);
+        w.u32(lan.term).put(&lan.mac.0);
+        if let Some(segment) = lan.segment {
+            w.put(&segment.bytes());
+        }
+        w.u8(lan.gateways.len() as u8);
+        for gateway in &lan.gateways {
+            w.u64(gateway.0);
+        }
         w.u8(lan.prefixes.len() as u8);
         for prefix in &lan.prefixes {
             let length = prefix.prefix_len();
@@ -475,6 +479,11 @@ fn decode_lans(r: &mut Reader<'_>) -> Result<Vec<AdvertisedLan>, WireError> {
     for _ in 0..count {
         let (flags, lan, term) = (r.u8()?, LanId(r.u64()?), r.u32()?);
         let mac = MacAddress(r.array()?);
+        let segment = match flags & LAN_SEGMENT {
+            0 => None,
+            _ => Some(SegmentId::new(r.array()?)),
+        };
+        let gateways = decode_gateways(r)?;
         let count = usize::from(r.u8()?);
         if count > MAX_LAN_PREFIXES {
             return Err(WireError::Bad("number of source prefixes"));
@@ -495,10 +504,28 @@ fn decode_lans(r: &mut Reader<'_>) -> Result<Vec<AdvertisedLan>, WireError> {
             term,
             mac,
             is_forwarder: flags & LAN_FORWARDER != 0,
+            segment,
+            gateways,
             prefixes,
         });
     }
     Ok(lans)
+}
+
+fn decode_gateways(r: &mut Reader<'_>) -> Result<Vec<OriginId>, WireError> {
+    let count = usize::from(r.u8()?);
+    if count > MAX_LAN_GATEWAYS {
+        return Err(WireError::Bad("number of gateways"));
+    }
+    let mut gateways = Vec::with_capacity(count);
+    for _ in 0..count {
+        let gateway = OriginId(r.u64()?);
+        if gateways.last().is_some_and(|before| *before >= gateway) {
+            return Err(WireError::Bad("order of gateways"));
+        }
+        gateways.push(gateway);
+    }
+    Ok(gateways)
 }
 
 /// Reads a prefix: its length, and as many bytes as it needs.
@@ -579,6 +606,11 @@ mod tests {
                     term,
                     mac: MacAddress(mac),
                     is_forwarder,
+                    segment: is_forwarder.then(|| SegmentId::new([mac[1]; 12])),
+                    gateways: (0..mac[2].into())
+                        .take(MAX_LAN_GATEWAYS)
+                        .map(OriginId)
+                        .collect(),
                     prefixes: Vec::from_iter::<std::collections::BTreeSet<_>>(prefixes),
                 }
             };
@@ -643,6 +675,8 @@ mod tests {
                 term: 7,
                 mac: MacAddress([2, 0, 0, 0, 0, 8]),
                 is_forwarder: true,
+                segment: None,
+                gateways: vec![OriginId(9)],
                 prefixes: vec!["2001:db8:5::/64".parse().unwrap()],
             }],
             ipv4: None,
@@ -658,6 +692,7 @@ mod tests {
             &[0, 0],
             &[1, 1, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 7],
             &[2, 0, 0, 0, 0, 8],
+            &[1, 0, 0, 0, 0, 0, 0, 0, 9],
             &[1, 64, 0x20, 0x01, 0x0d, 0xb8, 0, 5, 0, 0],
         ]
         .concat();
@@ -762,10 +797,8 @@ mod tests {
     #[test]
     fn golden_bytes_of_a_segment() {
         let services = TestServices::new(1);
-        let prefixes = [
-            AdvertisedLan::segment_prefix(SegmentId::new([7, 8, 9])),
-            AdvertisedLan::ipv4_prefix((Ipv4Addr::new(192, 168, 1, 10), 24)),
-        ];
+        let prefix = AdvertisedLan::ipv4_prefix((Ipv4Addr::new(192, 168, 1, 10), 24));
+        let segment = SegmentId::new([7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18]);
         let content = Content {
             flags: 0,
             mtu: 1280,
@@ -778,28 +811,26 @@ mod tests {
                 term: 7,
                 mac: MacAddress([2, 0, 0, 0, 0, 8]),
                 is_forwarder: true,
-                prefixes: prefixes.into_iter().flatten().collect(),
+                segment: Some(segment),
+                gateways: Vec::new(),
+                prefixes: prefix.into_iter().collect(),
             }],
             ipv4: None,
         };
         let version = Version::new(3, 4);
         let advertisement = Advertisement::sign(OriginId(5), version, &content, &services).unwrap();
         let expected = [
-            &[2, 128, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 7, 8, 9][..],
-            &[120, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 168, 1],
+            &[1, 3, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 7, 2, 0, 0, 0, 0, 8][..],
+            &segment.bytes(),
+            &[
+                0, 1, 120, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 168, 1,
+            ],
         ]
         .concat();
         let bytes = &advertisement.bytes;
         let at = bytes.len() - 64 - expected.len();
         assert_eq!(bytes[at..bytes.len() - 64], expected);
-        assert_eq!(bytes[0], VERSION_WITH_LANS, "earlier routers read it");
-        let lan = &advertisement.lans()[0];
-        assert_eq!(lan.segment(), Some(SegmentId::new([7, 8, 9])));
-        let other = AdvertisedLan {
-            prefixes: vec!["2001:db8:5::/64".parse().unwrap()],
-            ..lan.clone()
-        };
-        assert_eq!(other.segment(), None);
+        assert_eq!(advertisement.lans()[0].segment, Some(segment));
     }
 
     proptest! {

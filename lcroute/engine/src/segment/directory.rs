@@ -10,9 +10,12 @@
 //!    │                     v                                   │  └──> Unknown
 //!    └──no reply──── Local, checked for 500 ms ──no reply──────┘
 //! ```
-//! For ten seconds after another LAN appears, no address becomes silent.
-//! An address that answers on this LAN is local, whatever others claim. Nothing is sent unless a
-//! host speaks: no table is synchronised.
+//! For ten seconds after another LAN appears, or this gateway begins to serve, no address becomes
+//! silent. Nothing is sent unless a host speaks: no table is synchronised.
+//!
+//! - The own wire comes first: an address of [`Homes`] becomes remote only with its host.
+//! - A question that was not asked has no answer: [`Budget`] pays for whole searches and checks. A
+//!   claim without room for its check is dropped.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv6Addr;
@@ -25,6 +28,8 @@ use librecast::time::{Duration, Instant};
 use crate::drops::DropReason;
 use crate::table::Table;
 
+use super::budget::{Budget, Purpose};
+use super::homes::Homes;
 use super::message::Kind;
 use super::neighbor::Asker;
 
@@ -36,8 +41,8 @@ const AGAIN: Duration = Duration::from_millis(300);
 const ASK_TIME: Duration = Duration::from_secs(1);
 /// Time for which an address without an answer is not asked for. Chosen.
 const SILENT_TIME: Duration = Duration::from_secs(10);
-/// Time after another LAN appears, or changes its gateway, in which no answer means nothing: that
-/// gateway begins to serve, and trees grow. Chosen: as long as an address stays silent.
+/// Time after another LAN appears or a gateway begins to serve, in which no answer means nothing:
+/// trees grow. Chosen: as long as an address stays silent.
 const FORMING_TIME: Duration = SILENT_TIME;
 /// Time between the questions of a check: two to the known Ethernet address, one to all. Chosen.
 const CHECK_STEPS: [Duration; 3] = [
@@ -47,9 +52,16 @@ const CHECK_STEPS: [Duration; 3] = [
 ];
 /// Time after a host's last word in which it counts as present. Chosen.
 const FRESH: Duration = Duration::from_secs(5);
-/// Silence after which packets to a host make this gateway check it. Chosen: as long as a kernel
-/// believes an entry (RFC 4861 §10, REACHABLE_TIME).
+/// Silence after which packets to a host make this gateway check it, and use after which hosts here
+/// are asked once more for an address elsewhere. Chosen: as long as a kernel believes an entry
+/// (RFC 4861 §10, REACHABLE_TIME).
 const STALE: Duration = Duration::from_secs(30);
+/// Pauses after which a new host here is stated to all once more, as messages and frames are lost.
+/// Chosen: kernels ignore a second change of an entry within a second.
+const TELL_AGAIN: [Duration; 2] = [Duration::from_millis(1_200), Duration::from_secs(4)];
+/// Time after which a host that speaks is stated to all once more: doubles are found again. Chosen:
+/// below [`CONFLICT_MEMORY`].
+const RETELL: Duration = Duration::from_secs(240);
 /// Silence after which a host here is forgotten. Chosen.
 const LOCAL_MEMORY: Duration = Duration::from_secs(900);
 /// Time without packets after which a host elsewhere is forgotten. Chosen.
@@ -64,9 +76,8 @@ const IDLE: Duration = Duration::from_secs(30);
 const TOUCH: Duration = Duration::from_secs(1);
 
 /// Most addresses of each class: asked for or silent, here, elsewhere. Chosen.
-const MAX_ENTRIES: [usize; 3] = [1_024, 4_096, 4_096];
-/// Most hosts that are checked after a LAN was split, the last heard first. Chosen: within
-/// [`PROBE_RATE`], with three questions for each of those that are gone.
+const MAX_ENTRIES: [usize; 3] = [2_048, 4_096, 4_096];
+/// Most hosts that are checked after a LAN was split, the last heard first. Chosen: two /25.
 const MAX_REVIEWED: usize = 256;
 /// Time after a split in which the other part's hosts are announced here. Chosen: both gateways
 /// notice it within three seconds.
@@ -78,12 +89,8 @@ const MAX_CONFLICTS: usize = 64;
 /// Most hosts, and most LANs, that wait for one address. Chosen.
 const MAX_ASKERS: usize = 8;
 
-/// Messages of this LAN to all others: 20 a second, 300 at once. Chosen: a scan of a /24 passes.
-const ASK_RATE: Rate = Rate::per_second(20, 300);
-/// Questions of this gateway for hosts here. Chosen: a scan of a /24 passes.
-const PROBE_RATE: Rate = Rate::per_second(200, 300);
-/// Questions of this gateway for other LANs. Chosen.
-const REMOTE_PROBE_RATE: Rate = Rate::per_second(50, 300);
+/// Statements of this LAN to all others, HERE and GONE: 20 a second, 300 at once. Chosen: a /24.
+const TELL_RATE: Rate = Rate::per_second(20, 300);
 
 /// The place of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,8 +119,8 @@ pub enum Action {
     Probe(Ipv6Addr, Option<MacAddress>),
     /// Answer a host with the virtual Ethernet address.
     Answer(Ipv6Addr, Asker),
-    /// Tell all hosts that an address has the virtual Ethernet address now.
-    Announce(Ipv6Addr),
+    /// Tell all hosts that an address has the virtual Ethernet address now, or this host's.
+    Announce(Ipv6Addr, Option<MacAddress>),
     /// Send a message to one LAN, or to all.
     Send(Kind, Ipv6Addr, MacAddress, Option<LanId>),
     /// Packets for an address wait no longer.
@@ -138,6 +145,8 @@ struct Seeking {
     is_far: bool,
     /// It was here: hosts that know its Ethernet address learn that it is elsewhere now.
     was_here: bool,
+    /// It was elsewhere, and is one of this LAN's routers.
+    was_elsewhere: bool,
     hosts: Vec<Asker>,
     lans: Vec<LanId>,
     /// A claim that came before hosts here had their time.
@@ -163,18 +172,28 @@ struct Check {
 enum State {
     Seeking(Seeking),
     Silent,
-    Local {
-        mac: MacAddress,
-        heard: Instant,
-        check: Option<Check>,
-    },
+    Local(Local),
     Remote {
         lan: LanId,
         /// Its Ethernet address there, by which a host that moves here is known.
         mac: MacAddress,
         /// A later claim: used if the first ends.
         rival: Option<Claim>,
+        /// When hosts here were last asked for it.
+        asked: Instant,
     },
+}
+
+#[derive(Debug)]
+struct Local {
+    mac: MacAddress,
+    heard: Instant,
+    check: Option<Check>,
+    /// It was elsewhere: hosts here may not know its Ethernet address yet.
+    is_back: bool,
+    /// Statements to all, up to the number of [`TELL_AGAIN`] and one, and the time of the last.
+    told: usize,
+    told_at: Instant,
 }
 
 impl State {
@@ -182,9 +201,20 @@ impl State {
     fn class(&self) -> usize {
         match self {
             Self::Seeking(_) | Self::Silent => 0,
-            Self::Local { .. } => 1,
+            Self::Local(_) => 1,
             Self::Remote { .. } => 2,
         }
+    }
+}
+
+impl Local {
+    /// The time until it is stated to all once more, or may be forgotten.
+    fn pause(&self) -> Duration {
+        let next = self
+            .told
+            .checked_sub(1)
+            .and_then(|told| TELL_AGAIN.get(told));
+        next.copied().unwrap_or(LOCAL_MEMORY)
     }
 }
 
@@ -222,11 +252,9 @@ pub struct Directory {
     split: Option<Split>,
     /// Doubled addresses, each with the other LAN and its last proof.
     conflicts: BTreeMap<Ipv6Addr, (LanId, Instant)>,
-    /// Messages of each LAN that may make this gateway ask.
-    intake: BTreeMap<LanId, Bucket>,
-    asks: Bucket,
-    probes: Bucket,
-    remote_probes: Bucket,
+    homes: Homes,
+    budget: Budget,
+    tells: Bucket,
     actions: VecDeque<Action>,
 }
 
@@ -243,10 +271,9 @@ impl Directory {
             formed_at: now,
             split: None,
             conflicts: BTreeMap::new(),
-            intake: BTreeMap::new(),
-            asks: Bucket::full(now),
-            probes: Bucket::full(now),
-            remote_probes: Bucket::full(now),
+            homes: Homes::new(seed),
+            budget: Budget::new(now),
+            tells: Bucket::full(now),
             actions: VecDeque::new(),
         }
     }
@@ -263,6 +290,49 @@ impl Directory {
             self.remove(*address);
         }
         (self.own, self.programs) = (own, programs);
+    }
+
+    /// The addresses of this LAN.
+    pub fn homes(&self) -> &Homes {
+        &self.homes
+    }
+
+    /// Sets the LAN's default routers, by the gateway's own routing table.
+    pub fn set_routers(&mut self, routers: Vec<Ipv6Addr>, now: Instant) {
+        self.homes.set_routers(routers.clone());
+        for router in routers {
+            self.recall(router, now);
+        }
+    }
+
+    /// Notes a router that a message on the wire has shown.
+    pub fn note_router(&mut self, router: Ipv6Addr, now: Instant) {
+        self.homes.note_router(router);
+        self.recall(router, now);
+    }
+
+    /// Looks here for a router of this LAN that was taken for a host elsewhere.
+    fn recall(&mut self, router: Ipv6Addr, now: Instant) {
+        if matches!(self.state(router), Some(State::Remote { .. })) && self.homes.is_router(router)
+        {
+            let seeking = Seeking {
+                for_here: true,
+                asked: true,
+                was_elsewhere: true,
+                ..Seeking::default()
+            };
+            self.put(router, State::Seeking(seeking), now + AGAIN, now);
+            self.probe(router, None);
+        }
+    }
+
+    /// Gives an address away: a host elsewhere may have it, until one here states it.
+    pub fn release(&mut self, address: Ipv6Addr) {
+        self.homes.release(address);
+        self.conflicts.remove(&address);
+        if matches!(self.state(address), Some(State::Local(_) | State::Silent)) {
+            self.remove(address);
+        }
     }
 
     /// The Ethernet address of this host, if its programs take part under this address.
@@ -287,10 +357,9 @@ impl Directory {
             .any(|(lan, origin)| self.lans.get(lan) != Some(origin));
         self.lans = lans;
         if has_new {
-            self.formed_at = now + FORMING_TIME;
-            self.forget_silent();
+            self.form(now);
         }
-        self.intake.retain(|lan, _| self.lans.contains_key(lan));
+        self.budget.set_lans(&self.lans.keys().copied().collect());
         self.conflicts
             .retain(|_, (lan, _)| self.lans.contains_key(lan));
         for address in self.entries.sorted_keys() {
@@ -302,7 +371,9 @@ impl Directory {
         }
     }
 
-    fn forget_silent(&mut self) {
+    /// Another LAN has appeared, or this gateway begins to serve: asks again for silent addresses.
+    pub fn form(&mut self, now: Instant) {
+        self.formed_at = now + FORMING_TIME;
         for (_, address) in self.ages[0].clone() {
             if matches!(self.state(address), Some(State::Silent)) {
                 self.remove(address);
@@ -315,7 +386,9 @@ impl Directory {
         self.split = None;
         for address in self.entries.sorted_keys() {
             match self.entries.get_mut(&address).map(|entry| &mut entry.state) {
-                Some(State::Local { check, .. }) => *check = None,
+                Some(State::Local(local)) => {
+                    (local.check, local.told) = (None, TELL_AGAIN.len() + 1);
+                }
                 _ => drop(self.remove(address)),
             }
         }
@@ -331,11 +404,12 @@ impl Directory {
             untold: hosts.clone(),
         });
         for address in hosts {
-            match self.state_mut(address) {
-                Some(State::Local {
-                    check: Some(check), ..
-                }) => check.is_split = true,
-                _ => {
+            let Some(State::Local(local)) = self.state_mut(address) else {
+                continue;
+            };
+            match &mut local.check {
+                Some(check) => check.is_split = true,
+                None => {
                     let check = Check {
                         is_split: true,
                         ..Check::default()
@@ -357,10 +431,10 @@ impl Directory {
             return;
         }
         for address in std::mem::take(&mut split.untold) {
-            if let Some(State::Local { mac, heard, .. }) = self.state(address)
-                && *heard >= at
+            if let Some(State::Local(local)) = self.state(address)
+                && local.heard >= at
             {
-                let mac = *mac;
+                let mac = local.mac;
                 self.tell_all(Kind::Here, address, mac, now);
             }
         }
@@ -439,26 +513,53 @@ impl Directory {
         self.actions.push_back(action);
     }
 
-    /// Sends a message to all LANs, if there are others, and within their rate.
-    fn tell_all(&mut self, kind: Kind, address: Ipv6Addr, mac: MacAddress, now: Instant) -> bool {
-        let is_admitted = !self.lans.is_empty() && self.asks.take(ASK_RATE, 1, now);
-        if is_admitted {
-            self.act(Action::Send(kind, address, mac, None));
-        } else if !self.lans.is_empty() {
+    /// States an address to all LANs, if there are others, and within the rate.
+    fn tell_all(&mut self, kind: Kind, address: Ipv6Addr, mac: MacAddress, now: Instant) {
+        if self.lans.is_empty() {
+            return;
+        }
+        let is_admitted = self.tells.take(TELL_RATE, 1, now);
+        self.act(match is_admitted {
+            true => Action::Send(kind, address, mac, None),
+            false => Action::Drop(DropReason::SegmentStorm),
+        });
+    }
+
+    /// Asks all LANs for an address; its search has paid.
+    fn ask_all(&mut self, address: Ipv6Addr) {
+        if !self.lans.is_empty() {
+            self.act(Action::Send(
+                Kind::Ask,
+                address,
+                MacAddress::default(),
+                None,
+            ));
+        }
+    }
+
+    /// Asks the hosts here; the search or check has paid.
+    fn probe(&mut self, address: Ipv6Addr, to: Option<MacAddress>) {
+        self.act(Action::Probe(address, to));
+    }
+
+    /// Counts a question for which there is no room, and returns whether there is.
+    fn admitted(&mut self, is_admitted: bool) -> bool {
+        if !is_admitted {
             self.act(Action::Drop(DropReason::SegmentStorm));
         }
         is_admitted
     }
 
-    fn probe(&mut self, address: Ipv6Addr, to: Option<MacAddress>, for_here: bool, now: Instant) {
-        let is_admitted = match for_here {
-            true => self.probes.take(PROBE_RATE, 1, now),
-            false => self.remote_probes.take(REMOTE_PROBE_RATE, 1, now),
-        };
-        self.act(match is_admitted {
-            true => Action::Probe(address, to),
-            false => Action::Drop(DropReason::SegmentStorm),
-        });
+    fn admit_host(&mut self, mac: MacAddress, now: Instant) -> bool {
+        let is_admitted = self.budget.host(mac, now);
+        self.admitted(is_admitted)
+    }
+
+    /// Whether another LAN may make this gateway ask so often.
+    fn admit_lan(&mut self, lan: LanId, purpose: Purpose, questions: usize, now: Instant) -> bool {
+        let is_admitted =
+            self.lans.contains_key(&lan) && self.budget.lan(lan, purpose, questions as u64, now);
+        self.admitted(is_admitted)
     }
 }
 
@@ -470,40 +571,72 @@ impl Directory {
         if address.is_unspecified() || self.own.contains(&address) {
             return;
         }
-        let local = || State::Local {
-            mac,
-            heard: now,
-            check: None,
-        };
+        self.homes.note(address, mac, now);
         match self.state_mut(address) {
-            Some(State::Local {
-                mac: known,
-                heard,
-                check,
-            }) => {
-                (*known, *heard) = (mac, now);
-                let passed = check.take();
+            Some(State::Local(local)) => {
+                (local.mac, local.heard) = (mac, now);
+                let passed = local.check.take();
+                let is_due = now >= local.told_at + RETELL;
+                let pause = local.pause();
                 self.touch(address, now);
                 if let Some(check) = passed {
-                    self.set_wake(address, now + LOCAL_MEMORY);
+                    self.set_wake(address, now + pause);
                     self.pass(address, mac, check, now);
+                }
+                if is_due {
+                    self.state_here(address, now);
                 }
             }
             Some(State::Seeking(seeking)) => {
                 let lans = std::mem::take(&mut seeking.lans);
-                self.put(address, local(), now + LOCAL_MEMORY, now);
-                // all of them: one may have the address as well
-                let is_told = self.tell_all(Kind::Here, address, mac, now);
-                for lan in lans.into_iter().filter(|_| !is_told) {
+                let was_elsewhere = seeking.was_elsewhere;
+                self.find_here(host, was_elsewhere, now);
+                for lan in lans {
                     self.act(Action::Send(Kind::Here, address, mac, Some(lan)));
                 }
                 self.act(Action::Settled(address, Some(Place::Here(mac))));
             }
-            Some(State::Silent | State::Remote { .. }) | None => {
-                self.put(address, local(), now + LOCAL_MEMORY, now);
-                self.tell_all(Kind::Here, address, mac, now);
-            }
+            Some(State::Remote { .. }) => self.find_here(host, true, now),
+            Some(State::Silent) | None => self.find_here(host, false, now),
         }
+    }
+
+    /// A host is here that was not. `is_back`: hosts here may believe it elsewhere.
+    fn find_here(&mut self, host: Asker, is_back: bool, now: Instant) {
+        let Asker { mac, address } = host;
+        let local = Local {
+            mac,
+            heard: now,
+            check: None,
+            is_back,
+            told: 0,
+            told_at: now,
+        };
+        self.put(address, State::Local(local), now + LOCAL_MEMORY, now);
+        // one that states many addresses does so within its share
+        if self.admit_host(mac, now) {
+            self.state_here(address, now);
+        }
+    }
+
+    /// States a host here to all LANs, one of which may have its address as well; and, if it was
+    /// elsewhere, to all hosts.
+    fn state_here(&mut self, address: Ipv6Addr, now: Instant) {
+        let Some(State::Local(local)) = self.state_mut(address) else {
+            return;
+        };
+        let (mac, is_back) = (local.mac, local.is_back);
+        local.told = TELL_AGAIN.len().min(local.told) + 1;
+        local.is_back &= local.told <= TELL_AGAIN.len();
+        local.told_at = now;
+        let (pause, is_checked) = (local.pause(), local.check.is_some());
+        if !is_checked {
+            self.set_wake(address, now + pause);
+        }
+        if is_back {
+            self.act(Action::Announce(address, Some(mac)));
+        }
+        self.tell_all(Kind::Here, address, mac, now);
     }
 
     /// A host here has answered its check.
@@ -526,21 +659,23 @@ impl Directory {
             return;
         }
         match self.state_mut(address) {
-            // the host itself has moved here, and looks whether its address is free
+            // the host itself has moved here, and looks whether its address is free: a statement of
+            // the address would tell it that it is not (RFC 5227 §2.1.1)
             Some(State::Remote { mac, .. }) if *mac == asker.mac => {
                 let mac = asker.mac;
-                self.hear(Asker { mac, address }, now);
+                self.homes.note(address, mac, now);
+                self.find_here(Asker { mac, address }, false, now);
             }
             Some(State::Remote { .. }) => {
-                self.touch(address, now);
+                self.use_remote(address, asker.mac, now);
                 self.act(Action::Answer(address, asker));
             }
             Some(State::Silent) => {}
-            Some(State::Local { mac, heard, check }) => {
-                let is_fresh = now < *heard + FRESH || *mac == asker.mac;
-                if let Some(check) = check {
+            Some(State::Local(local)) => {
+                let is_fresh = now < local.heard + FRESH || local.mac == asker.mac;
+                if let Some(check) = &mut local.check {
                     add(&mut check.hosts, asker);
-                } else if !is_fresh {
+                } else if !is_fresh && self.admit_host(asker.mac, now) {
                     let check = Check {
                         hosts: vec![asker],
                         ..Check::default()
@@ -549,42 +684,47 @@ impl Directory {
                 }
             }
             Some(State::Seeking(_)) | None => {
-                self.seek_for_here(address, Some(asker), now);
+                self.seek_for_here(address, (asker.mac, Some(asker)), false, now);
             }
         }
     }
 
-    /// The way of a packet of a host here. `is_far`: it is for another subnet.
-    pub fn route(&mut self, address: Ipv6Addr, is_far: bool, now: Instant) -> Route {
-        if let Some(mac) = self.of_programs(address) {
+    /// The way of a packet of the host here with this Ethernet address. `is_far`: it is for another
+    /// subnet.
+    pub fn route(&mut self, to: Ipv6Addr, is_far: bool, by: MacAddress, now: Instant) -> Route {
+        if let Some(mac) = self.of_programs(to) {
             return Route::To(Place::Here(mac));
         }
-        if self.own.contains(&address) {
+        if self.own.contains(&to) {
             return Route::Nobody;
         }
-        match self.state(address) {
+        match self.state(to) {
             Some(State::Remote { lan, .. }) => {
                 let lan = *lan;
-                self.touch(address, now);
+                self.use_remote(to, by, now);
                 Route::To(Place::Lan(lan))
             }
-            Some(State::Local { mac, .. }) => Route::To(Place::Here(*mac)),
+            Some(State::Local(local)) => Route::To(Place::Here(local.mac)),
             Some(State::Silent) => Route::Nobody,
-            None if is_far => {
-                let seeking = Seeking {
-                    for_here: true,
-                    is_far,
-                    ..Seeking::default()
-                };
-                match self.put(address, State::Seeking(seeking), now, now) {
-                    true => Route::Wait,
-                    false => Route::Nobody,
-                }
-            }
-            Some(State::Seeking(_)) | None => match self.seek_for_here(address, None, now) {
+            Some(State::Seeking(_)) | None => match self.seek_for_here(to, (by, None), is_far, now)
+            {
                 true => Route::Wait,
                 false => Route::Nobody,
             },
+        }
+    }
+
+    /// Notes the use of an address elsewhere by a host here. From time to time the hosts here are
+    /// asked: one of them may have it, and have come back without a word.
+    fn use_remote(&mut self, address: Ipv6Addr, by: MacAddress, now: Instant) {
+        self.touch(address, now);
+        if let Some(State::Remote { asked, .. }) = self.state_mut(address)
+            && now >= *asked + STALE
+        {
+            *asked = now;
+            if self.admit_host(by, now) {
+                self.probe(address, None);
+            }
         }
     }
 
@@ -602,7 +742,9 @@ impl Directory {
             return Err(DropReason::LanGatewayFrame);
         }
         if let Some(State::Remote { .. }) = self.state(source) {
-            self.probe(source, None, true, now);
+            if self.admit_host(mac, now) {
+                self.probe(source, None);
+            }
             return Err(DropReason::SegmentConflict);
         }
         Ok(())
@@ -617,103 +759,140 @@ impl Directory {
         now: Instant,
     ) -> Result<(), DropReason> {
         match self.state(source) {
-            Some(State::Local { mac: known, .. }) if *known == mac => return Ok(()),
-            // a program that only sends to groups has asked for nobody
-            None => self.probe(source, Some(mac), false, now),
+            Some(State::Local(local)) if local.mac == mac => return Ok(()),
             Some(_) => {}
+            // a program that only sends to groups has asked for nobody
+            None => {
+                if self.admit_host(mac, now) {
+                    self.probe(source, Some(mac));
+                }
+            }
         }
         Err(DropReason::LanGatewayFrame)
     }
 
-    /// Looks for an address, for a host or a packet of this LAN; `false`: there is no room.
-    fn seek_for_here(&mut self, address: Ipv6Addr, asker: Option<Asker>, now: Instant) -> bool {
+    /// Looks for an address, for a host of this LAN or its packet; `false`: there is no room.
+    /// `is_far`: it lies in another subnet, and nobody here is asked.
+    fn seek_for_here(
+        &mut self,
+        address: Ipv6Addr,
+        (by, asker): (MacAddress, Option<Asker>),
+        is_far: bool,
+        now: Instant,
+    ) -> bool {
+        let wait = if is_far { Duration::ZERO } else { LOCAL_WAIT };
+        let is_paid = match self.state_mut(address) {
+            Some(State::Seeking(seeking)) => seeking.for_here,
+            _ => false,
+        };
+        if !is_paid && !self.admit_host(by, now) {
+            return false;
+        }
         if let Some(State::Seeking(seeking)) = self.state_mut(address) {
             if let Some(asker) = asker {
                 add(&mut seeking.hosts, asker);
             }
             if !std::mem::replace(&mut seeking.for_here, true) {
                 // so far only for another LAN
-                self.set_wake(address, now + LOCAL_WAIT);
+                self.set_wake(address, now + wait);
             }
             return true;
         }
         let seeking = Seeking {
             for_here: true,
+            is_far,
             hosts: asker.into_iter().collect(),
             ..Seeking::default()
         };
-        let is_kept = self.put(address, State::Seeking(seeking), now + LOCAL_WAIT, now);
-        if is_kept {
-            self.probe(address, None, true, now);
+        let is_kept = self.put(address, State::Seeking(seeking), now + wait, now);
+        if is_kept && !is_far {
+            self.probe(address, None);
         }
         is_kept
     }
 
-    /// Begins to check a host here.
+    /// Begins to check a host here; its questions are paid for.
     fn check(&mut self, address: Ipv6Addr, with: Check, now: Instant) {
-        let for_here = with.lans.is_empty() && with.claim.is_none();
-        let Some(State::Local { mac, check, .. }) = self.state_mut(address) else {
+        let Some(State::Local(local)) = self.state_mut(address) else {
             return;
         };
-        let mac = *mac;
-        *check = Some(with);
+        let mac = local.mac;
+        local.check = Some(with);
         self.set_wake(address, now + CHECK_STEPS[0]);
-        self.probe(address, Some(mac), for_here, now);
+        self.probe(address, Some(mac));
     }
 }
 
 /// Other LANs.
 impl Directory {
-    /// Whether another LAN may make this gateway ask its hosts once more.
-    fn admit(&mut self, lan: LanId, now: Instant) -> bool {
-        if !self.lans.contains_key(&lan) {
-            return false;
-        }
-        let bucket = self.intake.entry(lan).or_insert_with(|| Bucket::full(now));
-        let is_admitted = bucket.take(ASK_RATE, 1, now);
-        if !is_admitted {
-            self.act(Action::Drop(DropReason::SegmentStorm));
-        }
-        is_admitted
-    }
-
     /// Another LAN asks for an address.
     pub fn handle_ask(&mut self, address: Ipv6Addr, lan: LanId, now: Instant) {
         let programs = self.of_programs(address);
         let is_mine = programs.is_none() && self.own.contains(&address);
-        if is_mine || !self.admit(lan, now) {
+        if is_mine || !self.lans.contains_key(&lan) {
             return;
         }
-        if let Some(mac) = programs {
-            return self.act(Action::Send(Kind::Here, address, mac, Some(lan)));
-        }
         match self.state_mut(address) {
-            Some(State::Local { mac, heard, check }) => match check {
+            _ if programs.is_some() => {
+                let mac = programs.unwrap_or_default();
+                self.act(Action::Send(Kind::Here, address, mac, Some(lan)));
+            }
+            Some(State::Local(local)) if local.check.is_none() && now < local.heard + FRESH => {
+                let mac = local.mac;
+                self.act(Action::Send(Kind::Here, address, mac, Some(lan)));
+            }
+            Some(State::Local(local)) => match &mut local.check {
                 Some(check) => add(&mut check.lans, lan),
-                None if now < *heard + FRESH => {
-                    let mac = *mac;
-                    self.act(Action::Send(Kind::Here, address, mac, Some(lan)));
-                }
                 None => {
+                    let lans = vec![lan];
                     let check = Check {
-                        lans: vec![lan],
+                        lans,
                         ..Check::default()
                     };
-                    self.check(address, check, now);
+                    self.check_for(address, check, (lan, Purpose::Search), now);
                 }
             },
             // its own LAN answers
             Some(State::Remote { .. }) => {}
             Some(State::Seeking(seeking)) => add(&mut seeking.lans, lan),
             Some(State::Silent) | None => {
+                let lans = vec![lan];
                 let seeking = Seeking {
-                    lans: vec![lan],
+                    lans,
                     ..Seeking::default()
                 };
-                if self.put(address, State::Seeking(seeking), now + AGAIN, now) {
-                    self.probe(address, None, false, now);
-                }
+                self.seek_for_lan(address, seeking, lan, now);
             }
+        }
+    }
+
+    /// Looks for an address here, for another LAN; `false`: there is no room.
+    fn seek_for_lan(
+        &mut self,
+        address: Ipv6Addr,
+        seeking: Seeking,
+        lan: LanId,
+        now: Instant,
+    ) -> bool {
+        let wait = if seeking.for_here { LOCAL_WAIT } else { AGAIN };
+        let is_kept = self.admit_lan(lan, Purpose::Search, 2, now)
+            && self.put(address, State::Seeking(seeking), now + wait, now);
+        if is_kept {
+            self.probe(address, None);
+        }
+        is_kept
+    }
+
+    /// Checks a host here for another LAN, if its share has room for the whole check.
+    fn check_for(
+        &mut self,
+        address: Ipv6Addr,
+        check: Check,
+        (lan, purpose): (LanId, Purpose),
+        now: Instant,
+    ) {
+        if self.admit_lan(lan, purpose, CHECK_STEPS.len(), now) {
+            self.check(address, check, now);
         }
     }
 
@@ -725,27 +904,37 @@ impl Directory {
         if self.own.contains(&address) || !self.lans.contains_key(&claim.0) {
             return;
         }
+        let is_kept = self.homes.keeps(address, claim.1);
+        let is_router = self.homes.is_router(address);
         match self.state_mut(address) {
+            Some(State::Local(_)) if !is_router => {
+                self.dispute(address, claim, now);
+            }
+            // it is named, and changes nothing
+            _ if is_kept => self.note_conflict(address, claim.0, now),
+            Some(State::Local(_)) => {}
             Some(State::Seeking(seeking)) if seeking.asked => self.adopt(address, claim, now),
             Some(State::Seeking(seeking)) => {
                 seeking.claim.get_or_insert(claim);
             }
             Some(State::Silent) => drop(self.remove(address)),
-            Some(State::Remote { lan, mac, rival }) => {
+            Some(State::Remote {
+                lan, mac, rival, ..
+            }) => {
                 if *lan == claim.0 {
                     *mac = claim.1;
                 } else {
                     *rival = Some(claim);
                 }
             }
-            Some(State::Local { .. }) => self.dispute(address, claim, now),
-            None => self.seek_after_split(address, claim, now),
+            None => self.seek_former(address, claim, now),
         }
     }
 
-    /// Looks for an address of another LAN that hosts here may know from the time before a split.
-    fn seek_after_split(&mut self, address: Ipv6Addr, claim: Claim, now: Instant) {
-        if self.split.is_none() || !self.admit(claim.0, now) {
+    /// Looks for an address of another LAN that hosts here may know: from the time before a split,
+    /// or before its host went there.
+    fn seek_former(&mut self, address: Ipv6Addr, claim: Claim, now: Instant) {
+        if self.split.is_none() && !self.homes.has(address) {
             return;
         }
         let seeking = Seeking {
@@ -754,26 +943,26 @@ impl Directory {
             claim: Some(claim),
             ..Seeking::default()
         };
-        if self.put(address, State::Seeking(seeking), now + LOCAL_WAIT, now) {
-            self.probe(address, None, false, now);
-        }
+        self.seek_for_lan(address, seeking, claim.0, now);
     }
 
-    /// Another LAN claims an address that is local: the host here proves itself, or loses it.
+    /// Another LAN claims an address that is local: the host here proves itself, or loses it to its
+    /// own host at another place.
     fn dispute(&mut self, address: Ipv6Addr, claim: Claim, now: Instant) {
-        if let Some(State::Local {
-            check: Some(check), ..
-        }) = self.state_mut(address)
-        {
-            check.claim.get_or_insert(claim);
+        let is_proven = self.is_proven(address, claim.0, now);
+        let Some(State::Local(local)) = self.state_mut(address) else {
             return;
-        }
-        if !self.is_proven(address, claim.0, now) && self.admit(claim.0, now) {
+        };
+        if let Some(check) = &mut local.check {
+            // one by its Ethernet address counts more than a packet
+            let known = check.claim.filter(|(_, mac)| *mac != MacAddress::default());
+            check.claim = known.or(Some(claim));
+        } else if !is_proven {
             let check = Check {
                 claim: Some(claim),
                 ..Check::default()
             };
-            self.check(address, check, now);
+            self.check_for(address, check, (claim.0, Purpose::Dispute), now);
         }
     }
 
@@ -787,7 +976,7 @@ impl Directory {
     fn defend(&mut self, address: Ipv6Addr, lan: LanId, now: Instant) {
         if let Some(mac) = self.of_programs(address)
             && !self.is_proven(address, lan, now)
-            && self.admit(lan, now)
+            && self.admit_lan(lan, Purpose::Dispute, 1, now)
         {
             self.note_conflict(address, lan, now);
             self.act(Action::Send(Kind::Here, address, mac, Some(lan)));
@@ -815,10 +1004,19 @@ impl Directory {
         }) = self.remove(address)
             && self.lans.contains_key(&lan)
         {
-            let rival = None;
-            let state = State::Remote { lan, mac, rival };
-            self.put(address, state, now + REMOTE_MEMORY, now);
+            self.put_remote(address, (lan, mac), now);
         }
+    }
+
+    fn put_remote(&mut self, address: Ipv6Addr, (lan, mac): Claim, now: Instant) {
+        self.conflicts.remove(&address);
+        let state = State::Remote {
+            lan,
+            mac,
+            rival: None,
+            asked: now,
+        };
+        self.put(address, state, now + REMOTE_MEMORY, now);
     }
 
     /// Takes over an address that nobody here has.
@@ -826,17 +1024,16 @@ impl Directory {
         let Some(State::Seeking(seeking)) = self.remove(address) else {
             return;
         };
-        let rival = None;
-        let state = State::Remote { lan, mac, rival };
-        self.put(address, state, now + REMOTE_MEMORY, now);
+        self.put_remote(address, (lan, mac), now);
         // it has moved here, and looks whether its address is free
         let has_moved = seeking.hosts.iter().any(|host| host.mac == mac);
         if has_moved {
             self.hear(Asker { mac, address }, now);
             return self.act(Action::Settled(address, Some(Place::Here(mac))));
         }
+        self.homes.forget(address);
         if seeking.was_here {
-            self.act(Action::Announce(address));
+            self.act(Action::Announce(address, None));
             // a third LAN may still have it from here
             self.tell_all(Kind::Gone, address, MacAddress::default(), now);
         }
@@ -853,14 +1050,14 @@ impl Directory {
         }
         match self.state(address) {
             _ if self.own.contains(&address) => Route::Nobody,
-            Some(State::Local { mac, heard, check }) => {
-                let place = Route::To(Place::Here(*mac));
-                if check.is_none() && now >= *heard + STALE {
+            Some(State::Local(local)) => {
+                let place = Route::To(Place::Here(local.mac));
+                if local.check.is_none() && now >= local.heard + STALE {
                     let check = Check {
                         sender: Some(from),
                         ..Check::default()
                     };
-                    self.check(address, check, now);
+                    self.check_for(address, check, (from, Purpose::Search), now);
                 }
                 self.touch(address, now);
                 place
@@ -872,14 +1069,10 @@ impl Directory {
             }
             Some(State::Silent) => Route::Nobody,
             Some(State::Seeking(_)) => Route::Wait,
-            None => {
-                let state = State::Seeking(Seeking::default());
-                if !self.put(address, state, now + AGAIN, now) {
-                    return Route::Nobody;
-                }
-                self.probe(address, None, false, now);
-                Route::Wait
-            }
+            None => match self.seek_for_lan(address, Seeking::default(), from, now) {
+                true => Route::Wait,
+                false => Route::Nobody,
+            },
         }
     }
 
@@ -898,7 +1091,7 @@ impl Directory {
                 }
                 conflict
             }
-            Some(State::Local { .. }) => {
+            Some(State::Local(_)) => {
                 if let Some(lan) = lans.first() {
                     self.dispute(source, (*lan, MacAddress::default()), now);
                 }
@@ -909,15 +1102,40 @@ impl Directory {
                 self.touch(source, now);
                 Ok(())
             }
-            Some(State::Silent | State::Seeking(_)) | None => Ok(()),
+            Some(State::Silent | State::Seeking(_)) | None if !self.homes.has(source) => Ok(()),
+            None if !self.homes.is_router(source) => {
+                // its own host is perhaps there: its Ethernet address shows it
+                if let Some(lan) = lans.first() {
+                    let seeking = Seeking {
+                        for_here: true,
+                        was_here: true,
+                        ..Seeking::default()
+                    };
+                    self.seek_for_lan(source, seeking, *lan, now);
+                }
+                conflict
+            }
+            _ => conflict,
         }
     }
 
+    /// Notes a doubled address. In a full list the LAN with most of them gives way with its oldest.
     fn note_conflict(&mut self, address: Ipv6Addr, lan: LanId, now: Instant) {
-        let has_room =
-            self.conflicts.len() < MAX_CONFLICTS || self.conflicts.contains_key(&address);
-        if has_room {
-            self.conflicts.insert(address, (lan, now));
+        self.conflicts.insert(address, (lan, now));
+        if self.conflicts.len() > MAX_CONFLICTS {
+            let mut counts = BTreeMap::<LanId, usize>::new();
+            for (lan, _) in self.conflicts.values() {
+                *counts.entry(*lan).or_default() += 1;
+            }
+            let most = counts.into_iter().max_by_key(|(_, count)| *count);
+            let of_most = |(_, (lan, _)): &(&Ipv6Addr, &(LanId, Instant))| {
+                most.is_some_and(|(most, _)| *lan == most)
+            };
+            let oldest = self.conflicts.iter().filter(of_most);
+            let oldest = oldest.min_by_key(|(_, (_, at))| *at);
+            if let Some(oldest) = oldest.map(|(address, _)| *address) {
+                self.conflicts.remove(&oldest);
+            }
         }
     }
 }
@@ -931,12 +1149,14 @@ impl Directory {
             _ => split.at + TELL_AFTER,
         });
         let wake = self.wakes.first().map(|(at, _)| *at);
-        wake.into_iter().chain(split).min()
+        let named = self.budget.next_timeout();
+        wake.into_iter().chain(split).chain(named).min()
     }
 
     /// Handles expired timers.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.tell_other_part(now);
+        self.budget.handle_timeout(now);
         while let Some((at, address)) = self.wakes.first().copied()
             && at <= now
         {
@@ -954,9 +1174,15 @@ impl Directory {
         match &mut entry.state {
             State::Seeking(_) => self.seek_on(address, now),
             State::Silent => drop(self.remove(address)),
-            State::Local { check: Some(_), .. } => self.check_on(address, now),
-            State::Local { heard, .. } => match *heard + LOCAL_MEMORY {
-                until if now < until => self.set_wake(address, until),
+            State::Local(local) if local.check.is_some() => self.check_on(address, now),
+            State::Local(local) => match local.heard + LOCAL_MEMORY {
+                until if now < until => {
+                    let is_due = local.pause() != LOCAL_MEMORY;
+                    self.set_wake(address, until);
+                    if is_due {
+                        self.state_here(address, now);
+                    }
+                }
                 _ => drop(self.remove(address)),
             },
             State::Remote { .. } => match used + REMOTE_MEMORY {
@@ -968,34 +1194,37 @@ impl Directory {
 
     /// The next step of a search.
     fn seek_on(&mut self, address: Ipv6Addr, now: Instant) {
+        // no other LAN has a router of this one
+        let is_router = self.homes.is_router(address);
         let Some(State::Seeking(seeking)) = self.state_mut(address) else {
             return;
         };
         let claim = seeking.claim.filter(|_| seeking.for_here);
-        let (for_here, asked, again) = (seeking.for_here, seeking.asked, seeking.again);
-        let is_far = seeking.is_far;
+        let (for_here, is_far) = (seeking.for_here, seeking.is_far);
         if let Some(claim) = claim {
             return self.adopt(address, claim, now);
         }
-        if for_here && !asked {
+        if for_here && !seeking.asked {
             seeking.asked = true;
             self.set_wake(address, now + AGAIN);
-            self.tell_all(Kind::Ask, address, MacAddress::default(), now);
+            if !is_router {
+                self.ask_all(address);
+            }
             return;
         }
-        if !again {
+        if !seeking.again {
             seeking.again = true;
             self.set_wake(address, now + ASK_TIME - AGAIN);
             if !is_far {
-                self.probe(address, None, for_here, now);
+                self.probe(address, None);
             }
-            if for_here {
-                self.tell_all(Kind::Ask, address, MacAddress::default(), now);
+            if for_here && !is_router {
+                self.ask_all(address);
             }
             return;
         }
         self.remove(address);
-        if for_here && now >= self.formed_at {
+        if for_here && now >= self.formed_at && !is_router {
             self.put(address, State::Silent, now + SILENT_TIME, now);
         }
         self.act(Action::Settled(address, None));
@@ -1003,29 +1232,25 @@ impl Directory {
 
     /// The next step of a check, or its failure.
     fn check_on(&mut self, address: Ipv6Addr, now: Instant) {
-        let Some(State::Local {
-            mac,
-            check: Some(check),
-            ..
-        }) = self.state_mut(address)
-        else {
+        let Some(State::Local(local)) = self.state_mut(address) else {
+            return;
+        };
+        let (mac, Some(check)) = (local.mac, &mut local.check) else {
             return;
         };
         check.step += 1;
-        let (mac, step) = (*mac, check.step);
-        let for_here = check.lans.is_empty() && check.claim.is_none();
+        let step = check.step;
         if let Some(wait) = CHECK_STEPS.get(step) {
             self.set_wake(address, now + *wait);
             let is_last = step + 1 == CHECK_STEPS.len();
-            return self.probe(address, (!is_last).then_some(mac), for_here, now);
+            return self.probe(address, (!is_last).then_some(mac));
         }
-        let Some(State::Local {
+        if let Some(State::Local(Local {
             check: Some(check), ..
-        }) = self.remove(address)
-        else {
-            return;
-        };
-        self.fail(address, check, now);
+        })) = self.remove(address)
+        {
+            self.fail(address, check, now);
+        }
     }
 
     /// A host here has not answered its check.
@@ -1035,18 +1260,25 @@ impl Directory {
             self.act(Action::Send(Kind::Gone, address, mac, Some(lan)));
         }
         let claim = check.claim.filter(|(lan, _)| self.lans.contains_key(lan));
-        if let Some((lan, mac)) = claim {
-            let rival = None;
-            let state = State::Remote { lan, mac, rival };
-            self.put(address, state, now + REMOTE_MEMORY, now);
-            self.act(Action::Announce(address));
-            self.tell_all(Kind::Gone, address, MacAddress::default(), now);
-            self.act(Action::Settled(address, Some(Place::Lan(lan))));
-        } else if check.is_split || !check.hosts.is_empty() {
-            // hosts here did not answer: the other LANs are asked at once
+        let is_told = claim.is_some_and(|(_, mac)| mac != MacAddress::default());
+        match claim.filter(|_| is_told) {
+            Some((lan, mac)) if self.homes.keeps(address, mac) => {
+                self.note_conflict(address, lan, now);
+            }
+            Some(claim) => {
+                self.homes.forget(address);
+                self.put_remote(address, claim, now);
+                self.act(Action::Announce(address, None));
+                self.tell_all(Kind::Gone, address, MacAddress::default(), now);
+                return self.act(Action::Settled(address, Some(Place::Lan(claim.0))));
+            }
+            None => {}
+        }
+        // hosts here did not answer: the other LANs are asked at once
+        if claim.is_some_and(|_| !is_told) || check.is_split || !check.hosts.is_empty() {
             let seeking = Seeking {
                 for_here: true,
-                was_here: check.is_split,
+                was_here: check.is_split || claim.is_some(),
                 hosts: check.hosts,
                 ..Seeking::default()
             };
@@ -1063,7 +1295,7 @@ impl Directory {
             return (Some(Place::Here(mac)), false);
         }
         match self.state(address) {
-            Some(State::Local { mac, .. }) => (Some(Place::Here(*mac)), false),
+            Some(State::Local(local)) => (Some(Place::Here(local.mac)), false),
             Some(State::Remote { lan, .. }) => (Some(Place::Lan(*lan)), false),
             Some(State::Silent) => (None, true),
             Some(State::Seeking(_)) | None => (None, false),
@@ -1075,6 +1307,11 @@ impl Directory {
         self.conflicts
             .iter()
             .map(|(address, (lan, _))| (*address, *lan))
+    }
+
+    /// The host here that asks for more addresses than its share.
+    pub fn scanner(&self) -> Option<MacAddress> {
+        self.budget.scanner()
     }
 
     /// Addresses elsewhere that are in use here.
@@ -1167,6 +1404,15 @@ mod tests {
             self.actions()
         }
 
+        /// A host is here for long: its address is the LAN's own, and nothing more is told.
+        fn settle(&mut self, n: u8) {
+            for _ in 0..2 {
+                self.hear(n);
+                self.pass(Duration::from_secs(10));
+            }
+            self.hear(n);
+        }
+
         fn ask(&mut self, target: u8, by: u8) -> Vec<Action> {
             self.directory
                 .ask(address(target.into()), host(by), self.now);
@@ -1228,7 +1474,8 @@ mod tests {
             t.hear(9).last(),
             Some(&Action::Settled(address(9), Some(Place::Here(mac(9)))))
         );
-        assert_eq!(t.pass(Duration::from_secs(2)), []);
+        let again = [told(Kind::Here, 9, 9, None)];
+        assert_eq!(t.pass(Duration::from_secs(2)), again, "one may be lost");
         // without a word of a host here, the claim counts at the end of that time
         t.ask(8, 1);
         t.claim(8, A, 8);
@@ -1248,7 +1495,10 @@ mod tests {
         assert_eq!(actions.last(), Some(&Action::Settled(address(9), None)));
         assert_eq!(t.directory.place(address(9)), (None, true));
         assert_eq!(t.ask(9, 1), []);
-        assert_eq!(t.directory.route(address(9), false, t.now), Route::Nobody);
+        assert_eq!(
+            t.directory.route(address(9), false, mac(1), t.now),
+            Route::Nobody
+        );
         t.pass(SILENT_TIME);
         assert_eq!(t.ask(9, 1).len(), 1);
         // or until somebody says it
@@ -1319,7 +1569,7 @@ mod tests {
         let expected = [
             Action::Probe(nine, Some(mac(9))),
             Action::Probe(nine, None),
-            Action::Announce(nine),
+            Action::Announce(nine, None),
             told(Kind::Gone, 9, 0, None),
             Action::Settled(nine, Some(Place::Lan(A))),
         ];
@@ -1331,8 +1581,17 @@ mod tests {
     fn a_remote_host_that_speaks_here_is_local_and_the_others_learn_it() {
         let mut t = Test::new();
         t.adopt(9, A);
-        assert_eq!(t.hear(9), [told(Kind::Here, 9, 9, None)]);
+        let back = |n: u8| {
+            let to_hosts = Action::Announce(address(n.into()), Some(mac(n)));
+            [to_hosts, told(Kind::Here, n, n, None)]
+        };
+        assert_eq!(t.hear(9), back(9));
         assert_eq!(t.place(9), Some(Place::Here(mac(9))));
+        assert_eq!(
+            t.pass(Duration::from_secs(10)),
+            [back(9), back(9)].concat(),
+            "frames are lost"
+        );
         // the same without an address of its own yet: it looks whether it is free
         t.adopt(8, A);
         let looks = Asker {
@@ -1412,7 +1671,10 @@ mod tests {
         assert_eq!(t.hear(10), []);
         assert_eq!(t.ask(10, 1), []);
         assert_eq!(t.claim(10, A, 10), []);
-        assert_eq!(t.directory.route(address(10), false, t.now), Route::Nobody);
+        assert_eq!(
+            t.directory.route(address(10), false, mac(1), t.now),
+            Route::Nobody
+        );
         assert_eq!(t.place(10), None);
     }
 
@@ -1428,12 +1690,182 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_without_room_for_its_check_is_dropped_and_the_host_here_stays() {
+        let mut t = Test::new();
+        for n in 9..=120 {
+            t.hear(n);
+        }
+        // searches have a share of their own
+        for n in 1_000..3_000 {
+            for lan in [A, B] {
+                t.directory.handle_ask(address(n), lan, t.now);
+            }
+        }
+        t.actions();
+        for n in (10..=120).rev() {
+            t.claim(n, A, n);
+        }
+        assert_eq!(t.claim(9, A, 9), [Action::Drop(DropReason::SegmentStorm)]);
+        t.pass(Duration::from_secs(1));
+        assert_eq!(t.place(9), Some(Place::Here(mac(9))));
+        // another LAN has its own share
+        assert_eq!(t.claim(9, B, 9), [Action::Probe(address(9), Some(mac(9)))]);
+    }
+
+    #[test]
+    fn what_another_lan_looks_for_leaves_room_for_the_searches_of_hosts_here() {
+        let mut t = Test::new();
+        for n in 1_000..6_000 {
+            t.directory.route_here(address(n), A, t.now);
+        }
+        t.actions();
+        for n in 9..100 {
+            assert_eq!(t.ask(n, 1), [Action::Probe(address(n.into()), None)], "{n}");
+        }
+        let asked = t.pass(ms(60));
+        assert!(asked.contains(&told(Kind::Ask, 99, 0, None)));
+        t.directory.handle_ask(address(7), B, t.now);
+        assert_eq!(
+            t.actions(),
+            [Action::Probe(address(7), None)],
+            "or of a third LAN"
+        );
+    }
+
+    #[test]
+    fn a_host_that_scans_slows_itself_down_and_is_named() {
+        let mut t = Test::new();
+        for n in 1_000..2_000 {
+            t.directory.ask(address(n), host(5), t.now);
+        }
+        assert_eq!(t.directory.scanner(), Some(mac(5)));
+        t.actions();
+        assert_eq!(t.ask(9, 5), [Action::Drop(DropReason::SegmentStorm)]);
+        assert_eq!(t.ask(9, 6), [Action::Probe(address(9), None)]);
+        assert!(t.pass(ms(50)).contains(&told(Kind::Ask, 9, 0, None)));
+    }
+
+    #[test]
+    fn a_router_of_this_lan_is_never_served_from_elsewhere() {
+        let mut t = Test::new();
+        let one = address(1);
+        t.adopt(1, A);
+        // it becomes known while its address is served from elsewhere
+        t.directory.set_routers(vec![one], t.now);
+        assert_eq!(t.actions(), [Action::Probe(one, None)]);
+        assert_eq!(t.place(1), None);
+        let back = Action::Announce(one, Some(mac(1)));
+        assert!(t.hear(1).contains(&back), "all hosts learn it");
+        t.pass(Duration::from_secs(75) + LOCAL_MEMORY);
+        t.ask(1, 5);
+        for by in [1, 7] {
+            assert_eq!(t.claim(1, A, by), []);
+        }
+        let asked = t.pass(Duration::from_secs(2));
+        assert_eq!(asked[0], Action::Probe(one, None));
+        assert_eq!(asked.last(), Some(&Action::Settled(one, None)));
+        assert_eq!(asked.len(), 2, "no other LAN is asked");
+        let conflicts: Vec<_> = t.directory.conflicts().collect();
+        assert_eq!(conflicts, [(one, A)]);
+        // it is asked for again at once, not after a time of silence
+        assert_eq!(t.ask(1, 5), [Action::Probe(one, None)]);
+    }
+
+    #[test]
+    fn an_address_of_this_lan_is_elsewhere_with_its_own_host_alone_or_as_the_user_says() {
+        let mut t = Test::new();
+        for n in [8, 9] {
+            t.settle(n);
+        }
+        t.pass(LOCAL_MEMORY * 2);
+        for n in [8, 9] {
+            t.ask(n, 1);
+            t.pass(ms(60));
+            t.claim(n, A, 7);
+            assert_eq!(t.place(n), None, "another host");
+            let from = t.directory.admit_from(address(n.into()), &[A], t.now);
+            assert_eq!(from, Err(DropReason::SegmentConflict));
+        }
+        assert_eq!(t.directory.conflicts().count(), 2);
+        t.claim(8, A, 8);
+        assert_eq!(t.place(8), Some(Place::Lan(A)), "it has moved");
+        t.directory.release(address(9));
+        assert_eq!(t.directory.conflicts().count(), 0);
+        t.adopt(9, A);
+    }
+
+    #[test]
+    fn a_host_that_is_silent_here_keeps_its_address_against_another_one() {
+        let mut t = Test::new();
+        t.settle(9);
+        t.claim(9, A, 8);
+        let actions = t.pass(Duration::from_secs(1));
+        let told = |action: &Action| !matches!(action, Action::Probe(..));
+        assert!(!actions.iter().any(told), "nothing changes: {actions:?}");
+        assert_eq!(t.place(9), None);
+        assert_eq!(t.directory.conflicts().count(), 1);
+    }
+
+    #[test]
+    fn a_lan_that_claims_all_addresses_hides_no_conflict_with_another_one() {
+        let mut t = Test::new();
+        for n in 9..200 {
+            t.settle(n);
+        }
+        t.pass(LOCAL_MEMORY * 2);
+        t.claim(9, B, 7);
+        for n in 10..200 {
+            t.claim(n, A, 7);
+        }
+        let conflicts: Vec<_> = t.directory.conflicts().collect();
+        assert_eq!(conflicts.len(), MAX_CONFLICTS);
+        assert!(conflicts.contains(&(address(9), B)));
+    }
+
+    #[test]
+    fn a_host_that_came_back_without_a_word_is_found_while_its_address_is_in_use() {
+        let mut t = Test::new();
+        t.adopt(9, A);
+        let used = |t: &mut Test| {
+            t.directory.route(address(9), false, mac(1), t.now);
+            t.actions()
+        };
+        assert_eq!(used(&mut t), []);
+        t.pass(STALE);
+        assert_eq!(used(&mut t), [Action::Probe(address(9), None)]);
+        assert_eq!(used(&mut t), []);
+        assert_eq!(t.hear(9)[0], Action::Announce(address(9), Some(mac(9))));
+    }
+
+    #[test]
+    fn a_double_is_found_again_while_its_hosts_speak() {
+        let mut t = Test::new();
+        t.settle(9);
+        t.pass(RETELL);
+        assert_eq!(t.hear(9), [told(Kind::Here, 9, 9, None)]);
+        assert_eq!(t.hear(9), []);
+    }
+
+    #[test]
+    fn no_answer_means_nothing_after_this_gateway_begins_to_serve() {
+        let mut t = Test::new();
+        let search = |t: &mut Test| {
+            t.ask(9, 1);
+            t.pass(Duration::from_secs(2));
+            t.directory.place(address(9))
+        };
+        assert_eq!(search(&mut t), (None, true));
+        t.directory.form(t.now);
+        assert_eq!(search(&mut t), (None, false));
+    }
+
+    #[test]
     fn idle_addresses_are_forgotten() {
         let mut t = Test::new();
         t.hear(1);
         t.adopt(9, A);
         t.pass(REMOTE_MEMORY / 2);
-        t.directory.route(address(9), false, t.now);
+        t.directory.route(address(9), false, mac(1), t.now);
         t.pass(REMOTE_MEMORY / 2 + ms(10));
         assert_eq!(t.place(9), Some(Place::Lan(A)), "in use");
         t.pass(LOCAL_MEMORY);
@@ -1468,7 +1900,7 @@ mod tests {
                         now,
                     ),
                     4 => t.directory.handle_gone(address(n), lan, now),
-                    5 if t.directory.route(address(n), n > 7_000, now) == Route::Wait => {
+                    5 if t.directory.route(address(n), n > 7_000, by.mac, now) == Route::Wait => {
                         waiting.insert(address(n));
                     }
                     6 if t.directory.route_here(address(n), lan, now) == Route::Wait => {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! IPv6 header: source = gateway, destination = gateway or group; next header 254 (RFC 3692)
-//! 0 8 | segment 24 | inner
+//! segment 96 | inner
 //!
 //! inner, first nibble 4 or 6: the host's IP packet as it came
 //! inner, first byte 1 ASK, 2 HERE, 3 GONE: kind 8 | 0 8 | mac 48 | lan 64 | address 128
@@ -18,12 +18,10 @@ use librecast::id::LanId;
 use librecast::ipv6::HEADER_LEN;
 use librecast::wire::{Reader, WireError, Writer};
 
-use crate::segment_id::{NEXT_HEADER, SegmentId};
+use crate::segment_id::{NEXT_HEADER, SEGMENT_LEN, SegmentId};
 
 /// Hop limit in the outer header. Routers between do not count it down.
 const HOP_LIMIT: u8 = 64;
-/// Bytes between the IPv6 header and the inner packet.
-const SEGMENT_LEN: usize = 4;
 /// Bytes by which a host's packet grows on its way.
 const OVERHEAD: usize = HEADER_LEN + SEGMENT_LEN;
 /// The kind of a message.
@@ -101,7 +99,6 @@ pub fn wrap(source: Ipv6Addr, destination: Ipv6Addr, segment: SegmentId, inner: 
     packet.extend([NEXT_HEADER, HOP_LIMIT]);
     packet.extend(source.octets());
     packet.extend(destination.octets());
-    packet.push(0);
     packet.extend(segment.bytes());
     packet.extend(inner);
     packet.into()
@@ -110,16 +107,13 @@ pub fn wrap(source: Ipv6Addr, destination: Ipv6Addr, segment: SegmentId, inner: 
 /// The content of a segment's packet without bytes behind it.
 pub fn unwrap(packet: &Bytes) -> Result<(SegmentId, Inner), WireError> {
     let payload = packet.get(HEADER_LEN..).ok_or(WireError::Truncated)?;
-    let [reserved, a, b, c] = *payload.first_chunk().ok_or(WireError::Truncated)?;
-    if reserved != 0 {
-        return Err(WireError::Bad("segment"));
-    }
+    let segment = *payload.first_chunk().ok_or(WireError::Truncated)?;
     let inner = packet.slice(OVERHEAD..);
     let inner = match inner.first().map(|first| first >> 4) {
         Some(4 | 6) => Inner::Packet(inner),
         _ => Inner::Message(Message::decode(&inner)?),
     };
-    Ok((SegmentId::new([a, b, c]), inner))
+    Ok((SegmentId::new(segment), inner))
 }
 
 #[cfg(test)]
@@ -144,12 +138,13 @@ mod tests {
             mac: MacAddress([2, 0, 0, 0, 0, 9]),
             address: mapped::name(Ipv4Addr::new(192, 168, 1, 20)),
         };
-        let bytes = wrap(NODE, OTHER, SegmentId::new([7, 8, 9]), &message.encode());
+        let segment = SegmentId::new([7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18]);
+        let bytes = wrap(NODE, OTHER, segment, &message.encode());
         let expected = [
-            &[0x60, 0, 0, 0, 0, 36, 254, 64][..],
+            &[0x60, 0, 0, 0, 0, 44, 254, 64][..],
             &NODE.octets(),
             &OTHER.octets(),
-            &[0, 7, 8, 9],
+            &segment.bytes(),
             &[2, 0, 2, 0, 0, 0, 0, 9],
             &[1, 2, 3, 4, 5, 6, 7, 8],
             &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 168, 1, 20],
@@ -158,7 +153,7 @@ mod tests {
         assert_eq!(bytes, expected);
         assert!(is_of_segment(&bytes));
         let read = unwrap(&bytes).unwrap();
-        assert_eq!(read, (SegmentId::new([7, 8, 9]), Inner::Message(message)));
+        assert_eq!(read, (segment, Inner::Message(message)));
         assert!(matches!(
             CarriedScopes::ON_LINKS.classify(&bytes),
             Class::Unicast(_)
@@ -171,7 +166,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(inner in prop::collection::vec(any::<u8>(), 0..60)) {
-            let bytes = wrap(NODE, OTHER, SegmentId::new([1, 2, 3]), &inner);
+            let bytes = wrap(NODE, OTHER, SegmentId::new([1; SEGMENT_LEN]), &inner);
             match unwrap(&bytes) {
                 Ok((_, Inner::Packet(packet))) => prop_assert_eq!(&packet[..], &inner),
                 Ok((_, Inner::Message(message))) => prop_assert_eq!(&message.encode()[..], &inner),
