@@ -200,7 +200,11 @@ mod tests {
         let (one, other) = double.unwrap();
         assert_ne!(one, other);
         let all = |segment: SegmentId| segment.all().to_bits() >> 72;
-        assert_eq!(all(one), all(other), "a number of 24 bits would be the same");
+        assert_eq!(
+            all(one),
+            all(other),
+            "a number of 24 bits would be the same"
+        );
     }
 
     proptest! {

@@ -101,9 +101,8 @@ fn is_mdns_closed(rules: &str, lans: &[String]) -> bool {
             && GROUPS.iter().any(|group| line.contains(group))
             && is_on_lan(line)
     };
-    let mut lans = lans.iter();
-    lans.all(|name| is_closed(rules, name, Traffic::MulticastDns))
-        && !rules.lines().any(admits)
+    let is_closed_on = |name: &String| is_closed(rules, name, Traffic::MulticastDns);
+    !lans.is_empty() && lans.iter().all(is_closed_on) && !rules.lines().any(admits)
 }
 
 /// Checks the folder that nodes share.

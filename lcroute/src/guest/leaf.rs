@@ -20,6 +20,7 @@ use lcroute_webrtc::{Ecn, WebRtc, WebRtcConfig, common_epoch};
 use librecast::cert::{Chain, Token};
 use librecast::id::SecretKey;
 use librecast::reach::Room;
+use librecast::signalling::stun_name;
 use librecast::time::{UnixTime, WallClock};
 use librecast_program::cli::{Exit, ExitError};
 use tokio::net::UdpSocket;

@@ -110,7 +110,10 @@ mod tests {
         let place: Place = "meet.example".parse().unwrap();
         let own = "[outside]\nmeet = [\"own.example\"]";
         let config = both("", own).meeting_at(vec![place.clone()]);
-        assert_eq!(config.exposure().outside().unwrap().meet, [place.clone()]);
+        assert_eq!(
+            config.exposure().outside().unwrap().meet,
+            std::slice::from_ref(&place)
+        );
         assert!(both("", own).meeting_at(Vec::new()).outside.meet.is_empty());
         let hidden = both("[ice]\npolicy = \"relay\"", own).meeting_at(vec![place]);
         assert_eq!(hidden.exposure().outside(), Err(Silent::Hidden));
