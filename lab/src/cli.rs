@@ -87,7 +87,7 @@ pub fn main() -> ExitCode {
 /// The same, with other programs in the same binary.
 #[must_use]
 pub fn main_with(others: &[Applet]) -> ExitCode {
-    librecast_program::process::expect_children();
+    librecast_program::children::expect_children();
     let programs = programs();
     if let Some(code) = multi_call::run(&[&programs, others].concat()) {
         return code;

@@ -355,7 +355,7 @@ impl Attender<'_> {
     fn send_questions(&mut self) -> anyhow::Result<()> {
         let place = Place::Track(TrackName::Questions);
         let now = Instant::now();
-        self.asking.acknowledge(&self.view);
+        self.asking.acknowledge(|id| self.view.has_received(id));
         while let Some(lost) = self.asking.poll_lost(now) {
             tracing::warn!("the presenter did not get this question: {lost}");
         }

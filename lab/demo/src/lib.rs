@@ -37,7 +37,7 @@ struct Cli {
 /// Runs the demo, or one of its hosts' programs, with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    librecast_program::process::expect_children();
+    librecast_program::children::expect_children();
     multi_call::run(&PROGRAMS).unwrap_or_else(|| {
         let Cli { json, demo } = Cli::parse();
         demo::run(&demo, json, &multi_call::names(&PROGRAMS))

@@ -3,9 +3,6 @@
 use librecast::id::PeerId;
 use librecast::wire::{Reader, WireError, Writer};
 
-use crate::MAX_MESSAGE;
-use crate::voice::Said;
-
 /// Bytes of an MLS state, and length of a list: far above the needs of 1,000 members (0.5 MB).
 pub(crate) const MAX_FIELD: usize = 16 * 1_024 * 1_024;
 
@@ -45,19 +42,4 @@ pub(crate) fn put_peers<'a>(w: &mut Writer, peers: impl ExactSizeIterator<Item =
     for peer in peers {
         w.put(peer.public_key());
     }
-}
-
-/// Writes an own message.
-pub(crate) fn put_word(w: &mut Writer, said: &Said) {
-    long(w.u64(said.id).u32(said.last), &said.content);
-}
-
-pub(crate) fn read_word(r: &mut Reader<'_>) -> Result<Said, WireError> {
-    let (id, last) = (r.u64()?, r.u32()?);
-    let content = field(r)?;
-    if content.len() > MAX_MESSAGE {
-        return Err(WireError::Bad("message length"));
-    }
-    let content = content.to_vec().into();
-    Ok(Said { id, content, last })
 }

@@ -9,9 +9,9 @@ use zeroize::Zeroizing;
 
 use crate::MAX_MEMBERS;
 use crate::body::Terms;
-use crate::fields::{count, flag, peer, put_peers, put_word, read_word};
+use crate::fields::{count, flag, peer, put_peers};
 use crate::offices::{Deputy, Handover, MAX_DEPUTIES, Office, Offices, Spare, Term};
-use crate::voice::Said;
+use crate::voice::{Said, put_word, read_word};
 
 /// Longest list of terms or words: above all bounds of them.
 const MAX_LIST: usize = 16_384;

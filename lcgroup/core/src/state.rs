@@ -16,7 +16,7 @@ use crate::author::Author;
 use crate::body::{Heads, MAX_BODY, Terms};
 use crate::error::StateError;
 use crate::event::{Append, Log, NewEntry};
-use crate::fields::{MAX_FIELD, count, field, flag, long, peer, put_peers, put_word, read_word};
+use crate::fields::{MAX_FIELD, count, field, flag, long, peer, put_peers};
 use crate::group::{Group, Queued, Standing};
 use crate::invitation::{Invitation, InvitationError};
 use crate::mls::{Mls, MlsFailure, OwnKeyPackage};
@@ -26,7 +26,7 @@ use crate::owner::{Kept, Owner};
 use crate::owner_log::OwnerLog;
 use crate::provider::Provider;
 use crate::random::Random;
-use crate::voice::{Joining, Refresh, Said, Voice};
+use crate::voice::{Joining, Refresh, Said, Voice, put_word, read_word};
 use crate::vouch::Devices;
 use crate::{MAX_GRANTS, MAX_INVITATIONS, MAX_MEMBERS, MAX_NAME, MAX_REQUESTS, MAX_TOPIC};
 

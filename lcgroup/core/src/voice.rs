@@ -2,8 +2,11 @@
 
 use std::collections::VecDeque;
 
+use librecast::wire::{Reader, WireError, Writer};
 use zeroize::Zeroizing;
 
+use crate::MAX_MESSAGE;
+use crate::fields::{field, long};
 use crate::invitation::Invitation;
 use crate::mls::OwnKeyPackage;
 
@@ -14,6 +17,21 @@ pub(crate) struct Said {
     pub content: Zeroizing<Vec<u8>>,
     /// Number of its last entry; 0 until it is sealed.
     pub last: u32,
+}
+
+/// Writes an own message.
+pub(crate) fn put_word(w: &mut Writer, said: &Said) {
+    long(w.u64(said.id).u32(said.last), &said.content);
+}
+
+pub(crate) fn read_word(r: &mut Reader<'_>) -> Result<Said, WireError> {
+    let (id, last) = (r.u64()?, r.u32()?);
+    let content = field(r)?;
+    if content.len() > MAX_MESSAGE {
+        return Err(WireError::Bad("message length"));
+    }
+    let content = content.to_vec().into();
+    Ok(Said { id, content, last })
 }
 
 /// The messages of this member.

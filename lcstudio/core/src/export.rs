@@ -28,7 +28,7 @@ impl View {
     #[must_use]
     pub fn course(&self) -> Vec<(u64, usize, &str)> {
         let mut course: Vec<(u64, usize, &str)> = Vec::new();
-        for (time, turn) in self.turns_now() {
+        for (time, turn) in self.turn_log_now() {
             if let Some((number, text)) = self.deck().shown(turn)
                 && course.last().is_none_or(|(_, last, _)| *last != number)
             {

@@ -65,7 +65,7 @@ pub struct View {
     deck: Deck,
     turn_log: Vec<(u64, Turn)>,
     /// The same turns, to the places that their slides have in the current deck.
-    turns_now: Vec<Turn>,
+    turn_log_now: Vec<Turn>,
     transcripts: BTreeMap<Language, Transcript>,
     questions: Vec<Question>,
     received: BTreeSet<QuestionId>,
@@ -98,13 +98,13 @@ impl View {
     /// Returns number, from 1, and text of the shown slide, if known.
     #[must_use]
     pub fn shown(&self) -> Option<(usize, &str)> {
-        self.deck.shown(*self.turns_now.last()?)
+        self.deck.shown(*self.turn_log_now.last()?)
     }
 
     /// Returns the turns to the current places of their slides, with their times.
-    pub(crate) fn turns_now(&self) -> impl Iterator<Item = (u64, Turn)> {
+    pub(crate) fn turn_log_now(&self) -> impl Iterator<Item = (u64, Turn)> {
         let times = self.turn_log.iter().map(|(time, _)| *time);
-        times.zip(self.turns_now.iter().copied())
+        times.zip(self.turn_log_now.iter().copied())
     }
 
     /// Returns transcripts by language.
@@ -142,11 +142,11 @@ impl View {
         match track {
             TrackName::Slides => {
                 self.deck = Deck::default();
-                self.turns_now = self.turn_log.iter().map(|(_, turn)| *turn).collect();
+                self.turn_log_now = self.turn_log.iter().map(|(_, turn)| *turn).collect();
             }
             TrackName::Turn => {
                 self.turn_log.clear();
-                self.turns_now.clear();
+                self.turn_log_now.clear();
             }
             TrackName::Pictures => self.album = Album::default(),
             TrackName::Questions => {
@@ -201,10 +201,10 @@ impl View {
                 let turn = Turn::decode(entry.kind, &entry.body)?;
                 if self.turn_log.len() >= MAX_TURNS {
                     self.turn_log.remove(0);
-                    self.turns_now.remove(0);
+                    self.turn_log_now.remove(0);
                 }
                 self.turn_log.push((entry.time, turn));
-                self.turns_now.push(turn);
+                self.turn_log_now.push(turn);
                 Ok(Some(Change::Turn))
             }
             TrackName::Questions if entry.kind == ASKED => {
@@ -233,7 +233,7 @@ impl View {
         let after = self.deck.order();
         if before != after {
             // a later turn, which may have come before this deck, has the number in it
-            let turns = self.turn_log.iter().zip(&mut self.turns_now);
+            let turns = self.turn_log.iter().zip(&mut self.turn_log_now);
             for (_, turn) in turns.filter(|((time, _), _)| *time < entry.time) {
                 *turn = turn.moved(&before, after);
             }

@@ -485,7 +485,7 @@ impl PageAttender {
             let change = self.view.read(&new.place, new.by_owner, &new.entry);
             self.revision += u64::from(change.is_some());
         }
-        self.revision += u64::from(self.asking.acknowledge(&self.view));
+        self.revision += u64::from(self.asking.acknowledge(|id| self.view.has_received(id)));
         self.follow_tracks(now);
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use crate::{arguments, process, standard};
+use crate::{arguments, children, standard};
 use librecast::plain::escape;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::field::RecordFields;
@@ -70,7 +70,7 @@ pub fn run<C: clap::Parser>(
     program: &str,
     execute: impl FnOnce(C) -> anyhow::Result<Exit>,
 ) -> ExitCode {
-    process::expect_children();
+    children::expect_children();
     match C::try_parse_from(arguments::given()) {
         Ok(cli) => finish(program, execute(cli)),
         Err(usage) => show_usage(&usage),

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::cli::{self, Exit, ExitError};
-use crate::{arguments, process};
+use crate::{arguments, children};
 
 /// Most places of a text. Chosen: as many as a record has room for.
 pub const MAX_TEXT_PLACES: usize = 3;
@@ -102,7 +102,7 @@ pub fn check_may_send(verb: &str) -> Result<(), ExitError> {
 /// Executes the program `name` again as a guest, if one of its arguments is `lct1...,WHAT`, of
 /// which WHAT stays, or a token alone. Without such an argument it calls `run`.
 pub fn or_here(name: &str, run: impl FnOnce() -> ExitCode) -> ExitCode {
-    process::expect_children();
+    children::expect_children();
     match enter() {
         Ok(()) => run(),
         Err(e) => cli::finish(name, Err(e.into())),

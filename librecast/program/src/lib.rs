@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`arguments`] | the arguments of a process, and secrets among them |
 //! | [`child`] | processes that run commands of other users: account and separation |
+//! | [`children`] | the ends of this process's children |
 //! | [`cli`] | exit codes, errors with exit codes, logging to stderr or the journal |
 //! | [`code`] | offers under a code: beacons of senders, the wait of receivers |
 //! | [`config`] | configuration files in TOML; an error names file, line and key |
@@ -28,6 +29,7 @@
 pub mod arguments;
 pub mod book;
 pub mod child;
+pub mod children;
 pub mod cli;
 pub mod code;
 pub mod config;
