@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lcgroup_core::outside::{Expelled, NetworkOffice, NetworkSecret, network_seed};
 use lcgroup_core::{
-    Entry, Event, Founding, Group, GroupError, Invitation, Log, NewEntry, Output, Standing, Taken,
-    kind,
+    Entry, Event, Group, GroupError, Invitation, Log, NewEntry, Output, Standing, Taken, kind,
 };
 use librecast::cert::{Chain, Grant, Member, Token};
 use librecast::code::CodeKeys;
@@ -14,7 +13,8 @@ use librecast::id::{PeerId, SecretKey};
 use librecast::random::Random;
 use librecast::time::UnixTime;
 
-const START: u64 = 1_800_000_000_000;
+use crate::world::{START, Stored, founding, keep, read, unix};
+
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 /// Silence of the first deputy, in seconds; the second waits twice as long, and so on.
@@ -44,7 +44,7 @@ struct Person {
 struct World {
     now: u64,
     random: Random,
-    logs: BTreeMap<Name, Vec<(u64, NewEntry)>>,
+    logs: BTreeMap<Name, Vec<Stored>>,
     requests: Vec<(u64, Vec<u8>)>,
     people: Vec<Person>,
     id: PeerId,
@@ -59,23 +59,17 @@ fn seed32(who: usize, restart: u64) -> [u8; 32] {
 
 impl World {
     fn new(seed: u64, members: usize) -> Self {
-        let key = SecretKey::from_seed(&[7; 32]);
         let mut world = Self {
             now: START,
             random: Random::new(seed),
             logs: BTreeMap::new(),
             requests: Vec::new(),
             people: Vec::new(),
-            id: key.peer_id(),
+            id: founding("owner", "").key.peer_id(),
             faults: Vec::new(),
         };
-        let founding = Founding {
-            key,
-            read_key: [8; 32].into(),
-            topic: String::new(),
-            name: "owner".to_owned(),
-        };
-        let group = Group::create(founding, &seed32(0, seed + 9), world.time()).unwrap();
+        let seed = seed32(0, seed + 9);
+        let group = Group::create(founding("owner", ""), &seed, world.time()).unwrap();
         world.enter(group, 0);
         let invitation = world.invite(0).unwrap();
         for _ in 1..members {
@@ -86,7 +80,7 @@ impl World {
     }
 
     fn time(&self) -> UnixTime {
-        UnixTime::from_millis(self.now)
+        unix(self.now)
     }
 
     fn group(&mut self, who: usize) -> &mut Group {
@@ -187,14 +181,9 @@ impl World {
                 Log::Owner => (person.key, true),
             };
             let log = self.logs.entry(name).or_default();
-            match append.number as usize {
-                n if n == log.len() + 1 => log.push((self.now, append.entry)),
-                n if n > log.len() => self.faults.push(format!("{who} left a gap before {n}")),
-                n if log[n - 1].1 != append.entry => {
-                    self.faults.push(format!("{who} wrote two entries {n}"));
-                }
-                _ => {}
-            }
+            let (time, entry) = (self.now, append.entry);
+            let stored = Stored { time, entry };
+            keep(log, append.number, stored, who, &mut self.faults);
             person.has.insert(name, log.len());
             group.handle_appended(append.log, append.number);
         }
@@ -257,7 +246,7 @@ impl World {
             }
             for (_, request) in self.requests.iter().filter(|(from, _)| *from == side) {
                 for who in &here {
-                    let now = UnixTime::from_millis(self.now);
+                    let now = unix(self.now);
                     if let Some(group) = self.people[*who].group.as_mut() {
                         let _ = group.handle_request(request, now);
                     }
@@ -290,8 +279,8 @@ impl World {
         let mut latest = (0, u32::MAX);
         for (name, has) in &person.has {
             let mut term = 0;
-            for (_, entry) in self.logs.get(name).into_iter().flatten().take(*has) {
-                match entry {
+            for stored in self.logs.get(name).into_iter().flatten().take(*has) {
+                match &stored.entry {
                     NewEntry::Body { kind, body } if *kind == kind::TERM => {
                         term = u32::from_be_bytes(body[1..5].try_into().unwrap());
                     }
@@ -339,18 +328,8 @@ impl World {
         let Some(number) = wants(group).filter(|n| *n as usize <= has) else {
             return false;
         };
-        let (time, entry) = &self.logs[&(author, is_office)][number as usize - 1];
-        let (kind, body) = match entry {
-            NewEntry::Body { kind, body } => (*kind, &body[..]),
-            NewEntry::Grants(_) => (128, &[][..]),
-        };
-        let entry = Entry {
-            author,
-            number,
-            time: *time,
-            kind,
-            body,
-        };
+        let stored = &self.logs[&(author, is_office)][number as usize - 1];
+        let entry = read(&stored.entry, author, number, stored.time);
         let taken = match is_office {
             true => group.handle_office_entry(&entry, now),
             false => group.handle_entry(&entry, now),
@@ -472,8 +451,8 @@ impl World {
         let mut terms: BTreeMap<u32, Name> = BTreeMap::new();
         for (name, log) in &self.logs {
             let mut term = (*name == (self.id, false)).then_some(0);
-            for (_, entry) in log {
-                let NewEntry::Body { kind, body } = entry else {
+            for stored in log {
+                let NewEntry::Body { kind, body } = &stored.entry else {
                     continue;
                 };
                 if *kind == kind::TERM {
@@ -692,7 +671,7 @@ fn a_device_whose_removal_was_asked_of_a_lost_owner_is_removed_by_the_deputy() {
         // once, and nothing of it is said again
         let words = world.logs[&(world.people[of].key, false)].iter();
         let is_gone = |entry: &NewEntry| matches!(entry, NewEntry::Body { kind, .. } if *kind == kind::DEVICE_GONE);
-        let asked = words.filter(|(_, entry)| is_gone(entry)).count();
+        let asked = words.filter(|stored| is_gone(&stored.entry)).count();
         assert_eq!(asked, if of == 1 { 1 } else { 2 });
         world.meet();
         world.check();
@@ -922,7 +901,8 @@ fn a_term_far_above_all_others_does_not_count() {
     body.extend(1_u64.to_be_bytes());
     let kind = kind::TERM;
     let log = world.logs.entry((bad, true)).or_default();
-    log.push((START, NewEntry::Body { kind, body }));
+    let entry = NewEntry::Body { kind, body };
+    log.push(Stored { time: START, entry });
     world.people[1].has.insert((bad, true), 1);
     world.exchange();
     world.stop(1);

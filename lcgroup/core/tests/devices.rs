@@ -1,35 +1,18 @@
 //! Several devices of one person, on virtual time.
 
-#[allow(dead_code, reason = "shared with other tests")]
-use crate::world;
-
 use lcgroup_core::{
     DeviceInvitation, Group, GroupError, Invitation, LONGEST_DEVICE_LIFE, MAX_DEVICES,
     RequestRefusal, Standing, kind,
 };
-use librecast::time::UnixTime;
-use world::{DAY, START, World};
+
+use crate::simulation::group_of;
+use crate::world::{DAY, START, World};
 
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 
-/// The owner is 0.
-fn group_of(seed: u64, members: usize) -> World {
-    let mut world = World::new(seed);
-    let invitation = world.invite(100);
-    for _ in 1..members {
-        world.join(&invitation);
-    }
-    world.meet();
-    world
-}
-
-fn now(world: &World) -> UnixTime {
-    UnixTime::from_millis(world.now)
-}
-
 fn text(world: &mut World, of: usize) -> DeviceInvitation {
-    let time = now(world);
+    let time = world.time();
     let text = world.group(of).invite_device(time.as_millis() + HOUR, time);
     let text = text.unwrap().encode();
     assert!(
@@ -44,7 +27,7 @@ fn text(world: &mut World, of: usize) -> DeviceInvitation {
 fn start(world: &mut World, text: &DeviceInvitation, label: &str) -> usize {
     let mut seed = [0xd0; 32];
     seed[0] = world.people.len() as u8;
-    let group = Group::join_device(text.clone(), label, &seed, now(world)).unwrap();
+    let group = Group::join_device(text.clone(), label, &seed, world.time()).unwrap();
     world.enter(group)
 }
 
@@ -71,10 +54,6 @@ fn refusals(world: &World, reason: RequestRefusal) -> usize {
     let told = reason.to_string();
     let events = world.people[0].events.iter();
     events.filter(|event| event.contains(&told)).count()
-}
-
-fn assert_faultless(world: &World) {
-    assert_eq!(world.faults, Vec::<String>::new());
 }
 
 #[test]
@@ -111,7 +90,7 @@ fn two_devices_are_one_person_for_all_who_are_there_and_who_come_later() {
     world.check_agreement();
     let all = [0, 1, 2, laptop, late];
     world.check_shown(&all, &all);
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 #[test]
@@ -141,7 +120,7 @@ fn a_lost_device_is_removed_from_another_one_and_reads_nothing_later() {
     let laptop = add(&mut world, 1, "laptop");
     world.say(laptop, b"before").unwrap();
     world.meet();
-    let (key, bob, time) = (world.people[laptop].key, world.people[2].key, now(&world));
+    let (key, bob, time) = (world.people[laptop].key, world.people[2].key, world.time());
     for (who, other) in [(1, bob), (2, key)] {
         let refused = world.group(who).remove_device(&other, time);
         assert!(matches!(refused, Err(GroupError::UnknownDevice)));
@@ -165,14 +144,14 @@ fn a_lost_device_is_removed_from_another_one_and_reads_nothing_later() {
             .is_err()
     );
     world.check_agreement();
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 #[test]
 fn a_lost_first_device_is_removed_by_the_second_which_stays_the_same_person() {
     let mut world = group_of(4, 3);
     let laptop = add(&mut world, 1, "laptop");
-    let (first, time) = (world.people[1].key, now(&world));
+    let (first, time) = (world.people[1].key, world.time());
     world.group(laptop).remove_device(&first, time).unwrap();
     world.settle(laptop);
     world.meet();
@@ -187,7 +166,7 @@ fn a_lost_first_device_is_removed_by_the_second_which_stays_the_same_person() {
     world.say(telephone, b"still I").unwrap();
     world.meet();
     world.check_shown(&[0, 2, laptop], &[telephone]);
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 #[test]
@@ -197,7 +176,7 @@ fn the_owner_removes_a_member_with_all_its_devices_in_one_commit() {
         .map(|n| add(&mut world, 1, &format!("device {n}")))
         .collect();
     let text = text(&mut world, more[0]);
-    let (epoch, time) = (world.group(0).epoch().unwrap(), now(&world));
+    let (epoch, time) = (world.group(0).epoch().unwrap(), world.time());
     let laptop = world.people[more[1]].key;
     world.group(0).remove_person(&laptop, time).unwrap();
     world.settle(0);
@@ -216,7 +195,7 @@ fn the_owner_removes_a_member_with_all_its_devices_in_one_commit() {
     let refused = world.group(2).remove_person(&owner, time);
     assert!(matches!(refused, Err(GroupError::NotTheOwner)));
     world.check_agreement();
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 #[test]
@@ -224,7 +203,7 @@ fn the_owner_has_devices_too_and_they_neither_commit_nor_remove_it() {
     let mut world = group_of(6, 2);
     let laptop = add(&mut world, 0, "laptop");
     assert_eq!(devices(&mut world, 1, laptop), [0, laptop]);
-    let (owner, bob, time) = (world.people[0].key, world.people[1].key, now(&world));
+    let (owner, bob, time) = (world.people[0].key, world.people[1].key, world.time());
     let group = world.group(laptop);
     assert!(matches!(
         group.remove(&bob, time),
@@ -239,13 +218,13 @@ fn the_owner_has_devices_too_and_they_neither_commit_nor_remove_it() {
     world.settle(0);
     world.meet();
     assert_eq!(world.group(laptop).standing(), Standing::Removed);
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 #[test]
 fn a_text_is_good_for_one_device_for_a_time_and_a_person_has_eight() {
     let mut world = group_of(7, 3);
-    let time = now(&world);
+    let time = world.time();
     let too_long = world
         .group(1)
         .invite_device(START + 2 * LONGEST_DEVICE_LIFE, time);
@@ -280,7 +259,7 @@ fn a_text_is_good_for_one_device_for_a_time_and_a_person_has_eight() {
             &format!("device {n}"),
         );
     }
-    let time = now(&world);
+    let time = world.time();
     for who in [1, one] {
         let refused = world
             .group(who)
@@ -294,7 +273,7 @@ fn a_text_is_good_for_one_device_for_a_time_and_a_person_has_eight() {
     }
     assert!(refusals(&world, RequestRefusal::Devices) > 0);
     assert_eq!(devices(&mut world, 2, 1).len(), MAX_DEVICES);
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 #[test]
@@ -308,7 +287,7 @@ fn a_person_that_changes_its_devices_all_the_time_costs_a_few_commits_and_then_o
         world.meet();
         if world.is_member(device) {
             added += 1;
-            let (key, time) = (world.people[device].key, now(&world));
+            let (key, time) = (world.people[device].key, world.time());
             world.group(1).remove_device(&key, time).unwrap();
             world.settle(1);
         } else {
@@ -352,7 +331,7 @@ fn words_that_were_on_their_way_wait_for_no_user_when_a_member_adds_a_device() {
     world.pass(3_000);
     world.meet();
     assert_eq!(world.group(2).outbox().count(), 1);
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 #[test]
@@ -364,7 +343,7 @@ fn what_was_read_on_one_device_is_read_on_the_other_and_nobody_else_learns_it() 
         world.say(2, b"news").unwrap();
     }
     world.meet();
-    let time = now(&world);
+    let time = world.time();
     assert!(world.group(1).mark_read(&keys[2], 2, time));
     assert!(!world.group(1).mark_read(&keys[2], 1, time));
     assert!(
@@ -392,7 +371,7 @@ fn what_was_read_on_one_device_is_read_on_the_other_and_nobody_else_learns_it() 
             .contains(&"ReadElsewhere".to_owned())
     );
     // the other way round, after a restart of both
-    let time = now(&world);
+    let time = world.time();
     world.group(laptop).mark_read(&keys[2], 3, time);
     world.settle(laptop);
     for who in [1, laptop] {
@@ -403,12 +382,12 @@ fn what_was_read_on_one_device_is_read_on_the_other_and_nobody_else_learns_it() 
     world.meet();
     assert_eq!([1, 3, laptop].map(|who| read(&mut world, who)), [3, 0, 3]);
     // who has one device sends nothing
-    let time = now(&world);
+    let time = world.time();
     world.group(3).mark_read(&keys[2], 3, time);
     world.settle(3);
     world.pass(HOUR);
     assert_eq!(marks(&world, 3), 0);
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 #[test]
@@ -419,7 +398,7 @@ fn a_person_that_reads_all_day_fills_few_places_of_the_log() {
     world.say(1, b"so that it has a log").unwrap();
     let before = world.logs[&keys[1]].len();
     for n in 1..=24 * 60 {
-        let time = now(&world);
+        let time = world.time();
         world.group(1).mark_read(&keys[2], n, time);
         world.settle(1);
         world.pass(MINUTE);
@@ -441,13 +420,9 @@ fn a_device_gets_what_was_said_before_from_its_person_and_from_nobody_else() {
         .unwrap();
     world.settle(1);
     world.meet();
-    let got = |world: &World, who: usize| {
-        let events = world.people[who].events.iter();
-        events.filter(|event| event.starts_with("History")).count()
-    };
-    let all = [0, 1, 2, laptop].map(|who| got(&world, who));
+    let all = [0, 1, 2, laptop].map(|who| world.told(who, "History"));
     assert_eq!(all, [0, 0, 0, 1]);
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 #[test]
@@ -467,7 +442,7 @@ fn damaged_texts_are_refused_and_a_text_is_no_invitation() {
     assert!(shown.len() < 160, "{shown}");
     let parsed: DeviceInvitation = text.parse().unwrap();
     for label in ["", "a\nb", &"x".repeat(33)] {
-        let refused = Group::join_device(parsed.clone(), label, &[1; 32], now(&world));
+        let refused = Group::join_device(parsed.clone(), label, &[1; 32], world.time());
         assert!(matches!(refused, Err(GroupError::Label)), "{label:?}");
     }
 }

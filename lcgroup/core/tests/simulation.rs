@@ -3,16 +3,15 @@
 use crate::world;
 
 use lcgroup_core::{
-    Founding, Group, GroupError, MAX_BODY, MAX_INVITATIONS, MAX_MESSAGE, MAX_MESSAGES, MAX_OUTBOX,
+    Group, GroupError, MAX_BODY, MAX_INVITATIONS, MAX_MESSAGE, MAX_MESSAGES, MAX_OUTBOX,
     MAX_PARTIAL, MAX_REQUESTS, Output, RequestRefusal, Standing, kind,
 };
 use librecast::id::SecretKey;
-use librecast::time::UnixTime;
-use world::{Crash, DAY, Defect, START, World, handle};
+use world::{Crash, DAY, Defect, START, World, founding, handle, unix};
 
 const HOUR: u64 = 3_600_000;
 
-fn group_of(seed: u64, members: usize) -> World {
+pub fn group_of(seed: u64, members: usize) -> World {
     let mut world = World::new(seed);
     let invitation = world.invite(100);
     for _ in 1..members {
@@ -29,10 +28,6 @@ fn group_of(seed: u64, members: usize) -> World {
     world
 }
 
-fn assert_faultless(world: &World) {
-    assert_eq!(world.faults, Vec::<String>::new());
-}
-
 #[test]
 fn members_join_and_all_are_shown_what_all_say() {
     let mut world = group_of(1, 5);
@@ -46,7 +41,7 @@ fn members_join_and_all_are_shown_what_all_say() {
     world.check_agreement();
     let all = [0, 1, 2, 3, 4];
     world.check_shown(&all, &all);
-    assert_faultless(&world);
+    world.assert_faultless();
     let names: Vec<_> = world
         .group(3)
         .members()
@@ -87,7 +82,7 @@ fn bad_day(seed: u64, defect: Defect) -> World {
                 let now = world.now;
                 if let Some(group) = world.people[who].group.as_mut() {
                     // fails if it has not joined yet, or was removed
-                    let _ = group.refresh(UnixTime::from_millis(now));
+                    let _ = group.refresh(unix(now));
                     world.settle(who);
                 }
             }
@@ -148,7 +143,7 @@ fn bad_day(seed: u64, defect: Defect) -> World {
         world.meet();
     }
     let now = world.now;
-    if let Err(error) = world.group(0).refresh(UnixTime::from_millis(now)) {
+    if let Err(error) = world.group(0).refresh(unix(now)) {
         world.faults.push(format!("no last commit: {error}"));
     }
     world.settle(0);
@@ -202,9 +197,7 @@ fn the_checks_find_heads_that_count_too_much() {
         world.defect = Defect::CountsTooMuch;
         world.say(1, b"x").unwrap();
         world.meet();
-        let now = world.now;
-        world.group(0).refresh(UnixTime::from_millis(now)).unwrap();
-        world.settle(0);
+        world.refresh(0);
         world.meet();
         world.check_agreement();
         !world.faults.is_empty()
@@ -235,9 +228,7 @@ fn who_is_removed_opens_nothing_later() {
         world.say(who, b"after");
     }
     world.meet();
-    let now = world.now;
-    world.group(0).refresh(UnixTime::from_millis(now)).unwrap();
-    world.settle(0);
+    world.refresh(0);
     world.say(1, b"long after").unwrap();
     world.meet();
     assert_eq!(world.group(3).standing(), Standing::Removed);
@@ -257,7 +248,7 @@ fn who_is_removed_opens_nothing_later() {
         assert_eq!(group.wants(&author), None);
     }
     world.check_shown(&[0, 1, 2], &[0, 1, 2]);
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 #[test]
@@ -290,14 +281,14 @@ fn what_is_said_by_who_comes_back_is_sealed_after_the_owners_last_word() {
     }
     assert_eq!(length(&world), before);
     let now = world.now;
-    world.group(2).catch_up(UnixTime::from_millis(now));
+    world.group(2).catch_up(unix(now));
     world.settle(2);
     assert_eq!(length(&world), before + 1);
     world.meet();
     world.check_shown(&[0, 1, 2], &[0, 1, 2]);
     assert!(!world.people[3].shown.contains_key(&(key, id)));
     world.check_agreement();
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 #[test]
@@ -305,14 +296,9 @@ fn a_copy_of_a_disk_opens_nothing_after_a_refresh() {
     let mut world = group_of(3, 3);
     let copy = world.people[2].disk.clone();
     let now = world.now;
-    world.group(2).refresh(UnixTime::from_millis(now)).unwrap();
-    world.settle(2);
+    world.refresh(2);
     world.meet();
-    let joined = world.people[2]
-        .events
-        .iter()
-        .filter(|e| e.starts_with("Joined"));
-    assert_eq!(joined.count(), 2, "{:?}", world.people[2].events);
+    assert_eq!(world.told(2, "Joined"), 2, "{:?}", world.people[2].events);
     world.say(0, b"after the refresh").unwrap();
     world.say(2, b"still here").unwrap();
     world.meet();
@@ -338,7 +324,7 @@ fn a_copy_of_a_disk_opens_nothing_after_a_refresh() {
         let shown = format!("{output:?}");
         assert!(!shown.contains("Message"), "{shown}");
     }
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 #[test]
@@ -362,7 +348,7 @@ fn an_old_copy_of_a_state_says_nothing() {
     );
     assert_eq!(group.standing(), Standing::RolledBack);
     assert!(matches!(
-        group.say(b"y", UnixTime::from_millis(world.now)),
+        group.say(b"y", unix(world.now)),
         Err(GroupError::RolledBack)
     ));
     // and it stays so after a restart
@@ -374,9 +360,7 @@ fn an_old_copy_of_a_state_says_nothing() {
 fn an_owner_restored_from_an_old_copy_refuses_to_commit() {
     let mut world = group_of(5, 3);
     let old = world.people[0].disk.clone();
-    let now = world.now;
-    world.group(0).refresh(UnixTime::from_millis(now)).unwrap();
-    world.settle(0);
+    world.refresh(0);
     world.meet();
     world.say(1, b"in the new epoch").unwrap();
     let mut owner = Group::restore(&old, &[1; 32]).unwrap();
@@ -391,7 +375,7 @@ fn an_owner_restored_from_an_old_copy_refuses_to_commit() {
     );
     assert_eq!(owner.standing(), Standing::RolledBack);
     assert!(matches!(
-        owner.refresh(UnixTime::from_millis(world.now)),
+        owner.refresh(unix(world.now)),
         Err(GroupError::RolledBack)
     ));
 }
@@ -412,12 +396,11 @@ fn a_member_that_claims_an_epoch_that_never_was_harms_itself_only() {
         assert_eq!(taken, lcgroup_core::Taken::Wait);
     }
     world.say(1, b"we go on").unwrap();
-    world.group(0).refresh(UnixTime::from_millis(now)).unwrap();
-    world.settle(0);
+    world.refresh(0);
     world.meet();
     world.check_shown(&[0, 1], &[0, 1]);
     world.check_agreement();
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 #[test]
@@ -437,16 +420,14 @@ fn a_message_that_the_owner_did_not_count_is_said_again_and_shown_once() {
     // member 2 has it, but not the owner
     world.feed(2, &key, 9);
     assert_eq!(world.people[2].shown.len(), 1);
-    let now = world.now;
-    world.group(0).refresh(UnixTime::from_millis(now)).unwrap();
-    world.settle(0);
+    world.refresh(0);
     world.meet();
     world.check_shown(&[0, 1, 2], &[1]);
     assert_eq!(world.logs[&key].len(), 2);
     // member 2 got both reports: void, then sent again
     assert_eq!(marks(&world, 2), ["NotCounted", "SaidAgain"]);
     assert_eq!(marks(&world, 0), [""; 0]);
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 /// A participant's reports about messages that it had shown.
@@ -472,12 +453,10 @@ fn who_saw_what_a_removed_member_said_too_late_is_told_that_it_does_not_count() 
     assert_eq!(marks(&world, 2), ["NotCounted"]);
     assert_eq!(marks(&world, 1), [""; 0]);
     // only once: not again in the next epoch
-    let now = world.now;
-    world.group(0).refresh(UnixTime::from_millis(now)).unwrap();
-    world.settle(0);
+    world.refresh(0);
     world.meet();
     assert_eq!(marks(&world, 2), ["NotCounted"]);
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 /// Owner 0, authors 1 and 3, reader 2, and enough members to fill its memory for messages.
@@ -517,7 +496,7 @@ fn members_who_never_end_their_messages_delay_others_and_no_more() {
     assert_eq!(world.people[2].shown.len(), 1);
     world.feed(2, &three, 200);
     assert_eq!(world.people[2].shown.len(), 2);
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 #[test]
@@ -529,15 +508,14 @@ fn what_made_room_is_read_before_the_commit_that_counts_it() {
     world.feed(2, &three, 40);
     crowd(&mut world, 2);
     assert_eq!(world.feed(2, &three, 200), 0);
-    let (now, epoch) = (world.now, world.group(2).epoch());
-    world.group(0).refresh(UnixTime::from_millis(now)).unwrap();
-    world.settle(0);
+    let epoch = world.group(2).epoch();
+    world.refresh(0);
     world.feed(2, &id, 200);
     assert_eq!(world.group(2).epoch(), epoch);
     world.feed(2, &three, 200);
     assert_eq!(world.people[2].shown.len(), 1);
     assert_eq!(world.group(2).epoch(), epoch.map(|epoch| epoch + 1));
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 #[test]
@@ -552,7 +530,7 @@ fn an_owner_without_room_commits_within_a_day_and_the_author_says_it_again() {
     world.feed(3, &id, 200);
     world.feed(0, &three, 200);
     assert_eq!(world.people[0].shown.len(), 1);
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 #[test]
@@ -568,9 +546,7 @@ fn what_a_waiting_commit_does_not_count_is_not_shown() {
     world.feed(0, &one, 9);
     world.feed(0, &three, 9);
     world.say(1, b"not counted").unwrap();
-    let now = world.now;
-    world.group(0).refresh(UnixTime::from_millis(now)).unwrap();
-    world.settle(0);
+    world.refresh(0);
     // member 2 has the commit, but not member 3's message before it
     world.feed(2, &id, usize::MAX);
     world.feed(2, &one, 9);
@@ -581,7 +557,7 @@ fn what_a_waiting_commit_does_not_count_is_not_shown() {
     assert!(!world.logs.contains_key(&world.people[2].key));
     world.meet();
     world.check_shown(&[0, 1, 2, 3], &[1, 2, 3]);
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 #[test]
@@ -601,7 +577,7 @@ fn what_was_said_before_somebody_joined_waits_for_the_user() {
     world.resend_outboxes();
     world.meet();
     world.check_shown(&[0, 2, 3], &[1]);
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 #[test]
@@ -613,7 +589,7 @@ fn a_member_leaves() {
     assert_eq!(world.group(2).standing(), Standing::Removed);
     assert_eq!(world.group(0).members().len(), 2);
     assert!(matches!(world.group(0).leave(), Err(GroupError::Owner)));
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 #[test]
@@ -628,12 +604,8 @@ fn leaves_are_renewed_weekly_and_the_owner_commits_daily() {
     // two members, once or twice each; at once if they meet within a day
     assert!((2..=6).contains(&(after - before)), "{before} to {after}");
     for who in 1..3 {
-        let joined = world.people[who]
-            .events
-            .iter()
-            .filter(|e| e.starts_with("Joined"));
         assert!(
-            (2..=4).contains(&joined.count()),
+            (2..=4).contains(&world.told(who, "Joined")),
             "{:?}",
             world.people[who].events
         );
@@ -642,7 +614,7 @@ fn leaves_are_renewed_weekly_and_the_owner_commits_daily() {
     world.meet();
     world.check_agreement();
     world.check_shown(&[0, 1, 2], &[1]);
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 #[test]
@@ -651,10 +623,7 @@ fn an_author_says_at_most_a_thousand_messages_in_an_epoch() {
     let epoch = world.group(1).epoch();
     for n in 0..MAX_MESSAGES + 100 {
         let now = world.now;
-        world
-            .group(1)
-            .say(&n.to_be_bytes(), UnixTime::from_millis(now))
-            .unwrap();
+        world.group(1).say(&n.to_be_bytes(), unix(now)).unwrap();
     }
     world.settle(1);
     let key = world.people[1].key;
@@ -662,7 +631,7 @@ fn an_author_says_at_most_a_thousand_messages_in_an_epoch() {
     world.meet();
     assert_ne!(world.group(1).epoch(), epoch);
     assert_eq!(world.people[0].shown.len(), MAX_MESSAGES as usize + 100);
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 #[test]
@@ -671,47 +640,35 @@ fn bounds_hold() {
     let now = world.now;
     let group = world.group(1);
     assert!(matches!(
-        group.say(&vec![0; MAX_MESSAGE + 1], UnixTime::from_millis(now)),
+        group.say(&vec![0; MAX_MESSAGE + 1], unix(now)),
         Err(GroupError::TooLong)
     ));
     for _ in 0..MAX_OUTBOX / MAX_MESSAGE {
-        group
-            .say(&vec![0; MAX_MESSAGE], UnixTime::from_millis(now))
-            .unwrap();
+        group.say(&vec![0; MAX_MESSAGE], unix(now)).unwrap();
     }
     assert!(matches!(
-        group.say(b"x", UnixTime::from_millis(now)),
+        group.say(b"x", unix(now)),
         Err(GroupError::OutboxFull)
     ));
     let owner = world.group(0);
     for _ in 1..MAX_INVITATIONS {
-        owner
-            .invite(1, now + DAY, UnixTime::from_millis(now))
-            .unwrap();
+        owner.invite(1, now + DAY, unix(now)).unwrap();
     }
     assert!(matches!(
-        owner.invite(1, now + DAY, UnixTime::from_millis(now)),
+        owner.invite(1, now + DAY, unix(now)),
         Err(GroupError::TooManyInvitations)
     ));
     // expired ones free their places
-    owner
-        .invite(1, now + 3 * DAY, UnixTime::from_millis(now + 2 * DAY))
-        .unwrap();
+    owner.invite(1, now + 3 * DAY, unix(now + 2 * DAY)).unwrap();
     for uses in [0, 1_001] {
         assert!(matches!(
-            owner.invite(uses, now + DAY, UnixTime::from_millis(now)),
+            owner.invite(uses, now + DAY, unix(now)),
             Err(GroupError::Uses)
         ));
     }
     for name in ["", "a\u{7}b", "a\u{202e}b", &"x".repeat(65)] {
-        let founding = Founding {
-            key: SecretKey::from_seed(&[7; 32]),
-            read_key: [8; 32].into(),
-            topic: String::new(),
-            name: name.to_owned(),
-        };
         assert!(matches!(
-            Group::create(founding, &[0; 32], UnixTime::from_millis(now)),
+            Group::create(founding(name, ""), &[0; 32], unix(now)),
             Err(GroupError::Name)
         ));
     }
@@ -719,13 +676,7 @@ fn bounds_hold() {
 
 /// The request that a new joiner sends at `now`.
 fn request(invitation: &lcgroup_core::Invitation, seed: u8, now: u64) -> Vec<u8> {
-    let mut joiner = Group::join(
-        invitation.clone(),
-        "x",
-        &[seed; 32],
-        UnixTime::from_millis(now),
-    )
-    .unwrap();
+    let mut joiner = Group::join(invitation.clone(), "x", &[seed; 32], unix(now)).unwrap();
     match joiner.poll_output() {
         Some(Output::Request(bytes)) => bytes,
         other => panic!("{other:?}"),
@@ -743,35 +694,29 @@ fn requests_are_counted_by_author_and_refused_by_name() {
     let mut forged = one.clone();
     *forged.last_mut().unwrap() ^= 1;
     assert_eq!(
-        owner.handle_request(&forged, UnixTime::from_millis(START)),
+        owner.handle_request(&forged, unix(START)),
         Err(RequestRefusal::NotOpened)
     );
     let late = START + 3 * DAY;
     assert_eq!(
-        owner.handle_request(&one, UnixTime::from_millis(late)),
+        owner.handle_request(&one, unix(late)),
         Err(RequestRefusal::Time)
     );
+    assert_eq!(owner.handle_request(&one, unix(START)), Ok(()));
+    assert_eq!(owner.handle_request(&one, unix(START)), Ok(()));
     assert_eq!(
-        owner.handle_request(&one, UnixTime::from_millis(START)),
-        Ok(())
-    );
-    assert_eq!(
-        owner.handle_request(&one, UnixTime::from_millis(START)),
-        Ok(())
-    );
-    assert_eq!(
-        owner.handle_request(&two, UnixTime::from_millis(START)),
+        owner.handle_request(&two, unix(START)),
         Err(RequestRefusal::UsedUp)
     );
     let unknown = request(&other, 3, START);
     assert_eq!(
-        owner.handle_request(&unknown, UnixTime::from_millis(START)),
+        owner.handle_request(&unknown, unix(START)),
         Err(RequestRefusal::UnknownInvitation)
     );
-    owner.handle_timeout(UnixTime::from_millis(START + 5_000));
+    owner.handle_timeout(unix(START + 5_000));
     assert_eq!(owner.members().len(), 2);
     assert_eq!(
-        owner.handle_request(&one, UnixTime::from_millis(START)),
+        owner.handle_request(&one, unix(START)),
         Err(RequestRefusal::Admitted)
     );
     // nor does it bring back a removed member
@@ -781,30 +726,26 @@ fn requests_are_counted_by_author_and_refused_by_name() {
         .find(|m| m.name == "x")
         .unwrap()
         .author;
-    owner
-        .remove(&author, UnixTime::from_millis(START + 6_000))
-        .unwrap();
+    owner.remove(&author, unix(START + 6_000)).unwrap();
     assert_eq!(
-        owner.handle_request(&one, UnixTime::from_millis(START)),
+        owner.handle_request(&one, unix(START)),
         Err(RequestRefusal::Admitted)
     );
-    let expiring = owner
-        .invite(1, START + HOUR, UnixTime::from_millis(START))
-        .unwrap();
+    let expiring = owner.invite(1, START + HOUR, unix(START)).unwrap();
     let late = request(&expiring, 4, START);
     assert_eq!(
-        owner.handle_request(&late, UnixTime::from_millis(START + HOUR)),
+        owner.handle_request(&late, unix(START + HOUR)),
         Err(RequestRefusal::Expired)
     );
     assert_eq!(
-        owner.handle_request(&[0; 5_000], UnixTime::from_millis(START)),
+        owner.handle_request(&[0; 5_000], unix(START)),
         Err(RequestRefusal::NotOpened)
     );
 }
 
 #[test]
 fn a_withdrawn_invitation_makes_no_further_member_and_keeps_those_it_has_made() {
-    let (mut world, at) = (World::new(14), UnixTime::from_millis(START));
+    let (mut world, at) = (World::new(14), unix(START));
     let invitation = world.invite(3);
     let [one, two] = [1, 2].map(|seed| request(&invitation, seed, START));
     let owner = world.group(0);
@@ -821,7 +762,7 @@ fn a_withdrawn_invitation_makes_no_further_member_and_keeps_those_it_has_made() 
     assert_eq!(refused, Err(RequestRefusal::Withdrawn));
     // the first one was let in before
     assert_eq!(owner.handle_request(&one, at), Ok(()));
-    owner.handle_timeout(UnixTime::from_millis(START + 5_000));
+    owner.handle_timeout(unix(START + 5_000));
     assert_eq!(owner.members().len(), 2);
     let expelled = owner.expelled_from_network().now;
     assert_eq!(
@@ -844,13 +785,7 @@ fn a_withdrawn_invitation_makes_no_further_member_and_keeps_those_it_has_made() 
 fn a_request_fits_into_a_packet_with_the_longest_name() {
     let mut world = World::new(14);
     let invitation = world.invite(1);
-    let mut joiner = Group::join(
-        invitation,
-        &"x".repeat(64),
-        &[1; 32],
-        UnixTime::from_millis(START),
-    )
-    .unwrap();
+    let mut joiner = Group::join(invitation, &"x".repeat(64), &[1; 32], unix(START)).unwrap();
     let Some(Output::Request(bytes)) = joiner.poll_output() else {
         panic!("no request");
     };
@@ -864,26 +799,19 @@ fn requests_that_wait_are_bounded() {
     let owner = world.group(0);
     for n in 0..MAX_REQUESTS {
         let request = request(&invitation, n as u8, START);
-        assert_eq!(
-            owner.handle_request(&request, UnixTime::from_millis(START)),
-            Ok(()),
-            "{n}"
-        );
+        assert_eq!(owner.handle_request(&request, unix(START)), Ok(()), "{n}");
     }
     // a waiting joiner is no new one
     let again = request(&invitation, 0, START);
-    assert_eq!(
-        owner.handle_request(&again, UnixTime::from_millis(START)),
-        Ok(())
-    );
+    assert_eq!(owner.handle_request(&again, unix(START)), Ok(()));
     let mut seed = [3; 32];
     seed[0] = 4;
-    let mut joiner = Group::join(invitation, "x", &seed, UnixTime::from_millis(START)).unwrap();
+    let mut joiner = Group::join(invitation, "x", &seed, unix(START)).unwrap();
     let Some(Output::Request(bytes)) = joiner.poll_output() else {
         panic!("no request");
     };
     assert_eq!(
-        owner.handle_request(&bytes, UnixTime::from_millis(START)),
+        owner.handle_request(&bytes, unix(START)),
         Err(RequestRefusal::Full)
     );
 }
@@ -892,11 +820,8 @@ fn requests_that_wait_are_bounded() {
 fn a_joiner_asks_again_with_longer_pauses_until_the_invitation_expires() {
     let mut world = World::new(16);
     let now = world.now;
-    let invitation = world
-        .group(0)
-        .invite(1, now + DAY, UnixTime::from_millis(now))
-        .unwrap();
-    let mut joiner = Group::join(invitation, "x", &[1; 32], UnixTime::from_millis(now)).unwrap();
+    let invitation = world.group(0).invite(1, now + DAY, unix(now)).unwrap();
+    let mut joiner = Group::join(invitation, "x", &[1; 32], unix(now)).unwrap();
     let (mut requests, mut distinct, mut expired) = (0, std::collections::BTreeSet::new(), false);
     loop {
         while let Some(output) = joiner.poll_output() {
@@ -935,15 +860,11 @@ fn who_missed_a_commit_gets_a_new_leaf_and_goes_on() {
     let mut world = group_of(17, 4);
     let id = world.group(0).id();
     for _ in 0..2 {
-        let now = world.now;
-        world.group(0).refresh(UnixTime::from_millis(now)).unwrap();
-        world.settle(0);
+        world.refresh(0);
         // the log expired before member 2 returned
         let last = world.logs[&id].len() as u32;
         let now = world.now;
-        world
-            .group(2)
-            .handle_gap(&id, last - 1, UnixTime::from_millis(now));
+        world.group(2).handle_gap(&id, last - 1, unix(now));
         world.settle(2);
         world.meet();
         world.pass(HOUR);
@@ -961,18 +882,8 @@ fn who_missed_a_commit_gets_a_new_leaf_and_goes_on() {
             .any(|content| content == b"to all")
     );
     world.check_shown(&[0, 1, 3], &[1, 2]);
-    let told = world.people[2]
-        .events
-        .iter()
-        .filter(|e| *e == "CannotFollow");
-    assert_eq!(told.count(), 0);
-    assert_faultless(&world);
-}
-
-/// The number of a participant's events of a kind.
-fn told(world: &World, who: usize, what: &str) -> usize {
-    let events = world.people[who].events.iter();
-    events.filter(|event| event.starts_with(what)).count()
+    assert_eq!(world.told(2, "CannotFollow"), 0);
+    world.assert_faultless();
 }
 
 #[test]
@@ -986,7 +897,7 @@ fn who_cannot_open_its_welcome_asks_once_more() {
         world.pass(3_000);
         let id = world.group(0).id();
         world.feed(joiner, &id, 1_000);
-        assert_eq!(told(&world, joiner, "Joined"), 0);
+        assert_eq!(world.told(joiner, "Joined"), 0);
         // an unusable Welcome does not count twice
         world.start(joiner);
         world.feed(joiner, &id, 1_000);
@@ -997,7 +908,7 @@ fn who_cannot_open_its_welcome_asks_once_more() {
         world.meet();
         world.check_shown(&[0, 1], &[joiner]);
         world.check_agreement();
-        assert_faultless(&world);
+        world.assert_faultless();
     }
 }
 
@@ -1006,15 +917,13 @@ fn who_cannot_open_two_welcomes_in_a_row_tells_it_and_asks_when_its_user_says_so
     let mut world = group_of(28, 3);
     let key = world.people[2].key;
     world.defect = Defect::Spoils(kind::TREE);
-    let now = world.now;
-    world.group(2).refresh(UnixTime::from_millis(now)).unwrap();
-    world.settle(2);
+    world.refresh(2);
     // less than the week after which the other members request new leaves
     for _ in 0..3 {
         world.meet();
         world.pass(DAY);
     }
-    assert_eq!(told(&world, 2, "CannotFollow"), 1);
+    assert_eq!(world.told(2, "CannotFollow"), 1);
     assert_eq!(world.logs[&key].len(), 2);
     // nor does it request one after a restart
     world.start(2);
@@ -1026,9 +935,7 @@ fn who_cannot_open_two_welcomes_in_a_row_tells_it_and_asks_when_its_user_says_so
     world.check_shown(&[0], &[1]);
     assert_eq!(std::mem::take(&mut world.faults), ["2: CannotFollow"]);
     world.defect = Defect::None;
-    let now = world.now;
-    world.group(2).refresh(UnixTime::from_millis(now)).unwrap();
-    world.settle(2);
+    world.refresh(2);
     world.meet();
     world.pass(DAY);
     world.meet();
@@ -1044,19 +951,17 @@ fn who_cannot_open_two_welcomes_in_a_row_tells_it_and_asks_when_its_user_says_so
             .any(|c| c == b"with number 2")
     );
     world.check_agreement();
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 #[test]
 fn a_commit_that_cannot_be_applied_and_a_welcome_that_does_not_open_are_two_in_a_row() {
     let mut world = group_of(29, 3);
     world.defect = Defect::Spoils(kind::COMMIT);
-    let now = world.now;
-    world.group(0).refresh(UnixTime::from_millis(now)).unwrap();
-    world.settle(0);
+    world.refresh(0);
     let id = world.group(0).id();
     world.feed(2, &id, 1_000);
-    assert_eq!(told(&world, 2, "CannotFollow"), 0);
+    assert_eq!(world.told(2, "CannotFollow"), 0);
     world.defect = Defect::Spoils(kind::WELCOME);
     let key = world.people[2].key;
     world.feed(0, &key, 9);
@@ -1069,20 +974,17 @@ fn a_commit_that_cannot_be_applied_and_a_welcome_that_does_not_open_are_two_in_a
 fn a_welcome_for_a_key_package_of_before_is_passed_over() {
     let mut world = group_of(30, 3);
     let (id, key) = (world.group(0).id(), world.people[2].key);
-    let now = world.now;
-    world.group(2).refresh(UnixTime::from_millis(now)).unwrap();
-    world.settle(2);
+    world.refresh(2);
     // it cannot apply a commit, and requests again; the owner receives both requests in turn
     world.defect = Defect::Spoils(kind::COMMIT);
-    world.group(0).refresh(UnixTime::from_millis(now)).unwrap();
-    world.settle(0);
+    world.refresh(0);
     world.defect = Defect::None;
     world.feed(2, &id, 1_000);
     assert_eq!(world.logs[&key].len(), 2);
     assert_eq!(world.feed(0, &key, 1), 1);
     world.pass(3_000);
     world.feed(2, &id, 1_000);
-    assert_eq!(told(&world, 2, "Joined"), 1);
+    assert_eq!(world.told(2, "Joined"), 1);
     assert_eq!(world.logs[&key].len(), 2);
     // the second request is no longer urgent
     world.feed(0, &key, 1);
@@ -1090,7 +992,7 @@ fn a_welcome_for_a_key_package_of_before_is_passed_over() {
     world.feed(2, &id, 1_000);
     assert!(world.is_member(2), "{:?}", world.people[2].events);
     assert_eq!(world.logs[&key].len(), 2);
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 #[test]
@@ -1098,8 +1000,7 @@ fn who_missed_its_welcome_asks_again_and_is_not_removed() {
     let mut world = group_of(31, 3);
     let (id, key) = (world.group(0).id(), world.people[2].key);
     let now = world.now;
-    world.group(2).refresh(UnixTime::from_millis(now)).unwrap();
-    world.settle(2);
+    world.refresh(2);
     world.feed(0, &key, 9);
     let before = world.logs[&id].len();
     world.pass(3_000);
@@ -1110,15 +1011,13 @@ fn who_missed_its_welcome_asks_again_and_is_not_removed() {
     // the log expired before it read further
     let last = world.logs[&id].len();
     assert!(last > before + 1);
-    world
-        .group(2)
-        .handle_gap(&id, last as u32, UnixTime::from_millis(now));
+    world.group(2).handle_gap(&id, last as u32, unix(now));
     world.settle(2);
     world.pass(HOUR);
     world.meet();
     assert!(world.is_member(2), "{:?}", world.people[2].events);
     world.check_agreement();
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 #[test]
@@ -1135,7 +1034,7 @@ fn entries_of_others_and_out_of_turn_are_dropped_by_name() {
             kind,
             body,
         };
-        group.handle_entry(&entry, UnixTime::from_millis(now))
+        group.handle_entry(&entry, unix(now))
     };
     let dropped = Taken::Dropped;
     let stranger = SecretKey::from_seed(&[99; 32]).peer_id();
@@ -1258,7 +1157,7 @@ fn the_owners_log_is_cut_behind_what_all_have_and_newcomers_and_members_go_on() 
     world.check_agreement();
     let all = [0, 1, 2, newcomer];
     world.check_shown(&all, &all);
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 #[test]
@@ -1280,7 +1179,7 @@ fn who_is_away_keeps_the_commits_that_it_needs() {
     world.say(2, b"I am back").unwrap();
     weeks(&mut world, 3, &[0, 1, 2, 3]);
     assert!(world.first > before + 100, "{}", world.first);
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 /// Seconds: 12,288 entries of the owner.
@@ -1293,9 +1192,7 @@ fn who_is_away_beyond_the_bound_gets_new_keys_without_an_invitation() {
     world.people[2].group = None;
     let mut dropped = false;
     for _ in 0..13_000 {
-        let now = world.now;
-        world.group(0).refresh(UnixTime::from_millis(now)).unwrap();
-        world.settle(0);
+        world.refresh(0);
         let mut last = world.people[0].events.iter().rev().take(3);
         dropped = last.any(|event| event.starts_with("KeysDropped"));
         if dropped {
@@ -1311,7 +1208,7 @@ fn who_is_away_beyond_the_bound_gets_new_keys_without_an_invitation() {
     world.meet();
     world.check_agreement();
     world.check_shown(&[0, 1, 2], &[0, 2]);
-    assert_faultless(&world);
+    world.assert_faultless();
 }
 
 #[test]
@@ -1351,5 +1248,5 @@ fn only_newcomers_open_what_was_said_before_and_only_the_owner_gives_it() {
         world.feed(who, &owner, usize::MAX);
     }
     assert_eq!([1, 2, 3].map(|who| shown(&world, who)), [0, 1, 1]);
-    assert_faultless(&world);
+    world.assert_faultless();
 }

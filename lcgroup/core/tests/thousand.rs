@@ -6,13 +6,11 @@
 use std::time::Instant;
 
 use lcgroup_core::{
-    Entry, Event, Founding, Group, Log, MAX_MEMBERS, MAX_REQUESTS, NewEntry, Output,
-    RequestRefusal, Standing,
+    Event, Group, Log, MAX_MEMBERS, MAX_REQUESTS, NewEntry, Output, RequestRefusal, Standing,
 };
-use librecast::id::{PeerId, SecretKey};
-use librecast::time::UnixTime;
+use librecast::id::PeerId;
 
-const START: u64 = 1_800_000_000_000;
+use crate::world::{START, founding, read, unix};
 
 /// Polled outputs: entries by log, requests, shown messages.
 #[derive(Default)]
@@ -41,34 +39,16 @@ fn poll(group: &mut Group) -> Polled {
 }
 
 fn feed(group: &mut Group, author: PeerId, number: u32, entry: &NewEntry, now: u64) {
-    let (kind, body) = match entry {
-        NewEntry::Body { kind, body } => (*kind, &body[..]),
-        _ => (0, &[][..]),
-    };
-    let time = now;
-    let entry = Entry {
-        author,
-        number,
-        time,
-        kind,
-        body,
-    };
-    group.handle_entry(&entry, UnixTime::from_millis(now));
+    group.handle_entry(&read(entry, author, number, now), unix(now));
 }
 
 #[test]
 #[ignore = "minutes: 1,000 members that each join by the tree of all"]
 fn a_thousand_members_and_not_one_more() {
-    let founding = Founding {
-        key: SecretKey::from_seed(&[7; 32]),
-        read_key: [8; 32].into(),
-        topic: String::new(),
-        name: "owner".to_owned(),
-    };
-    let mut owner = Group::create(founding, &[0; 32], UnixTime::from_millis(START)).unwrap();
+    let mut owner = Group::create(founding("owner", ""), &[0; 32], unix(START)).unwrap();
     let (id, mut now) = (owner.id(), START);
     let invitation = owner
-        .invite(1_000, START + 86_400_000, UnixTime::from_millis(START))
+        .invite(1_000, START + 86_400_000, unix(START))
         .unwrap();
     let (mut members, mut log, mut joins): (Vec<Group>, Vec<(u32, NewEntry)>, Vec<f64>) =
         (Vec::new(), Vec::new(), Vec::new());
@@ -79,7 +59,7 @@ fn a_thousand_members_and_not_one_more() {
             invitation.clone(),
             &format!("member {n}"),
             &seed,
-            UnixTime::from_millis(START),
+            unix(START),
         )
         .unwrap()
     };
@@ -91,16 +71,12 @@ fn a_thousand_members_and_not_one_more() {
         for n in from..to {
             let mut member = join(n);
             let request = poll(&mut member).requests.remove(0);
-            assert_eq!(
-                owner.handle_request(&request, UnixTime::from_millis(now)),
-                Ok(()),
-                "{n}"
-            );
+            assert_eq!(owner.handle_request(&request, unix(now)), Ok(()), "{n}");
             members.push(member);
         }
         now += 5_000;
         let begin = Instant::now();
-        owner.handle_timeout(UnixTime::from_millis(now));
+        owner.handle_timeout(unix(now));
         let took = begin.elapsed();
         let batch: Vec<_> = poll(&mut owner).appends;
         println!(
@@ -127,7 +103,7 @@ fn a_thousand_members_and_not_one_more() {
     let mut late = join(5_000);
     let request = poll(&mut late).requests.remove(0);
     assert_eq!(
-        owner.handle_request(&request, UnixTime::from_millis(now)),
+        owner.handle_request(&request, unix(now)),
         Err(RequestRefusal::Full)
     );
 
@@ -135,9 +111,7 @@ fn a_thousand_members_and_not_one_more() {
     let (mut shown, mut reads) = (0, 0);
     let begin = Instant::now();
     for author in [0, 300, 998] {
-        members[author]
-            .say(&[1; 200], UnixTime::from_millis(now))
-            .unwrap();
+        members[author].say(&[1; 200], unix(now)).unwrap();
         let key = members[author].author_key().peer_id();
         let said = poll(&mut members[author]).appends;
         for (reader, member) in members.iter_mut().enumerate().filter(|(r, _)| *r != author) {
@@ -157,7 +131,7 @@ fn a_thousand_members_and_not_one_more() {
     println!("a message read in {:?}", begin.elapsed() / reads);
 
     let begin = Instant::now();
-    owner.refresh(UnixTime::from_millis(now)).unwrap();
+    owner.refresh(unix(now)).unwrap();
     let made = begin.elapsed();
     let commit = poll(&mut owner).appends;
     let bytes: usize = commit

@@ -57,6 +57,38 @@ pub struct Stored {
     pub entry: NewEntry,
 }
 
+/// Appends to the log of `who`; a gap, or another entry of the same number, is a fault.
+pub fn keep(
+    log: &mut Vec<Stored>,
+    number: u32,
+    stored: Stored,
+    who: usize,
+    faults: &mut Vec<String>,
+) {
+    match number as usize {
+        n if n == log.len() + 1 => log.push(stored),
+        n if n > log.len() => faults.push(format!("{who} left a gap before {n}")),
+        n if log[n - 1].entry != stored.entry => {
+            faults.push(format!("{who} wrote two entries {n}"));
+        }
+        _ => {}
+    }
+}
+
+pub fn unix(milliseconds: u64) -> UnixTime {
+    UnixTime::from_millis(milliseconds)
+}
+
+/// Returns the beginning of a group whose owner has this name.
+pub fn founding(name: &str, topic: &str) -> Founding {
+    Founding {
+        key: SecretKey::from_seed(&[7; 32]),
+        read_key: [8; 32].into(),
+        topic: topic.to_owned(),
+        name: name.to_owned(),
+    }
+}
+
 pub struct World {
     pub now: u64,
     pub random: Random,
@@ -84,18 +116,8 @@ impl World {
             loss: 0.0,
             first: 1,
         };
-        let founding = Founding {
-            key: SecretKey::from_seed(&[7; 32]),
-            read_key: [8; 32].into(),
-            topic: "test".to_owned(),
-            name: "owner".to_owned(),
-        };
-        let group = Group::create(
-            founding,
-            &seed32(0, seed + 1_000),
-            UnixTime::from_millis(world.now),
-        )
-        .unwrap();
+        let seed = seed32(0, seed + 1_000);
+        let group = Group::create(founding("owner", "test"), &seed, world.time()).unwrap();
         world.enter(group);
         world
     }
@@ -120,16 +142,17 @@ impl World {
         who
     }
 
+    pub fn time(&self) -> UnixTime {
+        unix(self.now)
+    }
+
     pub fn group(&mut self, who: usize) -> &mut Group {
         self.people[who].group.as_mut().unwrap()
     }
 
     pub fn invite(&mut self, uses: u32) -> Invitation {
-        let now = self.now;
-        let invitation = self
-            .group(0)
-            .invite(uses, now + 365 * DAY, UnixTime::from_millis(now))
-            .unwrap();
+        let (now, expires) = (self.time(), self.now + 365 * DAY);
+        let invitation = self.group(0).invite(uses, expires, now).unwrap();
         self.settle(0);
         invitation.encode().parse().unwrap()
     }
@@ -138,23 +161,14 @@ impl World {
         let who = self.people.len();
         let name = format!("member {who}");
         let seed = seed32(who as u8, 0);
-        let group = Group::join(
-            invitation.clone(),
-            &name,
-            &seed,
-            UnixTime::from_millis(self.now),
-        )
-        .unwrap();
+        let group = Group::join(invitation.clone(), &name, &seed, self.time()).unwrap();
         self.enter(group)
     }
 
     pub fn say(&mut self, who: usize, content: &[u8]) -> Option<u64> {
-        let now = self.now;
-        let said = self.people[who]
-            .group
-            .as_mut()?
-            .say(content, UnixTime::from_millis(now));
-        let id = said.ok()?;
+        let now = self.time();
+        let group = self.people[who].group.as_mut()?;
+        let id = group.say(content, now).ok()?;
         // it counts as sent once its state is written
         self.settle(who).then(|| {
             self.people[who].said.insert(id, content.to_vec());
@@ -163,17 +177,21 @@ impl World {
     }
 
     pub fn remove(&mut self, who: usize) {
-        let (key, now) = (self.people[who].key, self.now);
+        let (key, now) = (self.people[who].key, self.time());
         if self.defect != Defect::DropsRemoval {
-            let removed = self.people[0]
-                .group
-                .as_mut()
-                .map(|g| g.remove(&key, UnixTime::from_millis(now)));
-            if let Some(Err(error)) = removed {
+            let owner = self.people[0].group.as_mut();
+            if let Some(Err(error)) = owner.map(|g| g.remove(&key, now)) {
                 self.faults.push(format!("not removed: {error}"));
             }
         }
         self.settle(0);
+    }
+
+    /// Has the owner commit, or another one ask for a new leaf.
+    pub fn refresh(&mut self, who: usize) {
+        let now = self.time();
+        self.group(who).refresh(now).unwrap();
+        self.settle(who);
     }
 
     /// Polls, writes and publishes like a shell; returns whether the state was written.
@@ -269,15 +287,9 @@ impl World {
             Log::Owner => id,
         };
         let time = self.now;
-        let entries = self.logs.entry(author).or_default();
-        match number as usize {
-            n if n == entries.len() + 1 => entries.push(Stored { time, entry }),
-            n if n > entries.len() => self.faults.push(format!("{who} left a gap before {n}")),
-            n if entries[n - 1].entry != entry => {
-                self.faults.push(format!("{who} wrote two entries {n}"));
-            }
-            _ => {}
-        }
+        let log_of_author = self.logs.entry(author).or_default();
+        let stored = Stored { time, entry };
+        keep(log_of_author, number, stored, who, &mut self.faults);
         self.group(who).handle_appended(log, number);
     }
 
@@ -322,7 +334,7 @@ impl World {
             let wanted = group.wants(author);
             let next = wanted.unwrap_or(1);
             if *author == group.id() && wanted.is_some() && next < self.first {
-                group.handle_gap(author, self.first - 1, UnixTime::from_millis(now));
+                group.handle_gap(author, self.first - 1, unix(now));
                 self.settle(who);
                 continue;
             }
@@ -343,9 +355,9 @@ impl World {
     /// Passes all stored requests to the owner.
     pub fn hear_requests(&mut self) {
         for request in self.requests.clone() {
-            let now = self.now;
+            let now = self.time();
             if let Some(group) = self.people[0].group.as_mut() {
-                let _ = group.handle_request(&request, UnixTime::from_millis(now));
+                let _ = group.handle_request(&request, now);
                 self.settle(0);
             }
         }
@@ -359,13 +371,11 @@ impl World {
     pub fn pass(&mut self, milliseconds: u64) {
         self.now += milliseconds;
         for who in 0..self.people.len() {
-            let now = self.now;
+            let now = self.time();
             if let Some(group) = self.people[who].group.as_mut()
-                && group
-                    .next_timeout()
-                    .is_some_and(|due| due <= UnixTime::from_millis(now))
+                && group.next_timeout().is_some_and(|due| due <= now)
             {
-                group.handle_timeout(UnixTime::from_millis(now));
+                group.handle_timeout(now);
                 self.settle(who);
             }
         }
@@ -399,12 +409,12 @@ impl World {
     /// Sends all waiting messages again, as a user would.
     pub fn resend_outboxes(&mut self) {
         for who in 0..self.people.len() {
-            let now = self.now;
+            let now = self.time();
             if let Some(group) = self.people[who].group.as_mut() {
                 let waiting: Vec<u64> = group.outbox().map(|(id, _)| id).collect();
                 for id in waiting {
                     // fails for a removed member
-                    let _ = group.resend(id, UnixTime::from_millis(now));
+                    let _ = group.resend(id, now);
                 }
                 self.settle(who);
             }
@@ -414,6 +424,16 @@ impl World {
     pub fn is_member(&self, who: usize) -> bool {
         let group = self.people[who].group.as_ref();
         group.is_some_and(|group| group.standing() == Standing::Member)
+    }
+
+    /// Returns the number of a participant's events that begin so.
+    pub fn told(&self, who: usize, what: &str) -> usize {
+        let events = self.people[who].events.iter();
+        events.filter(|event| event.starts_with(what)).count()
+    }
+
+    pub fn assert_faultless(&self) {
+        assert_eq!(self.faults, Vec::<String>::new());
     }
 
     /// Checks that all members have one epoch, one secret, and one list of members.
@@ -457,19 +477,24 @@ impl World {
 
 /// Passes a stored entry to a group.
 pub fn handle(group: &mut Group, author: PeerId, number: u32, stored: &Stored, now: u64) -> Taken {
+    let entry = read(&stored.entry, author, number, stored.time);
+    group.handle_entry(&entry, unix(now))
+}
+
+/// Returns an entry as it is read from the log of this author.
+pub fn read(entry: &NewEntry, author: PeerId, number: u32, time: u64) -> Entry<'_> {
     // grants and revocations have kinds of the shell
-    let (kind, body) = match &stored.entry {
+    let (kind, body) = match entry {
         NewEntry::Body { kind, body } => (*kind, &body[..]),
         NewEntry::Grants(_) => (128, &[][..]),
     };
-    let entry = Entry {
+    Entry {
         author,
         number,
-        time: stored.time,
+        time,
         kind,
         body,
-    };
-    group.handle_entry(&entry, UnixTime::from_millis(now))
+    }
 }
 
 fn count_too_much(entry: &mut NewEntry) {
