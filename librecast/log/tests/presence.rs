@@ -9,8 +9,8 @@ use librecast::id::SecretKey;
 use librecast::time::UnixTime;
 use librecast_log::*;
 
-/// Wall clock at the beginning: milliseconds since 1970.
-const EPOCH: u64 = 1_790_000_000_000;
+use crate::common::{BEGIN, EPOCH};
+
 const DAY: u64 = 86_400_000;
 const FAR: Duration = Duration::from_secs(20);
 
@@ -66,17 +66,11 @@ impl World {
         };
         let body = Grant::encode(&[grant]);
         let owner = self.owner.owner();
-        let appended = self.owner.append(
-            owner,
-            GRANT_KIND,
-            &body,
-            UnixTime::from_millis(EPOCH),
-            self.now,
-        );
+        let appended = self.owner.append(owner, GRANT_KIND, &body, BEGIN, self.now);
         appended.unwrap();
         for packet in packets(&mut self.owner) {
             for log in [&mut self.writer, &mut self.reader] {
-                log.handle_packet(source(1), &packet, UnixTime::from_millis(EPOCH), self.now);
+                log.handle_packet(source(1), &packet, BEGIN, self.now);
             }
         }
         for log in [&mut self.owner, &mut self.writer, &mut self.reader] {
@@ -172,20 +166,18 @@ fn nobody_shows_another_and_who_tries_is_suspended() {
     assert_eq!(world.drops("suspended"), 8);
     // the author's own packet, from elsewhere, is still taken
     let reader = &mut world.reader;
-    reader.handle_packet(source(9), &honest, UnixTime::from_millis(EPOCH), world.now);
+    reader.handle_packet(source(9), &honest, BEGIN, world.now);
     assert!(reader.poll_output().is_some());
     // a key without a grant has no presence
     let other = made_up(|p| p.author = AuthorId(5), &honest);
     assert_eq!(world.seen(&other, EPOCH), Vec::<Vec<u8>>::new());
     assert_eq!(world.drops("unknown_author"), 1);
     let [reader, author] = [key(3), key(2)].map(|key| space().author(&key.peer_id()));
-    let refused = world.reader.show(reader, b"", UnixTime::from_millis(EPOCH));
+    let refused = world.reader.show(reader, b"", BEGIN);
     assert_eq!(refused, Err(AppendError::NotGranted));
-    let refused = world.reader.show(author, b"", UnixTime::from_millis(EPOCH));
+    let refused = world.reader.show(author, b"", BEGIN);
     assert_eq!(refused, Err(AppendError::NotOurs(author)));
-    let refused = world
-        .writer
-        .show(author, &[0; MAX_PRESENCE + 1], UnixTime::from_millis(EPOCH));
+    let refused = world.writer.show(author, &[0; MAX_PRESENCE + 1], BEGIN);
     assert_eq!(refused, Err(AppendError::LongPresence(MAX_PRESENCE + 1)));
 }
 
@@ -216,9 +208,7 @@ fn another_clock_is_told_to_who_watches_clocks_and_sticks_to_nobody() {
     world.reader.watch_clocks(true);
     let ahead = world.shown(b"", EPOCH + 700 * DAY);
     let from = source(2);
-    world
-        .reader
-        .handle_packet(from, &ahead, UnixTime::from_millis(EPOCH), world.now);
+    world.reader.handle_packet(from, &ahead, BEGIN, world.now);
     let told = Event::OtherClock {
         author: world.author(),
         time: EPOCH + 700 * DAY,
@@ -228,7 +218,7 @@ fn another_clock_is_told_to_who_watches_clocks_and_sticks_to_nobody() {
     let false_one = made_up(|p| p.time += 1, &ahead);
     world
         .reader
-        .handle_packet(from, &false_one, UnixTime::from_millis(EPOCH), world.now);
+        .handle_packet(from, &false_one, BEGIN, world.now);
     assert_eq!(world.reader.poll_output(), None);
     // the clock was set
     let right = world.shown(b"here", EPOCH + 1);
@@ -260,8 +250,6 @@ fn who_may_write_no_more_is_seen_no_more() {
     assert_eq!(world.seen(&packet, EPOCH), Vec::<Vec<u8>>::new());
     assert_eq!(world.drops("not_granted"), 1);
     let author = world.author();
-    let refused = world
-        .writer
-        .show(author, b"here", UnixTime::from_millis(EPOCH));
+    let refused = world.writer.show(author, b"here", BEGIN);
     assert_eq!(refused, Err(AppendError::NotGranted));
 }

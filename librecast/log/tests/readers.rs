@@ -3,7 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
 use librecast::id::SecretKey;
@@ -12,9 +12,8 @@ use librecast::simulated::{Network, Path};
 use librecast::time::UnixTime;
 use librecast_log::*;
 
-const SECOND: Duration = Duration::from_secs(1);
-/// Wall clock of each simulation: milliseconds since 1970.
-const EPOCH: u64 = 1_790_000_000_000;
+use crate::common::{EPOCH, SECOND, address, grant_up_to, path};
+
 const READ_KEY: [u8; 32] = [9; 32];
 
 fn key(n: usize) -> SecretKey {
@@ -109,12 +108,7 @@ impl World {
     }
 
     fn grant(&mut self, n: usize) {
-        let grant = Grant {
-            author: key(n).peer_id(),
-            not_before: EPOCH,
-            expires: EPOCH + 86_400_000,
-            last: u32::MAX,
-        };
+        let grant = grant_up_to(key(n).peer_id(), u32::MAX);
         self.append(0, GRANT_KIND, &Grant::encode(&[grant]));
         self.run(4 * SECOND);
     }
@@ -194,8 +188,7 @@ impl World {
                 }
                 // readers ask from their router's address: the owner's
                 let is_reader = self.hosts[from].role == Role::Reader;
-                let source = if is_reader { 0 } else { from };
-                let source = IpAddr::from(Ipv6Addr::from_bits(source as u128 + 1));
+                let source = address(if is_reader { 0 } else { from });
                 let log = &mut self.hosts[to].log;
                 log.handle_datagram(group, source, &bytes, time, self.now);
                 self.settle(to);
@@ -231,18 +224,9 @@ impl World {
         let expected = self.entries(0);
         for n in 1..self.hosts.len() {
             let log = &self.hosts[n].log;
-            let lacks = || {
-                log.authors()
-                    .map(|a| (a.last, a.advertised))
-                    .collect::<Vec<_>>()
-            };
-            let has = self.entries(n).len();
-            assert_eq!(
-                has,
-                expected.len(),
-                "host {n} has (last, advertised) {:?}",
-                lacks()
-            );
+            let lacks: Vec<_> = log.authors().map(|a| (a.last, a.advertised)).collect();
+            let (has, all) = (self.entries(n).len(), expected.len());
+            assert_eq!(has, all, "host {n} has (last, advertised) {lacks:?}");
             assert_eq!(self.entries(n), expected, "host {n}");
         }
     }
@@ -262,24 +246,14 @@ impl World {
 
     /// Sends bytes to a group as a stranger with the read key does, through the owner's router.
     fn forge(&mut self, group: Ipv6Addr, bytes: &[u8]) {
-        let source = IpAddr::from(Ipv6Addr::from_bits(1));
         let (time, now) = (self.time(), self.now);
         for n in 0..self.hosts.len() {
             let log = &mut self.hosts[n].log;
             if log.joined_groups().any(|joined| joined == group) {
-                log.handle_datagram(group, source, bytes, time, now);
+                log.handle_datagram(group, address(0), bytes, time, now);
                 self.settle(n);
             }
         }
-    }
-}
-
-fn path(loss: f64) -> Path {
-    Path {
-        delay: Duration::from_millis(45),
-        jitter: Duration::from_millis(10),
-        loss,
-        duplicates: 0.01,
     }
 }
 

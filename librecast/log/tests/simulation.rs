@@ -3,7 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use librecast::id::SecretKey;
@@ -12,11 +12,10 @@ use librecast::simulated::{Network, Path};
 use librecast::time::UnixTime;
 use librecast_log::*;
 
+use crate::common::{BEGIN, EPOCH, SECOND, address, endless_grant, grant_up_to, path};
+
 mod lies;
 
-const SECOND: Duration = Duration::from_secs(1);
-/// Wall clock at the beginning of each simulation: milliseconds since 1970.
-const EPOCH: u64 = 1_790_000_000_000;
 const TTL: Duration = Duration::from_secs(30 * 86_400);
 
 fn key(n: usize) -> SecretKey {
@@ -102,6 +101,10 @@ impl World {
         EPOCH + (self.now - self.start).as_millis() as u64
     }
 
+    fn time(&self) -> UnixTime {
+        UnixTime::from_millis(self.wall())
+    }
+
     fn id(&self, n: usize) -> AuthorId {
         space(TTL).author(&key(n).peer_id())
     }
@@ -125,11 +128,9 @@ impl World {
     }
 
     fn append_as(&mut self, n: usize, kind: u8, body: &[u8]) -> Result<u32, AppendError> {
-        let (wall, now, id) = (self.wall(), self.now, self.id(n));
-        let number =
-            self.members[n]
-                .log
-                .append(id, kind, body, UnixTime::from_millis(wall), now)?;
+        let (time, now, id) = (self.time(), self.now, self.id(n));
+        let log = &mut self.members[n].log;
+        let number = log.append(id, kind, body, time, now)?;
         self.appended.insert((id, number), now);
         self.settle(n);
         Ok(number)
@@ -191,11 +192,9 @@ impl World {
         if !self.members[to].online {
             return;
         }
-        let source = IpAddr::from(std::net::Ipv6Addr::from_bits(from as u128 + 1));
-        let (wall, now) = (self.wall(), self.now);
-        self.members[to]
-            .log
-            .handle_packet(source, bytes, UnixTime::from_millis(wall), now);
+        let (time, now) = (self.time(), self.now);
+        let log = &mut self.members[to].log;
+        log.handle_packet(address(from), bytes, time, now);
         self.settle(to);
     }
 
@@ -218,14 +217,10 @@ impl World {
             }
             for n in 0..self.members.len() {
                 if self.members[n].online && self.members[n].log.next_timeout() <= self.now {
-                    let (wall, now) = (self.wall(), self.now);
-                    self.members[n]
-                        .log
-                        .handle_timeout(UnixTime::from_millis(wall), now);
-                    assert!(
-                        self.members[n].log.next_timeout() > now,
-                        "member {n} would turn for ever"
-                    );
+                    let (time, now) = (self.time(), self.now);
+                    let log = &mut self.members[n].log;
+                    log.handle_timeout(time, now);
+                    assert!(log.next_timeout() > now, "member {n} would turn for ever");
                     self.settle(n);
                 }
             }
@@ -242,6 +237,11 @@ impl World {
         (member.log, member.disk, member.starts) = (log, disk, starts);
         (member.online, member.read) = (true, BTreeMap::new());
         self.settle(n);
+    }
+
+    fn restart_with_disk(&mut self, n: usize) {
+        let disk = self.members[n].disk.clone();
+        self.restart(n, disk);
     }
 
     /// The entries that a member has of an author.
@@ -277,15 +277,6 @@ impl World {
         }
         all.sort();
         all
-    }
-}
-
-fn path(loss: f64) -> Path {
-    Path {
-        delay: Duration::from_millis(45),
-        jitter: Duration::from_millis(10),
-        loss,
-        duplicates: 0.01,
     }
 }
 
@@ -388,8 +379,7 @@ fn who_was_away_gets_all_from_a_holder_once_the_authors_are_gone() {
         world.members[n].online = false;
     }
     // member 6 alone has them, and wrote nothing itself
-    let disk = world.members[7].disk.clone();
-    world.restart(7, disk);
+    world.restart_with_disk(7);
     world.run(60 * SECOND);
     for author in 0..5 {
         assert_eq!(world.bodies(7, author), world.bodies(author, author));
@@ -402,8 +392,7 @@ fn a_restart_forgets_nothing_and_says_nothing_twice() {
     talk(&mut world, 2);
     world.run(5 * SECOND);
     for n in 0..4 {
-        let disk = world.members[n].disk.clone();
-        world.restart(n, disk);
+        world.restart_with_disk(n);
     }
     world.run(5 * SECOND);
     let next = world.append(1, b"after");
@@ -472,13 +461,11 @@ fn a_key_on_two_hosts_is_found_out_and_all_agree_on_what_counts() {
         }
         world.members[5].log = log;
         world.run(12 * SECOND);
-        let (wall, now, id) = (world.wall(), world.now, world.id(1));
+        let (time, now, id) = (world.time(), world.now, world.id(1));
         for n in 0..3_u8 {
             world.append(1, &[1, n]);
-            world.members[5]
-                .log
-                .append(id, 16, &[5, n], UnixTime::from_millis(wall), now)
-                .unwrap();
+            let log = &mut world.members[5].log;
+            log.append(id, 16, &[5, n], time, now).unwrap();
             world.settle(5);
         }
         world.run(5 * SECOND);
@@ -507,12 +494,7 @@ fn who_has_no_grant_is_not_heard_and_a_grant_that_ends_ends_at_its_number() {
         world.append(2, &[n]);
     }
     world.run(2 * SECOND);
-    let ends = Grant {
-        author: key(2).peer_id(),
-        not_before: EPOCH,
-        expires: EPOCH + 86_400_000,
-        last: 2,
-    };
+    let ends = grant_up_to(key(2).peer_id(), 2);
     world
         .append_as(0, GRANT_KIND, &Grant::encode(&[ends]))
         .unwrap();
@@ -548,8 +530,7 @@ fn what_has_expired_is_dropped_everywhere_and_newcomers_do_not_wait_for_it() {
     assert!(bytes < 1_000, "{bytes}");
     world.append(2, b"back");
     world.run(10 * SECOND);
-    let disk = world.members[3].disk.clone();
-    world.restart(3, disk);
+    world.restart_with_disk(3);
     world.run(120 * SECOND);
     assert_eq!(world.bodies(3, 1), [b"late".to_vec(), b"later".to_vec()]);
     assert_eq!(world.bodies(3, 2), [b"back".to_vec()]);
@@ -634,11 +615,9 @@ fn a_request_waits_at_a_holder_until_the_owner_is_back() {
     world.run(100 * SECOND);
     // holders start anew meanwhile
     for n in [1, 2] {
-        let disk = world.members[n].disk.clone();
-        world.restart(n, disk);
+        world.restart_with_disk(n);
     }
-    let disk = world.members[0].disk.clone();
-    world.restart(0, disk);
+    world.restart_with_disk(0);
     world.run(20 * SECOND);
     let request = Event::Request(b"let me in".to_vec());
     assert!(world.members[0].events.contains(&request));
@@ -677,32 +656,18 @@ fn one_author_does_not_take_the_place_of_others() {
     log.add_key(key(1));
     log.add_key(key(2));
     let now = start + 4 * SECOND;
-    let grants = [1, 2].map(|n| Grant {
-        author: key(n).peer_id(),
-        not_before: 0,
-        expires: u64::MAX,
-        last: u32::MAX,
-    });
+    let grants = [1, 2].map(|n| endless_grant(key(n).peer_id()));
     let ids = [0, 1, 2].map(|n| space(TTL).author(&key(n).peer_id()));
-    log.append(
-        ids[0],
-        GRANT_KIND,
-        &Grant::encode(&grants),
-        UnixTime::from_millis(EPOCH),
-        now,
-    )
-    .unwrap();
+    log.append(ids[0], GRANT_KIND, &Grant::encode(&grants), BEGIN, now)
+        .unwrap();
     for _ in 0..MAX_ENTRIES_OF_AUTHOR {
-        log.append(ids[1], 16, b"", UnixTime::from_millis(EPOCH), now)
-            .unwrap();
+        log.append(ids[1], 16, b"", BEGIN, now).unwrap();
         while log.poll_output().is_some() {}
     }
-    log.append(ids[2], 16, b"", UnixTime::from_millis(EPOCH), now)
-        .unwrap();
+    log.append(ids[2], 16, b"", BEGIN, now).unwrap();
     // its own oldest entries give way, and its later ones say so
     for _ in 0..2 {
-        log.append(ids[1], 16, b"", UnixTime::from_millis(EPOCH), now)
-            .unwrap();
+        log.append(ids[1], 16, b"", BEGIN, now).unwrap();
     }
     assert_eq!(kept_of(&log, ids[1]) as usize, MAX_ENTRIES_OF_AUTHOR);
     let last = MAX_ENTRIES_OF_AUTHOR as u32 + 2;
@@ -721,7 +686,7 @@ fn one_author_does_not_take_the_place_of_others() {
 fn what_floods_a_space_does_not_fill_disks() {
     let start = Instant::now();
     let space = space(TTL);
-    let source = IpAddr::from(std::net::Ipv6Addr::LOCALHOST);
+    let source = IpAddr::from(Ipv6Addr::LOCALHOST);
     let mut log = log_of(1, 0, TTL, start, 1);
     let mut owner = log_of(0, 0, TTL, start, 2);
     let now = start + 4 * SECOND;
@@ -732,22 +697,15 @@ fn what_floods_a_space_does_not_fill_disks() {
     let mut random = Random::new(1);
     for n in 0..1_000_u32 {
         let request = Packet::Request(n.to_be_bytes().to_vec());
-        let source = IpAddr::from(std::net::Ipv6Addr::from_bits(u128::from(n % 20)));
-        log.handle_packet(
-            source,
-            &seal(&request, &mut random),
-            UnixTime::from_millis(EPOCH),
-            now,
-        );
+        let source = IpAddr::from(Ipv6Addr::from_bits(u128::from(n % 20)));
+        log.handle_packet(source, &seal(&request, &mut random), BEGIN, now);
     }
     assert_eq!(stored(&mut log), MAX_REQUESTS);
     // one author sends more entries at once than its bound
     let id = space.author(&space.owner());
     let mut taken = 0;
     for _ in 0..MAX_ENTRIES_OF_AUTHOR + 100 {
-        owner
-            .append(id, 16, b"", UnixTime::from_millis(EPOCH), now)
-            .unwrap();
+        owner.append(id, 16, b"", BEGIN, now).unwrap();
         let mut newest = None;
         while let Some(output) = owner.poll_output() {
             if let Output::Store(Stored::Entry(entry)) = output {
@@ -755,12 +713,7 @@ fn what_floods_a_space_does_not_fill_disks() {
             }
         }
         let packet = Packet::Entries(newest.into_iter().collect());
-        log.handle_packet(
-            source,
-            &seal(&packet, &mut random),
-            UnixTime::from_millis(EPOCH),
-            now,
-        );
+        log.handle_packet(source, &seal(&packet, &mut random), BEGIN, now);
         taken += stored(&mut log);
     }
     assert_eq!(taken, MAX_ENTRIES_OF_AUTHOR);
@@ -777,22 +730,11 @@ fn crowded(authors: usize, ttl: Duration, now: Instant) -> (Log, Vec<AuthorId>) 
     for author in 1..=authors {
         log.add_key(key(author));
         ids.push(space(ttl).author(&key(author).peer_id()));
-        grants.push(Grant {
-            author: key(author).peer_id(),
-            not_before: 0,
-            expires: u64::MAX,
-            last: u32::MAX,
-        });
+        grants.push(endless_grant(key(author).peer_id()));
     }
     for grants in grants.chunks(GRANTS_IN_ENTRY) {
-        log.append(
-            owner,
-            GRANT_KIND,
-            &Grant::encode(grants),
-            UnixTime::from_millis(EPOCH),
-            now,
-        )
-        .unwrap();
+        log.append(owner, GRANT_KIND, &Grant::encode(grants), BEGIN, now)
+            .unwrap();
     }
     (log, ids)
 }
@@ -825,12 +767,10 @@ fn authors_together_do_not_take_the_place_of_others() {
     // the other two fill their part, and so does the owner
     for n in 0..8_000 {
         for id in &ids[3..] {
-            log.append(*id, 16, &[n as u8; 900], UnixTime::from_millis(EPOCH), now)
-                .unwrap();
+            log.append(*id, 16, &[n as u8; 900], BEGIN, now).unwrap();
         }
         let owner = log.owner();
-        log.append(owner, 16, b"still here", UnixTime::from_millis(EPOCH), now)
-            .unwrap();
+        log.append(owner, 16, b"still here", BEGIN, now).unwrap();
         while log.poll_output().is_some() {}
     }
     bounds(&log);
@@ -849,8 +789,7 @@ fn an_owner_forgets_the_beginning_of_its_log_and_a_reader_gives_up_what_is_named
     let (owner, author) = (log.owner(), ids[0]);
     for id in [owner, author] {
         for _ in 0..9 {
-            log.append(id, 16, b"", UnixTime::from_millis(EPOCH), now)
-                .unwrap();
+            log.append(id, 16, b"", BEGIN, now).unwrap();
         }
     }
     let bounds = |log: &Log, id: AuthorId| {
@@ -865,8 +804,7 @@ fn an_owner_forgets_the_beginning_of_its_log_and_a_reader_gives_up_what_is_named
     let first = Output::Store(Stored::First(owner, 6));
     assert_eq!((log.poll_output(), log.poll_output()), (Some(first), None));
     assert_eq!(bounds(&log, owner), (6, 10));
-    log.append(owner, 16, b"", UnixTime::from_millis(EPOCH), now)
-        .unwrap();
+    log.append(owner, 16, b"", BEGIN, now).unwrap();
     assert_eq!(log.next_entry(owner, 10).unwrap().first, 6);
     // what is here is not given up
     log.give_up(author, 5, now);
@@ -907,6 +845,15 @@ fn a_log_that_begins_far_from_one_is_read_by_newcomers_and_by_who_was_away() {
     }
 }
 
+/// Appends an entry of this date.
+fn append_at(world: &mut World, n: usize, time: u64, body: &[u8]) {
+    let (now, id) = (world.now, world.id(n));
+    let log = &mut world.members[n].log;
+    log.append(id, 16, body, UnixTime::from_millis(time), now)
+        .unwrap();
+    world.settle(n);
+}
+
 #[test]
 fn what_is_dated_ahead_expires_from_when_it_came_and_a_clock_an_hour_wrong_harms_nobody() {
     let mut world = World::new(4, path(0.0), 50);
@@ -914,14 +861,6 @@ fn what_is_dated_ahead_expires_from_when_it_came_and_a_clock_an_hour_wrong_harms
     world.grant(1..3);
     world.run(5 * SECOND);
     let (hour, day) = (3_600_000, 86_400_000);
-    let append_at = |world: &mut World, n: usize, time: u64, body: &[u8]| {
-        let (now, id) = (world.now, world.id(n));
-        world.members[n]
-            .log
-            .append(id, 16, body, UnixTime::from_millis(time), now)
-            .unwrap();
-        world.settle(n);
-    };
     let now = world.wall();
     append_at(&mut world, 1, now + hour, b"an hour ahead");
     append_at(&mut world, 2, now - hour, b"an hour behind");
@@ -964,13 +903,6 @@ fn what_a_wrong_clock_dates_is_kept_and_the_date_sticks_to_nothing_later() {
         .append_as(0, GRANT_KIND, &Grant::encode(&grants))
         .unwrap();
     world.run(5 * SECOND);
-    let append_at = |world: &mut World, n: usize, time: u64, body: &[u8]| {
-        let (now, id) = (world.now, world.id(n));
-        let log = &mut world.members[n].log;
-        log.append(id, 16, body, UnixTime::from_millis(time), now)
-            .unwrap();
-        world.settle(n);
-    };
     let now = world.wall();
     append_at(&mut world, 1, now - 700 * day, b"two years behind");
     append_at(&mut world, 2, now + 700 * day, b"two years ahead");
@@ -1052,20 +984,14 @@ fn entries_beyond_the_last_of_a_removed_author_are_dropped_and_stay_so_after_a_r
     }
     world.run(5 * SECOND);
     let before = world.members[1].log.size();
-    let ends = Grant {
-        author: key(2).peer_id(),
-        not_before: EPOCH,
-        expires: EPOCH + 86_400_000,
-        last: 3,
-    };
+    let ends = grant_up_to(key(2).peer_id(), 3);
     world
         .append_as(0, GRANT_KIND, &Grant::encode(&[ends]))
         .unwrap();
     world.run(5 * SECOND);
     for n in [0, 1, 3] {
         assert_eq!(world.members[n].log.size().0, before.0 + 1 - 17);
-        let disk = world.members[n].disk.clone();
-        world.restart(n, disk);
+        world.restart_with_disk(n);
         assert_eq!(world.members[n].log.size().0, before.0 + 1 - 17);
     }
     // the author must not use a number twice
@@ -1077,13 +1003,12 @@ fn entries_beyond_the_last_of_a_removed_author_are_dropped_and_stay_so_after_a_r
 #[test]
 #[ignore = "a measurement"]
 fn figures_of_heads() {
-    let source = IpAddr::from(std::net::Ipv6Addr::LOCALHOST);
+    let source = IpAddr::from(Ipv6Addr::LOCALHOST);
     for authors in [3, 256, 1_000] {
         let now = Instant::now();
         let (mut log, ids) = crowded(authors, TTL, now);
         for id in &ids {
-            log.append(*id, 16, &[7; 1_000], UnixTime::from_millis(EPOCH), now)
-                .unwrap();
+            log.append(*id, 16, &[7; 1_000], BEGIN, now).unwrap();
         }
         while log.poll_output().is_some() {}
         let mut random = Random::new(1);
@@ -1106,7 +1031,7 @@ fn figures_of_heads() {
         let packets: Vec<_> = packets.collect();
         let begin = Instant::now();
         for packet in &packets {
-            log.handle_packet(source, packet, UnixTime::from_millis(EPOCH), now);
+            log.handle_packet(source, packet, BEGIN, now);
         }
         let took = begin.elapsed() / count;
         println!(
