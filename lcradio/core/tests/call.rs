@@ -215,8 +215,7 @@ fn eight_talk_hear_the_others_and_not_themselves_and_the_ninth_is_told() {
     assert!(world.all[..9].iter().all(|one| !one.told("I came")));
     // one leaves: the ninth talks
     world.forget();
-    let now = world.now;
-    world.all[3].call.leave(now);
+    world.all[3].call.leave(world.now);
     world.run(1);
     assert!(world.all[3].call.has_left());
     assert!(world.all[0].told("D left"));
@@ -283,8 +282,7 @@ fn recorded_beacons_hold_no_place() {
     assert!(world.all[0].told("F left"));
     assert_eq!(world.all[ninth].call.standing(), Standing::Talks);
     // its place is another's now, and then free
-    let now = world.now;
-    world.all[ninth].call.leave(now);
+    world.all[ninth].call.leave(world.now);
     world.run(1);
     world.forget();
     for _ in 0..7 {
@@ -322,8 +320,7 @@ fn a_muted_participant_sends_beacons_alone_and_the_others_see_it() {
     let mut world = World::new();
     let (a, b) = (world.join("A", true), world.join("B", true));
     world.run(3);
-    let now = world.now;
-    world.all[a].call.set_muted(true, now);
+    world.all[a].call.set_muted(true, world.now);
     world.run(1);
     world.forget();
     world.run(5);
@@ -335,8 +332,7 @@ fn a_muted_participant_sends_beacons_alone_and_the_others_see_it() {
     assert!(world.all[b].heard.is_empty());
     let shown = world.all[b].call.participants().next().unwrap().clone();
     assert!(shown.is_muted && shown.name == "A");
-    let now = world.now;
-    world.all[a].call.set_muted(false, now);
+    world.all[a].call.set_muted(false, world.now);
     world.run(1);
     assert!(world.all[b].told("A muted false") && world.all[b].heard["A"] >= 99);
 }
@@ -346,8 +342,7 @@ fn who_is_away_keeps_the_place_hears_nobody_and_says_so() {
     let mut world = World::new();
     let all: Vec<usize> = (0..8).map(|n| world.join(&format!("{n}"), true)).collect();
     world.run(3);
-    let now = world.now;
-    world.all[all[0]].call.set_away(true, now);
+    world.all[all[0]].call.set_away(true, world.now);
     world.run(1);
     assert!(world.all[1].told("0 muted false, away"));
     let ninth = world.join("9", true);
@@ -357,8 +352,7 @@ fn who_is_away_keeps_the_place_hears_nobody_and_says_so() {
     let away = &world.all[all[0]];
     assert_eq!((away.sent.0, away.heard.len()), (0, 0));
     assert_eq!(away.call.participants().count(), 0);
-    let now = world.now;
-    world.all[all[0]].call.set_away(false, now);
+    world.all[all[0]].call.set_away(false, world.now);
     world.forget();
     world.run(2);
     let back = &world.all[all[0]];

@@ -97,12 +97,8 @@ impl World {
         }
     }
 
-    fn at(&self, time: Duration) -> Instant {
-        self.epoch + time
-    }
-
     fn instant(&self) -> Instant {
-        self.at(self.now)
+        self.epoch + self.now
     }
 
     fn time(&self) -> UnixTime {
@@ -164,6 +160,13 @@ impl World {
         });
     }
 
+    /// Hands a datagram from a host to the listener.
+    fn hear(&mut self, channel: Channel, from: u8, datagram: &[u8]) {
+        let (now, time) = (self.instant(), self.time());
+        let listener = &mut self.receiver.as_mut().unwrap().listener;
+        listener.handle_datagram(channel, address(from), datagram, now, time);
+    }
+
     fn receiver(&self) -> &Receiver {
         self.receiver.as_ref().unwrap()
     }
@@ -210,10 +213,7 @@ impl World {
                     Transmit::Packet(packet) => (Channel::Media, packet),
                     Transmit::Copy(packet) => (Channel::Copy, packet),
                     Transmit::Beacon => {
-                        let beacon = sender
-                            .caster
-                            .beacon(source, UnixTime::from_millis(time.as_millis()))
-                            .unwrap();
+                        let beacon = sender.caster.beacon(source, time).unwrap();
                         self.beacons.push(beacon.clone());
                         (Channel::Beacon, beacon)
                     }
@@ -553,11 +553,8 @@ fn of_two_casters_the_later_one_is_heard_and_the_earlier_one_learns_of_it() {
     );
     let now = world.time();
     let told = |sender: usize, beacon: &[u8], from| {
-        world.senders[sender].caster.is_superseded_by(
-            beacon,
-            address(from),
-            UnixTime::from_millis(now.as_millis()),
-        )
+        let caster = &world.senders[sender].caster;
+        caster.is_superseded_by(beacon, address(from), now)
     };
     assert!(told(0, later, 2));
     assert!(!told(1, earlier, 1));
@@ -608,48 +605,22 @@ fn what_others_send_into_the_group_is_not_played() {
     world.listen();
     world.run(Duration::from_secs(2));
     // the packets of the caster, from another address, with another SSRC, or both
-    let (now, time) = (world.instant(), world.time());
     let packet = world.wire.last().unwrap().clone();
     let beacon = world.beacons.last().unwrap().clone();
     let before = world.receiver().played.len();
-    let receiver = world.receiver.as_mut().unwrap();
     let mut other = packet.clone();
     other[8] ^= 1;
     other[3] ^= 1;
-    let listener = &mut receiver.listener;
-    listener.handle_datagram(
-        Channel::Media,
-        address(7),
-        &packet,
-        now,
-        UnixTime::from_millis(time.as_millis()),
-    );
-    listener.handle_datagram(
-        Channel::Media,
-        address(1),
-        &other,
-        now,
-        UnixTime::from_millis(time.as_millis()),
-    );
-    listener.handle_datagram(
-        Channel::Beacon,
-        address(7),
-        &beacon,
-        now,
-        UnixTime::from_millis(time.as_millis()),
-    );
-    assert_eq!(receiver.drops(DropReason::OtherSource), 2);
-    assert_eq!(receiver.drops(DropReason::BeaconSource), 1);
+    world.hear(Channel::Media, 7, &packet);
+    world.hear(Channel::Media, 1, &other);
+    world.hear(Channel::Beacon, 7, &beacon);
+    assert_eq!(world.receiver().drops(DropReason::OtherSource), 2);
+    assert_eq!(world.receiver().drops(DropReason::BeaconSource), 1);
     // a flood is cut off
     for _ in 0..10_000 {
-        receiver.listener.handle_datagram(
-            Channel::Media,
-            address(7),
-            &packet,
-            now,
-            UnixTime::from_millis(time.as_millis()),
-        );
+        world.hear(Channel::Media, 7, &packet);
     }
+    let receiver = world.receiver.as_mut().unwrap();
     assert!(receiver.drops(DropReason::Rate) > 9_000);
     assert!(receiver.listener.poll_event().is_none());
     assert_eq!(receiver.played.len(), before);
@@ -790,15 +761,7 @@ fn grants_of_others_open_nothing_and_of_too_many_casters_the_stations_own_key_is
         ..beacon
     };
     let beacon = beacon.encode(&thief, &world.station, [0; 16]).unwrap();
-    let (now, time) = (world.instant(), world.time());
-    let listener = &mut world.receiver.as_mut().unwrap().listener;
-    listener.handle_datagram(
-        Channel::Beacon,
-        address(99),
-        &beacon,
-        now,
-        UnixTime::from_millis(time.as_millis()),
-    );
+    world.hear(Channel::Beacon, 99, &beacon);
     assert_eq!(world.receiver().drops(DropReason::GrantForged), 1);
     world.run(Duration::from_secs(3));
     let receiver = world.receiver();
