@@ -49,7 +49,7 @@ impl Lan {
         let (folder, moment) = (lan.folder_of(0), (lan.time(), now));
         let owner = Room::create(&folder, "team", founding, terms, moment).unwrap();
         lan.rooms.push(Some(owner));
-        let line = lan.invite();
+        let line = lan.invite(0);
         for who in 1..names.len() {
             lan.join(who, &line);
         }
@@ -64,10 +64,22 @@ impl Lan {
         lan
     }
 
-    fn invite(&mut self) -> Invitation {
+    fn invite(&mut self, by: usize) -> Invitation {
         let time = self.time();
         let expires = time.as_millis() + DAY.as_millis() as u64;
-        self.room(0).invite(9, expires, false, time).unwrap()
+        self.room(by).invite(9, expires, false, time).unwrap()
+    }
+
+    /// Adds a host that joins by an invitation of another one.
+    fn add(&mut self, name: &str, by: usize) {
+        let line = self.invite(by);
+        self.names.push(name.to_owned());
+        self.join(self.names.len() - 1, &line);
+    }
+
+    fn remove(&mut self, name: &str, by: usize) {
+        let time = self.time();
+        self.room(by).remove(name, None, time).unwrap();
     }
 
     fn join(&mut self, who: usize, line: &Invitation) {
@@ -101,6 +113,11 @@ impl Lan {
 
     fn start(&mut self, who: usize) {
         self.rooms[who] = Some(Room::open(&self.folder_of(who), "team", self.now).unwrap());
+    }
+
+    fn restart(&mut self, who: usize) {
+        self.stop(who);
+        self.start(who);
     }
 
     /// Runs all rooms for this time; returns all packets.
@@ -217,8 +234,7 @@ fn reading_writes_the_state_seldom_and_a_crash_neither_loses_nor_repeats_a_messa
         let (who, killed) = (random.index(3), random.index(3));
         lan.say(who, &format!("{n}"));
         lan.run(Duration::from_millis(random.below(4_000)));
-        lan.stop(killed);
-        lan.start(killed);
+        lan.restart(killed);
         if n % 20 == 0 {
             // commits read between two writes of the state
             let time = lan.time();
@@ -239,8 +255,7 @@ fn reading_writes_the_state_seldom_and_a_crash_neither_loses_nor_repeats_a_messa
 fn recordings_of_clocks_mislead_nobody() {
     let mut lan = Lan::new(&["ann", "bob", "cy"], None);
     for who in [0, 2] {
-        lan.stop(who);
-        lan.start(who);
+        lan.restart(who);
     }
     // requests to join, clocks and entries
     let recorded = lan.run(Duration::from_secs(30));
@@ -313,8 +328,7 @@ fn a_group_keeps_what_was_said_as_long_as_its_owner_states() {
     }
     lan.run(Duration::from_secs(10));
     // it is the owner's word: a restart changes nothing
-    lan.stop(1);
-    lan.start(1);
+    lan.restart(1);
     lan.start(2);
     lan.run(Duration::from_secs(300));
     let said = lan.said(2);
@@ -363,9 +377,7 @@ fn hosts_drop_what_the_owner_drops_and_restarts_and_newcomers_lose_no_author() {
         lan.start(who);
     }
     lan.run(Duration::from_secs(20));
-    let line = lan.invite();
-    lan.names.push("dora".to_owned());
-    lan.join(3, &line);
+    lan.add("dora", 0);
     lan.run(Duration::from_secs(60));
     for who in 0..4 {
         lan.say(who, &format!("hello from {who}"));
@@ -398,13 +410,10 @@ fn a_newcomer_reads_what_the_group_allows_and_nobody_reads_it_twice() {
         // a long one, said just before
         lan.say(1, &"x".repeat(60_000));
         lan.run(Duration::from_secs(20));
-        let line = lan.invite();
-        lan.names.push("dora".to_owned());
-        lan.join(3, &line);
+        lan.add("dora", 0);
         // a restart while it comes
         lan.run(Duration::from_millis(2_100));
-        lan.stop(3);
-        lan.start(3);
+        lan.restart(3);
         lan.run(Duration::from_secs(60));
         lan.say(3, "thank you");
         lan.run(Duration::from_secs(10));
@@ -504,9 +513,7 @@ fn an_owner_alone_on_another_disk_invites_and_the_joiner_ends_the_doubt() {
     assert!(problem.contains("`lcgroup hold --key team`"), "{problem}");
     let (time, now) = (lan.time(), lan.now);
     assert!(lan.room(0).say(b"hello", time, now).is_err());
-    let line = lan.invite();
-    lan.names.push("bob".to_owned());
-    lan.join(1, &line);
+    lan.add("bob", 0);
     lan.run(Duration::from_secs(60));
     assert_eq!(lan.room(0).problem(), None);
     assert!(lan.room(1).is_member());
@@ -585,15 +592,14 @@ fn two_devices_show_the_same_and_one_tells_the_other_what_was_read() {
     let time = lan.time();
     lan.room(1).read_up_to(u64::MAX, time);
     lan.run(Duration::from_secs(10));
-    lan.stop(1);
-    lan.start(1);
+    lan.restart(1);
     lan.start(3);
     lan.run(Duration::from_secs(20));
     assert!(lan.said(3).contains(&"more".to_owned()));
     assert_eq!(unread(&mut lan), [3, 0, 5, 0]);
 
     // names: another bob is another one, and gets a mark; the laptop is not
-    let line = lan.invite();
+    let line = lan.invite(0);
     lan.names.push("bob".to_owned());
     let (time, now, folder) = (lan.time(), lan.now, lan.folder.path().join("eve"));
     let eve = Room::join(&folder, "team", line, "bob", time, now).unwrap();
@@ -625,7 +631,7 @@ fn two_devices_show_the_same_and_one_tells_the_other_what_was_read() {
 #[test]
 fn no_id_and_a_damaged_line_withdraw_nothing() {
     let mut lan = Lan::new(&["ann"], None);
-    let (line, time) = (lan.invite().encode(), lan.time());
+    let (line, time) = (lan.invite(0).encode(), lan.time());
     let room = lan.room(0);
     assert_eq!(room.invitations(time).unwrap().len(), 2);
     room.withdraw(&line, time).unwrap();

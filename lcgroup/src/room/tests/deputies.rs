@@ -17,12 +17,6 @@ impl Lan {
         self.room(who).group.is_in_office()
     }
 
-    fn invite_by(&mut self, who: usize) -> Invitation {
-        let time = self.time();
-        let expires = time.as_millis() + DAY.as_millis() as u64;
-        self.room(who).invite(9, expires, false, time).unwrap()
-    }
-
     fn agree(&mut self, all: &[usize]) {
         let views = all.iter().map(|who| {
             let room = self.rooms[*who].as_ref().unwrap();
@@ -46,15 +40,12 @@ fn a_deputy_goes_on_without_the_owner_and_a_newcomer_learns_all_from_others() {
     assert!(!lan.is_in_office(1));
     lan.run(Duration::from_secs(40));
     assert!(lan.is_in_office(1), "{:?}", lan.room(1).notices);
-    let time = lan.time();
-    lan.room(1).remove("dora", None, time).unwrap();
+    lan.remove("dora", 1);
     lan.run(Duration::from_secs(10));
     assert_eq!(lan.room(3).group.standing(), Standing::Removed);
     // cy was away meanwhile
     lan.stop(2);
-    lan.names.push("fay".into());
-    let line = lan.invite_by(1);
-    lan.join(5, &line);
+    lan.add("fay", 1);
     lan.run(Duration::from_secs(20));
     assert!(lan.room(5).is_member(), "{:?}", lan.room(5).waits());
     lan.start(2);
@@ -70,14 +61,11 @@ fn a_deputy_goes_on_without_the_owner_and_a_newcomer_learns_all_from_others() {
     }
     // after a restart of all, a newcomer has the authors that the deputy let in
     for who in [1, 2, 4, 5] {
-        lan.stop(who);
-        lan.start(who);
+        lan.restart(who);
     }
     lan.run(Duration::from_secs(20));
     assert!(lan.is_in_office(1));
-    lan.names.push("gil".into());
-    let line = lan.invite_by(1);
-    lan.join(6, &line);
+    lan.add("gil", 1);
     lan.run(Duration::from_secs(20));
     lan.say(5, "welcome");
     lan.run(Duration::from_secs(5));
@@ -92,9 +80,7 @@ fn an_owner_that_was_away_is_a_member_until_the_deputy_is_none_any_more() {
     lan.stop(0);
     lan.run(2 * MINUTE);
     assert!(lan.is_in_office(1));
-    lan.names.push("dora".into());
-    let line = lan.invite_by(1);
-    lan.join(3, &line);
+    lan.add("dora", 1);
     lan.run(Duration::from_secs(20));
     lan.start(0);
     lan.run(Duration::from_secs(20));
@@ -107,8 +93,7 @@ fn an_owner_that_was_away_is_a_member_until_the_deputy_is_none_any_more() {
     lan.room(0).remove_deputy("bob", time).unwrap();
     lan.run(Duration::from_secs(20));
     assert!(lan.is_in_office(0) && !lan.is_in_office(1));
-    let time = lan.time();
-    lan.room(0).remove("cy", None, time).unwrap();
+    lan.remove("cy", 0);
     lan.run(Duration::from_secs(10));
     assert_eq!(lan.room(2).group.standing(), Standing::Removed);
     lan.agree(&[0, 1, 3]);
@@ -161,13 +146,10 @@ fn an_owner_that_hands_over_is_followed_at_once_and_over_restarts() {
     assert!(lan.is_in_office(1) && !lan.is_in_office(0));
     lan.agree(&[0, 1, 2]);
     for who in 0..3 {
-        lan.stop(who);
-        lan.start(who);
+        lan.restart(who);
     }
     lan.run(Duration::from_secs(20));
-    lan.names.push("dora".into());
-    let line = lan.invite_by(1);
-    lan.join(3, &line);
+    lan.add("dora", 1);
     lan.run(Duration::from_secs(20));
     let time = lan.time();
     lan.room(1).hand_over("ann", time).unwrap();
@@ -194,7 +176,7 @@ fn two_sides_that_both_changed_the_group_end_as_one_and_words_wait_in_the_outbox
     lan.room(1).remove("cy", None, time).unwrap();
     lan.names.push("fay".into());
     lan.apart.push(5);
-    let line = lan.invite_by(1);
+    let line = lan.invite(1);
     lan.join(5, &line);
     lan.run(Duration::from_secs(20));
     assert!(lan.room(5).is_member());
@@ -244,8 +226,7 @@ fn a_member_that_the_other_side_removed_is_told_so() {
     lan.apart = vec![1, 2];
     lan.run(2 * MINUTE);
     assert!(lan.is_in_office(1));
-    let time = lan.time();
-    lan.room(0).remove("cy", None, time).unwrap();
+    lan.remove("cy", 0);
     lan.run(Duration::from_secs(20));
     lan.apart.clear();
     lan.run(3 * MINUTE);
@@ -279,9 +260,7 @@ fn a_holder_alone_hands_on_what_a_deputy_did() {
     };
     with_holder(&mut lan, 120);
     assert!(lan.is_in_office(1), "{:?}", lan.room(1).notices);
-    lan.names.push("dora".into());
-    let line = lan.invite_by(1);
-    lan.join(3, &line);
+    lan.add("dora", 1);
     with_holder(&mut lan, 20);
     assert!(lan.room(3).is_member());
     lan.say(3, "to who comes");
@@ -309,9 +288,7 @@ fn words_that_all_have_read_are_said_whoever_joins_while_their_author_is_away() 
         let admits = if author == 0 { 2 } else { 0 };
         lan.run(2 * MINUTE);
         assert!(lan.is_in_office(admits));
-        let line = lan.invite_by(admits);
-        lan.names.push("dora".into());
-        lan.join(3, &line);
+        lan.add("dora", admits);
         lan.run(Duration::from_secs(20));
         assert!(lan.room(3).is_member(), "{:?}", lan.room(3).waits());
         lan.start(author);
