@@ -1,14 +1,35 @@
 //! Sessions from entries, and invalid entries.
 
+use librecast::id::SecretKey;
 use librecast::time::UnixTime;
-use librecast_log::{Config, Entry, Log};
+use librecast_log::{Config, Entry, Log, Space};
 use proptest::prelude::*;
 
 use super::*;
 
-fn now() -> librecast::time::Instant {
+pub(crate) fn now() -> librecast::time::Instant {
     #[expect(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
     librecast::time::Instant::now()
+}
+
+/// Returns the key and the space of a track of the session of this seed.
+pub(crate) fn space_of(seed: u8, track: &TrackName) -> (SecretKey, Space) {
+    let key = SessionKey::from_seed(&[seed; 32]);
+    let owner = key.track_key(track);
+    let space = key.session().space(owner.peer_id());
+    (owner, space)
+}
+
+/// Numbers from a state that is not zero, the same in each run.
+pub(crate) struct Xorshift(pub(crate) u64);
+
+impl Xorshift {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % bound
+    }
 }
 
 /// A log of one author, which appends its entries.

@@ -11,23 +11,15 @@ use proptest::prelude::*;
 use super::packet::Lengths;
 use super::*;
 use crate::drops::DropReason;
-use crate::session::SessionKey;
+use crate::tests::{Xorshift, now, space_of};
 use crate::track::TrackName;
 
 const STARTED: u64 = 1_790_000_000_000;
 /// Delay of the network.
 const DELAY: Duration = Duration::from_millis(20);
 
-fn now() -> Instant {
-    #[expect(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
-    Instant::now()
-}
-
 fn space(seed: u8) -> (SecretKey, Space) {
-    let key = SessionKey::from_seed(&[seed; 32]);
-    let owner = key.track_key(&TrackName::Camera);
-    let space = key.session().space(owner.peer_id());
-    (owner, space)
+    space_of(seed, &TrackName::Camera)
 }
 
 /// Bytes with the beginning of a frame of VP8. What follows it has a place of its own each.
@@ -58,7 +50,7 @@ struct World {
     watch: CameraWatch,
     begun: Instant,
     now: Instant,
-    random: u64,
+    random: Xorshift,
     /// Packets on their way.
     way: VecDeque<(Instant, Ipv6Addr, Vec<u8>)>,
     sent: Vec<Vec<u8>>,
@@ -77,20 +69,12 @@ impl World {
             watch: CameraWatch::new(&space, true, now),
             begun: now,
             now,
-            random: seed | 1,
+            random: Xorshift(seed | 1),
             way: VecDeque::new(),
             sent: Vec::new(),
             sent_large: Vec::new(),
             shown: Vec::new(),
         }
-    }
-
-    /// Xorshift: the same in each run.
-    fn random(&mut self, below: u64) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        (self.random >> 11) % below
     }
 
     /// Sends a frame, and lets 66 ms pass. `is_lost`: of a packet, by a random number below 1,000.
@@ -109,7 +93,7 @@ impl World {
             let now = self.now;
             while let Some((group, packet)) = self.sender.poll_transmit(now) {
                 assert!(packet.len() <= 1_143);
-                let chance = self.random(1_000);
+                let chance = self.random.below(1_000);
                 if !is_lost(chance) {
                     self.way.push_back((now + DELAY, group, packet));
                 }

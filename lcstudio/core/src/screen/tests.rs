@@ -10,22 +10,14 @@ use super::part::PART;
 use super::*;
 use crate::drops::DropReason;
 use crate::picture::MAX_PICTURE;
-use crate::session::SessionKey;
+use crate::tests::{Xorshift, now, space_of};
 use crate::track::TrackName;
 
 const SCREEN: (u16, u16) = (64, 48);
 const STARTED: u64 = 1_790_000_000_000;
 
-fn now() -> Instant {
-    #[expect(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
-    Instant::now()
-}
-
 fn space(seed: u8) -> (SecretKey, Space) {
-    let key = SessionKey::from_seed(&[seed; 32]);
-    let owner = key.track_key(&TrackName::Screen);
-    let space = key.session().space(owner.peer_id());
-    (owner, space)
+    space_of(seed, &TrackName::Screen)
 }
 
 /// Bytes with the header of a WebP without loss (RFC 9649); `colour` is their last one.
@@ -60,7 +52,7 @@ struct World {
     sender: ScreenSender,
     pixels: Pixels,
     colour: u8,
-    random: u64,
+    random: Xorshift,
     now: Instant,
 }
 
@@ -72,17 +64,9 @@ impl World {
             sender: ScreenSender::new(&space, key, [1; 32], UnixTime::from_millis(STARTED), now),
             pixels: Pixels::new(),
             colour: 0,
-            random: seed | 1,
+            random: Xorshift(seed | 1),
             now,
         }
-    }
-
-    /// Xorshift: the same in each run.
-    fn random(&mut self, below: u64) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        (self.random >> 11) % below
     }
 
     fn change(&mut self, area: Area, length: usize) -> NewChange {
@@ -102,15 +86,10 @@ impl World {
     }
 
     fn area(&mut self) -> Area {
-        let (x, y) = (self.random(60) as u16, self.random(40) as u16);
-        let width = 1 + self.random(u64::from(63 - x)) as u16;
-        let height = 1 + self.random(u64::from(47 - y)) as u16;
-        Area {
-            x,
-            y,
-            width,
-            height,
-        }
+        let (x, y) = (self.random.below(60) as u16, self.random.below(40) as u16);
+        let width = 1 + self.random.below(u64::from(63 - x)) as u16;
+        let height = 1 + self.random.below(u64::from(47 - y)) as u16;
+        area(x, y, width, height)
     }
 
     /// Advances by 10 ms, and delivers to receivers that joined the group. `loss` of 1,000 is lost.
@@ -124,7 +103,7 @@ impl World {
                     continue;
                 }
                 bytes[usize::from(is_carousel)] += packet.len();
-                if self.random(1_000) < loss {
+                if self.random.below(1_000) < loss {
                     continue;
                 }
                 watch.handle_datagram(&packet, self.now);
@@ -134,6 +113,21 @@ impl World {
                 }
             }
         }
+    }
+
+    fn ticks(&mut self, count: u32, watches: &mut [(ScreenWatch, Pixels, [usize; 2])], loss: u64) {
+        for _ in 0..count {
+            self.tick(watches, loss);
+        }
+    }
+}
+
+fn area(x: u16, y: u16, width: u16, height: u16) -> Area {
+    Area {
+        x,
+        y,
+        width,
+        height,
     }
 }
 
@@ -150,9 +144,7 @@ fn a_change_is_sent_once_and_the_carousel_is_left() {
     let mut world = World::new(1);
     let mut watches = [watch(world.now)];
     world.show(Area::whole(SCREEN), 46_000);
-    for _ in 0..300 {
-        world.tick(&mut watches, 0);
-    }
+    world.ticks(300, &mut watches, 0);
     let (watch, pixels, bytes) = &watches[0];
     assert!(watch.is_exact() && *pixels == world.pixels);
     assert!(
@@ -162,18 +154,8 @@ fn a_change_is_sent_once_and_the_carousel_is_left() {
     );
     let before = *bytes;
     // a word, while nothing is lost: one small packet, beside a state each second
-    world.show(
-        Area {
-            x: 3,
-            y: 4,
-            width: 9,
-            height: 5,
-        },
-        950,
-    );
-    for _ in 0..100 {
-        world.tick(&mut watches, 0);
-    }
+    world.show(area(3, 4, 9, 5), 950);
+    world.ticks(100, &mut watches, 0);
     let (watch, pixels, after) = &watches[0];
     assert!(watch.is_exact() && *pixels == world.pixels);
     assert_eq!(after[1], before[1], "nothing of the carousel");
@@ -191,9 +173,9 @@ fn who_comes_late_or_loses_packets_has_the_screen_as_it_is() {
         let mut watches = vec![watch(world.now)];
         world.show(Area::whole(SCREEN), 46_000);
         for step in 0..6_000 {
-            if world.sender.wants_look(world.now) && world.random(100) < 10 {
+            if world.sender.wants_look(world.now) && world.random.below(100) < 10 {
                 let area = world.area();
-                let length = 200 + world.random(6_000) as usize;
+                let length = 200 + world.random.below(6_000) as usize;
                 world.show(area, length);
             }
             if world.sender.wants_whole() {
@@ -211,9 +193,7 @@ fn who_comes_late_or_loses_packets_has_the_screen_as_it_is() {
             }
         }
         // at rest everybody has all of it
-        for _ in 0..12_000 {
-            world.tick(&mut watches, loss);
-        }
+        world.ticks(12_000, &mut watches, loss);
         for (watch, pixels, bytes) in &watches {
             assert!(watch.is_exact(), "loss {loss}: {watch:?}");
             assert!(*pixels == world.pixels, "loss {loss}");
@@ -232,30 +212,18 @@ fn a_carousel_begins_anew_without_a_packet_to_the_live_group() {
     world.show(Area::whole(SCREEN), 2_000);
     while !world.sender.wants_whole() {
         if world.sender.wants_look(world.now) {
-            world.show(
-                Area {
-                    x: 0,
-                    y: 0,
-                    width: 9,
-                    height: 9,
-                },
-                20_000,
-            );
+            world.show(area(0, 0, 9, 9), 20_000);
         }
         world.tick(&mut watches, 0);
     }
-    for _ in 0..200 {
-        world.tick(&mut watches, 0);
-    }
+    world.ticks(200, &mut watches, 0);
     // the picture of all: here of one colour, as a test compares colours
     let whole = world.change(Area::whole(SCREEN), 5_000);
     world.sender.set_whole(whole).unwrap();
     assert!(!world.sender.wants_whole());
     let live = watches[0].2[0];
     let mut late = [watch(world.now)];
-    for _ in 0..200 {
-        world.tick(&mut late, 0);
-    }
+    world.ticks(200, &mut late, 0);
     assert!(late[0].0.is_exact() && late[0].1 == world.pixels);
     assert!(late[0].2[0] < 1_000, "states alone: {:?}", late[0].2);
     assert!(live > 0);
@@ -266,15 +234,11 @@ fn a_change_does_not_wait_for_a_whole_picture_that_makes_the_screen_exact() {
     let mut world = World::new(6);
     let mut watches = [watch(world.now)];
     world.show(Area::whole(SCREEN), 2_000);
-    for _ in 0..100 {
-        world.tick(&mut watches, 0);
-    }
+    world.ticks(100, &mut watches, 0);
     let whole = world.change(Area::whole(SCREEN), 600_000);
     world.sender.refine(whole, world.now).unwrap();
     // some of it was sent
-    for _ in 0..100 {
-        world.tick(&mut watches, 0);
-    }
+    world.ticks(100, &mut watches, 0);
     assert!(world.sender.wants_look(world.now));
     let area = world.area();
     world.show(area, 500);
@@ -285,9 +249,7 @@ fn a_change_does_not_wait_for_a_whole_picture_that_makes_the_screen_exact() {
     assert!(world.now - begun < Duration::from_secs(1));
     assert!(!watches[0].0.is_exact());
     // the carousel brings the rest, below the change
-    for _ in 0..2_500 {
-        world.tick(&mut watches, 0);
-    }
+    world.ticks(2_500, &mut watches, 0);
     let (watch, pixels, _) = &watches[0];
     assert!(watch.is_exact() && *pixels == world.pixels);
     let carousel = world.sender.space().carousel();
@@ -300,9 +262,7 @@ fn who_comes_late_to_a_page_of_text_has_it_within_two_and_a_half_seconds() {
     for (length, most) in [(123_000, 2_500), (40_000, 1_500)] {
         let mut world = World::new(7);
         world.show(Area::whole(SCREEN), length);
-        for _ in 0..500 {
-            world.tick(&mut [], 0);
-        }
+        world.ticks(500, &mut [], 0);
         let begun = world.now;
         let mut watches = [watch(begun)];
         while !watches[0].0.is_exact() {
@@ -324,15 +284,11 @@ fn who_lacks_the_last_change_stays_in_the_carousel_until_it_has_it() {
     let mut world = World::new(7);
     let mut watches = [watch(world.now)];
     world.show(Area::whole(SCREEN), 2_000);
-    for _ in 0..100 {
-        world.tick(&mut watches, 0);
-    }
+    world.ticks(100, &mut watches, 0);
     assert!(watches[0].0.is_exact());
     // a whole picture comes, while all packets are lost here
     world.show(Area::whole(SCREEN), 100_000);
-    for _ in 0..300 {
-        world.tick(&mut watches, 1_000);
-    }
+    world.ticks(300, &mut watches, 1_000);
     // 100 kB of the carousel take 1.8 s
     let carousel = world.sender.space().carousel();
     let (mut joins, mut was_joined) = (0, false);
@@ -363,9 +319,7 @@ fn a_pause_an_end_and_a_new_run_are_known() {
     world.tick(&mut watches, 0);
     world.sender.pause(true, world.now);
     assert!(!world.sender.wants_look(world.now + Duration::from_secs(9)));
-    for _ in 0..50 {
-        world.tick(&mut watches, 0);
-    }
+    world.ticks(50, &mut watches, 0);
     assert!(watches[0].0.is_paused() && watches[0].0.is_exact());
     world.sender.pause(false, world.now);
     world.tick(&mut watches, 0);
@@ -381,9 +335,7 @@ fn a_pause_an_end_and_a_new_run_are_known() {
     let next = ScreenSender::new(&space, key, [2; 32], started, world.now);
     let mut old = std::mem::replace(&mut world.sender, next);
     world.show(Area::whole(SCREEN), 900);
-    for _ in 0..100 {
-        world.tick(&mut watches, 0);
-    }
+    world.ticks(100, &mut watches, 0);
     let (watch, pixels, _) = &mut watches[0];
     assert!(watch.is_exact() && !watch.has_ended() && *pixels == world.pixels);
     old.pause(false, world.now);
@@ -412,25 +364,11 @@ fn part() -> Part {
     Part {
         number: 1,
         screen: SCREEN,
-        area: Area {
-            x: 1,
-            y: 2,
-            width: 3,
-            height: 4,
-        },
+        area: area(1, 2, 3, 4),
         is_exact: true,
         part: 0,
         parts: 1,
-        bytes: picture(
-            Area {
-                x: 0,
-                y: 0,
-                width: 3,
-                height: 4,
-            },
-            40,
-            5,
-        ),
+        bytes: picture(area(0, 0, 3, 4), 40, 5),
     }
 }
 
@@ -624,12 +562,6 @@ fn changed_areas_are_found_in_bands() {
             after[(usize::from(*y) * usize::from(width) + usize::from(*x)) * 4 + 1] = 9;
         }
         changed(&before, &after, width)
-    };
-    let area = |x, y, width, height| Area {
-        x,
-        y,
-        width,
-        height,
     };
     assert_eq!(change(&[]), []);
     assert_eq!(change(&[(99, 199)]), [area(99, 199, 1, 1)]);
