@@ -132,6 +132,12 @@ impl World {
         self.live(10, MINUTE);
     }
 
+    fn remove_deputy(&mut self, who: usize) {
+        let (key, now) = (self.people[who].key, self.time());
+        self.group(0).remove_deputy(&key, now).unwrap();
+        self.settle(0);
+    }
+
     fn say(&mut self, who: usize) -> Option<u64> {
         let now = self.time();
         let group = self.people[who].group.as_mut()?;
@@ -196,6 +202,13 @@ impl World {
             person.disk = group.state().unwrap().to_vec();
         }
         person.is_online = false;
+    }
+
+    /// Stops the owner until the first deputy is in office.
+    fn lose_owner(&mut self) {
+        self.stop(0);
+        self.live(90, MINUTE);
+        assert_eq!(self.in_office(), [1]);
     }
 
     fn start(&mut self, who: usize) {
@@ -596,9 +609,7 @@ fn a_deputy_that_is_removed_as_a_member_keeps_no_office() {
 #[test]
 fn a_deputy_in_office_neither_removes_the_owner_nor_keeps_its_new_leaf_out() {
     let mut world = group_of(5);
-    world.stop(0);
-    world.live(90, MINUTE);
-    assert_eq!(world.in_office(), [1]);
+    world.lose_owner();
     world.start(0);
     world.live(10, MINUTE);
     let (owner, now) = (world.people[0].key, world.time());
@@ -628,9 +639,7 @@ fn a_deputy_in_office_neither_removes_the_owner_nor_keeps_its_new_leaf_out() {
 #[test]
 fn a_deputy_in_office_adds_a_device_of_its_own() {
     let mut world = group_of(6);
-    world.stop(0);
-    world.live(90, MINUTE);
-    assert_eq!(world.in_office(), [1]);
+    world.lose_owner();
     let now = world.time();
     let expires = world.now + HOUR;
     let text = world.group(1).invite_device(expires, now).unwrap();
@@ -708,9 +717,7 @@ fn an_owner_that_was_only_away_follows_and_loses_nothing() {
     world.assert_faultless(2);
     let _ = id;
     // the owner takes the office back when its deputy is silent, or when it is none any more
-    let (key, now) = (world.people[1].key, world.time());
-    world.group(0).remove_deputy(&key, now).unwrap();
-    world.settle(0);
+    world.remove_deputy(1);
     world.live(10, MINUTE);
     assert_eq!(world.in_office(), [0]);
     world.check();
@@ -792,9 +799,7 @@ fn one_that_does_not_take_over_in_time_does_not_later() {
     // or when it names another one
     world.stop(2);
     assert!(world.hand_over(0, 2));
-    let (key, now) = (world.people[2].key, world.time());
-    world.group(0).remove_deputy(&key, now).unwrap();
-    world.settle(0);
+    world.remove_deputy(2);
     assert_eq!(world.in_office(), [0]);
     world.start(2);
     world.start(1);
@@ -1101,9 +1106,7 @@ fn a_deputy_in_office_lets_others_into_the_groups_network_and_expels_them() {
     let now = world.time();
     let line = world.group(0).open_invitations(now).remove(0);
     let line = line.secret.invitation().peer_id();
-    world.stop(0);
-    world.live(90, MINUTE);
-    assert_eq!(world.in_office(), [1]);
+    world.lose_owner();
     let office = world.office(1).unwrap();
     let member = let_in(&office, 50, world.time());
     assert_eq!(member.keys.issuers, [office.key.peer_id()]);
@@ -1134,10 +1137,7 @@ fn a_deputy_in_office_lets_others_into_the_groups_network_and_expels_them() {
     // the owner is back, and expels by the deputy's line as well
     world.meet();
     let mine = own[0].secret.invitation().peer_id();
-    let key = world.people[1].key;
-    let now = world.time();
-    world.group(0).remove_deputy(&key, now).unwrap();
-    world.settle(0);
+    world.remove_deputy(1);
     assert!(world.remove(0, 4));
     world.live(10, MINUTE);
     assert!(world.office(1).is_none());
@@ -1154,9 +1154,8 @@ fn the_right_of_a_deputy_ends_in_the_network_and_a_new_one_has_another_key() {
     world.live(90, MINUTE);
     let first = world.office(1).unwrap().key.peer_id();
     world.meet();
-    let (key, now) = (world.people[1].key, world.time());
-    world.group(0).remove_deputy(&key, now).unwrap();
-    world.settle(0);
+    let key = world.people[1].key;
+    world.remove_deputy(1);
     world.state_networks();
     assert_eq!(world.expelled(0).ended, [first]);
     // a member again in the list: the former key stays out
@@ -1165,17 +1164,13 @@ fn the_right_of_a_deputy_ends_in_the_network_and_a_new_one_has_another_key() {
     world.settle(0);
     world.state_networks();
     assert_eq!(world.expelled(0).ended, [first]);
-    world.stop(0);
-    world.live(90, MINUTE);
-    assert_eq!(world.in_office(), [1]);
+    world.lose_owner();
     let second = world.office(1).unwrap().key.peer_id();
     assert_ne!(second, first);
     // a removed member loses all at once
     world.meet();
-    let now = world.time();
     if world.in_office() != [0] {
-        world.group(0).remove_deputy(&key, now).unwrap();
-        world.settle(0);
+        world.remove_deputy(1);
         world.live(5, MINUTE);
     }
     assert!(world.remove(0, 1));
