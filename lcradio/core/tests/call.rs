@@ -185,6 +185,14 @@ fn eight() -> World {
     world
 }
 
+/// Two who talk.
+fn two() -> (World, usize, usize) {
+    let mut world = World::new();
+    let (a, b) = (world.join("A", true), world.join("B", true));
+    world.run(3);
+    (world, a, b)
+}
+
 #[test]
 fn eight_talk_hear_the_others_and_not_themselves_and_the_ninth_is_told() {
     let mut world = eight();
@@ -317,9 +325,7 @@ fn who_has_no_text_uses_up_no_share_of_beacons() {
 
 #[test]
 fn a_muted_participant_sends_beacons_alone_and_the_others_see_it() {
-    let mut world = World::new();
-    let (a, b) = (world.join("A", true), world.join("B", true));
-    world.run(3);
+    let (mut world, a, b) = two();
     world.all[a].call.set_muted(true, world.now);
     world.run(1);
     world.forget();
@@ -390,9 +396,7 @@ fn who_slept_looks_anew_and_displaces_nobody() {
 
 #[test]
 fn a_farewell_made_before_ends_the_place_of_a_participant_that_is_gone() {
-    let mut world = World::new();
-    let (a, b) = (world.join("A", true), world.join("B", true));
-    world.run(3);
+    let (mut world, a, b) = two();
     let (source, later) = (world.all[a].source, world.time + Duration::from_millis(1));
     let farewell = world.all[a].call.farewell(source, later).unwrap();
     world.all[a].is_killed = true;
@@ -459,9 +463,7 @@ fn a_twentieth_lost_ends_nobody() {
 
 #[test]
 fn a_call_lasts_longer_than_a_grant() {
-    let mut world = World::new();
-    let (a, b) = (world.join("A", true), world.join("B", true));
-    world.run(3);
+    let (mut world, a, b) = two();
     for _ in 0..3 {
         let jump = Duration::from_secs(13 * 3_600);
         (world.now, world.time) = (world.now + jump, world.time + jump);
@@ -478,9 +480,7 @@ fn a_call_lasts_longer_than_a_grant() {
 
 #[test]
 fn whoever_has_no_text_is_not_heard_and_a_holder_takes_free_places_alone() {
-    let mut world = World::new();
-    let (a, b) = (world.join("A", true), world.join("B", true));
-    world.run(3);
+    let (mut world, a, b) = two();
     world.forget();
     let station = world.key.station();
     let (group, source) = (station.group(), Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 1, 1));

@@ -97,6 +97,14 @@ impl World {
         }
     }
 
+    /// Makes a network with one caster and its listener.
+    fn heard(public: bool, path: Path) -> Self {
+        let mut world = Self::new(public, path);
+        world.cast(1, 0.0);
+        world.listen();
+        world
+    }
+
     fn instant(&self) -> Instant {
         self.epoch + self.now
     }
@@ -371,9 +379,7 @@ fn an_hour_of_clocks_apart_is_followed_without_a_gap() {
 
 #[test]
 fn the_rollover_is_passed_and_who_comes_after_it_hears_at_once() {
-    let mut world = World::new(false, jittery());
-    world.cast(1, 0.0);
-    world.listen();
+    let mut world = World::heard(false, jittery());
     // 65,536 packets are 21.8 minutes; the first number is below 32,768
     world.run(23 * MINUTE);
     let receiver = world.receiver();
@@ -430,9 +436,7 @@ fn the_copy_repairs_what_loss_takes_and_is_left_when_all_is_well() {
         loss: 0.05,
         ..jittery()
     };
-    let mut world = World::new(true, lossy);
-    world.cast(1, 0.0);
-    world.listen();
+    let mut world = World::heard(true, lossy);
     world.run(Duration::from_secs(15));
     assert!(world.receiver().listener.wants_copy());
     let before = world.receiver().listener.loss();
@@ -459,9 +463,7 @@ fn what_comes_out_of_order_or_twice_is_played_once_and_in_order() {
         loss: 0.01,
         duplicates: 0.2,
     };
-    let mut world = World::new(false, wild);
-    world.cast(1, 0.0);
-    world.listen();
+    let mut world = World::heard(false, wild);
     world.run(2 * MINUTE);
     let receiver = world.receiver();
     assert!(ascends(&receiver.played));
@@ -477,9 +479,7 @@ fn what_comes_out_of_order_or_twice_is_played_once_and_in_order() {
 
 #[test]
 fn jitter_raises_the_delay_at_once_and_calm_lowers_it_slowly() {
-    let mut world = World::new(true, jittery());
-    world.cast(1, 0.0);
-    world.listen();
+    let mut world = World::heard(true, jittery());
     world.run(Duration::from_secs(30));
     let target = |world: &World| world.receiver().playout.stats().target;
     let calm = target(&world);
@@ -503,9 +503,7 @@ fn jitter_raises_the_delay_at_once_and_calm_lowers_it_slowly() {
 
 #[test]
 fn a_host_that_slept_goes_on_with_what_is_sent_now() {
-    let mut world = World::new(true, jittery());
-    world.cast(1, 0.0);
-    world.listen();
+    let mut world = World::heard(true, jittery());
     world.run(Duration::from_secs(10));
     // for five seconds the player requests no sound
     world.receiver.as_mut().unwrap().plays_at += Duration::from_secs(5);
@@ -534,9 +532,7 @@ fn another_key_hears_nothing_and_knows_that_somebody_sends() {
 
 #[test]
 fn of_two_casters_the_later_one_is_heard_and_the_earlier_one_learns_of_it() {
-    let mut world = World::new(false, jittery());
-    world.cast(1, 0.0);
-    world.listen();
+    let mut world = World::heard(false, jittery());
     world.run(Duration::from_secs(5));
     world.cast(2, 0.0);
     world.run(Duration::from_secs(5));
@@ -568,9 +564,7 @@ fn of_two_casters_the_later_one_is_heard_and_the_earlier_one_learns_of_it() {
 
 #[test]
 fn an_end_is_told_and_what_was_sent_before_it_is_played() {
-    let mut world = World::new(true, jittery());
-    world.cast(1, 0.0);
-    world.listen();
+    let mut world = World::heard(true, jittery());
     world.run(Duration::from_secs(10));
     let now = world.instant();
     let sent = world.senders[0].frames;
@@ -586,9 +580,7 @@ fn an_end_is_told_and_what_was_sent_before_it_is_played() {
 #[test]
 fn clocks_may_be_a_minute_apart_and_a_recording_of_yesterday_is_not_heard() {
     for (clock_ms, is_heard) in [(60_000, true), (-3_500_000, true), (86_400_000, false)] {
-        let mut world = World::new(true, jittery());
-        world.cast(1, 0.0);
-        world.listen();
+        let mut world = World::heard(true, jittery());
         world.receiver.as_mut().unwrap().clock_ms = clock_ms;
         world.run(Duration::from_secs(5));
         let receiver = world.receiver();
@@ -600,9 +592,7 @@ fn clocks_may_be_a_minute_apart_and_a_recording_of_yesterday_is_not_heard() {
 
 #[test]
 fn what_others_send_into_the_group_is_not_played() {
-    let mut world = World::new(true, jittery());
-    world.cast(1, 0.0);
-    world.listen();
+    let mut world = World::heard(true, jittery());
     world.run(Duration::from_secs(2));
     // the packets of the caster, from another address, with another SSRC, or both
     let packet = world.wire.last().unwrap().clone();
@@ -655,9 +645,7 @@ fn a_foreign_sender_is_played_without_beacons() {
 
 #[test]
 fn a_caster_that_pauses_leaves_silence_and_nothing_lost() {
-    let mut world = World::new(true, jittery());
-    world.cast(1, 0.0);
-    world.listen();
+    let mut world = World::heard(true, jittery());
     world.run(Duration::from_secs(3));
     let sender = &mut world.senders[0];
     sender.begun += Duration::from_secs(1);
@@ -672,9 +660,7 @@ fn a_caster_that_pauses_leaves_silence_and_nothing_lost() {
 #[test]
 fn casters_by_grants_are_heard_together_each_in_order_and_end_by_themselves() {
     for public in [true, false] {
-        let mut world = World::new(public, jittery());
-        world.cast(1, 0.0);
-        world.listen();
+        let mut world = World::heard(public, jittery());
         let tomorrow = world.time().as_millis() + 86_400_000;
         for from in [2, 3] {
             world.cast_granted(from, tomorrow);
