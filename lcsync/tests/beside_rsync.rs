@@ -17,6 +17,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use lcsync::listing::shown;
+use librecast::random::Random;
 use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{Mode, UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
@@ -35,20 +36,16 @@ const PATIENCE: &str = "20";
 /// Times from here on are those of the test itself.
 const NOW: i64 = 1_000_000_000;
 
-/// Numbers that follow from the first (SplitMix64).
-struct Dice(u64);
+/// Choices that follow from a seed.
+struct Dice(Random);
 
 impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+    fn of(seed: u64) -> Self {
+        Self(Random::new(seed))
     }
 
     fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
+        self.0.below(n as u64) as usize
     }
 
     /// Returns true with this probability.
@@ -278,9 +275,9 @@ impl Marks {
         let seed = name.iter().fold(self.number, |seed, byte| {
             seed.wrapping_mul(31).wrapping_add(u64::from(*byte))
         });
-        let mut dice = Dice(seed);
+        let mut dice = Dice::of(seed);
         if self.changed && dice.happens(30) {
-            dice.next();
+            dice.0.next();
         }
         if self.xattrs && dice.happens(40) {
             let long = [b'x'; 300];
@@ -484,7 +481,7 @@ struct Case {
 
 impl Case {
     fn new(number: u64, attributes: bool) -> Self {
-        let dice = &mut Dice(number);
+        let dice = &mut Dice::of(number);
         let as_user = !geteuid().is_root() || number % 2 == 1;
         let delete = dice.happens(60);
         let keeps = dice.pick(&[
@@ -495,7 +492,7 @@ impl Case {
         // rsync deletes until the first unreadable entry, lcsync nothing
         let unreadable = as_user && !delete && dice.happens(30);
         // rsync reads attributes that a user may not read
-        let marked = attributes && Dice(!number).happens(30);
+        let marked = attributes && Dice::of(!number).happens(30);
         let unreadable = unreadable && !(as_user && marked);
         let kinds = Kinds {
             unreadable,
