@@ -486,28 +486,37 @@ impl Simulation {
     }
 }
 
-fn host(n: usize, seed: u64, now: Instant) -> Host {
-    let settings = Node {
+/// Returns the policy that allows the operator these commands.
+fn allow(commands: Vec<Pattern>) -> Vec<Allow> {
+    vec![Allow {
+        key: operator_key().peer_id(),
+        name: None,
+        commands,
+        user: None,
+        time: None,
+        output: None,
+        memory: None,
+        labels: BTreeMap::new(),
+    }]
+}
+
+fn settings(n: usize, policy: Vec<Allow>) -> Node {
+    Node {
         node: NodeInfo {
             name: format!("node-{n}"),
             labels: BTreeMap::from([("role".into(), "web".into())]),
             version: "1".into(),
         },
-        policy: vec![Allow {
-            key: operator_key().peer_id(),
-            name: None,
-            commands: vec![Pattern::parse("*").unwrap()],
-            user: None,
-            time: None,
-            output: None,
-            memory: None,
-            labels: BTreeMap::new(),
-        }],
-    };
+        policy,
+    }
+}
+
+fn host(n: usize, seed: u64, now: Instant) -> Host {
+    let policy = allow(vec![Pattern::parse("*").unwrap()]);
     Host {
         agent: Agent::new(
             key(2, n),
-            settings,
+            settings(n, policy),
             (ReplayWindow::new(), Revocations::default()),
             seed.wrapping_add(n as u64),
             now,
@@ -713,18 +722,8 @@ fn expired_command_is_not_handed_on() {
 #[test]
 fn known_node_that_is_no_longer_selected_says_so_when_asked() {
     let mut simulation = Simulation::new(world(3, 0, 1));
-    let mut settings = Node::default();
-    settings.node.name = "node-2".into();
-    settings.policy = vec![Allow {
-        key: operator_key().peer_id(),
-        name: None,
-        commands: Vec::new(),
-        user: None,
-        time: None,
-        output: None,
-        memory: None,
-        labels: BTreeMap::new(),
-    }];
+    let mut settings = settings(2, allow(Vec::new()));
+    settings.node.labels.clear();
     simulation.hosts[2].agent.configure(settings);
     let took = simulation.run();
     assert!(took < Duration::from_secs(5), "{took:?}");
@@ -734,19 +733,7 @@ fn known_node_that_is_no_longer_selected_says_so_when_asked() {
 
 /// Makes a node refuse the operator everything.
 fn forbid(simulation: &mut Simulation, n: usize) {
-    let mut settings = Node::default();
-    settings.node.name = format!("node-{n}");
-    settings.node.labels = BTreeMap::from([("role".into(), "web".into())]);
-    settings.policy = vec![Allow {
-        key: operator_key().peer_id(),
-        name: None,
-        commands: Vec::new(),
-        user: None,
-        time: None,
-        output: None,
-        memory: None,
-        labels: BTreeMap::new(),
-    }];
+    let settings = settings(n, allow(Vec::new()));
     simulation.hosts[n].agent.configure(settings);
 }
 
@@ -792,10 +779,7 @@ fn a_refusal_of_a_node_that_is_not_known_comes_although_packets_are_lost() {
 fn an_operator_whose_key_nobody_knows_is_not_left_waiting() {
     let mut simulation = Simulation::new(world(3, 0, 1));
     for n in 0..3 {
-        let mut settings = Node::default();
-        settings.node.name = format!("node-{n}");
-        settings.node.labels = BTreeMap::from([("role".into(), "web".into())]);
-        simulation.hosts[n].agent.configure(settings);
+        simulation.hosts[n].agent.configure(settings(n, Vec::new()));
     }
     let took = simulation.run();
     assert!(took < Duration::from_secs(5), "{took:?}");
