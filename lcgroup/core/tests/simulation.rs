@@ -1044,42 +1044,27 @@ fn entries_of_others_and_out_of_turn_are_dropped_by_name() {
         body.extend([0; 50]);
         body
     };
-    let message = kind::MESSAGE;
-    assert_eq!(
-        take(stranger, 1, message, &part(1, 0, 1)),
-        dropped(DropReason::UnknownAuthor)
-    );
-    // the author may be new in an epoch that this member does not know
-    assert_eq!(take(stranger, 1, message, &part(2, 0, 1)), Taken::Wait);
-    assert_eq!(
-        take(owner, 2, message, &part(1, 0, 1)),
-        dropped(DropReason::NotNext)
-    );
-    assert_eq!(take(owner, 1, message, &part(2, 0, 1)), Taken::Wait);
-    assert_eq!(
-        take(owner, 1, message, &part(1, 0, 1)),
-        dropped(DropReason::NotOpened)
-    );
-    assert_eq!(
-        take(owner, 2, message, &part(1, 1, 2)),
-        dropped(DropReason::Broken)
-    );
-    assert_eq!(
-        take(owner, 3, message, &part(0, 0, 1)),
-        dropped(DropReason::Void)
-    );
-    assert_eq!(
-        take(owner, 4, message, &part(1, 3, 2)),
-        dropped(DropReason::Malformed)
-    );
-    assert_eq!(
-        take(owner, 5, message, &part(1, 0, 91)),
-        dropped(DropReason::Malformed)
-    );
-    assert_eq!(
-        take(owner, 6, message, b"short"),
-        dropped(DropReason::Malformed)
-    );
+    for (author, number, body, expected) in [
+        (
+            stranger,
+            1,
+            part(1, 0, 1),
+            dropped(DropReason::UnknownAuthor),
+        ),
+        // the author may be new in an epoch that this member does not know
+        (stranger, 1, part(2, 0, 1), Taken::Wait),
+        (owner, 2, part(1, 0, 1), dropped(DropReason::NotNext)),
+        (owner, 1, part(2, 0, 1), Taken::Wait),
+        (owner, 1, part(1, 0, 1), dropped(DropReason::NotOpened)),
+        (owner, 2, part(1, 1, 2), dropped(DropReason::Broken)),
+        (owner, 3, part(0, 0, 1), dropped(DropReason::Void)),
+        (owner, 4, part(1, 3, 2), dropped(DropReason::Malformed)),
+        (owner, 5, part(1, 0, 91), dropped(DropReason::Malformed)),
+        (owner, 6, b"short".to_vec(), dropped(DropReason::Malformed)),
+    ] {
+        let taken = take(author, number, kind::MESSAGE, &body);
+        assert_eq!(taken, expected, "{number}: {body:?}");
+    }
     assert_eq!(take(owner, 7, 200, b"of another program"), Taken::Done);
 }
 
