@@ -736,14 +736,9 @@ mod tests {
         let begun = Instant::now();
         let mut playout = Playout::new(Latency::Auto, begun);
         let mut packets: Vec<SoundPacket> = (0..1_500_u32)
-            .map(|n| SoundPacket {
-                caster: 0,
-                session: 1,
-                index: n.into(),
-                timestamp: u64::from(n * FRAME),
-                samples: FRAME,
-                payload: vec![0; 40],
-                arrival: begun + FRAME_TIME * n + late * u32::from(n > 250 && n % 25 == 0),
+            .map(|n| {
+                let late = late * u32::from(n > 250 && n % 25 == 0);
+                packet_of(n, begun + FRAME_TIME * n + late)
             })
             .collect();
         packets.sort_by_key(|packet| packet.arrival);
@@ -758,6 +753,19 @@ mod tests {
         playout.stats()
     }
 
+    /// Returns the packet of this number.
+    fn packet_of(n: u32, arrival: Instant) -> SoundPacket {
+        SoundPacket {
+            caster: 0,
+            session: 1,
+            index: n.into(),
+            timestamp: u64::from(n * FRAME),
+            samples: FRAME,
+            payload: vec![0; 40],
+            arrival,
+        }
+    }
+
     /// Returns the lost packets of 25 s, each later by `transit` of its number.
     fn lost(latency: Latency, transit: impl Fn(u32) -> Duration) -> u32 {
         #[expect(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
@@ -770,15 +778,7 @@ mod tests {
         for n in 0..1_300 {
             let at = begun + FRAME_TIME * n + Duration::from_millis(1);
             while let Some((n, arrival)) = packets.next_if(|(_, arrival)| *arrival <= at) {
-                lost += u32::from(!playout.push(SoundPacket {
-                    caster: 0,
-                    session: 1,
-                    index: n.into(),
-                    timestamp: u64::from(n * FRAME),
-                    samples: FRAME,
-                    payload: vec![0; 40],
-                    arrival,
-                }));
+                lost += u32::from(!playout.push(packet_of(n, arrival)));
             }
             playout.poll_frame(at);
         }

@@ -325,25 +325,28 @@ mod tests {
         station: TunedStation,
     }
 
+    fn config(started: UnixTime) -> CasterConfig {
+        CasterConfig {
+            is_public: true,
+            grant: None,
+            name: "Ann reads".to_owned(),
+            title: "chapter 1".to_owned(),
+            profile: Profile::Voice,
+            channels: 1,
+            together: None,
+            seed: [2; 32],
+            started,
+        }
+    }
+
     impl World {
         #[expect(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
         fn new() -> Self {
             let (now, time) = (Instant::now(), UnixTime::from_millis(1_800_000_000_000));
-            let config = CasterConfig {
-                is_public: true,
-                grant: None,
-                name: "Ann reads".to_owned(),
-                title: "chapter 1".to_owned(),
-                profile: Profile::Voice,
-                channels: 1,
-                together: None,
-                seed: [2; 32],
-                started: time,
-            };
             Self {
                 now,
                 time,
-                caster: Caster::new(key(), config, now).unwrap(),
+                caster: Caster::new(key(), config(time), now).unwrap(),
                 station: TunedStation::new(Tuned::Station(key().station(true)), now),
             }
         }
@@ -352,15 +355,9 @@ mod tests {
         fn in_step() -> Self {
             let mut world = Self::new();
             let config = CasterConfig {
-                is_public: true,
-                grant: None,
-                name: "Ann reads".to_owned(),
                 title: String::new(),
-                profile: Profile::Voice,
-                channels: 1,
                 together: Some(Duration::from_millis(150)),
-                seed: [2; 32],
-                started: world.time,
+                ..config(world.time)
             };
             world.caster = Caster::new(key(), config, world.now).unwrap();
             world.station.play_in_step([3; 32]);

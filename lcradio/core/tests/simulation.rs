@@ -12,7 +12,7 @@ use lcradio_core::{
 use librecast::simulated::{Network, Path};
 use librecast::time::UnixTime;
 
-const TODAY_MS: u64 = 1_800_000_000_000;
+pub const TODAY_MS: u64 = 1_800_000_000_000;
 const MINUTE: Duration = Duration::from_secs(60);
 const FRAME_TIME: Duration = Duration::from_millis(20);
 
@@ -20,16 +20,31 @@ fn address(n: u8) -> Ipv6Addr {
     Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, n.into())
 }
 
-fn key() -> StationKey {
+pub fn key() -> StationKey {
     StationKey::from_seed(&[1; 32])
 }
 
+/// Returns the parameters of a caster of music by the station's own key.
+pub fn config(seed: u8, started: UnixTime) -> CasterConfig {
+    CasterConfig {
+        is_public: false,
+        grant: None,
+        name: "test".into(),
+        title: String::new(),
+        profile: Profile::Music,
+        channels: 2,
+        together: None,
+        seed: [seed; 32],
+        started,
+    }
+}
+
 /// Returns a CELT packet of Opus with 20 ms, numbered.
-fn sound(number: u32) -> Vec<u8> {
+pub fn sound(number: u32) -> Vec<u8> {
     [&[31 << 3], &number.to_be_bytes()[..]].concat()
 }
 
-fn number(payload: &[u8]) -> u32 {
+pub fn number(payload: &[u8]) -> u32 {
     u32::from_be_bytes(payload[1..5].try_into().unwrap())
 }
 
@@ -128,13 +143,7 @@ impl World {
         let config = CasterConfig {
             is_public: self.station.is_public(),
             grant,
-            name: "test".into(),
-            title: String::new(),
-            profile: Profile::Music,
-            channels: 2,
-            together: None,
-            seed: [from; 32],
-            started: self.time(),
+            ..config(from, self.time())
         };
         let caster = Caster::new(key, config, self.instant()).unwrap();
         self.senders.push(Sender {

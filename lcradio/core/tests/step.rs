@@ -7,20 +7,17 @@ use std::time::{Duration, Instant};
 
 use lcradio_core::{
     BEACON_PORT, Caster, CasterConfig, DropReason, FRAME, Following, Frame, Latency, MEDIA_PORT,
-    Playout, Profile, Reception, StationKey, Transmit, Tuned, TunedStation,
+    Playout, Reception, Transmit, Tuned, TunedStation,
 };
 use librecast::random::Random;
 use librecast::simulated::Queue;
 use librecast::time::UnixTime;
 
-const TODAY_MS: u64 = 1_800_000_000_000;
+use crate::simulation::{TODAY_MS, config, key, number, sound};
+
 const CASTER: Ipv6Addr = Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 1);
 /// Samples of a second.
 const RATE: f64 = 48_000.0;
-
-fn key() -> StationKey {
-    StationKey::from_seed(&[1; 32])
-}
 
 /// A host's clock at a time of the simulation.
 #[derive(Debug, Clone, Copy)]
@@ -125,15 +122,8 @@ impl World {
     fn new(together_ms: Option<u64>, sound_ppm: f64, seed: u64) -> Self {
         let clock = clock(Instant::now(), 20, 0.0);
         let config = CasterConfig {
-            is_public: false,
-            grant: None,
-            name: "test".into(),
-            title: String::new(),
-            profile: Profile::Music,
-            channels: 2,
             together: together_ms.map(Duration::from_millis),
-            seed: [2; 32],
-            started: UnixTime::from_millis(TODAY_MS),
+            ..config(2, UnixTime::from_millis(TODAY_MS))
         };
         Self {
             now: Duration::ZERO,
@@ -193,8 +183,7 @@ impl World {
     fn step(&mut self) {
         let now = self.clock.at(self.now);
         while self.next_frame() <= self.now {
-            let packet = [&[31 << 3], &self.frames.to_be_bytes()[..]].concat();
-            assert!(self.caster.send(&packet, FRAME, now));
+            assert!(self.caster.send(&sound(self.frames), FRAME, now));
             self.frames += 1;
         }
         self.casts(now);
@@ -323,8 +312,7 @@ impl Room {
             let frame = self.playout.poll_frame(self.clock.at(asked));
             let samples = match &frame {
                 Frame::Packet(packet) => {
-                    let number = u32::from_be_bytes(packet.payload[1..5].try_into().unwrap());
-                    let since = f64::from(number * FRAME) / RATE;
+                    let since = f64::from(number(&packet.payload) * FRAME) / RATE;
                     heard.push((sounds_at, sounds_at.as_secs_f64() - since));
                     packet.samples
                 }
