@@ -26,7 +26,6 @@ fn mean(all: &[f64]) -> f64 {
 fn one_receiver_without_loss_costs_hardly_more_than_the_data() {
     let mut sim = Simulation::new(200, &[(0, 0.0)]);
     let cost = sim.run();
-    println!("{cost:.3} in {:?}", sim.slowest());
     assert!(cost < 1.01, "{cost}");
     assert_eq!(sim.sent_afterwards(), 0);
 }
@@ -35,7 +34,6 @@ fn one_receiver_without_loss_costs_hardly_more_than_the_data() {
 fn eight_receivers_cost_no_more_than_one() {
     let mut sim = Simulation::new(200, &[(0, 0.0); 8]);
     let cost = sim.run();
-    println!("{cost:.3} in {:?}", sim.slowest());
     assert!(cost < 1.01, "{cost}");
     assert_eq!(sim.sent_afterwards(), 0);
 }
@@ -63,7 +61,6 @@ fn stretches_fill_what_blocks_alone_do_not_and_cost_no_more() {
 fn receivers_that_start_a_little_apart_share() {
     let mut sim = Simulation::new(200, &[(0, 0.0), (30, 0.0), (70, 0.0), (150, 0.0)]);
     let cost = sim.run();
-    println!("{cost:.3} in {:?}", sim.slowest());
     assert!(cost < 1.4, "{cost}");
 }
 
@@ -76,7 +73,6 @@ fn receivers_that_start_a_quarter_apart_share_all_that_is_sent_after() {
     let mut sim = Simulation::new(blocks, &starts);
     sim.limit_server(rate);
     let cost = sim.run();
-    println!("{cost:.3} in {:?}", sim.slowest());
     assert!(cost < 1.78, "{cost}, ideally 1.75");
     assert_eq!(sim.sent_afterwards(), 0);
 }
@@ -89,7 +85,6 @@ fn without_a_limit_receivers_that_start_apart_share_as_well() {
     let starts = [0, 1, 2, 3].map(|n| (n * quarter, 0.0));
     let mut sim = Simulation::new(400, &starts);
     let cost = sim.run();
-    println!("{cost:.3} in {:?}", sim.slowest());
     // at best 1.75, if a block took no time: one takes a third of the whole transfer
     assert!(cost < 2.15, "{cost}");
     assert_eq!(sim.sent_afterwards(), 0);
@@ -230,7 +225,6 @@ fn loss_is_told_from_a_full_link_where_the_server_sends_slowly() {
     let mut sim = Simulation::new(60, &[(0, 0.2); 4]);
     sim.limit_server(40_000_000);
     let cost = sim.run();
-    println!("{cost:.3} in {:?}", sim.slowest());
     assert!(cost < 1.65, "{cost}");
 }
 
@@ -267,7 +261,6 @@ fn lost_reports_delay_but_do_not_stop() {
     let mut sim = Simulation::new(60, &[(0, 0.05), (10, 0.05)]);
     sim.report_loss = 0.3;
     let cost = sim.run();
-    println!("{cost:.3} in {:?}", sim.slowest());
     assert!(cost < 2.5, "{cost}");
 }
 
@@ -323,7 +316,6 @@ fn another_server_goes_on_where_the_first_one_was() {
     sim.limit_server(100_000_000);
     sim.incidents.push(MS * 1_800, Incident::NewServer);
     let cost = sim.run();
-    println!("{cost:.3} in {:?}", sim.slowest());
     assert!(sim.receivers.iter().all(|r| r.finished > Some(MS * 1_800)));
     assert!(cost < 1.5, "{cost}");
     assert_eq!(sim.sent_afterwards(), 0);
@@ -357,7 +349,6 @@ fn who_lies_is_named_and_nobody_else() {
     sim.limit_server(200_000_000);
     sim.lies = 0.5;
     let cost = sim.run();
-    println!("{cost:.3} in {:?}", sim.slowest());
     for r in &sim.receivers {
         assert_eq!(Vec::from_iter(&r.corrupt), [&LIAR]);
         assert_eq!(r.conflicts, 1, "is said once");
@@ -370,7 +361,6 @@ fn who_is_killed_fetches_the_rest_only() {
     sim.limit_server(200_000_000);
     sim.incidents.push(MS * 1_400, Incident::Kill(1));
     let cost = sim.run();
-    println!("{cost:.3} in {:?}", sim.slowest());
     let [other, killed] = &sim.receivers[..] else {
         panic!("two")
     };
@@ -385,7 +375,6 @@ fn a_slow_disk_is_waited_for_and_bounds_what_is_under_way() {
     let rate = 200e6;
     sim.receivers[0].disk = Some(Bottleneck::new(rate, Duration::MAX, Duration::ZERO));
     let cost = sim.run();
-    println!("{cost:.3} in {:?}", sim.slowest());
     // without the last blocks, which wait to be written
     let written = (300 - MOST_BLOCKS) * MAX_BLOCK * 8;
     assert!(sim.slowest().as_secs_f64() > written as f64 / rate);

@@ -220,7 +220,9 @@ impl Simulation {
             assert!(self.time < END, "somebody never finishes");
             self.step(self.time);
         }
-        self.symbols_sent as f64 * WIRE_BITS / self.bits()
+        let cost = self.symbols_sent as f64 * WIRE_BITS / self.bits();
+        println!("{cost:.3} in {:?}", self.slowest());
+        cost
     }
 
     fn step(&mut self, time: Duration) {
