@@ -66,12 +66,7 @@ impl World {
     fn cast(&mut self, public: bool) {
         let (now, time) = (self.now(), self.time());
         self.caster
-            .cast(
-                key(),
-                start(public, 1),
-                now,
-                UnixTime::from_millis(time.as_millis()),
-            )
+            .cast(key(), start(public, 1), now, time)
             .unwrap();
         self.settle();
     }
@@ -79,10 +74,8 @@ impl World {
     /// Executes the pages' commands; groups are those of the listener.
     fn settle(&mut self) {
         let (now, time) = (self.now(), self.time());
-        self.caster
-            .handle_timeout(now, UnixTime::from_millis(time.as_millis()));
-        self.listener
-            .handle_timeout(now, UnixTime::from_millis(time.as_millis()));
+        self.caster.handle_timeout(now, time);
+        self.listener.handle_timeout(now, time);
         while let Some(command) = self.listener.poll_command() {
             match command {
                 Command::Join(group) => self.joined.push(group),
@@ -100,11 +93,7 @@ impl World {
                     port,
                     data: &data,
                 };
-                self.listener.handle_datagram(
-                    datagram,
-                    now,
-                    UnixTime::from_millis(time.as_millis()),
-                );
+                self.listener.handle_datagram(datagram, now, time);
             }
         }
     }
@@ -196,14 +185,7 @@ fn of_two_casters_with_one_key_the_later_one_stays() {
     let mut later = PageRadio::new(LISTENER, world.now());
     world.ms += 1_000;
     let (now, time) = (world.now(), world.time());
-    later
-        .cast(
-            key(),
-            start(false, 2),
-            now,
-            UnixTime::from_millis(time.as_millis()),
-        )
-        .unwrap();
+    later.cast(key(), start(false, 2), now, time).unwrap();
     while let Some(command) = later.poll_command() {
         if let Command::Send { group, port, data } = command {
             let datagram = Datagram {
@@ -212,9 +194,7 @@ fn of_two_casters_with_one_key_the_later_one_stays() {
                 port,
                 data: &data,
             };
-            world
-                .caster
-                .handle_datagram(datagram, now, UnixTime::from_millis(time.as_millis()));
+            world.caster.handle_datagram(datagram, now, time);
         }
     }
     let status = world.status(&world.caster);
