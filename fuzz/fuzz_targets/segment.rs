@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::Rights;
-use lcroute_engine::header::{DataHeader, HOP_LIMIT, Payload};
+use lcroute_engine::header::DataHeader;
 use lcroute_engine::{
     Engine, LanFrame, LanIpv4, LanSettings, LocalInterfaceId, Output, SegmentFrame, SegmentSettings,
 };
@@ -180,14 +180,8 @@ impl Gateways {
         }
         self.sequence += 1;
         let header = DataHeader {
-            payload: Payload::Ipv6,
-            flags: 0,
-            hop_limit: HOP_LIMIT,
             root,
-            origin: second.origin,
-            incarnation: 1,
-            sequence: self.sequence,
-            key_epoch: 0,
+            ..common::header(second.origin, self.sequence)
         };
         self.engines[0].handle_packet(LINK, &header.encode(), packet.into(), self.now);
         self.settle(0);

@@ -12,7 +12,6 @@ use common::{Rights, addresses, config, group, join, neighbor, restricted, start
 use lcroute_engine::control::{
     self, Audit, Batch, Element, LeafJoin, LeafOffer, RefusalReason, Routed, RoutedKind,
 };
-use lcroute_engine::header::{DataHeader, Payload};
 use lcroute_engine::lsdb::Lsa;
 use lcroute_engine::{
     Config, DropReason, Engine, Leaf, LeafOutput, LeafState, Limits, LinkFault, LinkRefusal,
@@ -484,16 +483,7 @@ fn a_leaf_that_speaks_is_heard_by_nobody() {
     let (router, link) = world.router_link(0);
     let member = leaf_member(FIRST_LEAF, ALL, false);
     let packet = udp(member.addresses.address, group(1), &[0, 0, 0, 7]);
-    let header = DataHeader {
-        payload: Payload::Ipv6,
-        flags: 0,
-        hop_limit: 64,
-        root: member.addresses.origin,
-        origin: member.addresses.origin,
-        incarnation: 1,
-        sequence: 1,
-        key_epoch: 0,
-    };
+    let header = common::header(member.addresses.origin, 1);
     let message = [&header.encode()[..], &packet].concat();
     let engine = world.routers.get_mut(&router).unwrap();
     engine.handle_data(link, message.into(), world.now);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::services::Rights;
-use lcroute_engine::header::{DataHeader, HOP_LIMIT, Payload};
+use lcroute_engine::header::DataHeader;
 use lcroute_engine::{
     DropReason, HostPlace, LanFrame, LanIpv4, LanRole, LanSettings, PrivatePrefix, SECRET_LEN,
     Secret, SegmentFrame, SegmentProblem, SegmentPrograms, SegmentSettings, SegmentSnapshot,
@@ -1301,14 +1301,8 @@ fn of_member(
     packet.extend(&segment[..12]);
     packet.extend(inner);
     let header = DataHeader {
-        payload: Payload::Ipv6,
-        flags: 0,
-        hop_limit: HOP_LIMIT,
         root: to.map_or(from.origin, |to| addresses(to).origin),
-        origin: from.origin,
-        incarnation: 1,
-        sequence,
-        key_epoch: 0,
+        ..common::header(from.origin, sequence)
     };
     (header, packet.into())
 }

@@ -9,6 +9,7 @@ use std::net::Ipv6Addr;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Instant;
 
+use lcroute_engine::header::{DataHeader, HOP_LIMIT, Payload};
 use lcroute_engine::topology::TopologyConfig;
 use lcroute_engine::{CarrySettings, Config, Engine, Limits, Neighbor, Output, Services};
 use librecast::cert::Member;
@@ -111,6 +112,20 @@ pub fn config(n: u16) -> Config {
         topology: TopologyConfig::default(),
         seed: 0xfeed + u64::from(n),
         limits: Limits::default(),
+    }
+}
+
+/// The header of a packet that a node sends on its own tree in its first run.
+pub fn header(origin: OriginId, sequence: u64) -> DataHeader {
+    DataHeader {
+        payload: Payload::Ipv6,
+        flags: 0,
+        hop_limit: HOP_LIMIT,
+        root: origin,
+        origin,
+        incarnation: 1,
+        sequence,
+        key_epoch: 0,
     }
 }
 
