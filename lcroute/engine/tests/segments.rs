@@ -47,21 +47,26 @@ fn mac(kind: u8, n: usize) -> MacAddress {
     MacAddress([2, 0, 0, 0, kind, n as u8])
 }
 
-/// A frame on a LAN.
-#[derive(Debug, Clone)]
-struct Frame {
-    from: MacAddress,
-    to: MacAddress,
+fn frame_of(
+    source: MacAddress,
+    destination: MacAddress,
     ethertype: u16,
-    payload: Bytes,
+    payload: impl Into<Bytes>,
+) -> SegmentFrame {
+    SegmentFrame {
+        source,
+        destination,
+        ethertype,
+        payload: payload.into(),
+    }
 }
 
 #[derive(Debug)]
 enum Event {
-    Frame(usize, Frame),
+    Frame(usize, SegmentFrame),
     /// A gateway's own kernel sends a frame, or is given one.
-    Inside(usize, Frame),
-    Given(usize, Frame),
+    Inside(usize, SegmentFrame),
+    Given(usize, SegmentFrame),
     /// A host asks once more.
     Retry(usize, Ipv4Addr, u8),
     /// A host forgets an Ethernet address if nobody confirmed it since.
@@ -103,7 +108,7 @@ struct Lans {
     /// Packets of segments that left over links, by the gateway that sent or passed them on.
     carried: Vec<u64>,
     /// Neighbour discovery of gateways, for hosts elsewhere.
-    discovery: Vec<(usize, Frame)>,
+    discovery: Vec<(usize, SegmentFrame)>,
     /// Frames that each receiver loses, of a thousand.
     loss: u64,
     losses: Random,
@@ -253,8 +258,8 @@ impl World {
 /// Gateways.
 impl World {
     fn lan_output(&mut self, n: usize, lan: usize, frame: LanFrame) {
-        let from = settings(n, lan).mac;
-        let to_group = |payload: Bytes| match Header::read(&payload) {
+        let own = Lans::mac(n, lan);
+        let to_group = |payload: &[u8]| match Header::read(payload) {
             Ok(header) => (
                 MacAddress::of_ipv4_group(header.destination),
                 ETHERTYPE_IPV4,
@@ -270,24 +275,13 @@ impl World {
                 from,
                 ethertype,
                 payload,
-            } => Frame {
-                from,
-                to,
-                ethertype,
-                payload,
-            },
+            } => frame_of(from, to, ethertype, payload),
             LanFrame::Multicast(payload) | LanFrame::Link(payload) => {
-                let (to, ethertype) = to_group(payload.clone());
-                Frame {
-                    from,
-                    to,
-                    ethertype,
-                    payload,
-                }
+                let (to, ethertype) = to_group(&payload);
+                frame_of(own, to, ethertype, payload)
             }
             LanFrame::Probe(_) | LanFrame::Unicast(..) => return,
         };
-        let own = settings(n, lan).mac;
         let inside = self
             .lans
             .hosts
@@ -295,11 +289,12 @@ impl World {
             .position(|host| host.inside == Some(n));
         let query = igmp::parse_packet(&frame.payload);
         let is_query = matches!(query, Ok((_, Message::Query(_))));
-        let is_for_own = frame.to == own || frame.to.is_group() && (frame.from != own || is_query);
+        let to = frame.destination;
+        let is_for_own = to == own || to.is_group() && (frame.source != own || is_query);
         if let Some(host) = inside.filter(|_| is_for_own) {
             self.push(self.now + WIRE, Event::Given(host, frame.clone()));
         }
-        if frame.to != own {
+        if to != own {
             self.push(self.now + WIRE, Event::Frame(lan, frame));
         }
     }
@@ -329,16 +324,9 @@ impl World {
             Event::Frame(lan, frame) => self.frame(lan, &frame),
             Event::Inside(n, frame) => {
                 let virtual_mac = self.engine(n).virtual_mac(LAN);
-                if virtual_mac.is_some() && (frame.to.is_group() || Some(frame.to) == virtual_mac) {
-                    let frame = SegmentFrame {
-                        source: frame.from,
-                        destination: frame.to,
-                        ethertype: frame.ethertype,
-                        payload: frame.payload,
-                    };
-                    self.does(n, |engine, now| {
-                        engine.handle_segment_frame(LAN, frame, now);
-                    });
+                let to = frame.destination;
+                if virtual_mac.is_some() && (to.is_group() || Some(to) == virtual_mac) {
+                    self.sees(n, frame);
                 }
             }
             Event::Given(host, frame) => match frame.ethertype {
@@ -365,32 +353,39 @@ impl World {
         }
     }
 
-    fn frame(&mut self, lan: usize, frame: &Frame) {
+    /// The first LAN of a gateway has this frame.
+    fn sees(&mut self, n: usize, frame: SegmentFrame) {
+        self.does(n, |engine, now| {
+            engine.handle_segment_frame(LAN, frame, now);
+        });
+    }
+
+    fn frame(&mut self, lan: usize, frame: &SegmentFrame) {
+        let SegmentFrame {
+            source,
+            destination: to,
+            ethertype,
+            ..
+        } = *frame;
         self.frames += 1;
-        if frame.ethertype == ETHERTYPE_IPV6 && frame.from.is_virtual() {
+        if ethertype == ETHERTYPE_IPV6 && source.is_virtual() {
             self.lans.discovery.push((lan, frame.clone()));
         }
-        for (n, interface) in self.hearing(lan, frame.from) {
+        for (n, interface) in self.hearing(lan, source) {
             if self.lans.losses.below(1_000) < self.lans.loss {
                 continue;
             }
             let engine = self.engine(n);
             let virtual_mac = engine.virtual_mac(interface);
-            if virtual_mac == Some(frame.from) {
+            if virtual_mac == Some(source) {
                 // it sent the frame itself
                 continue;
             }
             let own = settings(n, self.gateways[n].lans[usize::from(interface.0) - 1]).mac;
-            let is_arp = frame.ethertype == ETHERTYPE_ARP;
-            let hears =
-                frame.to.is_group() || Some(frame.to) == virtual_mac || is_arp && frame.to == own;
+            let is_arp = ethertype == ETHERTYPE_ARP;
+            let hears = to.is_group() || Some(to) == virtual_mac || is_arp && to == own;
             if hears {
-                let frame = SegmentFrame {
-                    source: frame.from,
-                    destination: frame.to,
-                    ethertype: frame.ethertype,
-                    payload: frame.payload.clone(),
-                };
+                let frame = frame.clone();
                 self.does(n, |engine, now| {
                     engine.handle_segment_frame(interface, frame, now);
                 });
@@ -405,11 +400,11 @@ impl World {
             let is_lost = self.lans.losses.below(1_000) < self.lans.loss;
             if hears
                 && !is_lost
-                && of_host != Some(frame.from)
-                && h.mac != frame.from
-                && (frame.to.is_group() || frame.to == h.mac)
+                && of_host != Some(source)
+                && h.mac != source
+                && (to.is_group() || to == h.mac)
             {
-                match frame.ethertype {
+                match ethertype {
                     ETHERTYPE_ARP => self.host_arp(host, frame),
                     ETHERTYPE_IPV4 => self.host_packet(host, frame),
                     _ => {}
@@ -429,12 +424,7 @@ impl World {
             ..
         } = self.lans.hosts[host];
         if let Some(lan) = lan {
-            let frame = Frame {
-                from,
-                to,
-                ethertype,
-                payload,
-            };
+            let frame = frame_of(from, to, ethertype, payload);
             if let Some(gateway) = inside {
                 self.push(self.now + WIRE, Event::Inside(gateway, frame.clone()));
             }
@@ -477,7 +467,7 @@ impl World {
         !looked.unwrap().1
     }
 
-    fn host_arp(&mut self, host: usize, frame: &Frame) {
+    fn host_arp(&mut self, host: usize, frame: &SegmentFrame) {
         let arp = Arp::decode(&frame.payload).unwrap();
         let own = self.lans.hosts[host].address;
         let h = &mut self.lans.hosts[host];
@@ -508,7 +498,7 @@ impl World {
         }
     }
 
-    fn host_packet(&mut self, host: usize, frame: &Frame) {
+    fn host_packet(&mut self, host: usize, frame: &SegmentFrame) {
         let header = Header::read(&frame.payload).unwrap();
         if let Ok((_, Message::Query(_))) = igmp::parse_packet(&frame.payload) {
             let joined: Vec<_> = self.lans.hosts[host].joined.iter().copied().collect();
@@ -527,7 +517,7 @@ impl World {
         if kind == b"A" {
             h.answers.insert(number);
             if let Some((mac, at)) = h.arp.get_mut(&header.source)
-                && *mac == frame.from
+                && *mac == frame.source
             {
                 *at = self.now;
             }
@@ -1220,16 +1210,6 @@ fn a_flood_of_questions_and_hosts_stays_within_bounds_and_cuts_no_running_pair()
     assert!(w.dropped(0, DropReason::SegmentFull) > 0);
 }
 
-/// Frames of a LAN to its gateway, from hosts that are no part of the model.
-fn frame_of(source: MacAddress, to: MacAddress, ethertype: u16, payload: Vec<u8>) -> SegmentFrame {
-    SegmentFrame {
-        source,
-        destination: to,
-        ethertype,
-        payload: payload.into(),
-    }
-}
-
 #[test]
 fn neighbour_discovery_is_answered_for_hosts_elsewhere() {
     let mut w = World::new(&[&[0], &[1]]);
@@ -1237,20 +1217,18 @@ fn neighbour_discovery_is_answered_for_hosts_elsewhere() {
     let (mac_a, mac_b) = (mac(3, 0), mac(3, 1));
     let all = MacAddress::of_group(librecast::mld::ALL_NODES);
     let said = frame_of(mac_b, all, ETHERTYPE_IPV6, advertisement(b, mac_b, None));
-    w.does(1, |engine, now| engine.handle_segment_frame(LAN, said, now));
+    w.sees(1, said);
     let to = MacAddress::of_group(solicited_node(b));
     let asked = solicitation(a, mac_a, b, false);
     let asked = frame_of(mac_a, to, ETHERTYPE_IPV6, asked);
-    w.does(0, |engine, now| {
-        engine.handle_segment_frame(LAN, asked, now);
-    });
+    w.sees(0, asked);
     w.run(ms(200));
     let virtual_mac = w.engine(0).virtual_mac(LAN).unwrap();
     let answer = w
         .lans
         .discovery
         .iter()
-        .find(|(lan, frame)| *lan == 0 && frame.to == mac_a);
+        .find(|(lan, frame)| *lan == 0 && frame.destination == mac_a);
     let expected = Advertisement {
         target: b,
         mac: Some(virtual_mac),
@@ -1259,19 +1237,22 @@ fn neighbour_discovery_is_answered_for_hosts_elsewhere() {
     // and a packet arrives with both addresses as they are
     let echo = icmpv6_packet(a, b, 64, &[128, 0, 0, 0, 0, 1, 0, 1]);
     let sent = frame_of(mac_a, virtual_mac, ETHERTYPE_IPV6, echo.clone());
-    w.does(0, |engine, now| engine.handle_segment_frame(LAN, sent, now));
+    w.sees(0, sent);
     w.run(ms(50));
     let (lan, got) = w.lans.discovery.last().unwrap();
-    assert_eq!((*lan, got.to, &got.payload[..]), (1, mac_b, &echo[..]));
+    assert_eq!(
+        (*lan, got.destination, &got.payload[..]),
+        (1, mac_b, &echo[..])
+    );
     // the sender of a longer one learns the limit
     let long = icmpv6_packet(a, b, 64, &[&[128, 0, 0, 0][..], &[0; 1_500]].concat());
     let sent = frame_of(mac_a, virtual_mac, ETHERTYPE_IPV6, long);
-    w.does(0, |engine, now| engine.handle_segment_frame(LAN, sent, now));
+    w.sees(0, sent);
     w.run(ms(50));
     let (lan, got) = w.lans.discovery.last().unwrap();
     let (kind, mtu) = (got.payload[40], &got.payload[44..48]);
     assert_eq!(
-        (*lan, got.to, kind, mtu),
+        (*lan, got.destination, kind, mtu),
         (0, mac_a, 2, &[0, 0, 5, 220][..])
     );
 }
@@ -1480,9 +1461,7 @@ fn what_any_gateway_put_on_a_wire_is_never_read_again() {
     ];
     let before = (w.lans.carried[0], w.dropped(0, DropReason::LanGatewayFrame));
     for frame in frames {
-        w.does(0, |engine, now| {
-            engine.handle_segment_frame(LAN, frame, now);
-        });
+        w.sees(0, frame);
     }
     w.run(secs(1));
     let after = (w.lans.carried[0], w.dropped(0, DropReason::LanGatewayFrame));
@@ -1491,15 +1470,11 @@ fn what_any_gateway_put_on_a_wire_is_never_read_again() {
     assert_eq!(w.segment(0).problem, None, "a gateway that wakes up");
     w.run(secs(2));
     let again = frame_of(own, all, ETHERTYPE_IPV4, packet.clone());
-    w.does(0, |engine, now| {
-        engine.handle_segment_frame(LAN, again, now);
-    });
+    w.sees(0, again);
     assert_eq!(w.segment(0).problem, Some(SegmentProblem::Rival(own)));
     // the same of a host crosses
     let of_host = frame_of(mac(4, 0), all, ETHERTYPE_IPV4, packet);
-    w.does(0, |engine, now| {
-        engine.handle_segment_frame(LAN, of_host, now);
-    });
+    w.sees(0, of_host);
     w.run(ms(100));
     assert_eq!(w.times(b, 999), 1);
 }
