@@ -1,13 +1,11 @@
 //! Gateways of LANs under virtual time, with links between them. A test adds hosts to the LANs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lcroute_engine::{Config, Engine, LanFrame, LanSettings, LocalInterfaceId, Neighbor, Output};
-use librecast::cert::GroupPrefix;
 use librecast::ethernet::MacAddress;
 use librecast::id::LinkId;
 use librecast::simulated::Queue;
@@ -29,27 +27,6 @@ pub fn secs(n: u64) -> Duration {
 
 pub fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
-}
-
-/// Settings of a LAN without addresses, for all groups in both directions.
-pub fn settings(lan: usize, mac: MacAddress, link_local: Ipv6Addr) -> LanSettings {
-    LanSettings {
-        name: format!("lan{lan}"),
-        groups: vec![GroupPrefix::ALL],
-        send: true,
-        receive: true,
-        prefixes: Vec::new(),
-        mac,
-        link_local,
-        ipv4: None,
-        mtu: 1_500,
-        rate: 100_000_000,
-        rate_out: 100_000_000,
-        priority: 0,
-        reflect_mdns: false,
-        advertise: false,
-        segment: None,
-    }
 }
 
 /// The LANs of a world, and the hosts on them.

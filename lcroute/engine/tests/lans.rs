@@ -41,7 +41,7 @@ fn settings(lan: usize, gateway: usize) -> LanSettings {
     let link_local = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, lan as u16, 1, gateway as u16);
     LanSettings {
         prefixes: vec![prefix(lan)],
-        ..gateways::settings(lan, mac(lan, gateway as u16), link_local)
+        ..common::lan_settings(lan, mac(lan, gateway as u16), link_local)
     }
 }
 

@@ -151,7 +151,7 @@ fn settings(gateway: usize, lan: usize) -> LanSettings {
             hosts: Vec::new(),
             programs: None,
         }),
-        ..gateways::settings(lan, Lans::mac(gateway, lan), link_local)
+        ..common::lan_settings(lan, Lans::mac(gateway, lan), link_local)
     }
 }
 

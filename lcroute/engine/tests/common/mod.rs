@@ -11,8 +11,11 @@ use std::time::Instant;
 
 use lcroute_engine::header::{DataHeader, HOP_LIMIT, Payload};
 use lcroute_engine::topology::TopologyConfig;
-use lcroute_engine::{CarrySettings, Config, Engine, Limits, Neighbor, Output, Services};
-use librecast::cert::Member;
+use lcroute_engine::{
+    CarrySettings, Config, Engine, LanSettings, Limits, Neighbor, Output, Services,
+};
+use librecast::cert::{GroupPrefix, Member};
+use librecast::ethernet::MacAddress;
 use librecast::id::{LinkId, NodeAddresses, OriginId};
 use librecast::mld::{self, Record, RecordType};
 
@@ -126,6 +129,27 @@ pub fn header(origin: OriginId, sequence: u64) -> DataHeader {
         incarnation: 1,
         sequence,
         key_epoch: 0,
+    }
+}
+
+/// Settings of a LAN without addresses, for all groups in both directions.
+pub fn lan_settings(lan: usize, mac: MacAddress, link_local: Ipv6Addr) -> LanSettings {
+    LanSettings {
+        name: format!("lan{lan}"),
+        groups: vec![GroupPrefix::ALL],
+        send: true,
+        receive: true,
+        prefixes: Vec::new(),
+        mac,
+        link_local,
+        ipv4: None,
+        mtu: 1_500,
+        rate: 100_000_000,
+        rate_out: 100_000_000,
+        priority: 0,
+        reflect_mdns: false,
+        advertise: false,
+        segment: None,
     }
 }
 
