@@ -207,14 +207,19 @@ impl Mesh {
         self.nodes[n].engine = None;
         self.announcers.remove(&n);
         self.short.remove(&n);
+        self.cut_off(n);
+        let after = ms(&mut self.network.random, 10, 800);
+        self.at(after, Event::Start { node: n });
+        self.totals.restarts += 1;
+    }
+
+    /// Cuts all connections of a node.
+    fn cut_off(&mut self, n: usize) {
         for c in 0..self.connections.len() {
             if self.connections[c].alive && self.connections[c].ends.contains(&n) {
                 self.cut(c);
             }
         }
-        let after = ms(&mut self.network.random, 10, 800);
-        self.at(after, Event::Start { node: n });
-        self.totals.restarts += 1;
     }
 
     /// Cuts the connection; each side notices in its own time.
@@ -784,11 +789,7 @@ fn a_router_that_has_just_come_gets_nothing_that_it_has_not_joined() {
             mesh.stubs.insert(newcomer);
         }
         mesh.nodes[newcomer].engine = None;
-        for c in 0..mesh.connections.len() {
-            if mesh.connections[c].ends.contains(&newcomer) {
-                mesh.cut(c);
-            }
-        }
+        mesh.cut_off(newcomer);
         mesh.run(Duration::from_secs(3));
         mesh.connect_pairs();
         let everything = Joined::everything();
@@ -1053,11 +1054,7 @@ fn a_carrier_that_dies_is_replaced() {
         stream.send(10 * second);
         let first = stream.carrier();
         stream.mesh.nodes[first].engine = None;
-        for c in 0..stream.mesh.connections.len() {
-            if stream.mesh.connections[c].ends.contains(&first) {
-                stream.mesh.cut(c);
-            }
-        }
+        stream.mesh.cut_off(first);
         stream.send(10 * second);
         assert_ne!(stream.carrier(), first, "seed {seed}");
         assert_eq!(stream.send(second), (100, 400), "seed {seed}");
