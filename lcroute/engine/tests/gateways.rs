@@ -37,7 +37,7 @@ pub trait Wires: Sized {
     /// Returns the Ethernet address of a gateway on a LAN.
     fn mac(gateway: usize, lan: usize) -> MacAddress;
 
-    /// Handles a frame of a gateway for a LAN; PROBEs of gateways are none.
+    /// Handles a frame of a gateway for a LAN, except PROBEs.
     fn from_gateway(world: &mut World<Self>, gateway: usize, lan: usize, frame: LanFrame);
 
     fn happen(world: &mut World<Self>, event: Self::Event);

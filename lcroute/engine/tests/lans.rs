@@ -1011,13 +1011,11 @@ fn hosts_without_a_router_are_given_addresses_that_are_heard_elsewhere() {
 fn two_lans_with_one_prefix_are_named_and_hear_others() {
     let mut w = World::new(&[1, 1, 1]);
     let g = group(1);
-    let now = w.now;
     let same = LanSettings {
         prefixes: vec![prefix(0)],
         ..settings(1, 1)
     };
-    let engine = w.gateways[1].engine.as_mut().unwrap();
-    engine.set_lan(LAN, same, now);
+    w.does(1, |engine, now| engine.set_lan(LAN, same, now));
     w.run(secs(5));
     for n in 0..2 {
         let clash = LanProblem::Clash(vec![prefix(0)]);
