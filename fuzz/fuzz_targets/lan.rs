@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::Rights;
-use lcroute_engine::{Engine, LanFrame, LanIpv4, LanRole, LanSettings, Limits, LocalInterfaceId, Output};
+use lcroute_engine::{Engine, LanFrame, LanIpv4, LanRole, LanSettings, Limits, LocalInterfaceId, Neighbor, Output};
 use lcroute_fuzz::pieces;
 use libfuzzer_sys::fuzz_target;
 use librecast::cert::{GroupPrefix, SourcePrefix};
@@ -27,24 +27,18 @@ fn settings(n: u8) -> LanSettings {
     let mut groups = GroupPrefix::all_of("224.0.0.0/4").unwrap();
     groups.push(GroupPrefix::ALL);
     LanSettings {
-        name: "lan0".into(),
         groups,
-        send: true,
-        receive: true,
         prefixes: vec!["2001:db8::/64".parse().unwrap()],
-        mac: mac(n),
         ipv4: Some(LanIpv4 {
             address: [192, 168, 1, n].into(),
             prefixes: vec![([192, 168, 1, n].into(), 24)],
         }),
-        link_local: [0xfe80, 0, 0, 0, 0, 0, 0, n.into()].into(),
-        mtu: 1_500,
         rate: 1_000_000,
         rate_out: 1_000_000,
         priority: 2 - n,
         reflect_mdns: true,
         advertise: true,
-        segment: None,
+        ..common::lan_settings(0, mac(n), [0xfe80, 0, 0, 0, 0, 0, 0, n.into()].into())
     }
 }
 
@@ -81,10 +75,8 @@ impl Gateways {
             (engine, member)
         };
         let [(mut first, of_first), (mut second, of_second)] = [1, 2].map(engine);
-        for (engine, other, member) in [(&mut first, 2, of_second), (&mut second, 1, of_first)] {
-            let mut known = common::neighbor(other);
-            known.member = member;
-            engine.handle_link_up(LINK, known, now);
+        for (engine, member) in [(&mut first, of_second), (&mut second, of_first)] {
+            engine.handle_link_up(LINK, Neighbor { member }, now);
         }
         let mut gateways = Self {
             engines: [first, second],

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use common::Rights;
 use lcroute_engine::control::{Batch, Element, LeafJoin};
-use lcroute_engine::header::{DataHeader, Payload};
+use lcroute_engine::header::DataHeader;
 use lcroute_engine::{Limits, Neighbor, Output, SourceFilter};
 use lcroute_fuzz::pieces;
 use libfuzzer_sys::fuzz_target;
@@ -93,7 +93,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("leaves"), |data: &[u8]| {
                 group[1] = 0x7570;
                 let from = common::addresses(2).address;
                 let packet = udp_packet(from, group.into(), (1, 1), bytes);
-                let header = DataHeader { payload: Payload::Ipv6, flags: 0, hop_limit: 9, root: OriginId(0), origin: OriginId(0), incarnation: 0, sequence: 0, key_epoch: 0 };
+                let header = DataHeader { incarnation: 0, ..common::header(OriginId(0), 0) };
                 let message = [&header.encode()[..], &packet].concat();
                 engine.handle_data(link, message.into(), now);
             }

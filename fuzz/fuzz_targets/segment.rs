@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::Rights;
-use lcroute_engine::header::{DataHeader, HOP_LIMIT, Payload};
+use lcroute_engine::header::DataHeader;
 use lcroute_engine::{
-    Engine, LanFrame, LanIpv4, LanSettings, LocalInterfaceId, Output, SegmentFrame, SegmentSettings,
+    Engine, LanFrame, LanIpv4, LanSettings, LocalInterfaceId, Neighbor, Output, SegmentFrame,
+    SegmentSettings,
 };
 use lcroute_fuzz::pieces;
 use libfuzzer_sys::fuzz_target;
-use librecast::cert::{GroupPrefix, SourcePrefix};
+use librecast::cert::SourcePrefix;
 use librecast::ethernet::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, MacAddress};
 use librecast::id::{LinkId, NodeAddresses};
 
@@ -32,23 +33,13 @@ fn mac(n: u8) -> MacAddress {
 
 fn settings(n: u8) -> LanSettings {
     LanSettings {
-        name: "lan0".into(),
-        groups: vec![GroupPrefix::ALL],
-        send: true,
-        receive: true,
         prefixes: vec!["2001:db8::/64".parse().unwrap()],
-        mac: mac(n),
         ipv4: Some(LanIpv4 {
             address: [192, 168, 1, n].into(),
             prefixes: vec![([192, 168, 1, n].into(), 24)],
         }),
-        link_local: [0xfe80, 0, 0, 0, 0, 0, 0, n.into()].into(),
-        mtu: 1_500,
         rate: 1_000_000,
         rate_out: 1_000_000,
-        priority: 0,
-        reflect_mdns: false,
-        advertise: false,
         segment: Some(SegmentSettings {
             name: "home".into(),
             broadcast: 1_000_000,
@@ -57,6 +48,7 @@ fn settings(n: u8) -> LanSettings {
             hosts: Vec::new(),
             programs: None,
         }),
+        ..common::lan_settings(0, mac(n), [0xfe80, 0, 0, 0, 0, 0, 0, n.into()].into())
     }
 }
 
@@ -88,10 +80,8 @@ impl Gateways {
         };
         let [(mut first, of_first), (mut second, of_second)] = [1, 2].map(engine);
         let addresses = [of_first.addresses, of_second.addresses];
-        for (engine, other, member) in [(&mut first, 2, of_second), (&mut second, 1, of_first)] {
-            let mut known = common::neighbor(other);
-            known.member = member;
-            engine.handle_link_up(LINK, known, now);
+        for (engine, member) in [(&mut first, of_second), (&mut second, of_first)] {
+            engine.handle_link_up(LINK, Neighbor { member }, now);
         }
         let mut gateways = Self {
             engines: [first, second],
@@ -180,14 +170,8 @@ impl Gateways {
         }
         self.sequence += 1;
         let header = DataHeader {
-            payload: Payload::Ipv6,
-            flags: 0,
-            hop_limit: HOP_LIMIT,
             root,
-            origin: second.origin,
-            incarnation: 1,
-            sequence: self.sequence,
-            key_epoch: 0,
+            ..common::header(second.origin, self.sequence)
         };
         self.engines[0].handle_packet(LINK, &header.encode(), packet.into(), self.now);
         self.settle(0);

@@ -56,6 +56,11 @@ impl<T: Copy + Ord, E> Queue<T, E> {
         self.events.first_key_value().map(|((at, _), _)| *at)
     }
 
+    /// Returns all events in their order.
+    pub fn events(&self) -> impl Iterator<Item = &E> {
+        self.events.values()
+    }
+
     /// Takes the next event up to `now`, with its time.
     pub fn pop(&mut self, now: T) -> Option<(T, E)> {
         let first = self.events.first_entry()?;

@@ -10,7 +10,7 @@ use common::{
     MDNS, Rights, addresses, config, group, join, leave, neighbor, report, restricted, start, udp,
 };
 use lcroute_engine::control::{self, Audit, Element, JoinState, RefusalReason, Routed, RoutedKind};
-use lcroute_engine::header::{DataHeader, Payload};
+use lcroute_engine::header::DataHeader;
 use lcroute_engine::{Config, Engine, LC0, Limits, Output, ROUTER_ADDRESS, SourceFilter};
 use librecast::cert::{GroupPrefix, Member};
 use librecast::id::LinkId;
@@ -232,16 +232,9 @@ fn join_state(root: u64, g: u16, wanted: Option<SourceFilter>) -> Element {
 
 /// A data header on the tree of node 1.
 fn header_of(n: u16, sequence: u64) -> DataHeader {
-    let origin = addresses(n).origin;
     DataHeader {
-        payload: Payload::Ipv6,
-        flags: 0,
-        hop_limit: 64,
         root: addresses(1).origin,
-        origin,
-        incarnation: 1,
-        sequence,
-        key_epoch: 0,
+        ..common::header(addresses(n).origin, sequence)
     }
 }
 

@@ -283,13 +283,7 @@ fn sources_of_others_are_refused_here_and_there() {
     line.got(3);
     let header = DataHeader {
         payload: Payload::Ipv4,
-        flags: 0,
-        hop_limit: 9,
-        root: common::addresses(1).origin,
-        origin: common::addresses(1).origin,
-        incarnation: 1,
-        sequence: 77,
-        key_epoch: 0,
+        ..common::header(common::addresses(1).origin, 77)
     };
     let (forged, now) = (stream(line.address(2), GROUP), line.now);
     line.engine(2)

@@ -2,44 +2,26 @@
 //! LAN, links between all gateways. Gateways die, pause, lose links or their LAN, and come back.
 
 use crate::common;
+use crate::gateways::{self, LAN, WIRE, Wires, ms, secs};
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::services::{Rights, TestServices};
-use common::{addresses, group, join, leave, neighbor, restricted, start, udp};
+use common::services::Rights;
+use common::{addresses, group, join, leave, udp};
 use lcroute_engine::{
-    Config, Engine, Ipv4Config, LanFrame, LanIpv4, LanProblem, LanRole, LanSettings, LanSnapshot,
-    LocalInterfaceId, Output, PrivatePrefix, SECRET_LEN, Secret,
+    Ipv4Config, LanFrame, LanIpv4, LanProblem, LanRole, LanSettings, LanSnapshot, LocalInterfaceId,
+    Output, PrivatePrefix, SECRET_LEN, Secret,
 };
 use librecast::cert::{GroupPrefix, SourcePrefix};
 use librecast::ethernet::MacAddress;
-use librecast::id::LinkId;
 use librecast::ipv4::{self, Envelope, Header};
 use librecast::ipv6::{Datagram, udp_packet};
 use librecast::mld::{self, Message, Record, RecordType};
 use librecast::random::Random;
-use librecast::simulated::Queue;
 use librecast::{igmp, mapped};
-
-/// Time of a packet over a link, and over a LAN.
-const LINK: Duration = Duration::from_millis(5);
-const WIRE: Duration = Duration::from_micros(100);
-/// Time until a lost link is noticed.
-const LIVENESS: Duration = Duration::from_millis(700);
-/// The LAN's interface on each gateway.
-const LAN: LocalInterfaceId = LocalInterfaceId(1);
-
-fn secs(n: u64) -> Duration {
-    Duration::from_secs(n)
-}
-
-fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
 
 /// Addresses of the hosts of a LAN.
 fn prefix(lan: usize) -> SourcePrefix {
@@ -56,22 +38,10 @@ fn mac(lan: usize, n: u16) -> MacAddress {
 }
 
 fn settings(lan: usize, gateway: usize) -> LanSettings {
+    let link_local = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, lan as u16, 1, gateway as u16);
     LanSettings {
-        name: format!("lan{lan}"),
-        groups: vec![GroupPrefix::ALL],
-        send: true,
-        receive: true,
         prefixes: vec![prefix(lan)],
-        mac: mac(lan, gateway as u16),
-        link_local: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, lan as u16, 1, gateway as u16),
-        ipv4: None,
-        mtu: 1_500,
-        rate: 100_000_000,
-        rate_out: 100_000_000,
-        priority: 0,
-        reflect_mdns: false,
-        advertise: false,
-        segment: None,
+        ..common::lan_settings(lan, mac(lan, gateway as u16), link_local)
     }
 }
 
@@ -127,28 +97,9 @@ fn read_message(packet: &[u8]) -> Option<Message> {
 
 #[derive(Debug)]
 enum Event {
-    Control(usize, usize, LinkId, Bytes),
-    Data(usize, LinkId, Bytes),
     /// A frame on a LAN, from this Ethernet address.
     Frame(usize, MacAddress, Bytes),
-    Probe(usize, MacAddress, Bytes),
-    LinkDown(usize, usize),
-    LinkUp(usize, usize),
     Report(usize, usize, Bytes),
-}
-
-struct Gateway {
-    engine: Option<Engine>,
-    services: Arc<TestServices>,
-    config: Config,
-    lan: usize,
-    /// It is inactive until this time.
-    paused: Instant,
-    has_uplink: bool,
-    on_lan: bool,
-    next_link: u32,
-    links: BTreeMap<usize, LinkId>,
-    generation: u32,
 }
 
 #[derive(Default)]
@@ -159,23 +110,42 @@ struct Host {
     sources: BTreeSet<Ipv6Addr>,
 }
 
-struct World {
-    now: Instant,
-    queue: Queue<Instant, Event>,
-    gateways: Vec<Gateway>,
-    lans: Vec<Vec<Host>>,
-    /// Pairs of LANs that a wire joins.
-    wired: BTreeSet<(usize, usize)>,
+/// Two hosts on each LAN.
+struct Lans {
+    hosts: Vec<Vec<Host>>,
     /// LANs between which a host that is no gateway repeats multicast DNS.
     reflected: Option<(usize, usize)>,
-    /// Data messages that left over links.
-    sent: u64,
-    frames: u64,
     /// LANs have IPv4 as well.
     ipv4: bool,
     /// Frames from gateways for a LAN's hosts that stay on the link, without MLD.
     said: Vec<(usize, Bytes)>,
-    next: u64,
+}
+
+type World = gateways::World<Lans>;
+
+impl Wires for Lans {
+    type Event = Event;
+
+    fn mac(gateway: usize, lan: usize) -> MacAddress {
+        mac(lan, gateway as u16)
+    }
+
+    fn from_gateway(world: &mut World, gateway: usize, lan: usize, frame: LanFrame) {
+        if let LanFrame::Multicast(packet) | LanFrame::Link(packet) = frame {
+            let event = Event::Frame(lan, Self::mac(gateway, lan), packet);
+            world.push(world.now + WIRE, event);
+        }
+    }
+
+    fn happen(world: &mut World, event: Event) {
+        match event {
+            Event::Frame(lan, from, packet) => world.frame(lan, from, &packet),
+            Event::Report(lan, host, packet) => {
+                let from = mac(lan, 0x100 + host as u16);
+                world.frame(lan, from, &packet);
+            }
+        }
+    }
 }
 
 impl World {
@@ -191,80 +161,40 @@ impl World {
 
     /// The same with gateways that may send for hosts of these prefixes.
     fn with(gateways: &[usize], ipv4: bool, may: &dyn Fn(usize) -> Vec<SourcePrefix>) -> Self {
-        let now = start();
-        let mut world = Self {
-            now,
-            queue: Queue::default(),
-            gateways: Vec::new(),
-            lans: Vec::new(),
-            wired: BTreeSet::new(),
+        let two = || vec![Host::default(), Host::default()];
+        let lans = Lans {
+            hosts: gateways.iter().map(|_| two()).collect(),
             reflected: None,
-            sent: 0,
-            frames: 0,
             ipv4,
             said: Vec::new(),
-            next: 0,
         };
-        for (lan, count) in gateways.iter().enumerate() {
-            world.lans.push(vec![Host::default(), Host::default()]);
-            for _ in 0..*count {
-                let n = world.gateways.len();
-                let rights = Rights {
-                    gateway: may(n),
-                    ..Rights::default()
-                };
-                let (services, config) = restricted(n as u16 + 1, &rights);
-                world.gateways.push(Gateway {
-                    engine: None,
-                    services,
-                    config,
-                    lan,
-                    paused: now,
-                    has_uplink: true,
-                    on_lan: true,
-                    next_link: 1,
-                    links: BTreeMap::new(),
-                    generation: 0,
-                });
-            }
-        }
+        let on = gateways.iter().enumerate();
+        let on = on.flat_map(|(lan, count)| vec![vec![lan]; *count]);
+        let rights = |n| Rights {
+            gateway: may(n),
+            ..Rights::default()
+        };
+        let mut world = Self::of(on.collect(), &rights, lans);
         (0..world.gateways.len()).for_each(|n| world.boot(n));
         world
     }
 
     fn settings(&self, n: usize) -> LanSettings {
-        let lan = self.gateways[n].lan;
-        match self.ipv4 {
+        let lan = self.gateways[n].lans[0];
+        match self.lans.ipv4 {
             true => settings_ipv4(lan, n),
             false => settings(lan, n),
         }
     }
 
     fn boot(&mut self, n: usize) {
-        let now = self.now;
-        let settings = self.settings(n);
-        let ipv4 = self.ipv4.then_some(Ipv4Config {
+        self.gateways[n].config.ipv4 = self.lans.ipv4.then_some(Ipv4Config {
             network: "10.77.0.0/16".parse().unwrap(),
             kept: None,
             assigns: true,
         });
-        let gateway = &mut self.gateways[n];
-        gateway.generation += 1;
-        let config = Config {
-            incarnation: gateway.generation,
-            seed: (n as u64 + 1) << 32 | u64::from(gateway.generation),
-            ipv4,
-            ..gateway.config.clone()
-        };
-        let mut engine = Engine::new(config, gateway.services.clone(), now);
-        engine.handle_start(now);
-        engine.set_lan(LAN, settings, now);
-        gateway.engine = Some(engine);
-        for other in 0..self.gateways.len() {
-            if other != n {
-                self.queue.push(now + ms(50), Event::LinkUp(n, other));
-            }
-        }
+        self.start(n, vec![self.settings(n)]);
+        self.connect(n, &|_, _| true);
         self.settle(n);
     }
 
@@ -278,21 +208,15 @@ impl World {
     }
 
     fn kill(&mut self, n: usize) {
-        self.gateways[n].engine = None;
-        self.gateways[n].links.clear();
+        self.stop(n);
         self.lose_links(n);
     }
 
     fn set_uplink(&mut self, n: usize, has_uplink: bool) {
         self.gateways[n].has_uplink = has_uplink;
-        if !has_uplink {
-            self.lose_links(n);
-            return;
-        }
-        for other in 0..self.gateways.len() {
-            if other != n {
-                self.queue.push(self.now + ms(50), Event::LinkUp(n, other));
-            }
+        match has_uplink {
+            true => self.connect(n, &|_, _| true),
+            false => self.lose_links(n),
         }
     }
 
@@ -307,64 +231,10 @@ impl World {
     }
 
     fn lose_links(&mut self, n: usize) {
-        let at = self.now + LIVENESS;
-        for other in 0..self.gateways.len() {
-            if other != n {
-                self.queue.push(at, Event::LinkDown(n, other));
-                self.queue.push(at, Event::LinkDown(other, n));
-            }
+        for other in (0..self.gateways.len()).filter(|other| *other != n) {
+            self.lose(n, other);
+            self.lose(other, n);
         }
-    }
-
-    fn link_up(&mut self, a: usize, b: usize) {
-        let ready = |g: &Gateway| g.engine.is_some() && g.has_uplink;
-        if !ready(&self.gateways[a]) || !ready(&self.gateways[b]) {
-            return;
-        }
-        for (n, other) in [(a, b), (b, a)] {
-            self.link_down(n, other);
-            let member = self.gateways[other].config.member.clone();
-            let gateway = &mut self.gateways[n];
-            let link = LinkId(gateway.next_link);
-            gateway.next_link += 1;
-            gateway.links.insert(other, link);
-            let mut known = neighbor(other as u16 + 1);
-            known.member = member;
-            let engine = gateway.engine.as_mut().unwrap();
-            engine.handle_link_up(link, known, self.now);
-            engine.handle_link_rtt(link, LINK * 2, self.now);
-        }
-        self.settle(a);
-        self.settle(b);
-    }
-
-    fn link_down(&mut self, n: usize, other: usize) {
-        if let Some(link) = self.gateways[n].links.remove(&other)
-            && let Some(engine) = &mut self.gateways[n].engine
-        {
-            engine.handle_link_down(link, self.now);
-        }
-        self.settle(n);
-    }
-
-    /// Handles all outputs of the engine.
-    fn settle(&mut self, n: usize) {
-        if self.gateways[n].paused > self.now {
-            return;
-        }
-        while let Some(output) = self.poll(n) {
-            self.handle_output(n, output);
-        }
-    }
-
-    fn poll(&mut self, n: usize) -> Option<Output> {
-        self.gateways[n].engine.as_mut()?.poll_output()
-    }
-
-    /// Gives a running gateway an input, and handles its outputs.
-    fn does(&mut self, n: usize, what: impl FnOnce(&mut Engine, Instant)) {
-        what(self.gateways[n].engine.as_mut().unwrap(), self.now);
-        self.settle(n);
     }
 
     /// A program or the kernel of a gateway sends a packet.
@@ -372,50 +242,6 @@ impl World {
         self.does(n, |engine, now| {
             engine.handle_local_packet(packet.into(), now);
         });
-    }
-
-    fn handle_output(&mut self, n: usize, output: Output) {
-        let gateway = &self.gateways[n];
-        let peer = |link: LinkId| {
-            let (other, _) = gateway.links.iter().find(|(_, l)| **l == link)?;
-            gateway.has_uplink.then_some(*other)
-        };
-        let at = self.now + LINK;
-        match output {
-            Output::Data {
-                links,
-                header,
-                packet,
-            } => {
-                for other in links.iter().filter_map(|link| peer(*link)) {
-                    self.sent += 1;
-                    let message = Bytes::from([&header[..], &packet].concat());
-                    if let Some(link) = self.gateways[other].links.get(&n) {
-                        self.queue.push(at, Event::Data(other, *link, message));
-                    }
-                }
-            }
-            Output::Control { link, message } | Output::RoutedControl { link, message } => {
-                if let Some(other) = peer(link)
-                    && let Some(theirs) = self.gateways[other].links.get(&n)
-                {
-                    let event = Event::Control(n, other, *theirs, message);
-                    self.queue.push(at, event);
-                }
-            }
-            Output::Lan { frame, .. } if gateway.on_lan => {
-                let (lan, from) = (gateway.lan, mac(gateway.lan, n as u16));
-                let event = match frame {
-                    LanFrame::Multicast(packet) | LanFrame::Link(packet) => {
-                        Event::Frame(lan, from, packet)
-                    }
-                    LanFrame::Probe(probe) => Event::Probe(lan, from, probe),
-                    LanFrame::Unicast(..) | LanFrame::Ethernet { .. } => return,
-                };
-                self.queue.push(self.now + WIRE, event);
-            }
-            _ => {}
-        }
     }
 
     /// The next PROBE of the first gateway on an interface.
@@ -439,103 +265,12 @@ impl World {
         }
     }
 
-    fn run(&mut self, time: Duration) {
-        let end = self.now + time;
-        loop {
-            let ready = |g: &Gateway| {
-                let (at, _) = g.engine.as_ref()?.next_timeout()?;
-                Some(at.max(g.paused))
-            };
-            let timer = self.gateways.iter().filter_map(ready).min();
-            let Some(at) = timer.into_iter().chain(self.queue.next_at()).min() else {
-                break;
-            };
-            if at > end {
-                break;
-            }
-            self.now = at.max(self.now);
-            while let Some((_, event)) = self.queue.pop(self.now) {
-                self.handle(event);
-            }
-            for n in 0..self.gateways.len() {
-                let now = self.now;
-                let gateway = &mut self.gateways[n];
-                if let Some(engine) = gateway.engine.as_mut().filter(|_| gateway.paused <= now)
-                    && engine.next_timeout().is_some_and(|(at, _)| at <= now)
-                {
-                    engine.handle_timeout(now);
-                    self.settle(n);
-                }
-            }
-        }
-        self.now = end;
-    }
-
-    fn handle(&mut self, event: Event) {
-        let now = self.now;
-        let paused = |w: &Self, n: usize| w.gateways[n].paused > now;
-        match event {
-            Event::Control(from, n, link, message) => {
-                if paused(self, n) {
-                    let at = self.gateways[n].paused;
-                    self.queue.push(at, Event::Control(from, n, link, message));
-                } else if self.gateways[n].links.get(&from) == Some(&link) {
-                    if let Some(engine) = &mut self.gateways[n].engine {
-                        engine.handle_control(link, &message, now);
-                    }
-                    self.settle(n);
-                }
-            }
-            Event::Data(n, link, message) if !paused(self, n) => {
-                if let Some(engine) = &mut self.gateways[n].engine {
-                    engine.handle_data(link, message, now);
-                }
-                self.settle(n);
-            }
-            Event::Frame(lan, from, packet) => self.frame(lan, from, &packet),
-            Event::Probe(lan, from, probe) => {
-                for n in self.listeners(lan, from) {
-                    self.does(n, |engine, now| {
-                        engine.handle_lan_probe(LAN, from, &probe, now);
-                    });
-                }
-            }
-            Event::LinkDown(n, other) => self.link_down(n, other),
-            Event::LinkUp(a, b) => self.link_up(a, b),
-            Event::Report(lan, host, packet) => {
-                let from = mac(lan, 0x100 + host as u16);
-                self.frame(lan, from, &packet);
-            }
-            Event::Data(..) => {}
-        }
-    }
-
-    /// LANs that a frame reaches.
-    fn reached(&self, lan: usize) -> Vec<usize> {
-        let all = 0..self.lans.len();
-        let wired = |a, b| self.wired.contains(&(a, b)) || self.wired.contains(&(b, a));
-        all.filter(|other| *other == lan || wired(lan, *other))
-            .collect()
-    }
-
-    /// Gateways that receive a frame now.
-    fn listeners(&self, lan: usize, from: MacAddress) -> Vec<usize> {
-        let lans = self.reached(lan);
-        let hears = |n: &usize| {
-            let g = &self.gateways[*n];
-            let is_other = mac(g.lan, *n as u16) != from;
-            let is_up = g.engine.is_some() && g.on_lan && g.paused <= self.now;
-            lans.contains(&g.lan) && is_other && is_up
-        };
-        (0..self.gateways.len()).filter(hears).collect()
-    }
-
     fn frame(&mut self, lan: usize, from: MacAddress, packet: &Bytes) {
         self.frames += 1;
-        for n in self.listeners(lan, from) {
+        for (n, interface) in self.hearing(lan, from) {
             let packet = packet.clone();
             self.does(n, |engine, now| {
-                engine.handle_lan_packet(LAN, from, packet, now);
+                engine.handle_lan_packet(interface, from, packet, now);
             });
         }
         let (source, group, number) = read(packet);
@@ -547,19 +282,21 @@ impl World {
         if group.segments()[0] == 0xff02 {
             let is_gateway = |n| from == mac(lan, n as u16);
             if mld::parse_packet(packet).is_err() && (0..self.gateways.len()).any(is_gateway) {
-                self.said.push((lan, packet.clone()));
+                self.lans.said.push((lan, packet.clone()));
             }
         }
-        if let Some((a, b)) = self.reflected.filter(|_| group == MDNS) {
+        if let Some((a, b)) = self.lans.reflected.filter(|_| group == MDNS) {
             let reflector = |lan| mac(lan, 0x1ff);
             let to = if lan == a { b } else { a };
             if [a, b].contains(&lan) && from != reflector(lan) {
                 let event = Event::Frame(to, reflector(to), packet.clone());
-                self.queue.push(self.now + ms(1), event);
+                self.push(self.now + ms(1), event);
             }
         }
-        for lan in self.reached(lan) {
-            for host in 0..self.lans[lan].len() {
+        let lans = 0..self.lans.hosts.len();
+        let reached: Vec<_> = lans.filter(|other| self.reaches(lan, *other)).collect();
+        for lan in reached {
+            for host in 0..self.lans.hosts[lan].len() {
                 if mac(lan, 0x100 + host as u16) == from {
                     continue;
                 }
@@ -568,8 +305,8 @@ impl World {
                         let is_ipv4 = mapped::is_group_name(group);
                         self.answer(lan, host, (query.group, is_ipv4));
                     }
-                    None if self.lans[lan][host].joined.contains(&group) => {
-                        let host = &mut self.lans[lan][host];
+                    None if self.lans.hosts[lan][host].joined.contains(&group) => {
+                        let host = &mut self.lans.hosts[lan][host];
                         host.received.push((number.unwrap(), self.now));
                         host.sources.insert(source);
                     }
@@ -580,19 +317,19 @@ impl World {
     }
 
     fn answer(&mut self, lan: usize, host: usize, (asked, ipv4): (Option<Ipv6Addr>, bool)) {
-        let joined = self.lans[lan][host].joined.iter();
+        let joined = self.lans.hosts[lan][host].joined.iter();
         let joined = joined.filter(|g| mapped::is_group_name(**g) == ipv4);
         let asked: Vec<_> = joined.filter(|g| asked.is_none_or(|a| a == **g)).collect();
         let record = |g: &&Ipv6Addr| Record::new(RecordType::ModeIsExclude, **g, Vec::new());
         let records: Vec<_> = asked.iter().map(record).collect();
         for packet in reports(lan, host, &records) {
             let event = Event::Report(lan, host, packet.into());
-            self.queue.push(self.now + ms(20), event);
+            self.push(self.now + ms(20), event);
         }
     }
 
     fn join(&mut self, lan: usize, host: usize, group: Ipv6Addr) {
-        self.lans[lan][host].joined.insert(group);
+        self.lans.hosts[lan][host].joined.insert(group);
         self.report(
             lan,
             host,
@@ -601,7 +338,7 @@ impl World {
     }
 
     fn leave(&mut self, lan: usize, host: usize, group: Ipv6Addr) {
-        self.lans[lan][host].joined.remove(&group);
+        self.lans.hosts[lan][host].joined.remove(&group);
         self.report(
             lan,
             host,
@@ -613,7 +350,7 @@ impl World {
         let packet: Bytes = reports(lan, host, &[record]).remove(0).into();
         for at in [Duration::ZERO, ms(400)] {
             let event = Event::Report(lan, host, packet.clone());
-            self.queue.push(self.now + at, event);
+            self.push(self.now + at, event);
         }
     }
 
@@ -626,8 +363,7 @@ impl World {
             None => udp(host_address(lan, host), group, &data),
         };
         let from = mac(lan, 0x100 + host as u16);
-        self.queue
-            .push(self.now, Event::Frame(lan, from, packet.into()));
+        self.push(self.now, Event::Frame(lan, from, packet.into()));
         self.next
     }
 
@@ -641,7 +377,7 @@ impl World {
     }
 
     fn received(&self, lan: usize, host: usize) -> Vec<u64> {
-        self.lans[lan][host]
+        self.lans.hosts[lan][host]
             .received
             .iter()
             .map(|(n, _)| *n)
@@ -650,7 +386,7 @@ impl World {
 
     /// Checks that no host has a duplicate.
     fn check_once(&self) {
-        for (lan, hosts) in self.lans.iter().enumerate() {
+        for (lan, hosts) in self.lans.hosts.iter().enumerate() {
             for (host, h) in hosts.iter().enumerate() {
                 let mut seen = BTreeSet::new();
                 let twice: Vec<_> = h
@@ -686,14 +422,16 @@ impl World {
     fn forwarders(&self, lan: usize) -> Vec<usize> {
         let is_forwarder = |n: &usize| {
             let g = &self.gateways[*n];
-            g.lan == lan && g.engine.is_some() && self.lan(*n).standing.role == LanRole::Forwarder
+            g.lans == [lan]
+                && g.engine.is_some()
+                && self.lan(*n).standing.role == LanRole::Forwarder
         };
         (0..self.gateways.len()).filter(is_forwarder).collect()
     }
 
     /// The longest time in which a host received nothing.
     fn gap(&self, lan: usize, host: usize, since: Instant) -> Duration {
-        let received = &self.lans[lan][host].received;
+        let received = &self.lans.hosts[lan][host].received;
         let times = received.iter().map(|(_, at)| *at).filter(|at| *at >= since);
         let times: Vec<_> = [since].into_iter().chain(times).chain([self.now]).collect();
         times.windows(2).map(|w| w[1] - w[0]).max().unwrap()
@@ -758,7 +496,7 @@ fn one_source_of_a_lan_is_joined() {
     let mut w = World::new(&[1, 1, 1]);
     let g: Ipv6Addr = "ff3e::8000:1".parse().unwrap();
     w.run(secs(5));
-    w.lans[1][0].joined.insert(g);
+    w.lans.hosts[1][0].joined.insert(g);
     let sources = vec![host_address(0, 1)];
     w.report(1, 0, Record::new(RecordType::AllowNewSources, g, sources));
     w.run(ms(100));
@@ -779,7 +517,7 @@ fn a_flood_of_joins_from_forged_addresses_is_held_back_and_joins_of_others_are_n
         let forged = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 9, 9, n);
         let record = Record::new(RecordType::ChangeToExclude, group(100 + n), vec![]);
         let report = mld::report_packets(forged, &[record], 1280).remove(0);
-        w.queue.push(w.now, Event::Frame(1, flooder, report.into()));
+        w.push(w.now, Event::Frame(1, flooder, report.into()));
         w.run(Duration::from_micros(200));
     }
     w.join(1, 0, g);
@@ -997,7 +735,7 @@ fn a_lan_that_is_split_is_two_and_one_again() {
     assert!(w.gap(1, 0, since) < secs(1));
     // for a second at most both carry packets, as neither knows the other yet
     let settled = w.now - secs(3);
-    let late = w.lans[1][0]
+    let late = w.lans.hosts[1][0]
         .received
         .iter()
         .filter(|(_, at)| *at >= settled);
@@ -1123,18 +861,20 @@ fn multicast_dns_goes_to_lans_that_reflect_it_once_and_from_their_gateways() {
         w.join(lan, 0, MDNS);
     }
     w.run(secs(1));
-    w.said.retain(|(_, packet)| packet[24..40] == MDNS.octets());
-    assert!(w.said.is_empty());
+    w.lans
+        .said
+        .retain(|(_, packet)| packet[24..40] == MDNS.octets());
+    assert!(w.lans.said.is_empty());
     let (from, packet) = question(0, 1, 1);
     let again = (from, packet.clone());
-    w.queue.push(w.now, Event::Frame(0, from, packet));
+    w.push(w.now, Event::Frame(0, from, packet));
     w.run(ms(100));
-    w.queue.push(w.now, Event::Frame(0, again.0, again.1));
+    w.push(w.now, Event::Frame(0, again.0, again.1));
     w.run(ms(100));
-    let [(1, said)] = &w.said[..] else {
+    let [(1, said)] = &w.lans.said[..] else {
         panic!(
             "nobody has joined on LAN 2, LAN 3 does not reflect: {:?}",
-            w.said
+            w.lans.said
         );
     };
     let gateway = settings(1, w.forwarders(1)[0]).link_local;
@@ -1144,9 +884,9 @@ fn multicast_dns_goes_to_lans_that_reflect_it_once_and_from_their_gateways() {
     assert!(Datagram::of_packet(said).is_some());
     // and in the other direction
     let (from, packet) = question(1, 1, 2);
-    w.queue.push(w.now, Event::Frame(1, from, packet));
+    w.push(w.now, Event::Frame(1, from, packet));
     w.run(ms(100));
-    assert_eq!((w.said.len(), w.said[1].0), (2, 0));
+    assert_eq!((w.lans.said.len(), w.lans.said[1].0), (2, 0));
 }
 
 #[test]
@@ -1158,15 +898,15 @@ fn multicast_dns_that_another_reflector_brings_back_ends() {
         w.join(lan, 0, MDNS);
     }
     w.run(secs(1));
-    w.reflected = Some((0, 1));
-    w.said.clear();
+    w.lans.reflected = Some((0, 1));
+    w.lans.said.clear();
     for name in 0..10 {
         let (from, packet) = question(0, 1, name);
-        w.queue.push(w.now, Event::Frame(0, from, packet));
+        w.push(w.now, Event::Frame(0, from, packet));
         w.run(ms(200));
     }
     w.run(secs(10));
-    assert!(w.said.len() < 30, "{}", w.said.len());
+    assert!(w.lans.said.len() < 30, "{}", w.lans.said.len());
 }
 
 #[test]
@@ -1178,6 +918,7 @@ fn multicast_dns_is_bounded_in_each_direction_and_neither_mutes_the_other() {
     w.run(secs(1));
     let said = |w: &World| {
         let here = w
+            .lans
             .said
             .iter()
             .filter(|(lan, p)| *lan == 0 && p[24..40] == MDNS.octets());
@@ -1186,7 +927,7 @@ fn multicast_dns_is_bounded_in_each_direction_and_neither_mutes_the_other() {
     // each of three LANs may send 400 at once, and one may receive as many
     for (lan, name) in (1..4).flat_map(|lan| (0..400).map(move |name| (lan, name))) {
         let (from, packet) = question(lan, 1, 1_000 * lan as u16 + name);
-        w.queue.push(w.now, Event::Frame(lan, from, packet));
+        w.push(w.now, Event::Frame(lan, from, packet));
     }
     w.run(ms(100));
     assert!((400..=440).contains(&said(&w)), "{}", said(&w));
@@ -1194,12 +935,12 @@ fn multicast_dns_is_bounded_in_each_direction_and_neither_mutes_the_other() {
     w.run(secs(5));
     for name in 0..2_000 {
         let (from, packet) = question(0, 1, 10_000 + name);
-        w.queue.push(w.now, Event::Frame(0, from, packet));
+        w.push(w.now, Event::Frame(0, from, packet));
     }
     w.run(ms(100));
     let before = said(&w);
     let (from, packet) = question(1, 1, 20_000);
-    w.queue.push(w.now, Event::Frame(1, from, packet));
+    w.push(w.now, Event::Frame(1, from, packet));
     w.run(ms(100));
     assert_eq!(said(&w), before + 1);
 }
@@ -1217,7 +958,7 @@ fn reports_cost_a_host_what_is_in_them() {
     let packet = Bytes::from(packet.clone());
     for _ in 0..1_000 {
         let frame = Event::Frame(0, mac(0, 0x101), packet.clone());
-        w.queue.push(w.now, frame);
+        w.push(w.now, frame);
     }
     w.run(ms(10));
     let counters = w.lan(0).counters;
@@ -1240,7 +981,7 @@ fn hosts_without_a_router_are_given_addresses_that_are_heard_elsewhere() {
     let prefix: SourcePrefix = first[0].parse().unwrap();
     let told = |w: &World| {
         let to_all = |p: &Bytes| p[24..40] == mld::ALL_NODES.octets();
-        let said = w.said.iter().filter(|(lan, p)| *lan == 0 && to_all(p));
+        let said = w.lans.said.iter().filter(|(lan, p)| *lan == 0 && to_all(p));
         said.map(|(_, p)| p.clone()).collect::<Vec<_>>()
     };
     let advertisement = told(&w).remove(0);
@@ -1256,7 +997,7 @@ fn hosts_without_a_router_are_given_addresses_that_are_heard_elsewhere() {
     let address = Ipv6Addr::from_bits(prefix.addr().to_bits() | 0x99);
     let packet = udp(address, g, &7u64.to_be_bytes());
     let from = mac(0, 0x100);
-    w.queue.push(w.now, Event::Frame(0, from, packet.into()));
+    w.push(w.now, Event::Frame(0, from, packet.into()));
     w.run(ms(200));
     assert_eq!(w.received(1, 0), [7]);
     // the next forwarder uses the same prefix
@@ -1270,13 +1011,11 @@ fn hosts_without_a_router_are_given_addresses_that_are_heard_elsewhere() {
 fn two_lans_with_one_prefix_are_named_and_hear_others() {
     let mut w = World::new(&[1, 1, 1]);
     let g = group(1);
-    let now = w.now;
     let same = LanSettings {
         prefixes: vec![prefix(0)],
         ..settings(1, 1)
     };
-    let engine = w.gateways[1].engine.as_mut().unwrap();
-    engine.set_lan(LAN, same, now);
+    w.does(1, |engine, now| engine.set_lan(LAN, same, now));
     w.run(secs(5));
     for n in 0..2 {
         let clash = LanProblem::Clash(vec![prefix(0)]);
@@ -1366,7 +1105,7 @@ fn ipv4_hosts_of_two_lans_with_the_same_addresses_hear_each_other() {
     w.check_all(1, 0, first);
     // both LANs have the same addresses: the gateway's address stands for its hosts
     let sender = mapped::name(w.ipv4_address(0));
-    assert_eq!(w.lans[1][0].sources, BTreeSet::from([sender]));
+    assert_eq!(w.lans.hosts[1][0].sources, BTreeSet::from([sender]));
     let number = w.send(0, 1, group(1));
     w.run(ms(500));
     assert_eq!(w.received(1, 1), [number], "IPv6 goes beside it");
@@ -1452,13 +1191,16 @@ fn what_goes_into_a_lan_and_out_of_it_is_told_apart_byte_by_byte() {
     }
     assert!(hears(&mut w, ipv4::udp_packet(host_ipv4(0), mdns, (1, 1), b"x")).is_empty());
     // the gateway's program sends
-    w.lans[0][0].sources.clear();
+    w.lans.hosts[0][0].sources.clear();
     w.join(0, 0, stream(1));
     w.run(ms(200));
     w.local(0, ipv4::udp_packet(own, g, (1, 9), &7u64.to_be_bytes()));
     w.run(ms(200));
     assert_eq!(w.received(0, 0), [7]);
-    assert_eq!(w.lans[0][0].sources, BTreeSet::from([mapped::name(own)]));
+    assert_eq!(
+        w.lans.hosts[0][0].sources,
+        BTreeSet::from([mapped::name(own)])
+    );
 }
 
 #[test]
@@ -1466,7 +1208,7 @@ fn a_source_of_a_lan_is_joined_by_its_gateways_address() {
     let mut w = World::with_ipv4(&[1, 1, 1]);
     let g = mapped::name(Ipv4Addr::new(232, 1, 2, 3));
     w.run(secs(8));
-    w.lans[1][0].joined.insert(g);
+    w.lans.hosts[1][0].joined.insert(g);
     let sources = vec![mapped::name(w.ipv4_address(0))];
     w.report(1, 0, Record::new(RecordType::AllowNewSources, g, sources));
     w.run(ms(100));
@@ -1516,9 +1258,9 @@ fn what_a_lan_lacks_for_ipv4_is_said() {
     });
     w.run(secs(5));
     assert_eq!(problem(&w), Some(LanProblem::NoPrefix));
-    w.ipv4 = false;
+    w.lans.ipv4 = false;
     w.boot(0);
-    w.ipv4 = true;
+    w.lans.ipv4 = true;
     w.set_all(&|_| {});
     w.run(secs(5));
     assert_eq!(problem(&w), Some(LanProblem::Ipv4Off));
@@ -1603,7 +1345,7 @@ fn hosts_of_old_versions_of_igmp_hear_and_leave() {
     let say = |w: &mut World, host: u8, to: [u8; 4], message: [u8; 8]| {
         let packet = igmp_from(Ipv4Addr::new(192, 168, 1, host), to.into(), &message);
         let event = Event::Frame(1, mac(1, 0x180 + u16::from(host)), packet);
-        w.queue.push(w.now, event);
+        w.push(w.now, event);
         w.run(ms(50));
     };
     let group = [239, 1, 2, 1];
@@ -1636,10 +1378,9 @@ fn hosts_of_the_network_that_are_heard_on_a_lan_by_ipv4_are_not_sent_into_it() {
     w.join(1, 0, stream(1));
     let other = w.ipv4_address(0);
     let packet = ipv4::udp_packet(other, Ipv4Addr::new(239, 1, 2, 1), (1, 1), b"by a wire");
-    w.queue
-        .push(w.now, Event::Frame(1, mac(1, 0x1ff), packet.into()));
+    w.push(w.now, Event::Frame(1, mac(1, 0x1ff), packet.into()));
     w.run(secs(1));
-    w.lans[1][0].received.clear();
+    w.lans.hosts[1][0].received.clear();
     assert_eq!(w.lan(1).standing.problem, Some(LanProblem::OtherPath(1)));
     w.send(0, 0, stream(1));
     w.run(secs(1));

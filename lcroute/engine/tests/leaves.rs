@@ -12,7 +12,6 @@ use common::{Rights, addresses, config, group, join, neighbor, restricted, start
 use lcroute_engine::control::{
     self, Audit, Batch, Element, LeafJoin, LeafOffer, RefusalReason, Routed, RoutedKind,
 };
-use lcroute_engine::header::{DataHeader, Payload};
 use lcroute_engine::lsdb::Lsa;
 use lcroute_engine::{
     Config, DropReason, Engine, Leaf, LeafOutput, LeafState, Limits, LinkFault, LinkRefusal,
@@ -22,6 +21,7 @@ use librecast::cert::{GroupPrefix, Member};
 use librecast::id::{LinkId, PeerId};
 use librecast::mld::{self, Message, RecordType};
 use librecast::random::Random;
+use librecast::simulated::Queue;
 
 /// Delay of every link, one way.
 const DELAY: Duration = Duration::from_millis(10);
@@ -63,13 +63,14 @@ struct World {
     leaves: BTreeMap<u16, Leaf>,
     /// The other end of each link: (end, link there).
     links: BTreeMap<(End, LinkId), (End, LinkId)>,
-    under_way: BTreeMap<(Instant, u64), ((End, LinkId), Sent)>,
-    sent: u64,
+    under_way: Queue<Instant, ((End, LinkId), Sent)>,
     next_link: u32,
     /// Packets received by leaves: leaf, number, time.
     heard: BTreeMap<u16, Vec<(u32, Instant)>>,
     /// Numbers received by programs on routers, by router.
     heard_at: BTreeMap<u16, BTreeSet<u32>>,
+    /// Groups of reports into `lc0`, by router.
+    reported: BTreeSet<(u16, Ipv6Addr)>,
     refused: Vec<(u16, Ipv6Addr, RefusalReason)>,
     /// Routers with which each leaf wants links.
     wanted: BTreeMap<u16, BTreeSet<PeerId>>,
@@ -103,11 +104,11 @@ impl World {
             routers: BTreeMap::new(),
             leaves: BTreeMap::new(),
             links: BTreeMap::new(),
-            under_way: BTreeMap::new(),
-            sent: 0,
+            under_way: Queue::default(),
             next_link: 1,
             heard: BTreeMap::new(),
             heard_at: BTreeMap::new(),
+            reported: BTreeSet::new(),
             refused: Vec::new(),
             wanted: BTreeMap::new(),
             faults: Vec::new(),
@@ -228,14 +229,12 @@ impl World {
     }
 
     fn send(&mut self, from: (End, LinkId), message: Sent) {
-        self.sent += 1;
         if let Some(to) = self.links.get(&from) {
             let both = matches!((from.0, to.0), (End::Router(_), End::Router(_)));
             if let (true, Sent::Control(m)) = (both, &message) {
                 self.routing_bytes += m.len() as u64;
             }
-            let at = (self.now + DELAY, self.sent);
-            self.under_way.insert(at, (*to, message));
+            self.under_way.push(self.now + DELAY, (*to, message));
         }
     }
 
@@ -258,6 +257,12 @@ impl World {
                         }
                     }
                     Output::LinkFault { reason, .. } => self.faults.push((n, reason)),
+                    Output::LocalMld { packet } => {
+                        if let Ok((_, Message::Report(records))) = mld::parse_packet(&packet) {
+                            let groups = records.iter().map(|record| (n, record.group));
+                            self.reported.extend(groups);
+                        }
+                    }
                     Output::Local { packet } => {
                         let number = u32::from_be_bytes(*packet.last_chunk().unwrap());
                         self.heard_at.entry(n).or_default().insert(number);
@@ -303,7 +308,7 @@ impl World {
         let end = self.now + time;
         loop {
             self.flush();
-            let message = self.under_way.first_key_value().map(|((at, _), _)| *at);
+            let message = self.under_way.next_at();
             let routers = self.routers.values().filter_map(|e| e.next_timeout());
             let leaves = self.leaves.values().filter_map(Leaf::next_timeout);
             let timer = routers.map(|(at, _)| at).chain(leaves).min();
@@ -312,8 +317,7 @@ impl World {
                 break;
             };
             self.now = self.now.max(next);
-            if message == Some(next) {
-                let (_, ((end, link), message)) = self.under_way.pop_first().unwrap();
+            if let Some((_, ((end, link), message))) = self.under_way.pop(next) {
                 self.deliver(end, link, message);
                 continue;
             }
@@ -436,64 +440,16 @@ fn the_listeners_of_a_host_and_its_servers_hear_of_joins_of_leaves() {
     // the server on router 2 sees joins in the report into its lc0
     let now = world.now;
     world.leaf_mut(0).join(group(1), SourceFilter::all(), now);
-    let mut reported = BTreeSet::new();
-    for _ in 0..50 {
-        // like `flush`, but collects reports
-        for (n, engine) in &mut world.routers {
-            let mut others = Vec::new();
-            while let Some(output) = engine.poll_output() {
-                if let Output::LocalMld { packet } = &output
-                    && let Ok((_, Message::Report(records))) = mld::parse_packet(packet)
-                    && records.iter().any(|r| r.group == group(1))
-                {
-                    reported.insert(*n);
-                }
-                others.push(output);
-            }
-            for output in others {
-                if let Output::Control { link, message } = output {
-                    let from = (End::Router(*n), link);
-                    if let Some(to) = world.links.get(&from) {
-                        world.sent += 1;
-                        let at = (world.now + DELAY, world.sent);
-                        world.under_way.insert(at, (*to, Sent::Control(message)));
-                    }
-                }
-            }
-        }
-        world.run_without_flush(Duration::from_millis(20));
+    world.run(Duration::from_secs(1));
+    for router in [1, 2] {
+        assert!(world.reported.contains(&(router, group(1))), "{router}");
     }
-    assert_eq!(reported, BTreeSet::from([1, 2]));
     // a program on the leaf's router receives the group as well, once
-    let engine = world.routers.get_mut(&1).unwrap();
-    engine.handle_local_packet(join(group(1)).into(), world.now);
+    world.joins_at(1, group(1));
     world.run(Duration::from_secs(1));
     world.say(2, group(1), 1);
     world.run(Duration::from_secs(1));
     assert_eq!(world.numbers(0), [1]);
-}
-
-impl World {
-    /// Delivers only messages under way, and the leaves' outputs.
-    fn run_without_flush(&mut self, time: Duration) {
-        let end = self.now + time;
-        let leaves: Vec<_> = self.leaves.keys().copied().collect();
-        for n in leaves {
-            while let Some(output) = self.leaves.get_mut(&n).unwrap().poll_output() {
-                if let LeafOutput::Control { link, message } = output {
-                    self.send((End::Leaf(n), link), Sent::Control(message));
-                }
-            }
-        }
-        while let Some(at) = self.under_way.first_key_value().map(|((at, _), _)| *at)
-            && at <= end
-        {
-            self.now = at;
-            let (_, ((end, link), message)) = self.under_way.pop_first().unwrap();
-            self.deliver(end, link, message);
-        }
-        self.now = end;
-    }
 }
 
 #[test]
@@ -527,16 +483,7 @@ fn a_leaf_that_speaks_is_heard_by_nobody() {
     let (router, link) = world.router_link(0);
     let member = leaf_member(FIRST_LEAF, ALL, false);
     let packet = udp(member.addresses.address, group(1), &[0, 0, 0, 7]);
-    let header = DataHeader {
-        payload: Payload::Ipv6,
-        flags: 0,
-        hop_limit: 64,
-        root: member.addresses.origin,
-        origin: member.addresses.origin,
-        incarnation: 1,
-        sequence: 1,
-        key_epoch: 0,
-    };
+    let header = common::header(member.addresses.origin, 1);
     let message = [&header.encode()[..], &packet].concat();
     let engine = world.routers.get_mut(&router).unwrap();
     engine.handle_data(link, message.into(), world.now);
@@ -917,7 +864,7 @@ fn leaves_are_told_of_other_routers_and_of_nothing_else() {
     let mut told: Vec<Vec<Element>> = Vec::new();
     let end = world.now + Duration::from_secs(65);
     while world.now < end {
-        let messages = world.under_way.values();
+        let messages = world.under_way.events();
         let to_leaf = messages.filter(|((end, _), _)| matches!(end, End::Leaf(_)));
         for (_, message) in to_leaf {
             let Sent::Control(message) = message else {

@@ -4,6 +4,7 @@
 
 mod common;
 mod engine;
+mod gateways;
 mod hostile;
 mod ipv4;
 mod lans;

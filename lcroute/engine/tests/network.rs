@@ -53,15 +53,11 @@ struct Connection {
 
 #[derive(Clone)]
 enum Event {
-    Control {
+    Message {
         connection: usize,
         to: usize,
+        is_data: bool,
         message: Bytes,
-    },
-    Data {
-        connection: usize,
-        to: usize,
-        message: Vec<u8>,
     },
     LinkDown {
         connection: usize,
@@ -211,14 +207,19 @@ impl Mesh {
         self.nodes[n].engine = None;
         self.announcers.remove(&n);
         self.short.remove(&n);
+        self.cut_off(n);
+        let after = ms(&mut self.network.random, 10, 800);
+        self.at(after, Event::Start { node: n });
+        self.totals.restarts += 1;
+    }
+
+    /// Cuts all connections of a node.
+    fn cut_off(&mut self, n: usize) {
         for c in 0..self.connections.len() {
             if self.connections[c].alive && self.connections[c].ends.contains(&n) {
                 self.cut(c);
             }
         }
-        let after = ms(&mut self.network.random, 10, 800);
-        self.at(after, Event::Start { node: n });
-        self.totals.restarts += 1;
     }
 
     /// Cuts the connection; each side notices in its own time.
@@ -258,6 +259,21 @@ impl Mesh {
         self.connections.iter().any(between)
     }
 
+    fn connect_pairs(&mut self) {
+        for (a, b) in self.pairs.clone() {
+            if !self.is_connected(a, b) {
+                self.connect(a, b);
+            }
+        }
+    }
+
+    /// The carriers of the first node's packets.
+    fn carriers(&self) -> Vec<OriginId> {
+        let engine = self.nodes[0].engine.as_ref().unwrap();
+        let carried = engine.carry().carried;
+        carried.iter().map(|part| part.carrier).collect()
+    }
+
     /// Gives the engine of a node an input, and handles its outputs.
     fn input(&mut self, n: usize, f: impl FnOnce(&mut Engine, Instant)) {
         if let Some(engine) = &mut self.nodes[n].engine {
@@ -279,11 +295,12 @@ impl Mesh {
                         packet[24..39] == [0xff, 0x1e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
                     assert_eq!(packet[6] == SEALED, is_private, "node {n}");
                     for link in links.iter() {
-                        self.send_data(n, *link, &header, &packet);
+                        let message = [&header[..], &packet].concat().into();
+                        self.transmit((n, *link), true, message);
                     }
                 }
                 Output::Control { link, message } | Output::RoutedControl { link, message } => {
-                    self.send_control(n, link, message);
+                    self.transmit((n, link), false, message);
                 }
                 Output::Local { packet } => self.deliver(n, &packet),
                 Output::LocalMld { packet } => self.write_mld(n, &packet),
@@ -309,31 +326,22 @@ impl Mesh {
         found.expect("outputs name links that came up")
     }
 
-    fn send_control(&mut self, n: usize, link: LinkId, message: Bytes) {
+    fn transmit(&mut self, from: (usize, LinkId), is_data: bool, message: Bytes) {
+        let (n, link) = from;
         let (c, side) = self.find(n, link);
         let connection = &self.connections[c];
-        assert!(connection.up[side], "control for a link that is down");
+        assert!(connection.up[side], "a message for a link that is down");
         let to = 1 - side;
         let far = connection.ends[to];
-        let event = Event::Control {
+        let event = Event::Message {
             connection: c,
             to,
+            is_data,
             message,
         };
-        self.network.send_in_order(n, far, event, self.now);
-    }
-
-    fn send_data(&mut self, n: usize, link: LinkId, header: &[u8], packet: &[u8]) {
-        let (c, side) = self.find(n, link);
-        let connection = &self.connections[c];
-        assert!(connection.up[side], "data for a link that is down");
-        let to = 1 - side;
-        let far = connection.ends[to];
-        let event = Event::Data {
-            connection: c,
-            to,
-            message: [header, packet].concat(),
-        };
+        if !is_data {
+            return self.network.send_in_order(n, far, event, self.now);
+        }
         let copies = self.network.send(n, far, event, self.now);
         self.totals.lost += u64::from(copies == 0);
     }
@@ -435,23 +443,16 @@ impl Mesh {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Control {
+            Event::Message {
                 connection,
                 to,
+                is_data,
                 message,
             } => {
                 if let Some((n, link)) = self.receiver(connection, to) {
-                    self.input(n, |engine, now| engine.handle_control(link, &message, now));
-                }
-            }
-            Event::Data {
-                connection,
-                to,
-                message,
-            } => {
-                if let Some((n, link)) = self.receiver(connection, to) {
-                    self.input(n, |engine, now| {
-                        engine.handle_data(link, message.into(), now);
+                    self.input(n, |engine, now| match is_data {
+                        true => engine.handle_data(link, message, now),
+                        false => engine.handle_control(link, &message, now),
                     });
                 }
             }
@@ -788,17 +789,9 @@ fn a_router_that_has_just_come_gets_nothing_that_it_has_not_joined() {
             mesh.stubs.insert(newcomer);
         }
         mesh.nodes[newcomer].engine = None;
-        for c in 0..mesh.connections.len() {
-            if mesh.connections[c].ends.contains(&newcomer) {
-                mesh.cut(c);
-            }
-        }
+        mesh.cut_off(newcomer);
         mesh.run(Duration::from_secs(3));
-        for (a, b) in [(0, 1), (0, 2), (1, 2)] {
-            if !mesh.is_connected(a, b) {
-                mesh.connect(a, b);
-            }
-        }
+        mesh.connect_pairs();
         let everything = Joined::everything();
         for n in 0..newcomer {
             mesh.join(n, group(1), &everything);
@@ -992,11 +985,7 @@ impl Stream {
         let mut mesh = Mesh::new(6, seed, limits);
         mesh.pairs = (0..6).flat_map(|b| (0..b).map(move |a| (a, b))).collect();
         mesh.network.path.loss = 0.0;
-        for (a, b) in mesh.pairs.clone() {
-            if !mesh.is_connected(a, b) {
-                mesh.connect(a, b);
-            }
-        }
+        mesh.connect_pairs();
         for n in 1..6 {
             mesh.join(n, group(1), &Joined::everything());
         }
@@ -1024,15 +1013,9 @@ impl Stream {
         (self.mesh.packets_of(0) - before.0, delivered)
     }
 
-    fn carriers(&self) -> Vec<OriginId> {
-        let engine = self.mesh.nodes[0].engine.as_ref().unwrap();
-        let carried = engine.carry().carried;
-        carried.iter().map(|part| part.carrier).collect()
-    }
-
     fn carrier(&self) -> usize {
-        let [carrier] = self.carriers()[..] else {
-            panic!("{:?}", self.carriers());
+        let [carrier] = self.mesh.carriers()[..] else {
+            panic!("{:?}", self.mesh.carriers());
         };
         let is_carrier = |n: &usize| addresses(*n as u16 + 1).origin == carrier;
         (0..6).find(is_carrier).unwrap()
@@ -1071,17 +1054,13 @@ fn a_carrier_that_dies_is_replaced() {
         stream.send(10 * second);
         let first = stream.carrier();
         stream.mesh.nodes[first].engine = None;
-        for c in 0..stream.mesh.connections.len() {
-            if stream.mesh.connections[c].ends.contains(&first) {
-                stream.mesh.cut(c);
-            }
-        }
+        stream.mesh.cut_off(first);
         stream.send(10 * second);
         assert_ne!(stream.carrier(), first, "seed {seed}");
         assert_eq!(stream.send(second), (100, 400), "seed {seed}");
         // nothing is sent for a minute: the group is its own again
         stream.mesh.run(70 * second);
-        assert_eq!(stream.carriers(), []);
+        assert_eq!(stream.mesh.carriers(), []);
     }
 }
 
@@ -1094,7 +1073,7 @@ fn nobody_carries_without_consent_or_a_listener() {
     }
     stream.set_carry(0, Some(0), Consent::Joined);
     assert_eq!(stream.send(30 * second), (15_000, 15_000));
-    assert_eq!(stream.carriers(), []);
+    assert_eq!(stream.mesh.carriers(), []);
     let refusals = |stream: &Stream| {
         let engine = stream.mesh.nodes[0].engine.as_ref().unwrap();
         engine.carry().refusals
@@ -1124,7 +1103,7 @@ fn nobody_carries_without_consent_or_a_listener() {
     // its own uplink is slow: it gives the group back, and is not asked for a minute
     stream.set_carry(5, Some(10_000), Consent::Any);
     stream.send(10 * second);
-    assert_eq!(stream.carriers(), []);
+    assert_eq!(stream.mesh.carriers(), []);
     assert_eq!(stream.send(second), (200, 200));
 }
 
@@ -1309,7 +1288,7 @@ fn the_parts_of_a_prefix_are_spread_over_its_listeners() {
         };
         assert_eq!(send(&mut stream.mesh).1, 640 * 5, "seed {seed}");
         assert_eq!(send(&mut stream.mesh), (640, 640 * 5), "seed {seed}");
-        let carriers = stream.carriers();
+        let carriers = stream.mesh.carriers();
         assert_eq!(carriers.len(), 16);
         let all: BTreeSet<_> = carriers.iter().collect();
         assert_eq!(all.len(), 5, "{carriers:?}");
@@ -1335,11 +1314,7 @@ impl Diamond {
             }
         }
         mesh.pairs = pairs;
-        for (a, b) in mesh.pairs.clone() {
-            if !mesh.is_connected(a, b) {
-                mesh.connect(a, b);
-            }
-        }
+        mesh.connect_pairs();
         let announced: GroupPrefix = "ff1e:0:0:7::/64".parse().unwrap();
         mesh.input(0, |engine, now| {
             engine.set_announced(vec![announced], now);
@@ -1382,12 +1357,6 @@ impl Diamond {
         self.mesh
             .input(0, |engine, now| engine.set_pressed_links(&[link], now));
     }
-
-    fn carriers(&self) -> Vec<OriginId> {
-        let engine = self.mesh.nodes[0].engine.as_ref().unwrap();
-        let carried = engine.carry().carried;
-        carried.iter().map(|part| part.carrier).collect()
-    }
 }
 
 #[test]
@@ -1401,14 +1370,14 @@ fn a_full_link_shares_its_parts_with_another_one() {
         diamond.send(6);
         let sent = diamond.send(2);
         let other = addresses(3 - full as u16).origin;
-        let carriers = diamond.carriers();
+        let carriers = diamond.mesh.carriers();
         assert!(carriers.iter().all(|x| *x == other), "{carriers:?}");
         assert!(carriers.len() >= 8, "{carriers:?}");
         assert_eq!(sent[0] + sent[1], 2_500, "one copy of each: {sent:?}");
         assert!(sent[1 - full] >= 1_250, "{sent:?}");
         // as little arrives as before
         diamond.send(10);
-        assert_eq!(diamond.carriers(), [], "seed {seed}");
+        assert_eq!(diamond.mesh.carriers(), [], "seed {seed}");
         diamond.send(2);
         assert_eq!(diamond.send(2)[1 - full], 0, "seed {seed}");
     }

@@ -4,39 +4,31 @@
 mod simulation;
 
 use crate::common;
+use crate::gateways::{self, LAN, WIRE, Wires, ms, secs};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::services::{Rights, TestServices};
-use common::{neighbor, restricted, start};
-use lcroute_engine::header::{DataHeader, HOP_LIMIT, Payload};
+use common::services::Rights;
+use lcroute_engine::header::DataHeader;
 use lcroute_engine::{
-    Config, DropReason, Engine, HostPlace, LanFrame, LanIpv4, LanRole, LanSettings,
-    LocalInterfaceId, Output, PrivatePrefix, SECRET_LEN, Secret, SegmentFrame, SegmentProblem,
-    SegmentPrograms, SegmentSettings, SegmentSnapshot,
+    DropReason, HostPlace, LanFrame, LanIpv4, LanRole, LanSettings, PrivatePrefix, SECRET_LEN,
+    Secret, SegmentFrame, SegmentProblem, SegmentPrograms, SegmentSettings, SegmentSnapshot,
 };
 use librecast::arp::{Arp, Operation};
-use librecast::cert::{GroupPrefix, SourcePrefix};
+use librecast::cert::SourcePrefix;
 use librecast::ethernet::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, MacAddress};
-use librecast::id::{LinkId, derive};
+use librecast::id::derive;
 use librecast::ipv4::{self, Envelope, Header};
 use librecast::ipv6::icmpv6_packet;
 use librecast::mld::{Message, Record, RecordType};
 use librecast::neighbor_discovery::Message::Advertisement;
 use librecast::neighbor_discovery::{advertisement, parse_packet, solicitation, solicited_node};
 use librecast::random::Random;
-use librecast::simulated::Queue;
 use librecast::{igmp, mapped};
 
-/// Time of a packet over a link, and over a LAN.
-const LINK: Duration = Duration::from_millis(5);
-const WIRE: Duration = Duration::from_micros(100);
-/// The first LAN of each gateway.
-const LAN: LocalInterfaceId = LocalInterfaceId(1);
 const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
 const ALL: Ipv4Addr = Ipv4Addr::BROADCAST;
 const DIRECTED: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 255);
@@ -47,14 +39,6 @@ const PORT: u16 = 5_004;
 /// UDP port of a gateway's links.
 const OWN_PORT: u16 = 40_000;
 
-fn secs(n: u64) -> Duration {
-    Duration::from_secs(n)
-}
-
-fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
-
 fn ip(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(192, 168, 1, last)
 }
@@ -63,41 +47,30 @@ fn mac(kind: u8, n: usize) -> MacAddress {
     MacAddress([2, 0, 0, 0, kind, n as u8])
 }
 
-/// A frame on a LAN.
-#[derive(Debug, Clone)]
-struct Frame {
-    from: MacAddress,
-    to: MacAddress,
+fn frame_of(
+    source: MacAddress,
+    destination: MacAddress,
     ethertype: u16,
-    payload: Bytes,
+    payload: impl Into<Bytes>,
+) -> SegmentFrame {
+    SegmentFrame {
+        source,
+        destination,
+        ethertype,
+        payload: payload.into(),
+    }
 }
 
 #[derive(Debug)]
 enum Event {
-    Control(usize, usize, LinkId, Bytes),
-    Data(usize, LinkId, Bytes),
-    Frame(usize, Frame),
-    Probe(usize, MacAddress, Bytes),
-    LinkDown(usize, usize),
-    LinkUp(usize, usize),
+    Frame(usize, SegmentFrame),
     /// A gateway's own kernel sends a frame, or is given one.
-    Inside(usize, Frame),
-    Given(usize, Frame),
+    Inside(usize, SegmentFrame),
+    Given(usize, SegmentFrame),
     /// A host asks once more.
     Retry(usize, Ipv4Addr, u8),
     /// A host forgets an Ethernet address if nobody confirmed it since.
     Forget(usize, Ipv4Addr, Instant),
-}
-
-struct Gateway {
-    engine: Option<Engine>,
-    services: Arc<TestServices>,
-    config: Config,
-    /// Its LANs, by interface.
-    lans: Vec<usize>,
-    links: BTreeMap<usize, LinkId>,
-    next_link: u32,
-    runs: u32,
 }
 
 /// A packet that a host received.
@@ -127,46 +100,49 @@ struct Host {
     inside: Option<usize>,
 }
 
-struct World {
-    now: Instant,
-    queue: Queue<Instant, Event>,
-    gateways: Vec<Gateway>,
+/// Hosts on LANs with segments.
+struct Lans {
     hosts: Vec<Host>,
-    lans: usize,
-    wired: BTreeSet<(usize, usize)>,
     /// Time after which hosts ask again for a neighbour that nobody confirmed.
     stale: Duration,
     /// Packets of segments that left over links, by the gateway that sent or passed them on.
     carried: Vec<u64>,
-    /// Frames of hosts and gateways on all LANs.
-    frames: u64,
     /// Neighbour discovery of gateways, for hosts elsewhere.
-    discovery: Vec<(usize, Frame)>,
-    next: u64,
+    discovery: Vec<(usize, SegmentFrame)>,
     /// Frames that each receiver loses, of a thousand.
     loss: u64,
     losses: Random,
 }
 
+type World = gateways::World<Lans>;
+
+impl Wires for Lans {
+    type Event = Event;
+
+    fn mac(gateway: usize, lan: usize) -> MacAddress {
+        mac(1, gateway * 8 + lan)
+    }
+
+    fn from_gateway(world: &mut World, gateway: usize, lan: usize, frame: LanFrame) {
+        world.lan_output(gateway, lan, frame);
+    }
+
+    fn happen(world: &mut World, event: Event) {
+        world.happen(event);
+    }
+
+    fn count(&mut self, gateway: usize, packet: &[u8]) {
+        self.carried[gateway] += u64::from(packet[6] == 254);
+    }
+}
+
 fn settings(gateway: usize, lan: usize) -> LanSettings {
+    let link_local = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, lan as u16, gateway as u16 + 1);
     LanSettings {
-        name: format!("lan{lan}"),
-        groups: vec![GroupPrefix::ALL],
-        send: true,
-        receive: true,
-        prefixes: Vec::new(),
-        mac: mac(1, gateway * 8 + lan),
-        link_local: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, lan as u16, gateway as u16 + 1),
         ipv4: Some(LanIpv4 {
             address: ip(200 + gateway as u8),
             prefixes: vec![(ip(200 + gateway as u8), 24)],
         }),
-        mtu: 1_500,
-        rate: 100_000_000,
-        rate_out: 100_000_000,
-        priority: 0,
-        reflect_mdns: false,
-        advertise: false,
         segment: Some(SegmentSettings {
             name: "home".into(),
             broadcast: 5_000_000,
@@ -175,6 +151,7 @@ fn settings(gateway: usize, lan: usize) -> LanSettings {
             hosts: Vec::new(),
             programs: None,
         }),
+        ..common::lan_settings(lan, Lans::mac(gateway, lan), link_local)
     }
 }
 
@@ -198,34 +175,16 @@ impl World {
         segment: &dyn Fn(usize) -> Option<&'static str>,
         linked: &dyn Fn(usize, usize) -> bool,
     ) -> Self {
-        let lans = gateways.iter().flat_map(|lans| lans.iter());
-        let mut world = Self {
-            now: start(),
-            queue: Queue::default(),
-            gateways: Vec::new(),
+        let lans = Lans {
             hosts: Vec::new(),
-            lans: lans.max().unwrap() + 1,
-            wired: BTreeSet::new(),
             stale: secs(2),
             carried: vec![0; gateways.len()],
-            frames: 0,
             discovery: Vec::new(),
-            next: 0,
             loss: 0,
             losses: Random::new(7),
         };
-        for (n, lans) in gateways.iter().enumerate() {
-            let (services, config) = restricted(n as u16 + 1, &rights(segment(n)));
-            world.gateways.push(Gateway {
-                engine: None,
-                services,
-                config,
-                lans: lans.to_vec(),
-                links: BTreeMap::new(),
-                next_link: 1,
-                runs: 0,
-            });
-        }
+        let on = gateways.iter().map(|lans| lans.to_vec()).collect();
+        let mut world = Self::of(on, &|n| rights(segment(n)), lans);
         for n in 0..gateways.len() {
             world.boot(n, linked);
         }
@@ -234,29 +193,16 @@ impl World {
     }
 
     fn boot(&mut self, n: usize, linked: &dyn Fn(usize, usize) -> bool) {
-        let now = self.now;
-        let gateway = &mut self.gateways[n];
-        gateway.runs += 1;
-        let config = Config {
-            incarnation: gateway.runs,
-            seed: (n as u64 + 1) << 32 | u64::from(gateway.runs),
-            ..gateway.config.clone()
-        };
-        let mut engine = Engine::new(config, gateway.services.clone(), now);
-        engine.handle_start(now);
-        for (at, lan) in gateway.lans.iter().enumerate() {
-            engine.set_lan(LocalInterfaceId(at as u8 + 1), settings(n, *lan), now);
-        }
-        gateway.engine = Some(engine);
-        for other in (0..self.gateways.len()).filter(|other| *other != n && linked(n, *other)) {
-            self.queue.push(now + ms(50), Event::LinkUp(n, other));
-        }
+        let lans = self.gateways[n].lans.iter();
+        let lans = lans.map(|lan| settings(n, *lan)).collect();
+        self.start(n, lans);
+        self.connect(n, linked);
         self.settle(n);
     }
 
     /// A host with this address on a LAN, which it announces.
     fn host(&mut self, lan: usize, address: Ipv4Addr) -> usize {
-        self.host_of(lan, address, mac(2, self.hosts.len()), None)
+        self.host_of(lan, address, mac(2, self.lans.hosts.len()), None)
     }
 
     fn host_of(
@@ -266,8 +212,8 @@ impl World {
         mac: MacAddress,
         inside: Option<usize>,
     ) -> usize {
-        let n = self.hosts.len();
-        self.hosts.push(Host {
+        let n = self.lans.hosts.len();
+        self.lans.hosts.push(Host {
             mac,
             address,
             lan: Some(lan),
@@ -300,12 +246,8 @@ impl World {
     }
 
     fn kill(&mut self, n: usize) {
-        self.gateways[n].engine = None;
-        self.gateways[n].links.clear();
-        for other in 0..self.gateways.len() {
-            self.queue
-                .push(self.now + ms(700), Event::LinkDown(other, n));
-        }
+        self.stop(n);
+        (0..self.gateways.len()).for_each(|other| self.lose(other, n));
     }
 
     fn join_lans(&mut self, a: usize, b: usize) {
@@ -315,99 +257,9 @@ impl World {
 
 /// Gateways.
 impl World {
-    fn engine(&mut self, n: usize) -> &mut Engine {
-        self.gateways[n].engine.as_mut().unwrap()
-    }
-
-    fn does(&mut self, n: usize, what: impl FnOnce(&mut Engine, Instant)) {
-        let now = self.now;
-        what(self.engine(n), now);
-        self.settle(n);
-    }
-
-    fn link_up(&mut self, a: usize, b: usize) {
-        if self.gateways[a].engine.is_none() || self.gateways[b].engine.is_none() {
-            return;
-        }
-        for (n, other) in [(a, b), (b, a)] {
-            self.link_down(n, other);
-            let mut known = neighbor(other as u16 + 1);
-            known.member = self.gateways[other].config.member.clone();
-            let gateway = &mut self.gateways[n];
-            let link = LinkId(gateway.next_link);
-            gateway.next_link += 1;
-            gateway.links.insert(other, link);
-            let now = self.now;
-            let engine = self.engine(n);
-            engine.handle_link_up(link, known, now);
-            engine.handle_link_rtt(link, LINK * 2, now);
-        }
-        self.settle(a);
-        self.settle(b);
-    }
-
-    fn link_down(&mut self, n: usize, other: usize) {
-        let now = self.now;
-        let gateway = &mut self.gateways[n];
-        if let (Some(link), Some(engine)) = (gateway.links.remove(&other), &mut gateway.engine) {
-            engine.handle_link_down(link, now);
-        }
-        self.settle(n);
-    }
-
-    fn settle(&mut self, n: usize) {
-        while let Some(output) = self.gateways[n]
-            .engine
-            .as_mut()
-            .and_then(Engine::poll_output)
-        {
-            self.output(n, output);
-        }
-    }
-
-    fn output(&mut self, n: usize, output: Output) {
-        let gateway = &self.gateways[n];
-        let peer = |link: LinkId| {
-            gateway
-                .links
-                .iter()
-                .find(|(_, l)| **l == link)
-                .map(|(o, _)| *o)
-        };
-        let at = self.now + LINK;
-        match output {
-            Output::Data {
-                links,
-                header,
-                packet,
-            } => {
-                for other in links.iter().filter_map(|link| peer(*link)) {
-                    let message = Bytes::from([&header[..], &packet].concat());
-                    if let Some(link) = self.gateways[other].links.get(&n) {
-                        self.carried[n] += u64::from(packet[6] == 254);
-                        self.queue.push(at, Event::Data(other, *link, message));
-                    }
-                }
-            }
-            Output::Control { link, message } | Output::RoutedControl { link, message } => {
-                if let Some(other) = peer(link)
-                    && let Some(theirs) = self.gateways[other].links.get(&n)
-                {
-                    let event = Event::Control(n, other, *theirs, message);
-                    self.queue.push(at, event);
-                }
-            }
-            Output::Lan { interface, frame } => {
-                let lan = gateway.lans[usize::from(interface.0) - 1];
-                self.lan_output(n, lan, frame);
-            }
-            _ => {}
-        }
-    }
-
     fn lan_output(&mut self, n: usize, lan: usize, frame: LanFrame) {
-        let from = settings(n, lan).mac;
-        let to_group = |payload: Bytes| match Header::read(&payload) {
+        let own = Lans::mac(n, lan);
+        let to_group = |payload: &[u8]| match Header::read(payload) {
             Ok(header) => (
                 MacAddress::of_ipv4_group(header.destination),
                 ETHERTYPE_IPV4,
@@ -418,43 +270,32 @@ impl World {
             }
         };
         let frame = match frame {
-            LanFrame::Probe(probe) => {
-                let event = Event::Probe(lan, from, probe);
-                return self.queue.push(self.now + WIRE, event);
-            }
             LanFrame::Ethernet {
                 to,
                 from,
                 ethertype,
                 payload,
-            } => Frame {
-                from,
-                to,
-                ethertype,
-                payload,
-            },
+            } => frame_of(from, to, ethertype, payload),
             LanFrame::Multicast(payload) | LanFrame::Link(payload) => {
-                let (to, ethertype) = to_group(payload.clone());
-                Frame {
-                    from,
-                    to,
-                    ethertype,
-                    payload,
-                }
+                let (to, ethertype) = to_group(&payload);
+                frame_of(own, to, ethertype, payload)
             }
-            LanFrame::Unicast(..) => return,
+            LanFrame::Probe(_) | LanFrame::Unicast(..) => return,
         };
-        let own = settings(n, lan).mac;
-        let inside = self.hosts.iter().position(|host| host.inside == Some(n));
+        let inside = self
+            .lans
+            .hosts
+            .iter()
+            .position(|host| host.inside == Some(n));
         let query = igmp::parse_packet(&frame.payload);
         let is_query = matches!(query, Ok((_, Message::Query(_))));
-        let is_for_own = frame.to == own || frame.to.is_group() && (frame.from != own || is_query);
+        let to = frame.destination;
+        let is_for_own = to == own || to.is_group() && (frame.source != own || is_query);
         if let Some(host) = inside.filter(|_| is_for_own) {
-            self.queue
-                .push(self.now + WIRE, Event::Given(host, frame.clone()));
+            self.push(self.now + WIRE, Event::Given(host, frame.clone()));
         }
-        if frame.to != own {
-            self.queue.push(self.now + WIRE, Event::Frame(lan, frame));
+        if to != own {
+            self.push(self.now + WIRE, Event::Frame(lan, frame));
         }
     }
 
@@ -476,69 +317,16 @@ impl World {
     }
 }
 
-/// Time.
+/// Events.
 impl World {
-    fn run(&mut self, time: Duration) {
-        let end = self.now + time;
-        loop {
-            let ready = |g: &Gateway| Some(g.engine.as_ref()?.next_timeout()?.0);
-            let timer = self.gateways.iter().filter_map(ready).min();
-            let Some(at) = timer.into_iter().chain(self.queue.next_at()).min() else {
-                break;
-            };
-            if at > end {
-                break;
-            }
-            self.now = at.max(self.now);
-            while let Some((_, event)) = self.queue.pop(self.now) {
-                self.handle(event);
-            }
-            for n in 0..self.gateways.len() {
-                let now = self.now;
-                if let Some(engine) = &mut self.gateways[n].engine
-                    && engine.next_timeout().is_some_and(|(at, _)| at <= now)
-                {
-                    engine.handle_timeout(now);
-                    self.settle(n);
-                }
-            }
-        }
-        self.now = end;
-    }
-
-    fn handle(&mut self, event: Event) {
-        let now = self.now;
+    fn happen(&mut self, event: Event) {
         match event {
-            Event::Control(from, n, link, message) => {
-                if self.gateways[n].links.get(&from) == Some(&link) {
-                    self.does(n, |engine, now| engine.handle_control(link, &message, now));
-                }
-            }
-            Event::Data(n, link, message) => {
-                if self.gateways[n].engine.is_some() {
-                    self.does(n, |engine, now| engine.handle_data(link, message, now));
-                }
-            }
-            Event::Probe(lan, from, probe) => {
-                for (n, interface) in self.gateways_on(lan, from) {
-                    self.does(n, |engine, now| {
-                        engine.handle_lan_probe(interface, from, &probe, now);
-                    });
-                }
-            }
             Event::Frame(lan, frame) => self.frame(lan, &frame),
             Event::Inside(n, frame) => {
                 let virtual_mac = self.engine(n).virtual_mac(LAN);
-                if virtual_mac.is_some() && (frame.to.is_group() || Some(frame.to) == virtual_mac) {
-                    let frame = SegmentFrame {
-                        source: frame.from,
-                        destination: frame.to,
-                        ethertype: frame.ethertype,
-                        payload: frame.payload,
-                    };
-                    self.does(n, |engine, now| {
-                        engine.handle_segment_frame(LAN, frame, now);
-                    });
+                let to = frame.destination;
+                if virtual_mac.is_some() && (to.is_group() || Some(to) == virtual_mac) {
+                    self.sees(n, frame);
                 }
             }
             Event::Given(host, frame) => match frame.ethertype {
@@ -546,95 +334,77 @@ impl World {
                 ETHERTYPE_IPV4 => self.host_packet(host, &frame),
                 _ => {}
             },
-            Event::LinkDown(n, other) => self.link_down(n, other),
-            Event::LinkUp(a, b) => self.link_up(a, b),
             Event::Forget(host, address, asked) => {
-                let arp = &mut self.hosts[host].arp;
+                let arp = &mut self.lans.hosts[host].arp;
                 if arp.get(&address).is_some_and(|(_, at)| *at < asked) {
                     arp.remove(&address);
                 }
             }
             Event::Retry(host, address, left) => {
-                let waits = self.hosts[host].waiting.contains_key(&address);
+                let waits = self.lans.hosts[host].waiting.contains_key(&address);
                 if waits && left > 0 {
                     self.ask(host, address);
                     let event = Event::Retry(host, address, left - 1);
-                    self.queue.push(now + secs(1), event);
+                    self.push(self.now + secs(1), event);
                 } else {
-                    self.hosts[host].waiting.remove(&address);
+                    self.lans.hosts[host].waiting.remove(&address);
                 }
             }
         }
     }
 
-    fn reached(&self, lan: usize) -> Vec<usize> {
-        let wired = |a, b| self.wired.contains(&(a, b)) || self.wired.contains(&(b, a));
-        let all = 0..self.lans;
-        all.filter(|other| *other == lan || wired(lan, *other))
-            .collect()
+    /// The first LAN of a gateway has this frame.
+    fn sees(&mut self, n: usize, frame: SegmentFrame) {
+        self.does(n, |engine, now| {
+            engine.handle_segment_frame(LAN, frame, now);
+        });
     }
 
-    /// Gateways that hear a frame, each with its interface.
-    fn gateways_on(&self, lan: usize, from: MacAddress) -> Vec<(usize, LocalInterfaceId)> {
-        let reached = self.reached(lan);
-        let mut on = Vec::new();
-        for (n, gateway) in self.gateways.iter().enumerate() {
-            for (at, own) in gateway.lans.iter().enumerate() {
-                let hears = gateway.engine.is_some() && reached.contains(own);
-                if hears && settings(n, *own).mac != from {
-                    on.push((n, LocalInterfaceId(at as u8 + 1)));
-                }
-            }
-        }
-        on
-    }
-
-    fn frame(&mut self, lan: usize, frame: &Frame) {
+    fn frame(&mut self, lan: usize, frame: &SegmentFrame) {
+        let SegmentFrame {
+            source,
+            destination: to,
+            ethertype,
+            ..
+        } = *frame;
         self.frames += 1;
-        if frame.ethertype == ETHERTYPE_IPV6 && frame.from.is_virtual() {
-            self.discovery.push((lan, frame.clone()));
+        if ethertype == ETHERTYPE_IPV6 && source.is_virtual() {
+            self.lans.discovery.push((lan, frame.clone()));
         }
-        for (n, interface) in self.gateways_on(lan, frame.from) {
-            if self.losses.below(1_000) < self.loss {
+        for (n, interface) in self.hearing(lan, source) {
+            if self.lans.losses.below(1_000) < self.lans.loss {
                 continue;
             }
             let engine = self.engine(n);
             let virtual_mac = engine.virtual_mac(interface);
-            if virtual_mac == Some(frame.from) {
+            if virtual_mac == Some(source) {
                 // it sent the frame itself
                 continue;
             }
             let own = settings(n, self.gateways[n].lans[usize::from(interface.0) - 1]).mac;
-            let is_arp = frame.ethertype == ETHERTYPE_ARP;
-            let hears =
-                frame.to.is_group() || Some(frame.to) == virtual_mac || is_arp && frame.to == own;
+            let is_arp = ethertype == ETHERTYPE_ARP;
+            let hears = to.is_group() || Some(to) == virtual_mac || is_arp && to == own;
             if hears {
-                let frame = SegmentFrame {
-                    source: frame.from,
-                    destination: frame.to,
-                    ethertype: frame.ethertype,
-                    payload: frame.payload.clone(),
-                };
+                let frame = frame.clone();
                 self.does(n, |engine, now| {
                     engine.handle_segment_frame(interface, frame, now);
                 });
             }
         }
-        let reached = self.reached(lan);
-        for host in 0..self.hosts.len() {
-            let h = &self.hosts[host];
+        for host in 0..self.lans.hosts.len() {
+            let h = &self.lans.hosts[host];
             // a kernel hears nothing of what its own host sends
             let of_host = h.inside.map(|n| &self.gateways[n].engine);
             let of_host = of_host.and_then(|engine| engine.as_ref()?.virtual_mac(LAN));
-            let hears = h.lan.is_some_and(|lan| reached.contains(&lan));
-            let is_lost = self.losses.below(1_000) < self.loss;
+            let hears = h.lan.is_some_and(|other| self.reaches(lan, other));
+            let is_lost = self.lans.losses.below(1_000) < self.lans.loss;
             if hears
                 && !is_lost
-                && of_host != Some(frame.from)
-                && h.mac != frame.from
-                && (frame.to.is_group() || frame.to == h.mac)
+                && of_host != Some(source)
+                && h.mac != source
+                && (to.is_group() || to == h.mac)
             {
-                match frame.ethertype {
+                match ethertype {
                     ETHERTYPE_ARP => self.host_arp(host, frame),
                     ETHERTYPE_IPV4 => self.host_packet(host, frame),
                     _ => {}
@@ -652,19 +422,13 @@ impl World {
             lan,
             inside,
             ..
-        } = self.hosts[host];
+        } = self.lans.hosts[host];
         if let Some(lan) = lan {
-            let frame = Frame {
-                from,
-                to,
-                ethertype,
-                payload,
-            };
+            let frame = frame_of(from, to, ethertype, payload);
             if let Some(gateway) = inside {
-                self.queue
-                    .push(self.now + WIRE, Event::Inside(gateway, frame.clone()));
+                self.push(self.now + WIRE, Event::Inside(gateway, frame.clone()));
             }
-            self.queue.push(self.now + WIRE, Event::Frame(lan, frame));
+            self.push(self.now + WIRE, Event::Frame(lan, frame));
         }
     }
 
@@ -675,7 +439,7 @@ impl World {
     fn request(&mut self, host: usize, sender: Ipv4Addr, target: Ipv4Addr) {
         let arp = Arp {
             operation: Operation::Request,
-            sender_mac: self.hosts[host].mac,
+            sender_mac: self.lans.hosts[host].mac,
             sender,
             target_mac: MacAddress::default(),
             target,
@@ -684,29 +448,29 @@ impl World {
     }
 
     fn announce(&mut self, host: usize) {
-        let address = self.hosts[host].address;
+        let address = self.lans.hosts[host].address;
         self.request(host, address, address);
     }
 
     fn ask(&mut self, host: usize, target: Ipv4Addr) {
-        self.request(host, self.hosts[host].address, target);
+        self.request(host, self.lans.hosts[host].address, target);
     }
 
     /// Whether an address is free, as this host finds out.
     fn is_free(&mut self, host: usize, address: Ipv4Addr) -> bool {
-        self.hosts[host].looks_for = Some((address, false));
+        self.lans.hosts[host].looks_for = Some((address, false));
         for _ in 0..3 {
             self.request(host, Ipv4Addr::UNSPECIFIED, address);
             self.run(secs(1));
         }
-        let looked = self.hosts[host].looks_for.take();
+        let looked = self.lans.hosts[host].looks_for.take();
         !looked.unwrap().1
     }
 
-    fn host_arp(&mut self, host: usize, frame: &Frame) {
+    fn host_arp(&mut self, host: usize, frame: &SegmentFrame) {
         let arp = Arp::decode(&frame.payload).unwrap();
-        let own = self.hosts[host].address;
-        let h = &mut self.hosts[host];
+        let own = self.lans.hosts[host].address;
+        let h = &mut self.lans.hosts[host];
         if let Some((wanted, found)) = &mut h.looks_for {
             let is_probe = arp.sender.is_unspecified() && arp.target == *wanted;
             *found |= arp.sender == *wanted || is_probe && arp.operation == Operation::Request;
@@ -725,7 +489,7 @@ impl World {
         if is_for_us && arp.operation == Operation::Request && arp.sender != own {
             let reply = Arp {
                 operation: Operation::Reply,
-                sender_mac: self.hosts[host].mac,
+                sender_mac: self.lans.hosts[host].mac,
                 sender: own,
                 target_mac: arp.sender_mac,
                 target: arp.sender,
@@ -734,15 +498,15 @@ impl World {
         }
     }
 
-    fn host_packet(&mut self, host: usize, frame: &Frame) {
+    fn host_packet(&mut self, host: usize, frame: &SegmentFrame) {
         let header = Header::read(&frame.payload).unwrap();
         if let Ok((_, Message::Query(_))) = igmp::parse_packet(&frame.payload) {
-            let joined: Vec<_> = self.hosts[host].joined.iter().copied().collect();
+            let joined: Vec<_> = self.lans.hosts[host].joined.iter().copied().collect();
             return joined
                 .into_iter()
                 .for_each(|group| self.report(host, group));
         }
-        let h = &mut self.hosts[host];
+        let h = &mut self.lans.hosts[host];
         let to = header.destination;
         let is_group = to == ALL || to == DIRECTED || h.joined.contains(&to) || to == MDNS;
         if header.protocol != ipv4::UDP || to != h.address && !is_group {
@@ -753,7 +517,7 @@ impl World {
         if kind == b"A" {
             h.answers.insert(number);
             if let Some((mac, at)) = h.arp.get_mut(&header.source)
-                && *mac == frame.from
+                && *mac == frame.source
             {
                 *at = self.now;
             }
@@ -772,7 +536,7 @@ impl World {
 
     fn report(&mut self, host: usize, group: Ipv4Addr) {
         let record = Record::new(RecordType::ModeIsExclude, mapped::name(group), Vec::new());
-        let from = self.hosts[host].address;
+        let from = self.lans.hosts[host].address;
         for packet in igmp::report_packets(from, &[record], 1_500) {
             let to = MacAddress::of_ipv4_group(igmp::ALL_IGMPV3_ROUTERS);
             self.emit(host, to, ETHERTYPE_IPV4, packet.into());
@@ -780,20 +544,20 @@ impl World {
     }
 
     fn join(&mut self, host: usize, group: Ipv4Addr) {
-        self.hosts[host].joined.insert(group);
+        self.lans.hosts[host].joined.insert(group);
         self.report(host, group);
         self.run(ms(500));
     }
 
     fn say(&mut self, host: usize, to: Ipv4Addr, (kind, number): (&[u8], u64)) {
         let data = [kind, &number.to_be_bytes()].concat();
-        let packet = ipv4::udp_packet(self.hosts[host].address, to, (PORT, 1), &data);
+        let packet = ipv4::udp_packet(self.lans.hosts[host].address, to, (PORT, 1), &data);
         self.send_packet(host, to, packet.into());
     }
 
     fn send_packet(&mut self, host: usize, to: Ipv4Addr, packet: Bytes) {
         // other subnets by the address for them, as their router redirects hosts
-        let [a, b, c, _] = self.hosts[host].address.octets();
+        let [a, b, c, _] = self.lans.hosts[host].address.octets();
         let is_near = to.octets()[..3] == [a, b, c];
         let hop = if is_near {
             to
@@ -809,29 +573,29 @@ impl World {
         if let Some(mac) = to_group {
             return self.emit(host, mac, ETHERTYPE_IPV4, packet);
         }
-        let waiting = self.hosts[host].waiting.entry(to).or_default();
+        let waiting = self.lans.hosts[host].waiting.entry(to).or_default();
         waiting.push(packet);
         if waiting.len() == 1 {
             self.ask(host, to);
             let event = Event::Retry(host, to, 3);
-            self.queue.push(self.now + secs(1), event);
+            self.push(self.now + secs(1), event);
         }
     }
 
     /// The Ethernet address of a neighbour; one that was not confirmed lately is asked again.
     fn known(&mut self, host: usize, to: Ipv4Addr) -> Option<MacAddress> {
-        let (mac, at) = self.hosts[host].arp.get(&to).copied()?;
-        if self.now > at + self.stale {
+        let (mac, at) = self.lans.hosts[host].arp.get(&to).copied()?;
+        if self.now > at + self.lans.stale {
             let arp = Arp {
                 operation: Operation::Request,
-                sender_mac: self.hosts[host].mac,
-                sender: self.hosts[host].address,
+                sender_mac: self.lans.hosts[host].mac,
+                sender: self.lans.hosts[host].address,
                 target_mac: MacAddress::default(),
                 target: to,
             };
             self.arp(host, mac, arp);
             let event = Event::Forget(host, to, self.now);
-            self.queue.push(self.now + secs(1), event);
+            self.push(self.now + secs(1), event);
         }
         Some(mac)
     }
@@ -847,11 +611,11 @@ impl World {
     fn ping(&mut self, host: usize, to: Ipv4Addr, time: Duration) -> bool {
         let number = self.send(host, to);
         self.run(time);
-        self.hosts[host].answers.contains(&number)
+        self.lans.hosts[host].answers.contains(&number)
     }
 
     fn times(&self, host: usize, number: u64) -> usize {
-        let got = self.hosts[host].got.iter();
+        let got = self.lans.hosts[host].got.iter();
         got.filter(|got| got.number == number).count()
     }
 
@@ -863,12 +627,12 @@ impl World {
 
     /// A host's cable goes into another switch: it forgets its neighbours, as kernels do.
     fn plug(&mut self, host: usize, lan: usize) {
-        self.hosts[host].lan = Some(lan);
-        self.hosts[host].arp.clear();
+        self.lans.hosts[host].lan = Some(lan);
+        self.lans.hosts[host].arp.clear();
     }
 
     fn mac_of(&self, host: usize, address: Ipv4Addr) -> Option<MacAddress> {
-        self.hosts[host].arp.get(&address).map(|(mac, _)| *mac)
+        self.lans.hosts[host].arp.get(&address).map(|(mac, _)| *mac)
     }
 }
 
@@ -881,12 +645,12 @@ fn hosts_of_two_houses_with_one_subnet_reach_each_other_under_their_own_addresse
     assert!(w.ping(a, ip(30), ms(300)), "the first packet");
     assert!(w.ping(a, ip(30), ms(50)));
     assert!(w.ping(b, ip(20), ms(50)));
-    let got = w.hosts[b].got[0];
+    let got = w.lans.hosts[b].got[0];
     assert_eq!((got.from, got.ttl), (ip(20), 1), "as it was sent");
     assert!(w.mac_of(a, ip(30)).unwrap().is_virtual());
     let behind = w.behind(1);
     assert_eq!(w.place(0, ip(30)), behind);
-    assert_eq!(w.place(1, ip(30)), HostPlace::Here(w.hosts[b].mac));
+    assert_eq!(w.place(1, ip(30)), HostPlace::Here(w.lans.hosts[b].mac));
     let segment = w.segment(0);
     assert_eq!((segment.here, segment.elsewhere), (1, 1));
     assert_eq!(segment.problem, None);
@@ -906,8 +670,8 @@ fn broadcast_and_groups_of_all_kinds_reach_their_listeners_once() {
         let number = w.send(a, to);
         w.run(ms(500));
         assert_eq!(w.times(b, number), 1, "{to}");
-        assert_eq!(w.hosts[b].got.last().unwrap().from, ip(20), "{to}");
-        assert_eq!(w.hosts[b].got.last().unwrap().ttl, 1, "{to}");
+        assert_eq!(w.lans.hosts[b].got.last().unwrap().from, ip(20), "{to}");
+        assert_eq!(w.lans.hosts[b].got.last().unwrap().ttl, 1, "{to}");
     }
 }
 
@@ -919,14 +683,18 @@ fn a_lan_without_listeners_gets_nothing_of_a_group() {
     w.host(2, ip(40));
     w.join(b, SSDP);
     w.run(secs(2));
-    let before = w.carried.clone();
+    let before = w.lans.carried.clone();
     for _ in 0..20 {
         w.send(a, SSDP);
         w.run(ms(100));
     }
-    assert_eq!(w.hosts[b].got.len(), 20);
-    assert_eq!(w.carried[0] - before[0], 20, "one copy, to the listener");
-    assert_eq!(w.carried[1..], before[1..]);
+    assert_eq!(w.lans.hosts[b].got.len(), 20);
+    assert_eq!(
+        w.lans.carried[0] - before[0],
+        20,
+        "one copy, to the listener"
+    );
+    assert_eq!(w.lans.carried[1..], before[1..]);
 }
 
 #[test]
@@ -942,13 +710,13 @@ fn each_house_keeps_its_own_router_and_the_double_is_named() {
         w.run(ms(20));
     }
     w.run(secs(2));
-    assert_eq!(w.mac_of(a, ROUTER), Some(w.hosts[ra].mac));
+    assert_eq!(w.mac_of(a, ROUTER), Some(w.lans.hosts[ra].mac));
     assert!(w.ping(a, ROUTER, ms(500)));
-    assert_eq!(w.hosts[rb].got.len(), 0);
+    assert_eq!(w.lans.hosts[rb].got.len(), 0);
     let segment = w.segment(0);
     assert_eq!(segment.routers, [IpAddr::V4(ROUTER)]);
     assert_eq!(segment.conflicts, []);
-    let place = HostPlace::Conflict(w.hosts[ra].mac, w.gateways[1].services.peer());
+    let place = HostPlace::Conflict(w.lans.hosts[ra].mac, w.gateways[1].services.peer());
     assert_eq!(w.place(0, ROUTER), place);
 }
 
@@ -967,14 +735,14 @@ fn a_doubled_host_is_named_and_a_third_lan_stays_with_the_first() {
     let conflicts = w.segment(1).conflicts;
     assert_eq!(conflicts, [(ip(20).into(), w.gateways[0].services.peer())]);
     assert!(w.ping(c, ip(20), ms(500)) && w.ping(near, ip(20), ms(500)));
-    assert_eq!(w.hosts[first].got.len(), 2);
-    assert_eq!(w.hosts[second].got.len(), 1);
+    assert_eq!(w.lans.hosts[first].got.len(), 2);
+    assert_eq!(w.lans.hosts[second].got.len(), 1);
     // one of both goes: the other is reached
-    w.hosts[first].lan = None;
-    w.hosts[c].arp.clear();
+    w.lans.hosts[first].lan = None;
+    w.lans.hosts[c].arp.clear();
     w.run(secs(40));
     assert!((0..3).any(|_| w.ping(c, ip(20), secs(1))));
-    assert_eq!(w.hosts[second].got.len(), 2);
+    assert_eq!(w.lans.hosts[second].got.len(), 2);
 }
 
 #[test]
@@ -994,7 +762,7 @@ fn a_host_that_moves_and_speaks_is_reached_from_everywhere_within_two_seconds() 
         assert!(w.ping(host, ip(30), ms(100)), "host {host}");
     }
     assert!(w.mac_of(near, ip(30)).unwrap().is_virtual());
-    assert_eq!(w.mac_of(a, ip(30)), Some(w.hosts[mover].mac));
+    assert_eq!(w.mac_of(a, ip(30)), Some(w.lans.hosts[mover].mac));
     w.move_host(mover, 1);
     w.run(secs(2));
     for host in [a, near, c] {
@@ -1011,7 +779,7 @@ fn a_host_that_moves_without_a_word_is_found_by_those_who_ask() {
     assert!(w.ping(a, ip(30), ms(100)));
     w.run(secs(10));
     w.plug(mover, 1);
-    w.hosts[a].arp.clear();
+    w.lans.hosts[a].arp.clear();
     assert!(w.ping(a, ip(30), secs(3)));
 }
 
@@ -1035,9 +803,9 @@ fn nothing_is_sent_while_no_host_speaks() {
     w.host(1, ip(30));
     assert!(w.ping(a, ip(30), secs(1)));
     w.run(secs(5));
-    let before = w.carried.clone();
+    let before = w.lans.carried.clone();
     w.run(secs(60));
-    assert_eq!(w.carried, before);
+    assert_eq!(w.lans.carried, before);
     assert!(w.ping(a, ip(30), ms(50)), "and a pair stays");
 }
 
@@ -1046,11 +814,15 @@ fn a_silent_host_is_asked_for_seldom_and_reached_again_once_it_speaks() {
     let mut w = World::new(&[&[0], &[1]]);
     let a = w.host(0, ip(20));
     let sleeper = w.host(1, ip(30));
-    w.hosts[sleeper].lan = None;
+    w.lans.hosts[sleeper].lan = None;
     w.run(secs(10));
-    let before = w.carried[0];
+    let before = w.lans.carried[0];
     assert!(!w.ping(a, ip(30), secs(4)));
-    assert!(w.carried[0] - before <= 4, "{}", w.carried[0] - before);
+    assert!(
+        w.lans.carried[0] - before <= 4,
+        "{}",
+        w.lans.carried[0] - before
+    );
     assert_eq!(w.place(0, ip(30)), HostPlace::Nobody);
     w.move_host(sleeper, 1);
     w.run(ms(100));
@@ -1063,7 +835,7 @@ fn packets_to_a_host_that_is_gone_end_and_its_return_is_noticed() {
     let a = w.host(0, ip(20));
     let b = w.host(1, ip(30));
     assert!(w.ping(a, ip(30), secs(1)));
-    w.hosts[b].lan = None;
+    w.lans.hosts[b].lan = None;
     w.run(secs(31));
     for _ in 0..20 {
         w.send(a, ip(30));
@@ -1082,8 +854,8 @@ fn address_servers_and_routers_of_one_house_stay_in_it() {
     let b = w.host(1, ip(30));
     w.join(b, SSDP);
     w.run(secs(2));
-    let before = w.carried[0];
-    let from = w.hosts[a].address;
+    let before = w.lans.carried[0];
+    let from = w.lans.hosts[a].address;
     let vrrp = Envelope {
         source: from,
         destination: Ipv4Addr::new(224, 0, 0, 18),
@@ -1101,7 +873,7 @@ fn address_servers_and_routers_of_one_house_stay_in_it() {
         w.run(ms(200));
         assert_eq!(w.dropped(0, DropReason::SegmentRouter), dropped + 1, "{to}");
     }
-    assert_eq!(w.carried[0], before);
+    assert_eq!(w.lans.carried[0], before);
 }
 
 #[test]
@@ -1181,12 +953,12 @@ fn a_cable_between_two_lans_makes_no_storm_and_its_end_leaves_no_trace() {
         }
         // what hosts send, and what gateways send to each other and to hosts
         assert!(w.frames - frames < 400, "{}", w.frames - frames);
-        w.hosts[a].arp.clear();
+        w.lans.hosts[a].arp.clear();
         assert!(w.ping(a, ip(30), secs(3)));
-        assert_eq!(w.mac_of(a, ip(30)), Some(w.hosts[b].mac));
+        assert_eq!(w.mac_of(a, ip(30)), Some(w.lans.hosts[b].mac));
         w.wired.clear();
         w.run(secs(5));
-        w.hosts[a].arp.clear();
+        w.lans.hosts[a].arp.clear();
         // the other side still takes a for its own, until it has asked
         let tries = |w: &mut World| (0..2).any(|_| w.ping(a, ip(30), secs(1)));
         assert!(tries(&mut w), "apart again");
@@ -1206,7 +978,7 @@ fn interruption(w: &mut World, host: usize, to: Ipv4Addr) -> Duration {
 #[test]
 fn hosts_that_talk_go_on_when_a_cable_joins_their_lans_and_when_it_is_pulled() {
     let mut w = World::new(&[&[0], &[1], &[2]]);
-    w.stale = secs(40);
+    w.lans.stale = secs(40);
     let (a, b, c) = (w.host(0, ip(20)), w.host(1, ip(30)), w.host(2, ip(40)));
     let pairs = [
         (a, ip(30)),
@@ -1263,7 +1035,7 @@ fn a_gateways_own_programs_are_in_the_segment_as_any_host() {
         let (a, b) = (w.host(0, ip(20)), w.host(1, ip(30)));
         w.run(secs(6));
         let all: Vec<_> = insiders.iter().copied().chain([a, b]).collect();
-        let address = |w: &World, host: usize| w.hosts[host].address;
+        let address = |w: &World, host: usize| w.lans.hosts[host].address;
         for from in &all {
             for to in all.iter().filter(|to| *to != from) {
                 let to = address(&w, *to);
@@ -1295,9 +1067,9 @@ fn a_gateways_own_programs_are_in_the_segment_as_any_host() {
         assert_eq!(w.times(thief, w.next), 0);
         // silence
         w.run(secs(5));
-        let carried = w.carried.clone();
+        let carried = w.lans.carried.clone();
         w.run(secs(60));
-        assert_eq!(w.carried, carried);
+        assert_eq!(w.lans.carried, carried);
     }
 }
 
@@ -1398,7 +1170,7 @@ fn a_flood_of_questions_and_hosts_stays_within_bounds_and_cuts_no_running_pair()
     let flooder = w.host(0, ip(66));
     assert!(w.ping(a, ip(30), secs(1)));
     let mut random = Random::new(7);
-    let before = w.carried[0];
+    let before = w.lans.carried[0];
     let began = w.now;
     let lan = settings(0, 0);
     let wide = LanSettings {
@@ -1432,20 +1204,10 @@ fn a_flood_of_questions_and_hosts_stays_within_bounds_and_cuts_no_running_pair()
         "{segment:?}"
     );
     let seconds = (w.now - began).as_secs() + 1;
-    let told = w.carried[0] - before;
+    let told = w.lans.carried[0] - before;
     assert!(told <= 900 + 60 * seconds, "{told} in {seconds} s");
     assert!(w.dropped(0, DropReason::SegmentStorm) > 0);
     assert!(w.dropped(0, DropReason::SegmentFull) > 0);
-}
-
-/// Frames of a LAN to its gateway, from hosts that are no part of the model.
-fn frame_of(source: MacAddress, to: MacAddress, ethertype: u16, payload: Vec<u8>) -> SegmentFrame {
-    SegmentFrame {
-        source,
-        destination: to,
-        ethertype,
-        payload: payload.into(),
-    }
 }
 
 #[test]
@@ -1455,19 +1217,18 @@ fn neighbour_discovery_is_answered_for_hosts_elsewhere() {
     let (mac_a, mac_b) = (mac(3, 0), mac(3, 1));
     let all = MacAddress::of_group(librecast::mld::ALL_NODES);
     let said = frame_of(mac_b, all, ETHERTYPE_IPV6, advertisement(b, mac_b, None));
-    w.does(1, |engine, now| engine.handle_segment_frame(LAN, said, now));
+    w.sees(1, said);
     let to = MacAddress::of_group(solicited_node(b));
     let asked = solicitation(a, mac_a, b, false);
     let asked = frame_of(mac_a, to, ETHERTYPE_IPV6, asked);
-    w.does(0, |engine, now| {
-        engine.handle_segment_frame(LAN, asked, now);
-    });
+    w.sees(0, asked);
     w.run(ms(200));
     let virtual_mac = w.engine(0).virtual_mac(LAN).unwrap();
     let answer = w
+        .lans
         .discovery
         .iter()
-        .find(|(lan, frame)| *lan == 0 && frame.to == mac_a);
+        .find(|(lan, frame)| *lan == 0 && frame.destination == mac_a);
     let expected = Advertisement {
         target: b,
         mac: Some(virtual_mac),
@@ -1476,19 +1237,22 @@ fn neighbour_discovery_is_answered_for_hosts_elsewhere() {
     // and a packet arrives with both addresses as they are
     let echo = icmpv6_packet(a, b, 64, &[128, 0, 0, 0, 0, 1, 0, 1]);
     let sent = frame_of(mac_a, virtual_mac, ETHERTYPE_IPV6, echo.clone());
-    w.does(0, |engine, now| engine.handle_segment_frame(LAN, sent, now));
+    w.sees(0, sent);
     w.run(ms(50));
-    let (lan, got) = w.discovery.last().unwrap();
-    assert_eq!((*lan, got.to, &got.payload[..]), (1, mac_b, &echo[..]));
+    let (lan, got) = w.lans.discovery.last().unwrap();
+    assert_eq!(
+        (*lan, got.destination, &got.payload[..]),
+        (1, mac_b, &echo[..])
+    );
     // the sender of a longer one learns the limit
     let long = icmpv6_packet(a, b, 64, &[&[128, 0, 0, 0][..], &[0; 1_500]].concat());
     let sent = frame_of(mac_a, virtual_mac, ETHERTYPE_IPV6, long);
-    w.does(0, |engine, now| engine.handle_segment_frame(LAN, sent, now));
+    w.sees(0, sent);
     w.run(ms(50));
-    let (lan, got) = w.discovery.last().unwrap();
+    let (lan, got) = w.lans.discovery.last().unwrap();
     let (kind, mtu) = (got.payload[40], &got.payload[44..48]);
     assert_eq!(
-        (*lan, got.to, kind, mtu),
+        (*lan, got.destination, kind, mtu),
         (0, mac_a, 2, &[0, 0, 5, 220][..])
     );
 }
@@ -1518,14 +1282,8 @@ fn of_member(
     packet.extend(&segment[..12]);
     packet.extend(inner);
     let header = DataHeader {
-        payload: Payload::Ipv6,
-        flags: 0,
-        hop_limit: HOP_LIMIT,
         root: to.map_or(from.origin, |to| addresses(to).origin),
-        origin: from.origin,
-        incarnation: 1,
-        sequence,
-        key_epoch: 0,
+        ..common::header(from.origin, sequence)
     };
     (header, packet.into())
 }
@@ -1573,7 +1331,7 @@ fn members_gain_nothing_by_lies_in_a_segment() {
             tell(&mut w, 1, to_all, &message(2, own_lan, ip(20)));
         }
         w.run(secs(1));
-        assert_eq!(w.mac_of(near, ip(20)), Some(w.hosts[a].mac));
+        assert_eq!(w.mac_of(near, ip(20)), Some(w.lans.hosts[a].mac));
         assert!(w.ping(near, ip(20), ms(100)));
         // nor does anybody send in its name, or as a router
         let before = w.dropped(0, DropReason::SegmentConflict);
@@ -1603,7 +1361,7 @@ fn members_gain_nothing_by_lies_in_a_segment() {
         assert_eq!(w.dropped(0, DropReason::LanForeignSource), before + 1);
     }
     assert_eq!(
-        w.hosts[a]
+        w.lans.hosts[a]
             .got
             .iter()
             .filter(|got| got.number == 999)
@@ -1626,7 +1384,7 @@ fn whatever_happens_all_ends_well() {
             let host = hosts[below(6)];
             match below(6) {
                 0 => w.move_host(host, below(3)),
-                1 => w.hosts[host].lan = None,
+                1 => w.lans.hosts[host].lan = None,
                 2 => w.join_lans(0, 1 + below(2)),
                 3 => w.wired.clear(),
                 4 => {
@@ -1671,7 +1429,7 @@ fn whatever_happens_all_ends_well() {
         }
         for (n, host) in hosts.iter().enumerate() {
             let gateway = [0, 1, 3][n % 3];
-            let place = w.place(gateway, w.hosts[*host].address);
+            let place = w.place(gateway, w.lans.hosts[*host].address);
             assert!(
                 !matches!(place, HostPlace::Behind(_)),
                 "seed {seed}: {n}, {place:?}"
@@ -1701,28 +1459,22 @@ fn what_any_gateway_put_on_a_wire_is_never_read_again() {
         frame_of(foreign, all, ETHERTYPE_ARP, states(mac(4, 0)).encode()),
         frame_of(mac(4, 0), all, ETHERTYPE_ARP, states(foreign).encode()),
     ];
-    let before = (w.carried[0], w.dropped(0, DropReason::LanGatewayFrame));
+    let before = (w.lans.carried[0], w.dropped(0, DropReason::LanGatewayFrame));
     for frame in frames {
-        w.does(0, |engine, now| {
-            engine.handle_segment_frame(LAN, frame, now);
-        });
+        w.sees(0, frame);
     }
     w.run(secs(1));
-    let after = (w.carried[0], w.dropped(0, DropReason::LanGatewayFrame));
+    let after = (w.lans.carried[0], w.dropped(0, DropReason::LanGatewayFrame));
     assert_eq!(after, (before.0, before.1 + 4));
     assert_eq!(w.place(0, ip(77)), HostPlace::Unknown);
     assert_eq!(w.segment(0).problem, None, "a gateway that wakes up");
     w.run(secs(2));
     let again = frame_of(own, all, ETHERTYPE_IPV4, packet.clone());
-    w.does(0, |engine, now| {
-        engine.handle_segment_frame(LAN, again, now);
-    });
+    w.sees(0, again);
     assert_eq!(w.segment(0).problem, Some(SegmentProblem::Rival(own)));
     // the same of a host crosses
     let of_host = frame_of(mac(4, 0), all, ETHERTYPE_IPV4, packet);
-    w.does(0, |engine, now| {
-        engine.handle_segment_frame(LAN, of_host, now);
-    });
+    w.sees(0, of_host);
     w.run(ms(100));
     assert_eq!(w.times(b, 999), 1);
 }
@@ -1743,7 +1495,7 @@ fn a_sealed_segment_is_read_by_gateways_with_its_key_alone() {
     for n in [0, 1] {
         set(&mut w, n, Some(7));
     }
-    let carried = w.carried.clone();
+    let carried = w.lans.carried.clone();
     assert!(w.ping(a, ip(30), secs(1)) && w.ping(b, ip(20), secs(1)));
     for (group, joined) in [(ALL, false), (SSDP, true)] {
         if joined {
@@ -1754,7 +1506,7 @@ fn a_sealed_segment_is_read_by_gateways_with_its_key_alone() {
         w.run(ms(500));
         assert_eq!((w.times(b, number), w.times(c, number)), (1, 0), "{group}");
     }
-    assert_eq!(w.carried[..2], carried[..2], "nothing in clear");
+    assert_eq!(w.lans.carried[..2], carried[..2], "nothing in clear");
     // one without a key, or with another: each side says it of the other
     for (key, reason) in [
         (None, DropReason::NotSealed),

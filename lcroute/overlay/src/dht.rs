@@ -93,13 +93,10 @@ impl Rendezvous {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::key;
 
     const DAY: u64 = 86_400;
     const NOON: u64 = 1_800_000_000 / DAY * DAY + SKEW;
-
-    fn key(n: u8) -> SecretKey {
-        SecretKey::from_seed(&[n; 32])
-    }
 
     fn published() -> Published {
         Published {

@@ -107,12 +107,9 @@ mod tests {
 
     use super::*;
     use crate::description::tests::description;
+    use crate::tests::key;
 
     const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
-
-    fn key(n: u8) -> SecretKey {
-        SecretKey::from_seed(&[n; 32])
-    }
 
     fn sealed(candidates: &[Candidate]) -> (u64, Vec<u8>) {
         let open = key(1).peer_id();

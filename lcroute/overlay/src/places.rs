@@ -300,17 +300,9 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
-    use librecast::id::SecretKey;
-
     use super::*;
     use crate::description::{Candidate, CandidateKind};
-    use crate::tests::start;
-
-    fn peer(n: u32) -> PeerId {
-        let mut seed = [7; 32];
-        seed[..4].copy_from_slice(&n.to_be_bytes());
-        SecretKey::from_seed(&seed).peer_id()
-    }
+    use crate::tests::{peer, start};
 
     fn address(n: u32) -> SocketAddr {
         SocketAddr::new(std::net::Ipv4Addr::from(0xc612_0000 + n).into(), 7)

@@ -278,12 +278,9 @@ mod tests {
 
     use super::*;
     use crate::description::tests::description;
+    use crate::tests::key;
 
     const NOW: u64 = 1_800_000_000;
-
-    fn key(n: u8) -> SecretKey {
-        SecretKey::from_seed(&[n; 32])
-    }
 
     fn rendezvous(n: u8) -> Rendezvous {
         Rendezvous::new(key(n).peer_id())

@@ -141,18 +141,10 @@ fn rate_of(carrier: CarrierId) -> Rate {
 mod tests {
     use std::time::Duration;
 
-    use librecast::id::SecretKey;
-
     use super::*;
-    use crate::tests::start;
+    use crate::tests::{peer, start};
 
     const SERVER: CarrierId = CarrierId(1);
-
-    fn peer(n: u32) -> PeerId {
-        let mut seed = [7; 32];
-        seed[..4].copy_from_slice(&n.to_be_bytes());
-        SecretKey::from_seed(&seed).peer_id()
-    }
 
     #[test]
     fn a_sender_uses_up_its_own_budget_only() {

@@ -32,8 +32,14 @@ pub(crate) fn start() -> Instant {
     Instant::now()
 }
 
-fn key(seed: u8) -> SecretKey {
+pub(crate) fn key(seed: u8) -> SecretKey {
     SecretKey::from_seed(&[seed; 32])
+}
+
+pub(crate) fn peer(n: u32) -> PeerId {
+    let mut seed = [7; 32];
+    seed[..4].copy_from_slice(&n.to_be_bytes());
+    SecretKey::from_seed(&seed).peer_id()
 }
 
 fn random() -> Random {

@@ -220,12 +220,9 @@ mod tests {
 
     use super::*;
     use crate::CandidateKind;
+    use crate::tests::key;
 
     const NOW: u64 = 1_800_000_000;
-
-    fn key(n: u8) -> SecretKey {
-        SecretKey::from_seed(&[n; 32])
-    }
 
     fn text() -> TextKey {
         TextKey::new(key(1).peer_id(), [2; 32])

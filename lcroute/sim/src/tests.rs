@@ -148,14 +148,7 @@ fn is_found(defect: Defect, rules: &[Rule]) {
     });
     let population = Arc::new(Population::of(&scenario));
     let script = workload::script(&scenario);
-    let outcome = run_script(
-        &scenario,
-        &population,
-        script.clone(),
-        None,
-        1,
-        &mut |_, _| (),
-    );
+    let outcome = run(Scenario::clone(&scenario));
     let violation = outcome.violation.clone().expect("the defect is found");
     assert!(rules.contains(&violation.rule), "{violation:?}");
     let trace = explain(&scenario, &population, &script, &outcome).expect("it is explained");

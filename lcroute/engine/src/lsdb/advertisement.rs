@@ -660,16 +660,23 @@ mod tests {
         );
     }
 
-    #[test]
-    fn golden_bytes_of_a_gateway() {
-        let services = TestServices::new(1);
-        let content = Content {
+    fn content() -> Content {
+        Content {
             flags: 0,
             mtu: 1280,
             centrality: 300,
             candidacies: 0,
             prefixes: Vec::new(),
             links: Vec::new(),
+            lans: Vec::new(),
+            ipv4: None,
+        }
+    }
+
+    #[test]
+    fn golden_bytes_of_a_gateway() {
+        let services = TestServices::new(1);
+        let content = Content {
             lans: vec![AdvertisedLan {
                 lan: LanId(6),
                 term: 7,
@@ -679,7 +686,7 @@ mod tests {
                 gateways: vec![OriginId(9)],
                 prefixes: vec!["2001:db8:5::/64".parse().unwrap()],
             }],
-            ipv4: None,
+            ..content()
         };
         let version = Version::new(3, 4);
         let advertisement = Advertisement::sign(OriginId(5), version, &content, &services).unwrap();
@@ -708,14 +715,8 @@ mod tests {
     fn golden_bytes_of_an_ipv4_address() {
         let services = TestServices::new(1);
         let content = Content {
-            flags: 0,
-            mtu: 1280,
-            centrality: 300,
-            candidacies: 0,
-            prefixes: Vec::new(),
-            links: Vec::new(),
-            lans: Vec::new(),
             ipv4: Some(Ipv4Addr::new(10, 77, 4, 5)),
+            ..content()
         };
         let version = Version::new(3, 4);
         let advertisement = Advertisement::sign(OriginId(5), version, &content, &services).unwrap();
@@ -772,17 +773,11 @@ mod tests {
         let services = TestServices::new(1);
         let with = |links: &[(u64, u16)]| {
             let content = Content {
-                flags: 0,
-                mtu: 1280,
-                centrality: 0,
-                candidacies: 0,
-                prefixes: vec![],
                 links: links
                     .iter()
                     .map(|&(to, cost)| (OriginId(to), cost))
                     .collect(),
-                lans: vec![],
-                ipv4: None,
+                ..content()
             };
             Advertisement::sign(OriginId(5), Version::new(1, 1), &content, &services).is_ok()
         };
@@ -800,12 +795,6 @@ mod tests {
         let prefix = AdvertisedLan::ipv4_prefix((Ipv4Addr::new(192, 168, 1, 10), 24));
         let segment = SegmentId::new([7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18]);
         let content = Content {
-            flags: 0,
-            mtu: 1280,
-            centrality: 300,
-            candidacies: 0,
-            prefixes: Vec::new(),
-            links: Vec::new(),
             lans: vec![AdvertisedLan {
                 lan: LanId(6),
                 term: 7,
@@ -815,7 +804,7 @@ mod tests {
                 gateways: Vec::new(),
                 prefixes: prefix.into_iter().collect(),
             }],
-            ipv4: None,
+            ..content()
         };
         let version = Version::new(3, 4);
         let advertisement = Advertisement::sign(OriginId(5), version, &content, &services).unwrap();

@@ -1066,6 +1066,20 @@ fn many_advertisements_of_one_router_wait_and_the_newest_wins() {
     assert_eq!(sequence(node), 139, "the newest, not the next");
 }
 
+/// All LSAs of a database, each with its kind.
+fn lsas(database: &Database) -> Vec<(u8, Bytes)> {
+    let of_router = |router: &Router| {
+        let advertisement = router.advertisement().unwrap().bytes().clone();
+        let credential = router.credential_lsa().bytes().clone();
+        [
+            (KIND_CREDENTIAL, credential),
+            (KIND_ADVERTISEMENT, advertisement),
+        ]
+    };
+    let routers = database.routers();
+    routers.flat_map(|(_, router)| of_router(router)).collect()
+}
+
 #[test]
 fn what_is_not_newer_costs_no_signature() {
     let mut network = Network::ring(6);
@@ -1074,19 +1088,7 @@ fn what_is_not_newer_costs_no_signature() {
     let link = network.links_of(0)[0];
     let node = &mut network.nodes[0];
     let verified = node.services.verifications();
-    let lsas: Vec<(u8, Bytes)> = node
-        .database
-        .routers()
-        .flat_map(|(_, router)| {
-            let advertisement = router.advertisement().unwrap().bytes().clone();
-            let credential = router.credential_lsa().bytes().clone();
-            [
-                (KIND_CREDENTIAL, credential),
-                (KIND_ADVERTISEMENT, advertisement),
-            ]
-        })
-        .collect();
-    for (kind, bytes) in lsas {
+    for (kind, bytes) in lsas(&node.database) {
         assert_eq!(node.database.handle_lsa(link, kind, &bytes, now), Ok(()));
     }
     assert_eq!(node.services.verifications(), verified);
@@ -1779,15 +1781,7 @@ proptest! {
         let mut network = Network::ring(4);
         network.run(5 * MINUTE);
         let (now, link) = (network.now, network.links_of(0)[0]);
-        let known: Vec<(u8, Bytes)> = network.nodes[1]
-            .database
-            .routers()
-            .flat_map(|(_, router)| {
-                let advertisement = router.advertisement().unwrap().bytes().clone();
-                let credential = router.credential_lsa().bytes().clone();
-                [(KIND_CREDENTIAL, credential), (KIND_ADVERTISEMENT, advertisement)]
-            })
-            .collect();
+        let known = lsas(&network.nodes[1].database);
         let database = &mut network.nodes[0].database;
         let before = database.store.sums();
         for (kind, bytes) in inputs {

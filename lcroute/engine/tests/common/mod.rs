@@ -9,9 +9,13 @@ use std::net::Ipv6Addr;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Instant;
 
+use lcroute_engine::header::{DataHeader, HOP_LIMIT, Payload};
 use lcroute_engine::topology::TopologyConfig;
-use lcroute_engine::{CarrySettings, Config, Engine, Limits, Neighbor, Output, Services};
-use librecast::cert::Member;
+use lcroute_engine::{
+    CarrySettings, Config, Engine, LanSettings, Limits, Neighbor, Output, Services,
+};
+use librecast::cert::{GroupPrefix, Member};
+use librecast::ethernet::MacAddress;
 use librecast::id::{LinkId, NodeAddresses, OriginId};
 use librecast::mld::{self, Record, RecordType};
 
@@ -111,6 +115,41 @@ pub fn config(n: u16) -> Config {
         topology: TopologyConfig::default(),
         seed: 0xfeed + u64::from(n),
         limits: Limits::default(),
+    }
+}
+
+/// The header of a packet that a node sends on its own tree in its first run.
+pub fn header(origin: OriginId, sequence: u64) -> DataHeader {
+    DataHeader {
+        payload: Payload::Ipv6,
+        flags: 0,
+        hop_limit: HOP_LIMIT,
+        root: origin,
+        origin,
+        incarnation: 1,
+        sequence,
+        key_epoch: 0,
+    }
+}
+
+/// Settings of a LAN without addresses, for all groups in both directions.
+pub fn lan_settings(lan: usize, mac: MacAddress, link_local: Ipv6Addr) -> LanSettings {
+    LanSettings {
+        name: format!("lan{lan}"),
+        groups: vec![GroupPrefix::ALL],
+        send: true,
+        receive: true,
+        prefixes: Vec::new(),
+        mac,
+        link_local,
+        ipv4: None,
+        mtu: 1_500,
+        rate: 100_000_000,
+        rate_out: 100_000_000,
+        priority: 0,
+        reflect_mdns: false,
+        advertise: false,
+        segment: None,
     }
 }
 

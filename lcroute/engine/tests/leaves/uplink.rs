@@ -1,6 +1,7 @@
 //! Leaves that ask: whose packets arrive, from which address, and how many of them.
 
 use lcroute_engine::PrivatePrefix;
+use lcroute_engine::header::{DataHeader, Payload};
 use librecast::ipv6::udp_packet;
 
 use super::*;
@@ -42,13 +43,7 @@ impl World {
     fn forge(&mut self, n: u16, payload: Payload, packet: &[u8]) {
         let header = DataHeader {
             payload,
-            flags: 0,
-            hop_limit: 64,
-            root: addresses(2).origin,
-            origin: addresses(2).origin,
-            incarnation: 1,
-            sequence: 1,
-            key_epoch: 0,
+            ..common::header(addresses(2).origin, 1)
         };
         let (router, link) = self.router_link(n);
         let message = [&header.encode()[..], packet].concat();

@@ -3,6 +3,7 @@
 //! house has no power. The own wire comes first, whatever happens.
 
 use super::*;
+use crate::common::start;
 
 const DEVICE: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 99);
 /// The gateway with a valid label that lies; its LAN has no hosts.
@@ -36,11 +37,11 @@ impl Houses {
         let hosts: Vec<_> = (0..6).map(|n| w.host(n % 3, ip(20 + n as u8))).collect();
         for _ in 0..3 {
             w.run(secs(6));
-            (0..w.hosts.len()).for_each(|host| w.announce(host));
+            (0..w.lans.hosts.len()).for_each(|host| w.announce(host));
         }
         w.run(secs(1));
         Self {
-            since: vec![start(); w.hosts.len()],
+            since: vec![start(); w.lans.hosts.len()],
             random: Random::new(seed),
             routers,
             devices,
@@ -63,15 +64,15 @@ impl Houses {
     }
 
     fn house_of(&self, host: usize) -> Option<usize> {
-        self.w.hosts[host].lan
+        self.w.lans.hosts[host].lan
     }
 
     /// A host appears on a wire, or vanishes, and forgets its neighbours.
     fn place(&mut self, host: usize, lan: Option<usize>) {
         let lan = lan.filter(|lan| self.has_power[*lan]);
-        self.w.hosts[host].lan = lan;
-        self.w.hosts[host].arp.clear();
-        self.w.hosts[host].waiting.clear();
+        self.w.lans.hosts[host].lan = lan;
+        self.w.lans.hosts[host].arp.clear();
+        self.w.lans.hosts[host].waiting.clear();
         self.since[host] = self.w.now;
     }
 
@@ -95,7 +96,7 @@ impl Houses {
             4 => self.scan(host),
             5 => self.lie_of_gateway(),
             6 => self.switch_power(house),
-            _ => self.w.loss = [0, 0, 50][self.below(3)],
+            _ => self.w.lans.loss = [0, 0, 50][self.below(3)],
         }
     }
 
@@ -121,11 +122,11 @@ impl Houses {
         let house = self.below(3);
         let lan = self.w.engine(LIAR).lans()[0].lan.0;
         let here = |w: &World, host: &usize| {
-            w.hosts[*host].lan == Some(house) && w.now > self.since[*host] + SETTLED
+            w.lans.hosts[*host].lan == Some(house) && w.now > self.since[*host] + SETTLED
         };
-        let victims: Vec<_> = (0..self.w.hosts.len())
+        let victims: Vec<_> = (0..self.w.lans.hosts.len())
             .filter(|host| here(&self.w, host))
-            .map(|host| (self.w.hosts[host].address, self.w.hosts[host].mac))
+            .map(|host| (self.w.lans.hosts[host].address, self.w.lans.hosts[host].mac))
             .collect();
         for (address, mac) in victims {
             let mut inner = message(2, lan, address);
@@ -146,7 +147,7 @@ impl Houses {
     fn switch_power(&mut self, house: usize) {
         self.has_power[house] = !self.has_power[house];
         self.power_at[house] = self.w.now;
-        let of_house = |w: &World, host: usize| w.hosts[host].lan == Some(house);
+        let of_house = |w: &World, host: usize| w.lans.hosts[host].lan == Some(house);
         if self.has_power[house] {
             self.w.boot(house, &|_, _| true);
             for host in [self.routers[house], self.devices[house]] {
@@ -154,7 +155,7 @@ impl Houses {
             }
         } else {
             self.w.kill(house);
-            for host in 0..self.w.hosts.len() {
+            for host in 0..self.w.lans.hosts.len() {
                 if of_house(&self.w, host) {
                     self.place(host, None);
                 }
@@ -173,7 +174,7 @@ impl Houses {
             1 => DEVICE,
             _ => ip(20 + self.below(6) as u8),
         };
-        if to != self.w.hosts[host].address {
+        if to != self.w.lans.hosts[host].address {
             let number = self.w.send(host, to);
             self.sent.push((number, host, to, lan));
         }
@@ -185,15 +186,15 @@ impl Houses {
             // while frames are lost, the host may have moved before the packet was sent
             let moved = self.house_of(from) != Some(lan);
             // a gateway that has begun a moment ago may miss a word of a host
-            let is_blind = self.w.loss > 0 && self.w.now < self.power_at[lan] + secs(60);
+            let is_blind = self.w.lans.loss > 0 && self.w.now < self.power_at[lan] + secs(60);
             let is_near = |host: usize| {
-                let h = &self.w.hosts[host];
+                let h = &self.w.lans.hosts[host];
                 h.address == to && h.lan == Some(lan) && self.w.now > self.since[host] + SETTLED
             };
-            if moved || is_blind || !(0..self.w.hosts.len()).any(is_near) {
+            if moved || is_blind || !(0..self.w.lans.hosts.len()).any(is_near) {
                 continue;
             }
-            for (host, h) in self.w.hosts.iter().enumerate() {
+            for (host, h) in self.w.lans.hosts.iter().enumerate() {
                 let is_far = h.lan.is_some_and(|at| at != lan);
                 let got = is_far && h.got.iter().any(|got| got.number == number);
                 assert!(!got, "seed {seed}: {from} in {lan} to {to}, {host} got it");
@@ -209,18 +210,18 @@ impl Houses {
             let host = self.hosts.iter().copied();
             let mut host = host.filter(|host| self.house_of(*host) == Some(house));
             if let (true, Some(host)) = (on, host.next()) {
-                let tries = if self.w.loss == 0 { 3 } else { 8 };
-                let got = self.w.hosts[router].got.len();
+                let tries = if self.w.lans.loss == 0 { 3 } else { 8 };
+                let got = self.w.lans.hosts[router].got.len();
                 let reached = (0..tries).any(|_| self.w.ping(host, ROUTER, secs(1)));
                 assert!(reached, "seed {seed}: house {house} has lost its router");
-                assert!(self.w.hosts[router].got.len() > got, "its own");
+                assert!(self.w.lans.hosts[router].got.len() > got, "its own");
             }
         }
     }
 
     /// After the last event all reach all, each house its own router and device.
     fn check_end(&mut self, seed: u64) {
-        self.w.loss = 0;
+        self.w.lans.loss = 0;
         for house in 0..3 {
             if !self.has_power[house] {
                 self.switch_power(house);
@@ -245,7 +246,7 @@ impl Houses {
         self.w.run(secs(1));
         for from in self.hosts.clone() {
             for to in (0..6).map(|n| self.hosts[n]).filter(|to| *to != from) {
-                let address = self.w.hosts[to].address;
+                let address = self.w.lans.hosts[to].address;
                 let tries = 5;
                 let reached = (0..tries).any(|_| self.w.ping(from, address, secs(1)));
                 let places: Vec<_> = (0..3).map(|n| self.w.place(n, address)).collect();
@@ -257,12 +258,15 @@ impl Houses {
                     _ => &self.devices,
                 };
                 let near = near[self.house_of(from).unwrap()];
-                let got = self.w.hosts[near].got.len();
+                let got = self.w.lans.hosts[near].got.len();
                 assert!(
                     (0..3).any(|_| self.w.ping(from, own, secs(1))),
                     "seed {seed}"
                 );
-                assert!(self.w.hosts[near].got.len() > got, "seed {seed}: {own}");
+                assert!(
+                    self.w.lans.hosts[near].got.len() > got,
+                    "seed {seed}: {own}"
+                );
             }
         }
     }
