@@ -14,6 +14,9 @@ const JOIN_SECONDS: usize = 5;
 const LEAVE_SECONDS: usize = 60;
 /// Lost packets below which it is not joined: 1 % of 5 s of 20-ms packets.
 const JOIN_LOST: u64 = 3;
+/// Lost packets of 1,000 above which sound is poor: more than each packet repairs of the one before
+/// it. Chosen.
+const POOR_PER_MILLE: u64 = 50;
 /// Packets of a gap above which it is an outage: it counts as lost, but decides nothing.
 const OUTAGE: u64 = 50;
 
@@ -158,6 +161,18 @@ impl Loss {
         self.total
     }
 
+    /// Returns whether more than 5 % of the last seconds are missing, and not a few packets alone.
+    pub fn is_poor(&self) -> bool {
+        let count = self.of_last(JOIN_SECONDS);
+        count.lost >= JOIN_LOST && count.exceeds(POOR_PER_MILLE)
+    }
+
+    /// Returns the counts of the last `seconds`.
+    fn of_last(&self, seconds: usize) -> LossCount {
+        let last = self.seconds.iter().rev().take(seconds);
+        last.fold(LossCount::default(), |sum, second| sum.plus(*second))
+    }
+
     /// Returns whether the copy group shall be joined.
     pub fn wants_copy(&self) -> bool {
         self.copy_joined.is_some()
@@ -185,16 +200,9 @@ impl Loss {
     }
 
     fn decide(&mut self, now: Instant) {
-        let of_last = |n: usize| {
-            let mut sum = LossCount::default();
-            for second in self.seconds.iter().rev().take(n) {
-                sum.add(*second);
-            }
-            sum
-        };
         match self.copy_joined {
             None => {
-                let count = of_last(JOIN_SECONDS);
+                let count = self.of_last(JOIN_SECONDS);
                 if count.lost_before_copy >= JOIN_LOST && count.exceeds(10) {
                     self.copy_joined = Some(now);
                 }
@@ -202,7 +210,7 @@ impl Loss {
             Some(since) => {
                 let long = Duration::from_secs(LEAVE_SECONDS as u64);
                 let long_enough = now.saturating_duration_since(since) >= long;
-                if long_enough && !of_last(LEAVE_SECONDS).exceeds(2) {
+                if long_enough && !self.of_last(LEAVE_SECONDS).exceeds(2) {
                     self.copy_joined = None;
                 }
             }

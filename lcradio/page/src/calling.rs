@@ -5,7 +5,8 @@ use std::net::Ipv6Addr;
 
 use lcradio_core::{
     BEACON_PORT, Call, CallConfig, CallEvent, CallKey, FRAME, Frame, Latency, MAX_CASTERS,
-    MEDIA_PORT, Playout, PlayoutStats, SoundPacket, Speaking, Standing, Transmit, samples,
+    MEDIA_PORT, Playout, PlayoutStats, Reception, SoundPacket, Speaking, Standing, Transmit,
+    samples,
 };
 use lcroute_web_page::{Command, Datagram};
 use librecast::id::PeerId;
@@ -43,6 +44,8 @@ struct ShownParticipant {
     away: bool,
     ignored: bool,
     speaks: bool,
+    /// `good`, `poor` or `reconnecting`.
+    reception: &'static str,
 }
 
 /// State of a call.
@@ -316,6 +319,11 @@ impl PageCall {
                 away: p.is_away,
                 ignored: p.is_ignored,
                 speaks: is_heard && speaking.is_some_and(Speaking::speaks),
+                reception: match p.reception {
+                    Reception::Good => "good",
+                    Reception::Poor => "poor",
+                    Reception::Reconnecting => "reconnecting",
+                },
             }
         });
         let loss = self.call.loss();
