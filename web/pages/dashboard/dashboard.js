@@ -291,7 +291,8 @@ function showMap() {
     say($("map-title"), group === null ? "The network" : `The tree of ${named(group).title}`);
     const silent = now.nodes.filter((node) => !node.reports).length;
     const unknown = silent === now.nodes.length - 1 ? "Only what this node sends is known: `[web] report = true` lets other nodes report" : `${silent} of ${now.nodes.length} nodes do not report: what they send is not known`;
-    const limits = [silent > 0 && unknown, now.left_out > 0 && `${now.left_out} links, flows and groups are not shown: there are too many`].filter(Boolean);
+    const isKnown = performance.now() - view.begun > REPORTING;
+    const limits = [silent > 0 && isKnown && unknown, now.left_out > 0 && `${now.left_out} links, flows and groups are not shown: there are too many`].filter(Boolean);
     $("known").hidden = limits.length === 0;
     say($("known"), limits.join(". "));
     $("alone").hidden = now.nodes.length > 1 || now.status.state === "expelled";

@@ -3,7 +3,7 @@
 
 import { focusFirst, sendByEnter } from "../common/enter.js";
 import { facts, fill, html, say } from "../common/html.js";
-import { notice, problem, state } from "../common/standing.js";
+import { notice, problem, state, unanswered } from "../common/standing.js";
 import { Member } from "../node/member.js";
 import { forgetVisit, keepPresented, keepVisit, keptPresented, keptVisit, random, takeLink } from "../node/visit.js";
 import { Presenter } from "./present-module.js";
@@ -817,7 +817,7 @@ function showState(network, { state: lecture, waiting }) {
     if (up > 0 || lecture !== "starting") {
         state(lecture === "live" && up > 0 ? "connected" : "starting", words[lecture]);
     } else {
-        const lonely = refused ? `refused: ${refused.reason}` : isServed ? "alone so far: no other node is there" : "no signalling server answers";
+        const lonely = refused ? `refused: ${refused.reason}` : isServed ? "alone so far: no other node is there" : unanswered(network.isAsking);
         state("starting", network.peers.length > 0 && !refused ? "making links" : lonely);
     }
 }
@@ -854,7 +854,8 @@ function showSlide({ shown, titles, state: lecture }) {
     const next = titles[shown];
     say($("next"), (next === undefined ? "This is the last slide." : `Next: ${next || "a slide without a title"}`).replaceAll("`", "'"));
     const upcoming = next === undefined ? null : view.module.slide(shown + 1);
-    const key = JSON.stringify([shown, slide?.html, upcoming?.html, slide?.notes]);
+    const isAsking = lecture === "starting";
+    const key = JSON.stringify([shown, slide?.html, upcoming?.html, slide?.notes, isAsking]);
     if (key === view.drawn) {
         return;
     }
@@ -862,7 +863,7 @@ function showSlide({ shown, titles, state: lecture }) {
     const hadFocus = $("slide").contains(document.activeElement);
     $("slide").lang = slide ? language() : "en";
     $("slide").setAttribute("aria-label", slide ? `Slide ${shown} of ${titles.length}` : "No slide");
-    fill($("slide"), slide ? elements(slide.html, own(slide)) : [html("p", { class: "hint" }, "There are no slides yet: write some with “Edit slides”.")]);
+    fill($("slide"), slide ? elements(slide.html, own(slide)) : [html("p", { class: "hint" }, isAsking ? "Asking others for the slides." : "There are no slides yet: write some with “Edit slides”.")]);
     showNotes("own-notes", slide);
     $("upcoming").hidden = !upcoming;
     fill($("upcoming"), upcoming ? elements(upcoming.html, own(upcoming)) : []);
