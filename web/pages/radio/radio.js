@@ -127,6 +127,7 @@ async function lookAtToken() {
         say($("offer"), words);
         $("offer").classList.toggle("refused", isRefused);
         say($("enter"), wanted() ? "Listen" : "Come in");
+        $("enter").disabled = isRefused;
         $("token-details").open ||= isRefused;
     }
 }
