@@ -2,7 +2,8 @@
 
 import { texts } from "../common/door.js";
 import { focusFirst, sendByEnter } from "../common/enter.js";
-import { copier, facts, fill, html, say } from "../common/html.js";
+import { facts, fill, html, say } from "../common/html.js";
+import { Share } from "../common/share.js";
 import { follow, notice, problem, standing, state, unfollow } from "../common/standing.js";
 import { Member } from "../node/member.js";
 import { described } from "../node/offer.js";
@@ -28,7 +29,7 @@ const $ = (id) => document.getElementById(id);
 const none = () => ({ sound: null, text: null, status: null, groups: new Set(), farewell: null, talks: false, isMuted: false, isAway: false, known: new Map(), speaker: null, saidAt: -ALOUD, lates: [] });
 const view = { member: null, token: null, isEntering: false, since: 0, ...none() };
 const level = new Level($("own-meter"), $("own-level"));
-const share = $("share").appendChild(copier("", "Copy link"));
+const share = new Share($("share"), "Link of this call");
 
 $("become").addEventListener("submit", (event) => {
     event.preventDefault();

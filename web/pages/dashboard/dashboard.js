@@ -405,7 +405,7 @@ async function makeInvitation() {
         const note = html("p", { class: "notice" });
         isOwn && say(note, other);
         const words = `For ${uses.value === "" ? "any number of nodes" : uses.value === "1" ? "one node" : `${uses.value} nodes`}, until ${new Date(until * 1000).toLocaleString()}. Whoever has it can join.`;
-        fill(made, [showQr(qr), html("p", {}, words), ...(isOwn ? [note] : []), html("p", { class: "row" }, copier(link, "Copy the link"), copier(token, "Copy the token"))]);
+        fill(made, [showQr(qr), html("p", {}, words), ...(isOwn ? [note] : []), html("code", { class: "line" }, link), html("p", { class: "row" }, copier(link, "Copy the link"), copier(token, "Copy the token"))]);
     } catch (error) {
         fill(made, [html("p", { class: "problem" }, ...words(error.message))]);
     }

@@ -6,9 +6,10 @@ import { fourWords, lead, openDoor, texts } from "../common/door.js";
 import { focusFirst, sendByEnter } from "../common/enter.js";
 import { Flows } from "../common/flows.js";
 import { called, canonical, isOwn } from "../common/groups.js";
-import { copier, facts, fill, html, say, table } from "../common/html.js";
+import { facts, fill, html, say, table } from "../common/html.js";
 import { forgetLink, keptLinks } from "../common/links.js";
 import { NetworkMap } from "../common/map.js";
+import { Share } from "../common/share.js";
 import { signs } from "../common/signs.js";
 import { UNSENT, follow, notice, problem, standing, state, unanswered, unfollow } from "../common/standing.js";
 import { showMapTables, showPeers } from "../dashboard/tables.js";
@@ -55,6 +56,7 @@ const curves = [new Curve($("rates"), "in, all of UDP", bits), new Curve($("rate
 const view = { member: null, network: null, radio: null, began: 0, flows: new Flows(), group: null, counts: new Map(), names: new Map(), rates: new Map() };
 const map = new NetworkMap($("map"));
 const rate = (name) => view.rates.get(name) ?? 0;
+const again = new Share($("again"), "Link that makes another tab a leaf");
 const talk = new Talk($("heard"), $("unread"), (address) => view.names.get(address));
 
 $("become").addEventListener("submit", (event) => {
@@ -76,7 +78,8 @@ $("say").addEventListener("submit", (event) => {
     event.preventDefault();
     attempt(send);
 });
-$("membership").after(html("p", { class: "row" }, Object.assign(copier("", "Copy link"), { id: "link-again", hidden: true })));
+again.field.id = "link-again";
+again.hidden = true;
 $("leave").addEventListener("click", () => {
     forgetVisit();
     end();
@@ -170,8 +173,8 @@ async function begin({ token, visit, name }) {
     }
     view.token = view.member.isLeaf ? token : null;
     document.body.classList.toggle("leaf", view.member.isLeaf);
-    $("link-again").hidden = view.token === null;
-    $("link-again").value = linkAgain();
+    again.hidden = view.token === null;
+    again.value = linkAgain();
     $("advanced").open ||= view.member.isLeaf;
     $("token").value = "";
     view.began = performance.now();
