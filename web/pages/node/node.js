@@ -130,6 +130,8 @@ if (kept.visit || kept.leaf) {
 /** The meaning of the field's text, before the user clicks. */
 async function lookAtToken() {
     const pasted = $("token").value;
+    // of another text that was refused
+    $("enter").disabled = false;
     const { found, words, isRefused, isLeaf, network = null } = await described(pasted);
     // something else may stand there meanwhile
     if (pasted === $("token").value) {

@@ -122,6 +122,8 @@ function wanted() {
 /** The meaning of the field and of the link, before the user clicks. */
 async function lookAtToken() {
     const pasted = $("token").value;
+    // of another text that was refused
+    $("enter").disabled = false;
     const { words, isRefused } = await described(`${pasted} ${link.station ?? ""}`);
     // something else may stand there meanwhile
     if (pasted === $("token").value) {
