@@ -268,6 +268,17 @@ mod tests {
     }
 
     #[test]
+    fn sound_is_poor_while_more_than_a_twentieth_is_missing() {
+        let mut run = Run::new();
+        run.seconds(10, |n| n % 30 == 0);
+        assert!(!run.loss.is_poor(), "3.3 %");
+        run.seconds(8, |n| n % 10 == 0);
+        assert!(run.loss.is_poor(), "10 %");
+        run.seconds(8, |_| false);
+        assert!(!run.loss.is_poor(), "no loss for eight seconds");
+    }
+
+    #[test]
     fn loss_is_counted_before_and_after_the_copy() {
         let mut run = Run::new();
         run.seconds(10, |n| n % 10 == 3);
