@@ -48,7 +48,7 @@ const RENEWS: Duration = Duration::from_secs(12 * 3_600);
 /// Silence after which a participant has left: a link that flaps is up again before. Its place is
 /// free for others after [`SILENCE`].
 const LEAVES: Duration = Duration::from_secs(10);
-/// Silence after which a participant's reception is poor: two beacons are missing, one comes each
+/// Silence after which a participant's quality is poor: two beacons are missing, one comes each
 /// second.
 const POOR: Duration = Duration::from_millis(2_500);
 /// Time between two looks at participants that are silent.
@@ -133,7 +133,7 @@ pub enum Standing {
 
 /// How well another participant is received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reception {
+pub enum Quality {
     /// Its beacons come, and its sound.
     Good,
     /// Beacons or packets of sound are missing.
@@ -158,7 +158,7 @@ pub struct Participant {
     /// Its sound is not heard here, by this user's choice.
     pub is_ignored: bool,
     /// How well it is received; no event tells a change.
-    pub reception: Reception,
+    pub quality: Quality,
 }
 
 /// An event of a call.
@@ -472,7 +472,7 @@ impl Call {
     /// Decides about the own place.
     fn decide(&mut self, now: Instant, time: UnixTime) {
         let placed = self.known.iter();
-        let placed = placed.filter(|known| known.reception != Reception::Reconnecting);
+        let placed = placed.filter(|known| known.quality != Quality::Reconnecting);
         let is_full = placed.count() >= MAX_CASTERS;
         match self.standing {
             // it hears nobody
@@ -576,12 +576,12 @@ impl Call {
                 events.push_back(CallEvent::Left(known.clone()));
                 return false;
             };
-            known.reception = if silence > SILENCE {
-                Reception::Reconnecting
+            known.quality = if silence > SILENCE {
+                Quality::Reconnecting
             } else if silence > POOR || loses {
-                Reception::Poor
+                Quality::Poor
             } else {
-                Reception::Good
+                Quality::Good
             };
             true
         });
@@ -603,7 +603,7 @@ impl Call {
                     is_muted,
                     is_away,
                     is_ignored: self.ignored.contains(&key),
-                    reception: Reception::Good,
+                    quality: Quality::Good,
                 }),
             }
         }

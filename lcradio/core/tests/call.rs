@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use lcradio_core::{
     BEACON_PORT, Beacon, Call, CallConfig, CallEvent, CallKey, DropReason, MEDIA_PORT, Participant,
-    Profile, Reception, Standing, StationKey, Transmit,
+    Profile, Quality, Standing, StationKey, Transmit,
 };
 use librecast::time::{Duration, Instant, UnixTime};
 
@@ -169,9 +169,9 @@ impl World {
     }
 
     /// How well this one receives another.
-    fn reception(&self, at: usize, name: &str) -> Option<Reception> {
+    fn quality(&self, at: usize, name: &str) -> Option<Quality> {
         let mut others = self.all[at].call.participants();
-        Some(others.find(|other| other.name == name)?.reception)
+        Some(others.find(|other| other.name == name)?.quality)
     }
 
     fn talkers(&self) -> Vec<usize> {
@@ -267,7 +267,7 @@ fn the_place_of_a_killed_participant_is_free_in_six_seconds() {
     assert_eq!(world.all[ninth].call.standing(), Standing::Full);
     world.all[5].is_killed = true;
     world.run(6);
-    assert_eq!(world.reception(0, "F"), Some(Reception::Reconnecting));
+    assert_eq!(world.quality(0, "F"), Some(Quality::Reconnecting));
     assert!(!world.all[0].told("F left"));
     world.run(4);
     assert_eq!(world.all[ninth].call.standing(), Standing::Talks);
@@ -281,16 +281,14 @@ fn a_link_that_is_down_for_seven_seconds_shows_and_ends_nobody() {
     world.forget();
     world.all[5].is_cut = true;
     world.run(3);
-    assert_eq!(world.reception(0, "F"), Some(Reception::Poor));
+    assert_eq!(world.quality(0, "F"), Some(Quality::Poor));
     world.run(4);
-    assert_eq!(world.reception(0, "F"), Some(Reception::Reconnecting));
-    assert_eq!(world.reception(0, "B"), Some(Reception::Good));
-    assert_eq!(world.reception(5, "A"), Some(Reception::Reconnecting));
+    assert_eq!(world.quality(0, "F"), Some(Quality::Reconnecting));
+    assert_eq!(world.quality(0, "B"), Some(Quality::Good));
+    assert_eq!(world.quality(5, "A"), Some(Quality::Reconnecting));
     world.all[5].is_cut = false;
     world.run(2);
-    assert!(
-        matches!(world.reception(0, "F"), Some(reception) if reception != Reception::Reconnecting)
-    );
+    assert!(matches!(world.quality(0, "F"), Some(quality) if quality != Quality::Reconnecting));
     let told: Vec<_> = world.all.iter().flat_map(|one| &one.told).collect();
     assert!(told.is_empty(), "{told:?}");
 }

@@ -5,8 +5,7 @@ use std::net::Ipv6Addr;
 
 use lcradio_core::{
     BEACON_PORT, Call, CallConfig, CallEvent, CallKey, FRAME, Frame, Latency, MAX_CASTERS,
-    MEDIA_PORT, Playout, PlayoutStats, Reception, SoundPacket, Speaking, Standing, Transmit,
-    samples,
+    MEDIA_PORT, Playout, PlayoutStats, Quality, SoundPacket, Speaking, Standing, Transmit, samples,
 };
 use lcroute_web_page::{Command, Datagram};
 use librecast::id::PeerId;
@@ -45,7 +44,7 @@ struct ShownParticipant {
     ignored: bool,
     speaks: bool,
     /// `good`, `poor` or `reconnecting`.
-    reception: &'static str,
+    quality: &'static str,
 }
 
 /// State of a call.
@@ -319,10 +318,10 @@ impl PageCall {
                 away: p.is_away,
                 ignored: p.is_ignored,
                 speaks: is_heard && speaking.is_some_and(Speaking::speaks),
-                reception: match p.reception {
-                    Reception::Good => "good",
-                    Reception::Poor => "poor",
-                    Reception::Reconnecting => "reconnecting",
+                quality: match p.quality {
+                    Quality::Good => "good",
+                    Quality::Poor => "poor",
+                    Quality::Reconnecting => "reconnecting",
                 },
             }
         });

@@ -147,7 +147,7 @@ fn two_tabs_hear_each_other_and_a_listener_both_and_mute_and_hold_send_nothing()
     assert_eq!(world.status(0)["standing"], "talks");
     assert_eq!(world.status(2)["standing"], "listens");
     assert_eq!(world.status(0)["participants"][0]["speaks"], true);
-    assert_eq!(world.status(0)["participants"][0]["reception"], "good");
+    assert_eq!(world.status(0)["participants"][0]["quality"], "good");
     assert_eq!(world.all[2].sent, 0);
 
     let now = world.now();

@@ -21,7 +21,7 @@ const ALOUD = 5000;
 /** So often within so many milliseconds the sound came late here: this computer is too busy. Chosen: one gap is chance. */
 const BUSY = [3, 10_000];
 /** How well one is received, in words. */
-const RECEPTION = { poor: "poor connection", reconnecting: "reconnecting" };
+const QUALITY = { poor: "poor connection", reconnecting: "reconnecting" };
 const PAUSED = "The browser has paused the sound. It goes on when you press a key or a button here.";
 
 const $ = (id) => document.getElementById(id);
@@ -457,10 +457,10 @@ function showPeople({ participants, away }) {
         const [who, button] = item.children;
         const words = one.ignored ? "you do not hear" : one.away ? "away" : one.muted ? "muted" : one.speaks ? "speaks" : "silent";
         item.dataset.speaks = one.speaks;
-        item.dataset.reception = one.reception;
+        item.dataset.quality = one.quality;
         say(who.firstChild, one.name);
         say(who.children[1], words);
-        say(who.lastChild, RECEPTION[one.reception] ?? "");
+        say(who.lastChild, QUALITY[one.quality] ?? "");
         say(button, one.ignored ? "Hear again" : "Turn off");
         button.setAttribute("aria-label", one.ignored ? `Hear again: ${one.name}` : `Turn off ${one.name}, for you alone`);
         return item;
@@ -478,7 +478,7 @@ function entry(key) {
         const one = view.status.participants.find((participant) => participant.key === key);
         one && view.sound.ignore(one.place, !one.ignored);
     });
-    return html("li", { "data-key": key }, html("div", {}, html("b"), html("small"), html("small", { class: "reception" })), button);
+    return html("li", { "data-key": key }, html("div", {}, html("b"), html("small"), html("small", { class: "quality" })), button);
 }
 
 /** Who came, left or speaks: as a line, which screen readers read where that is wanted. */
