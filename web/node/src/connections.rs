@@ -650,14 +650,14 @@ mod tests {
     #[test]
     fn an_idle_link_of_two_tabs_lives_by_acknowledged_signs_of_life() {
         let (mut connections, start) = open();
-        let (mut received, mut signs) = (0, 0);
+        let (mut received, mut signs) = (0_u32, 0_usize);
         for quarter in 1..=240 {
             let now = start + Duration::from_millis(250) * quarter;
             connections.handle_stats(LINK, look(received.into()), now);
             let asked = sent(&mut connections);
             signs += asked;
             // one in three gets lost
-            received += u32::from(asked > 0 && signs % 3 != 0);
+            received += u32::from(asked > 0 && !signs.is_multiple_of(3));
         }
         assert!(!ended(&mut connections), "the peer acknowledged {received}");
         assert!(received > 40, "{received} of {signs} in a minute");
