@@ -3,6 +3,7 @@
 
 import { focusFirst, sendByEnter } from "../common/enter.js";
 import { facts, fill, html, say } from "../common/html.js";
+import { Share } from "../common/share.js";
 import { notice, problem, state, unanswered } from "../common/standing.js";
 import { Member } from "../node/member.js";
 import { forgetVisit, keepPresented, keepVisit, keptPresented, keptVisit, random, takeLink } from "../node/visit.js";
@@ -51,6 +52,7 @@ const $ = (id) => document.getElementById(id);
  */
 const view = { store: null, module: null, member: null, lecture: null, text: null, groups: new Set(), sent: null, drawn: null, voice: null, screen: null, camera: null, files: new Map(), given: new Map(), loss: null };
 /** Pictures as this page shows them, by the names of their files. */
+const share = new Share($("link"), "Link for those who are to attend");
 const shownPictures = new Pictures((file) => (view.files.has(file) ? new Blob([view.files.get(file)]) : null));
 
 $("create").addEventListener("click", () => attempt(() => create(crypto.getRandomValues(new Uint8Array(KEY)))));
@@ -915,6 +917,7 @@ function asked({ number, name, text }) {
 }
 
 function showShare() {
+    share.value = linkTo([view.lecture.token, view.text].filter(Boolean).join(","));
     facts($("texts"), [
         ["Link for members", linkTo(view.text), true],
         ...(view.lecture.token ? [["Link for others", linkTo(`${view.lecture.token},${view.text}`), true]] : []),

@@ -937,6 +937,10 @@ fn a_member_begins_with_what_there_is_for_people() {
             ),
             ("lcg1abcdefghij", "invitation to a conversation"),
             ("lck1abcdefghij", "a shared key"),
+            (
+                "abandon abandon abandon zoo@a-b.example",
+                "somebody sends: files",
+            ),
             ("hello", "none of our links"),
         ] {
             pasted(&page, "#token", text, words)?;
