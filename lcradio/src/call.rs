@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use lcradio_core::{
     BEACON_PORT, CLOCK_RATE, Call, CallConfig, CallEvent, CallKey, FRAME, Latency, MAX_CASTERS,
-    MEDIA_PORT, Participant, SoundPacket, Speaking, Standing, Transmit,
+    MEDIA_PORT, Participant, Quality, SoundPacket, Speaking, Standing, Transmit,
 };
 use librecast::time::UnixTime;
 use librecast_program::cli::{self, Exit};
@@ -636,11 +636,13 @@ impl<'a> TakingPart<'a> {
             },
         };
         let others = self.call.participants().map(|p| {
-            let remark = match (p.is_ignored, p.is_away, p.is_muted) {
+            let remark = match (p.is_ignored, p.quality, p.is_away, p.is_muted) {
                 (true, ..) => " (off)",
-                (false, true, _) => " (away)",
-                (false, false, true) => " (muted)",
-                (false, false, false) => "",
+                (false, Quality::Reconnecting, ..) => " (reconnecting)",
+                (false, _, true, _) => " (away)",
+                (false, _, false, true) => " (muted)",
+                (false, Quality::Poor, ..) => " (poor connection)",
+                (false, Quality::Good, false, false) => "",
             };
             format!("{} {}{remark}", p.place + 1, p.name)
         });

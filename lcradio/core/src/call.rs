@@ -45,6 +45,12 @@ const MAX_WAIT_MS: u32 = 3_000;
 /// Validity of a grant for oneself, and the age at which it is renewed.
 const GRANT_MS: u64 = 24 * 3_600_000;
 const RENEWS: Duration = Duration::from_secs(12 * 3_600);
+/// Silence after which a participant has left: a link that flaps is up again before. Its place is
+/// free for others after [`SILENCE`].
+const LEAVES: Duration = Duration::from_secs(10);
+/// Silence after which a participant's quality is poor: two beacons are missing, one comes each
+/// second.
+const POOR: Duration = Duration::from_millis(2_500);
 /// Time between two looks at participants that are silent.
 const TICK: Duration = Duration::from_millis(250);
 /// Keys that one participant ignores, at most. Chosen: a hostile one can make many.
@@ -125,6 +131,17 @@ pub enum Standing {
     Left,
 }
 
+/// How well another participant is received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quality {
+    /// Its beacons come, and its sound.
+    Good,
+    /// Beacons or packets of sound are missing.
+    Poor,
+    /// It is silent for so long that others may take its place.
+    Reconnecting,
+}
+
 /// Another participant that talks, or could.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Participant {
@@ -140,6 +157,8 @@ pub struct Participant {
     pub is_away: bool,
     /// Its sound is not heard here, by this user's choice.
     pub is_ignored: bool,
+    /// How well it is received; no event tells a change.
+    pub quality: Quality,
 }
 
 /// An event of a call.
@@ -149,7 +168,7 @@ pub enum CallEvent {
     Came(Participant),
     /// A participant is muted or away, or no longer.
     Changed(Participant),
-    /// A participant has left, or gave no sign of life for 5 s.
+    /// A participant has left, or gave no sign of life for 10 s.
     Left(Participant),
     /// Sound of the participant in this place, in the order of arrival.
     Sound(SoundPacket),
@@ -452,7 +471,9 @@ impl Call {
 
     /// Decides about the own place.
     fn decide(&mut self, now: Instant, time: UnixTime) {
-        let is_full = self.known.len() >= MAX_CASTERS;
+        let placed = self.known.iter();
+        let placed = placed.filter(|known| known.quality != Quality::Reconnecting);
+        let is_full = placed.count() >= MAX_CASTERS;
         match self.standing {
             // it hears nobody
             Standing::Looking | Standing::Full if self.is_away => {
@@ -548,14 +569,21 @@ impl Call {
             Some((place, *beacon.caster(&self.station), beacon))
         });
         let others: Vec<_> = others.collect();
-        let events = &mut self.events;
-        self.known.retain(|known| {
-            let is_his = |(place, key, _): &(_, _, _)| (*place, *key) == (known.place, known.key);
-            let is_here = others.iter().any(is_his);
-            if !is_here {
+        let (events, listener) = (&mut self.events, &self.listener);
+        self.known.retain_mut(|known| {
+            let reception = listener.reception(known.place, &known.key, now);
+            let Some((silence, loses)) = reception.filter(|(silence, _)| *silence <= LEAVES) else {
                 events.push_back(CallEvent::Left(known.clone()));
-            }
-            is_here
+                return false;
+            };
+            known.quality = if silence > SILENCE {
+                Quality::Reconnecting
+            } else if silence > POOR || loses {
+                Quality::Poor
+            } else {
+                Quality::Good
+            };
+            true
         });
         let mut new = Vec::new();
         for (place, key, beacon) in others {
@@ -575,6 +603,7 @@ impl Call {
                     is_muted,
                     is_away,
                     is_ignored: self.ignored.contains(&key),
+                    quality: Quality::Good,
                 }),
             }
         }

@@ -58,7 +58,7 @@ mod step;
 mod tuned;
 
 pub use beacon::{Beacon, BeaconError, MAX_TEXT, Profile, SessionId, is_showable, showable};
-pub use call::{Call, CallConfig, CallEvent, CallKey, Participant, Standing};
+pub use call::{Call, CallConfig, CallEvent, CallKey, Participant, Quality, Standing};
 pub use caster::{BEACON_INTERVAL, COPY_DELAY, Caster, CasterConfig, MAX_PAYLOAD, Transmit};
 pub use directory::{Directory, Entry, MAX_SHOWN, MAX_SIGNED, MAX_UNSIGNED};
 pub use drops::DropReason;

@@ -301,6 +301,25 @@ impl Listener {
         })
     }
 
+    /// Returns the silence of this caster's session in this place, unless it has ended, and whether
+    /// its packets get lost.
+    pub(crate) fn reception(
+        &self,
+        place: u8,
+        caster: &PeerId,
+        now: Instant,
+    ) -> Option<(Duration, bool)> {
+        let place = self.places.get(usize::from(place))?;
+        let session = place.session.as_ref().filter(|s| !s.has_ended())?;
+        let (Tuned::Station(station), Some(beacon)) = (&self.tuned, &session.beacon) else {
+            return None;
+        };
+        let alive = session
+            .alive()
+            .filter(|_| beacon.caster(station) == caster)?;
+        Some((now.saturating_duration_since(alive), place.loss.is_poor()))
+    }
+
     /// Returns when the last beacon or packet of a session arrived.
     #[must_use]
     pub fn alive_at(&self) -> Option<Instant> {

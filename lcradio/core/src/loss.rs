@@ -14,6 +14,9 @@ const JOIN_SECONDS: usize = 5;
 const LEAVE_SECONDS: usize = 60;
 /// Lost packets below which it is not joined: 1 % of 5 s of 20-ms packets.
 const JOIN_LOST: u64 = 3;
+/// Lost packets of 1,000 above which sound is poor: more than each packet repairs of the one before
+/// it. Chosen.
+const POOR_PER_MILLE: u64 = 50;
 /// Packets of a gap above which it is an outage: it counts as lost, but decides nothing.
 const OUTAGE: u64 = 50;
 
@@ -158,6 +161,18 @@ impl Loss {
         self.total
     }
 
+    /// Returns whether more than 5 % of the last seconds are missing, and not a few packets alone.
+    pub fn is_poor(&self) -> bool {
+        let count = self.of_last(JOIN_SECONDS);
+        count.lost >= JOIN_LOST && count.exceeds(POOR_PER_MILLE)
+    }
+
+    /// Returns the counts of the last `seconds`.
+    fn of_last(&self, seconds: usize) -> LossCount {
+        let last = self.seconds.iter().rev().take(seconds);
+        last.fold(LossCount::default(), |sum, second| sum.plus(*second))
+    }
+
     /// Returns whether the copy group shall be joined.
     pub fn wants_copy(&self) -> bool {
         self.copy_joined.is_some()
@@ -185,16 +200,9 @@ impl Loss {
     }
 
     fn decide(&mut self, now: Instant) {
-        let of_last = |n: usize| {
-            let mut sum = LossCount::default();
-            for second in self.seconds.iter().rev().take(n) {
-                sum.add(*second);
-            }
-            sum
-        };
         match self.copy_joined {
             None => {
-                let count = of_last(JOIN_SECONDS);
+                let count = self.of_last(JOIN_SECONDS);
                 if count.lost_before_copy >= JOIN_LOST && count.exceeds(10) {
                     self.copy_joined = Some(now);
                 }
@@ -202,7 +210,7 @@ impl Loss {
             Some(since) => {
                 let long = Duration::from_secs(LEAVE_SECONDS as u64);
                 let long_enough = now.saturating_duration_since(since) >= long;
-                if long_enough && !of_last(LEAVE_SECONDS).exceeds(2) {
+                if long_enough && !self.of_last(LEAVE_SECONDS).exceeds(2) {
                     self.copy_joined = None;
                 }
             }
@@ -257,6 +265,17 @@ mod tests {
         assert!(run.loss.wants_copy(), "0.25 % is not below 0.2 %");
         run.seconds(60, |_| false);
         assert!(!run.loss.wants_copy(), "a minute without loss");
+    }
+
+    #[test]
+    fn sound_is_poor_while_more_than_a_twentieth_is_missing() {
+        let mut run = Run::new();
+        run.seconds(10, |n| n % 30 == 0);
+        assert!(!run.loss.is_poor(), "3.3 %");
+        run.seconds(8, |n| n % 10 == 0);
+        assert!(run.loss.is_poor(), "10 %");
+        run.seconds(8, |_| false);
+        assert!(!run.loss.is_poor(), "no loss for eight seconds");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use lcradio_core::{
     BEACON_PORT, Beacon, Call, CallConfig, CallEvent, CallKey, DropReason, MEDIA_PORT, Participant,
-    Profile, Standing, StationKey, Transmit,
+    Profile, Quality, Standing, StationKey, Transmit,
 };
 use librecast::time::{Duration, Instant, UnixTime};
 
@@ -25,6 +25,8 @@ struct One {
     sent: (u64, u64),
     /// It is gone without a word.
     is_killed: bool,
+    /// Its link is down.
+    is_cut: bool,
 }
 
 impl One {
@@ -74,6 +76,7 @@ impl World {
             told: Vec::new(),
             sent: (0, 0),
             is_killed: false,
+            is_cut: false,
         });
         usize::from(number) - 1
     }
@@ -103,7 +106,9 @@ impl World {
                 let is_packet = port == MEDIA_PORT;
                 one.sent.0 += u64::from(is_packet);
                 one.sent.1 += u64::from(!is_packet);
-                datagrams.push((one.source, port, datagram));
+                if !one.is_cut {
+                    datagrams.push((one.source, port, datagram));
+                }
             }
         }
         for (source, port, datagram) in datagrams {
@@ -144,7 +149,8 @@ impl World {
 
     fn deliver(&mut self, source: Ipv6Addr, to: (Ipv6Addr, u16), datagram: &[u8]) {
         let (now, time) = (self.now, self.time);
-        for one in self.all.iter_mut().filter(|one| !one.is_killed) {
+        let here = |one: &&mut One| !one.is_killed && !one.is_cut;
+        for one in self.all.iter_mut().filter(here) {
             self.count += 1;
             // spread over senders and receivers
             let at = self.count.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
@@ -160,6 +166,12 @@ impl World {
             one.told.clear();
             one.sent = (0, 0);
         }
+    }
+
+    /// How well this one receives another.
+    fn quality(&self, at: usize, name: &str) -> Option<Quality> {
+        let mut others = self.all[at].call.participants();
+        Some(others.find(|other| other.name == name)?.quality)
     }
 
     fn talkers(&self) -> Vec<usize> {
@@ -262,9 +274,30 @@ fn the_place_of_a_killed_participant_is_free_in_six_seconds() {
     assert_eq!(world.all[ninth].call.standing(), Standing::Full);
     world.all[5].is_killed = true;
     world.run(6);
-    assert!(world.all[0].told("F left"));
+    assert_eq!(world.quality(0, "F"), Some(Quality::Reconnecting));
+    assert!(!world.all[0].told("F left"));
     world.run(4);
     assert_eq!(world.all[ninth].call.standing(), Standing::Talks);
+    world.run(1);
+    assert!(world.all[0].told("F left"));
+}
+
+#[test]
+fn a_link_that_is_down_for_seven_seconds_shows_and_ends_nobody() {
+    let mut world = eight();
+    world.forget();
+    world.all[5].is_cut = true;
+    world.run(3);
+    assert_eq!(world.quality(0, "F"), Some(Quality::Poor));
+    world.run(4);
+    assert_eq!(world.quality(0, "F"), Some(Quality::Reconnecting));
+    assert_eq!(world.quality(0, "B"), Some(Quality::Good));
+    assert_eq!(world.quality(5, "A"), Some(Quality::Reconnecting));
+    world.all[5].is_cut = false;
+    world.run(2);
+    assert!(matches!(world.quality(0, "F"), Some(quality) if quality != Quality::Reconnecting));
+    let told: Vec<_> = world.all.iter().flat_map(|one| &one.told).collect();
+    assert!(told.is_empty(), "{told:?}");
 }
 
 #[test]

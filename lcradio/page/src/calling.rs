@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 
 use lcradio_core::{
     BEACON_PORT, Call, CallConfig, CallEvent, CallKey, FRAME, Frame, Latency, MAX_CASTERS,
-    MEDIA_PORT, Playout, PlayoutStats, SoundPacket, Speaking, Standing, Transmit, samples,
+    MEDIA_PORT, Playout, PlayoutStats, Quality, SoundPacket, Speaking, Standing, Transmit, samples,
 };
 use lcroute_web_page::{Command, Datagram};
 use librecast::id::PeerId;
@@ -43,6 +43,8 @@ struct ShownParticipant {
     away: bool,
     ignored: bool,
     speaks: bool,
+    /// `good`, `poor` or `reconnecting`.
+    quality: &'static str,
 }
 
 /// State of a call.
@@ -316,6 +318,11 @@ impl PageCall {
                 away: p.is_away,
                 ignored: p.is_ignored,
                 speaks: is_heard && speaking.is_some_and(Speaking::speaks),
+                quality: match p.quality {
+                    Quality::Good => "good",
+                    Quality::Poor => "poor",
+                    Quality::Reconnecting => "reconnecting",
+                },
             }
         });
         let loss = self.call.loss();

@@ -147,6 +147,7 @@ fn two_tabs_hear_each_other_and_a_listener_both_and_mute_and_hold_send_nothing()
     assert_eq!(world.status(0)["standing"], "talks");
     assert_eq!(world.status(2)["standing"], "listens");
     assert_eq!(world.status(0)["participants"][0]["speaks"], true);
+    assert_eq!(world.status(0)["participants"][0]["quality"], "good");
     assert_eq!(world.all[2].sent, 0);
 
     let now = world.now();
@@ -162,7 +163,7 @@ fn two_tabs_hear_each_other_and_a_listener_both_and_mute_and_hold_send_nothing()
     let now = world.now();
     world.all[1].call.set_muted(false, now);
     world.all[1].call.set_away(true, now);
-    world.run(7_000);
+    world.run(11_000);
     assert_eq!(world.all[1].sent, before);
     assert!(world.all[1].joined.is_empty() && world.names(1).is_empty());
     assert_eq!(world.status(0)["participants"][0]["away"], true);

@@ -254,7 +254,6 @@ impl Browser {
     fn stats(&self) -> Stats {
         Stats {
             received: self.received.into(),
-            counts_hellos: true,
             rtt: Some(2.0 * DELAY.as_secs_f64() * 1_000.0),
             local: None,
             remote: None,

@@ -2,7 +2,8 @@
 
 import { texts } from "../common/door.js";
 import { focusFirst, sendByEnter } from "../common/enter.js";
-import { copier, facts, fill, html, say } from "../common/html.js";
+import { facts, fill, html, say } from "../common/html.js";
+import { Share } from "../common/share.js";
 import { follow, notice, problem, standing, state, unfollow } from "../common/standing.js";
 import { Member } from "../node/member.js";
 import { described } from "../node/offer.js";
@@ -17,14 +18,18 @@ const DRAW = 1000;
 const HINT_AFTER = 8000;
 /** Least time between two lines that screen readers read, in milliseconds: they take as long, and people talk meanwhile. */
 const ALOUD = 5000;
+/** So often within so many milliseconds the sound came late here: this computer is too busy. Chosen: one gap is chance. */
+const BUSY = [3, 10_000];
+/** How well one is received, in words. */
+const QUALITY = { poor: "poor connection", reconnecting: "reconnecting" };
 const PAUSED = "The browser has paused the sound. It goes on when you press a key or a button here.";
 
 const $ = (id) => document.getElementById(id);
 /** The state of a call that nobody has joined. */
-const none = () => ({ sound: null, text: null, status: null, groups: new Set(), farewell: null, talks: false, isMuted: false, isAway: false, known: new Map(), speaker: null, saidAt: -ALOUD });
+const none = () => ({ sound: null, text: null, status: null, groups: new Set(), farewell: null, talks: false, isMuted: false, isAway: false, known: new Map(), speaker: null, saidAt: -ALOUD, lates: [] });
 const view = { member: null, token: null, isEntering: false, since: 0, ...none() };
 const level = new Level($("own-meter"), $("own-level"));
-const share = $("share").appendChild(copier("", "Copy link"));
+const share = new Share($("share"), "Link of this call");
 
 $("become").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -83,6 +88,8 @@ addEventListener("pagehide", () => {
 });
 // a link that is opened in this tab once more changes the fragment alone
 addEventListener("hashchange", () => location.hash.length > 1 && location.reload());
+// a screen that went off has given the lock back
+document.addEventListener("visibilitychange", () => keepAwake());
 setInterval(() => view.member && draw(), DRAW);
 
 const link = takeLink();
@@ -214,6 +221,8 @@ const tell = {
     send: (datagram) => send(datagram),
     farewell: (datagram) => (view.farewell = datagram),
     status: (status) => {
+        const late = status.late - (view.status?.late ?? 0);
+        view.lates.push(...Array(Math.max(0, Math.min(late, BUSY[0]))).fill(performance.now()));
         view.status = status;
         draw();
     },
@@ -253,8 +262,29 @@ function begin(isMuted) {
     share.value = linkTo(view.text);
     say($("share-hint"), view.token && !view.member.isLeaf ? "Who has the link enters the network, and talks in this call: send it as you would a password." : view.token ? "Who has the link listens, as you do: send it as you would a password." : "The link is for people who are in the network already; for others, send an invitation (`lcroute invite`) with it. Who has it takes part: send it as you would a password.");
     show(true);
+    keepAwake();
     draw();
     $(view.talks ? "mute" : "hold").focus();
+}
+
+/** During a call the screen stays on: phones that sleep end their links. */
+async function keepAwake() {
+    const { sound } = view;
+    if (!sound || document.hidden || !navigator.wakeLock) {
+        return;
+    }
+    try {
+        const lock = await navigator.wakeLock.request("screen");
+        const isStale = view.sound !== sound || (view.lock && !view.lock.released);
+        isStale ? lock.release() : (view.lock = lock);
+    } catch {
+        // the battery is low, or the browser does not want to
+    }
+}
+
+function letSleep() {
+    view.lock?.release();
+    view.lock = null;
 }
 
 /** A link for other browsers. */
@@ -270,6 +300,7 @@ async function leaveCall(words, why = null) {
         return;
     }
     view.sound = null;
+    letSleep();
     show(false);
     // the last beacons still go by the member
     await sound.end();
@@ -395,10 +426,17 @@ const STANDING = {
     left: ["waiting", "You leave."],
 };
 
+/** Whether the sound was late here repeatedly. */
+function isBusy() {
+    view.lates = view.lates.filter((at) => performance.now() - at < BUSY[1]);
+    return view.lates.length >= BUSY[0];
+}
+
 function showStanding(reach) {
     const { standing: stands, away, muted } = view.status;
     const talking = muted ? "You are in the call, muted." : "You are in the call, and can be heard.";
-    const [name, words] = away ? ["waiting", "On hold: you keep your place."] : (STANDING[stands] ?? ["live", talking]);
+    const calm = away ? ["waiting", "On hold: you keep your place."] : (STANDING[stands] ?? ["live", talking]);
+    const [name, words] = !away && isBusy() ? ["waiting", "This computer is too busy: sound has gaps. Close other programs or tabs."] : calm;
     say($("standing"), words);
     $("standing").dataset.state = name;
     const { participants, drops } = view.status;
@@ -419,8 +457,10 @@ function showPeople({ participants, away }) {
         const [who, button] = item.children;
         const words = one.ignored ? "you do not hear" : one.away ? "away" : one.muted ? "muted" : one.speaks ? "speaks" : "silent";
         item.dataset.speaks = one.speaks;
+        item.dataset.quality = one.quality;
         say(who.firstChild, one.name);
-        say(who.lastChild, words);
+        say(who.children[1], words);
+        say(who.lastChild, QUALITY[one.quality] ?? "");
         say(button, one.ignored ? "Hear again" : "Turn off");
         button.setAttribute("aria-label", one.ignored ? `Hear again: ${one.name}` : `Turn off ${one.name}, for you alone`);
         return item;
@@ -438,7 +478,7 @@ function entry(key) {
         const one = view.status.participants.find((participant) => participant.key === key);
         one && view.sound.ignore(one.place, !one.ignored);
     });
-    return html("li", { "data-key": key }, html("div", {}, html("b"), html("small")), button);
+    return html("li", { "data-key": key }, html("div", {}, html("b"), html("small"), html("small", { class: "quality" })), button);
 }
 
 /** Who came, left or speaks: as a line, which screen readers read where that is wanted. */

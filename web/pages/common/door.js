@@ -26,6 +26,13 @@ const PAGES = ["/", "/node/", "/radio/", "/studio/", "/studio/present.html", "/g
 const WORDS = /^[a-z]{3,8}(-[a-z]{3,8}){3}(@[\w.:[\]-]+)?$/i;
 const SHARE = /lct1[1-9A-HJ-NP-Za-km-z]+,lc:[^\s#]+/;
 
+/** The four words of files in pasted text, as links have them: typed with blanks, or in a link of our pages. Null: others. */
+export function fourWords(pasted) {
+    const given = pasted.slice(0, LONGEST).trim().replace(/^\S*\/get\/#/, "");
+    const joined = given.replace(/\s*@\s*/, "@").replace(/\s+/g, "-");
+    return WORDS.test(joined) ? joined : null;
+}
+
 /** The texts within pasted text: the first of each kind. */
 export function texts(pasted) {
     const found = {};
@@ -43,7 +50,7 @@ export function lead(pasted, isMember) {
     if (pasted.trim() === "") {
         return null;
     }
-    const files = pasted.slice(0, LONGEST).match(SHARE)?.[0] ?? pasted.trim().match(WORDS)?.[0];
+    const files = pasted.slice(0, LONGEST).match(SHARE)?.[0] ?? fourWords(pasted);
     if (files) {
         return { href: `../get/#${files}`, label: "To the files", words: "This is what somebody sends: files." };
     }

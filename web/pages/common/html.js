@@ -20,6 +20,44 @@ export function fill(host, children) {
 /** Text between `backticks` becomes code. */
 export const words = (text) => text.split("`").map((part, i) => (i % 2 === 1 ? html("code", {}, part) : part));
 
+/** An address of the web in text, up to what cannot be in one. */
+const ADDRESS = /https?:\/\/[^\s<>"`\p{Cc}\p{Cf}\ufffd]+/giu;
+/** What follows an address in a sentence. */
+const AFTER = /[.,;:!?'’”…\])}]+$/u;
+
+/** Text of others, in which addresses of the web are links; `isWhole`: false if it is cut, perhaps within one. */
+export function linked(text, isWhole = true) {
+    const parts = [];
+    let end = 0;
+    for (const { 0: found, index } of text.matchAll(ADDRESS)) {
+        const shown = withoutAfter(found);
+        const isCut = !isWhole && index + found.length === text.length;
+        const url = isCut ? null : safe(shown);
+        if (url) {
+            const link = html("a", { href: url.href, title: url.host, target: "_blank", rel: "noopener noreferrer nofollow" }, shown);
+            parts.push(text.slice(end, index), link);
+            end = index + shown.length;
+        }
+    }
+    return [...parts, text.slice(end)].filter((part) => part !== "");
+}
+
+/** A bracket that the address itself has opened belongs to it. */
+function withoutAfter(found) {
+    const shown = found.replace(AFTER, "");
+    return found[shown.length] === ")" && shown.lastIndexOf("(") > shown.lastIndexOf(")") ? `${shown})` : shown;
+}
+
+/** Nothing but http and https, and no name before an @ that looks like a host. */
+function safe(address) {
+    try {
+        const url = new URL(address);
+        return ["http:", "https:"].includes(url.protocol) && url.username === "" && url.password === "" ? url : null;
+    } catch {
+        return null;
+    }
+}
+
 /** Text of others as one word of a shell's command. */
 export const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
@@ -58,10 +96,12 @@ export function copier(value = "", label = "Copy") {
 }
 
 async function copy(text) {
-    if (navigator.clipboard) {
-        return navigator.clipboard.writeText(text).then(() => true, () => false);
+    try {
+        await navigator.clipboard.writeText(text);
+        return true;
+    } catch {
+        // it refuses, or over http:// from another host there is none for pages
     }
-    // over http:// from another host browsers have no clipboard for pages
     const field = html("textarea", { class: "unseen" });
     field.value = text;
     document.body.append(field);

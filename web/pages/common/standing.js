@@ -56,25 +56,31 @@ export function standing(status, here, why = null) {
     return status.leaf ? listening(status, why) : membership(status, here, why);
 }
 
+/** Without an answer of a signalling server. */
+export function unanswered(isAsking, why = null) {
+    const silence = isAsking ? "asking a signalling server" : "no signalling server answers";
+    return why ? `no signalling server answers: ${why}` : silence;
+}
+
 const NO_LINK = {
     no_room: "no router has room for another listener; this page asks again by itself",
     clock_differs: "the clocks of this computer and of the routers differ by more than a day: set this one right",
 };
 
 /** How a leaf stands: routers are all that it knows. */
-function listening({ state, peers, servers, no_link: noLink }, why) {
+function listening({ state, peers, servers, isAsking, no_link: noLink }, why) {
     const up = peers.filter((peer) => peer.state === "connected");
     if (up.length > 0) {
         return { name: state, words: `listening by ${nodes(up.length, "router")}`, reach: "network" };
     }
     const isServed = servers.some((server) => server.connected);
     const refused = peers.find((peer) => peer.state === "refused");
-    const unserved = why ? `no signalling server answers: ${why}` : "no signalling server answers";
+    const unserved = unanswered(isAsking, why);
     const lonely = peers.length === 0 ? "no router is there" : refused ? `refused: ${refused.reason}` : "making links";
     return { name: state, words: NO_LINK[noLink] ?? (isServed ? lonely : unserved), reach: "none" };
 }
 
-function membership({ state, peers, servers }, here, why) {
+function membership({ state, peers, servers, isAsking }, here, why) {
     const up = peers.filter((peer) => peer.state === "connected");
     const away = up.filter((peer) => !here.has(peer.peer_id));
     if (away.length > 0) {
@@ -85,7 +91,7 @@ function membership({ state, peers, servers }, here, why) {
     }
     const refused = peers.find((peer) => peer.state === "refused");
     const isServed = servers.some((server) => server.connected);
-    const unserved = why ? `no signalling server answers: ${why}` : "no signalling server answers";
+    const unserved = unanswered(isAsking, why);
     const lonely = refused ? `refused: ${refused.reason}` : isServed ? "only this computer so far: no other node is there" : unserved;
     return { name: state === "connected" ? "starting" : state, words: peers.length > 0 && !refused && isServed ? "making links" : lonely, reach: "none" };
 }

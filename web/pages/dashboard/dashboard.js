@@ -291,7 +291,8 @@ function showMap() {
     say($("map-title"), group === null ? "The network" : `The tree of ${named(group).title}`);
     const silent = now.nodes.filter((node) => !node.reports).length;
     const unknown = silent === now.nodes.length - 1 ? "Only what this node sends is known: `[web] report = true` lets other nodes report" : `${silent} of ${now.nodes.length} nodes do not report: what they send is not known`;
-    const limits = [silent > 0 && unknown, now.left_out > 0 && `${now.left_out} links, flows and groups are not shown: there are too many`].filter(Boolean);
+    const isKnown = performance.now() - view.begun > REPORTING;
+    const limits = [silent > 0 && isKnown && unknown, now.left_out > 0 && `${now.left_out} links, flows and groups are not shown: there are too many`].filter(Boolean);
     $("known").hidden = limits.length === 0;
     say($("known"), limits.join(". "));
     $("alone").hidden = now.nodes.length > 1 || now.status.state === "expelled";
@@ -404,7 +405,7 @@ async function makeInvitation() {
         const note = html("p", { class: "notice" });
         isOwn && say(note, other);
         const words = `For ${uses.value === "" ? "any number of nodes" : uses.value === "1" ? "one node" : `${uses.value} nodes`}, until ${new Date(until * 1000).toLocaleString()}. Whoever has it can join.`;
-        fill(made, [showQr(qr), html("p", {}, words), ...(isOwn ? [note] : []), html("p", { class: "row" }, copier(link, "Copy the link"), copier(token, "Copy the token"))]);
+        fill(made, [showQr(qr), html("p", {}, words), ...(isOwn ? [note] : []), html("code", { class: "line" }, link), html("p", { class: "row" }, copier(link, "Copy the link"), copier(token, "Copy the token"))]);
     } catch (error) {
         fill(made, [html("p", { class: "problem" }, ...words(error.message))]);
     }

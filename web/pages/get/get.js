@@ -12,11 +12,13 @@ import { Get } from "./module.js";
 const DRAW = 500;
 /** Silence after which the page shows possible reasons, in milliseconds. */
 const HINT_AFTER = 10_000;
+/** Time over which the rate is measured, and after which it is known, in milliseconds. Chosen. */
+const MEASURED = [8000, 1500];
 /** How long a file that was saved is kept for the browser, in milliseconds. Chosen: longer than it asks where to. */
 const KEEP = 10 * 60_000;
 
 const $ = (id) => document.getElementById(id);
-const view = { member: null, get: null, since: 0, parts: new Map(), saved: new Map() };
+const view = { member: null, get: null, since: 0, parts: new Map(), saved: new Map(), course: [] };
 
 $("begin").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -127,7 +129,7 @@ function leave(why) {
     view.member?.end();
     unfollow();
     view.saved.forEach((href) => URL.revokeObjectURL(href));
-    Object.assign(view, { member: null, get: null, parts: new Map(), saved: new Map(), focused: false, told: null });
+    Object.assign(view, { member: null, get: null, parts: new Map(), saved: new Map(), course: [], focused: false, told: null });
     show(false);
     state("starting", "nothing is received");
     problem(why);
@@ -177,6 +179,30 @@ function draw() {
     facts($("figures"), figures);
 }
 
+/** The rate of the last seconds, and the time left at that rate; nothing before it is known. */
+function pace(got, bytes, now) {
+    const last = view.course.at(-1);
+    if (last && got < last.got) {
+        // a file is received again
+        view.course = [];
+    }
+    view.course.push({ at: now, got });
+    while (now - view.course[0].at > MEASURED[0]) {
+        view.course.shift();
+    }
+    const [first] = view.course;
+    if (now - first.at < MEASURED[1]) {
+        return "";
+    }
+    const rate = (1000 * (got - first.got)) / (now - first.at);
+    return rate > 0 ? `, ${size(rate)} a second, about ${duration((bytes - got) / rate)} left` : ", nothing comes at present";
+}
+
+function duration(seconds) {
+    const minutes = Math.ceil(seconds / 60);
+    return seconds < 100 ? `${Math.max(1, Math.round(seconds))} s` : minutes < 120 ? `${minutes} min` : `${Math.round(minutes / 60)} h`;
+}
+
 /** The present state. */
 function words({ phase, files: all }, member, now) {
     if (phase === "files") {
@@ -187,7 +213,7 @@ function words({ phase, files: all }, member, now) {
         if (wanted.length === 0) {
             return `${offered}.`;
         }
-        return whole === wanted.length ? `${files(whole)} received and verified, ${size(bytes)}. The browser has saved them.` : `${size(got)} of ${size(bytes)} received.`;
+        return whole === wanted.length ? `${files(whole)} received and verified, ${size(bytes)}. The browser has saved them.` : `${size(got)} of ${size(bytes)} received${pace(got, bytes, now)}.`;
     }
     const isServed = member.servers.some((server) => server.connected);
     if (now - view.since < HINT_AFTER || (!view.linkedAt && !isServed)) {

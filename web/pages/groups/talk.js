@@ -1,7 +1,7 @@
 // A conversation: its messages by day, and a line where the reading stopped. All text is other people's: text, never markup.
 
 import { tellRead } from "../common/feed.js";
-import { fill, html, quoted } from "../common/html.js";
+import { fill, html, linked, quoted } from "../common/html.js";
 import { markRead, readUpTo } from "./reading.js";
 import { FRESH, isFresh, pathOf } from "./ring.js";
 
@@ -144,12 +144,12 @@ export class Talk {
         const text = raw?.replace(REORDERING, "\ufffd") ?? `${Math.floor((bytes.length * 3) / 4).toLocaleString()} bytes that are no text`;
         const begin = text.split("\n", LINES).join("\n").slice(0, LONGEST);
         if (begin.length === text.length) {
-            fill(said, [text]);
+            fill(said, linked(text));
             return said;
         }
         const whole = html("button", { type: "button", class: "copy" }, `Show all ${text.length.toLocaleString()} characters`);
-        fill(said, [`${begin}…`, html("br"), whole]);
-        whole.addEventListener("click", () => fill(said, [text]));
+        fill(said, [...linked(begin, false), "…", html("br"), whole]);
+        whole.addEventListener("click", () => fill(said, linked(text)));
         return said;
     }
 

@@ -198,7 +198,6 @@ export class Connection {
         const sum = [pair.bytesReceived, pair.requestsReceived, pair.responsesReceived, pair.packetsReceived, pair.lastPacketReceivedTimestamp];
         return {
             received: sum.reduce((total, n) => total + (Number(n) || 0), 0),
-            counts_hellos: pair.requestsReceived !== undefined,
             rtt: pair.currentRoundTripTime > 0 ? pair.currentRoundTripTime * 1000 : null,
             local: at(local),
             remote: at(remote),

@@ -97,6 +97,8 @@ export class Member {
     status() {
         const status = this.module.status();
         this.execute();
+        // before each server had its time, nobody knows that none answers
+        status.isAsking = this.servers.some(({ problem, isSilent }) => !problem && !isSilent);
         return status;
     }
 

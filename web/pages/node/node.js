@@ -2,15 +2,16 @@
 // Names come from others: they are shown as text, never as markup.
 
 import { Curve, Rates, bits, packets } from "../common/figures.js";
-import { lead, openDoor, texts } from "../common/door.js";
+import { fourWords, lead, openDoor, texts } from "../common/door.js";
 import { focusFirst, sendByEnter } from "../common/enter.js";
 import { Flows } from "../common/flows.js";
 import { called, canonical, isOwn } from "../common/groups.js";
-import { copier, facts, fill, html, say, table } from "../common/html.js";
+import { facts, fill, html, say, table } from "../common/html.js";
 import { forgetLink, keptLinks } from "../common/links.js";
 import { NetworkMap } from "../common/map.js";
+import { Share } from "../common/share.js";
 import { signs } from "../common/signs.js";
-import { UNSENT, follow, notice, problem, standing, state, unfollow } from "../common/standing.js";
+import { UNSENT, follow, notice, problem, standing, state, unanswered, unfollow } from "../common/standing.js";
 import { showMapTables, showPeers } from "../dashboard/tables.js";
 import { Radio } from "../radio/module.js";
 import { Member } from "./member.js";
@@ -18,6 +19,12 @@ import { described } from "./offer.js";
 import { Talk } from "./talk.js";
 import { forgetVisit, isCall, isSession, isStation, keepTalk, keepVisit, keptTalk, keptVisit, random, tabsHere, takeLink } from "./visit.js";
 
+// a link with four words leads to files
+const files = fourWords(location.hash.slice(1));
+if (files) {
+    location.replace(`../get/#${files}`);
+    await new Promise(() => {});
+}
 // a link with a station in it is a radio, one with a call a call, one with a session a lecture
 const linked = location.hash.split(/[^A-Za-z0-9]+/);
 const page = linked.some(isStation) ? "radio" : linked.some(isCall) ? "call" : linked.some(isSession) ? "studio" : null;
@@ -38,15 +45,18 @@ const TALK = 14244;
 const LISTED = 50;
 /** Nodes that are listed by name; there may be thousands. */
 const SHOWN = 60;
+/** Other nodes report to this tab within this time, in milliseconds: before, nothing is known of them. */
+const REPORTING = 3000;
 /** Stations announce themselves within this time, in milliseconds: ANNOUNCE_INTERVAL of lcradio, and some for the way. */
 const ANNOUNCED = 8000;
 
 const $ = (id) => document.getElementById(id);
 const counted = new Rates();
 const curves = [new Curve($("rates"), "in, all of UDP", bits), new Curve($("rates"), "out, all of UDP", bits)];
-const view = { member: null, radio: null, began: 0, flows: new Flows(), group: null, counts: new Map(), names: new Map(), rates: new Map() };
+const view = { member: null, network: null, radio: null, began: 0, flows: new Flows(), group: null, counts: new Map(), names: new Map(), rates: new Map() };
 const map = new NetworkMap($("map"));
 const rate = (name) => view.rates.get(name) ?? 0;
+const again = new Share($("again"), "Link that makes another tab a leaf");
 const talk = new Talk($("heard"), $("unread"), (address) => view.names.get(address));
 
 $("become").addEventListener("submit", (event) => {
@@ -68,7 +78,8 @@ $("say").addEventListener("submit", (event) => {
     event.preventDefault();
     attempt(send);
 });
-$("membership").after(html("p", { class: "row" }, Object.assign(copier("", "Copy link"), { id: "link-again", hidden: true })));
+again.field.id = "link-again";
+again.hidden = true;
 $("leave").addEventListener("click", () => {
     forgetVisit();
     end();
@@ -119,12 +130,16 @@ if (kept.visit || kept.leaf) {
 /** The meaning of the field's text, before the user clicks. */
 async function lookAtToken() {
     const pasted = $("token").value;
-    const { found, words, isRefused, isLeaf } = await described(pasted);
+    // of another text that was refused
+    $("enter").disabled = false;
+    const { found, words, isRefused, isLeaf, network = null } = await described(pasted);
     // something else may stand there meanwhile
     if (pasted === $("token").value) {
         say($("offer"), words);
         $("offer").classList.toggle("refused", isRefused);
         say($("enter"), isLeaf && !found.href.includes(",") ? "Listen" : (found?.label ?? "Become a member"));
+        $("enter").disabled = isRefused;
+        view.network = network;
         $("token-details").open ||= isRefused;
     }
 }
@@ -160,8 +175,8 @@ async function begin({ token, visit, name }) {
     }
     view.token = view.member.isLeaf ? token : null;
     document.body.classList.toggle("leaf", view.member.isLeaf);
-    $("link-again").hidden = view.token === null;
-    $("link-again").value = linkAgain();
+    again.hidden = view.token === null;
+    again.value = linkAgain();
     $("advanced").open ||= view.member.isLeaf;
     $("token").value = "";
     view.began = performance.now();
@@ -481,13 +496,14 @@ function showState(status) {
         return;
     }
     const forgotten = status.ephemeral ? " Others forget it five minutes after it has gone." : "";
-    say($("membership"), `This tab is a member, called ${status.name}, as long as it is open, and until ${until} at the latest. Its keys are in this tab alone: a reload keeps them, and closing the tab deletes them.${forgotten}`);
+    const of = view.network ? ` of the network “${view.network.replaceAll("`", "'")}”` : "";
+    say($("membership"), `This tab is a member${of}, called ${status.name}, as long as it is open, and until ${until} at the latest. Its keys are in this tab alone: a reload keeps them, and closing the tab deletes them.${forgotten}`);
     facts($("facts"), [
         ["Address", status.address, true],
         ["PeerId", status.peer_id, true],
         ["Nodes", String(status.nodes.length)],
         ["Member until", until],
-        ["Found by", servers || "no signalling server answers"],
+        ["Found by", servers || unanswered(status.isAsking)],
     ]);
 }
 
@@ -566,7 +582,8 @@ function showMap(look) {
     say($("map-title"), group === null ? "The network" : `The tree of ${called(group).title}`);
     const silent = look.nodes.filter((node) => !node.reports).length;
     const unknown = `${silent} of ${look.nodes.length} nodes do not report: what they send is not known`;
-    const limits = [silent > 0 && unknown, look.left_out > 0 && `${look.left_out} links, flows and groups are not shown: there are too many`].filter(Boolean);
+    const isKnown = performance.now() - view.began > REPORTING;
+    const limits = [silent > 0 && isKnown && unknown, look.left_out > 0 && `${look.left_out} links, flows and groups are not shown: there are too many`].filter(Boolean);
     $("known").hidden = limits.length === 0;
     say($("known"), limits.join(". "));
     map.update(look, shown, flows.marks(group));

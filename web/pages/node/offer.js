@@ -19,10 +19,10 @@ async function offer(token) {
     const date = new Date(until * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
     const can = uplink ? "listen, and ask: it cannot send anything else" : "only listen: it cannot send or ask";
     const only = leaf ? ` This tab will ${can}, and nobody sees it.` : "";
-    return { uses, words: `${from}. The invitation is good until ${date}${bound}.${only}`, isLeaf: leaf };
+    return { uses, network, words: `${from}. The invitation is good until ${date}${bound}.${only}`, isLeaf: leaf };
 }
 
-/** The text of a door about pasted text: `{ found, words, isRefused, isLeaf }`, `found` as `lead` has it. */
+/** The text of a door about pasted text: `{ found, words, isRefused, isLeaf, uses, network }`, `found` as `lead` has it. */
 export async function described(pasted) {
     const found = lead(pasted, false);
     const { token } = texts(pasted);
@@ -30,8 +30,8 @@ export async function described(pasted) {
         return { found, words: found?.words ?? NEEDED, isRefused: found !== null && !found.href };
     }
     try {
-        const { words: said, isLeaf, uses } = await offer(token);
-        return { found, words: found.token ? said : `${found.words} ${said}`, isRefused: false, isLeaf, uses };
+        const { words: said, isLeaf, uses, network } = await offer(token);
+        return { found, words: found.token ? said : `${found.words} ${said}`, isRefused: false, isLeaf, uses, network };
     } catch (error) {
         return { found, words: error.message, isRefused: true };
     }

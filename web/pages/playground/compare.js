@@ -8,6 +8,18 @@ const SEED = 1;
 /** Milliseconds of measuring until the page is drawn again. */
 const AT_ONCE = 40;
 
+/** Milliseconds of measuring after which the rest is estimated. Chosen. */
+const KNOWN = 2000;
+
+/** In steps that do not flicker. */
+function duration(milliseconds) {
+    const seconds = Math.max(1, Math.round(milliseconds / 1000));
+    if (seconds < 100) {
+        return seconds < 10 ? `${seconds} s` : `${Math.round(seconds / 5) * 5} s`;
+    }
+    return `${Math.round(seconds / 60)} min`;
+}
+
 const POLICIES = [
     { id: "tree", name: "Tree", about: "one way up" },
     { id: "fractal", name: "Fractal", about: "cells of cells" },
@@ -36,6 +48,7 @@ export class TopologyComparison {
         this.button = this.find("button");
         this.words = this.find("[role=status]");
         this.bar = this.find("progress");
+        this.left = this.find(".left");
         this.button.addEventListener("click", () => (this.running ? this.stop() : this.run()));
         this.columns = POLICIES.map((policy) => {
             const links = element("path", { class: "wires" });
@@ -62,6 +75,8 @@ export class TopologyComparison {
         this.find("select").disabled = true;
         this.button.textContent = "Stop";
         this.bar.hidden = false;
+        this.began = performance.now();
+        this.left.textContent = "";
         this.cells.flat().forEach((cell) => (cell.textContent = "–"));
         this.columns.forEach((column) => this.draw(column, { places: [], links: [] }));
         for (const [at, column] of this.columns.entries()) {
@@ -70,6 +85,7 @@ export class TopologyComparison {
             }
         }
         this.words.textContent = this.running ? "All four are measured." : "Stopped.";
+        this.left.textContent = this.running ? `It took ${duration(performance.now() - this.began)}.` : "";
         this.running = false;
         this.button.textContent = "Compare again";
         this.find("select").disabled = false;
@@ -93,10 +109,18 @@ export class TopologyComparison {
             }
             this.fill(state, done, at);
             this.bar.value = (at + done.length / steps()) / POLICIES.length;
+            this.showLeft();
             // the page answers in between
             await new Promise((go) => setTimeout(go));
         }
         comparison.close();
+    }
+
+    /** How long it goes on, by what is done: not before that says something. */
+    showLeft() {
+        const passed = performance.now() - this.began;
+        const left = passed / this.bar.value - passed;
+        this.left.textContent = passed > KNOWN && this.bar.value > 0 ? `About ${duration(left)} left.` : "";
     }
 
     /** Figures of the whole network go into the table. */

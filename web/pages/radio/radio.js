@@ -4,8 +4,9 @@
 import { texts } from "../common/door.js";
 import { focusFirst, sendByEnter } from "../common/enter.js";
 import { isOwn } from "../common/groups.js";
-import { copier, facts, fill, html, say } from "../common/html.js";
+import { facts, fill, html, say } from "../common/html.js";
 import { keepLink } from "../common/links.js";
+import { Share } from "../common/share.js";
 import { follow, notice, problem, standing, state, unfollow } from "../common/standing.js";
 import { joined } from "../common/wasm.js";
 import { Member } from "../node/member.js";
@@ -29,8 +30,8 @@ const $ = (id) => document.getElementById(id);
 const view = { member: null, radio: null, player: null, microphone: null, id: null, known: new Map(), since: 0, own: null, key: null };
 const level = new Level($("meter"), $("level"), $("scope"));
 const ownLevel = new Level($("own-meter"), $("own-level"));
-const share = $("share").appendChild(copier("", "Copy link"));
-const ownShare = $("own-share").appendChild(copier("", "Copy link for listeners"));
+const share = new Share($("share"), "Link of this station");
+const ownShare = new Share($("own-share"), "Link for listeners");
 share.hidden = true;
 
 $("become").addEventListener("submit", (event) => {
@@ -121,12 +122,15 @@ function wanted() {
 /** The meaning of the field and of the link, before the user clicks. */
 async function lookAtToken() {
     const pasted = $("token").value;
+    // of another text that was refused
+    $("enter").disabled = false;
     const { words, isRefused } = await described(`${pasted} ${link.station ?? ""}`);
     // something else may stand there meanwhile
     if (pasted === $("token").value) {
         say($("offer"), words);
         $("offer").classList.toggle("refused", isRefused);
         say($("enter"), wanted() ? "Listen" : "Come in");
+        $("enter").disabled = isRefused;
         $("token-details").open ||= isRefused;
     }
 }

@@ -3,7 +3,8 @@
 
 import { focusFirst, sendByEnter } from "../common/enter.js";
 import { facts, fill, html, say } from "../common/html.js";
-import { notice, problem, state } from "../common/standing.js";
+import { Share } from "../common/share.js";
+import { notice, problem, state, unanswered } from "../common/standing.js";
 import { Member } from "../node/member.js";
 import { forgetVisit, keepPresented, keepVisit, keptPresented, keptVisit, random, takeLink } from "../node/visit.js";
 import { Presenter } from "./present-module.js";
@@ -51,6 +52,7 @@ const $ = (id) => document.getElementById(id);
  */
 const view = { store: null, module: null, member: null, lecture: null, text: null, groups: new Set(), sent: null, drawn: null, voice: null, screen: null, camera: null, files: new Map(), given: new Map(), loss: null };
 /** Pictures as this page shows them, by the names of their files. */
+const share = new Share($("link"), "Link for those who are to attend");
 const shownPictures = new Pictures((file) => (view.files.has(file) ? new Blob([view.files.get(file)]) : null));
 
 $("create").addEventListener("click", () => attempt(() => create(crypto.getRandomValues(new Uint8Array(KEY)))));
@@ -817,7 +819,7 @@ function showState(network, { state: lecture, waiting }) {
     if (up > 0 || lecture !== "starting") {
         state(lecture === "live" && up > 0 ? "connected" : "starting", words[lecture]);
     } else {
-        const lonely = refused ? `refused: ${refused.reason}` : isServed ? "alone so far: no other node is there" : "no signalling server answers";
+        const lonely = refused ? `refused: ${refused.reason}` : isServed ? "alone so far: no other node is there" : unanswered(network.isAsking);
         state("starting", network.peers.length > 0 && !refused ? "making links" : lonely);
     }
 }
@@ -854,7 +856,8 @@ function showSlide({ shown, titles, state: lecture }) {
     const next = titles[shown];
     say($("next"), (next === undefined ? "This is the last slide." : `Next: ${next || "a slide without a title"}`).replaceAll("`", "'"));
     const upcoming = next === undefined ? null : view.module.slide(shown + 1);
-    const key = JSON.stringify([shown, slide?.html, upcoming?.html, slide?.notes]);
+    const isAsking = lecture === "starting";
+    const key = JSON.stringify([shown, slide?.html, upcoming?.html, slide?.notes, isAsking]);
     if (key === view.drawn) {
         return;
     }
@@ -862,7 +865,7 @@ function showSlide({ shown, titles, state: lecture }) {
     const hadFocus = $("slide").contains(document.activeElement);
     $("slide").lang = slide ? language() : "en";
     $("slide").setAttribute("aria-label", slide ? `Slide ${shown} of ${titles.length}` : "No slide");
-    fill($("slide"), slide ? elements(slide.html, own(slide)) : [html("p", { class: "hint" }, "There are no slides yet: write some with “Edit slides”.")]);
+    fill($("slide"), slide ? elements(slide.html, own(slide)) : [html("p", { class: "hint" }, isAsking ? "Asking others for the slides." : "There are no slides yet: write some with “Edit slides”.")]);
     showNotes("own-notes", slide);
     $("upcoming").hidden = !upcoming;
     fill($("upcoming"), upcoming ? elements(upcoming.html, own(upcoming)) : []);
@@ -914,6 +917,7 @@ function asked({ number, name, text }) {
 }
 
 function showShare() {
+    share.value = linkTo([view.lecture.token, view.text].filter(Boolean).join(","));
     facts($("texts"), [
         ["Link for members", linkTo(view.text), true],
         ...(view.lecture.token ? [["Link for others", linkTo(`${view.lecture.token},${view.text}`), true]] : []),

@@ -3,7 +3,7 @@
 
 import { focusFirst, sendByEnter } from "../common/enter.js";
 import { fill, html, say } from "../common/html.js";
-import { notice, problem, state } from "../common/standing.js";
+import { notice, problem, state, unanswered } from "../common/standing.js";
 import { Member } from "../node/member.js";
 import { forgetVisit, keepStudio, keepVisit, keptStudio, keptVisit, random, takeLink } from "../node/visit.js";
 import { Camera, wantCamera, wantsCamera, wantsLarge } from "./camera.js";
@@ -21,6 +21,8 @@ import { Voice } from "./voice.js";
 const LOOK = 1000;
 /** Time within which changes are drawn together, in milliseconds. */
 const TOGETHER = 30;
+/** Within this time after the first word of a lecture its slides show, if there are some, in milliseconds. Chosen. */
+const SLIDES = 3000;
 /** Silence after which the page shows reasons and remedies, in milliseconds. */
 const HINT_AFTER = 2000;
 /** Longest silence of a session's holders, in milliseconds: they send heads each minute (librecast-log). */
@@ -350,8 +352,11 @@ function showSlide(network, status) {
 /** The reason why there is no slide, and the remedy. */
 function none(network, status) {
     if (status.state !== "waiting") {
-        return [status.slides > 0 ? "Slides are coming" : "There are no slides yet."];
+        view.heardOf ??= performance.now();
+        const isKnown = performance.now() - view.heardOf >= SLIDES;
+        return [status.slides > 0 ? "Slides are coming" : isKnown ? "There are no slides yet." : "Looking for the slides"];
     }
+    view.heardOf = null;
     return performance.now() - view.since < HINT_AFTER ? ["Waiting for the lecture"] : why(network);
 }
 
@@ -373,7 +378,11 @@ function why(network) {
     if (refused) {
         return [`Another node refuses this tab: ${refused.reason}.`, "Ask who sent you the link for another one."];
     }
-    if (!servers.some((server) => server.connected)) {
+    const isServed = servers.some((server) => server.connected);
+    if (!isServed && network.isAsking) {
+        return ["Asking a signalling server for other nodes.", "This tab goes on by itself once one answers."];
+    }
+    if (!isServed) {
         const all = servers.map(({ url, refused: reason }, number) => `${url}: ${reason ?? view.member.state(number)}`);
         return [
             `There is no link to any node: no signalling server of the token answers (${all.join(", ") || "it names none"}).`,
@@ -703,7 +712,7 @@ function showState(network, { state: lecture }) {
         const words = { waiting: "connected, waiting for the lecture", live: "live", ended: "the lecture has ended; what was shown stays" };
         state(lecture === "live" ? "connected" : "starting", words[lecture]);
     } else {
-        const lonely = refused ? `refused: ${refused.reason}` : isServed ? "alone so far: no other node is there" : "no signalling server answers";
+        const lonely = refused ? `refused: ${refused.reason}` : isServed ? "alone so far: no other node is there" : unanswered(network.isAsking);
         state("starting", network.peers.length > 0 && !refused ? "making links" : lonely);
     }
 }

@@ -161,6 +161,45 @@ mod tests {
         out.stdout
     }
 
+    /// Returns the modules of the code that a page draws.
+    fn drawn_by_a_page(text: &str) -> Vec<Vec<bool>> {
+        let script = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../web/pages/common/qr-code.js"
+        );
+        let script = std::fs::read_to_string(script).unwrap();
+        // its name does not say to node that it is a module
+        let ask = "const { SCRIPT, TEXT } = process.env;
+            const url = `data:text/javascript,${encodeURIComponent(SCRIPT)}`;
+            const { encode } = await import(url);
+            console.log(encode(TEXT).join('\\n'));";
+        let mut node = Command::new("node");
+        node.args(["--input-type=module", "--eval", ask]);
+        let out = node.env("SCRIPT", script).env("TEXT", text).output();
+        let out = out.expect("node is installed: `netns-tests/setup test` does it");
+        assert!(out.status.success(), "{out:?}");
+        let rows = String::from_utf8(out.stdout).unwrap();
+        let side = rows.lines().count() + 2 * QUIET_ZONE;
+        let mut modules = vec![vec![false; side]; side];
+        for (y, row) in rows.lines().enumerate() {
+            for (x, module) in row.chars().enumerate() {
+                modules[QUIET_ZONE + y][QUIET_ZONE + x] = module == '1';
+            }
+        }
+        modules
+    }
+
+    #[test]
+    fn another_program_reads_the_codes_of_pages() {
+        // one block and several, with and without the bits of a version
+        for length in [10, 100, 180, 300, 700, 1_200] {
+            let letters = ('a'..='z').chain('A'..='Z').chain('0'..='9');
+            let text: String = letters.cycle().take(length).collect();
+            let seen = see(&picture(&drawn_by_a_page(&text)));
+            assert_eq!(String::from_utf8_lossy(&seen).trim_end(), text);
+        }
+    }
+
     /// Returns the modules that characters show.
     fn look_at(shown: &str) -> Vec<Vec<bool>> {
         let halves = |dark: [char; 2]| {

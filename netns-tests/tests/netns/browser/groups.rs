@@ -29,6 +29,12 @@ fn a_page_shows_a_conversation_and_speaks_in_it() {
         people[1].say("meet at the <b>old mill</b>\nat nine")?;
         page.until_says("#heard .said", "meet at the <b>old mill</b>\nat nine")?;
         page.until_says("#heard b", "bob")?;
+        // addresses of the web are links, and nothing else is
+        people[1].say("(https://mill.example/a_(b)), javascript:alert(1) http://x@y.example")?;
+        page.until_says("#heard .said", "javascript:alert(1)")?;
+        let links = "[...document.querySelectorAll('#heard .said a')].map((a) => [a.href, a.textContent, a.rel])";
+        let (address_of, rel) = ("https://mill.example/a_(b)", "noopener noreferrer nofollow");
+        ensure!(page.eval(links)? == json!([[address_of, address_of, rel]]));
         // typed by keyboard alone
         page.fill("#words", "and bring the lantern")?;
         page.press("Enter")?;
@@ -45,7 +51,7 @@ fn a_page_shows_a_conversation_and_speaks_in_it() {
         page.click("#groups [data-group=team] button")?;
         page.until_says("#heard .said", "and bring the lantern")?;
         page.reload()?;
-        page.until("document.querySelectorAll('#heard [data-n]').length === 2")?;
+        page.until("document.querySelectorAll('#heard [data-n]').length === 3")?;
         page.expect_fits_a_phone()?;
         browser.expect_clean(&[address.split('#').next().unwrap_or_default()])?;
         let dark = Browser::start(ann, kind, Theme::Dark)?;

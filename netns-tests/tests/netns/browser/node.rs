@@ -835,26 +835,20 @@ fn what_is_wrong_with_a_token_is_said_in_plain_words() {
         ensure!(page.eval("document.querySelector('#token').value")? == json!(token));
 
         let short = invite(&["--ttl", "1s"])?;
-        let expired = |words: &str| {
-            become_member(&page, &short)?;
-            page.until(&format!(
-                "document.querySelector('#problem').textContent.includes({})",
-                json!(words)
-            ))
+        let refused = |bad: &str, words: &str| {
+            page.eval("document.querySelector('#token-details').open = true, null")?;
+            page.fill("#token", bad)?;
+            page.until_says("#offer.refused", words)?;
+            page.until("document.querySelector('#enter').disabled")
         };
-        for (bad, words) in [
-            ("hello", "not a token"),
-            (&token[..token.len() - 3], "copied whole"),
-        ] {
-            become_member(&page, bad)?;
-            page.until_says("#problem", words)?;
-        }
+        refused("hello", "none of our links")?;
+        refused(&token[..token.len() - 3], "copied whole")?;
         let later = UnixTime::now() + Duration::from_secs(3);
         eventually("the token has expired", || {
             ensure!(UnixTime::now() >= later, "not yet");
             Ok(())
         })?;
-        expired("This token has expired")?;
+        refused(&short, "This token has expired")?;
 
         let other = invite(&[])?;
         become_member(&page, &other)?;
@@ -943,6 +937,10 @@ fn a_member_begins_with_what_there_is_for_people() {
             ),
             ("lcg1abcdefghij", "invitation to a conversation"),
             ("lck1abcdefghij", "a shared key"),
+            (
+                "abandon abandon abandon zoo@a-b.example",
+                "somebody sends: files",
+            ),
             ("hello", "none of our links"),
         ] {
             pasted(&page, "#token", text, words)?;
