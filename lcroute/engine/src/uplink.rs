@@ -102,18 +102,27 @@ impl Uplink {
         if self.groups.len() < GROUPS {
             return true;
         }
-        let fair = shares.of(Some(link)) + 1;
-        let gone = shares.last(None).map(|group| (None, group));
-        let victim = gone.or_else(|| {
-            let (payer, _) = shares.largest().filter(|(_, size)| *size > fair)?;
-            Some((payer, shares.last(payer)?))
-        });
-        let Some((payer, group)) = victim else {
+        let Some(group) = self.victim(link) else {
             return false;
         };
-        shares.remove(payer, group);
-        self.groups.remove(&group);
+        if let Some(asked) = self.groups.remove(&group) {
+            self.shares.remove(asked.payer, group);
+        }
         true
+    }
+
+    /// Returns the group that gives way to one of this leaf.
+    fn victim(&self, link: LinkId) -> Option<Ipv6Addr> {
+        let fair = self.shares.of(Some(link)) + 1;
+        let payer = match self.shares.of(None) {
+            0 => self.shares.largest().filter(|(_, size)| *size > fair)?.0,
+            _ => None,
+        };
+        // one in which others ask, too, stays longest
+        let of_payer = self.groups.iter();
+        let of_payer = of_payer.filter(|(_, asked)| asked.payer == payer);
+        let (group, _) = of_payer.min_by_key(|(_, asked)| asked.last)?;
+        Some(*group)
     }
 
     /// Notes that a leaf is gone.
