@@ -10,6 +10,8 @@ use librecast_log::Seal;
 
 /// Bytes of a signature.
 const SIGNATURE: usize = 64;
+/// Address of the sender.
+const SOURCE: std::net::Ipv6Addr = std::net::Ipv6Addr::LOCALHOST;
 
 fuzz_target!(init: lcroute_fuzz::seeds::write("screen_part"), |data: &[u8]| {
     let key = SessionKey::from_seed(&[7; 32]);
@@ -32,7 +34,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("screen_part"), |data: &[u8]| {
         let Some(datagram) = seal.seal_contents(contents, &[1; 24]) else {
             return;
         };
-        watch.handle_datagram(&datagram, now);
+        watch.handle_datagram(SOURCE, &datagram, now);
         while let Some(change) = watch.poll_change() {
             let (width, height) = change.screen;
             assert!(width.max(height) <= MAX_SIDE);
@@ -43,5 +45,5 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("screen_part"), |data: &[u8]| {
         }
         let _ = watch.joined_groups(now);
     }
-    watch.handle_datagram(data, now);
+    watch.handle_datagram(SOURCE, data, now);
 });

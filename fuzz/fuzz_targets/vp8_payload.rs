@@ -13,6 +13,8 @@ use librecast_log::Seal;
 
 /// Bytes of a signature.
 const SIGNATURE: usize = 64;
+/// Address of the sender.
+const SOURCE: std::net::Ipv6Addr = std::net::Ipv6Addr::LOCALHOST;
 
 fuzz_target!(init: lcroute_fuzz::seeds::write("vp8_payload"), |data: &[u8]| {
     let key = SessionKey::from_seed(&[7; 32]);
@@ -39,7 +41,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("vp8_payload"), |data: &[u8]| {
         let Some(datagram) = seal.seal_contents(contents, &[1; 24]) else {
             return;
         };
-        watch.handle_datagram(groups[at % groups.len()], &datagram, now);
+        watch.handle_datagram(groups[at % groups.len()], SOURCE, &datagram, now);
         while let Some(frame) = watch.poll_frame() {
             assert!(!frame.bytes.is_empty() && frame.bytes.len() <= MAX_FRAME);
             if frame.run != run {
@@ -54,7 +56,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("vp8_payload"), |data: &[u8]| {
         }
         let _ = (watch.joined_groups().count(), watch.next_timeout());
     }
-    watch.handle_datagram(groups[0], data, now);
+    watch.handle_datagram(groups[0], SOURCE, data, now);
     // the user's own pipe
     let mut layers = Vp8Layers::default();
     for frame in pieces(data) {

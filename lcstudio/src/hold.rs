@@ -134,16 +134,16 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         let mut beside = Vec::new();
         if let Some(screen) = &mut screen {
             let groups = screen.groups(now);
-            for (_, datagram) in received.iter().filter(|(group, _)| groups.contains(group)) {
-                screen.handle_datagram(datagram, now);
+            for datagram in received.iter().filter(|d| groups.contains(&d.group)) {
+                screen.handle_datagram(datagram.source, &datagram.bytes, now);
             }
             beside.extend(screen.groups(now));
             until = until.into_iter().chain(screen.next_timeout(now)).min();
         }
         if let Some(camera) = &mut camera {
             let groups = camera.groups();
-            for (group, datagram) in received.iter().filter(|(group, _)| groups.contains(group)) {
-                camera.handle_datagram(*group, datagram, now);
+            for datagram in received.iter().filter(|d| groups.contains(&d.group)) {
+                camera.handle_datagram(datagram.group, datagram.source, &datagram.bytes, now);
             }
             camera.turn(now);
             beside.extend(camera.groups());

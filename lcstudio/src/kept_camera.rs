@@ -80,8 +80,14 @@ impl KeptCamera {
     }
 
     /// Handles a datagram of one of its groups.
-    pub fn handle_datagram(&mut self, group: Ipv6Addr, datagram: &[u8], now: Instant) {
-        self.watch.handle_datagram(group, datagram, now);
+    pub fn handle_datagram(
+        &mut self,
+        group: Ipv6Addr,
+        source: Ipv6Addr,
+        datagram: &[u8],
+        now: Instant,
+    ) {
+        self.watch.handle_datagram(group, source, datagram, now);
     }
 
     /// Keeps the frames that came.

@@ -58,8 +58,8 @@ impl KeptScreen {
     }
 
     /// Handles a datagram, and keeps what is complete.
-    pub fn handle_datagram(&mut self, datagram: &[u8], now: Instant) {
-        self.watch.handle_datagram(datagram, now);
+    pub fn handle_datagram(&mut self, source: Ipv6Addr, datagram: &[u8], now: Instant) {
+        self.watch.handle_datagram(source, datagram, now);
         while let Some(change) = self.watch.poll_change() {
             if self.is_full {
                 continue;

@@ -46,6 +46,17 @@ impl Joined {
     }
 }
 
+/// A datagram of a group beside the logs.
+#[derive(Debug)]
+pub struct Beside {
+    /// The group to which it was sent.
+    pub group: Ipv6Addr,
+    /// The sender's address.
+    pub source: Ipv6Addr,
+    /// The payload.
+    pub bytes: Vec<u8>,
+}
+
 /// All joined tracks.
 #[derive(Debug)]
 pub struct Tracks {
@@ -54,7 +65,7 @@ pub struct Tracks {
     joined: BTreeMap<Place, Joined>,
     /// Groups beside the logs, and their datagrams since the last look.
     beside: BTreeSet<Ipv6Addr>,
-    received: Vec<(Ipv6Addr, Vec<u8>)>,
+    received: Vec<Beside>,
     /// Time of the next write after a failure: until it succeeds, nothing is sent.
     disk_again: Option<Instant>,
     compact_at: Instant,
@@ -133,7 +144,7 @@ impl Tracks {
     }
 
     /// Returns the datagrams of groups beside the logs since the last call.
-    pub fn take_received(&mut self) -> Vec<(Ipv6Addr, Vec<u8>)> {
+    pub fn take_received(&mut self) -> Vec<Beside> {
         std::mem::take(&mut self.received)
     }
 
@@ -201,7 +212,12 @@ impl Tracks {
         self.network.receive(|group, source, bytes| {
             if beside.contains(&group) {
                 if received.len() < MAX_RECEIVED {
-                    received.push((group, bytes.to_vec()));
+                    let bytes = bytes.to_vec();
+                    received.push(Beside {
+                        group,
+                        source,
+                        bytes,
+                    });
                 }
                 return;
             }

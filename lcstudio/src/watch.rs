@@ -329,8 +329,9 @@ impl Camera {
 impl Watching for Camera {
     fn turn(&mut self, tracks: &mut Tracks, now: Instant) -> anyhow::Result<()> {
         check(&self.written)?;
-        for (group, datagram) in tracks.take_received() {
-            self.watch.handle_datagram(group, &datagram, now);
+        for datagram in tracks.take_received() {
+            self.watch
+                .handle_datagram(datagram.group, datagram.source, &datagram.bytes, now);
         }
         self.watch.handle_timeout(now);
         let mut has_lost = false;
@@ -393,8 +394,9 @@ impl Screen {
 impl Watching for Screen {
     fn turn(&mut self, tracks: &mut Tracks, now: Instant) -> anyhow::Result<()> {
         check(&self.written)?;
-        for (_, datagram) in tracks.take_received() {
-            self.watch.handle_datagram(&datagram, now);
+        for datagram in tracks.take_received() {
+            self.watch
+                .handle_datagram(datagram.source, &datagram.bytes, now);
         }
         let mut is_changed = false;
         while let Some(change) = self.watch.poll_change() {

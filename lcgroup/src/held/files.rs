@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use lcgroup_core::file::{Candidate, FileId, SealedFile, choose};
+use lcgroup_core::file::{Candidate, FileId, MAX_FILES, SealedFile, choose};
 use lcgroup_core::kind;
 use librecast::durable;
 use librecast_log::Log;
@@ -60,19 +60,31 @@ impl Announced {
         self.read_at = Some(now + READ_INTERVAL);
         self.files.clear();
         for author in log.authors() {
-            let mut read = 0;
+            let (mut read, mut of_author) = (0, Vec::new());
             while let Some(entry) = log.next_entry(author.author, read) {
                 read = entry.number;
                 let file = (entry.kind == kind::FILE).then(|| SealedFile::decode(&entry.body));
                 if let Some(Some(file)) = file {
-                    self.files.push(Candidate {
+                    let candidate = Candidate {
                         author: author.key,
                         order: entry.number.into(),
                         file,
-                    });
+                    };
+                    add(&mut of_author, candidate);
                 }
             }
+            self.files.append(&mut of_author);
         }
+    }
+}
+
+/// Adds a file to the earlier ones of its author. The last ones stay, each once, as many as a host
+/// keeps of all: each turn reads all announcements.
+fn add(of_author: &mut Vec<Candidate>, candidate: Candidate) {
+    of_author.retain(|known| known.file != candidate.file);
+    of_author.push(candidate);
+    if of_author.len() > MAX_FILES {
+        of_author.remove(0);
     }
 }
 
@@ -173,5 +185,39 @@ impl Held {
             missing: missing.len(),
             problem: problem.or(served),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use librecast::id::SecretKey;
+
+    use super::*;
+
+    #[test]
+    fn of_an_author_the_last_files_count_each_once() {
+        let author = SecretKey::from_seed(&[1; 32]).peer_id();
+        let mut files = Vec::new();
+        let mut announce = |order: u64, number: u16| {
+            let mut id = [0; 32];
+            id[..2].copy_from_slice(&number.to_be_bytes());
+            let file = SealedFile {
+                id: FileId(id),
+                length: 100,
+            };
+            let candidate = Candidate {
+                author,
+                order,
+                file,
+            };
+            add(&mut files, candidate);
+        };
+        (0..600).for_each(|n| announce(n, n as u16));
+        // again
+        (600..700).for_each(|n| announce(n, 599));
+        let orders: Vec<u64> = files.iter().map(|candidate| candidate.order).collect();
+        let last = MAX_FILES as u64;
+        let expected: Vec<u64> = (600 - last..599).chain([699]).collect();
+        assert_eq!(orders, expected);
     }
 }

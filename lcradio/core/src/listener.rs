@@ -31,6 +31,8 @@ use crate::station::{self, Station};
 pub const MAX_CASTERS: usize = 8;
 /// Most packets a second of a caster, and of all unknown sources: 5-ms packets.
 const MAX_RATE: Rate = Rate::per_second(200, 200);
+/// Most beacons of a caster on air. Chosen: it sends one a second from each of its addresses.
+const BEACONS: Rate = Rate::per_second(20, 40);
 /// Most packets that wait for the first beacon: a second of 20-ms packets, and some copies.
 const MAX_EARLY: usize = 64;
 /// Most addresses of one caster.
@@ -162,6 +164,8 @@ struct Place {
     loss: Loss,
     /// For packets, and for copies.
     rates: [TokenBucket; 2],
+    /// For beacons from its addresses: forged ones from others leave it alone.
+    beacons: TokenBucket,
 }
 
 impl Place {
@@ -173,6 +177,7 @@ impl Place {
                 TokenBucket::of(MAX_RATE, now),
                 TokenBucket::of(MAX_RATE, now),
             ],
+            beacons: TokenBucket::of(BEACONS, now),
         }
     }
 
@@ -219,7 +224,7 @@ pub struct Listener {
     sessions: u32,
     early: VecDeque<Early>,
     events: VecDeque<Event>,
-    /// For packets and copies of unknown casters, and for all beacons.
+    /// For packets, copies and beacons of unknown casters.
     rates: [TokenBucket; 3],
     drops: Drops<DropReason>,
     alive_at: Option<Instant>,
@@ -387,7 +392,15 @@ impl Listener {
         };
         // whoever has no key of a private station uses up nothing
         let plain = beacon::open_sealed(datagram, station).map_err(reason)?;
-        if !self.rates[2].take(1, now) {
+        let is_from = |place: &Place| {
+            let session = place.session.as_ref();
+            session.is_some_and(|session| session.sources.contains_key(&source))
+        };
+        let rate = match self.places.iter().position(is_from) {
+            Some(caster) => &mut self.places[caster].beacons,
+            None => &mut self.rates[2],
+        };
+        if !rate.take(1, now) {
             return Err(DropReason::Rate);
         }
         let beacon = Beacon::decode_plain(&plain, station).map_err(reason)?;

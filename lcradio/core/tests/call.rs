@@ -357,6 +357,32 @@ fn who_has_no_text_uses_up_no_share_of_beacons() {
 }
 
 #[test]
+fn beacons_from_elsewhere_use_up_no_share_of_a_participant() {
+    let mut world = World::new();
+    let (one, other) = (world.join("A", true), world.join("B", true));
+    world.run(3);
+    assert!(world.all[one].told("B came"));
+    let (source, group) = (world.all[other].source, world.key.station().group());
+    let time = world.time;
+    let beacon = world.all[other].call.beacon(source, time).unwrap();
+    let elsewhere = Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 99);
+    let until = world.now + Duration::from_secs(8);
+    for _ in 0..300 {
+        world.deliver(elsewhere, (group, BEACON_PORT), &beacon);
+    }
+    while world.now < until {
+        world.now += STEP;
+        world.time = world.time + STEP;
+        for _ in 0..4 {
+            world.deliver(elsewhere, (group, BEACON_PORT), &beacon);
+        }
+        world.step();
+    }
+    assert!(world.all[one].call.drops().get(DropReason::Rate) > 1_000);
+    assert!(!world.all[one].told("B left"));
+}
+
+#[test]
 fn a_muted_participant_sends_beacons_alone_and_the_others_see_it() {
     let (mut world, a, b) = two();
     world.all[a].call.set_muted(true, world.now);

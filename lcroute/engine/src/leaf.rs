@@ -30,7 +30,6 @@ use librecast::time::{Duration, Instant};
 use crate::classify::{CarriedScopes, Class, Flow, trim};
 use crate::control::{self, Batch, Element, LeafJoin, LeafOffer, RefusalReason};
 use crate::drops::DropReason;
-use crate::duplicate::Windows;
 use crate::header::{DataHeader, HEADER_LEN, HOP_LIMIT, MAX_SEQUENCE, Payload};
 use crate::leaves::LEAF_GROUPS;
 use crate::output::LinkFault;
@@ -68,10 +67,8 @@ const RETRY: Duration = Duration::from_secs(5);
 const MAX_ROUTERS: usize = 64;
 /// Remembered flows. Chosen: 64 groups have a few speakers.
 const MAX_FLOWS: usize = 256;
-/// Remembered origins. Chosen: four for each flow.
-const MAX_ORIGINS: usize = 1_024;
-/// Sequence numbers of an origin that the duplicate window covers.
-const WINDOW: u64 = 4_096;
+/// Remembered packets. Chosen: 2 s of 1,000 a second, and the two links differ by less.
+const MAX_PASSED: usize = 2_048;
 
 /// An action for the owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,13 +137,21 @@ pub enum LinkRefusal {
 /// A router known to the leaf.
 #[derive(Debug, Default)]
 struct Router {
-    /// A carrier of signalling or another router reports it as present.
+    /// A carrier of signalling reports it as present.
     present: bool,
+    /// A router whose last offer names it.
+    offered_by: Option<PeerId>,
     avoided_until: Option<Instant>,
     /// Since when a link with it is wanted, while none is up.
     tried: Option<Instant>,
     /// Its last reason against a link.
     refused: Option<LinkRefusal>,
+}
+
+impl Router {
+    fn is_present(&self) -> bool {
+        self.present || self.offered_by.is_some()
+    }
 }
 
 #[derive(Debug)]
@@ -201,11 +206,32 @@ impl Run {
     }
 }
 
-#[derive(Debug)]
-struct Origin {
-    incarnation: u32,
-    passed: Windows,
-    last: Instant,
+/// Origin, incarnation and sequence of a packet.
+type PacketName = (OriginId, u32, u64);
+
+/// The last packets of all origins. Each router may invent such names, and no highest one counts:
+/// an invented one blocks no other packet.
+#[derive(Debug, Default)]
+struct Passed {
+    names: BTreeSet<PacketName>,
+    /// The oldest first.
+    order: VecDeque<PacketName>,
+}
+
+impl Passed {
+    /// Accepts each of the last packets once.
+    fn accept(&mut self, name: PacketName) -> bool {
+        if !self.names.insert(name) {
+            return false;
+        }
+        self.order.push_back(name);
+        if self.order.len() > MAX_PASSED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.names.remove(&oldest);
+        }
+        true
+    }
 }
 
 /// A listener that is no router.
@@ -229,7 +255,7 @@ pub struct Leaf {
     suspected: Option<Instant>,
     /// A timer came late; the next one judges.
     late: Option<Instant>,
-    origins: BTreeMap<OriginId, Origin>,
+    passed: Passed,
     /// Packets to asking groups, as routers admit them.
     asked: Bucket,
     /// Number of packets sent.
@@ -257,7 +283,7 @@ impl Leaf {
             heard: now,
             suspected: None,
             late: None,
-            origins: BTreeMap::new(),
+            passed: Passed::default(),
             asked: Bucket::full(now),
             sent: 0,
             random: Random::new(seed),
@@ -341,7 +367,7 @@ impl Leaf {
 
     /// The last refusal of each router that is present.
     fn refusals(&self) -> impl Iterator<Item = Option<LinkRefusal>> {
-        let present = self.routers.values().filter(|router| router.present);
+        let present = self.routers.values().filter(|router| router.is_present());
         present.map(|router| router.refused)
     }
 }
@@ -356,7 +382,7 @@ impl Leaf {
                 known.present = true;
             }
         } else if let Some(known) = self.routers.get_mut(&router) {
-            known.present = false;
+            (known.present, known.offered_by) = (false, None);
         }
         self.choose();
     }
@@ -502,7 +528,7 @@ impl Leaf {
         while wanted.len() < LINKS {
             let is_free = |id: &PeerId| !waits && !linked.contains(id) && !wanted.contains(id);
             let candidates = self.routers.iter();
-            let candidates = candidates.filter(|(id, r)| r.present && is_free(id));
+            let candidates = candidates.filter(|(id, r)| r.is_present() && is_free(id));
             let rests = |r: &Router| r.avoided_until.is_some_and(|until| now < until);
             let (rested, others): (Vec<_>, Vec<_>) = candidates.partition(|(_, r)| rests(r));
             let idle = linked.iter().find(|id| !wanted.contains(*id));
@@ -532,12 +558,14 @@ impl Leaf {
         }
     }
 
-    /// The entry of a router; a new one may displace a router neither present nor linked.
+    /// The entry of a router. A new one may displace a router without a link that no carrier and no
+    /// linked router reports.
     fn know(&mut self, router: PeerId) -> Option<&mut Router> {
         if !self.routers.contains_key(&router) && self.routers.len() >= MAX_ROUTERS {
             let linked = |id: &PeerId| self.links.values().any(|link| link.router == *id);
             let mut idle = self.routers.iter();
-            let idle = idle.find(|(id, known)| !known.present && !linked(id));
+            let is_offered = |known: &Router| known.offered_by.is_some_and(|by| linked(&by));
+            let idle = idle.find(|(id, known)| !known.present && !is_offered(known) && !linked(id));
             let idle = idle.map(|(id, _)| *id)?;
             self.routers.remove(&idle);
         }
@@ -565,11 +593,7 @@ impl Leaf {
             match element {
                 Element::LeafOffer(offer) => {
                     self.handle_offer(link, &offer);
-                    for router in offer.others {
-                        if let Some(known) = self.know(router) {
-                            known.present = true;
-                        }
-                    }
+                    self.handle_offered(link, offer.others);
                 }
                 Element::Refusal { reason, prefix, .. } => {
                     self.handle_refusal(link, prefix, reason);
@@ -591,6 +615,22 @@ impl Leaf {
             // so do all leaves of this router
             let wait = self.random.between(Duration::ZERO, REPLACED_WITHIN);
             self.replace_at = Some(self.now + wait);
+        }
+    }
+
+    /// Notes the routers of an offer in the place of those that this router has offered before: it
+    /// may invent them.
+    fn handle_offered(&mut self, link: LinkId, routers: Vec<PeerId>) {
+        let Some(by) = self.links.get(&link).map(|known| known.router) else {
+            return;
+        };
+        for known in self.routers.values_mut() {
+            known.offered_by.take_if(|other| *other == by);
+        }
+        for router in routers {
+            if let Some(known) = self.know(router) {
+                known.offered_by.get_or_insert(by);
+            }
         }
     }
 
@@ -763,31 +803,9 @@ impl Leaf {
         if !joined.is_some_and(|joined| joined.filter.allows(flow.source)) {
             return Err(DropReason::NotJoined);
         }
-        self.accept(&header)?;
-        Ok(flow)
-    }
-
-    fn accept(&mut self, header: &DataHeader) -> Result<(), DropReason> {
-        if !self.origins.contains_key(&header.origin) && self.origins.len() >= MAX_ORIGINS {
-            let oldest = self.origins.iter().min_by_key(|(_, origin)| origin.last);
-            let oldest = oldest.map(|(id, _)| *id);
-            oldest.map(|oldest| self.origins.remove(&oldest));
-        }
-        let fresh = || Origin {
-            incarnation: header.incarnation,
-            passed: Windows::default(),
-            last: self.now,
-        };
-        let known = self.origins.entry(header.origin).or_insert_with(fresh);
-        if header.incarnation > known.incarnation {
-            *known = fresh();
-        }
-        if header.incarnation < known.incarnation {
-            return Err(DropReason::OldIncarnation);
-        }
-        known.last = self.now;
-        match known.passed.accept(header.sequence, WINDOW) {
-            true => Ok(()),
+        let name = (header.origin, header.incarnation, header.sequence);
+        match self.passed.accept(name) {
+            true => Ok(flow),
             false => Err(DropReason::Duplicate),
         }
     }
@@ -944,5 +962,95 @@ impl Leaf {
     /// The next action.
     pub fn poll_output(&mut self) -> Option<LeafOutput> {
         self.outputs.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use librecast::id::SecretKey;
+
+    use super::*;
+    use crate::control::MAX_OFFERED;
+    use crate::testing::{start, udp_packet};
+
+    const LINK: LinkId = LinkId(1);
+    const OTHER: LinkId = LinkId(2);
+
+    fn router(n: u16) -> PeerId {
+        let mut seed = [0; 32];
+        seed[..2].copy_from_slice(&n.to_be_bytes());
+        SecretKey::from_seed(&seed).peer_id()
+    }
+
+    /// A message of a data channel with a packet of one origin.
+    fn message(group: Ipv6Addr, incarnation: u32, sequence: u64) -> Bytes {
+        let source = Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 1);
+        let header = DataHeader {
+            payload: Payload::Ipv6,
+            flags: 0,
+            hop_limit: HOP_LIMIT,
+            root: OriginId(1),
+            origin: OriginId(1),
+            incarnation,
+            sequence,
+            key_epoch: 0,
+        };
+        let packet = udp_packet(source, group, b"sound");
+        [&header.encode()[..], &packet[..]].concat().into()
+    }
+
+    #[test]
+    fn names_that_a_router_invents_block_no_packet_of_another_router() {
+        let group = Ipv6Addr::new(0xff3e, 0, 0, 0, 0, 0, 0, 1);
+        let now = start();
+        let mut leaf = Leaf::new(1, now);
+        leaf.handle_link_up(LINK, router(1), now);
+        leaf.handle_link_up(OTHER, router(2), now);
+        assert!(leaf.join(group, SourceFilter::all(), now));
+        let mut hear = |link, incarnation, sequence| {
+            leaf.handle_data(link, message(group, incarnation, sequence), now);
+            let outputs = std::iter::from_fn(|| leaf.poll_output());
+            outputs
+                .filter(|output| matches!(output, LeafOutput::Packet { .. }))
+                .count()
+        };
+        assert_eq!(hear(LINK, 5, 100), 1);
+        for (incarnation, sequence) in [(5, 200_000), (5, MAX_SEQUENCE), (u32::MAX, 1)] {
+            hear(OTHER, incarnation, sequence);
+        }
+        for sequence in 101..110 {
+            assert_eq!(hear(LINK, 5, sequence), 1, "{sequence}");
+            assert_eq!(hear(OTHER, 5, sequence), 0, "a duplicate: {sequence}");
+        }
+        for sequence in 0..2 * MAX_PASSED as u64 {
+            hear(LINK, 6, sequence);
+        }
+        assert_eq!(leaf.passed.names.len(), MAX_PASSED);
+    }
+
+    #[test]
+    fn a_router_that_invents_routers_hides_no_other_router() {
+        let now = start();
+        let mut leaf = Leaf::new(1, now);
+        leaf.handle_link_up(LINK, router(1), now);
+        for n in 0..2 * MAX_ROUTERS as u16 {
+            let first = 100 + n * MAX_OFFERED as u16;
+            let mut batch = Batch::default();
+            batch.push(&Element::LeafOffer(LeafOffer {
+                uplink: false,
+                isolated: false,
+                groups: LEAF_GROUPS as u16,
+                room: 1,
+                others: (first..first + MAX_OFFERED as u16).map(router).collect(),
+            }));
+            for message in batch.finish() {
+                leaf.handle_control(LINK, &message, now);
+            }
+        }
+        let present = leaf.routers.values().filter(|known| known.is_present());
+        assert_eq!(present.count(), MAX_OFFERED);
+        leaf.handle_router(router(2), true, now);
+        assert!(leaf.routers.get(&router(2)).is_some_and(Router::is_present));
+        assert!(leaf.routers.len() <= MAX_ROUTERS);
     }
 }

@@ -357,6 +357,7 @@ impl Leaves {
             return false;
         };
         self.pending.remove(&link);
+        self.uplink.link_down(link);
         for (group, join) in &leaf.joins {
             self.remove(link, *group, join);
         }
@@ -622,7 +623,7 @@ impl Leaves {
         if !Datagram::of_packet(packet).as_ref().is_some_and(fits) {
             return Err(DropReason::Malformed);
         }
-        if !self.uplink.take(group, is_rested, now) {
+        if !self.uplink.take(link, group, is_rested, now) {
             return Err(DropReason::LeafUplinkRate);
         }
         let packet = ipv6::udp_from(packet, source).ok_or(DropReason::Malformed)?;

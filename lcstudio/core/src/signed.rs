@@ -8,8 +8,9 @@
 //! has no picture.
 
 use std::collections::VecDeque;
+use std::net::Ipv6Addr;
 
-use librecast::bucket::TokenBucket;
+use librecast::bucket::{Rate, TokenBucket};
 use librecast::id::{PeerId, SecretKey, derive};
 use librecast::time::{Duration, Instant};
 use librecast::wire::{Reader, Writer};
@@ -214,11 +215,32 @@ impl Runs {
     }
 }
 
+/// Rates of checks, apart for the sender's address: whoever can seal could use up one for all.
+#[derive(Debug)]
+pub(crate) struct Checks {
+    of_sender: TokenBucket,
+    of_others: TokenBucket,
+}
+
+impl Checks {
+    /// Both have this rate: the sender begins among the others.
+    pub(crate) fn new(rate: Rate, now: Instant) -> Self {
+        let bucket = || TokenBucket::of(rate, now);
+        Self {
+            of_sender: bucket(),
+            of_others: bucket(),
+        }
+    }
+}
+
 /// Checks signatures of a sender's key. A repeated packet costs no second check.
 #[derive(Debug)]
 pub(crate) struct Signatures {
     context: &'static str,
     owner: PeerId,
+    /// The address of the sender and the time of its last verified packet. Another one takes its
+    /// place only once it is silent: others may send its packets on.
+    sender: Option<(Ipv6Addr, Instant)>,
     /// Hashes of the last verified contents. A signature alone would not do: it does not bind the
     /// message.
     verified: VecDeque<[u8; 32]>,
@@ -229,15 +251,18 @@ impl Signatures {
         Self {
             context,
             owner,
+            sender: None,
             verified: VecDeque::new(),
         }
     }
 
-    /// Checks contents, and charges the bucket first; `above`: what to say when it is empty.
+    /// Checks contents from this address, and charges its rate first; `above`: the reason when that
+    /// is used up.
     pub(crate) fn check(
         &mut self,
+        source: Ipv6Addr,
         contents: &[u8],
-        bucket: Option<&mut TokenBucket>,
+        checks: Option<&mut Checks>,
         above: DropReason,
         now: Instant,
     ) -> Result<(), DropReason> {
@@ -245,11 +270,20 @@ impl Signatures {
         if self.verified.contains(&hash) {
             return Ok(());
         }
+        let is_sender = self.sender.is_some_and(|(sender, _)| sender == source);
+        let bucket = checks.map(|checks| match is_sender {
+            true => &mut checks.of_sender,
+            false => &mut checks.of_others,
+        });
         if !bucket.is_some_and(|bucket| bucket.take(1, now)) {
             return Err(above);
         }
         if !verify(self.context, contents, &self.owner) {
             return Err(DropReason::NotSigned);
+        }
+        let is_heard = |at: Instant| now.saturating_duration_since(at) < SILENCE;
+        if is_sender || self.sender.is_none_or(|(_, at)| !is_heard(at)) {
+            self.sender = Some((source, now));
         }
         if self.verified.len() >= REMEMBERED {
             self.verified.pop_front();

@@ -416,7 +416,7 @@ impl PageAttender {
         {
             let place = Place::Track(TrackName::Screen);
             *self.received.entry(place).or_default() += bytes;
-            self.revision += u64::from(screen.handle_datagram(data, now));
+            self.revision += u64::from(screen.handle_datagram(source, data, now));
             return;
         }
         if let Some(camera) = &mut self.camera
@@ -424,7 +424,7 @@ impl PageAttender {
         {
             let place = Place::Track(TrackName::Camera);
             *self.received.entry(place).or_default() += bytes;
-            self.revision += u64::from(camera.handle_datagram(group, data, now));
+            self.revision += u64::from(camera.handle_datagram(group, source, data, now));
             return;
         }
         let mut joined = self.joined.iter_mut();

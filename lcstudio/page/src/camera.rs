@@ -63,9 +63,15 @@ impl PageCamera {
     }
 
     /// Handles a datagram of one of its groups. Returns whether the state for the reader changed.
-    pub fn handle_datagram(&mut self, group: Ipv6Addr, data: &[u8], now: Instant) -> bool {
+    pub fn handle_datagram(
+        &mut self,
+        group: Ipv6Addr,
+        source: Ipv6Addr,
+        data: &[u8],
+        now: Instant,
+    ) -> bool {
         let before = (self.state(), self.size());
-        self.watch.handle_datagram(group, data, now);
+        self.watch.handle_datagram(group, source, data, now);
         self.following.now = now;
         before != (self.state(), self.size())
     }

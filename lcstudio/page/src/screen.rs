@@ -1,6 +1,7 @@
 //! The presenter's screen in a page that attends: the groups of its track, and its changes.
 
 use std::collections::VecDeque;
+use std::net::Ipv6Addr;
 
 use lcroute_web_page::Command;
 use lcstudio_core::{DropReason, ScreenChange, ScreenWatch};
@@ -37,9 +38,9 @@ impl PageScreen {
     }
 
     /// Handles a datagram of one of its groups. Returns whether the state for the reader changed.
-    pub fn handle_datagram(&mut self, data: &[u8], now: Instant) -> bool {
+    pub fn handle_datagram(&mut self, source: Ipv6Addr, data: &[u8], now: Instant) -> bool {
         let before = self.state();
-        self.watch.handle_datagram(data, now);
+        self.watch.handle_datagram(source, data, now);
         self.following.now = now;
         before != self.state()
     }

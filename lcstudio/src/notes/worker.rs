@@ -1,5 +1,6 @@
 //! The process of the document, as its parent sees it.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -13,8 +14,9 @@ use nix::unistd::Pid;
 
 use super::document::{Answer, Request};
 
-/// Processor time of a batch. Beyond it the process ends, and the author of its last update is
-/// ignored. Not wall clock as in pages: on a busy or suspended host no author is the cause.
+/// Processor time of one author's updates in a batch. Beyond it the process ends, and this author is
+/// ignored from the last one on: updates of others use none of its time. Not wall clock as in pages:
+/// on a busy or suspended host no author is the cause.
 pub const LIMIT: Duration = Duration::from_secs(2);
 
 /// Looks at a process below its limit, one after each limit by the clock. Chosen: a process that
@@ -51,17 +53,47 @@ pub struct Worker {
     limit: Option<Limit>,
 }
 
-/// Processor time that a request may take.
+/// Processor time that each author's updates of a request may take, and all else of it.
 #[derive(Debug)]
 struct Limit {
     most: Duration,
-    /// Processor time before the request.
+    /// The author of the current update; none: all else.
+    author: Option<u64>,
+    /// Processor time of the process without the time of this author in this request.
     used_before: Duration,
+    /// Processor time of the others in this request.
+    spent: BTreeMap<Option<u64>, Duration>,
     look_at: Instant,
     looks: u32,
 }
 
 impl Limit {
+    fn new(most: Duration, used: Duration, now: Instant) -> Self {
+        Self {
+            most,
+            author: None,
+            used_before: used,
+            spent: BTreeMap::new(),
+            look_at: now + most,
+            looks: 0,
+        }
+    }
+
+    /// Notes that the process now works for this author.
+    fn turn(&mut self, author: Option<u64>, used: Duration, now: Instant) {
+        let spent = used.saturating_sub(self.used_before);
+        self.spent.insert(self.author, spent);
+        let before = self.spent.get(&author).copied().unwrap_or_default();
+        (self.author, self.looks) = (author, 0);
+        self.used_before = used.saturating_sub(before);
+        self.look_at = now + self.until_look(before);
+    }
+
+    /// Returns the time to the next look, if this much is used.
+    fn until_look(&self, used: Duration) -> Duration {
+        self.most.saturating_sub(used).max(self.most / LEAST_LOOK)
+    }
+
     /// Checks the used time. Returns the reason to end the process, or sets the next look.
     fn look(&mut self, used: Option<Duration>, now: Instant) -> Result<(), &'static str> {
         if now < self.look_at {
@@ -75,7 +107,7 @@ impl Limit {
         if self.looks >= MOST_LOOKS {
             return Err("it stood still");
         }
-        self.look_at = now + (self.most - used).max(self.most / LEAST_LOOK);
+        self.look_at = now + self.until_look(used);
         Ok(())
     }
 }
@@ -130,16 +162,19 @@ impl Worker {
         clock.now().ok().map(Duration::from)
     }
 
-    /// Sends a request with a `limit` of processor time; the last one was answered.
+    /// Notes that the process now works for this author; none: for all.
+    fn turn(&mut self, author: Option<u64>, now: Instant) {
+        let used = self.used();
+        if let (Some(limit), Some(used)) = (&mut self.limit, used) {
+            limit.turn(author, used, now);
+        }
+    }
+
+    /// Sends a request with a `limit` of processor time for each author; the last one was answered.
     pub fn ask(&mut self, request: &Request, limit: Duration, now: Instant) -> io::Result<()> {
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
-        self.limit = Some(Limit {
-            most: limit,
-            used_before: self.used().unwrap_or_default(),
-            look_at: now + limit,
-            looks: 0,
-        });
+        self.limit = Some(Limit::new(limit, self.used().unwrap_or_default(), now));
         // `next` detects that the process has ended
         let _ = self.requests.send(line);
         Ok(())
@@ -149,8 +184,11 @@ impl Worker {
     pub fn next(&mut self, now: Instant) -> Next {
         match self.answers.try_recv() {
             Ok(answer) => {
-                if answer.is_last() {
-                    self.limit = None;
+                match &answer {
+                    Answer::Trying { author, .. } => self.turn(Some(*author), now),
+                    Answer::Looking => self.turn(None, now),
+                    last if last.is_last() => self.limit = None,
+                    _ => {}
                 }
                 Next::Answer(answer)
             }
@@ -269,10 +307,8 @@ mod tests {
     fn a_limit_counts_what_is_used_and_not_the_clock() {
         let (begun, second) = (Instant::now(), Duration::from_secs(1));
         let limit = |looks| Limit {
-            most: LIMIT,
-            used_before: second,
-            look_at: begun + LIMIT,
             looks,
+            ..Limit::new(LIMIT, second, begun)
         };
         // a laptop was suspended for a day
         let now = begun + Duration::from_secs(86_400);
@@ -287,6 +323,38 @@ mod tests {
         assert_eq!(limit(0).look(None, now), Err("it took too long"));
         let last = limit(MOST_LOOKS - 1).look(Some(second), now);
         assert_eq!(last, Err("it stood still"));
+    }
+
+    #[test]
+    fn an_author_uses_no_time_of_others() {
+        let begun = Instant::now();
+        let ms = Duration::from_millis;
+        let mut limit = Limit::new(LIMIT, ms(1_000), begun);
+        let (slow, other) = (Some(1), Some(2));
+        limit.turn(slow, ms(1_000), begun);
+        limit.turn(other, ms(2_900), begun);
+        assert_eq!(limit.look(Some(ms(4_800)), limit.look_at), Ok(()));
+        limit.turn(slow, ms(4_800), begun);
+        assert_eq!(limit.look(Some(ms(4_850)), limit.look_at), Ok(()));
+        let after = limit.look(Some(ms(4_900)), limit.look_at);
+        assert_eq!(after, Err("it took too long"), "1.9 s before, 0.1 s now");
+    }
+
+    #[test]
+    fn updates_of_several_authors_may_take_more_than_the_limit_of_one() {
+        // each update takes 0.6 s of processor time, as the system counts it in 10 ms
+        let script = r#"
+            used() { read -r _ _ _ _ _ _ _ _ _ _ _ _ _ u s _ < /proc/$$/stat; }
+            read line
+            for author in 7 8; do
+                echo "{\"trying\":{\"author\":$author,\"number\":1}}"
+                used; end=$((u + s + 60))
+                while [ $((u + s)) -lt $end ]; do used; done
+            done
+            echo '{"done":{"text":null,"drafts":[],"is_full":false}}'
+        "#;
+        let (answers, why, _) = said_by(script, Duration::from_secs(1));
+        assert_eq!((answers.len(), why), (3, None), "{answers:?}");
     }
 
     #[test]

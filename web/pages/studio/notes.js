@@ -10,7 +10,7 @@ import { difference, moved, rebase } from "./notes-text.js";
 const TYPING = 250;
 /** So many updates go to the worker at once. */
 const BATCH = 200;
-/** Longest time of a batch, in milliseconds: then the worker is ended, and the author set aside. */
+/** Longest time of one author's updates in a batch, in milliseconds: then the worker is ended, and this author set aside. */
 const LIMIT = 2000;
 /** So many steps of the clock are that: a computer that stands still has one meanwhile. */
 const STEPS = 8;
@@ -171,13 +171,26 @@ export class Notes {
             return;
         }
         const whole = this.isOpening && this.unread.length === 0;
-        Object.assign(this, { busy: true, sent: edit && this.field.value, first: null });
+        Object.assign(this, { busy: true, sent: edit && this.field.value, first: null, writer: null, left: new Map() });
         this.worker.postMessage({ edit, updates, appended: this.appended.splice(0), whole, at, cursors, isPlain: this.isPlain, ...first });
         this.watch(STEPS);
     }
 
+    /** The worker reads an update of this author: updates of others use none of its time. */
+    turn(author) {
+        if (author === this.writer) {
+            return;
+        }
+        clearTimeout(this.timer);
+        const isUsed = performance.now() - this.stepped > LIMIT / STEPS / 2;
+        this.left.set(this.writer, isUsed ? this.steps - 1 : this.steps);
+        this.writer = author;
+        this.watch(this.left.get(author) ?? STEPS);
+    }
+
     /** Ends a worker that takes too long. */
     watch(steps) {
+        Object.assign(this, { steps, stepped: performance.now() });
         this.timer = setTimeout(() => (steps > 1 ? this.watch(steps - 1) : this.blame("it took too long")), LIMIT / STEPS);
     }
 
@@ -191,6 +204,7 @@ export class Notes {
 
     answered(answer) {
         if (answer.trying) {
+            this.turn(answer.trying.author);
             this.trying = answer.trying;
             return undefined;
         }

@@ -15,6 +15,8 @@ use crate::tests::{Xorshift, now, space_of};
 use crate::track::TrackName;
 
 const STARTED: u64 = 1_790_000_000_000;
+/// Address of the sender.
+const SOURCE: Ipv6Addr = Ipv6Addr::LOCALHOST;
 /// Delay of the network.
 const DELAY: Duration = Duration::from_millis(20);
 
@@ -103,7 +105,7 @@ impl World {
                 if let Some((_, group, packet)) = self.way.pop_front()
                     && joined.contains(&group)
                 {
-                    self.watch.handle_datagram(group, &packet, now);
+                    self.watch.handle_datagram(group, SOURCE, &packet, now);
                 }
             }
             if self.watch.next_timeout().is_some_and(|at| at <= now) {
@@ -360,7 +362,9 @@ fn a_new_run_begins_anew() {
     let key = frame(true, 100, 1);
     old.send(CameraSize::Small, &key, 0, world.now).unwrap();
     while let Some((group, packet)) = old.poll_transmit(world.now) {
-        world.watch.handle_datagram(group, &packet, world.now);
+        world
+            .watch
+            .handle_datagram(group, SOURCE, &packet, world.now);
     }
     assert!(world.watch.drops().get(DropReason::OldRun) > 0);
     assert!(world.watch.poll_frame().is_none());
@@ -433,7 +437,7 @@ fn drops_of(packets: &[Vec<u8>], key: &SecretKey) -> Vec<(&'static str, u64)> {
         let contents = [&signature[..], message].concat();
         let nonce = [at as u8; 24];
         let packet = seal.seal_contents(contents, &nonce).unwrap();
-        watch.handle_datagram(group, &packet, now);
+        watch.handle_datagram(group, SOURCE, &packet, now);
     }
     assert!(watch.poll_frame().is_none());
     watch.drops().by_name().into_iter().collect()
@@ -505,7 +509,40 @@ fn more_packets_and_frames_than_a_camera_has_are_dropped() {
         packets.push(packet);
     }
     let drops = drops_of(&packets, &key);
-    assert!(drops.contains(&("camera_rate", 55)), "{drops:?}");
+    assert!(drops.contains(&("camera_rate", 54)), "{drops:?}");
+}
+
+#[test]
+fn packets_that_others_seal_use_up_no_rate_of_the_sender() {
+    let (key, space) = space(7);
+    let (seal, now) = (Seal::new(&space), now());
+    let group = CameraSpace::new(&space).group(Layer::Base);
+    let mut watch = CameraWatch::new(&space, true, now);
+    let state = |number: u32, has_ended: bool| CameraPacket {
+        size: CameraSize::Small,
+        run: STARTED,
+        number,
+        base: number,
+        time: number,
+        has_ended,
+        has_large: false,
+        piece: None,
+    };
+    let sealed = |packet: &CameraPacket, key: &SecretKey| {
+        seal.seal_contents(packet.sign(key), &[1; 24]).unwrap()
+    };
+    let elsewhere = Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 2);
+    watch.handle_datagram(group, SOURCE, &sealed(&state(1, false), &key), now);
+    // a signed packet that another host sends on does not make it the sender
+    watch.handle_datagram(group, elsewhere, &sealed(&state(2, false), &key), now);
+    let stranger = SecretKey::from_seed(&[9; 32]);
+    for number in 3..1_000 {
+        let forged = sealed(&state(number, false), &stranger);
+        watch.handle_datagram(group, elsewhere, &forged, now);
+    }
+    assert!(watch.drops().get(DropReason::CameraRate) > 0);
+    watch.handle_datagram(group, SOURCE, &sealed(&state(3, true), &key), now);
+    assert!(watch.has_ended());
 }
 
 #[test]
@@ -541,9 +578,14 @@ fn repeated_and_recorded_packets_cost_no_check_and_bring_nothing_back() {
     };
     let stranger = SecretKey::from_seed(&[9; 32]);
     for _ in 0..1_000 {
-        watch.handle_datagram(group, &sealed(&whole, &key), now);
-        watch.handle_datagram(group, &sealed(&whole, &stranger), now);
-        watch.handle_datagram(group, &sealed(&state(2 * hour, 1, false), &key), now);
+        watch.handle_datagram(group, SOURCE, &sealed(&whole, &key), now);
+        watch.handle_datagram(group, SOURCE, &sealed(&whole, &stranger), now);
+        watch.handle_datagram(
+            group,
+            SOURCE,
+            &sealed(&state(2 * hour, 1, false), &key),
+            now,
+        );
     }
     assert!(watch.poll_frame().is_some() && watch.poll_frame().is_none());
     assert_eq!(watch.drops().get(DropReason::CameraRate), 0);
@@ -551,23 +593,38 @@ fn repeated_and_recorded_packets_cost_no_check_and_bring_nothing_back() {
     let mut forged = state(2 * hour, 1, false).sign(&key);
     forged[65] = 1;
     let forged = seal.seal_contents(forged, &[1; 24]).unwrap();
-    watch.handle_datagram(group, &forged, now);
+    watch.handle_datagram(group, SOURCE, &forged, now);
     assert!(!watch.has_ended());
     assert_eq!(watch.drops().get(DropReason::NotSigned), 1);
     // an earlier state does not take back the end
-    watch.handle_datagram(group, &sealed(&state(2 * hour, 1, true), &key), now);
-    watch.handle_datagram(group, &sealed(&state(2 * hour, 1, false), &key), now);
+    watch.handle_datagram(group, SOURCE, &sealed(&state(2 * hour, 1, true), &key), now);
+    watch.handle_datagram(
+        group,
+        SOURCE,
+        &sealed(&state(2 * hour, 1, false), &key),
+        now,
+    );
     assert!(watch.has_ended());
     // after silence an earlier run counts, but not by more than an hour
     let later = now + Duration::from_secs(11);
-    watch.handle_datagram(group, &sealed(&state(hour - 1, 9, false), &key), later);
+    watch.handle_datagram(
+        group,
+        SOURCE,
+        &sealed(&state(hour - 1, 9, false), &key),
+        later,
+    );
     assert!(watch.has_ended());
     assert_eq!(watch.drops().get(DropReason::OldRun), 1);
-    watch.handle_datagram(group, &sealed(&state(hour, 9, false), &key), later);
+    watch.handle_datagram(group, SOURCE, &sealed(&state(hour, 9, false), &key), later);
     assert!(!watch.has_ended());
     // nor step by step
     let latest = later + Duration::from_secs(11);
-    watch.handle_datagram(group, &sealed(&state(hour - 1, 9, true), &key), latest);
+    watch.handle_datagram(
+        group,
+        SOURCE,
+        &sealed(&state(hour - 1, 9, true), &key),
+        latest,
+    );
     assert!(!watch.has_ended());
 }
 
@@ -597,7 +654,7 @@ fn the_last_numbers_of_a_run_panic_nowhere() {
             piece: Some(piece),
         };
         let sealed = seal.seal_contents(packet.sign(&key), &[1; 24]).unwrap();
-        watch.handle_datagram(group, &sealed, now);
+        watch.handle_datagram(group, SOURCE, &sealed, now);
     }
     watch.handle_timeout(now + Duration::from_secs(1));
     assert!(watch.poll_frame().is_some());
@@ -670,7 +727,7 @@ fn a_sender_that_is_late_keeps_the_order_of_frames() {
         now += Duration::from_millis(66);
     }
     while let Some((group, packet)) = sender.poll_transmit(now) {
-        watch.handle_datagram(group, &packet, now);
+        watch.handle_datagram(group, SOURCE, &packet, now);
     }
     let shown = std::iter::from_fn(|| watch.poll_frame());
     let shown: Vec<u32> = shown.map(|frame| frame.number).collect();

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::Ipv6Addr;
 
-use librecast::bucket::{Rate, TokenBucket};
+use librecast::bucket::Rate;
 use librecast::drops::Drops;
 use librecast::time::Instant;
 use librecast_log::Space;
@@ -12,7 +12,7 @@ use super::layers::{CameraSize, Layer, Layers};
 use super::packet::{CONTEXT, CameraPacket, CameraSpace};
 use super::stream::{CameraFrame, Stream};
 use crate::drops::DropReason;
-use crate::signed::{Runs, Signatures};
+use crate::signed::{Checks, Runs, Signatures};
 
 /// Signatures of a group that are checked: its sender's rate, and what waited on the way.
 const CHECKED: Rate = Rate::per_second(200, 200);
@@ -22,7 +22,7 @@ const CHECKED: Rate = Rate::per_second(200, 200);
 pub struct CameraWatch {
     space: CameraSpace,
     /// One for each group.
-    checked: [TokenBucket; Layer::ALL.len()],
+    checked: [Checks; Layer::ALL.len()],
     signatures: Signatures,
     runs: Runs,
     has_ended: bool,
@@ -42,7 +42,7 @@ impl CameraWatch {
         Self {
             signatures: Signatures::new(CONTEXT, space.owner),
             space,
-            checked: std::array::from_fn(|_| TokenBucket::of(CHECKED, now)),
+            checked: std::array::from_fn(|_| Checks::new(CHECKED, now)),
             runs: Runs::default(),
             has_ended: false,
             small: Stream::new(now),
@@ -145,15 +145,27 @@ impl CameraWatch {
         }
     }
 
-    /// Handles a datagram of one of the groups.
-    pub fn handle_datagram(&mut self, group: Ipv6Addr, datagram: &[u8], now: Instant) {
-        if let Err(reason) = self.take(group, datagram, now) {
+    /// Handles a datagram of one of the groups from this address.
+    pub fn handle_datagram(
+        &mut self,
+        group: Ipv6Addr,
+        source: Ipv6Addr,
+        datagram: &[u8],
+        now: Instant,
+    ) {
+        if let Err(reason) = self.take(group, source, datagram, now) {
             self.drops.count(reason);
         }
         self.handle_timeout(now);
     }
 
-    fn take(&mut self, group: Ipv6Addr, datagram: &[u8], now: Instant) -> Result<(), DropReason> {
+    fn take(
+        &mut self,
+        group: Ipv6Addr,
+        source: Ipv6Addr,
+        datagram: &[u8],
+        now: Instant,
+    ) -> Result<(), DropReason> {
         let contents = self.space.seal.open_contents(datagram);
         let contents = contents.map_err(|_| DropReason::NotSealed)?;
         let packet = CameraPacket::decode(&contents)?;
@@ -169,9 +181,10 @@ impl CameraWatch {
         }
         let mut layers = Layer::ALL.into_iter();
         let at = layers.position(|layer| self.space.group(layer) == group);
-        let bucket = at.and_then(|at| self.checked.get_mut(at));
+        let checks = at.and_then(|at| self.checked.get_mut(at));
+        let above = DropReason::CameraRate;
         self.signatures
-            .check(&contents, bucket, DropReason::CameraRate, now)?;
+            .check(source, &contents, checks, above, now)?;
         if self.runs.begin(packet.run) {
             self.has_ended = false;
             self.small.begin();

@@ -14,6 +14,8 @@ use crate::tests::{Xorshift, now, space_of};
 use crate::track::TrackName;
 
 const SCREEN: (u16, u16) = (64, 48);
+/// Address of the sender.
+const SOURCE: std::net::Ipv6Addr = std::net::Ipv6Addr::LOCALHOST;
 const STARTED: u64 = 1_790_000_000_000;
 
 fn space(seed: u8) -> (SecretKey, Space) {
@@ -106,7 +108,7 @@ impl World {
                 if self.random.below(1_000) < loss {
                     continue;
                 }
-                watch.handle_datagram(&packet, self.now);
+                watch.handle_datagram(SOURCE, &packet, self.now);
                 while let Some(change) = watch.poll_change() {
                     let colour = *change.picture.bytes().last().unwrap();
                     pixels.fill(change.area, colour);
@@ -340,10 +342,10 @@ fn a_pause_an_end_and_a_new_run_are_known() {
     assert!(watch.is_exact() && !watch.has_ended() && *pixels == world.pixels);
     old.pause(false, world.now);
     let stale = old.seal_state().unwrap();
-    watch.handle_datagram(&stale, world.now);
+    watch.handle_datagram(SOURCE, &stale, world.now);
     assert_eq!(drops(watch.drops()), ["old_run"]);
     // its clock was set back: the earlier run counts once the later one is silent
-    watch.handle_datagram(&stale, world.now + Duration::from_secs(11));
+    watch.handle_datagram(SOURCE, &stale, world.now + Duration::from_secs(11));
     assert_eq!(drops(watch.drops()), ["old_run"]);
     assert!(watch.has_ended() && !watch.is_exact());
     // by less than an hour: a recording of yesterday does not count
@@ -351,10 +353,10 @@ fn a_pause_an_end_and_a_new_run_are_known() {
     let started = UnixTime::from_millis(STARTED + 3_600_001);
     let now = world.now + Duration::from_secs(30);
     let mut later = ScreenSender::new(&space, key, [3; 32], started, now);
-    watch.handle_datagram(&later.seal_state().unwrap(), now);
+    watch.handle_datagram(SOURCE, &later.seal_state().unwrap(), now);
     let at = now + Duration::from_secs(60);
     let before = watch.drops().get(DropReason::OldRun);
-    watch.handle_datagram(&stale, at);
+    watch.handle_datagram(SOURCE, &stale, at);
     assert_eq!(watch.drops().get(DropReason::OldRun), before + 1);
     assert_eq!(watch.received_at(), Some(now));
 }
@@ -443,12 +445,12 @@ fn packets_that_lie_are_dropped_by_name() {
     ];
     for (name, datagram) in cases {
         let mut watch = ScreenWatch::new(&space7, now);
-        watch.handle_datagram(&datagram, now);
+        watch.handle_datagram(SOURCE, &datagram, now);
         assert_eq!(drops(watch.drops()), [name]);
         assert!(watch.poll_change().is_none());
     }
     let mut watch = ScreenWatch::new(&space7, now);
-    watch.handle_datagram(&with(&|_| {}), now);
+    watch.handle_datagram(SOURCE, &with(&|_| {}), now);
     assert_eq!(drops(watch.drops()), [""; 0]);
 }
 
@@ -466,7 +468,7 @@ fn memory_and_signatures_of_a_receiver_are_bounded() {
             latest,
             ..packet(Some(part))
         };
-        watch.handle_datagram(&sealed(packet.sign(&key), 1), now);
+        watch.handle_datagram(SOURCE, &sealed(packet.sign(&key), 1), now);
     };
     // first parts of many pictures: of the longest, and of many
     for number in 1..=300 {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv6Addr;
 
-use librecast::bucket::{Rate, TokenBucket};
+use librecast::bucket::Rate;
 use librecast::drops::Drops;
 use librecast::time::{Duration, Instant};
 use librecast_log::Space;
@@ -11,7 +11,7 @@ use librecast_log::Space;
 use super::part::{Area, CONTEXT, PART, Part, ScreenPacket, ScreenSpace};
 use crate::drops::DropReason;
 use crate::picture::{MAX_PICTURE, Picture, PictureKind};
-use crate::signed::{Runs, Signatures};
+use crate::signed::{Checks, Runs, Signatures};
 
 /// Changes of areas that are stored, complete or not.
 const MAX_CHANGES: usize = 128;
@@ -97,7 +97,7 @@ impl Assembly {
 #[derive(Debug)]
 pub struct ScreenWatch {
     space: ScreenSpace,
-    checked: TokenBucket,
+    checked: Checks,
     signatures: Signatures,
     runs: Runs,
     is_paused: bool,
@@ -127,7 +127,7 @@ impl ScreenWatch {
         Self {
             signatures: Signatures::new(CONTEXT, space.owner),
             space,
-            checked: TokenBucket::of(CHECKED, now),
+            checked: Checks::new(CHECKED, now),
             runs: Runs::default(),
             is_paused: false,
             has_ended: false,
@@ -213,13 +213,13 @@ impl ScreenWatch {
     }
 
     /// Handles a datagram of one of the groups.
-    pub fn handle_datagram(&mut self, datagram: &[u8], now: Instant) {
-        if let Err(reason) = self.take(datagram, now) {
+    pub fn handle_datagram(&mut self, source: Ipv6Addr, datagram: &[u8], now: Instant) {
+        if let Err(reason) = self.take(source, datagram, now) {
             self.drops.count(reason);
         }
     }
 
-    fn take(&mut self, datagram: &[u8], now: Instant) -> Result<(), DropReason> {
+    fn take(&mut self, source: Ipv6Addr, datagram: &[u8], now: Instant) -> Result<(), DropReason> {
         let contents = self.space.seal.open_contents(datagram);
         let contents = contents.map_err(|_| DropReason::NotSealed)?;
         let packet = ScreenPacket::decode(&contents)?;
@@ -230,9 +230,9 @@ impl ScreenWatch {
         if is_known && packet.part.as_ref().is_none_or(is_drawn) {
             return Ok(());
         }
-        let bucket = Some(&mut self.checked);
+        let (checks, above) = (Some(&mut self.checked), DropReason::ScreenRate);
         self.signatures
-            .check(&contents, bucket, DropReason::ScreenRate, now)?;
+            .check(source, &contents, checks, above, now)?;
         if self.runs.begin(packet.run) {
             self.begin();
         }
