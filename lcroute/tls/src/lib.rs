@@ -146,7 +146,10 @@ pub fn refusal(error: &io::Error) -> Option<&'static str> {
         return None;
     };
     match why {
-        CertificateError::UnknownIssuer => Some("its certificate is not trusted"),
+        // the second: of an authority with the name of a trusted one, and another key
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            Some("its certificate is not trusted")
+        }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             Some("its certificate is for another name")
         }

@@ -212,7 +212,7 @@ mod tests {
         );
         let profile = shown("[network]\nprofile = \"lan\"\n");
         assert!(
-            profile.contains("[network] profile will hold after `lcroute reload --exec`")
+            profile.contains("[network] profile, [tun] mtu will hold after")
                 && !profile.contains("now in use"),
             "{profile}"
         );
