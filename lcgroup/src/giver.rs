@@ -16,6 +16,7 @@ use librecast::local;
 use librecast::text::{TextKind, encode};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
+use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::keyring::Secret;
@@ -91,6 +92,14 @@ struct Connection {
     lcroute: local::Connection,
     given: Wanted,
     repeat_at: Instant,
+}
+
+/// The request that gives secrets.
+#[derive(Serialize)]
+struct Private {
+    cmd: &'static str,
+    prefix: String,
+    secrets: Vec<Zeroizing<String>>,
 }
 
 fn give(shared: &Mutex<Shared>) {
@@ -209,21 +218,12 @@ impl Connection {
 
     /// Sends secrets; returns lcroute's answer.
     fn ask(&mut self, prefix: GroupPrefix, secrets: &[Secret]) -> io::Result<Result<(), String>> {
-        let mut line = Zeroizing::new(format!(
-            "{{\"cmd\":\"private\",\"prefix\":\"{prefix}\",\"secrets\":["
-        ));
-        for (at, secret) in secrets.iter().enumerate() {
-            let comma = if at == 0 { "" } else { "," };
-            let key = Zeroizing::new(encode(TextKind::SharedKey, &**secret));
-            // reserves all space: a growing string would leave copies
-            line.reserve(key.len() + 8);
-            line.push_str(comma);
-            line.push('"');
-            line.push_str(&key);
-            line.push('"');
-        }
-        line.push_str("]}\n");
-        let answer = self.lcroute.ask_line(line.as_bytes())?;
+        let text = |secret: &Secret| encode(TextKind::SharedKey, &**secret);
+        let answer = self.lcroute.ask(&Private {
+            cmd: "private",
+            prefix: prefix.to_string(),
+            secrets: secrets.iter().map(text).collect(),
+        })?;
         if answer.is_empty() {
             return Err(ended());
         }
