@@ -5,7 +5,7 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,13 +13,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use lcgroup_core::outside::mailboxes;
 use lcgroup_core::{DEVICE_PREFIX, DeviceInvitation, Founding, Invitation, InvitationError, Terms};
 use librecast::cert::GroupPrefix;
 use librecast::id::SecretKey;
+use librecast::local;
 use librecast::reach::Base58;
 use librecast::text::{TextKind, encode};
 use librecast::time::{UnixTime, utc};
@@ -1216,38 +1217,20 @@ fn folders(all: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
 }
 
 fn bind(path: &Path) -> anyhow::Result<UnixListener> {
-    let shown = || path.display().to_string();
-    if let Ok(other) = UnixStream::connect(path) {
-        let pid = getsockopt(&other, PeerCredentials).map(|peer| peer.pid());
-        let pid = pid.map_or_else(|_| String::new(), |pid| format!(" (pid {pid})"));
-        anyhow::bail!(
-            "lcgroup runs already{pid}; it answers at {}",
-            path.display()
-        );
-    }
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).with_context(shown)?;
-    }
-    match fs::symlink_metadata(path) {
-        Ok(meta) if !std::os::unix::fs::FileTypeExt::is_socket(&meta.file_type()) => {
-            anyhow::bail!(
-                "{}: is not a socket; choose another --control",
-                path.display()
-            )
+    local::bind(path, GROUP, true).map_err(|e| {
+        let shown = path.display();
+        match e.kind() {
+            io::ErrorKind::AddrInUse => {
+                let other = UnixStream::connect(path);
+                let peer = other.and_then(|other| Ok(getsockopt(&other, PeerCredentials)?));
+                let pid =
+                    peer.map_or_else(|_| String::new(), |peer| format!(" (pid {})", peer.pid()));
+                anyhow!("lcgroup runs already{pid}; it answers at {shown}")
+            }
+            io::ErrorKind::AlreadyExists => anyhow!("{shown}: {e}; choose another --control"),
+            _ => anyhow::Error::new(e).context(shown.to_string()),
         }
-        Ok(_) => fs::remove_file(path).with_context(shown)?,
-        Err(_) => {}
-    }
-    let listener = UnixListener::bind(path).with_context(shown)?;
-    let mode = |mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
-    mode(0o600)?;
-    let group = nix::unistd::Group::from_name(GROUP).ok().flatten();
-    if let Some(group) = group
-        && nix::unistd::chown(path, None, Some(group.gid)).is_ok()
-    {
-        mode(0o660)?;
-    }
-    Ok(listener)
+    })
 }
 
 #[cfg(test)]

@@ -78,20 +78,18 @@ impl Verbs {
             name,
             length,
         };
-        let (mut stream, mut reader) = self.when_checked(&of, || {
-            let mut stream = groups::connect(&self.control)?;
-            groups::write_line(&mut stream, &request)?;
-            let mut reader = BufReader::new(stream.try_clone()?);
+        let mut reader = self.when_checked(&of, || {
+            let mut reader = groups::send(&self.control, &request)?;
             answer_of(&mut reader)?;
-            Ok((stream, reader))
+            Ok(reader)
         })?;
         let mut waiting = Waiting::new(self.json);
         // if the daemon refuses meanwhile, its answer has the reason
-        let sent = io::copy(&mut file.take(length), &mut stream);
+        let sent = io::copy(&mut file.take(length), reader.get_mut());
         if sent.as_ref().is_ok_and(|sent| *sent < length) {
             bail!("{}: became shorter meanwhile: nothing was sent", shown());
         }
-        stream.set_read_timeout(Some(ASK_INTERVAL))?;
+        reader.get_ref().set_read_timeout(Some(ASK_INTERVAL))?;
         let answer = loop {
             match answer_of(&mut reader) {
                 Err(e) if is_timeout(&e) => waiting.tell(|| {
@@ -110,13 +108,11 @@ impl Verbs {
         let (mut bytes, mut since) = (0, Instant::now());
         let mut which = getting.which.clone();
         loop {
-            let mut stream = groups::connect(&self.control)?;
             let request = Request::Get {
                 group: getting.group.clone(),
                 which: which.clone(),
             };
-            groups::write_line(&mut stream, &request)?;
-            let mut reader = BufReader::new(stream);
+            let mut reader = groups::send(&self.control, &request)?;
             let answer = answer_of(&mut reader)?;
             let name = answer["name"].as_str().unwrap_or_default().to_owned();
             let length = answer["length"].as_u64().unwrap_or_default();

@@ -3,9 +3,8 @@
 //! The keys are valid as long as the connection. Without it lcroute closes the prefixes.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
@@ -13,9 +12,11 @@ use std::time::{Duration, Instant};
 
 use librecast::announce::{control_sockets, socket_beside};
 use librecast::cert::GroupPrefix;
+use librecast::local;
 use librecast::text::{TextKind, encode};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
+use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::keyring::Secret;
@@ -88,9 +89,17 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 
 /// A connection to lcroute, and the keys sent over it.
 struct Connection {
-    stream: BufReader<UnixStream>,
+    lcroute: local::Connection,
     given: Wanted,
     repeat_at: Instant,
+}
+
+/// The request that gives secrets.
+#[derive(Serialize)]
+struct Private {
+    cmd: &'static str,
+    prefix: String,
+    secrets: Vec<Zeroizing<String>>,
 }
 
 fn give(shared: &Mutex<Shared>) {
@@ -179,12 +188,10 @@ fn connect(now: Instant) -> io::Result<Connection> {
     let mut first = None;
     let beside = |control: PathBuf| socket_beside(&control, "keys");
     for path in control_sockets().into_iter().map(beside) {
-        match UnixStream::connect(&path) {
-            Ok(stream) => {
-                stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-                stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+        match local::Connection::connect(&path, ANSWER_TIMEOUT, MAX_ANSWER) {
+            Ok(lcroute) => {
                 return Ok(Connection {
-                    stream: BufReader::new(stream),
+                    lcroute,
                     given: Wanted::new(),
                     repeat_at: now + REPEAT_INTERVAL,
                 });
@@ -202,7 +209,7 @@ impl Connection {
     /// Whether lcroute has closed it.
     fn has_ended(&self) -> io::Result<bool> {
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        match recv(self.stream.get_ref().as_raw_fd(), &mut [0], flags) {
+        match recv(self.lcroute.stream().as_raw_fd(), &mut [0], flags) {
             Ok(n) => Ok(n == 0),
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(false),
             Err(e) => Err(e.into()),
@@ -211,26 +218,16 @@ impl Connection {
 
     /// Sends secrets; returns lcroute's answer.
     fn ask(&mut self, prefix: GroupPrefix, secrets: &[Secret]) -> io::Result<Result<(), String>> {
-        let mut line = Zeroizing::new(format!(
-            "{{\"cmd\":\"private\",\"prefix\":\"{prefix}\",\"secrets\":["
-        ));
-        for (at, secret) in secrets.iter().enumerate() {
-            let comma = if at == 0 { "" } else { "," };
-            let key = Zeroizing::new(encode(TextKind::SharedKey, &**secret));
-            // reserves all space: a growing string would leave copies
-            line.reserve(key.len() + 8);
-            line.push_str(comma);
-            line.push('"');
-            line.push_str(&key);
-            line.push('"');
-        }
-        line.push_str("]}\n");
-        self.stream.get_mut().write_all(line.as_bytes())?;
-        let mut answer = String::new();
-        if (&mut self.stream).take(MAX_ANSWER).read_line(&mut answer)? == 0 {
+        let text = |secret: &Secret| encode(TextKind::SharedKey, &**secret);
+        let answer = self.lcroute.ask(&Private {
+            cmd: "private",
+            prefix: prefix.to_string(),
+            secrets: secrets.iter().map(text).collect(),
+        })?;
+        if answer.is_empty() {
             return Err(ended());
         }
-        let answer: serde_json::Value = serde_json::from_str(&answer)?;
+        let answer: serde_json::Value = serde_json::from_slice(&answer)?;
         Ok(match answer.get("ok") {
             Some(_) => Ok(()),
             None => Err(answer["error"].as_str().unwrap_or("refused").to_owned()),

@@ -9,6 +9,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use librecast::local::write_line;
 use nix::sys::eventfd::EventFd;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -110,7 +111,7 @@ fn converse(
             return Ok(());
         }
         if line.last() != Some(&b'\n') {
-            return write(&mut writer, &json!({"error": "not a line", "exit": 2}));
+            return write_line(&mut writer, &json!({"error": "not a line", "exit": 2}));
         }
         let ask = |request| {
             let (answer, answered) = mpsc::channel();
@@ -170,14 +171,14 @@ fn converse(
                     return Ok(());
                 }
             }
-            Answer::Ok(value) => write(&mut writer, &json!({ "ok": value }))?,
+            Answer::Ok(value) => write_line(&mut writer, &json!({ "ok": value }))?,
             Answer::Error(error, exit) => {
-                write(&mut writer, &json!({ "error": error, "exit": exit }))?;
+                write_line(&mut writer, &json!({ "error": error, "exit": exit }))?;
             }
             Answer::Tail(conversation, after, follow) => {
                 let Some(_place) = Place::among(readers) else {
                     let error = json!({"error": "too many programs read", "exit": 1});
-                    return write(&mut writer, &error);
+                    return write_line(&mut writer, &error);
                 };
                 conversation.read(after, follow, |line| match line {
                     Some(line) => {
@@ -189,7 +190,7 @@ fn converse(
                 if follow {
                     return Ok(());
                 }
-                write(&mut writer, &json!({ "ok": {} }))?;
+                write_line(&mut writer, &json!({ "ok": {} }))?;
             }
         }
     }
@@ -250,12 +251,6 @@ fn is_there(stream: &UnixStream) -> io::Result<bool> {
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(true),
         Err(e) => Err(e),
     }
-}
-
-fn write(writer: &mut UnixStream, answer: &Value) -> io::Result<()> {
-    let mut line = answer.to_string();
-    line.push('\n');
-    writer.write_all(line.as_bytes())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 mod devices;
 mod exec;
 
-use std::io::{BufRead, BufReader, IsTerminal, Read};
+use std::io::{BufRead, IsTerminal, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -407,7 +407,6 @@ impl Verbs {
         if let Some(problem) = self.group(&tail.group)?.problem {
             hint("lcgroup", &problem);
         }
-        let mut stream = groups::connect(&self.control)?;
         let request = Request::Tail {
             group: tail.group.clone(),
             after: tail.after,
@@ -415,8 +414,7 @@ impl Verbs {
             follow: tail.follow,
             new: tail.new,
         };
-        groups::write_line(&mut stream, &request)?;
-        let mut reader = BufReader::new(stream);
+        let mut reader = groups::send(&self.control, &request)?;
         let (mut line, mut read) = (String::new(), 0);
         loop {
             // scripts read by numbers of their own

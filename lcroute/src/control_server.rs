@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use lcroute_control::{Access, Answer, Code, GivenSecret, Request};
 use librecast::cert::GroupPrefix;
 use librecast::id::{PeerId, SecretKey};
+use librecast::local;
 use librecast::open::Statement;
 use librecast::open_item::{ItemAsk, ItemSigner};
 use librecast::pair::PairSecret;
@@ -46,61 +47,30 @@ const IDLE: Duration = Duration::from_secs(30);
 const NO_INVITATIONS: &str =
     "this daemon makes no invitations for pages: [web] invite = true in its configuration lets it";
 
-/// Binds `path` with mode 0660 and this group where it exists; otherwise 0600 for a socket of a
-/// single program. Replaces a crashed daemon's socket; a running daemon is an error.
-pub fn bind(
-    path: &Path,
-    group: &str,
-    is_for_one: bool,
-) -> anyhow::Result<std::os::unix::net::UnixListener> {
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        anyhow::bail!("{}: another lcroute is running", path.display());
-    }
-    let error = |e: io::Error| -> anyhow::Error {
-        let (exit, hint) = match e.kind() {
+/// Binds `path` as [`local::bind`], with advice if that fails; a running daemon is an error.
+pub fn bind(path: &Path, group: &str, is_for_group: bool) -> anyhow::Result<StdListener> {
+    let listener = local::bind(path, group, is_for_group).map_err(|e| {
+        let (exit, text) = match e.kind() {
+            io::ErrorKind::AddrInUse => (Exit::Failed, "another lcroute is running".to_owned()),
+            io::ErrorKind::AlreadyExists => {
+                (Exit::Failed, format!("{e}; choose another --control"))
+            }
             io::ErrorKind::PermissionDenied => (
                 Exit::NotPermitted,
-                ": run as root, or choose another place with --control",
+                format!("{e}: run as root, or choose another place with --control"),
             ),
-            _ => (Exit::Failed, ""),
+            _ => (Exit::Failed, e.to_string()),
         };
-        ExitError::new(exit, format!("{}: {e}{hint}", path.display())).into()
-    };
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir).map_err(error)?;
-    }
-    match std::fs::symlink_metadata(path) {
-        Ok(meta) if !std::os::unix::fs::FileTypeExt::is_socket(&meta.file_type()) => {
-            anyhow::bail!(
-                "{}: is not a socket; choose another --control",
-                path.display()
-            )
-        }
-        Ok(_) => std::fs::remove_file(path).map_err(error)?,
-        Err(_) => {}
-    }
-    let listener = std::os::unix::net::UnixListener::bind(path).map_err(error)?;
+        ExitError::new(exit, format!("{}: {text}", path.display()))
+    })?;
     listener.set_nonblocking(true)?;
-    let mode = |mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
-    // the owner alone, until the group is set
-    mode(0o600).map_err(error)?;
-    let known = nix::unistd::Group::from_name(group);
-    let known = known.ok().flatten().map(|group| group.gid);
-    // a daemon without CAP_CHOWN still serves root
-    let given = known.map(|gid| nix::unistd::chown(path, None, Some(gid)));
-    if let Some(Err(e)) = given {
-        tracing::info!("{}: not for group {group}: {e}", path.display());
-    }
-    if !is_for_one || matches!(given, Some(Ok(()))) {
-        mode(0o660).map_err(error)?;
-    }
     Ok(listener)
 }
 
 /// The bound socket; removed when dropped.
 #[derive(Debug)]
 pub struct ControlSocket {
-    listener: std::os::unix::net::UnixListener,
+    listener: StdListener,
     path: PathBuf,
     access: Access,
     inviter: Option<Arc<Inviter>>,
@@ -119,8 +89,8 @@ impl ControlSocket {
     /// Binds a socket for `access`; see [`bind`].
     pub fn bind(path: &Path, access: Access) -> anyhow::Result<Self> {
         // the daemon's own group must not act as another program
-        let is_for_one = matches!(access, Access::Streams | Access::Keys);
-        let listener = bind(path, access.group(), is_for_one)?;
+        let is_for_group = matches!(access, Access::Streams | Access::Keys);
+        let listener = bind(path, access.group(), is_for_group)?;
         Ok(Self {
             listener,
             path: path.to_owned(),
@@ -491,6 +461,8 @@ impl Conversation {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
     use crate::waker::Waker;
     use lcroute_control::config::Reread;

@@ -4,13 +4,15 @@
 //! An announcement holds as long as its connection. It is optional: without lcroute, or if the
 //! node's certificate forbids it, packets travel without a root here.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Read;
 use std::net::{Ipv6Addr, Shutdown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Duration;
+
+use crate::local::Connection;
 
 /// Time between two attempts to reach lcroute.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
@@ -133,26 +135,27 @@ pub fn socket_beside(control: &Path, what: &str) -> PathBuf {
 
 /// Announces all prefixes and waits until lcroute is gone.
 fn announce_and_wait(stream: UnixStream, prefixes: &[Prefix]) -> std::io::Result<()> {
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-    let mut stream = BufReader::new(stream);
+    let mut lcroute = Connection::over(stream, ANSWER_TIMEOUT, MAX_ANSWER)?;
     for (address, length) in prefixes {
         let prefix = format!("{address}/{length}");
         let request = serde_json::json!({ "cmd": "announce", "prefix": prefix });
-        writeln!(stream.get_mut(), "{request}")?;
-        let mut answer = String::new();
-        if (&mut stream).take(MAX_ANSWER).read_line(&mut answer)? == 0 {
+        let answer = lcroute.ask(&request)?;
+        if answer.is_empty() {
             return Ok(());
         }
-        match serde_json::from_str::<serde_json::Value>(&answer) {
+        match serde_json::from_slice::<serde_json::Value>(&answer) {
             Ok(answer) if answer.get("ok").is_some() => {
                 tracing::info!("announced {prefix} to lcroute");
             }
-            _ => tracing::info!("lcroute does not announce {prefix}: {}", answer.trim()),
+            _ => {
+                let answer = String::from_utf8_lossy(&answer);
+                tracing::info!("lcroute does not announce {prefix}: {}", answer.trim());
+            }
         }
     }
     // lcroute sends nothing more until it ends
-    stream.get_ref().set_read_timeout(None)?;
+    let mut stream = lcroute.stream();
+    stream.set_read_timeout(None)?;
     let mut rest = [0; 64];
     while stream.read(&mut rest)? > 0 {}
     Ok(())
@@ -160,6 +163,8 @@ fn announce_and_wait(stream: UnixStream, prefixes: &[Prefix]) -> std::io::Result
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Write};
+
     use super::*;
 
     #[test]

@@ -86,6 +86,7 @@
 //! | [`text_network`] | networks that a text leads to |
 //! | `outside` (feature `stream`) | keys with a place; protocol of the program for pairs |
 //! | [`drops`], [`events`] | drop reasons; entries of the journal: numbers and fields |
+//! | `local` (feature `announce`) | sockets of this host that carry lines of JSON |
 //! | `durable`, `private_file` (unix) | files that survive a power cut; files of secrets |
 //! | `listener_v1`, `packet` (feature `net`) | MLDv1 on raw sockets; packet sockets |
 //! | `simulated` (feature `simulated`) | a network in memory and on virtual time, for tests |
@@ -134,6 +135,8 @@ pub mod listener;
 pub mod listener_v1;
 #[cfg(feature = "net")]
 pub mod listeners;
+#[cfg(feature = "announce")]
+pub mod local;
 #[cfg(feature = "announce")]
 pub mod local_node;
 pub mod mapped;

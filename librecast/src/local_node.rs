@@ -1,13 +1,13 @@
 //! The node of an lcroute on this host, from its control socket.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::announce::control_sockets;
+use crate::local::Connection;
 
 /// Time within which lcroute answers a request.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
@@ -45,22 +45,14 @@ pub fn ask() -> Option<LocalNode> {
 }
 
 fn ask_on(stream: UnixStream) -> Option<LocalNode> {
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT)).ok()?;
-    stream.set_write_timeout(Some(ANSWER_TIMEOUT)).ok()?;
-    let mut stream = BufReader::new(stream);
-    writeln!(
-        stream.get_mut(),
-        "{}",
-        serde_json::json!({ "cmd": "status" })
-    )
-    .ok()?;
-    let mut answer = String::new();
-    stream.take(MAX_ANSWER).read_line(&mut answer).ok()?;
-    Some(serde_json::from_str::<Answer>(&answer).ok()?.ok)
+    let mut lcroute = Connection::over(stream, ANSWER_TIMEOUT, MAX_ANSWER).ok()?;
+    let answer = lcroute.ask(&serde_json::json!({ "cmd": "status" })).ok()?;
+    Some(serde_json::from_slice::<Answer>(&answer).ok()?.ok)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Write};
     use std::thread;
 
     use super::*;

@@ -33,6 +33,7 @@ use thiserror::Error;
 
 use crate::announce::{control_sockets, socket_beside};
 use crate::id::PeerId;
+use crate::local::write_line;
 pub use crate::protocol_name::{BadProtocolName, MAX_PROTOCOL_NAME, ProtocolName};
 
 /// Time within which the stream daemon answers a status request.
@@ -529,9 +530,7 @@ impl Listener {
         let amend = Amend {
             allow: allow.to_vec(),
         };
-        let mut line = serde_json::to_vec(&amend).map_err(io::Error::from)?;
-        line.push(b'\n');
-        Ok((&self.socket).write_all(&line)?)
+        Ok(write_line(&mut &self.socket, &amend)?)
     }
 
     /// Waits for the next peer with datagrams.
@@ -620,9 +619,7 @@ impl Report {
     }
 
     fn say(&self, end: End) -> io::Result<()> {
-        let mut line = serde_json::to_vec(&end)?;
-        line.push(b'\n');
-        (&self.socket).write_all(&line)
+        write_line(&mut &self.socket, &end)
     }
 }
 
@@ -753,9 +750,7 @@ fn read_answer<T: for<'de> Deserialize<'de>>(socket: &mut impl Read) -> Result<T
 fn send_request(path: &Path, request: &Request) -> Result<UnixStream, StreamError> {
     let no_program = |e| StreamError::NoProgram(path.to_owned(), e);
     let mut socket = UnixStream::connect(path).map_err(no_program)?;
-    let mut line = serde_json::to_vec(request).map_err(|e| StreamError::Answer(e.to_string()))?;
-    line.push(b'\n');
-    socket.write_all(&line)?;
+    write_line(&mut socket, request)?;
     Ok(socket)
 }
 

@@ -4,7 +4,7 @@
 //! disconnection the next connection begins behind the last message that was handled.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -67,7 +67,6 @@ impl Verbs {
 
     /// Runs the program for the messages of one connection; returns whether there was any.
     fn run_for_some(&self, runs: &mut Runs<'_>) -> anyhow::Result<bool> {
-        let mut stream = groups::connect(&self.control)?;
         let request = Request::Tail {
             group: runs.group.to_owned(),
             after: Some(runs.place),
@@ -75,8 +74,7 @@ impl Verbs {
             follow: true,
             new: false,
         };
-        groups::write_line(&mut stream, &request)?;
-        let mut reader = BufReader::new(stream);
+        let mut reader = groups::send(&self.control, &request)?;
         let (mut line, mut any) = (String::new(), false);
         loop {
             line.clear();
@@ -186,6 +184,7 @@ fn check_executable(program: &OsStr) -> Result<(), ExitError> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::io::BufReader;
     use std::os::unix::net::UnixListener;
 
     use serde_json::json;

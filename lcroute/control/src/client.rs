@@ -1,12 +1,13 @@
 //! A client of a running daemon.
 
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use librecast::local::Connection;
 use librecast_program::cli::{Exit, ExitError, to_join};
 use nix::errno::Errno;
 use nix::sys::socket::getsockopt;
@@ -20,19 +21,22 @@ use crate::status::{Inbound, Status};
 /// Timeout for an answer of the daemon. Chosen.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Bytes of an answer. Chosen: a status of some thousand nodes.
+const MAX_ANSWER: u64 = 16 << 20;
+
 /// Timeout for a probe of the firewall, which takes one to two seconds.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A connection to the daemon.
 #[derive(Debug)]
 pub struct Client {
-    stream: BufReader<UnixStream>,
+    daemon: Connection,
 }
 
 impl Client {
     /// Connects; exit code 3 if no daemon answers, 4 if this user lacks permission.
     pub fn connect(path: &Path) -> anyhow::Result<Self> {
-        let stream = UnixStream::connect(path).map_err(|e| {
+        let daemon = Connection::connect(path, ANSWER_TIMEOUT, MAX_ANSWER).map_err(|e| {
             let (exit, hint) = match e.kind() {
                 std::io::ErrorKind::PermissionDenied => (Exit::NotPermitted, to_join("lcroute")),
                 _ => (
@@ -42,11 +46,7 @@ impl Client {
             };
             ExitError::new(exit, format!("{}: {e}: {hint}", path.display()))
         })?;
-        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-        Ok(Self {
-            stream: BufReader::new(stream),
-        })
+        Ok(Self { daemon })
     }
 
     /// Connects for read access: by the view socket, if the control socket is closed to this user.
@@ -66,13 +66,13 @@ impl Client {
 
     /// Returns the daemon's process id; `None` in another PID namespace.
     pub fn pid(&self) -> Option<i32> {
-        let peer = getsockopt(self.stream.get_ref(), PeerCredentials).ok()?;
+        let peer = getsockopt(self.daemon.stream(), PeerCredentials).ok()?;
         Some(peer.pid()).filter(|pid| *pid > 0)
     }
 
     /// Extends the timeout for answers by `longer` from now on.
     pub fn wait_for(&mut self, longer: Duration) -> anyhow::Result<()> {
-        let stream = self.stream.get_ref();
+        let stream = self.daemon.stream();
         Ok(stream.set_read_timeout(Some(ANSWER_TIMEOUT + longer))?)
     }
 
@@ -91,18 +91,11 @@ impl Client {
 
     /// Sends a request and waits for the answer.
     pub fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> anyhow::Result<T> {
-        let mut line = serde_json::to_string(request)?;
-        line.push('\n');
-        self.stream
-            .get_mut()
-            .write_all(line.as_bytes())
-            .map_err(|e| silent(&e))?;
-        let mut answer = String::new();
-        self.stream.read_line(&mut answer).map_err(|e| silent(&e))?;
+        let answer = self.daemon.ask(request).map_err(|e| silent(&e))?;
         if answer.is_empty() {
             return Err(silent(&std::io::ErrorKind::UnexpectedEof.into()));
         }
-        match serde_json::from_str(&answer).context("the daemon's answer")? {
+        match serde_json::from_slice(&answer).context("the daemon's answer")? {
             Answer::Ok(value) => Ok(serde_json::from_value(value).context("the daemon's answer")?),
             Answer::Error(message) => anyhow::bail!("the daemon refused: {message}"),
         }

@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::net::UnixStream as UnixSocket;
 
-use librecast::reach::{FromReach, Key, MAX_LINE, Plan, ToReach};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use librecast::reach::{FromReach, Key, Plan, ToReach};
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+
+use crate::reach::Lines;
 
 /// Name of the program.
 pub const PROGRAM: &str = "lcroute-reach";
@@ -66,18 +68,16 @@ async fn converse(
     told: &mpsc::Sender<FromReach>,
 ) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
-    let mut read = BufReader::new(read);
-    let mut line = Vec::new();
+    let mut lines = Lines::new(read);
     let mut asked: BTreeSet<Key> = BTreeSet::new();
     loop {
-        let room = (MAX_LINE + 1).saturating_sub(line.len()) as u64;
-        let mut limited = (&mut read).take(room);
         tokio::select! {
-            count = limited.read_until(b'\n', &mut line) => {
-                if count? == 0 || line.len() > MAX_LINE {
+            line = lines.next() => {
+                let line = line?;
+                if line.is_empty() {
                     return Ok(());
                 }
-                let said: FromReach = serde_json::from_slice(&std::mem::take(&mut line))?;
+                let said: FromReach = serde_json::from_slice(&line)?;
                 let is_asked = match &said {
                     FromReach::Seen { key, .. } => asked.contains(key),
                     FromReach::State(_) => true,

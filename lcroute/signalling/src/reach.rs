@@ -389,7 +389,7 @@ impl Service {
         self.wishes.mark_changed();
         loop {
             let line = tokio::select! {
-                line = lines.next() => line?,
+                line = lines.next() => Some(line?),
                 changed = self.wishes.changed() => match changed {
                     Ok(()) => None,
                     Err(_) => return Ok(()),
@@ -501,13 +501,13 @@ async fn send(write: &mut OwnedWriteHalf, line: &ToReach) -> io::Result<()> {
 }
 
 /// Lines of bounded length; a partial line is kept while other events are handled.
-struct Lines {
+pub(crate) struct Lines {
     read: BufReader<OwnedReadHalf>,
     line: Vec<u8>,
 }
 
 impl Lines {
-    fn new(read: OwnedReadHalf) -> Self {
+    pub(crate) fn new(read: OwnedReadHalf) -> Self {
         Self {
             read: BufReader::new(read),
             line: Vec::new(),
@@ -515,14 +515,14 @@ impl Lines {
     }
 
     /// Returns the next line; an empty one at the end. Cancel-safe.
-    async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) async fn next(&mut self) -> io::Result<Vec<u8>> {
         let room = (MAX_LINE + 1).saturating_sub(self.line.len()) as u64;
         let mut limited = (&mut self.read).take(room);
         limited.read_until(b'\n', &mut self.line).await?;
         if self.line.len() > MAX_LINE {
             return Err(io::Error::other("a line that is too long"));
         }
-        Ok(Some(std::mem::take(&mut self.line)))
+        Ok(std::mem::take(&mut self.line))
     }
 }
 

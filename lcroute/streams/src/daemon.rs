@@ -1,12 +1,14 @@
 //! Client of this host's daemon, for memberships and signatures of the node's key.
 
-use std::io::{self, BufRead, Read, Write};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use lcroute_control::{Answer, Request};
+use librecast::local::Connection;
 use serde::de::DeserializeOwned;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -96,15 +98,9 @@ async fn ask_on(stream: &mut UnixStream, request: &Request) -> io::Result<Answer
 fn ask_now(path: &Path, request: &Request) -> io::Result<Answer> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.connect_timeout(&SockAddr::unix(path)?, SIGN_TIMEOUT)?;
-    socket.set_read_timeout(Some(SIGN_TIMEOUT))?;
-    socket.set_write_timeout(Some(SIGN_TIMEOUT))?;
-    let mut line = serde_json::to_vec(request)?;
-    line.push(b'\n');
-    (&socket).write_all(&line)?;
-    let mut answer = Vec::new();
-    let mut reader = io::BufReader::new((&socket).take(MAX_ANSWER));
-    reader.read_until(b'\n', &mut answer)?;
-    Ok(serde_json::from_slice(&answer)?)
+    let stream = OwnedFd::from(socket).into();
+    let mut daemon = Connection::over(stream, SIGN_TIMEOUT, MAX_ANSWER)?;
+    Ok(serde_json::from_slice(&daemon.ask(request)?)?)
 }
 
 impl Sign for Daemon {
@@ -138,6 +134,7 @@ impl Sign for Daemon {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, Write};
     use std::os::unix::net::UnixListener;
 
     use super::*;

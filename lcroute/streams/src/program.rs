@@ -454,23 +454,14 @@ impl LocalSocket {
         // many verbs may start one at once: the lock protects a socket that another has just bound
         let folder = File::open(path.parent().unwrap_or(Path::new("/")))?;
         let _lock = Flock::lock(folder, FlockArg::LockExclusive).map_err(|(_, e)| e)?;
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            anyhow::bail!("another program for streams answers there");
-        }
-        match std::fs::remove_file(path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
-            _ => {}
-        }
-        let listener = std::os::unix::net::UnixListener::bind(path)?;
+        let listener =
+            librecast::local::bind(path, "lcroute", true).map_err(|e| match e.kind() {
+                io::ErrorKind::AddrInUse => {
+                    anyhow::Error::msg("another program for streams answers there")
+                }
+                _ => e.into(),
+            })?;
         listener.set_nonblocking(true)?;
-        let mode = std::os::unix::fs::PermissionsExt::from_mode;
-        std::fs::set_permissions(path, mode(0o600))?;
-        let group = nix::unistd::Group::from_name("lcroute").ok().flatten();
-        if let Some(group) = group
-            && nix::unistd::chown(path, None, Some(group.gid)).is_ok()
-        {
-            std::fs::set_permissions(path, mode(0o660))?;
-        }
         Ok(Self {
             listener,
             bound: Some(path.to_owned()),

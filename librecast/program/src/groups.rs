@@ -1,11 +1,12 @@
 //! Requests to `lcgroup run` on this host: one JSON object a line, answered by `ok` or `error`.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use librecast::id::{PeerId, SecretKey};
+use librecast::local::write_line;
 use nix::unistd::geteuid;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -71,46 +72,36 @@ impl<T> Answer<T> {
     }
 }
 
-/// Connects to the daemon.
+/// Sends a request to the daemon; returns the connection, from which its answer is read.
 ///
 /// # Errors
 ///
 /// No daemon answers, or this user has no access.
-pub fn connect(control: &Path) -> Result<UnixStream, ExitError> {
-    UnixStream::connect(control).map_err(|e| {
+pub fn send(control: &Path, request: &impl Serialize) -> anyhow::Result<BufReader<UnixStream>> {
+    let mut stream = UnixStream::connect(control).map_err(|e| {
         let (exit, hint) = match e.kind() {
             io::ErrorKind::PermissionDenied => (Exit::NotPermitted, to_join("lcgroup")),
             _ => (Exit::Unreachable, "does `lcgroup run` run?".to_owned()),
         };
         ExitError::new(exit, format!("{}: {e}: {hint}", control.display()))
-    })
-}
-
-/// Sends a request, which may contain a secret.
-///
-/// # Errors
-///
-/// The connection broke.
-pub fn write_line(stream: &mut UnixStream, request: &impl Serialize) -> io::Result<()> {
-    let mut line = Zeroizing::new(serde_json::to_vec(request)?);
-    line.push(b'\n');
-    stream.write_all(&line)
+    })?;
+    write_line(&mut stream, request)?;
+    Ok(BufReader::new(stream))
 }
 
 /// Sends a request and waits for the answer. Prints a hint in a long wait, unless `quiet`.
 ///
 /// # Errors
 ///
-/// As [`connect`] and [`Answer::result`].
+/// As [`send`] and [`Answer::result`].
 pub fn ask<T: DeserializeOwned>(
     control: &Path,
     request: &impl Serialize,
     quiet: bool,
 ) -> anyhow::Result<T> {
-    let mut stream = connect(control)?;
-    write_line(&mut stream, request)?;
-    stream.set_read_timeout(Some(SILENCE).filter(|_| !quiet))?;
-    let mut reader = BufReader::new(stream);
+    let mut reader = send(control, request)?;
+    let silence = Some(SILENCE).filter(|_| !quiet);
+    reader.get_ref().set_read_timeout(silence)?;
     let mut line = Zeroizing::new(Vec::new());
     while let Err(e) = reader.read_until(b'\n', &mut line) {
         match e.kind() {

@@ -7,13 +7,13 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use librecast::local;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -59,7 +59,7 @@ impl Server {
         let (listener, path) = match listen {
             Listen::Tcp(address) => (Listener::Tcp(TcpListener::bind(address)?), None),
             Listen::Unix(path) => {
-                let listener = bind_unix(path, group)?;
+                let listener = local::bind(path, group, false)?;
                 (Listener::Unix(listener), Some(path.clone()))
             }
         };
@@ -121,30 +121,6 @@ impl Drop for Server {
             let _ = std::fs::remove_file(path);
         }
     }
-}
-
-/// Replaces the socket of a crashed daemon; a living one is an error.
-fn bind_unix(path: &Path, group: &str) -> io::Result<UnixListener> {
-    if UnixStream::connect(path).is_ok() {
-        return Err(ErrorKind::AddrInUse.into());
-    }
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    use std::os::unix::fs::FileTypeExt;
-    match std::fs::symlink_metadata(path) {
-        Ok(there) if there.file_type().is_socket() => std::fs::remove_file(path)?,
-        // a wrong path in the configuration must not remove a file
-        Ok(_) => return Err(ErrorKind::AlreadyExists.into()),
-        Err(_) => {}
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-    if let Ok(Some(group)) = nix::unistd::Group::from_name(group) {
-        // a daemon without this right still serves root
-        let _ = nix::unistd::chown(path, None, Some(group.gid));
-    }
-    Ok(listener)
 }
 
 enum Listener {
