@@ -35,10 +35,10 @@ use librecast::plain::quoted;
 use librecast::text::{TextKind, encode};
 use librecast::time::UnixTime;
 use librecast_log::{
-    AppendError, AuthorId, AuthorStatus, Config, Event as LogEvent, GRANT_KIND, Grant, Log,
-    Output as LogOutput, ReadKey, Space,
+    AppendError, AuthorId, AuthorStatus, Event as LogEvent, GRANT_KIND, Grant, Log, ReadKey, Role,
+    Space,
 };
-use librecast_log_host::{Records, seed};
+use librecast_log_host::{KeptLog, seed};
 use librecast_program::cli::{Exit, ExitError};
 use zeroize::Zeroizing;
 
@@ -147,8 +147,7 @@ pub struct Room {
     name: String,
     folder: PathBuf,
     group: Group,
-    log: Log,
-    records: Records,
+    log: KeptLog,
     conversation: Conversation,
     /// Entries that the group wants appended.
     appends: VecDeque<Append>,
@@ -168,7 +167,6 @@ pub struct Room {
     /// Since when it has other changes, and how many messages the written state knows.
     read_since: Option<Instant>,
     written_messages: u64,
-    transmits: Vec<Vec<u8>>,
     notices: VecDeque<String>,
     /// The last message of others since [`Room::take_notification`], and the number of those before it.
     notification: Option<(PeerId, String, u64)>,
@@ -283,30 +281,24 @@ impl Room {
     }
 
     fn with(folder: &Path, name: &str, group: Group, now: Instant) -> anyhow::Result<Self> {
+        let key = || SecretKey::from_seed(&group.author_key().seed());
+        let owner = group.group_key();
+        let owner = owner.map(|key| SecretKey::from_seed(&key.seed()));
+        let keys = [key()].into_iter().chain(owner).collect();
+        let (mut kept, mut office) = (Kept::default(), Some(key()));
+        let space = Space::new(
+            group.id(),
+            Some(ReadKey::new(**group.read_key())),
+            kept.ttl(),
+        );
         let path = folder.join(LOG);
-        let (records, stored) = Records::open(&path).with_context(|| path.display().to_string())?;
-        let author = group.author_key().seed();
-        let mut keys = vec![librecast::id::SecretKey::from_seed(&author)];
-        if let Some(key) = group.group_key() {
-            keys.push(librecast::id::SecretKey::from_seed(&key.seed()));
-        }
-        let config = Config {
-            space: Space::new(
-                group.id(),
-                Some(ReadKey::new(**group.read_key())),
-                Kept::default().ttl(),
-            ),
-            keys,
-            seed: *seed()?,
-        };
-        let mut log = Log::new(config, now);
-        log.add_office_key(librecast::id::SecretKey::from_seed(&author));
-        let mut kept = Kept::default();
-        for stored in stored {
-            log.restore(stored, now);
-            // before a later entry drops the terms
-            kept.follow(&mut log);
-        }
+        let log = KeptLog::open_with(space, Role::Member, keys, Some(&path), now, |log| {
+            if let Some(key) = office.take() {
+                log.add_office_key(key);
+            }
+            kept.follow(log);
+        });
+        let log = log.with_context(|| path.display().to_string())?;
         let path = folder.join(MESSAGES);
         let conversation = Conversation::open(&path).with_context(|| path.display().to_string())?;
         let path = folder.join(PREFIXES);
@@ -326,7 +318,6 @@ impl Room {
             folder: folder.to_owned(),
             group,
             log,
-            records,
             conversation,
             appends: VecDeque::new(),
             append_at: None,
@@ -339,7 +330,6 @@ impl Room {
             state_changed: true,
             read_since: None,
             written_messages: 0,
-            transmits: Vec::new(),
             notices: VecDeque::new(),
             notification: None,
             prefixes,
@@ -366,11 +356,11 @@ impl Room {
         room.names.clone_from(room.conversation.names());
         room.names.extend(room.all_names());
         room.show_names();
-        room.log.watch_presence(true);
-        room.log.watch_clocks(true);
+        room.log.log_mut().watch_presence(true);
+        room.log.log_mut().watch_clocks(true);
         // acknowledgements that a crash kept from the group
         for log in [LogName::Own, LogName::Owner] {
-            if let Some(status) = room.status_of(log) {
+            if let Some(status) = room.status_of(room.author_of(log)) {
                 room.acknowledge(log, status.last);
             }
         }
@@ -389,7 +379,7 @@ impl Room {
 
     /// The multicast address of its packets.
     pub fn address(&self) -> Ipv6Addr {
-        self.log.space().group()
+        self.log.address()
     }
 
     /// The group's key.
@@ -399,12 +389,12 @@ impl Room {
 
     /// Handles a datagram of its multicast group.
     pub fn handle_packet(&mut self, source: IpAddr, bytes: &[u8], time: UnixTime, now: Instant) {
-        self.log.handle_packet(source, bytes, time, now);
+        self.log.log_mut().handle_packet(source, bytes, time, now);
     }
 
     /// Handles a possible absence: new messages wait until the owner's log is complete.
     pub fn come_back(&mut self, now: Instant) {
-        self.log.come_back(now);
+        self.log.log_mut().come_back(now);
         self.group.fall_behind();
         self.clock_received = false;
     }
@@ -412,8 +402,8 @@ impl Room {
     /// Ends the doubt about a copied folder, once other hosts have shown their entries of its keys.
     fn be_sure(&mut self, time: UnixTime, now: Instant) -> io::Result<()> {
         let own = self.author_of(LogName::Own);
-        let is_shown = self.log.caught_up_at().is_some_and(|at| at <= now);
-        if self.is_unsure && is_shown && self.log.is_settled(own, now) {
+        let is_shown = self.log.log().caught_up_at().is_some_and(|at| at <= now);
+        if self.is_unsure && is_shown && self.log.log().is_settled(own, now) {
             place::write(&self.folder)?;
             self.is_unsure = false;
             self.group.hold(false, time);
@@ -425,7 +415,7 @@ impl Room {
     /// Whether the doubt about a copied folder probably ends within seconds.
     pub fn is_sure_shortly(&self, now: Instant) -> bool {
         let has_begun = now.saturating_duration_since(self.opened) < BEGINNING;
-        self.is_unsure && (self.log.has_received() || has_begun)
+        self.is_unsure && (self.log.log().has_received() || has_begun)
     }
 
     /// Handles steps of the clock, and the end of a wait for the owner's log.
@@ -443,7 +433,7 @@ impl Room {
             self.state_changed = true;
             self.show_clock(time, now);
         }
-        if self.group.is_behind() && self.log.caught_up_at().is_some_and(|at| at <= now) {
+        if self.group.is_behind() && self.log.log().caught_up_at().is_some_and(|at| at <= now) {
             self.group.catch_up(time);
             (self.has_keys, self.state_changed) = (true, true);
         }
@@ -451,7 +441,7 @@ impl Room {
 
     /// Why a request to join or a message waits, if one does.
     pub fn waits(&self) -> Option<String> {
-        let is_heard = self.log.has_received();
+        let is_heard = self.log.log().has_received();
         if self.group.standing() == Standing::Joining {
             let waits = match (self.own_clock(), is_heard) {
                 (None, true) if self.group.is_invitation_void() => "waits in vain: the invitation is void, as another host lets members in now. Ask its user for a new one, and `lcgroup join` with it".to_owned(),
@@ -477,7 +467,7 @@ impl Room {
         if !self.group.is_behind() || self.group.standing() != Standing::Member {
             return None;
         }
-        Some(match self.log.caught_up_at() {
+        Some(match self.log.log().caught_up_at() {
             Some(_) => "waits for the last word of the group's owner, from any member".to_owned(),
             None => format!(
                 "waits for any other member or mailbox of the group: nobody is heard. Does one run, and {FIREWALLS}"
@@ -488,7 +478,7 @@ impl Room {
     /// Whether the wait probably ends within seconds.
     pub fn waits_shortly(&self, now: Instant) -> bool {
         let has_begun = now.saturating_duration_since(self.opened) < BEGINNING;
-        let is_heard = self.log.caught_up_at().is_some();
+        let is_heard = self.log.log().caught_up_at().is_some();
         self.group.is_behind() && (is_heard || has_begun)
     }
 
@@ -510,13 +500,10 @@ impl Room {
             "`lcgroup leave --forget {}`, then `lcgroup join` with a new invitation",
             self.name
         );
-        let conflict_of = |author| {
-            let mut authors = self.log.authors();
-            authors.find(|a| a.author == author)?.conflict
-        };
+        let conflict_of = |author| self.status_of(author)?.conflict;
         let conflict = conflict_of(self.author_of(LogName::Own));
         let is_owner = self.group.group_key().is_some();
-        let of_owner = conflict_of(self.log.owner()).filter(|_| is_owner);
+        let of_owner = conflict_of(self.log.log().owner()).filter(|_| is_owner);
         match (self.group.standing(), conflict) {
             (Standing::RolledBack, _) => Some(format!(
                 "this folder is an older copy than what was said from it: it says nothing more, and what waited in it was sent to nobody; {anew}"
@@ -565,7 +552,7 @@ impl Room {
         let first = self.log.next_timeout();
         let keys = self.keyring.next_timeout(now);
         let is_settling = self.group.is_behind() || self.is_unsure;
-        let owner = self.log.caught_up_at().filter(|_| is_settling);
+        let owner = self.log.log().caught_up_at().filter(|_| is_settling);
         let begun = Some(self.opened + BEGINNING).filter(|at| *at > now);
         let show = match self.waits_shortly(now) {
             _ if self.said.is_empty() => None,
@@ -594,7 +581,7 @@ impl Room {
     /// Runs the timers that are due; afterwards everything is on disk and may be sent.
     pub fn turn(&mut self, time: UnixTime, now: Instant) -> io::Result<()> {
         if self.log.next_timeout() <= now {
-            self.log.handle_timeout(time, now);
+            self.log.log_mut().handle_timeout(time, now);
         }
         self.catch_up(time, now);
         self.be_sure(time, now)?;
@@ -622,20 +609,16 @@ impl Room {
     }
 
     /// Takes the packets to send.
-    pub fn take_transmits(&mut self) -> Vec<Vec<u8>> {
-        std::mem::take(&mut self.transmits)
+    pub fn take_transmits(&mut self) -> Vec<(Ipv6Addr, Vec<u8>)> {
+        self.log.take_transmits()
     }
 
     fn drain_log(&mut self, time: UnixTime, now: Instant) -> bool {
         let mut any = false;
-        while let Some(output) = self.log.poll_output() {
+        while self.log.collect() {
             any = true;
-            match output {
-                LogOutput::Store(stored) => self.records.add(&stored),
-                LogOutput::Transmit(bytes) => self.transmits.push(bytes),
-                // a group of people has no readers
-                LogOutput::TransmitTo(..) => {}
-                LogOutput::Event(event) => self.hear(event, time, now),
+            for event in self.log.take_events() {
+                self.hear(event, time, now);
             }
         }
         any
@@ -682,8 +665,8 @@ impl Room {
                     "nobody has entries {from} to {to} of {who} any more"
                 ));
             }
-            LogEvent::Entries(author) if author == self.log.owner() => {
-                self.kept.follow(&mut self.log);
+            LogEvent::Entries(author) if author == self.log.log().owner() => {
+                self.kept.follow(self.log.log_mut());
             }
             LogEvent::OwnEntries { .. } | LogEvent::Entries(_) | LogEvent::Granted(_) => {}
         }
@@ -701,7 +684,7 @@ impl Room {
     fn show(&mut self, log: LogName, shown: &Shown, time: UnixTime) {
         let author = self.author_of(log);
         // a host that is no author yet cannot show it
-        if let Err(e) = self.log.show(author, &shown.encode(), time) {
+        if let Err(e) = self.log.log_mut().show(author, &shown.encode(), time) {
             tracing::debug!("{}: presence: {e}", self.name);
         }
     }
@@ -714,8 +697,7 @@ impl Room {
         body: &[u8],
         (time, now): (UnixTime, Instant),
     ) {
-        let status = self.log.authors().find(|status| status.author == author);
-        let Some(key) = status.map(|status| status.key) else {
+        let Some(key) = self.status_of(author).map(|status| status.key) else {
             return;
         };
         let me = self.author_of(LogName::Own);
@@ -798,7 +780,7 @@ impl Room {
         let (before, soon) = expired_before(time, self.kept.ttl());
         let waits = self.group.commit_waits().filter(|made| *made < soon);
         // dates of a clock that differs prove nothing
-        if waits.is_none() || !self.log.has_received() || self.own_clock().is_some() {
+        if waits.is_none() || !self.log.log().has_received() || self.own_clock().is_some() {
             self.expired = None;
             return false;
         }
@@ -808,7 +790,7 @@ impl Room {
             all.map(|status| (status.key, (status.author, status.last)))
                 .collect()
         };
-        let known = last(&self.log);
+        let known = last(self.log.log());
         let here = |author: &PeerId| known.get(author).copied();
         let have = |heads: &Heads| {
             let have = heads.keys().filter_map(here);
@@ -822,7 +804,7 @@ impl Room {
             }
             for (author, head) in &heads {
                 if let Some((id, _)) = here(author) {
-                    self.log.ask_up_to(id, *head, now);
+                    self.log.log_mut().ask_up_to(id, *head, now);
                 }
             }
             let each = EXPIRED_WAIT_OF_AUTHOR * heads.len() as u32;
@@ -850,12 +832,12 @@ impl Room {
                 continue;
             };
             // the author's next entry is here, or the commit itself is old enough
-            let head = match self.log.has_gap(id) {
+            let head = match self.log.log().has_gap(id) {
                 true => head,
                 false => certain.get(&author).copied().unwrap_or(0),
             };
             if last < head {
-                self.log.give_up(id, head, now);
+                self.log.log_mut().give_up(id, head, now);
                 any = true;
             }
         }
@@ -915,7 +897,7 @@ impl Room {
     /// Entries of the own log with what was said before, for newcomers.
     fn given(&self) -> usize {
         let (me, mut read, mut given) = (self.author_of(LogName::Own), 0, 0);
-        while let Some(entry) = self.log.next_entry(me, read) {
+        while let Some(entry) = self.log.log().next_entry(me, read) {
             read = entry.number;
             given += usize::from(entry.kind == kind::HISTORY);
         }
@@ -925,10 +907,10 @@ impl Room {
     /// Passes entries to the group, in order; returns whether it read any.
     fn feed(&mut self, time: UnixTime, now: Instant) -> bool {
         let mut any = false;
-        let authors: Vec<AuthorStatus> = self.log.authors().collect();
+        let authors: Vec<AuthorStatus> = self.log.log().authors().collect();
         for status in authors {
             while let Some(next) = self.wants(&status) {
-                let Some(entry) = self.log.next_entry(status.author, next - 1) else {
+                let Some(entry) = self.log.log().next_entry(status.author, next - 1) else {
                     if status.first > next {
                         // all of them have expired
                         self.skip(&status, status.first - 1, time);
@@ -1117,7 +1099,7 @@ impl Room {
                 time: made,
                 reason,
             } => {
-                let asked = self.log.space().author(&author);
+                let asked = self.log.log().space().author(&author);
                 self.show(LogName::Owner, &Shown::Refused(reason, asked, made), now);
                 let by_clock = made as i64 - now.as_millis() as i64;
                 let why = match reason {
@@ -1225,8 +1207,8 @@ impl Room {
             && !self.appends.iter().any(is_owners)
             && !self.group.pending().any(is_owners)
         {
-            self.log
-                .forget_before(self.author_of(LogName::Owner), first);
+            let owners = self.author_of(LogName::Owner);
+            self.log.log_mut().forget_before(owners, first);
         }
     }
 
@@ -1235,7 +1217,7 @@ impl Room {
     fn acknowledge(&mut self, log: LogName, last: u32) {
         let id = self.author_of(log);
         let differs = |append: &Append| {
-            let entry = self.log.next_entry(id, append.number - 1);
+            let entry = self.log.log().next_entry(id, append.number - 1);
             let entry = entry.filter(|entry| entry.number == append.number);
             let (kind, body) = encoded(&append.entry);
             // none: it has expired
@@ -1255,7 +1237,7 @@ impl Room {
         };
         let (log, number) = (append.log, append.number);
         let id = self.author_of(log);
-        let last = self.status_of(log).map_or(0, |status| status.last);
+        let last = self.status_of(id).map_or(0, |status| status.last);
         if number <= last {
             // an earlier run did it, or this folder is an old copy
             self.acknowledge(log, number);
@@ -1274,12 +1256,9 @@ impl Room {
     }
 
     fn persist(&mut self, now: Instant) -> io::Result<()> {
-        self.records.sync()?;
+        self.log.sync()?;
         // before their messages, which are not added twice
         self.files.sync()?;
-        if self.records.is_long() {
-            self.compact()?;
-        }
         self.conversation.sync()?;
         let read = self.conversation.messages() - self.written_messages;
         let is_due = |since| now.saturating_duration_since(since) >= READ_WITHIN;
@@ -1342,29 +1321,24 @@ impl Room {
     }
 
     fn author_of(&self, log: LogName) -> AuthorId {
+        let (space, key) = (self.log.log().space(), self.group.author_key().peer_id());
         match log {
-            LogName::Own => {
-                let key = self.group.author_key().peer_id();
-                self.log.space().author(&key)
-            }
-            LogName::Owner if self.group.is_owner() => self.log.owner(),
-            LogName::Owner => {
-                let key = self.group.author_key().peer_id();
-                AuthorId::of_office(&self.log.space().owner(), &key)
-            }
+            LogName::Own => space.author(&key),
+            LogName::Owner if self.group.is_owner() => self.log.log().owner(),
+            LogName::Owner => AuthorId::of_office(&space.owner(), &key),
         }
     }
 
     /// Whether this author answers the request to join: the owner, or the deputy that invited.
     fn admits(&self, author: AuthorId) -> bool {
         let awaited = self.group.awaited();
-        author == self.log.owner()
-            || awaited.is_some_and(|key| author == self.log.space().author(&key))
+        author == self.log.log().owner()
+            || awaited.is_some_and(|key| author == self.log.log().space().author(&key))
     }
 
-    fn status_of(&self, log: LogName) -> Option<AuthorStatus> {
-        let id = self.author_of(log);
-        self.log.authors().find(|status| status.author == id)
+    fn status_of(&self, author: AuthorId) -> Option<AuthorStatus> {
+        let mut authors = self.log.log().authors();
+        authors.find(|status| status.author == author)
     }
 
     /// Members, and authors that were members in this run or wrote a message.
@@ -1426,7 +1400,7 @@ impl Room {
     }
 
     fn who(&self, author: AuthorId) -> String {
-        let status = self.log.authors().find(|status| status.author == author);
+        let status = self.status_of(author);
         status.map_or_else(|| author.to_string(), |s| self.name_of(&s.key))
     }
 
@@ -1709,7 +1683,7 @@ impl Room {
                 problem: outcome.and_then(Result::err).or_else(waits),
             }
         };
-        let missing = self.log.authors();
+        let missing = self.log.log().authors();
         let missing = missing.map(|s| u64::from(s.advertised.saturating_sub(s.last)));
         GroupStatus {
             name: self.name.clone(),
@@ -1734,7 +1708,7 @@ impl Room {
             outbox: self.group.outbox().count(),
             deputy: self.deputy_in_office(),
             missing: missing.sum(),
-            log: log_status(&self.log),
+            log: log_status(self.log.log()),
             network: None,
             prefixes: self.prefixes.iter().map(protected).collect(),
             // the daemon knows more of them
@@ -1745,10 +1719,7 @@ impl Room {
 
     /// Rewrites the log's file, if most of it has expired.
     pub fn compact(&mut self) -> io::Result<()> {
-        if !self.log.may_be_rewritten() {
-            return Ok(());
-        }
-        self.records.compact(self.log.stored())
+        self.log.compact()
     }
 
     /// Deletes the group's files on this host.

@@ -67,11 +67,11 @@ impl Room {
     /// A member that waits for a new leaf was removed meanwhile, if its grant has ended.
     fn end_if_removed(&mut self, now: Instant) {
         if !matches!(self.group.standing(), Standing::Rejoining { .. })
-            || self.log.caught_up_at().is_none_or(|at| at > now)
+            || self.log.log().caught_up_at().is_none_or(|at| at > now)
         {
             return;
         }
-        let own = self.status_of(LogName::Own);
+        let own = self.status_of(self.author_of(LogName::Own));
         let grant = own.and_then(|status| status.grant);
         if grant.is_some_and(|grant| grant.last < u32::MAX) {
             self.group.end_membership();
@@ -93,15 +93,10 @@ impl Room {
     /// Notes that a member showed itself.
     pub(super) fn hear_presence(&mut self, author: AuthorId, time: UnixTime) {
         if self.group.uptime_pause().is_some()
-            && let Some(key) = self.key_of(author)
+            && let Some(status) = self.status_of(author)
         {
-            self.group.hear(&key, time);
+            self.group.hear(&status.key, time);
         }
-    }
-
-    fn key_of(&self, author: AuthorId) -> Option<PeerId> {
-        let status = self.log.authors().find(|status| status.author == author);
-        status.map(|status| status.key)
     }
 
     /// The number that the group wants of a log.
@@ -121,12 +116,12 @@ impl Room {
 
     /// The highest heads in commits of before `time`, in all logs with commits.
     pub(super) fn all_heads_before(&self, time: u64) -> Heads {
-        let offices = self.log.authors().filter(|status| status.is_office);
+        let offices = self.log.log().authors().filter(|status| status.is_office);
         let logs = offices.map(|status| (status.author, status.key));
-        let logs = logs.chain([(self.log.owner(), self.log.space().owner())]);
+        let logs = logs.chain([(self.log.log().owner(), self.log.log().space().owner())]);
         let mut all = Heads::new();
         for (log, key) in logs {
-            for (author, head) in heads_before(office_entries(&self.log, log, key), time) {
+            for (author, head) in heads_before(office_entries(self.log.log(), log, key), time) {
                 let highest: &mut u32 = all.entry(author).or_default();
                 *highest = head.max(*highest);
             }

@@ -89,7 +89,7 @@ impl Room {
         let me = self.group.author_key().peer_id();
         let (names, person_names) = (self.names(), self.person_names());
         let last: BTreeMap<PeerId, u32> = {
-            let authors = self.log.authors().filter(|status| !status.is_office);
+            let authors = self.log.log().authors().filter(|status| !status.is_office);
             authors.map(|s| (s.key, s.last)).collect()
         };
         let mut order = Vec::new();

@@ -51,7 +51,8 @@ impl KeptLog {
         Self::open_with(space, role, keys, file, now, |_| {})
     }
 
-    /// The same; `restored` sees the log after each record, before a later one drops entries.
+    /// The same; `follow` sees the log before the first record and after each, before a later one
+    /// drops entries.
     ///
     /// # Errors
     ///
@@ -62,7 +63,7 @@ impl KeptLog {
         keys: Vec<SecretKey>,
         file: Option<&Path>,
         now: Instant,
-        mut restored: impl FnMut(&mut Log),
+        mut follow: impl FnMut(&mut Log),
     ) -> io::Result<Self> {
         let (records, stored) = match file {
             Some(file) => {
@@ -74,9 +75,10 @@ impl KeptLog {
         let seed = *seed()?;
         let address = space.group();
         let mut log = Log::new(Config { space, keys, seed }, now);
+        follow(&mut log);
         for stored in stored {
             log.restore(stored, now);
-            restored(&mut log);
+            follow(&mut log);
         }
         log.set_role(role, now);
         Ok(Self {
@@ -158,7 +160,17 @@ impl KeptLog {
         if self.log.next_timeout() <= now {
             self.log.handle_timeout(time, now);
         }
+        self.collect();
+        self.sync()?;
+        Ok(self.take_events())
+    }
+
+    /// Takes the log's outputs; returns whether there were any. Their packets may leave after
+    /// [`sync`](Self::sync).
+    pub fn collect(&mut self) -> bool {
+        let mut any = false;
         while let Some(output) = self.log.poll_output() {
+            any = true;
             match output {
                 Output::Store(stored) => {
                     if let Some(records) = &mut self.records {
@@ -170,13 +182,28 @@ impl KeptLog {
                 Output::Event(event) => self.events.push(event),
             }
         }
-        if let Some(records) = &mut self.records {
-            records.sync()?;
-            if records.is_long() && self.log.may_be_rewritten() {
-                records.compact(self.log.stored())?;
-            }
+        any
+    }
+
+    /// Returns the collected events.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Writes the collected records to disk.
+    ///
+    /// # Errors
+    ///
+    /// The disk's; the records stay for the next attempt.
+    pub fn sync(&mut self) -> io::Result<()> {
+        let Some(records) = &mut self.records else {
+            return Ok(());
+        };
+        records.sync()?;
+        match records.is_long() {
+            true => self.compact(),
+            false => Ok(()),
         }
-        Ok(std::mem::take(&mut self.events))
     }
 
     /// Returns the packets to send now, with their groups.
