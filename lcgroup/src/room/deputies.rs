@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use lcgroup_core::{Heads, Standing, heads_before};
+use lcgroup_core::{Entry, Heads, Standing, heads_before};
 use librecast::id::PeerId;
 use librecast::time::UnixTime;
-use librecast_log::{AuthorId, AuthorStatus};
+use librecast_log::{AuthorId, AuthorStatus, Log};
 use librecast_program::cli::{Exit, ExitError};
 
-use super::{LogName, Room, office_entries};
+use super::{LogName, Room};
 use crate::clocks::Shown;
 use crate::names::is_called;
 use crate::request::DeputyStatus;
@@ -229,4 +229,20 @@ impl Room {
         });
         status.collect()
     }
+}
+
+/// The entries of a log with commits, which has this name and key.
+fn office_entries(log: &Log, office: AuthorId, key: PeerId) -> impl Iterator<Item = Entry<'_>> {
+    let mut read = 0;
+    std::iter::from_fn(move || {
+        let entry = log.next_entry(office, read)?;
+        read = entry.number;
+        Some(Entry {
+            author: key,
+            number: entry.number,
+            time: entry.time,
+            kind: entry.kind,
+            body: &entry.body,
+        })
+    })
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use librecast::id::SecretKey;
 use librecast::time::UnixTime;
 
+use super::past::expired_before;
 use super::*;
 
 mod deputies;
