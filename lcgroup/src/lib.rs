@@ -5,9 +5,8 @@
 //! | `cli`, `verbs` | the command line; its requests to the running program |
 //! | `request`, `server` | requests on the control socket; its connections |
 //! | `daemon` | the program that runs: sockets, clock, signals |
-//! | `room` | one group: its log, keys and conversation, and the order of their writes to disk |
+//! | `room` | one group: its log, keys and conversation, and the order of their writes to disk; `room/devices` members with several devices |
 //! | `room/clock`, `room/past`, `room/prefixes` | its clocks; what newcomers get and nobody has any more; lcroute's groups |
-//! | `room/deputies`, `room/devices`, `room/files` | who commits; members with several devices; files of messages |
 //! | `unread` | messages that were not read on any device |
 //! | `names` | names of members: one spelling, and marks where two look alike |
 //! | `desktop`, `bus` | notifications on the user's desktop; the message bus that carries them |

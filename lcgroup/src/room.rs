@@ -303,12 +303,11 @@ impl Room {
         // and own messages that a crash kept from the users
         let me = room.group.author_key().peer_id();
         let waiting: Vec<_> = room.group.unconfirmed().collect();
-        let waiting: Vec<Said> = waiting
+        room.said = waiting
             .into_iter()
             .filter(|(id, _)| !room.conversation.knows(me, &format!("{id:016x}")))
             .map(|(id, content)| room.message(me, id, UnixTime::now().as_millis(), content))
             .collect();
-        room.said = waiting;
         Ok(room)
     }
 
@@ -463,7 +462,7 @@ impl Room {
     pub fn next_timeout(&self, time: UnixTime, now: Instant) -> Instant {
         let group = self.group.next_timeout();
         let group = group.map(|at| now + at.saturating_duration_since(time));
-        let first = self.log.next_timeout();
+        let first = self.log.log().next_timeout();
         let keys = self.sealing.keyring.next_timeout(now);
         let is_settling = self.group.is_behind() || self.is_unsure;
         let owner = self.log.log().caught_up_at().filter(|_| is_settling);
@@ -481,16 +480,9 @@ impl Room {
             .map(|wait| wait.since + wait.wait);
         let uptime = self.uptime_due();
         let write = self.read_since.map(|since| since + READ_WITHIN);
+        let append = self.append_at;
         let others = [
-            write,
-            group,
-            self.append_at,
-            keys,
-            owner,
-            show,
-            clocks,
-            expired,
-            uptime,
+            write, group, append, keys, owner, show, clocks, expired, uptime,
         ];
         let others = others.into_iter().flatten();
         others.fold(first, Instant::min)
@@ -498,7 +490,7 @@ impl Room {
 
     /// Runs the timers that are due; afterwards everything is on disk and may be sent.
     pub fn turn(&mut self, time: UnixTime, now: Instant) -> io::Result<()> {
-        if self.log.next_timeout() <= now {
+        if self.log.log().next_timeout() <= now {
             self.log.log_mut().handle_timeout(time, now);
         }
         self.catch_up(time, now);
@@ -649,7 +641,7 @@ impl Room {
             match output {
                 Output::Append(append) => self.appends.push_back(append),
                 Output::Request(bytes) => {
-                    if let Err(e) = self.log.request(&bytes) {
+                    if let Err(e) = self.log.log_mut().request(&bytes) {
                         tracing::warn!("{}: request to join: {e}", self.name);
                     }
                 }
@@ -719,13 +711,10 @@ impl Room {
                 if self.gives_history_to(&author) {
                     self.past.new_devices.push(author);
                 }
-                match self.with_other_devices(&author) {
-                    Some(who) => self.notice(format!("{who} has one more device")),
-                    None => {
-                        let who = self.name_of(&author);
-                        self.notice(format!("{who} joined"));
-                    }
-                }
+                self.notice(match self.with_other_devices(&author) {
+                    Some(who) => format!("{who} has one more device"),
+                    None => format!("{} joined", self.name_of(&author)),
+                });
             }
             Event::MemberRemoved { author } => {
                 self.offers.end_own(self.group.author_key().peer_id());
@@ -934,7 +923,7 @@ impl Room {
             return Err(AppendError::Starting);
         }
         let (kind, body) = encoded(&append.entry);
-        self.log.append(id, kind, &body, time, now)?;
+        self.log.log_mut().append(id, kind, &body, time, now)?;
         self.group.handle_appended(log, number);
         self.appends.remove(at);
         self.read_since.get_or_insert(now);
@@ -1188,43 +1177,34 @@ impl Room {
 
     /// Withdraws an invitation, by its line or the beginning of its id; returns its id.
     pub fn withdraw(&mut self, invitation: &str, time: UnixTime) -> anyhow::Result<String> {
-        let unknown = |text: String| anyhow::Error::from(ExitError::new(Exit::Usage, text));
-        let id = match with_place(invitation)?.0.parse::<Invitation>() {
-            Ok(line) if line.group != self.id() => {
-                return Err(unknown(format!(
-                    "this line is of another group than {}",
-                    self.name
-                )));
+        let usage = |text: String| ExitError::new(Exit::Usage, text);
+        let name = &self.name;
+        let found = match with_place(invitation)?.0.parse::<Invitation>() {
+            Ok(line) if line.group != self.group.id() => {
+                Err(format!("this line is of another group than {name}"))
             }
-            Ok(line) => line.id,
+            Ok(line) => Ok(line.id),
             // an empty variable, or a line that is cut off, names none
             Err(e) if invitation.trim().is_empty() || invitation.starts_with("lcg1") => {
-                return Err(unknown(e.to_string()));
+                Err(e.to_string())
             }
             Err(_) => {
                 let open = self.group.invitations(time)?.into_iter();
                 let begins = |id: &u64| invitation_id(*id).starts_with(invitation.trim());
                 let mut fitting = open.map(|(id, ..)| id).filter(begins);
                 match (fitting.next(), fitting.next()) {
-                    (Some(id), None) => id,
-                    (Some(_), Some(_)) => {
-                        return Err(unknown(
-                            "several invitations begin so: more of the id".into(),
-                        ));
-                    }
-                    (None, _) => {
-                        return Err(unknown(format!(
-                            "no open invitation of this host: `lcgroup invitations {}` lists them",
-                            self.name
-                        )));
-                    }
+                    (Some(id), None) => Ok(id),
+                    (Some(_), _) => Err("several invitations begin so: more of the id".into()),
+                    (None, _) => Err(format!(
+                        "no open invitation of this host: `lcgroup invitations {name}` lists them"
+                    )),
                 }
             }
         };
+        let id = found.map_err(usage)?;
         if !self.group.withdraw(id, time)? {
-            return Err(unknown(
-                "this invitation is used up, expired, withdrawn before, or of another host".into(),
-            ));
+            let text = "this invitation is used up, expired, withdrawn before, or of another host";
+            return Err(usage(text.into()).into());
         }
         self.state_changed = true;
         Ok(invitation_id(id))
@@ -1317,6 +1297,7 @@ impl Room {
             Standing::Removed => "removed",
             Standing::RolledBack => "rolled_back",
         };
+        let messages = self.conversation.messages();
         let missing = self.log.log().authors();
         let missing = missing.map(|s| u64::from(s.advertised.saturating_sub(s.last)));
         GroupStatus {
@@ -1327,11 +1308,9 @@ impl Room {
             state: state.to_owned(),
             epoch: self.group.epoch(),
             members: self.persons(),
-            messages: self.conversation.messages(),
+            messages,
             unread: self.conversation.count_unread().0,
-            read: self
-                .first_unread()
-                .map_or(self.conversation.messages(), |n| n - 1),
+            read: self.first_unread().map_or(messages, |n| n - 1),
             keep_s: self.kept.shown(),
             history_s: Some(self.kept.history()).filter(|history| *history < u64::MAX),
             unsent: self.appends.len() + self.group.queued(),
@@ -1364,12 +1343,9 @@ impl Room {
 
 /// Whether an output follows from entries alone, and comes again when they are read again.
 fn is_reading(output: &Output) -> bool {
-    let Output::Event(event) = output else {
-        return false;
-    };
     matches!(
-        event,
-        Event::Message { .. } | Event::SaidAgain { .. } | Event::NotCounted { .. }
+        output,
+        Output::Event(Event::Message { .. } | Event::SaidAgain { .. } | Event::NotCounted { .. })
     )
 }
 

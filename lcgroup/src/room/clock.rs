@@ -107,18 +107,16 @@ impl Room {
             }
             return;
         };
-        if counts {
-            if self.clock.others.hear(key, Some(ahead)) && self.own_clock().is_none() {
-                let (who, off) = (self.name_of(&key), off_by(-ahead));
-                self.notice(format!("the clock of {who} is {off} this host's"));
-            }
-            return;
+        if !counts {
+            self.ask_for_clocks(author, time, now);
+        } else if self.clock.others.hear(key, Some(ahead)) && self.own_clock().is_none() {
+            let (who, off) = (self.name_of(&key), off_by(-ahead));
+            self.notice(format!("the clock of {who} is {off} this host's"));
         }
-        self.ask_for_clocks(author, (time, now));
     }
 
     /// Asks this author and others for their clocks: one that differs may be a recording.
-    fn ask_for_clocks(&mut self, about: AuthorId, (time, now): (UnixTime, Instant)) {
+    fn ask_for_clocks(&mut self, about: AuthorId, time: UnixTime, now: Instant) {
         // a joiner cannot ask, and the owner answers its request
         if !self.is_member() {
             return;

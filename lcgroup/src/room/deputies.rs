@@ -233,16 +233,11 @@ impl Room {
 
 /// The entries of a log with commits, which has this name and key.
 fn office_entries(log: &Log, office: AuthorId, key: PeerId) -> impl Iterator<Item = Entry<'_>> {
-    let mut read = 0;
-    std::iter::from_fn(move || {
-        let entry = log.next_entry(office, read)?;
-        read = entry.number;
-        Some(Entry {
-            author: key,
-            number: entry.number,
-            time: entry.time,
-            kind: entry.kind,
-            body: &entry.body,
-        })
+    log.entries_after(office, 0).map(move |entry| Entry {
+        author: key,
+        number: entry.number,
+        time: entry.time,
+        kind: entry.kind,
+        body: &entry.body,
     })
 }

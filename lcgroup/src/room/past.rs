@@ -134,13 +134,10 @@ impl Room {
             return Ok(());
         }
         self.conversation.sync()?;
-        let since = time
-            .as_millis()
-            .saturating_sub(seconds.saturating_mul(1_000));
-        let after = self
-            .conversation
-            .messages()
-            .saturating_sub(history::MAX_MESSAGES);
+        let since = seconds.saturating_mul(1_000);
+        let since = time.as_millis().saturating_sub(since);
+        let after = self.conversation.messages();
+        let after = after.saturating_sub(history::MAX_MESSAGES);
         let mut messages = Vec::new();
         self.conversation.shared().read(after, false, |line| {
             let message = line.and_then(|line| serde_json::from_slice::<Message>(line).ok());
@@ -166,12 +163,9 @@ impl Room {
 
     /// Entries of the own log with what was said before, for newcomers.
     fn given(&self) -> usize {
-        let (me, mut read, mut given) = (self.author_of(LogName::Own), 0, 0);
-        while let Some(entry) = self.log.log().next_entry(me, read) {
-            read = entry.number;
-            given += usize::from(entry.kind == kind::HISTORY);
-        }
-        given
+        let own = self.author_of(LogName::Own);
+        let own = self.log.log().entries_after(own, 0);
+        own.filter(|entry| entry.kind == kind::HISTORY).count()
     }
 }
 

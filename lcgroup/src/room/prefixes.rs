@@ -1,7 +1,7 @@
 //! Private prefixes of lcroute that a group's keys seal.
 
 use std::collections::BTreeSet;
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::Path;
 use std::time::Instant;
 
@@ -50,15 +50,11 @@ impl Room {
     /// Begins or ends (`end`) to seal a prefix with its keys.
     pub fn protect(&mut self, prefix: GroupPrefix, end: bool) -> anyhow::Result<()> {
         let mut prefixes = self.sealing.prefixes.clone();
-        match end {
-            true if !prefixes.remove(&prefix) => {
-                let text = format!("{} does not protect {prefix}", self.name);
-                return Err(ExitError::new(Exit::Usage, text).into());
-            }
-            true => {}
-            false => {
-                prefixes.insert(prefix);
-            }
+        if !end {
+            prefixes.insert(prefix);
+        } else if !prefixes.remove(&prefix) {
+            let text = format!("{} does not protect {prefix}", self.name);
+            return Err(ExitError::new(Exit::Usage, text).into());
         }
         if prefixes.len() > MAX_PREFIXES {
             let text = format!("a group protects at most {MAX_PREFIXES} prefixes");
@@ -120,11 +116,10 @@ impl Room {
 /// Reads the prefixes of a group, one a line; none if the file is missing.
 fn read_prefixes(path: &Path) -> anyhow::Result<BTreeSet<GroupPrefix>> {
     let mut text = String::new();
-    match std::fs::File::open(path) {
-        Ok(file) => file.take(MAX_PREFIX_LIST).read_to_string(&mut text)?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
-        Err(e) => return Err(e.into()),
-    };
+    if path.try_exists()? {
+        let file = std::fs::File::open(path)?;
+        file.take(MAX_PREFIX_LIST).read_to_string(&mut text)?;
+    }
     let prefix = |line: &str| line.parse().map_err(|e| anyhow!("`{line}`: {e}"));
     text.lines().map(prefix).collect()
 }
