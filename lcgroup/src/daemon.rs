@@ -367,10 +367,10 @@ impl Daemon {
                     {
                         desktop.show(name, notification);
                     }
-                    for bytes in room.take_transmits() {
+                    for (group, bytes) in room.take_transmits() {
                         match self.networks.get_mut(name) {
                             Some(outside) => outside.send(&bytes),
-                            None => self.network.send(room.address(), &bytes),
+                            None => self.network.send(group, &bytes),
                         }
                     }
                 }

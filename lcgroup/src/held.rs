@@ -85,13 +85,12 @@ impl Held {
 
     /// Handles a datagram of its group.
     pub fn handle_packet(&mut self, source: IpAddr, bytes: &[u8], time: UnixTime, now: Instant) {
-        let group = self.log.address();
-        self.log.handle_datagram(group, source, bytes, time, now);
+        self.log.log_mut().handle_packet(source, bytes, time, now);
     }
 
     /// When [`Self::turn`] is due.
     pub fn next_timeout(&self) -> Instant {
-        self.log.next_timeout()
+        self.log.log().next_timeout()
     }
 
     /// Runs the timers that are due; afterwards everything is on disk and may be sent.

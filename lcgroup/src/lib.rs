@@ -6,6 +6,7 @@
 //! | `request`, `server` | requests on the control socket; its connections |
 //! | `daemon` | the program that runs: sockets, clock, signals |
 //! | `room` | one group: its log, keys and conversation, and the order of their writes to disk; `room/devices` members with several devices |
+//! | `room/clock`, `room/past`, `room/prefixes` | its clocks; what newcomers get and nobody has any more; lcroute's groups |
 //! | `unread` | messages that were not read on any device |
 //! | `names` | names of members: one spelling, and marks where two look alike |
 //! | `desktop`, `bus` | notifications on the user's desktop; the message bus that carries them |

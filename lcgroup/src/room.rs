@@ -13,7 +13,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io::{self, Read};
+use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,8 +25,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use lcgroup_core::file::FileId;
 use lcgroup_core::outside::NetworkSecret;
 use lcgroup_core::{
-    Append, Entry, Event, Founding, Group, Heads, Invitation, Log as LogName, MAX_HISTORY,
-    NewEntry, Output, RequestRefusal, Standing, Taken, Terms, kind,
+    Append, Entry, Event, Founding, Group, Invitation, Log as LogName, NewEntry, Output,
+    RequestRefusal, Standing, Taken, Terms,
 };
 use librecast::cert::GroupPrefix;
 use librecast::durable;
@@ -35,69 +35,55 @@ use librecast::plain::quoted;
 use librecast::text::{TextKind, encode};
 use librecast::time::UnixTime;
 use librecast_log::{
-    AppendError, AuthorId, AuthorStatus, Config, Event as LogEvent, GRANT_KIND, Grant, Log,
-    Output as LogOutput, ReadKey, Space,
+    AppendError, AuthorId, AuthorStatus, Event as LogEvent, GRANT_KIND, Grant, ReadKey, Role, Space,
 };
-use librecast_log_host::{Records, seed};
+use librecast_log_host::{KeptLog, seed};
 use librecast_program::cli::{Exit, ExitError};
 use zeroize::Zeroizing;
 
-use crate::clocks::{Clocks, Questions, Shown, is_drawn, off_by};
+use crate::clocks::{Shown, off_by};
 use crate::content::{Content, encode_bytes, encode_call, is_share_name};
 use crate::conversation::{Conversation, FileOf, Message, REMEMBERED, Shared};
 use crate::desktop::Notification;
 use crate::files::FileList;
 use crate::history;
 use crate::holding_key::HoldingKey;
-use crate::keyring::{Keyring, Secret};
 use crate::logs::{Kept, log_status};
 use crate::names::{Names, is_called, normal};
 use crate::offers::{self, Offer, Offers};
 use crate::outside::with_place;
 use crate::place;
-use crate::request::{FilesStatus, GroupStatus, InvitationStatus, ProtectedStatus};
+use crate::request::{FilesStatus, GroupStatus, InvitationStatus};
 use crate::shelf::{Shelf, remove_group};
 
+mod clock;
 mod deputies;
+mod devices;
 mod files;
+mod past;
+mod prefixes;
 
+use clock::ClockWatch;
+pub use clock::{SUSPENDED, clock_step};
 use deputies::Uptime;
+pub use devices::label;
 pub use files::{Attached, FileAnswer, Waits};
+use past::Past;
+use prefixes::Sealing;
 
 /// Pause before an append is tried again: the log first requests own entries from other members.
 const APPEND_AGAIN: Duration = Duration::from_millis(500);
-
-/// Step of the wall clock in ms that counts as a suspension. Chosen: clocks are set by less.
-pub const SUSPENDED: u64 = 10_000;
 
 /// Shortest pause between two requests to join after a packet of the group, in ms. Chosen.
 const HEARD_PAUSE: u64 = 2_000;
 /// Longest pause between them while a user waits, in ms. Chosen.
 const AWAITED_PAUSE: u64 = 5_000;
 
-/// Shortest pause between two shows of this host's clock. Chosen: a packet may be lost.
-const SHOW_CLOCK_AGAIN: Duration = Duration::from_secs(60);
-
 /// Time for members' first packets after the start. Chosen: they answer within a second.
 const BEGINNING: Duration = Duration::from_secs(3);
 
 /// A question for users whose hosts do not reach each other.
 const FIREWALLS: &str = "do firewalls of both hosts let in UDP port 14246, ICMPv6 and multicast on the interfaces in use?";
-
-/// Time in ms after an entry in which the owner makes the commit that counts it, if it is there.
-const COMMITTED_WITHIN: u64 = 86_400_000;
-/// Divisor of the keeping time, for less than 30 days: an entry is given up at most that part early.
-const PART_OF_KEEP: u64 = 30;
-/// Time without one of the entries that have probably expired, before they are given up. Chosen:
-/// the log asks seven times in it.
-const EXPIRED_WAIT: Duration = Duration::from_secs(60);
-/// Addition for each author: the log asks for one in a second or two.
-const EXPIRED_WAIT_OF_AUTHOR: Duration = Duration::from_secs(3);
-/// Longest such wait, as for gaps in the log.
-const LONGEST_EXPIRED_WAIT: Duration = Duration::from_secs(3_600);
-
-/// Bytes of what was said before for a new device of this person. Chosen: all members store them.
-const DEVICE_HISTORY: usize = 128 * 1_024;
 
 /// Stored notices.
 const MAX_NOTICES: usize = 32;
@@ -106,7 +92,6 @@ const MAX_NOTICES: usize = 32;
 const STATE: &str = "state";
 const LOG: &str = "log";
 const MESSAGES: &str = "messages";
-const PREFIXES: &str = "prefixes";
 const OFFERS: &str = "offers";
 const FILES: &str = "sent-files";
 
@@ -119,36 +104,15 @@ const READ_AT_MOST: u64 = REMEMBERED as u64 / 2;
 /// Bytes of a state file.
 const MAX_STATE: u64 = 64 << 20;
 
-/// Private prefixes that a group's keys seal. Chosen: lcroute has 64 in all.
-const MAX_PREFIXES: usize = 16;
-/// Bytes of the file of prefixes: an address, a length and an end of line each.
-const MAX_PREFIX_LIST: u64 = (MAX_PREFIXES * 64) as u64;
-
-/// Label of the exporter: the secret of an epoch that seals packets.
-const EXPORT_LABEL: &str = "lcroute private prefix";
-
 /// A message, and what it brings beside its text.
 type Said = (Message, Option<Attached>);
-
-/// Entries that commits from long ago count, and that this host lacks.
-#[derive(Debug)]
-struct Expired {
-    /// The last number of each author.
-    heads: Heads,
-    /// Since when none of them has come.
-    since: Instant,
-    /// The sum of the last numbers here.
-    have: u64,
-    wait: Duration,
-}
 
 #[derive(Debug)]
 pub struct Room {
     name: String,
     folder: PathBuf,
     group: Group,
-    log: Log,
-    records: Records,
+    log: KeptLog,
     conversation: Conversation,
     /// Entries that the group wants appended.
     appends: VecDeque<Append>,
@@ -168,26 +132,11 @@ pub struct Room {
     /// Since when it has other changes, and how many messages the written state knows.
     read_since: Option<Instant>,
     written_messages: u64,
-    transmits: Vec<Vec<u8>>,
     notices: VecDeque<String>,
     /// The last message of others since [`Room::take_notification`], and the number of those before it.
     notification: Option<(PeerId, String, u64)>,
-    /// lcroute's groups that the keys seal.
-    prefixes: BTreeSet<GroupPrefix>,
-    keyring: Keyring,
-    /// The owner's log was complete once in this run: the keyring has keys.
-    has_keys: bool,
-    /// The clocks at the last turn.
-    turned: Option<(UnixTime, Instant)>,
-    /// Clocks of other members.
-    clocks: Clocks,
-    questions: Questions,
-    /// When this host last showed its clock.
-    clock_shown: Option<Instant>,
-    /// It was shown since another member was received.
-    clock_received: bool,
-    /// The owner's refusal, and when the refused request was made.
-    refused: Option<(RequestRefusal, u64)>,
+    sealing: Sealing,
+    clock: ClockWatch,
     /// The number of writes of the state in this run.
     saves: u64,
     opened: Instant,
@@ -198,14 +147,9 @@ pub struct Room {
     is_unsure: bool,
     /// Terms of the group.
     kept: Kept,
-    /// Members that the owner added, and who get what was said before.
-    newcomers: Vec<PeerId>,
-    /// Entries that have probably expired at all members.
-    expired: Option<Expired>,
+    past: Past,
     /// Names that members chose, including former members.
     names: BTreeMap<PeerId, String>,
-    /// New devices of this person, which get what was said before from this host.
-    new_devices: Vec<PeerId>,
 }
 
 /// Returns the id of an invitation as text.
@@ -283,40 +227,32 @@ impl Room {
     }
 
     fn with(folder: &Path, name: &str, group: Group, now: Instant) -> anyhow::Result<Self> {
+        let key = || SecretKey::from_seed(&group.author_key().seed());
+        let owner = group.group_key();
+        let owner = owner.map(|key| SecretKey::from_seed(&key.seed()));
+        let keys = [key()].into_iter().chain(owner).collect();
+        let (mut kept, mut office) = (Kept::default(), Some(key()));
+        let space = Space::new(
+            group.id(),
+            Some(ReadKey::new(**group.read_key())),
+            kept.ttl(),
+        );
         let path = folder.join(LOG);
-        let (records, stored) = Records::open(&path).with_context(|| path.display().to_string())?;
-        let author = group.author_key().seed();
-        let mut keys = vec![librecast::id::SecretKey::from_seed(&author)];
-        if let Some(key) = group.group_key() {
-            keys.push(librecast::id::SecretKey::from_seed(&key.seed()));
-        }
-        let config = Config {
-            space: Space::new(
-                group.id(),
-                Some(ReadKey::new(**group.read_key())),
-                Kept::default().ttl(),
-            ),
-            keys,
-            seed: *seed()?,
-        };
-        let mut log = Log::new(config, now);
-        log.add_office_key(librecast::id::SecretKey::from_seed(&author));
-        let mut kept = Kept::default();
-        for stored in stored {
-            log.restore(stored, now);
-            // before a later entry drops the terms
-            kept.follow(&mut log);
-        }
+        let log = KeptLog::open_with(space, Role::Member, keys, Some(&path), now, |log| {
+            if let Some(key) = office.take() {
+                log.add_office_key(key);
+            }
+            kept.follow(log);
+        });
+        let log = log.with_context(|| path.display().to_string())?;
         let path = folder.join(MESSAGES);
         let conversation = Conversation::open(&path).with_context(|| path.display().to_string())?;
-        let path = folder.join(PREFIXES);
-        let prefixes = read_prefixes(&path).with_context(|| path.display().to_string())?;
+        let sealing = Sealing::open(folder, !group.is_behind())?;
         let path = folder.join(OFFERS);
         let offers = Offers::open(&path).with_context(|| path.display().to_string())?;
         let path = folder.join(FILES);
         let files = FileList::open(&path).with_context(|| path.display().to_string())?;
         let shelf = Shelf::open(folder, group.read_key());
-        let has_keys = !group.is_behind();
         // a joiner has said nothing
         let speaks = group.standing() != Standing::Joining;
         let is_unsure =
@@ -326,7 +262,6 @@ impl Room {
             folder: folder.to_owned(),
             group,
             log,
-            records,
             conversation,
             appends: VecDeque::new(),
             append_at: None,
@@ -339,38 +274,28 @@ impl Room {
             state_changed: true,
             read_since: None,
             written_messages: 0,
-            transmits: Vec::new(),
             notices: VecDeque::new(),
             notification: None,
-            prefixes,
-            keyring: Keyring::default(),
-            has_keys,
-            turned: None,
-            clocks: Clocks::default(),
-            questions: Questions::default(),
-            clock_shown: None,
-            clock_received: false,
-            refused: None,
+            sealing,
+            clock: ClockWatch::default(),
             saves: 0,
             opened: now,
             uptime: Uptime::new(now),
             holds_back: false,
             is_unsure,
             kept,
-            newcomers: Vec::new(),
-            expired: None,
+            past: Past::default(),
             names: BTreeMap::new(),
-            new_devices: Vec::new(),
         };
         room.forget_read();
         room.names.clone_from(room.conversation.names());
         room.names.extend(room.all_names());
         room.show_names();
-        room.log.watch_presence(true);
-        room.log.watch_clocks(true);
+        room.log.log_mut().watch_presence(true);
+        room.log.log_mut().watch_clocks(true);
         // acknowledgements that a crash kept from the group
         for log in [LogName::Own, LogName::Owner] {
-            if let Some(status) = room.status_of(log) {
+            if let Some(status) = room.status_of(room.author_of(log)) {
                 room.acknowledge(log, status.last);
             }
         }
@@ -378,18 +303,17 @@ impl Room {
         // and own messages that a crash kept from the users
         let me = room.group.author_key().peer_id();
         let waiting: Vec<_> = room.group.unconfirmed().collect();
-        let waiting: Vec<Said> = waiting
+        room.said = waiting
             .into_iter()
             .filter(|(id, _)| !room.conversation.knows(me, &format!("{id:016x}")))
             .map(|(id, content)| room.message(me, id, UnixTime::now().as_millis(), content))
             .collect();
-        room.said = waiting;
         Ok(room)
     }
 
     /// The multicast address of its packets.
     pub fn address(&self) -> Ipv6Addr {
-        self.log.space().group()
+        self.log.address()
     }
 
     /// The group's key.
@@ -399,21 +323,21 @@ impl Room {
 
     /// Handles a datagram of its multicast group.
     pub fn handle_packet(&mut self, source: IpAddr, bytes: &[u8], time: UnixTime, now: Instant) {
-        self.log.handle_packet(source, bytes, time, now);
+        self.log.log_mut().handle_packet(source, bytes, time, now);
     }
 
     /// Handles a possible absence: new messages wait until the owner's log is complete.
     pub fn come_back(&mut self, now: Instant) {
-        self.log.come_back(now);
+        self.log.log_mut().come_back(now);
         self.group.fall_behind();
-        self.clock_received = false;
+        self.clock.received = false;
     }
 
     /// Ends the doubt about a copied folder, once other hosts have shown their entries of its keys.
     fn be_sure(&mut self, time: UnixTime, now: Instant) -> io::Result<()> {
         let own = self.author_of(LogName::Own);
-        let is_shown = self.log.caught_up_at().is_some_and(|at| at <= now);
-        if self.is_unsure && is_shown && self.log.is_settled(own, now) {
+        let is_shown = self.log.log().caught_up_at().is_some_and(|at| at <= now);
+        if self.is_unsure && is_shown && self.log.log().is_settled(own, now) {
             place::write(&self.folder)?;
             self.is_unsure = false;
             self.group.hold(false, time);
@@ -425,33 +349,12 @@ impl Room {
     /// Whether the doubt about a copied folder probably ends within seconds.
     pub fn is_sure_shortly(&self, now: Instant) -> bool {
         let has_begun = now.saturating_duration_since(self.opened) < BEGINNING;
-        self.is_unsure && (self.log.has_received() || has_begun)
-    }
-
-    /// Handles steps of the clock, and the end of a wait for the owner's log.
-    fn catch_up(&mut self, time: UnixTime, now: Instant) {
-        let before = self.turned.replace((time, now));
-        let set_by = before.map_or(0, |(then, at)| clock_step((then, at), (time, now)));
-        if set_by > SUSPENDED as i64 {
-            self.come_back(now);
-        }
-        if before.is_none() || set_by.unsigned_abs() > SUSPENDED {
-            // clocks that differed before may agree now
-            (self.clocks, self.clock_shown) = (Clocks::default(), None);
-            self.questions = Questions::default();
-            self.group.mend_times(time);
-            self.state_changed = true;
-            self.show_clock(time, now);
-        }
-        if self.group.is_behind() && self.log.caught_up_at().is_some_and(|at| at <= now) {
-            self.group.catch_up(time);
-            (self.has_keys, self.state_changed) = (true, true);
-        }
+        self.is_unsure && (self.log.log().has_received() || has_begun)
     }
 
     /// Why a request to join or a message waits, if one does.
     pub fn waits(&self) -> Option<String> {
-        let is_heard = self.log.has_received();
+        let is_heard = self.log.log().has_received();
         if self.group.standing() == Standing::Joining {
             let waits = match (self.own_clock(), is_heard) {
                 (None, true) if self.group.is_invitation_void() => "waits in vain: the invitation is void, as another host lets members in now. Ask its user for a new one, and `lcgroup join` with it".to_owned(),
@@ -465,7 +368,7 @@ impl Room {
             };
             return Some(waits);
         }
-        if let Some(expired) = &self.expired {
+        if let Some(expired) = &self.past.expired {
             return Some(format!(
                 "waits for messages from before the time that this group keeps: for {} s, then it goes on without those that nobody has",
                 expired.wait.as_secs()
@@ -477,7 +380,7 @@ impl Room {
         if !self.group.is_behind() || self.group.standing() != Standing::Member {
             return None;
         }
-        Some(match self.log.caught_up_at() {
+        Some(match self.log.log().caught_up_at() {
             Some(_) => "waits for the last word of the group's owner, from any member".to_owned(),
             None => format!(
                 "waits for any other member or mailbox of the group: nobody is heard. Does one run, and {FIREWALLS}"
@@ -488,7 +391,7 @@ impl Room {
     /// Whether the wait probably ends within seconds.
     pub fn waits_shortly(&self, now: Instant) -> bool {
         let has_begun = now.saturating_duration_since(self.opened) < BEGINNING;
-        let is_heard = self.log.caught_up_at().is_some();
+        let is_heard = self.log.log().caught_up_at().is_some();
         self.group.is_behind() && (is_heard || has_begun)
     }
 
@@ -510,13 +413,10 @@ impl Room {
             "`lcgroup leave --forget {}`, then `lcgroup join` with a new invitation",
             self.name
         );
-        let conflict_of = |author| {
-            let mut authors = self.log.authors();
-            authors.find(|a| a.author == author)?.conflict
-        };
+        let conflict_of = |author| self.status_of(author)?.conflict;
         let conflict = conflict_of(self.author_of(LogName::Own));
         let is_owner = self.group.group_key().is_some();
-        let of_owner = conflict_of(self.log.owner()).filter(|_| is_owner);
+        let of_owner = conflict_of(self.log.log().owner()).filter(|_| is_owner);
         match (self.group.standing(), conflict) {
             (Standing::RolledBack, _) => Some(format!(
                 "this folder is an older copy than what was said from it: it says nothing more, and what waited in it was sent to nobody; {anew}"
@@ -531,7 +431,7 @@ impl Room {
                 "this folder was used on two hosts: nothing that it said from entry {from} on counts; {anew}"
             )),
             (Standing::Joining, None) => {
-                let (reason, made) = self.refused?;
+                let (reason, made) = self.clock.refused?;
                 let is_final = !matches!(reason, RequestRefusal::Time | RequestRefusal::Full);
                 (is_final && self.group.request_made() == Some(made))
                     .then(|| format!("the owner refused: {reason}; {anew}"))
@@ -562,30 +462,27 @@ impl Room {
     pub fn next_timeout(&self, time: UnixTime, now: Instant) -> Instant {
         let group = self.group.next_timeout();
         let group = group.map(|at| now + at.saturating_duration_since(time));
-        let first = self.log.next_timeout();
-        let keys = self.keyring.next_timeout(now);
+        let first = self.log.log().next_timeout();
+        let keys = self.sealing.keyring.next_timeout(now);
         let is_settling = self.group.is_behind() || self.is_unsure;
-        let owner = self.log.caught_up_at().filter(|_| is_settling);
+        let owner = self.log.log().caught_up_at().filter(|_| is_settling);
         let begun = Some(self.opened + BEGINNING).filter(|at| *at > now);
         let show = match self.waits_shortly(now) {
             _ if self.said.is_empty() => None,
             true => begun,
             false => Some(now),
         };
-        let clocks = self.questions.due(now);
-        let expired = self.expired.as_ref().map(|wait| wait.since + wait.wait);
+        let clocks = self.clock.questions.due(now);
+        let expired = self
+            .past
+            .expired
+            .as_ref()
+            .map(|wait| wait.since + wait.wait);
         let uptime = self.uptime_due();
         let write = self.read_since.map(|since| since + READ_WITHIN);
+        let append = self.append_at;
         let others = [
-            write,
-            group,
-            self.append_at,
-            keys,
-            owner,
-            show,
-            clocks,
-            expired,
-            uptime,
+            write, group, append, keys, owner, show, clocks, expired, uptime,
         ];
         let others = others.into_iter().flatten();
         others.fold(first, Instant::min)
@@ -593,8 +490,8 @@ impl Room {
 
     /// Runs the timers that are due; afterwards everything is on disk and may be sent.
     pub fn turn(&mut self, time: UnixTime, now: Instant) -> io::Result<()> {
-        if self.log.next_timeout() <= now {
-            self.log.handle_timeout(time, now);
+        if self.log.log().next_timeout() <= now {
+            self.log.log_mut().handle_timeout(time, now);
         }
         self.catch_up(time, now);
         self.be_sure(time, now)?;
@@ -622,20 +519,16 @@ impl Room {
     }
 
     /// Takes the packets to send.
-    pub fn take_transmits(&mut self) -> Vec<Vec<u8>> {
-        std::mem::take(&mut self.transmits)
+    pub fn take_transmits(&mut self) -> Vec<(Ipv6Addr, Vec<u8>)> {
+        self.log.take_transmits()
     }
 
     fn drain_log(&mut self, time: UnixTime, now: Instant) -> bool {
         let mut any = false;
-        while let Some(output) = self.log.poll_output() {
+        while self.log.collect() {
             any = true;
-            match output {
-                LogOutput::Store(stored) => self.records.add(&stored),
-                LogOutput::Transmit(bytes) => self.transmits.push(bytes),
-                // a group of people has no readers
-                LogOutput::TransmitTo(..) => {}
-                LogOutput::Event(event) => self.hear(event, time, now),
+            for event in self.log.take_events() {
+                self.hear(event, time, now);
             }
         }
         any
@@ -646,8 +539,8 @@ impl Room {
             LogEvent::HostIsBack => {
                 self.group.ask_within(HEARD_PAUSE, time);
                 // no member may have received it before: once, because each member does the same
-                if !std::mem::replace(&mut self.clock_received, true) {
-                    self.clock_shown = None;
+                if !std::mem::replace(&mut self.clock.received, true) {
+                    self.clock.shown = None;
                     self.show_clock(time, now);
                 }
             }
@@ -682,253 +575,20 @@ impl Room {
                     "nobody has entries {from} to {to} of {who} any more"
                 ));
             }
-            LogEvent::Entries(author) if author == self.log.owner() => {
-                self.kept.follow(&mut self.log);
+            LogEvent::Entries(author) if author == self.log.log().owner() => {
+                self.kept.follow(self.log.log_mut());
             }
             LogEvent::OwnEntries { .. } | LogEvent::Entries(_) | LogEvent::Granted(_) => {}
         }
     }
 
-    /// Shows this host's clock at most once per [`SHOW_CLOCK_AGAIN`], for members to compare.
-    fn show_clock(&mut self, time: UnixTime, now: Instant) {
-        let lately = |at| now.saturating_duration_since(at) < SHOW_CLOCK_AGAIN;
-        if !self.clock_shown.is_some_and(lately) {
-            self.clock_shown = Some(now);
-            self.show(LogName::Own, &Shown::Clock, time);
-        }
-    }
-
-    fn show(&mut self, log: LogName, shown: &Shown, time: UnixTime) {
-        let author = self.author_of(log);
-        // a host that is no author yet cannot show it
-        if let Err(e) = self.log.show(author, &shown.encode(), time) {
-            tracing::debug!("{}: presence: {e}", self.name);
-        }
-    }
-
-    /// Handles a member's clock, which is `ahead` of this host's if it differs.
-    fn hear_clock(
-        &mut self,
-        author: AuthorId,
-        ahead: Option<i64>,
-        body: &[u8],
-        (time, now): (UnixTime, Instant),
-    ) {
-        let status = self.log.authors().find(|status| status.author == author);
-        let Some(key) = status.map(|status| status.key) else {
-            return;
-        };
-        let me = self.author_of(LogName::Own);
-        let counts = match Shown::decode(body) {
-            Some(Shown::Refused(reason, asked, made)) if self.admits(author) && asked == me => {
-                self.refused = Some((reason, made));
-                self.group.request_made() == Some(made)
-            }
-            Some(Shown::Answer(nonces)) => self.questions.is_answered_by(&nonces),
-            Some(Shown::Question(nonce, about)) => {
-                let members = self.group.members().len();
-                let answers =
-                    self.group.is_in_office() || about == me || is_drawn(nonce, me, members);
-                if answers && !self.questions.take(author, nonce) {
-                    tracing::debug!("{}: too many questions for clocks", self.name);
-                }
-                false
-            }
-            _ => false,
-        };
-        let Some(ahead) = ahead else {
-            match counts {
-                true => drop(self.clocks.hear(key, None)),
-                false => self.clocks.forget(&key),
-            }
-            return;
-        };
-        if counts {
-            if self.clocks.hear(key, Some(ahead)) && self.own_clock().is_none() {
-                let (who, off) = (self.name_of(&key), off_by(-ahead));
-                self.notice(format!("the clock of {who} is {off} this host's"));
-            }
-            return;
-        }
-        self.ask_for_clocks(author, (time, now));
-    }
-
-    /// Asks this author and others for their clocks: one that differs may be a recording.
-    fn ask_for_clocks(&mut self, about: AuthorId, (time, now): (UnixTime, Instant)) {
-        // a joiner cannot ask, and the owner answers its request
-        if !self.is_member() {
-            return;
-        }
-        let nonce = match seed() {
-            Ok(seed) => u64::from_be_bytes(*seed.first_chunk().expect("32 bytes")),
-            Err(e) => return tracing::error!("{}: {e}", self.name),
-        };
-        if self.questions.ask(nonce, now) {
-            self.show(LogName::Own, &Shown::Question(nonce, about), time);
-        }
-    }
-
-    /// Answers the questions of others, if that is due.
-    fn answer_clocks(&mut self, time: UnixTime, now: Instant) {
-        if let Some(nonces) = self.questions.take_due(now) {
-            self.show(LogName::Own, &Shown::Answer(nonces), time);
-        }
-    }
-
-    /// The error of this host's clock, judged by other members' clocks.
-    pub fn own_clock(&self) -> Option<String> {
-        let owner = self.group.members().into_iter().next();
-        let mut owners = vec![self.group.id()];
-        owners.extend(owner.map(|owner| owner.author));
-        let is_owner = self.group.group_key().is_some();
-        let (who, ahead) = self.clocks.judge(&owners, is_owner)?;
-        let whose = match owners.contains(&who) {
-            true => "the group's owner".to_owned(),
-            false => self.name_of(&who),
-        };
-        let off = off_by(ahead);
-        Some(format!(
-            "this host's clock is {off} the clock of {whose}: one of them is to be set (`date` shows this one)"
-        ))
-    }
-
-    /// Gives up entries that a commit from before the group's keeping time counts, if nobody sends
-    /// them: a member that was away for longer could apply no commit. Returns whether it gave up any.
-    fn skip_expired(&mut self, time: UnixTime, now: Instant) -> bool {
-        let (before, soon) = expired_before(time, self.kept.ttl());
-        let waits = self.group.commit_waits().filter(|made| *made < soon);
-        // dates of a clock that differs prove nothing
-        if waits.is_none() || !self.log.has_received() || self.own_clock().is_some() {
-            self.expired = None;
-            return false;
-        }
-        let last = |log: &Log| -> BTreeMap<PeerId, (AuthorId, u32)> {
-            // an office has the key of its author, and other numbers
-            let all = log.authors().filter(|status| !status.is_office);
-            all.map(|status| (status.key, (status.author, status.last)))
-                .collect()
-        };
-        let known = last(&self.log);
-        let here = |author: &PeerId| known.get(author).copied();
-        let have = |heads: &Heads| {
-            let have = heads.keys().filter_map(here);
-            have.map(|(_, last)| u64::from(last)).sum::<u64>()
-        };
-        let Some(expired) = &mut self.expired else {
-            let mut heads = self.all_heads_before(soon);
-            heads.retain(|author, head| here(author).is_some_and(|(_, last)| last < *head));
-            if heads.is_empty() {
-                return false;
-            }
-            for (author, head) in &heads {
-                if let Some((id, _)) = here(author) {
-                    self.log.ask_up_to(id, *head, now);
-                }
-            }
-            let each = EXPIRED_WAIT_OF_AUTHOR * heads.len() as u32;
-            self.expired = Some(Expired {
-                have: have(&heads),
-                heads,
-                since: now,
-                wait: (EXPIRED_WAIT + each).min(LONGEST_EXPIRED_WAIT),
-            });
-            return false;
-        };
-        let have = have(&expired.heads);
-        if have != expired.have {
-            (expired.have, expired.since) = (have, now);
-        }
-        if now.saturating_duration_since(expired.since) < expired.wait {
-            return false;
-        }
-        let heads = std::mem::take(&mut expired.heads);
-        self.expired = None;
-        let certain = self.all_heads_before(before);
-        let mut any = false;
-        for (author, head) in heads {
-            let Some((id, last)) = here(&author) else {
-                continue;
-            };
-            // the author's next entry is here, or the commit itself is old enough
-            let head = match self.log.has_gap(id) {
-                true => head,
-                false => certain.get(&author).copied().unwrap_or(0),
-            };
-            if last < head {
-                self.log.give_up(id, head, now);
-                any = true;
-            }
-        }
-        any
-    }
-
-    /// Gives newcomers what was said before, as far as the terms say: in the turn of their commit.
-    /// Own devices get everything.
-    fn give_history(&mut self, time: UnixTime) -> io::Result<()> {
-        let newcomers = std::mem::take(&mut self.newcomers);
-        self.give_history_to(&newcomers, self.kept.history(), MAX_HISTORY, time)?;
-        let devices = std::mem::take(&mut self.new_devices);
-        self.give_history_to(&devices, u64::MAX, DEVICE_HISTORY, time)
-    }
-
-    fn give_history_to(
-        &mut self,
-        newcomers: &[PeerId],
-        seconds: u64,
-        most: usize,
-        time: UnixTime,
-    ) -> io::Result<()> {
-        if newcomers.is_empty() || seconds == 0 {
-            return Ok(());
-        }
-        self.conversation.sync()?;
-        let since = time
-            .as_millis()
-            .saturating_sub(seconds.saturating_mul(1_000));
-        let after = self
-            .conversation
-            .messages()
-            .saturating_sub(history::MAX_MESSAGES);
-        let mut messages = Vec::new();
-        self.conversation.shared().read(after, false, |line| {
-            let message = line.and_then(|line| serde_json::from_slice::<Message>(line).ok());
-            messages.extend(message.filter(|message| message.time >= since));
-            Ok(true)
-        })?;
-        // own ones that are not shown yet
-        messages.extend(self.said.iter().map(|(message, _)| message.clone()));
-        if messages.is_empty() {
-            return Ok(());
-        }
-        let room = history::room_beside(self.given()).min(most);
-        let content = history::encode(&messages, room);
-        if content.len() <= 1 {
-            self.notice("what was said before did not fit for newcomers any more".into());
-            return Ok(());
-        }
-        if let Err(e) = self.group.give_history(newcomers, &content) {
-            tracing::warn!("{}: what was said before: {e}", self.name);
-        }
-        Ok(())
-    }
-
-    /// Entries of the own log with what was said before, for newcomers.
-    fn given(&self) -> usize {
-        let (me, mut read, mut given) = (self.author_of(LogName::Own), 0, 0);
-        while let Some(entry) = self.log.next_entry(me, read) {
-            read = entry.number;
-            given += usize::from(entry.kind == kind::HISTORY);
-        }
-        given
-    }
-
     /// Passes entries to the group, in order; returns whether it read any.
     fn feed(&mut self, time: UnixTime, now: Instant) -> bool {
         let mut any = false;
-        let authors: Vec<AuthorStatus> = self.log.authors().collect();
+        let authors: Vec<AuthorStatus> = self.log.log().authors().collect();
         for status in authors {
             while let Some(next) = self.wants(&status) {
-                let Some(entry) = self.log.next_entry(status.author, next - 1) else {
+                let Some(entry) = self.log.log().next_entry(status.author, next - 1) else {
                     if status.first > next {
                         // all of them have expired
                         self.skip(&status, status.first - 1, time);
@@ -981,7 +641,7 @@ impl Room {
             match output {
                 Output::Append(append) => self.appends.push_back(append),
                 Output::Request(bytes) => {
-                    if let Err(e) = self.log.request(&bytes) {
+                    if let Err(e) = self.log.log_mut().request(&bytes) {
                         tracing::warn!("{}: request to join: {e}", self.name);
                     }
                 }
@@ -1043,21 +703,18 @@ impl Room {
             },
             Event::MemberAdded { author, name } => {
                 if self.group.is_in_office() && !self.is_own(&author) {
-                    self.newcomers.push(author);
+                    self.past.newcomers.push(author);
                 }
                 self.offers.end_own(self.group.author_key().peer_id());
                 self.names.insert(author, name);
                 self.show_names();
                 if self.gives_history_to(&author) {
-                    self.new_devices.push(author);
+                    self.past.new_devices.push(author);
                 }
-                match self.with_other_devices(&author) {
-                    Some(who) => self.notice(format!("{who} has one more device")),
-                    None => {
-                        let who = self.name_of(&author);
-                        self.notice(format!("{who} joined"));
-                    }
-                }
+                self.notice(match self.with_other_devices(&author) {
+                    Some(who) => format!("{who} has one more device"),
+                    None => format!("{} joined", self.name_of(&author)),
+                });
             }
             Event::MemberRemoved { author } => {
                 self.offers.end_own(self.group.author_key().peer_id());
@@ -1117,7 +774,7 @@ impl Room {
                 time: made,
                 reason,
             } => {
-                let asked = self.log.space().author(&author);
+                let asked = self.log.log().space().author(&author);
                 self.show(LogName::Owner, &Shown::Refused(reason, asked, made), now);
                 let by_clock = made as i64 - now.as_millis() as i64;
                 let why = match reason {
@@ -1225,8 +882,8 @@ impl Room {
             && !self.appends.iter().any(is_owners)
             && !self.group.pending().any(is_owners)
         {
-            self.log
-                .forget_before(self.author_of(LogName::Owner), first);
+            let owners = self.author_of(LogName::Owner);
+            self.log.log_mut().forget_before(owners, first);
         }
     }
 
@@ -1235,7 +892,7 @@ impl Room {
     fn acknowledge(&mut self, log: LogName, last: u32) {
         let id = self.author_of(log);
         let differs = |append: &Append| {
-            let entry = self.log.next_entry(id, append.number - 1);
+            let entry = self.log.log().next_entry(id, append.number - 1);
             let entry = entry.filter(|entry| entry.number == append.number);
             let (kind, body) = encoded(&append.entry);
             // none: it has expired
@@ -1255,7 +912,7 @@ impl Room {
         };
         let (log, number) = (append.log, append.number);
         let id = self.author_of(log);
-        let last = self.status_of(log).map_or(0, |status| status.last);
+        let last = self.status_of(id).map_or(0, |status| status.last);
         if number <= last {
             // an earlier run did it, or this folder is an old copy
             self.acknowledge(log, number);
@@ -1266,7 +923,7 @@ impl Room {
             return Err(AppendError::Starting);
         }
         let (kind, body) = encoded(&append.entry);
-        self.log.append(id, kind, &body, time, now)?;
+        self.log.log_mut().append(id, kind, &body, time, now)?;
         self.group.handle_appended(log, number);
         self.appends.remove(at);
         self.read_since.get_or_insert(now);
@@ -1274,12 +931,9 @@ impl Room {
     }
 
     fn persist(&mut self, now: Instant) -> io::Result<()> {
-        self.records.sync()?;
+        self.log.sync()?;
         // before their messages, which are not added twice
         self.files.sync()?;
-        if self.records.is_long() {
-            self.compact()?;
-        }
         self.conversation.sync()?;
         let read = self.conversation.messages() - self.written_messages;
         let is_due = |since| now.saturating_duration_since(since) >= READ_WITHIN;
@@ -1306,23 +960,6 @@ impl Room {
         self.conversation.sync()
     }
 
-    /// Takes the secret of a new epoch, whose state is on disk.
-    fn follow_epoch(&mut self, now: Instant) {
-        self.keyring.handle_timeout(now);
-        if self.prefixes.is_empty() || !self.is_member() || !self.has_keys {
-            self.keyring.clear();
-            return;
-        }
-        let epoch = self.group.epoch();
-        if self.keyring.newest() == epoch {
-            return;
-        }
-        match (epoch, self.group.export(EXPORT_LABEL, &[])) {
-            (Some(epoch), Ok(secret)) => self.keyring.begin(epoch, secret, now),
-            (_, failed) => tracing::error!("{}: no secret for lcroute: {failed:?}", self.name),
-        }
-    }
-
     /// Whether its keys are those of the members: an old copy has other keys.
     fn is_member(&self) -> bool {
         matches!(
@@ -1331,40 +968,33 @@ impl Room {
         )
     }
 
-    /// The secrets of its prefixes, the sealing one first; if empty, the prefixes stay closed.
-    pub fn secrets(&self, now: Instant) -> Vec<Secret> {
-        self.keyring.secrets(now)
-    }
-
-    /// The prefixes that its keys seal.
-    pub fn prefixes(&self) -> &BTreeSet<GroupPrefix> {
-        &self.prefixes
-    }
-
     fn author_of(&self, log: LogName) -> AuthorId {
+        let (space, key) = (self.log.log().space(), self.group.author_key().peer_id());
         match log {
-            LogName::Own => {
-                let key = self.group.author_key().peer_id();
-                self.log.space().author(&key)
-            }
-            LogName::Owner if self.group.is_owner() => self.log.owner(),
-            LogName::Owner => {
-                let key = self.group.author_key().peer_id();
-                AuthorId::of_office(&self.log.space().owner(), &key)
-            }
+            LogName::Own => space.author(&key),
+            LogName::Owner if self.group.is_owner() => self.log.log().owner(),
+            LogName::Owner => AuthorId::of_office(&space.owner(), &key),
         }
     }
 
     /// Whether this author answers the request to join: the owner, or the deputy that invited.
     fn admits(&self, author: AuthorId) -> bool {
         let awaited = self.group.awaited();
-        author == self.log.owner()
-            || awaited.is_some_and(|key| author == self.log.space().author(&key))
+        author == self.log.log().owner()
+            || awaited.is_some_and(|key| author == self.log.log().space().author(&key))
     }
 
-    fn status_of(&self, log: LogName) -> Option<AuthorStatus> {
-        let id = self.author_of(log);
-        self.log.authors().find(|status| status.author == id)
+    fn status_of(&self, author: AuthorId) -> Option<AuthorStatus> {
+        let mut authors = self.log.log().authors();
+        authors.find(|status| status.author == author)
+    }
+
+    /// The number of each author's last entry here, by key.
+    fn last_numbers(&self) -> BTreeMap<PeerId, (AuthorId, u32)> {
+        // an office has the key of its author, and other numbers
+        let logs = self.log.log().authors().filter(|status| !status.is_office);
+        logs.map(|status| (status.key, (status.author, status.last)))
+            .collect()
     }
 
     /// Members, and authors that were members in this run or wrote a message.
@@ -1426,7 +1056,7 @@ impl Room {
     }
 
     fn who(&self, author: AuthorId) -> String {
-        let status = self.log.authors().find(|status| status.author == author);
+        let status = self.status_of(author);
         status.map_or_else(|| author.to_string(), |s| self.name_of(&s.key))
     }
 
@@ -1547,43 +1177,34 @@ impl Room {
 
     /// Withdraws an invitation, by its line or the beginning of its id; returns its id.
     pub fn withdraw(&mut self, invitation: &str, time: UnixTime) -> anyhow::Result<String> {
-        let unknown = |text: String| anyhow::Error::from(ExitError::new(Exit::Usage, text));
-        let id = match with_place(invitation)?.0.parse::<Invitation>() {
-            Ok(line) if line.group != self.id() => {
-                return Err(unknown(format!(
-                    "this line is of another group than {}",
-                    self.name
-                )));
+        let usage = |text: String| ExitError::new(Exit::Usage, text);
+        let name = &self.name;
+        let found = match with_place(invitation)?.0.parse::<Invitation>() {
+            Ok(line) if line.group != self.group.id() => {
+                Err(format!("this line is of another group than {name}"))
             }
-            Ok(line) => line.id,
+            Ok(line) => Ok(line.id),
             // an empty variable, or a line that is cut off, names none
             Err(e) if invitation.trim().is_empty() || invitation.starts_with("lcg1") => {
-                return Err(unknown(e.to_string()));
+                Err(e.to_string())
             }
             Err(_) => {
                 let open = self.group.invitations(time)?.into_iter();
                 let begins = |id: &u64| invitation_id(*id).starts_with(invitation.trim());
                 let mut fitting = open.map(|(id, ..)| id).filter(begins);
                 match (fitting.next(), fitting.next()) {
-                    (Some(id), None) => id,
-                    (Some(_), Some(_)) => {
-                        return Err(unknown(
-                            "several invitations begin so: more of the id".into(),
-                        ));
-                    }
-                    (None, _) => {
-                        return Err(unknown(format!(
-                            "no open invitation of this host: `lcgroup invitations {}` lists them",
-                            self.name
-                        )));
-                    }
+                    (Some(id), None) => Ok(id),
+                    (Some(_), _) => Err("several invitations begin so: more of the id".into()),
+                    (None, _) => Err(format!(
+                        "no open invitation of this host: `lcgroup invitations {name}` lists them"
+                    )),
                 }
             }
         };
+        let id = found.map_err(usage)?;
         if !self.group.withdraw(id, time)? {
-            return Err(unknown(
-                "this invitation is used up, expired, withdrawn before, or of another host".into(),
-            ));
+            let text = "this invitation is used up, expired, withdrawn before, or of another host";
+            return Err(usage(text.into()).into());
         }
         self.state_changed = true;
         Ok(invitation_id(id))
@@ -1592,29 +1213,6 @@ impl Room {
     /// The current epoch of its keys.
     pub fn epoch(&self) -> Option<u64> {
         self.group.epoch()
-    }
-
-    /// Begins or ends (`end`) to seal a prefix with its keys.
-    pub fn protect(&mut self, prefix: GroupPrefix, end: bool) -> anyhow::Result<()> {
-        let mut prefixes = self.prefixes.clone();
-        match end {
-            true if !prefixes.remove(&prefix) => {
-                let text = format!("{} does not protect {prefix}", self.name);
-                return Err(ExitError::new(Exit::Usage, text).into());
-            }
-            true => {}
-            false => {
-                prefixes.insert(prefix);
-            }
-        }
-        if prefixes.len() > MAX_PREFIXES {
-            let text = format!("a group protects at most {MAX_PREFIXES} prefixes");
-            return Err(ExitError::new(Exit::Usage, text).into());
-        }
-        let list: String = prefixes.iter().map(|p| format!("{p}\n")).collect();
-        durable::replace(&self.folder.join(PREFIXES), list.as_bytes())?;
-        self.prefixes = prefixes;
-        Ok(())
     }
 
     /// Requests new keys for this member.
@@ -1699,17 +1297,8 @@ impl Room {
             Standing::Removed => "removed",
             Standing::RolledBack => "rolled_back",
         };
-        let waits = || self.waits().filter(|_| !self.has_keys);
-        let protected = |prefix: &GroupPrefix| {
-            let outcome = outcome(prefix);
-            ProtectedStatus {
-                prefix: prefix.to_string(),
-                epoch: self.keyring.sealing(now),
-                sealed: outcome == Some(Ok(())),
-                problem: outcome.and_then(Result::err).or_else(waits),
-            }
-        };
-        let missing = self.log.authors();
+        let messages = self.conversation.messages();
+        let missing = self.log.log().authors();
         let missing = missing.map(|s| u64::from(s.advertised.saturating_sub(s.last)));
         GroupStatus {
             name: self.name.clone(),
@@ -1719,11 +1308,9 @@ impl Room {
             state: state.to_owned(),
             epoch: self.group.epoch(),
             members: self.persons(),
-            messages: self.conversation.messages(),
+            messages,
             unread: self.conversation.count_unread().0,
-            read: self
-                .first_unread()
-                .map_or(self.conversation.messages(), |n| n - 1),
+            read: self.first_unread().map_or(messages, |n| n - 1),
             keep_s: self.kept.shown(),
             history_s: Some(self.kept.history()).filter(|history| *history < u64::MAX),
             unsent: self.appends.len() + self.group.queued(),
@@ -1734,9 +1321,9 @@ impl Room {
             outbox: self.group.outbox().count(),
             deputy: self.deputy_in_office(),
             missing: missing.sum(),
-            log: log_status(&self.log),
+            log: log_status(self.log.log()),
             network: None,
-            prefixes: self.prefixes.iter().map(protected).collect(),
+            prefixes: self.protected(now, outcome),
             // the daemon knows more of them
             files: FilesStatus::default(),
             notices: self.notices.iter().cloned().collect(),
@@ -1745,10 +1332,7 @@ impl Room {
 
     /// Rewrites the log's file, if most of it has expired.
     pub fn compact(&mut self) -> io::Result<()> {
-        if !self.log.may_be_rewritten() {
-            return Ok(());
-        }
-        self.records.compact(self.log.stored())
+        self.log.compact()
     }
 
     /// Deletes the group's files on this host.
@@ -1757,28 +1341,11 @@ impl Room {
     }
 }
 
-/// Milliseconds by which the clock was set between two moments; a suspension looks the same.
-pub fn clock_step((then, at): (UnixTime, Instant), (time, now): (UnixTime, Instant)) -> i64 {
-    let passed = now.saturating_duration_since(at).as_millis() as i64;
-    time.as_millis() as i64 - then.as_millis() as i64 - passed
-}
-
-/// Times in ms before which commits count only entries that have expired, certainly and probably.
-fn expired_before(time: UnixTime, keep: Duration) -> (u64, u64) {
-    let keep = keep.as_millis() as u64;
-    let before = time.as_millis().saturating_sub(keep);
-    // a commit of the next day counts entries that have expired by now
-    (before, before + COMMITTED_WITHIN.min(keep / PART_OF_KEEP))
-}
-
 /// Whether an output follows from entries alone, and comes again when they are read again.
 fn is_reading(output: &Output) -> bool {
-    let Output::Event(event) = output else {
-        return false;
-    };
     matches!(
-        event,
-        Event::Message { .. } | Event::SaidAgain { .. } | Event::NotCounted { .. }
+        output,
+        Output::Event(Event::Message { .. } | Event::SaidAgain { .. } | Event::NotCounted { .. })
     )
 }
 
@@ -1799,36 +1366,5 @@ fn encoded(entry: &NewEntry) -> (u8, Cow<'_, [u8]>) {
     }
 }
 
-/// The entries of a log with commits, which has this name and key.
-fn office_entries(log: &Log, office: AuthorId, key: PeerId) -> impl Iterator<Item = Entry<'_>> {
-    let mut read = 0;
-    std::iter::from_fn(move || {
-        let entry = log.next_entry(office, read)?;
-        read = entry.number;
-        Some(Entry {
-            author: key,
-            number: entry.number,
-            time: entry.time,
-            kind: entry.kind,
-            body: &entry.body,
-        })
-    })
-}
-
-/// Reads the prefixes of a group, one a line; none if the file is missing.
-fn read_prefixes(path: &Path) -> anyhow::Result<BTreeSet<GroupPrefix>> {
-    let mut text = String::new();
-    match std::fs::File::open(path) {
-        Ok(file) => file.take(MAX_PREFIX_LIST).read_to_string(&mut text)?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
-        Err(e) => return Err(e.into()),
-    };
-    let prefix = |line: &str| line.parse().map_err(|e| anyhow!("`{line}`: {e}"));
-    text.lines().map(prefix).collect()
-}
-
-mod devices;
 #[cfg(test)]
 mod tests;
-
-pub use devices::label;

@@ -100,9 +100,7 @@ fn presented(folder: &Folder, session: &Session) -> anyhow::Result<Vec<(TrackNam
         let (space, path) = (session.index(), Some(copy.path()));
         let log = KeptLog::open(space, Role::Member, keys, path, Instant::now());
         let log = log.with_context(|| file.display().to_string())?;
-        let (log, mut after) = (log.log(), 0);
-        while let Some(entry) = log.next_entry(log.owner(), after) {
-            after = entry.number;
+        for entry in log.log().entries_after(log.log().owner(), 0) {
             // entries of later versions name no track of ours
             let _ = index.read(entry);
         }

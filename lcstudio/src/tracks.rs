@@ -161,7 +161,7 @@ impl Tracks {
     /// Sends a request to the owner of a joined track.
     pub fn ask(&mut self, place: &Place, body: &[u8]) -> io::Result<()> {
         match self.joined.get_mut(place) {
-            Some(joined) => joined.log.request(body).map_err(io::Error::other),
+            Some(joined) => joined.log.log_mut().request(body).map_err(io::Error::other),
             None => Err(io::Error::other("nobody takes questions here")),
         }
     }
@@ -223,7 +223,8 @@ impl Tracks {
             }
             let source = IpAddr::from(source);
             for joined in joined.values_mut().filter(|j| j.groups.contains(&group)) {
-                joined.log.handle_datagram(group, source, bytes, time, now);
+                let log = joined.log.log_mut();
+                log.handle_datagram(group, source, bytes, time, now);
             }
         })?;
         let mut events = Vec::new();
@@ -272,10 +273,10 @@ impl Tracks {
 
     /// Waits until `until`, a datagram, or a wake.
     pub fn wait(&self, wake: &Wake, until: Option<Instant>) -> io::Result<()> {
-        let logs = self.joined.values().map(|joined| joined.log.next_timeout());
+        let logs = self.joined.values().map(|joined| joined.log.log());
         let first = match self.disk_again {
             Some(at) => Some(at),
-            None => logs.min(),
+            None => logs.map(Log::next_timeout).min(),
         };
         let first = first.into_iter().chain(until).min();
         let first = first.unwrap_or_else(|| Instant::now() + Duration::from_secs(1));
@@ -298,7 +299,7 @@ impl Logs for Tracks {
     ) -> Result<u32, AppendError> {
         let joined = self.joined.get_mut(place);
         let joined = joined.ok_or(AppendError::NotOurs(author))?;
-        joined.log.append(author, kind, body, time, now)
+        joined.log.log_mut().append(author, kind, body, time, now)
     }
 }
 

@@ -60,9 +60,8 @@ impl Announced {
         self.read_at = Some(now + READ_INTERVAL);
         self.files.clear();
         for author in log.authors() {
-            let (mut read, mut of_author) = (0, Vec::new());
-            while let Some(entry) = log.next_entry(author.author, read) {
-                read = entry.number;
+            let mut of_author = Vec::new();
+            for entry in log.entries_after(author.author, 0) {
                 let file = (entry.kind == kind::FILE).then(|| SealedFile::decode(&entry.body));
                 if let Some(Some(file)) = file {
                     let candidate = Candidate {

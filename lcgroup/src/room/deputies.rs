@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use lcgroup_core::{Heads, Standing, heads_before};
+use lcgroup_core::{Entry, Heads, Standing, heads_before};
 use librecast::id::PeerId;
 use librecast::time::UnixTime;
-use librecast_log::{AuthorId, AuthorStatus};
+use librecast_log::{AuthorId, AuthorStatus, Log};
 use librecast_program::cli::{Exit, ExitError};
 
-use super::{LogName, Room, office_entries};
+use super::{LogName, Room};
 use crate::clocks::Shown;
 use crate::names::is_called;
 use crate::request::DeputyStatus;
@@ -67,11 +67,11 @@ impl Room {
     /// A member that waits for a new leaf was removed meanwhile, if its grant has ended.
     fn end_if_removed(&mut self, now: Instant) {
         if !matches!(self.group.standing(), Standing::Rejoining { .. })
-            || self.log.caught_up_at().is_none_or(|at| at > now)
+            || self.log.log().caught_up_at().is_none_or(|at| at > now)
         {
             return;
         }
-        let own = self.status_of(LogName::Own);
+        let own = self.status_of(self.author_of(LogName::Own));
         let grant = own.and_then(|status| status.grant);
         if grant.is_some_and(|grant| grant.last < u32::MAX) {
             self.group.end_membership();
@@ -93,15 +93,10 @@ impl Room {
     /// Notes that a member showed itself.
     pub(super) fn hear_presence(&mut self, author: AuthorId, time: UnixTime) {
         if self.group.uptime_pause().is_some()
-            && let Some(key) = self.key_of(author)
+            && let Some(status) = self.status_of(author)
         {
-            self.group.hear(&key, time);
+            self.group.hear(&status.key, time);
         }
-    }
-
-    fn key_of(&self, author: AuthorId) -> Option<PeerId> {
-        let status = self.log.authors().find(|status| status.author == author);
-        status.map(|status| status.key)
     }
 
     /// The number that the group wants of a log.
@@ -121,12 +116,12 @@ impl Room {
 
     /// The highest heads in commits of before `time`, in all logs with commits.
     pub(super) fn all_heads_before(&self, time: u64) -> Heads {
-        let offices = self.log.authors().filter(|status| status.is_office);
+        let offices = self.log.log().authors().filter(|status| status.is_office);
         let logs = offices.map(|status| (status.author, status.key));
-        let logs = logs.chain([(self.log.owner(), self.log.space().owner())]);
+        let logs = logs.chain([(self.log.log().owner(), self.log.log().space().owner())]);
         let mut all = Heads::new();
         for (log, key) in logs {
-            for (author, head) in heads_before(office_entries(&self.log, log, key), time) {
+            for (author, head) in heads_before(office_entries(self.log.log(), log, key), time) {
                 let highest: &mut u32 = all.entry(author).or_default();
                 *highest = head.max(*highest);
             }
@@ -234,4 +229,15 @@ impl Room {
         });
         status.collect()
     }
+}
+
+/// The entries of a log with commits, which has this name and key.
+fn office_entries(log: &Log, office: AuthorId, key: PeerId) -> impl Iterator<Item = Entry<'_>> {
+    log.entries_after(office, 0).map(move |entry| Entry {
+        author: key,
+        number: entry.number,
+        time: entry.time,
+        kind: entry.kind,
+        body: &entry.body,
+    })
 }

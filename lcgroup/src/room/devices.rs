@@ -88,10 +88,7 @@ impl Room {
     pub fn members(&self) -> Vec<MemberStatus> {
         let me = self.group.author_key().peer_id();
         let (names, person_names) = (self.names(), self.person_names());
-        let last: BTreeMap<PeerId, u32> = {
-            let authors = self.log.authors().filter(|status| !status.is_office);
-            authors.map(|s| (s.key, s.last)).collect()
-        };
+        let last = self.last_numbers();
         let mut order = Vec::new();
         let mut persons: BTreeMap<PeerId, Vec<DeviceStatus>> = BTreeMap::new();
         for (leaf, member) in self.group.members().into_iter().enumerate() {
@@ -106,7 +103,7 @@ impl Room {
                 // the creator of the group has the first leaf forever
                 owner: leaf == 0,
                 me: author == me,
-                last: last.get(&author).copied().unwrap_or(0),
+                last: last.get(&author).map_or(0, |(_, last)| *last),
                 spoke: self.conversation.spoke(&author),
                 author,
             };

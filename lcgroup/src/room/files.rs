@@ -166,7 +166,7 @@ impl Room {
     pub fn plan_files(&mut self, plan: &mut Plan, time: UnixTime, now: Instant) {
         self.kept_files.retain(|_, until| *until > now);
         // a clock that nobody confirms, or that differs, ends no file
-        if self.log.has_received() && self.own_clock().is_none() {
+        if self.log.log().has_received() && self.own_clock().is_none() {
             let keep = u64::try_from(self.kept.ttl().as_millis()).unwrap_or(u64::MAX);
             self.files.expire(time.as_millis().saturating_sub(keep));
         }

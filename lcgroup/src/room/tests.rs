@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use librecast::id::SecretKey;
 use librecast::time::UnixTime;
 
+use super::past::expired_before;
 use super::*;
 
 mod deputies;
@@ -131,7 +132,7 @@ impl Lan {
                 let Some(room) = room else { continue };
                 room.turn(clocks[who], now).unwrap();
                 let packets = room.take_transmits().into_iter();
-                sent.extend(packets.map(|packet| (who, packet)));
+                sent.extend(packets.map(|(_, packet)| (who, packet)));
             }
             for (from, packet) in &sent {
                 self.hear(*from, packet);
@@ -349,7 +350,7 @@ fn hosts_drop_what_the_owner_drops_and_restarts_and_newcomers_lose_no_author() {
         }),
     );
     let first_of_owner = |lan: &mut Lan, who: usize| {
-        let log = &lan.room(who).log;
+        let log = lan.room(who).log.log();
         let owner = log.authors().find(|status| status.author == log.owner());
         owner.unwrap().first
     };
@@ -391,7 +392,7 @@ fn hosts_drop_what_the_owner_drops_and_restarts_and_newcomers_lose_no_author() {
         }
         // kept for ever: the terms are stated again as well
         assert_eq!(lan.room(who).kept.shown(), None);
-        let log = &lan.room(who).log;
+        let log = lan.room(who).log.log();
         let entries: usize = log.authors().map(|s| (s.last + 1 - s.first) as usize).sum();
         assert!(entries >= 40, "{entries}");
     }
@@ -471,6 +472,7 @@ fn an_owner_that_is_put_back_notices_it_and_does_not_fork_the_group() {
         assert!(
             lan.room(1)
                 .log
+                .log()
                 .authors()
                 .all(|author| author.conflict.is_none())
         );

@@ -1,13 +1,13 @@
 //! A log and its file: its packets leave after their records are on disk.
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 use std::path::Path;
 use std::time::Instant;
 
 use librecast::id::SecretKey;
 use librecast::time::UnixTime;
-use librecast_log::{AppendError, AuthorId, Config, Event, Log, Output, Role, Space};
+use librecast_log::{Config, Event, Log, Output, Role, Space};
 use zeroize::Zeroizing;
 
 use crate::records::Records;
@@ -51,7 +51,8 @@ impl KeptLog {
         Self::open_with(space, role, keys, file, now, |_| {})
     }
 
-    /// The same; `restored` sees the log after each record, before a later one drops entries.
+    /// The same; `follow` sees the log before the first record and after each, before a later one
+    /// drops entries.
     ///
     /// # Errors
     ///
@@ -62,21 +63,16 @@ impl KeptLog {
         keys: Vec<SecretKey>,
         file: Option<&Path>,
         now: Instant,
-        mut restored: impl FnMut(&mut Log),
+        mut follow: impl FnMut(&mut Log),
     ) -> io::Result<Self> {
-        let (records, stored) = match file {
-            Some(file) => {
-                let (records, stored) = Records::open(file)?;
-                (Some(records), stored)
-            }
-            None => (None, Vec::new()),
-        };
+        let (records, stored) = file.map(Records::open).transpose()?.unzip();
         let seed = *seed()?;
         let address = space.group();
         let mut log = Log::new(Config { space, keys, seed }, now);
-        for stored in stored {
+        follow(&mut log);
+        for stored in stored.into_iter().flatten() {
             log.restore(stored, now);
-            restored(&mut log);
+            follow(&mut log);
         }
         log.set_role(role, now);
         Ok(Self {
@@ -94,7 +90,8 @@ impl KeptLog {
         &self.log
     }
 
-    /// The log, to append with; [`turn`](Self::turn) then writes the entries to disk.
+    /// The log, to append with, for example; [`turn`](Self::turn) then writes the entries to disk,
+    /// and they may be sent.
     pub fn log_mut(&mut self) -> &mut Log {
         &mut self.log
     }
@@ -103,49 +100,6 @@ impl KeptLog {
     #[must_use]
     pub fn address(&self) -> Ipv6Addr {
         self.address
-    }
-
-    /// Handles a datagram of a group, if it is one of its own.
-    pub fn handle_datagram(
-        &mut self,
-        group: Ipv6Addr,
-        source: IpAddr,
-        bytes: &[u8],
-        time: UnixTime,
-        now: Instant,
-    ) {
-        self.log.handle_datagram(group, source, bytes, time, now);
-    }
-
-    /// Appends an entry; the next [`turn`](Self::turn) writes it to disk, and it may then be sent.
-    ///
-    /// # Errors
-    ///
-    /// [`AppendError`].
-    pub fn append(
-        &mut self,
-        author: AuthorId,
-        kind: u8,
-        body: &[u8],
-        time: UnixTime,
-        now: Instant,
-    ) -> Result<u32, AppendError> {
-        self.log.append(author, kind, body, time, now)
-    }
-
-    /// Sends a request of somebody without a grant.
-    ///
-    /// # Errors
-    ///
-    /// The body is too long.
-    pub fn request(&mut self, body: &[u8]) -> Result<(), librecast_log::EntryError> {
-        self.log.request(body)
-    }
-
-    /// Returns when the next [`turn`](Self::turn) is due.
-    #[must_use]
-    pub fn next_timeout(&self) -> Instant {
-        self.log.next_timeout()
     }
 
     /// Runs the log and returns its events. Then all records are on disk, and packets may leave.
@@ -158,7 +112,17 @@ impl KeptLog {
         if self.log.next_timeout() <= now {
             self.log.handle_timeout(time, now);
         }
+        self.collect();
+        self.sync()?;
+        Ok(self.take_events())
+    }
+
+    /// Takes the log's outputs; returns whether there were any. Their packets may leave after
+    /// [`sync`](Self::sync).
+    pub fn collect(&mut self) -> bool {
+        let mut any = false;
         while let Some(output) = self.log.poll_output() {
+            any = true;
             match output {
                 Output::Store(stored) => {
                     if let Some(records) = &mut self.records {
@@ -170,13 +134,28 @@ impl KeptLog {
                 Output::Event(event) => self.events.push(event),
             }
         }
-        if let Some(records) = &mut self.records {
-            records.sync()?;
-            if records.is_long() && self.log.may_be_rewritten() {
-                records.compact(self.log.stored())?;
-            }
+        any
+    }
+
+    /// Returns the collected events.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Writes the collected records to disk.
+    ///
+    /// # Errors
+    ///
+    /// The disk's; the records stay for the next attempt.
+    pub fn sync(&mut self) -> io::Result<()> {
+        let Some(records) = &mut self.records else {
+            return Ok(());
+        };
+        records.sync()?;
+        match records.is_long() {
+            true => self.compact(),
+            false => Ok(()),
         }
-        Ok(std::mem::take(&mut self.events))
     }
 
     /// Returns the packets to send now, with their groups.
@@ -214,6 +193,7 @@ mod tests {
         let author = space.author(&key.peer_id());
         let mut kept = KeptLog::open(space, Role::Member, vec![key], Some(&path), now).unwrap();
         while kept
+            .log_mut()
             .append(author, 1, b"body", UnixTime::from_millis(time), now)
             .is_err()
         {

@@ -561,6 +561,15 @@ impl Log {
         (*number <= author.last()).then_some(&held.entry)
     }
 
+    /// Returns the author's stored entries after number `after`, up to the next gap.
+    pub fn entries_after(&self, author: AuthorId, mut after: u32) -> impl Iterator<Item = &Entry> {
+        std::iter::from_fn(move || {
+            let entry = self.next_entry(author, after)?;
+            after = entry.number;
+            Some(entry)
+        })
+    }
+
     /// Entries and bytes that are kept.
     #[must_use]
     pub fn size(&self) -> (usize, usize) {

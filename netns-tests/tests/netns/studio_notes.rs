@@ -368,7 +368,7 @@ impl Author {
         network.receive(|group, source, bytes| {
             let source = IpAddr::from(source);
             let logs = [&mut *index].into_iter().chain(notes.as_mut());
-            for log in logs {
+            for log in logs.map(KeptLog::log_mut) {
                 log.handle_datagram(group, source, bytes, time, now);
             }
         })?;
