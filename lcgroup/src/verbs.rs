@@ -55,6 +55,9 @@ const CHECKED_TIMEOUT: Duration = Duration::from_secs(12);
 /// Time without output while a command waits. Chosen: users do not wonder yet.
 const SILENCE: Duration = Duration::from_millis(1_500);
 
+/// Time after which a wait for membership names things to check. Chosen: twice the usual time.
+const ALARM: Duration = Duration::from_secs(5);
+
 /// Age from which a call does not ring any more.
 const RINGS: Duration = Duration::from_secs(60);
 
@@ -120,6 +123,14 @@ pub struct Tail {
     pub after: Option<u64>,
     pub last: Option<u64>,
     pub new: bool,
+}
+
+/// Returns the reason of a wait for membership; early on without suspicions.
+fn why_no_member(waits: &str, on: &str, is_early: bool) -> String {
+    match waits.split_once(": ") {
+        Some((what, _)) if is_early => what.to_owned(),
+        _ => format!("{waits} (on {on})"),
+    }
 }
 
 /// A wait, explained on standard error: the missing condition, and the things to check.
@@ -288,7 +299,8 @@ impl Verbs {
             let waits = known
                 .waits
                 .or(known.network.and_then(|network| network.waits));
-            waiting.tell(|| format!("{} (on {on})", waits.unwrap_or_default()));
+            let is_early = waiting.since.elapsed() < ALARM;
+            waiting.tell(|| why_no_member(&waits.unwrap_or_default(), &on, is_early));
             thread::sleep(WAIT_INTERVAL);
         }
     }
@@ -989,6 +1001,19 @@ mod tests {
             "1 minute",
         ];
         assert_eq!(spans, expected);
+    }
+
+    #[test]
+    fn a_short_wait_for_membership_suspects_nobody() {
+        let waits = "waits for the group's owner: nobody is heard. Does `lcgroup run` run there?";
+        assert_eq!(
+            why_no_member(waits, "lc0", true),
+            "waits for the group's owner"
+        );
+        assert_eq!(
+            why_no_member(waits, "lc0", false),
+            format!("{waits} (on lc0)")
+        );
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::device::{self, Capture, Playback};
 use crate::keys;
 use crate::level::Level;
 use crate::mixer::{Clock, Mixer};
-use crate::network::{CasterNetwork, Memberships, Port};
+use crate::network::{CasterNetwork, Memberships, Port, why_silent};
 use crate::pace::LIVE_PPM;
 use crate::pipe::Pipe;
 use crate::process::{Wake, confine};
@@ -572,10 +572,11 @@ impl<'a> TakingPart<'a> {
             return;
         }
         self.alone_at = None;
+        let on = self.memberships.interface_names();
         self.say(&format!(
-            "lcradio: nobody else is here, on {}. If somebody is in this call, `lcroute doctor` checks the network; \
-             firewalls must let in UDP ports 5004 and 5006, and clocks be less than an hour apart",
-            self.memberships.interface_names()
+            "lcradio: nobody else is here, on {on}. If somebody is in this call: {}; firewalls must let in UDP ports \
+             5004 and 5006, and clocks be less than an hour apart",
+            why_silent(&on)
         ));
     }
 

@@ -22,7 +22,7 @@ use crate::device::Playback;
 use crate::keys::{self, Wanted};
 use crate::level::{Level, as_text};
 use crate::mixer::{Clock, Mixer};
-use crate::network::{ClockNetwork, Memberships};
+use crate::network::{ClockNetwork, Memberships, why_silent};
 use crate::outside;
 use crate::pipe::Pipe;
 use crate::process::{Wake, confine};
@@ -460,12 +460,15 @@ impl<'a> Listen<'a> {
                 "waits up to {} s for the station in its own network: does it cast?",
                 self.timeout().as_secs_f64(),
             ),
-            None => format!(
-                "waits up to {} s for the station on {}. If someone casts it, `lcroute doctor` checks the network; \
-                 firewalls must let in UDP ports 5004 to 5006",
-                self.timeout().as_secs_f64(),
-                self.network.interface_names(),
-            ),
+            None => {
+                let on = self.network.interface_names();
+                format!(
+                    "waits up to {} s for the station on {on}. If someone casts it: {}; firewalls must let in UDP \
+                     ports 5004 to 5006",
+                    self.timeout().as_secs_f64(),
+                    why_silent(&on),
+                )
+            }
         };
         let is_new = self.explained.as_ref() != Some(&told);
         if is_new && !self.options.json {

@@ -23,6 +23,17 @@ const HOP_LIMIT: u8 = 8;
 /// The default name of lcroute's interface.
 const TUN: &str = "lc0";
 
+/// Returns the likely reasons why nothing arrives on these interfaces, separated by `, `.
+pub fn why_silent(interfaces: &str) -> &'static str {
+    match interfaces.split(", ").any(|name| name == TUN) {
+        true => "`lcroute doctor` checks the network",
+        false => {
+            "a host that runs lcroute sends on lc0 alone, and not on its LAN, unless -i names both: -i lc0 -i eth0. \
+             `lcroute up` brings this host into its network"
+        }
+    }
+}
+
 /// The interfaces in use, checked periodically.
 #[derive(Debug)]
 struct Interfaces {
@@ -421,5 +432,24 @@ fn join(
     };
     if let Err(e) = socket.join(group, index) {
         tracing::warn!("{name}: {group}: {e}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_on_a_lan_alone_learns_that_hosts_with_lcroute_send_elsewhere() {
+        for (interfaces, expected) in [
+            ("eth0", true),
+            ("eth0, wlan0", true),
+            ("lc01", true),
+            ("eth0, lc0", false),
+            ("lc0", false),
+        ] {
+            let told = why_silent(interfaces);
+            assert_eq!(told.contains("-i lc0"), expected, "{interfaces}: {told}");
+        }
     }
 }

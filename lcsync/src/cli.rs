@@ -70,17 +70,21 @@ Words are for people who know each other: each of them could send in your place.
 
 Examples:
   lcsync send report.pdf photos/
+  journalctl -b | lcsync send - --name boot.log
+  lcsync send --text 'see you at 8'
   LCROUTE_SIGNAL=meet.example lcsync send --page https://meet.example:7180 report.pdf
   LCROUTE_SIGNAL=meet.example lcsync send --public report.pdf
   LCROUTE_SIGNAL=meet.example lcsync send --for 2h report.pdf";
 
 const RECEIVE: &str = "\
 Words may be cut to four letters, with spaces between them; inside of `lcroute guest CODE`, - stands for its words.
+A text goes to standard output where no folder is named. DEST - takes a single file there.
 Nothing that is there is replaced without --overwrite. Exit code 3: nobody sends under these words; 4: two do.
 
 Examples:
   lcsync receive tiger-harbor-lemon-quiz
   lcsync receive tiger harbor lemon quiz ~/Downloads
+  lcsync receive tiger-harbor-lemon-quiz - | less
   lcsync receive tiger-harbor-lemon-quiz@meet.example";
 
 #[derive(Debug, Subcommand)]
@@ -96,9 +100,15 @@ enum Command {
     /// Send files to whoever has the four words that it prints: no root, no daemon, no account
     #[command(after_help = SEND)]
     Send {
-        /// Files and folders
-        #[arg(required = true)]
+        /// Files and folders; - is standard input, which is sent once it has ended
+        #[arg(required_unless_present = "text")]
         path: Vec<PathBuf>,
+        /// Send a text, which `lcsync receive` prints. Other users of this host can read it here, and not what - reads
+        #[arg(long, allow_hyphen_values = true, conflicts_with_all = ["path", "name", "public"])]
+        text: Option<String>,
+        /// Name of the file that standard input becomes [default: stdin]
+        #[arg(long)]
+        name: Option<String>,
         /// End after so long; without it Ctrl-C ends it
         #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
         duration: Option<Duration>,
@@ -118,7 +128,7 @@ enum Command {
     /// Receive what somebody sends under four words
     #[command(after_help = RECEIVE)]
     Receive {
-        /// The words, and the folder to receive into [default: this one]
+        /// The words, and the folder to receive into [default: this one], or - for standard output
         #[arg(value_name = "WORDS", required = true, num_args = 1..=5)]
         arguments: Vec<OsString>,
         /// Replace files that are there and differ
@@ -679,6 +689,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Some(Command::Share(share)) => serve(share),
         Some(Command::Send {
             path,
+            text,
+            name,
             duration,
             bwlimit,
             public,
@@ -686,6 +698,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             quiet,
         }) => send::send(&send::Options {
             paths: path,
+            text,
+            name,
             duration,
             limit: bwlimit,
             public,
@@ -1018,6 +1032,8 @@ mod tests {
         assert!(parse(&["share", "x", "--sign", "k"]).is_ok());
         assert!(parse(&["share", "--config", "f", "-i", "a", "--bwlimit", "1M"]).is_ok());
         assert!(parse(&["keygen", "--sign", "k"]).is_ok());
+        assert!(parse(&["send", "-", "a", "--name", "b"]).is_ok());
+        assert!(parse(&["send", "--text", "-5 degrees"]).is_ok());
         assert!(parse(&["lc:x", "dest", "--trust", "k"]).is_ok());
         assert!(parse(&["lc:x", "dest", "--seed", "--stats"]).is_ok());
         assert!(parse(&["lc:x", "dest", "-i", "a", "-i", "b", "--timeout", "2s"]).is_ok());
@@ -1057,6 +1073,10 @@ mod tests {
             &["share"],
             &["share", "--config", "f", "x"],
             &["share", "--config", "f", "--name", "x"],
+            &["send"],
+            &["send", "--text", "a", "b"],
+            &["send", "--text", "a", "--name", "b"],
+            &["send", "--text", "a", "--public"],
             &["keygen", "f", "g"],
             &["--trust", "k", "share", "x"],
             &["share", "x", "--trust", "k"],

@@ -10,7 +10,7 @@
 //! | `mount` | recognition of file systems |
 //! | `scan`, `leaves`, `index`, `groups`, `stretch`, `store` | a server's view of its files |
 //! | `server` | serving: members, and order of sending |
-//! | `send`, `receive_code` | files under four words |
+//! | `send`, `spool`, `receive_code`, [`sent_line`] | files, standard input and texts under four words |
 //! | [`receive`] | receiving: the window of channels, decoding, comparing |
 //! | `folder`, `place` | opening below a folder and nowhere else; writing below DEST |
 //! | `device` | block devices |
@@ -70,9 +70,12 @@ mod scan;
 pub mod sealing;
 #[cfg(feature = "host")]
 mod send;
+pub mod sent_line;
 #[cfg(feature = "host")]
 pub mod server;
 pub mod signature;
+#[cfg(feature = "host")]
+mod spool;
 #[cfg(feature = "host")]
 mod status;
 #[cfg(feature = "host")]

@@ -4,13 +4,13 @@
 //! second one of somebody else; then it fetches the share that the beacon's key has signed.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use librecast::code::Code;
 use librecast::code::beacon::Offer;
-use librecast::id::PeerId;
+use librecast_program::arguments::STANDARD_INPUT;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::code::{self, INTERFACE};
 use librecast_program::guest;
@@ -18,9 +18,12 @@ use librecast_program::guest;
 use crate::receive::sent::Sent;
 use crate::receive::transfer;
 use crate::send::SHARE;
+use crate::sent_line::SentLine;
 
 /// Stands for the code of the guest that this program runs in.
 const OF_GUEST: &str = "-";
+/// DEST where the user has named none.
+const HERE: &str = ".";
 
 /// Options of the command line.
 #[derive(Debug)]
@@ -83,7 +86,7 @@ fn code_of(arguments: &[OsString]) -> Result<(Code, OsString), ExitError> {
     }
     let (code, count) = code::of_arguments(arguments).map_err(|e| usage(e.to_string()))?;
     match &arguments[count..] {
-        [] => Ok((code, ".".into())),
+        [] => Ok((code, HERE.into())),
         [dest] => Ok((code, dest.clone())),
         _ => Err(usage("one DEST follows the words".to_owned())),
     }
@@ -93,12 +96,16 @@ fn receive_inside(options: &Options) -> anyhow::Result<Exit> {
     let dest = options
         .arguments
         .get(1)
-        .map_or_else(|| ".".into(), PathBuf::from);
+        .map_or_else(|| HERE.into(), PathBuf::from);
     let beacon = code::wait_for(Offer::Files, options.quiet)?;
-    let signer: PeerId = beacon
+    let line: SentLine = beacon
         .line
         .parse()
         .context("the sender's key (is it of another version?)")?;
+    let dest = match prints(line, &dest, options.json) {
+        true => STANDARD_INPUT.into(),
+        false => dest,
+    };
     transfer::receive(&transfer::Options {
         name: SHARE.into(),
         part: None,
@@ -107,10 +114,10 @@ fn receive_inside(options: &Options) -> anyhow::Result<Exit> {
         watch: false,
         stats: false,
         key: None,
-        trust: Some(signer),
+        trust: Some(line.signer),
         sent: Some(Sent {
             from: beacon.from,
-            signer: beacon.line,
+            signer: line.signer.to_string(),
             overwrite: options.overwrite,
             yes: options.yes,
         }),
@@ -131,9 +138,27 @@ fn receive_inside(options: &Options) -> anyhow::Result<Exit> {
     })
 }
 
+/// Whether standard output is DEST: of a text, unless the user has named a folder or wants JSON.
+fn prints(line: SentLine, dest: &Path, json: bool) -> bool {
+    line.is_text && !json && dest.as_os_str() == HERE
+}
+
 #[cfg(test)]
 mod tests {
+    use librecast::id::SecretKey;
+
     use super::*;
+
+    #[test]
+    fn a_text_is_printed_unless_a_folder_is_named() {
+        let signer = SecretKey::from_seed(&[7; 32]).peer_id();
+        let prints =
+            |is_text, dest: &str, json| prints(SentLine { signer, is_text }, Path::new(dest), json);
+        assert!(prints(true, HERE, false));
+        assert!(!prints(true, "folder", false));
+        assert!(!prints(true, HERE, true));
+        assert!(!prints(false, HERE, false));
+    }
 
     #[test]
     fn the_words_may_be_one_argument_or_four() {

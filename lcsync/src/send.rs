@@ -4,6 +4,8 @@
 //! share on lc0, signed by a key of the run. Under a code it says so in beacons.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,20 +19,23 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use librecast::channel::SharePrefix;
 use librecast::code::beacon::{BEACON_INTERVAL, Beacon, Offer};
 use librecast::id::SecretKey;
-use librecast_program::cli::{Exit, ExitError, note, print_line};
+use librecast_program::arguments::STANDARD_INPUT;
+use librecast_program::cli::{Exit, ExitError, note, note_of_input, print_line};
 use librecast_program::code::{INTERFACE, Offering};
 use librecast_program::guest::{self, Founded};
 use librecast_program::guest_state::{GuestState, Inside};
-use librecast_program::interrupt;
 use librecast_program::units::count;
+use librecast_program::{interrupt, standard};
 
 use crate::folder::absolute;
 use crate::index::Index;
-use crate::listing::shown;
+use crate::listing::{is_plain_name, shown};
 use crate::scan::Scan;
+use crate::sent_line::SentLine;
 use crate::server::core::Share;
 use crate::server::rescan::{self, Kept, Update, Watched};
 use crate::server::seed::Seed;
+use crate::spool::{MOST_BYTES, Spool};
 
 /// Name of the share.
 pub const SHARE: &str = "files";
@@ -40,11 +45,23 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Time of reading after which the user is informed.
 const READING: Duration = Duration::from_secs(2);
 
+/// Name of the file with a text.
+const TEXT_NAME: &str = "text.txt";
+/// Name of the file with standard input, unless the user gives one.
+const INPUT_NAME: &str = "stdin";
+/// Tells how far words without a server reach.
+const ON_LAN: &str = "these words reach hosts of this LAN alone; to get further, name a signalling server: \
+    LCROUTE_SIGNAL=HOST before the command, or [signal] servers in ~/.config/lcroute/lcroute.toml";
+
 /// Options of the command line.
 #[derive(Debug)]
 pub struct Options {
-    /// Files and folders.
+    /// Files and folders; `-` is standard input.
     pub paths: Vec<PathBuf>,
+    /// A text in place of them.
+    pub text: Option<String>,
+    /// Name of the file with standard input.
+    pub name: Option<String>,
     /// Time after which it ends.
     pub duration: Option<Duration>,
     /// Bits per second.
@@ -57,15 +74,40 @@ pub struct Options {
     pub quiet: bool,
 }
 
+impl Options {
+    /// Returns the name of the file that must be made first, if there is one.
+    fn made_name(&self) -> Result<Option<&str>, ExitError> {
+        let usage = |message: String| Err(ExitError::new(Exit::Usage, message));
+        if self.text.is_some() {
+            return Ok(Some(TEXT_NAME));
+        }
+        let inputs = self.paths.iter().filter(|path| is_input(path)).count();
+        match (inputs, self.name.as_deref().unwrap_or(INPUT_NAME)) {
+            (0, _) if self.name.is_some() => {
+                usage("--name is for standard input, which is - among the files".to_owned())
+            }
+            (0, _) => Ok(None),
+            (1, name) if is_plain_name(name.as_bytes()) => Ok(Some(name)),
+            (1, name) => usage(format!("{name:?} cannot be a file's name")),
+            _ => usage("-: standard input can be sent once".to_owned()),
+        }
+    }
+}
+
+fn is_input(path: &Path) -> bool {
+    path.as_os_str() == STANDARD_INPUT
+}
+
 /// Sends the files until it is stopped.
 pub fn send(options: &Options) -> anyhow::Result<Exit> {
-    let paths = resolve(&options.paths)?;
+    let made_name = options.made_name()?;
+    let mut paths = resolve(&options.paths, made_name)?;
     let mut way = match options.public {
         true => Way::link()?,
         false => Way::Code(Offering::begin()?.into()),
     };
-    // before other threads
-    interrupt::exit_on_interrupt(|| {})?;
+    // its file is gone with it
+    let _spool = make_file(options, made_name, &mut paths)?;
     let (began, state) = (Instant::now(), way.state()?);
     let mut sender = Sender::new(paths, options)?;
     let (shown, receive) = match &way {
@@ -81,6 +123,9 @@ pub fn send(options: &Options) -> anyhow::Result<Exit> {
         note(format_args!(
             "sending {what}; receive it with: {receive}{code}"
         ));
+        if is_on_lan(code) {
+            note(ON_LAN);
+        }
     }
     if let Some(page) = &options.page {
         let link = link(page, &shown);
@@ -105,6 +150,48 @@ pub fn send(options: &Options) -> anyhow::Result<Exit> {
         progress.show((state.present, state.left), sender.seed.sent());
         sender.take_changes(options.quiet);
     }
+}
+
+/// Whether the words reach no further than a LAN; a link has none.
+fn is_on_lan(code: &str) -> bool {
+    !code.is_empty() && !code.contains('@')
+}
+
+/// Makes a file of the text or standard input, and adds its path. Precedes other threads: an
+/// interrupt removes the file.
+fn make_file(
+    options: &Options,
+    name: Option<&str>,
+    paths: &mut Vec<PathBuf>,
+) -> anyhow::Result<Option<Spool>> {
+    let spool = name.map(Spool::new).transpose()?;
+    let folder = spool.as_ref().map(|spool| spool.folder().to_owned());
+    interrupt::exit_on_interrupt(move || {
+        if let Some(folder) = folder {
+            // the system empties folders for temporary files
+            let _ = fs::remove_dir_all(folder);
+        }
+    })?;
+    let Some(spool) = spool else {
+        return Ok(None);
+    };
+    match &options.text {
+        Some(text) => {
+            let line = format!("{}\n", text.trim_end_matches('\n'));
+            spool.fill(line.as_bytes(), MOST_BYTES).context("text")?;
+        }
+        None => {
+            if !options.quiet && std::io::stdin().is_terminal() {
+                note_of_input("what is to be sent");
+            } else if !options.quiet {
+                note("reading standard input to its end; the words come then");
+            }
+            let filled = spool.fill(standard::input(), MOST_BYTES);
+            filled.context("standard input")?;
+        }
+    }
+    paths.push(spool.path().to_owned());
+    Ok(Some(spool))
 }
 
 /// Returns the link of the page that receives: words behind the `#` go to no server.
@@ -179,11 +266,13 @@ impl Way {
     }
 }
 
-/// Returns absolute paths with different names: of links, their own.
-fn resolve(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
-    let mut names: BTreeMap<_, &Path> = BTreeMap::new();
+/// Returns absolute paths with different names, of links their own: all but standard input, which
+/// becomes a file with the name `made`.
+fn resolve(paths: &[PathBuf], made: Option<&str>) -> anyhow::Result<Vec<PathBuf>> {
+    let made = made.map(|name| (OsString::from(name), Path::new(STANDARD_INPUT)));
+    let mut names: BTreeMap<OsString, &Path> = made.into_iter().collect();
     let mut found = Vec::new();
-    for path in paths {
+    for path in paths.iter().filter(|path| !is_input(path)) {
         let shown = || path.display().to_string();
         let named = absolute(path).with_context(shown)?;
         let usage = |message: String| ExitError::new(Exit::Usage, message);
@@ -210,6 +299,8 @@ fn resolve(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
 /// The files, as a share.
 struct Sender {
     key: Arc<SecretKey>,
+    /// Receivers print it.
+    is_text: bool,
     /// The version that is sent.
     offered: Offered,
     /// Later ones, which a thread serves as they come.
@@ -273,6 +364,7 @@ impl Sender {
         seed.serve(share);
         Ok(Self {
             key,
+            is_text: options.text.is_some(),
             offered,
             versions: serve_later(updates, Arc::clone(&seed))?,
             tell_at: Instant::now(),
@@ -305,12 +397,16 @@ impl Sender {
     }
 
     fn beacon(&self, from: &str) -> Beacon {
+        let line = SentLine {
+            signer: self.key.peer_id(),
+            is_text: self.is_text,
+        };
         Beacon {
             offer: Offer::Files,
             from: from.to_owned(),
             bytes: self.offered.bytes,
             files: self.offered.files,
-            line: self.key.peer_id().to_string(),
+            line: line.to_string(),
         }
     }
 }
@@ -415,7 +511,6 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
     use std::os::unix::fs::symlink;
 
     #[test]
@@ -427,7 +522,8 @@ mod tests {
         fs::write(at("store/5d01/sub/f"), b"photo").unwrap();
         symlink("store/3f9a", at("report.pdf")).unwrap();
         symlink("store/5d01", at("photos")).unwrap();
-        let chosen = resolve(&[at("report.pdf"), at("photos"), at("store/5d01/sub/..")]).unwrap();
+        let paths = [at("report.pdf"), at("photos"), at("store/5d01/sub/..")];
+        let chosen = resolve(&paths, None).unwrap();
         let scan = Scan::of_paths(&chosen).unwrap();
         let paths: Vec<_> = scan.entries.iter().map(|e| shown(&e.path)).collect();
         let below = ["5d01", "5d01/sub", "5d01/sub/f", "photos", "photos/sub"];
@@ -436,7 +532,46 @@ mod tests {
         assert_eq!(scan.path_of(5), at("photos/sub/f"));
         let index = Index::of(scan, b"", &mut crate::index::HashCache::default()).unwrap();
         assert_eq!((index.bytes(), index.scan.unread), (16, 0));
-        let again = resolve(&[at("photos"), at("store/../photos")]);
+        let again = resolve(&[at("photos"), at("store/../photos")], None);
         assert!(again.unwrap_err().to_string().contains("one name"));
+        let input = resolve(&[at("photos"), "-".into()], Some("photos"));
+        assert!(input.unwrap_err().to_string().starts_with("- and "));
+    }
+
+    #[test]
+    fn standard_input_is_one_file_with_the_name_that_the_user_gives() {
+        let name_of = |paths: &[&str], name: Option<&str>| {
+            let options = Options {
+                paths: paths.iter().map(PathBuf::from).collect(),
+                text: None,
+                name: name.map(str::to_owned),
+                duration: None,
+                limit: None,
+                public: false,
+                page: None,
+                quiet: false,
+            };
+            let made = options.made_name();
+            made.map(|made| made.map(str::to_owned)).map_err(|e| e.exit)
+        };
+        let named = |name: &str| Ok(Some(name.to_owned()));
+        assert_eq!(name_of(&["-"], None), named("stdin"));
+        assert_eq!(name_of(&["a", "-"], Some("log.txt")), named("log.txt"));
+        assert_eq!(name_of(&["a", "./-"], None), Ok(None));
+        for (paths, name) in [
+            (&["a"][..], Some("log.txt")),
+            (&["-", "-"], None),
+            (&["-"], Some("a/b")),
+            (&["-"], Some("")),
+        ] {
+            assert_eq!(name_of(paths, name), Err(Exit::Usage), "{paths:?} {name:?}");
+        }
+    }
+
+    #[test]
+    fn only_words_without_a_server_are_for_a_lan_alone() {
+        assert!(is_on_lan("abandon-zoo-quality-lemon"));
+        assert!(!is_on_lan("abandon-zoo-quality-lemon@meet.example"));
+        assert!(!is_on_lan(""));
     }
 }

@@ -11,7 +11,9 @@ use lcroute_control::client::Client;
 use lcroute_control::config::{Config, Reread, Silent};
 use lcroute_control::settings::{Common, Overrides};
 use lcroute_control::status::{Clocks, Peer, State, Status, clocks};
+use lcroute_node::KnownMember;
 use librecast::cert::{MAX_TOKEN, Token};
+use librecast::id::PeerId;
 use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError};
 use serde_json::json;
@@ -243,11 +245,12 @@ fn tell(common: &Common, config: &Config, control: &Path, told: Told) -> anyhow:
     let identity = StateDir::of(common, config).identity(UnixTime::now())?;
     let mut status = ask_daemon(control)?;
     let begun = Instant::now();
-    let alone = told.founded || is_alone(control)? && identity.member.is_issuer();
+    let is_alone = members(control)?.len() <= 1;
+    let alone = told.founded || is_alone && identity.member.is_issuer();
     let mut peers = peers(control)?;
     let mut linked = linked_with(&peers);
     let mut is_quiet = !common.json;
-    while linked.is_empty() && !alone && begun.elapsed() < timeout {
+    while awaits_link(&linked, alone, status.state) && begun.elapsed() < timeout {
         std::thread::sleep(LOOK);
         peers = self::peers(control)?;
         linked = linked_with(&peers);
@@ -262,6 +265,14 @@ fn tell(common: &Common, config: &Config, control: &Path, told: Told) -> anyhow:
         }
     }
     let took = begun.elapsed();
+    if status.state == State::Expelled {
+        let message = format!(
+            "{}: `lcroute leave`, then `lcroute up` with a new token",
+            missing(&status, &peers, config)
+        );
+        return Err(ExitError::new(Exit::NotPermitted, message).into());
+    }
+    let members = members(control)?;
     let token = match told.secrets {
         true => membership::plain_token(config, &identity)?,
         false if identity.member.is_issuer() => {
@@ -275,12 +286,17 @@ fn tell(common: &Common, config: &Config, control: &Path, told: Told) -> anyhow:
     let pages = pages.filter(|_| told.secrets);
     if common.json {
         print_line(json!({
-            "name": identity.member.name, "address": identity.member.addresses.address, "ipv4": status.ipv4,
+            "name": status.name, "address": identity.member.addresses.address, "ipv4": status.ipv4,
             "network": identity.membership.network, "linked": linked,
             "token": token.as_ref().map(|token| token.as_str()), "pages": pages,
         }))?;
     } else {
-        print_line(format_args!("name     {}", identity.member.name))?;
+        print_line(format_args!("name     {}", status.name))?;
+        if is_name_taken(&status.peer_id, &status.name, &members) {
+            hint(
+                "another member has this name, too: an issuer gives this node a number behind it, which `lcroute id` shows then",
+            );
+        }
         print_line(format_args!(
             "address  {}",
             identity.member.addresses.address
@@ -320,21 +336,31 @@ fn tell(common: &Common, config: &Config, control: &Path, told: Told) -> anyhow:
     .into())
 }
 
+/// Whether a link is missing that may still come.
+fn awaits_link(linked: &[String], is_alone: bool, state: State) -> bool {
+    linked.is_empty() && !is_alone && state != State::Expelled
+}
+
+/// Whether another member than `own` has this name.
+fn is_name_taken(own: &PeerId, name: &str, members: &[KnownMember]) -> bool {
+    let mut others = members.iter().filter(|member| member.peer_id != *own);
+    others.any(|other| other.name.eq_ignore_ascii_case(name))
+}
+
 /// Returns possible reasons for a missing link.
 fn missing(status: &Status, peers: &[Peer], config: &Config) -> String {
+    if status.state == State::Expelled {
+        let why = status.token_uses.map(lcroute_node::spent);
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+        return format!("this node has been expelled from the network{why}");
+    }
     if let Clocks::ThisDiffers(detail) = clocks(peers, UnixTime::now()) {
         return format!("{detail}: if it is wrong, `timedatectl set-ntp true`");
     }
-    let mut doors = Vec::new();
-    match (status.state, status.signal_servers) {
-        (State::Expelled, _) => {
-            let why = status.token_uses.map(lcroute_node::spent);
-            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-            return format!("this node has been expelled from the network{why}");
-        }
-        (_, 0) => doors.push("no signalling server answers"),
-        (_, _) => doors.push("a signalling server answers, and no other node can be reached"),
-    }
+    let mut doors = vec![match status.signal_servers {
+        0 => "no signalling server answers",
+        _ => "a signalling server answers, and no other node can be reached",
+    }];
     if status.relay.only && status.relay.offered == 0 {
         doors.push(NO_RELAY);
     }
@@ -379,11 +405,8 @@ fn is_refused(e: &anyhow::Error) -> bool {
     exit == Some(Exit::NotPermitted)
 }
 
-/// Whether no other member is known.
-fn is_alone(control: &Path) -> anyhow::Result<bool> {
-    let members: Vec<lcroute_node::KnownMember> =
-        Client::connect(control)?.ask(&Request::Members)?;
-    Ok(members.len() <= 1)
+fn members(control: &Path) -> anyhow::Result<Vec<KnownMember>> {
+    Client::connect(control)?.ask(&Request::Members)
 }
 
 fn peers(control: &Path) -> anyhow::Result<Vec<Peer>> {
@@ -418,4 +441,42 @@ fn use_lan_profile(common: &Common, config: &mut Config) -> anyhow::Result<()> {
     ));
     *config = Config::load(Some(path))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::net::Ipv6Addr;
+
+    use librecast::id::SecretKey;
+
+    use super::*;
+
+    #[test]
+    fn an_expelled_node_awaits_no_link() {
+        let linked = ["beta".to_owned()];
+        assert!(awaits_link(&[], false, State::Connecting));
+        assert!(!awaits_link(&[], false, State::Expelled));
+        assert!(!awaits_link(&[], true, State::Connecting));
+        assert!(!awaits_link(&linked, false, State::Connected));
+    }
+
+    #[test]
+    fn a_name_is_taken_by_another_member_alone() {
+        let peer = |n: u8| SecretKey::from_seed(&[n; 32]).peer_id();
+        let member = |n: u8, name: &str| KnownMember {
+            peer_id: peer(n),
+            name: name.to_owned(),
+            address: Ipv6Addr::UNSPECIFIED,
+            labels: BTreeMap::new(),
+            present: true,
+            last_seen: 0,
+            not_after: 0,
+        };
+        let own = member(1, "beta");
+        let free = [own.clone(), member(2, "alpha"), member(3, "beta-2")];
+        assert!(!is_name_taken(&peer(1), "beta", &free));
+        let taken = [own, member(2, "Beta")];
+        assert!(is_name_taken(&peer(1), "beta", &taken));
+    }
 }

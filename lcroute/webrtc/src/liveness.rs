@@ -140,7 +140,8 @@ pub(crate) struct Liveness {
     next_hello: Instant,
     last_hello: Option<Instant>,
     polled: Instant,
-    outstanding: VecDeque<(TxId, Instant)>,
+    /// Unanswered hellos, their times and weights in the loss.
+    outstanding: VecDeque<(TxId, Instant, f64)>,
     /// Smoothed.
     rtt: Option<Duration>,
     trips: VecDeque<Duration>,
@@ -266,7 +267,7 @@ impl Liveness {
     /// Whether this hello was sent recently and is unanswered.
     pub(crate) fn is_outstanding(&self, id: TxId) -> bool {
         let mut known = self.outstanding.iter();
-        known.any(|(known, _)| is_same_transaction(*known, id))
+        known.any(|(known, ..)| is_same_transaction(*known, id))
     }
 
     /// Returns the timeout of a suspicion, and the least hellos before the link is down.
@@ -295,11 +296,12 @@ impl Liveness {
     /// Handles the answer to a hello; returns false if that was not one of ours.
     pub(crate) fn answered(&mut self, id: TxId, now: Instant) -> bool {
         let mut outstanding = self.outstanding.iter();
-        let at = outstanding.position(|(known, _)| is_same_transaction(*known, id));
+        let at = outstanding.position(|(known, ..)| is_same_transaction(*known, id));
         let Some(at) = at else {
             return false;
         };
-        if let Some((_, sent)) = self.outstanding.remove(at) {
+        if let Some((_, sent, weight)) = self.outstanding.remove(at) {
+            self.count(false, weight);
             let sample = now.saturating_duration_since(sent);
             let smoothed = |rtt: Duration| (rtt * (RTT_WEIGHT - 1) + sample) / RTT_WEIGHT;
             if self.trips.len() == RTT_SAMPLES {
@@ -310,7 +312,6 @@ impl Liveness {
                 .take_if(|until| self.trips.len() >= NEW_LINK_SAMPLES || now >= *until);
             self.rtt = Some(self.rtt.map_or(sample, smoothed));
         }
-        self.count(false);
         self.note_received(now);
         true
     }
@@ -364,12 +365,15 @@ impl Liveness {
             None if seldom => self.next_common(now) + HELLO_INTERVAL * (ANSWERER_FACTOR - 1),
             None => self.next_common(now),
         };
+        // the many hellos of a suspicion are evidence about a short time
+        let pause = self.last_hello.map(|at| now.saturating_duration_since(at));
+        let weight = pause.map_or(1.0, |p| p.div_duration_f64(HELLO_INTERVAL).min(1.0));
         self.last_hello = Some(now);
         let id = self.random.array();
         if self.outstanding.len() == MAX_OUTSTANDING {
             self.outstanding.pop_front();
         }
-        self.outstanding.push_back((id, now));
+        self.outstanding.push_back((id, now, weight));
         let asks = self.suspected.is_some();
         Verdict::Hello { id, asks }
     }
@@ -396,24 +400,24 @@ impl Liveness {
         self.trips.iter().min().filter(|_| known).copied()
     }
 
-    /// Returns the share of unanswered hellos over the last few dozen.
+    /// Returns the share of unanswered hellos over the last ten seconds or more.
     pub(crate) fn loss(&self) -> f64 {
         self.loss
     }
 
     fn forget_lost(&mut self, now: Instant) {
-        while let Some((_, sent)) = self.outstanding.front() {
-            if now.saturating_duration_since(*sent) < HELLO_LOSS_TIMEOUT {
+        while let Some((_, sent, weight)) = self.outstanding.front().copied() {
+            if now.saturating_duration_since(sent) < HELLO_LOSS_TIMEOUT {
                 return;
             }
             self.outstanding.pop_front();
-            self.count(true);
+            self.count(true, weight);
         }
     }
 
-    fn count(&mut self, lost: bool) {
+    fn count(&mut self, lost: bool, weight: f64) {
         let sample = if lost { 1.0 } else { 0.0 };
-        self.loss += (sample - self.loss) / 32.0;
+        self.loss += (sample - self.loss) * weight / 32.0;
     }
 }
 
@@ -605,6 +609,16 @@ mod tests {
         let gap = |t: Duration| !(5_000..5_600).contains(&t.as_millis());
         assert_eq!(run(&mut live, start, Duration::from_secs(20), gap), None);
         assert!(live.loss() > 0.0);
+    }
+
+    #[test]
+    fn a_short_silence_is_little_loss_however_often_the_peer_was_asked() {
+        let start = Instant::now();
+        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        let gap = |t: Duration| !(5_000..5_600).contains(&t.as_millis());
+        // until all hellos of the gap count as lost
+        assert_eq!(run(&mut live, start, Duration::from_secs(7), gap), None);
+        assert!((0.01..0.12).contains(&live.loss()), "{}", live.loss());
     }
 
     #[test]

@@ -7,10 +7,10 @@ use lcroute_web_page::{Command, Datagram};
 use lcsync::opener::Opener;
 use lcsync::receive::choice::Proof;
 use lcsync::receive::core::{Event, Failure, Receiver, Settings};
+use lcsync::sent_line::SentLine;
 use lcsync::signature::Trust;
 use librecast::channel::{LCSYNC_PORT, ROOT_CHANNEL, SharePrefix, channel_of};
 use librecast::code::beacon::{BEACON_PORT, Offer, Outcome, ReceivedBeacons, beacon_group};
-use librecast::id::PeerId;
 use librecast::time::{Duration, Instant};
 use serde::Serialize;
 
@@ -198,10 +198,10 @@ impl PageGet {
                     let why = format!("{from} offers {what} under these words, and no files.");
                     self.end(why);
                 }
-                Some(Outcome::One(beacon)) => match beacon.line.parse::<PeerId>() {
-                    Ok(signer) => {
+                Some(Outcome::One(beacon)) => match beacon.line.parse::<SentLine>() {
+                    Ok(SentLine { signer, .. }) => {
                         let proof = Proof::Signed(Trust::new(signer, SHARE, self.now));
-                        self.sender = Some((beacon.from.clone(), beacon.line.clone()));
+                        self.sender = Some((beacon.from.clone(), signer.to_string()));
                         self.leave(group);
                         self.begin(SHARE, proof);
                     }

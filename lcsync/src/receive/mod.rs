@@ -5,7 +5,8 @@
 //! joined `stretches`, their [`collector`]s and `streams` (symbols), `sources` (trust), the last
 //! record (`announced`), and the [`window`] (number of channels). `network` and `transfer` do the
 //! I/O; `stats` are its figures. `plan` and `finish` put everything into place, with the
-//! permissions of `modes`. `image` writes a file to a device, `in_order` to a pipe. `browse` lists
+//! permissions of `modes`. `image` writes a file to a device, `in_order` and `standard_output` to
+//! a pipe or terminal. `browse` lists
 //! shares. `sent` checks files that come under a code.
 
 mod announced;
@@ -38,6 +39,8 @@ pub(crate) mod plan;
 pub(crate) mod sent;
 mod single;
 mod sources;
+#[cfg(feature = "host")]
+mod standard_output;
 #[cfg(feature = "host")]
 pub(crate) mod stats;
 mod streams;

@@ -172,6 +172,17 @@ pub fn check_size(sent: &Sent, hidden: &Hidden, tree: &Tree, quiet: bool) -> any
     ask("receive all of it? [y/N]")
 }
 
+/// Chooses the only file, for standard output.
+pub fn choose_only_file(tree: &mut Tree) -> anyhow::Result<()> {
+    let path = match &tree.entries[..] {
+        [entry] if matches!(entry.kind, Kind::File { .. }) => entry.path.clone(),
+        _ => bail!(
+            "a folder or several files are sent, and standard output takes one file: name a folder"
+        ),
+    };
+    Ok(tree.choose(&path)?)
+}
+
 /// Returns some of the names, the hidden ones first.
 fn offered(hidden: &Hidden, entries: &[Entry]) -> String {
     let top = entries

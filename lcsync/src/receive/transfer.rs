@@ -11,9 +11,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, ErrorKind, Write};
-use std::os::fd::AsFd;
+use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -28,7 +27,6 @@ use librecast::channel::{ROOT_CHANNEL, SharePrefix};
 use librecast::id::PeerId;
 use librecast_program::cli::{Exit, ExitError, note};
 use librecast_program::keyfile::SharedKey;
-use librecast_program::standard::Patient;
 use librecast_program::units::count;
 use librecast_program::{guest, interrupt};
 use serde_json::json;
@@ -45,6 +43,7 @@ use super::network::Network;
 use super::parts::{Part, parts};
 use super::plan::Plan;
 use super::sent::{self, Hidden, Sent};
+use super::standard_output::write_out;
 use super::stats::Stats;
 use super::tree::Tree;
 use crate::block::{BlockHash, BlockRef};
@@ -362,7 +361,13 @@ impl<'a> Transfer<'a> {
         match &*Arc::clone(&self.target) {
             Target::Files => {}
             Target::Device(device) => return self.write_device(record, &tree, device),
-            Target::Pipe => return self.write_pipe(record, &tree),
+            Target::Pipe => {
+                if let Some(sent) = &self.options.sent {
+                    sent::choose_only_file(&mut tree)?;
+                    sent::check_size(sent, &Hidden::default(), &tree, self.options.quiet)?;
+                }
+                return self.write_pipe(record, &tree);
+            }
         }
         let (folder, file_name) = self.target(tree.root.kind, name)?;
         if let (Some(name), [file]) = (&file_name, &mut tree.entries[..]) {
@@ -1140,15 +1145,6 @@ fn hand_over(
         }
         Err(TrySendError::Full(bytes)) => Ok(Some(bytes)),
     }
-}
-
-/// Writes to standard output as long as its reader takes it.
-fn write_out(pieces: Blocks<Vec<u8>>) -> io::Result<()> {
-    let out = io::stdout().as_fd().try_clone_to_owned()?;
-    let mut out = Patient(File::from(out));
-    pieces
-        .into_iter()
-        .try_for_each(|bytes| out.write_all(&bytes))
 }
 
 /// Loads the highest generation of a proven share, if this user has a folder for it.

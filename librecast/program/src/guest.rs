@@ -30,6 +30,8 @@ use crate::{arguments, children};
 pub const MAX_TEXT_PLACES: usize = 3;
 /// The program that makes guests.
 const LCROUTE: &str = "lcroute";
+/// The option whose value is sent as it is, a token too.
+const CONTENT: &str = "--text";
 
 /// Environment variable with the role of the guest that a program runs in.
 pub const ROLE: &str = "LCROUTE_GUEST";
@@ -241,6 +243,8 @@ pub fn lcroute() -> Command {
 fn find(given: &[OsString]) -> Option<(usize, &[u8], Option<&OsStr>)> {
     let arguments = given.iter().enumerate().skip(1);
     let until = arguments.take_while(|(_, argument)| *argument != "--");
+    let is_content = |at: usize| given.get(at - 1).is_some_and(|before| before == CONTENT);
+    let until = until.filter(|(at, _)| !is_content(*at));
     until.into_iter().find_map(|(at, argument)| {
         let bytes = argument.as_bytes();
         if !bytes.contains(&b',') {
@@ -417,6 +421,8 @@ mod tests {
             &["p", "lct1a/b,c"],
             &["p", "--", "lct1abc,lcr1DEF"],
             &["p", "lcr1DEF,lct1abc"],
+            &["p", "send", "--text", "lct1abc,lcr1DEF"],
+            &["p", "send", "--text", &token],
         ] {
             assert_eq!(find_in(other), None, "{other:?}");
         }

@@ -59,11 +59,16 @@ pub(crate) fn send(host: &Host, servers: &str, paths: &[PathBuf]) -> Result<(Pro
     let paths: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
     let args: Vec<&str> = paths.iter().map(String::as_str).collect();
     let sends = lcsync(host, servers, &[&["send"][..], &args].concat())?;
-    let code = eventually("the words", || {
+    let code = words_of(&sends)?;
+    Ok((sends, code))
+}
+
+/// Returns the code of `lcsync send`, its first line.
+fn words_of(sends: &Process) -> Result<String> {
+    eventually("the words", || {
         let line = sends.stdout().lines().next().map(str::to_owned);
         line.with_context(|| sends.stderr())
-    })?;
-    Ok((sends, code))
+    })
 }
 
 fn receive(host: &Host, servers: &str, code: &str) -> Result<Process> {
@@ -148,6 +153,36 @@ fn says_at_last(process: &Process, text: &str) -> Result<()> {
         ensure!(told.contains(text), "{told}");
         Ok(())
     })
+}
+
+#[test]
+fn a_text_is_printed_and_standard_input_arrives_as_a_file() {
+    world("codes-text", |lab| {
+        open_driver()?;
+        let hosts = closed_lan(lab, &["ann", "bob"])?;
+        let [ann, bob] = &hosts[..] else {
+            unreachable!("two hosts");
+        };
+        let text = lcsync(ann, "", &["send", "--text", "see you at 8"])?;
+        let code = words_of(&text)?;
+        says_at_last(&text, "hosts of this LAN alone")?;
+        let mut prints = lcsync(bob, "", &["receive", &code])?;
+        ends(&mut prints, 0, "text.txt")?;
+        ensure!(prints.stdout() == "see you at 8\n", "{}", prints.stdout());
+        drop(text);
+        let script = "printf 'line\\n%.0s' 1 2 3 | exec lcsync send - --name boot.log";
+        let args = ["env", "LCROUTE_SIGNAL=", "sh", "-c", script];
+        let piped = ann.spawn("setpriv", &as_nobody(&args))?;
+        let code = words_of(&piped)?;
+        let mut prints = lcsync(bob, "", &["receive", &code, "-"])?;
+        ends(&mut prints, 0, "boot.log")?;
+        ensure!(prints.stdout() == "line\n".repeat(3), "{}", prints.stdout());
+        let mut receives = receive(bob, "", &code)?;
+        ends(&mut receives, 0, "boot.log")?;
+        let log = fs::read(bob.path("dest/boot.log"))?;
+        ensure!(log == b"line\nline\nline\n", "{log:?}");
+        Ok(())
+    });
 }
 
 #[test]
