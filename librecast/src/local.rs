@@ -132,7 +132,7 @@ mod tests {
                 assert_eq!(line, "{\"cmd\":\"status\"}\n");
                 theirs.get_mut().write_all(answer.as_bytes()).unwrap();
             }
-            // questions to which the rest of an answer, and the end, are the answers
+            // the rest of an answer, and the end, answer two more
             for _ in 0..2 {
                 theirs.read_line(&mut String::new()).unwrap();
             }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -432,41 +433,32 @@ impl Offers {
 
 /// The socket for programs of this host; one bound here is removed at the end.
 struct LocalSocket {
-    listener: std::os::unix::net::UnixListener,
+    listener: StdListener,
     bound: Option<PathBuf>,
 }
 
 impl LocalSocket {
     fn open(path: &Path) -> anyhow::Result<Self> {
-        let inherited = librecast_program::service::listening_socket();
-        if let Some(listener) = inherited {
-            let listener = std::os::unix::net::UnixListener::from(listener);
-            listener.set_nonblocking(true)?;
-            return Ok(Self {
-                listener,
-                bound: None,
-            });
-        }
-        Self::bind(path).map_err(|e| not_bound(path, e))
-    }
-
-    fn bind(path: &Path) -> anyhow::Result<Self> {
-        // many verbs may start one at once: the lock protects a socket that another has just bound
-        let folder = File::open(path.parent().unwrap_or(Path::new("/")))?;
-        let _lock = Flock::lock(folder, FlockArg::LockExclusive).map_err(|(_, e)| e)?;
-        let listener =
-            librecast::local::bind(path, "lcroute", true).map_err(|e| match e.kind() {
-                io::ErrorKind::AddrInUse => {
-                    anyhow::Error::msg("another program for streams answers there")
-                }
-                _ => e.into(),
-            })?;
+        let (listener, bound) = match service::listening_socket() {
+            Some(inherited) => (StdListener::from(inherited), None),
+            None => {
+                let listener = bind(path).map_err(|e| not_bound(path, e))?;
+                (listener, Some(path.to_owned()))
+            }
+        };
         listener.set_nonblocking(true)?;
-        Ok(Self {
-            listener,
-            bound: Some(path.to_owned()),
-        })
+        Ok(Self { listener, bound })
     }
+}
+
+fn bind(path: &Path) -> anyhow::Result<StdListener> {
+    // many verbs may start one at once: the lock protects a socket that another has just bound
+    let folder = File::open(path.parent().unwrap_or(Path::new("/")))?;
+    let _lock = Flock::lock(folder, FlockArg::LockExclusive).map_err(|(_, e)| e)?;
+    librecast::local::bind(path, "lcroute", true).map_err(|e| match e.kind() {
+        io::ErrorKind::AddrInUse => anyhow::Error::msg("another program for streams answers there"),
+        _ => e.into(),
+    })
 }
 
 /// Returns the reason for which no program for streams can be started, with the remedy.
