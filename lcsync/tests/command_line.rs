@@ -246,7 +246,7 @@ fn a_status_is_found_shown_on_one_line_and_commands_no_terminal() {
     let said = r#"{"process":{"pid":7,"version":"1","uptime_s":1,"seed":false},"shares":[{"name":"\u001b[2J\nred",
         "path":"/p","state":"pending","sealed":false,"signed":false,"listed":false,"interfaces":[],"rate_bps":0,
         "average_bps":0,"sent_bytes":0,"sent_symbols":0,"sent_blocks":0,"listeners":0,"more_listeners":false,
-        "hosts":[],"channels_joined":0,"channels_sending":0,"channels_waiting":0,"channels":[]}]}"#;
+        "hosts":[],"rivals":[],"channels_joined":0,"channels_sending":0,"channels_waiting":0,"channels":[]}]}"#;
     let _listener = server_that_says(dir.path(), said);
     let shown = lcsync(dir.path(), &["status"]);
     let shown = String::from_utf8(shown.stdout).unwrap();
