@@ -63,14 +63,6 @@ pub(crate) fn send(host: &Host, servers: &str, paths: &[PathBuf]) -> Result<(Pro
     Ok((sends, code))
 }
 
-/// Returns the code of `lcsync send`, its first line.
-fn words_of(sends: &Process) -> Result<String> {
-    eventually("the words", || {
-        let line = sends.stdout().lines().next().map(str::to_owned);
-        line.with_context(|| sends.stderr())
-    })
-}
-
 fn receive(host: &Host, servers: &str, code: &str) -> Result<Process> {
     let dest = open_folder(host, "dest")?.display().to_string();
     lcsync(host, servers, &["receive", code, &dest])
