@@ -348,7 +348,7 @@ fn who_lies_is_named_and_nobody_else() {
     let mut sim = Simulation::new(60, &[(0, 0.05); 3]);
     sim.limit_server(200_000_000);
     sim.lies = 0.5;
-    let cost = sim.run();
+    sim.run();
     for r in &sim.receivers {
         assert_eq!(Vec::from_iter(&r.corrupt), [&LIAR]);
         assert_eq!(r.conflicts, 1, "is said once");
