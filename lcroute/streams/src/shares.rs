@@ -19,9 +19,9 @@ const GUESTS_OF_COMMAND: Most = Most {
 };
 /// The same of other nodes. Chosen: with the above, `serve` has room for processes that end.
 const OTHERS_OF_COMMAND: Most = Most {
-    of_caller: 128,
-    of_prefix: 128,
-    all: 128,
+    of_caller: 192,
+    of_prefix: 192,
+    all: 192,
 };
 /// The same of callers to a server of this host, which has bounds of its own.
 const GUESTS_OF_SERVER: Most = Most {
@@ -206,7 +206,7 @@ mod tests {
         for key in 0..100 {
             open(&mut shares, &guest(key, key), 8);
         }
-        assert_eq!(open(&mut shares, &member(1), 300), 128);
+        assert_eq!(open(&mut shares, &member(1), 300), 192);
         assert_eq!(open(&mut shares, &member(2), 10), 10, "one takes not all");
         let guests = shares.streams.values();
         assert_eq!(guests.filter(|(c, _)| c.prefix.is_some()).count(), 96);

@@ -38,7 +38,7 @@ use serde_json::Value;
 /// Idle time after which a program that a verb started ends.
 pub const IDLE: &str = "10s";
 /// Maximum number of processes of `serve`. Chosen: for a small host; further streams wait.
-const MAX_PROCESSES: usize = 256;
+const MAX_PROCESSES: usize = 320;
 /// Maximum number of connections of `forward`: two threads each.
 const MAX_FORWARDED: usize = 1_024;
 /// The group whose members may use streams.
