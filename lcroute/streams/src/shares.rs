@@ -195,7 +195,7 @@ mod tests {
     async fn the_stream_that_gives_way_is_told() {
         let mut shares = Shares::default();
         let (_, end) = shares.enter(&member(1), true).unwrap();
-        open(&mut shares, &member(1), 127);
+        open(&mut shares, &member(1), OTHERS_OF_COMMAND.all - 1);
         shares.enter(&member(2), true).unwrap();
         end.notified().await;
     }

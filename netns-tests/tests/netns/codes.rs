@@ -162,7 +162,8 @@ fn a_text_is_printed_and_standard_input_arrives_as_a_file() {
         ends(&mut prints, 0, "text.txt")?;
         ensure!(prints.stdout() == "see you at 8\n", "{}", prints.stdout());
         drop(text);
-        let script = "printf 'line\\n%.0s' 1 2 3 | exec lcsync send - --name boot.log";
+        // one process, so it ends with the world
+        let script = "exec lcsync send - --name boot.log <<END\nline\nline\nline\nEND";
         let args = ["env", "LCROUTE_SIGNAL=", "sh", "-c", script];
         let piped = ann.spawn("setpriv", &as_nobody(&args))?;
         let code = words_of(&piped)?;
