@@ -13,7 +13,7 @@ use crate::config::Config;
 const SYSTEM_CONTROL: &str = "/run/lcroute/control.sock";
 
 /// Environment variable with the signalling server of codes, texts and keys outside: a URL or
-/// HOST[:PORT]; empty: none.
+/// `HOST` or `HOST:PORT`; empty: none.
 pub const SIGNAL: &str = "LCROUTE_SIGNAL";
 
 /// Settings of every verb; flags win over environment, environment over file.
