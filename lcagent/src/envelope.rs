@@ -55,7 +55,7 @@ pub struct Command {
     pub not_after: u64,
     /// From 1, rising with each command of a key.
     pub sequence: u64,
-    /// Distinguishes commands of one key with the same sequence; see [`nonce`].
+    /// Distinguishes commands of one key with the same sequence: random.
     pub nonce: [u8; 16],
     /// The request; opaque here.
     pub payload: Vec<u8>,
