@@ -65,6 +65,8 @@ const AVOIDED: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(5);
 /// Remembered routers. Chosen: each router offers four.
 const MAX_ROUTERS: usize = 64;
+/// Most routers that are remembered as those that offer another one. Chosen: a leaf has two links.
+const MAX_OFFERERS: usize = 8;
 /// Remembered flows. Chosen: 64 groups have a few speakers.
 const MAX_FLOWS: usize = 256;
 /// Remembered packets. Chosen: 2 s of 1,000 a second, and the two links differ by less.
@@ -139,8 +141,8 @@ pub enum LinkRefusal {
 struct Router {
     /// A carrier of signalling reports it as present.
     present: bool,
-    /// A router whose last offer names it.
-    offered_by: Option<PeerId>,
+    /// Routers whose last offers name it, up to [`MAX_OFFERERS`].
+    offered_by: BTreeSet<PeerId>,
     avoided_until: Option<Instant>,
     /// Since when a link with it is wanted, while none is up.
     tried: Option<Instant>,
@@ -150,7 +152,7 @@ struct Router {
 
 impl Router {
     fn is_present(&self) -> bool {
-        self.present || self.offered_by.is_some()
+        self.present || !self.offered_by.is_empty()
     }
 }
 
@@ -382,7 +384,8 @@ impl Leaf {
                 known.present = true;
             }
         } else if let Some(known) = self.routers.get_mut(&router) {
-            (known.present, known.offered_by) = (false, None);
+            known.present = false;
+            known.offered_by.clear();
         }
         self.choose();
     }
@@ -564,7 +567,7 @@ impl Leaf {
         if !self.routers.contains_key(&router) && self.routers.len() >= MAX_ROUTERS {
             let linked = |id: &PeerId| self.links.values().any(|link| link.router == *id);
             let mut idle = self.routers.iter();
-            let is_offered = |known: &Router| known.offered_by.is_some_and(|by| linked(&by));
+            let is_offered = |known: &Router| known.offered_by.iter().any(linked);
             let idle = idle.find(|(id, known)| !known.present && !is_offered(known) && !linked(id));
             let idle = idle.map(|(id, _)| *id)?;
             self.routers.remove(&idle);
@@ -625,11 +628,13 @@ impl Leaf {
             return;
         };
         for known in self.routers.values_mut() {
-            known.offered_by.take_if(|other| *other == by);
+            known.offered_by.remove(&by);
         }
         for router in routers {
-            if let Some(known) = self.know(router) {
-                known.offered_by.get_or_insert(by);
+            if let Some(known) = self.know(router)
+                && known.offered_by.len() < MAX_OFFERERS
+            {
+                known.offered_by.insert(by);
             }
         }
     }
