@@ -138,7 +138,7 @@ pub enum Quality {
     Good,
     /// Beacons or packets of sound are missing.
     Poor,
-    /// It is silent for so long that others may take its place.
+    /// It has been silent long enough for others to take its place.
     Reconnecting,
 }
 
