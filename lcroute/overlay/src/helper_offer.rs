@@ -55,8 +55,7 @@ impl HelperOffer {
         leaves.for_each(|leaf| {
             w.u64(leaf.0);
         });
-        // it fails for more than it writes
-        let _ = write_candidates(&self.candidates, &mut w);
+        write_candidates(&self.candidates, &mut w);
         w.into_vec()
     }
 
