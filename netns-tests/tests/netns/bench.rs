@@ -58,11 +58,10 @@ fn a_modest_rate_goes_through_whole_and_its_cost_is_told() -> Result<()> {
     let resident = rate["resident_bytes"]
         .as_array()
         .context("resident_bytes")?;
-    ensure!(
+    holds!(
         resident.len() == 4,
         "a daemon on each of four hosts: {rate:#}"
-    );
-    Ok(())
+    )
 }
 
 #[test]
@@ -79,11 +78,10 @@ fn links_that_lose_show_in_the_figures() -> Result<()> {
         "--json",
     ])?;
     let lost = told["systems"]["relay"]["rate"]["loss_percent"].as_f64();
-    ensure!(
+    holds!(
         lost.is_some_and(|lost| (40.0..60.0).contains(&lost)),
         "{told:#}"
-    );
-    Ok(())
+    )
 }
 
 /// Super-packets pass the relay undamaged: a damaged datagram would not count as one of the
@@ -102,8 +100,7 @@ fn trains_pass_the_relay_whole() -> Result<()> {
         "--json",
     ])?;
     let rate = &told["systems"]["relay"]["rate"];
-    ensure!(rate["loss_percent"] == 0.0, "{told:#}");
-    Ok(())
+    holds!(rate["loss_percent"] == 0.0, "{told:#}")
 }
 
 #[test]
@@ -113,8 +110,7 @@ fn wrong_arguments_and_wrong_settings_are_explained() -> Result<()> {
     let refused = bench(&["--set", "live.nonsense=1", "--rate", "500"])?;
     let said = String::from_utf8_lossy(&refused.stderr);
     ensure!(refused.status.code() == Some(1), "{refused:?}");
-    ensure!(said.contains("nonsense"), "{said}");
-    Ok(())
+    holds!(said.contains("nonsense"), "{said}")
 }
 
 #[test]

@@ -76,8 +76,7 @@ fn arrived(mut receives: Process, host: &Host, sent: &[PathBuf; 2]) -> Result<()
     ensure!(fs::read(dest.join("report.pdf"))? == fs::read(file)?);
     same_content(folder, &dest.join("photos"))?;
     let left = fs::read_dir(&dest)?.count();
-    ensure!(left == 2, "{left} entries, and two were sent");
-    Ok(())
+    holds!(left == 2, "{left} entries, and two were sent")
 }
 
 /// Returns a number of the environment, for measurements.
@@ -89,8 +88,7 @@ fn number(variable: &str, default: usize) -> usize {
 fn ends(process: &mut Process, code: i32, said: &str) -> Result<()> {
     let ended = process.wait(DEADLINE)?;
     let told = process.stderr();
-    ensure!(ended == code && told.contains(said), "{ended}: {told}");
-    Ok(())
+    holds!(ended == code && told.contains(said), "{ended}: {told}")
 }
 
 #[test]
@@ -134,16 +132,14 @@ fn four_words_bring_files_to_whoever_says_them_on_a_lan_without_a_server() {
         ensure!(family.len() >= 3, "{family:?}");
         sends.signal(Signal::SIGKILL)?;
         all_end(&family)?;
-        ensure!(ann.run("ip", &["-br", "link"])?.stdout == links);
-        Ok(())
+        holds!(ann.run("ip", &["-br", "link"])?.stdout == links)
     });
 }
 
 fn says_at_last(process: &Process, text: &str) -> Result<()> {
     eventually(text, || {
         let told = process.stderr();
-        ensure!(told.contains(text), "{told}");
-        Ok(())
+        holds!(told.contains(text), "{told}")
     })
 }
 
@@ -173,8 +169,7 @@ fn a_text_is_printed_and_standard_input_arrives_as_a_file() {
         let mut receives = receive(bob, "", &code)?;
         ends(&mut receives, 0, "boot.log")?;
         let log = fs::read(bob.path("dest/boot.log"))?;
-        ensure!(log == b"line\nline\nline\n", "{log:?}");
-        Ok(())
+        holds!(log == b"line\nline\nline\n", "{log:?}")
     });
 }
 
@@ -248,8 +243,7 @@ fn hidden_names_and_links_are_not_touched_unless_the_receiver_asks_for_it() {
         eventually("hidden names are refused", || {
             let mut receives = receive(bob, "", &code)?;
             let ended = receives.wait(DEADLINE)?;
-            ensure!(ended == 1 && receives.stderr().contains(hidden));
-            Ok(())
+            holds!(ended == 1 && receives.stderr().contains(hidden))
         })?;
         ensure!(!dest.join("photos/.ssh").exists());
         let mut taken = lcsync(bob, "", &["receive", &code, &path, "--hidden"])?;
@@ -279,8 +273,7 @@ fn a_corrected_file_arrives_beside_one_that_never_rests() {
             let mut receives = lcsync(bob, "", &args)?;
             let ended = receives.wait(DEADLINE)?;
             ensure!(ended == 0, "{ended}: {}", receives.stderr());
-            ensure!(fs::read(dest.join("report.pdf"))? == b"corrected");
-            Ok(())
+            holds!(fs::read(dest.join("report.pdf"))? == b"corrected")
         })
     });
 }
@@ -318,8 +311,7 @@ fn a_killed_receiver_of_codes_goes_on_and_hostile_beacons_change_nothing() {
         let dest = bob.path("dest");
         eventually("some of it", || {
             let there = size_below(&dest)?;
-            ensure!(there > SIZE as u64 / 4, "{there}: {}", receives.stderr());
-            Ok(())
+            holds!(there > SIZE as u64 / 4, "{there}: {}", receives.stderr())
         })?;
         let family = family(receives.pid());
         receives.signal(Signal::SIGKILL)?;
@@ -331,8 +323,7 @@ fn a_killed_receiver_of_codes_goes_on_and_hostile_beacons_change_nothing() {
         let told = again.stderr();
         let line = told.lines().find(|line| line.contains("fetched in"));
         let line = line.context(told.clone())?;
-        ensure!(!line.contains("12.") && !line.contains("11."), "{line}");
-        Ok(())
+        holds!(!line.contains("12.") && !line.contains("11."), "{line}")
     });
 }
 
@@ -408,8 +399,7 @@ fn five_receivers_of_a_code_cost_less_than_five_uploads() {
         }
         let files = (left()? - before) as f64 / (megabytes * MEGABYTE) as f64;
         println!("{files:.2} files of {megabytes} MB left the sender");
-        ensure!(files < MOST, "{files:.2} files");
-        Ok(())
+        holds!(files < MOST, "{files:.2} files")
     });
 }
 
@@ -448,8 +438,7 @@ fn a_station_goes_by_four_words_and_two_senders_are_refused() {
         let listens = shell(bob, &format!("exec {RADIO} listen '{typed}' - >{file}"))?;
         eventually("two seconds of sound", || {
             let bytes = fs::metadata(&heard)?.len() as usize;
-            ensure!(bytes > 2 * 4 * RATE, "{bytes}: {}", listens.stderr());
-            Ok(())
+            holds!(bytes > 2 * 4 * RATE, "{bytes}: {}", listens.stderr())
         })?;
         listens.signal(Signal::SIGINT)?;
         // how well it sounds is a matter of other tests, and of what else this machine does
@@ -571,8 +560,7 @@ fn a_public_link_lets_leaves_receive_and_nobody_else_send() {
         says_at_last(&hostile, "goes nowhere")?;
         says_at_last(&sends, "1 node receives")?;
         sends.signal(Signal::SIGINT)?;
-        ensure!(sends.wait(DEADLINE)? == 130, "{}", sends.stderr());
-        Ok(())
+        holds!(sends.wait(DEADLINE)? == 130, "{}", sends.stderr())
     });
 }
 

@@ -73,11 +73,10 @@ fn garbage_stops_neither_links_nor_live_traffic_and_is_counted() {
         other.expect_exactly(100)?;
         // it was one link all the time
         let peer = a.peers()?.first().cloned().context("no peer")?;
-        ensure!(
+        holds!(
             peer["state"] == "connected" && peer["lane"] == "media",
             "{peer}"
-        );
-        Ok(())
+        )
     });
 }
 

@@ -83,8 +83,7 @@ impl Sites {
         let forwarder = &self.network.members[self.wait_forwarder(site)?];
         eventually("joins are reported on the LAN", || {
             let lan = lan(forwarder)?;
-            ensure!(lan["groups"] == groups, "{lan}");
-            Ok(())
+            holds!(lan["groups"] == groups, "{lan}")
         })
     }
 }
@@ -119,8 +118,7 @@ fn plain_hosts_of_two_lans_hear_each_other_and_nothing_flows_unheard() {
         a.hosts[0].send(GROUP, 500, &["--rate", "1000", "--size", "1200"])?;
         let (_, after) = uplink.interface_traffic(UPLINK)?;
         let bytes = (after - before).bytes;
-        ensure!(bytes < 100_000, "{bytes} bytes for nobody");
-        Ok(())
+        holds!(bytes < 100_000, "{bytes} bytes for nobody")
     });
 }
 
@@ -147,8 +145,7 @@ fn one_source_of_a_lan_is_heard_and_programs_of_the_gateways_too() {
                 let groups = sites.network.members[0].groups()?;
                 let links = groups.iter().find(|g| g["group"] == GROUP);
                 let links = links.and_then(|g| g["links"].as_array());
-                ensure!(links.is_some_and(|l| !l.is_empty()), "{groups:?}");
-                Ok(())
+                holds!(links.is_some_and(|l| !l.is_empty()), "{groups:?}")
             },
         )?;
         sites.network.members[0]
@@ -257,8 +254,7 @@ fn services_of_another_lan_are_found_by_hosts_and_programs() {
         let args = ["-c", ANSWER, "printer", address];
         let responder = b.hosts[0].spawn("python3", &args)?;
         eventually("it answers", || {
-            ensure!(responder.stdout().contains("answers"), "{responder:?}");
-            Ok(())
+            holds!(responder.stdout().contains("answers"), "{responder:?}")
         })?;
         let ask = |host: &Host, interface| -> Result<String> {
             let done = host.run("python3", &["-c", ASK, interface, "printer", address])?;
@@ -306,8 +302,7 @@ fn hosts_of_a_lan_without_a_router_are_given_addresses() {
                     "-tentative",
                 ];
                 let addresses = a.hosts[0].run("ip", &args)?.success()?.stdout;
-                ensure!(addresses.contains(prefix), "{prefix}: {addresses}");
-                Ok(())
+                holds!(addresses.contains(prefix), "{prefix}: {addresses}")
             },
         )?;
         a.hosts[0].send(GROUP, 100, &["--rate", "100"])?;
@@ -421,8 +416,7 @@ fn highest(from: &Host, group: &str, listener: &Receiver) -> Result<u64> {
         // until no more arrive
         eventually("the last packets have come", || {
             let last = std::mem::replace(&mut received, listener.packets()? - before);
-            ensure!(received > 0 && received == last, "{received}");
-            Ok(())
+            holds!(received > 0 && received == last, "{received}")
         })?;
         println!(
             "{group}: {rate} wanted, {} sent in {:.2} s, {received} received",
@@ -448,11 +442,10 @@ fn a_node_that_may_not_says_so() {
         eventually("its certificate is the problem", || {
             let said = lan(&network.members[1])?;
             let problem = said["problem"].as_str().unwrap_or_default();
-            ensure!(
+            holds!(
                 said["role"] == "off" && problem.contains("certificate"),
                 "{said}"
-            );
-            Ok(())
+            )
         })?;
         let doctor = network.members[1]
             .host
@@ -462,10 +455,9 @@ fn a_node_that_may_not_says_so() {
         let lans = checks.iter().find(|check| check["name"] == "lans");
         let lans = lans.context("no check of LANs")?;
         let remedy = lans["remedy"].as_str().unwrap_or_default();
-        ensure!(
+        holds!(
             lans["state"] == "fail" && remedy.contains("--gateway"),
             "{lans}"
-        );
-        Ok(())
+        )
     });
 }

@@ -21,11 +21,10 @@ fn a_corrupt_source_is_named_and_the_folder_comes_from_the_server() {
             said.contains("fd00:1::3 sends symbols that do not make the block"),
             "the corrupt source is not named: {said}"
         );
-        ensure!(
+        holds!(
             !said.contains("fd00:1::1 sends symbols"),
             "the server is named: {said}"
-        );
-        Ok(())
+        )
     });
 }
 
@@ -34,11 +33,10 @@ fn a_corrupt_source_under_the_servers_number_is_told_from_it() {
     world("hostile-number", |lab| {
         let lan = with_corrupt_source(lab, &["symbols", "--imitate"])?;
         let said = fetch(&lan)?;
-        ensure!(
+        holds!(
             said.contains("fd00:1::3 sends symbols") && !said.contains("fd00:1::1 sends symbols"),
             "{said}"
-        );
-        Ok(())
+        )
     });
 }
 
@@ -47,8 +45,7 @@ fn a_corrupt_source_with_a_new_number_in_each_symbol_does_not_stop_a_fetch() {
     world("hostile-numbers", |lab| {
         let lan = with_corrupt_source(lab, &["symbols", "--many"])?;
         let said = fetch(&lan)?;
-        ensure!(!said.contains("fd00:1::1 sends symbols"), "{said}");
-        Ok(())
+        holds!(!said.contains("fd00:1::1 sends symbols"), "{said}")
     });
 }
 
@@ -57,8 +54,7 @@ fn garbage_on_every_channel_changes_nothing() {
     world("hostile-garbage", |lab| {
         let lan = with_corrupt_source(lab, &["garbage"])?;
         let said = fetch(&lan)?;
-        ensure!(!said.contains("sends symbols"), "somebody is named: {said}");
-        Ok(())
+        holds!(!said.contains("sends symbols"), "somebody is named: {said}")
     });
 }
 
@@ -95,12 +91,11 @@ fn of_two_folders_under_one_name_one_comes_whole_and_the_other_is_reported() {
             (lan.folder.clone(), root)
         };
         same_content(&taken, &receiver.path("copy"))?;
-        ensure!(
+        holds!(
             done.stderr.contains("shares something else") && done.stderr.contains(&refused),
             "{refused} is not reported: {}",
             done.stderr
-        );
-        Ok(())
+        )
     });
 }
 
@@ -187,8 +182,7 @@ fn fetch(besieged: &Besieged) -> Result<String> {
     eventually("something was forged", || {
         let forged = forger.stdout().lines().count();
         // powers of two
-        ensure!(forged >= 3, "{}", forger.stderr());
-        Ok(())
+        holds!(forged >= 3, "{}", forger.stderr())
     })?;
     Ok(fetch.stderr())
 }

@@ -3,6 +3,14 @@
 //!
 //! One binary, which bounds the worlds at a time by the machine's capacity; one file per theme.
 
+/// Succeeds if a condition holds, else fails as `ensure!` does: the last expression of a body.
+macro_rules! holds {
+    ($($condition:tt)*) => {{
+        anyhow::ensure!($($condition)*);
+        Ok(())
+    }};
+}
+
 mod asking;
 mod bench;
 mod browser;

@@ -19,8 +19,7 @@ fn record(host: &Host, station: &str, file: &Path, args: &[&str]) -> Result<Proc
 fn says(process: &Process, text: &str) -> Result<()> {
     eventually(text, || {
         let told = process.stderr();
-        ensure!(told.contains(text), "{told}");
-        Ok(())
+        holds!(told.contains(text), "{told}")
     })
 }
 
@@ -65,8 +64,7 @@ fn a_damaged_recording_is_cast_to_its_end_and_each_damaged_passage_is_said() {
         let samples = read_samples(&heard)?;
         let seconds = sounding(&samples).len() as f64 / RATE as f64;
         // three pages of a second each, and the cut one
-        ensure!((3.0..6.0).contains(&seconds), "{seconds} s");
-        Ok(())
+        holds!((3.0..6.0).contains(&seconds), "{seconds} s")
     });
 }
 
@@ -91,8 +89,7 @@ fn a_recorder_that_is_started_again_begins_a_new_file_and_waits_for_a_day() {
             let mut casts = cast(caster, &chirp, &format!("--key {key}"))?;
             eventually("two seconds are recorded", || {
                 let size = size(name)?;
-                ensure!(size > 10_000, "{size} bytes");
-                Ok(())
+                holds!(size > 10_000, "{size} bytes")
             })?;
             casts.kill()?;
             let code = records.wait(DEADLINE)?;
@@ -121,7 +118,6 @@ fn a_recorder_that_is_started_again_begins_a_new_file_and_waits_for_a_day() {
         says(&waits, "waits up to 86400 s for the station on lan0")?;
         ensure!(size("story-4.opus")? > 0, "no file while it waits");
         waits.stop()?;
-        ensure!(size("story-4.opus").is_err(), "a file without sound stays");
-        Ok(())
+        holds!(size("story-4.opus").is_err(), "a file without sound stays")
     });
 }

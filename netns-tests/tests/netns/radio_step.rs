@@ -181,8 +181,7 @@ impl Houses {
         ];
         let slow = wire.spawn("slow-wire", &args)?;
         eventually("the wire is there", || {
-            ensure!(slow.stdout().contains("joined"), "{}", slow.stderr());
-            Ok(())
+            holds!(slow.stdout().contains("joined"), "{}", slow.stderr())
         })?;
         Ok(Self {
             caster,
@@ -229,11 +228,10 @@ fn two_rooms_with_clocks_apart_are_in_step_whatever_strangers_send() {
         for room in [&a, &b] {
             eventually("it is in step", || {
                 let step = room.step()?;
-                ensure!(
+                holds!(
                     step["state"] == "in step" && step["behind_ms"] == 150,
                     "{step}"
-                );
-                Ok(())
+                )
             })?;
         }
         send_noise(near, &station, &secret)?;
@@ -252,8 +250,7 @@ fn two_rooms_with_clocks_apart_are_in_step_whatever_strangers_send() {
         );
         // answers of no caster
         let dropped = status["drops"]["other_source"].as_u64().unwrap_or(0);
-        ensure!(dropped > 0, "{status}");
-        Ok(())
+        holds!(dropped > 0, "{status}")
     });
 }
 
@@ -291,15 +288,13 @@ fn a_stranger_on_another_interface_puts_no_room_out_of_step() {
         eventually("it has heard the stranger", || {
             let drops = last_status(&room.process.stderr())?["drops"].clone();
             let dropped = drops["beacon_not_opened"].as_u64().unwrap_or(0);
-            ensure!(dropped > 0, "{drops}");
-            Ok(())
+            holds!(dropped > 0, "{drops}")
         })?;
         let file = write_clicks(caster, 8)?;
         let mut casts = cast(caster, &file, &format!("--key {key} --together"))?;
         eventually("it is in step", || {
             let step = room.step()?;
-            ensure!(step["state"] == "in step", "{step}");
-            Ok(())
+            holds!(step["state"] == "in step", "{step}")
         })?;
         ensure!(casts.wait(DEADLINE)? == 0, "{}", casts.stderr());
         room.end().map(drop)
@@ -350,11 +345,10 @@ fn rooms_are_in_step_over_a_slow_wire_and_without_the_casters_word_as_far_apart_
             ensure!(clicks >= 25, "{clicks} clicks");
             medians.push(median);
         }
-        ensure!(
+        holds!(
             medians[0] <= 1.0 && medians[1] > 20.0 && medians[2] > 20.0,
             "{medians:?}"
-        );
-        Ok(())
+        )
     });
 }
 
@@ -382,8 +376,7 @@ fn rooms_of_one_network_are_in_step_behind_closed_firewalls() {
         for room in [&a, &b] {
             eventually("it is in step", || {
                 let step = room.step()?;
-                ensure!(step["state"] == "in step", "{step}");
-                Ok(())
+                holds!(step["state"] == "in step", "{step}")
             })?;
         }
         // only the caster joins the group of questions
@@ -401,8 +394,7 @@ fn rooms_of_one_network_are_in_step_behind_closed_firewalls() {
         let [median, most, worst] = figures(&apart)?;
         let clicks = apart.len();
         eprintln!("{clicks} clicks apart by {median:.3} ms, 95 % {most:.3}, worst {worst:.3}");
-        ensure!(clicks >= 20 && median <= 1.0, "{apart:.2?}");
-        Ok(())
+        holds!(clicks >= 20 && median <= 1.0, "{apart:.2?}")
     });
 }
 
@@ -433,8 +425,7 @@ fn loudspeakers(host: &Host) -> Result<(Process, String)> {
     let args: Vec<&str> = args.split(' ').chain(modules).collect();
     let server = host.spawn("pulseaudio", &args)?;
     eventually("PulseAudio is there", || {
-        ensure!(Path::new(&socket).exists(), "no socket");
-        Ok(())
+        holds!(Path::new(&socket).exists(), "no socket")
     })?;
     Ok((server, format!("PULSE_SERVER=unix:{socket}")))
 }
@@ -480,8 +471,7 @@ fn loudspeakers_of_two_rooms_are_recorded_in_step() {
             let mut recorder = houses.caster.spawn("sh", &["-c", &record])?;
             eventually("it records", || {
                 let size = fs::metadata(&recording).map_or(0, |m| m.len());
-                ensure!(size > 0, "nothing");
-                Ok(())
+                holds!(size > 0, "nothing")
             })?;
             let rooms = [
                 (&houses.near, CLOCKS[0], "PULSE_SINK=left"),
@@ -520,8 +510,7 @@ fn loudspeakers_of_two_rooms_are_recorded_in_step() {
             ensure!(clicks >= 12, "{clicks} clicks");
             medians.push(median);
         }
-        ensure!(medians[0] <= 1.0 && medians[1] > 20.0, "{medians:?}");
-        Ok(())
+        holds!(medians[0] <= 1.0 && medians[1] > 20.0, "{medians:?}")
     });
 }
 
@@ -541,8 +530,7 @@ fn a_room_that_was_killed_is_in_step_again_and_one_that_needs_more_says_so() {
         let file = write_clicks(&caster, 25)?;
         let is = |room: &Room, state: &str| {
             let step = room.step()?;
-            ensure!(step["state"] == state, "{step}");
-            Ok(())
+            holds!(step["state"] == state, "{step}")
         };
         let _casts = cast(&caster, &file, &format!("--key {key} --together"))?;
         let stays = Room::new(&near, &text, "", CLOCKS[0], begun)?;
@@ -562,7 +550,6 @@ fn a_room_that_was_killed_is_in_step_again_and_one_that_needs_more_says_so() {
         eventually("the near one does not", || is(&in_step, "in step"))?;
         let step = behind.step()?;
         let needed = step["needed_ms"].as_u64().unwrap_or(0);
-        ensure!((40..150).contains(&needed), "{step}");
-        Ok(())
+        holds!((40..150).contains(&needed), "{step}")
     });
 }

@@ -104,12 +104,11 @@ fn a_media_server_of_the_other_house_is_found_and_its_description_fetched() {
         let description = b1
             .run("curl", &["-sS", "--max-time", "10", &location])?
             .success()?;
-        ensure!(
+        holds!(
             description.stdout.contains("<friendlyName>house a"),
             "{}",
             description.stdout
-        );
-        Ok(())
+        )
     });
 }
 
@@ -131,8 +130,7 @@ fn a_printer_of_the_other_house_is_found_by_avahi_and_wakes_by_a_magic_packet() 
         }
         eventually("both came", || {
             let heard = sleeper.stdout();
-            ensure!(heard.matches("from 192.168.1.30").count() == 2, "{heard}");
-            Ok(())
+            holds!(heard.matches("from 192.168.1.30").count() == 2, "{heard}")
         })
     });
 }
@@ -286,7 +284,6 @@ fn an_address_in_use_elsewhere_is_noticed_before_it_is_taken() {
             "arping",
             &["-D", "-I", LAN, "-c", "3", "-w", "4", "192.168.1.77"],
         )?;
-        ensure!(code == 0, "{code}: {text}");
-        Ok(())
+        holds!(code == 0, "{code}: {text}")
     });
 }

@@ -65,12 +65,11 @@ pub(crate) fn hears(listener: &Process, seconds: usize) -> Result<()> {
     eventually("it hears", || {
         let heard = listener.stdout().len() - before;
         let status = last_status(&listener.stderr())?;
-        ensure!(
+        holds!(
             heard >= seconds * SECOND && status["level_dbfs"].is_number(),
             "{heard} bytes: {}",
             listener.stderr()
-        );
-        Ok(())
+        )
     })
 }
 
@@ -108,8 +107,7 @@ fn who_has_only_the_text_of_a_station_hears_it_through_closed_firewalls() {
         let waits = listen(early, &text, &["--timeout", "60s"])?;
         eventually("it says for what it waits", || {
             let told = waits.stderr();
-            ensure!(told.contains("looking for the sender at"), "{told}");
-            Ok(())
+            holds!(told.contains("looking for the sender at"), "{told}")
         })?;
         let casts = cast(caster, &path, &format!("--at {url}"))?;
         ensure!(text_of(&casts)? == text, "{}", casts.stdout());
@@ -172,8 +170,7 @@ fn wrong_texts_of_stations_are_refused_and_nobody_under_a_text_is_said() {
         let places = ["a", "b", "c", "d"].map(|place| format!("--at {place}"));
         let mut many = cast(&host, &path, &places.join(" "))?;
         let code = many.wait(DEADLINE)?;
-        ensure!(code == 2, "{code}: {}", many.stderr());
-        Ok(())
+        holds!(code == 2, "{code}: {}", many.stderr())
     });
 }
 
@@ -207,8 +204,7 @@ fn a_station_on_a_lan_needs_no_server_and_says_what_is_closed() {
         text_of(&again)?;
         hears(&hearing, 2)?;
         hearing.signal(Signal::SIGINT)?;
-        ensure!(hearing.wait(DEADLINE)? == 130, "{}", hearing.stderr());
-        Ok(())
+        holds!(hearing.wait(DEADLINE)? == 130, "{}", hearing.stderr())
     });
 }
 
@@ -345,8 +341,7 @@ fn whoever_has_a_grant_casts_in_a_station_s_own_network() {
         eventually("it hears both", || {
             let status = last_status(&listener.stderr())?;
             let casters = status["casters"].as_array().map(Vec::len);
-            ensure!(casters == Some(2), "{status} {}", second.stderr());
-            Ok(())
+            holds!(casters == Some(2), "{status} {}", second.stderr())
         })?;
         hears(&listener, 2)?;
         // the grant is for no other key
@@ -357,7 +352,6 @@ fn whoever_has_a_grant_casts_in_a_station_s_own_network() {
             .to_string();
         let refused = format!("{RADIO} cast --key {other} --grant {copy} - </dev/null");
         let refused = bob.run("sh", &["-c", &refused])?;
-        ensure!(refused.code == 4, "{refused:?}");
-        Ok(())
+        holds!(refused.code == 4, "{refused:?}")
     });
 }

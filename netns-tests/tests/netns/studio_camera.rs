@@ -132,8 +132,7 @@ fn shown(file: &Path) -> Result<Vec<Frame>> {
 pub(crate) fn until_shown(file: &Path, count: usize) -> Result<()> {
     eventually("frames are shown", || {
         let frames = shown(file)?.len();
-        ensure!(frames >= count, "{frames} frames");
-        Ok(())
+        holds!(frames >= count, "{frames} frames")
     })
 }
 
@@ -172,8 +171,7 @@ fn a_camera_comes_to_who_watches_and_costs_others_no_byte() {
         eventually("the camera is named", || {
             told(&attender.process, "session", "joined", &joined)?;
             let said = attender.process.stdout();
-            ensure!(said.contains("\"camera\""), "{said}");
-            Ok(())
+            holds!(said.contains("\"camera\""), "{said}")
         })?;
         let watched = kept.path("watched.ivf");
         let watcher = watch(kept, &lcs, &watched, "")?;
@@ -181,8 +179,7 @@ fn a_camera_comes_to_who_watches_and_costs_others_no_byte() {
         eventually("the camera is watched and kept", || {
             let joined = groups(kept)?;
             ensure!(joined.contains(&base), "{joined:?}");
-            ensure!(held.join("log").exists(), "no log");
-            Ok(())
+            holds!(held.join("log").exists(), "no log")
         })?;
 
         let film = stage.write("film.ivf", film(60))?;
@@ -219,8 +216,7 @@ fn a_camera_comes_to_who_watches_and_costs_others_no_byte() {
         let second = held.join("camera-2.webm");
         eventually("the next one is kept, too", || {
             let bytes = fs::metadata(&second)?.len();
-            ensure!(bytes > 1_000, "{bytes} bytes");
-            Ok(())
+            holds!(bytes > 1_000, "{bytes} bytes")
         })?;
         let file = late.path("large.ivf");
         let late_watcher = watch(late, &lcs, &file, "--large")?;
@@ -229,8 +225,7 @@ fn a_camera_comes_to_who_watches_and_costs_others_no_byte() {
         eventually("the large picture takes the place of the small one", || {
             let joined = groups(late)?;
             let is_large = joined.contains(&of_large) && !joined.contains(&base);
-            ensure!(is_large, "{joined:?}");
-            Ok(())
+            holds!(is_large, "{joined:?}")
         })?;
         let before = bytes_of_tracks(late, &counted)?;
         let shown_before = shown(&file)?.len();

@@ -38,8 +38,7 @@ fn present(host: &Host, folder: &std::path::Path, key: &str) -> Result<Typed> {
     let started = Typed::start(host, "present", &command)?;
     eventually("it is on", || {
         let process = &started.process;
-        ensure!(process.stdout().contains("\"on\""), "{}", process.stderr());
-        Ok(())
+        holds!(process.stdout().contains("\"on\""), "{}", process.stderr())
     })?;
     Ok(started)
 }
@@ -47,8 +46,7 @@ fn present(host: &Host, folder: &std::path::Path, key: &str) -> Result<Typed> {
 fn says(process: &Process, text: &str) -> Result<()> {
     eventually(text, || {
         let told = process.stderr();
-        ensure!(told.contains(text), "{told}");
-        Ok(())
+        holds!(told.contains(text), "{told}")
     })
 }
 
@@ -88,12 +86,11 @@ fn a_deck_that_lost_its_slides_waits_until_it_is_whole_and_the_slide_stays() {
             eventually(&format!("slide {number}"), || {
                 let slides = slides_of(&attends.process);
                 let last = slides.last();
-                ensure!(
+                holds!(
                     last.is_some_and(|(n, _)| *n == number),
                     "{slides:?}{}",
                     attends.process.stderr()
-                );
-                Ok(())
+                )
             })
         };
         shows(7)?;
@@ -240,8 +237,7 @@ fn waits_are_explained_and_a_key_that_may_not_write_is_told_at_once() {
                 .success()?;
             let html = fs::read_to_string(&page)?;
             ensure!(html.contains("Text 1.") && html.contains("hello"), "{html}");
-            ensure!(html.matches("<h1>").count() == 1, "{html}");
-            Ok(())
+            holds!(html.matches("<h1>").count() == 1, "{html}")
         })?;
         drop(presents);
         Ok(())

@@ -150,8 +150,7 @@ fn who_has_only_the_text_of_a_session_attends_and_asks_through_closed_firewalls(
         let mut early = attend(early, "early", &text, "--timeout 60s")?;
         eventually("it says for what it waits", || {
             let told = early.process.stderr();
-            ensure!(told.contains("looking for the sender at"), "{told}");
-            Ok(())
+            holds!(told.contains("looking for the sender at"), "{told}")
         })?;
         let (mut presenter, printed) = stage.present(&format!("--at {url}"))?;
         ensure!(printed == text, "{printed}");
@@ -247,8 +246,7 @@ fn wrong_texts_of_sessions_are_refused_and_nobody_under_a_text_is_said() {
         give(Path::new(&other))?;
         let wrong = format!("lcstudio invite {folder} --key {other} --outside --at {url}");
         let refused = host.run("sh", &["-c", &nobody(&wrong)])?;
-        ensure!(refused.code == 2, "{refused:?}");
-        Ok(())
+        holds!(refused.code == 2, "{refused:?}")
     });
 }
 
@@ -324,8 +322,7 @@ fn sound_a_screen_captions_and_a_holder_are_in_the_network_of_a_session() {
             })?;
         }
         eventually("the screen", || {
-            ensure!(watch.stdout().contains("PNG"), "{}", watch.stderr());
-            Ok(())
+            holds!(watch.stdout().contains("PNG"), "{}", watch.stderr())
         })?;
         presenter.types("2")?;
         sees(&bob_sees, 2)?;
@@ -334,12 +331,11 @@ fn sound_a_screen_captions_and_a_holder_are_in_the_network_of_a_session() {
                 .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
                 .collect::<Result<Vec<_>>>()?;
             let has = |end: &str| names.iter().any(|name| name.ends_with(end));
-            ensure!(
+            holds!(
                 has("session") && has("screen"),
                 "{names:?}: {}",
                 hold.stderr()
-            );
-            Ok(())
+            )
         })?;
         Ok(())
     });
@@ -444,7 +440,6 @@ fn a_session_of_a_host_with_a_daemon_leaves_its_network_as_it_was() {
         // a member that has the text without its place hears nothing of it
         let args = ["attend", &stage.text, "--timeout", "5s"];
         let alone = member.host.run("lcstudio", &args)?;
-        ensure!(alone.code == 3, "{alone:?}");
-        Ok(())
+        holds!(alone.code == 3, "{alone:?}")
     });
 }

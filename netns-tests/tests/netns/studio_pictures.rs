@@ -108,8 +108,7 @@ fn stored(name: &str, bytes: &[u8]) -> u64 {
 fn until_held(folder: &str, bytes: u64) -> Result<()> {
     eventually("the pictures are held", || {
         let held = held_bytes(folder, "pictures");
-        ensure!(held == bytes, "{held} of {bytes} bytes");
-        Ok(())
+        holds!(held == bytes, "{held} of {bytes} bytes")
     })
 }
 

@@ -101,8 +101,7 @@ fn until_exact(folder: &str, pixels: &Pixels) -> Result<()> {
     eventually("each pixel is as it was sent", || {
         let kept = Pixels::kept(folder)?;
         let differ = kept.0.iter().zip(&pixels.0).filter(|(a, b)| a != b).count();
-        ensure!(differ == 0, "{differ} bytes differ");
-        Ok(())
+        holds!(differ == 0, "{differ} bytes differ")
     })
 }
 
@@ -168,8 +167,7 @@ fn a_screen_is_exact_for_who_joined_and_no_byte_for_others() {
         eventually("the screen is named", || {
             told(&attender.process, "session", "joined", &joined)?;
             let said = attender.process.stdout();
-            ensure!(said.contains("\"screen\""), "{said}");
-            Ok(())
+            holds!(said.contains("\"screen\""), "{said}")
         })?;
 
         let mut screen = show(stage, "screen", &folder, &key)?;
@@ -193,11 +191,10 @@ fn a_screen_is_exact_for_who_joined_and_no_byte_for_others() {
         let (live, carousel) = (counted["live"].to_string(), counted["carousel"].to_string());
         eventually("the carousel is left", || {
             let joined = groups(late)?;
-            ensure!(
+            holds!(
                 joined.contains(&live) && !joined.contains(&carousel),
                 "{joined:?}"
-            );
-            Ok(())
+            )
         })?;
         let before = bytes_of_tracks(late, &counted)?;
         pixels.write(70, 30, 4_711);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use lcroute_demo::lab::{Host, Lab};
 use serde_json::json;
 
@@ -40,8 +40,7 @@ fn receives(page: &Page, expected: &[String]) -> Result<()> {
     page.until(&format!("saved.length === {}", expected.len()))?;
     page.until_says("#sent", "received and verified")?;
     let saved = page.eval(HASHES)?;
-    ensure!(saved == json!(expected), "{saved} {expected:?}");
-    Ok(())
+    holds!(saved == json!(expected), "{saved} {expected:?}")
 }
 
 #[test]
