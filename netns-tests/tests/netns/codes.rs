@@ -96,9 +96,7 @@ fn four_words_bring_files_to_whoever_says_them_on_a_lan_without_a_server() {
     world("codes-lan", |lab| {
         open_driver()?;
         let hosts = closed_lan(lab, &["ann", "bob", "cy", "dan"])?;
-        let [ann, bob, cy, dan] = &hosts[..] else {
-            unreachable!("four hosts");
-        };
+        let [ann, bob, cy, dan] = crate::each(&hosts)?;
         let sent = make_files(ann, 3 * MEGABYTE)?;
         let links = ann.run("ip", &["-br", "link"])?.stdout;
         let (sends, code) = send(ann, "", &sent)?;
@@ -148,9 +146,7 @@ fn a_text_is_printed_and_standard_input_arrives_as_a_file() {
     world("codes-text", |lab| {
         open_driver()?;
         let hosts = closed_lan(lab, &["ann", "bob"])?;
-        let [ann, bob] = &hosts[..] else {
-            unreachable!("two hosts");
-        };
+        let [ann, bob] = crate::each(&hosts)?;
         let text = lcsync(ann, "", &["send", "--text", "see you at 8"])?;
         let code = words_of(&text)?;
         says_at_last(&text, "hosts of this LAN alone")?;
@@ -178,9 +174,7 @@ fn wrong_words_and_two_senders_are_said_and_nothing_is_received() {
     world("codes-wrong", |lab| {
         open_driver()?;
         let hosts = closed_lan(lab, &["ann", "bob", "eve"])?;
-        let [ann, bob, eve] = &hosts[..] else {
-            unreachable!("three hosts");
-        };
+        let [ann, bob, eve] = crate::each(&hosts)?;
         let sent = make_files(ann, 100_000)?;
         let (mut sends, code) = send(ann, "", &sent)?;
         let began = std::time::Instant::now();
@@ -220,9 +214,7 @@ fn hidden_names_and_links_are_not_touched_unless_the_receiver_asks_for_it() {
     world("codes-hidden", |lab| {
         open_driver()?;
         let hosts = closed_lan(lab, &["ann", "bob"])?;
-        let [ann, bob] = &hosts[..] else {
-            unreachable!("two hosts");
-        };
+        let [ann, bob] = crate::each(&hosts)?;
         let sent = make_files(ann, 10_000)?;
         let (_sends, code) = send(ann, "", &sent)?;
         let dest = open_folder(bob, "dest")?;
@@ -257,9 +249,7 @@ fn a_corrected_file_arrives_beside_one_that_never_rests() {
     world("codes-restless", |lab| {
         open_driver()?;
         let hosts = closed_lan(lab, &["ann", "bob"])?;
-        let [ann, bob] = &hosts[..] else {
-            unreachable!("two hosts");
-        };
+        let [ann, bob] = crate::each(&hosts)?;
         let sent = make_files(ann, 10_000)?;
         let (_sends, code) = send(ann, "", &sent)?;
         let state = sent[1].join("state").display().to_string();
@@ -285,9 +275,7 @@ fn a_killed_receiver_of_codes_goes_on_and_hostile_beacons_change_nothing() {
     world("codes-resume", |lab| {
         open_driver()?;
         let hosts = closed_lan(lab, &["ann", "bob", "eve"])?;
-        let [ann, bob, eve] = &hosts[..] else {
-            unreachable!("three hosts");
-        };
+        let [ann, bob, eve] = crate::each(&hosts)?;
         let sent = make_files(ann, SIZE)?;
         let paths = sent.each_ref().map(|p| p.display().to_string());
         let args = ["send", "--bwlimit", "24M", &paths[0], &paths[1]];
@@ -354,9 +342,7 @@ fn a_code_with_a_host_leads_through_closed_firewalls() {
         let server = lab.signalling_server()?;
         let url = server.url()?;
         let hosts = lab.closed_hosts(&["ann", "bob"])?;
-        let [ann, bob] = &hosts[..] else {
-            unreachable!("two hosts");
-        };
+        let [ann, bob] = crate::each(&hosts)?;
         let sent = make_files(ann, MEGABYTE)?;
         let (_sends, code) = send(ann, &url, &sent)?;
         ensure!(code.contains('@'), "{code}");
@@ -425,9 +411,7 @@ fn a_station_goes_by_four_words_and_two_senders_are_refused() {
     world("codes-station", |lab| {
         open_driver()?;
         let hosts = closed_lan(lab, &["ann", "bob", "eve"])?;
-        let [ann, bob, eve] = &hosts[..] else {
-            unreachable!("three hosts");
-        };
+        let [ann, bob, eve] = crate::each(&hosts)?;
         let chirp = write_chirp(ann, 60)?.display().to_string();
         let sends = shell(ann, &format!("exec {RADIO} cast --code - <{chirp}"))?;
         let code = words_of(&sends)?;
@@ -464,9 +448,7 @@ fn a_lecture_goes_by_four_words() {
     world("codes-lecture", |lab| {
         open_driver()?;
         let hosts = closed_lan(lab, &["ann", "bob"])?;
-        let [ann, bob] = &hosts[..] else {
-            unreachable!("two hosts");
-        };
+        let [ann, bob] = crate::each(&hosts)?;
         let home = open_folder(ann, "home")?.display().to_string();
         let made = format!(
             "cd {home} && lcstudio keygen k && lcstudio new talk --key k --title Bees && printf '# Bees\\n\\nThey dance.\\n' >talk/slides.md"
@@ -491,9 +473,7 @@ fn of_two_who_send_under_a_code_receivers_take_none() {
     world("codes-two", |lab| {
         open_driver()?;
         let hosts = closed_lan(lab, &["ann", "bob", "eve"])?;
-        let [ann, bob, eve] = &hosts[..] else {
-            unreachable!("three hosts");
-        };
+        let [ann, bob, eve] = crate::each(&hosts)?;
         let sent = make_files(ann, 100_000)?;
         let (sends, code) = send(ann, "", &sent)?;
         // offers of a thousand senders, each whole, and garbage between them
@@ -525,9 +505,7 @@ fn a_public_link_lets_leaves_receive_and_nobody_else_send() {
         let server = lab.signalling_server()?;
         let url = server.url()?;
         let hosts = lab.closed_hosts(&["ann", "bob", "eve"])?;
-        let [ann, bob, eve] = &hosts[..] else {
-            unreachable!("three hosts");
-        };
+        let [ann, bob, eve] = crate::each(&hosts)?;
         let sent = make_files(ann, MEGABYTE)?;
         let paths = sent.each_ref().map(|p| p.display().to_string());
         let mut without = lcsync(ann, "", &["send", "--public", &paths[0]])?;
@@ -569,9 +547,7 @@ fn a_public_link_lets_leaves_receive_and_nobody_else_send() {
 fn both_ends_of_a_code_do_without_namespaces() {
     world("codes-pair", |lab| {
         let hosts = closed_lan(lab, &["ann", "bob"])?;
-        let [ann, bob] = &hosts[..] else {
-            unreachable!("two hosts");
-        };
+        let [ann, bob] = crate::each(&hosts)?;
         let sent = make_files(ann, 3 * MEGABYTE)?;
         let paths = sent.each_ref().map(|p| p.display().to_string());
         let env = ["env", "LCROUTE_SIGNAL=", "lcsync"];

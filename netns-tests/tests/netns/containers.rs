@@ -247,9 +247,7 @@ fn containers_of_two_hosts_hear_each_other() {
             engine.start_daemon(&options.each_ref().map(String::as_str))?;
             engines.push(engine);
         }
-        let [a, b] = &engines[..] else {
-            unreachable!("two hosts");
-        };
+        let [a, b] = crate::each(&engines)?;
         let linked = || {
             within(SETTLED, "the daemons link", || {
                 let peers = a.ask(&["exec", "lcroute", "lcroute", "peers"])?;
@@ -636,9 +634,7 @@ fn containers_on_the_bridge_of_the_stock_plugin_hear_each_other() {
             engine.talker("lcroute")?;
             engines.push(engine);
         }
-        let [a, b] = &engines[..] else {
-            unreachable!("two hosts");
-        };
+        let [a, b] = crate::each(&engines)?;
         for (speaks, listens) in [(a, b), (b, a)] {
             let words = format!("hello from {}", speaks.host.name());
             within(SETTLED, "a container hears the other host's", || {

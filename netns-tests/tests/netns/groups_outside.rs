@@ -186,9 +186,7 @@ pub fn people(lab: &Lab, names: &[&str]) -> Result<(SignallingServer, String, Ve
 fn who_has_a_line_of_a_group_is_a_member_through_closed_firewalls() {
     world("group-outside", |lab| {
         let (_server, url, people) = people(lab, &["ann", "bob"])?;
-        let [ann, bob] = &people[..] else {
-            anyhow::bail!("two people");
-        };
+        let [ann, bob] = crate::each(&people)?;
         let confined = lab.closed_hosts(&["cy", "dan"])?;
         let cy = Person::new(&confined[0], true)?;
         let dan = Person::new(&confined[1], false)?;
@@ -282,9 +280,7 @@ fn members_find_each_other_without_the_owner_and_a_removed_one_is_expelled() {
         ensure!(people[3].status()?["network"]["links"] == 0);
         // the line by which dan came leads nobody in any more, and another one does
         let hosts = lab.closed_hosts(&["eve", "fay"])?;
-        let [eve, fay] = &hosts[..] else {
-            anyhow::bail!("two hosts");
-        };
+        let [eve, fay] = crate::each(&hosts)?;
         let (eve, fay) = (Person::new(eve, false)?, Person::new(fay, false)?);
         eve.join(&line)?;
         let other = people[0].invite("1")?;

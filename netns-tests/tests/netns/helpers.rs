@@ -67,9 +67,7 @@ fn sound_crosses_the_uplink_of_the_caster_once_for_a_helper_and_goes_on_without_
         open_driver()?;
         let (_server, url) = public_server(lab)?;
         let hosts = lab.closed_hosts(&["ann", "eve", "early", "bob", "cy"])?;
-        let [ann, eve, early, bob, cy] = &hosts[..] else {
-            anyhow::bail!("five hosts");
-        };
+        let [ann, eve, early, bob, cy] = crate::each(&hosts)?;
         let (path, _) = station(ann, "station.key")?;
         let token = invite(ann, &path, "eve", &["--at", &url])?;
         // sound until the end of the test

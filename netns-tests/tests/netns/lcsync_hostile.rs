@@ -76,9 +76,7 @@ fn a_newer_version_under_the_servers_number_does_not_stop_a_fetch() {
 fn of_two_folders_under_one_name_one_comes_whole_and_the_other_is_reported() {
     world("hostile-name", |lab| {
         let lan = Lan::new(lab, &["receiver", "other"], 2 * MEGABYTE)?;
-        let [receiver, other] = &lan.receivers[..] else {
-            anyhow::bail!("two receivers were asked for")
-        };
+        let [receiver, other] = crate::each(&lan.receivers)?;
         make_folder(&other.path("folder"), MEGABYTE)?;
         let (_other, root) = share(other, &["folder", "-i", "lan0"])?;
         let first = root_of(&lan.share)?;
@@ -103,9 +101,7 @@ fn of_two_folders_under_one_name_one_comes_whole_and_the_other_is_reported() {
 fn a_root_hash_brings_neither_modes_nor_times_of_whoever_answers() {
     world("hostile-modes", |lab| {
         let hosts = lab.lan(&["forger", "receiver"])?;
-        let [forger, receiver] = &hosts[..] else {
-            anyhow::bail!("two hosts were asked for")
-        };
+        let [forger, receiver] = crate::each(&hosts)?;
         // the owner's files, with wider permissions
         forger.write("folder/key", "of the owner")?;
         forger.write("folder/sub/f", "words")?;

@@ -58,9 +58,7 @@ const NAME: &str = "plan-of-the-year.txt";
 fn a_sealed_share_is_found_and_read_with_its_key_only() {
     world("key", |lab| {
         let hosts = lab.lan(&["server", "right", "wrong", "none"])?;
-        let [server, right, wrong, none] = &hosts[..] else {
-            unreachable!("four were asked for")
-        };
+        let [server, right, wrong, none] = crate::each(&hosts)?;
         let folder = secret_folder(server)?;
         for host in [server, wrong] {
             let made = host.run("lcsync", &["keygen", "team.key"])?.success()?;
@@ -164,9 +162,7 @@ fn a_sniffer_reads_a_plain_share_and_nothing_of_a_sealed_one() {
 fn who_trusts_a_key_takes_nothing_of_a_forger() {
     world("signed", |lab| {
         let hosts = lab.lan(&["owner", "forger", "receiver"])?;
-        let [owner, forger, receiver] = &hosts[..] else {
-            unreachable!("three were asked for")
-        };
+        let [owner, forger, receiver] = crate::each(&hosts)?;
         let folder = secret_folder(owner)?;
         make_folder(&forger.path("folder"), 300_000)?;
         for host in [owner, forger] {
@@ -199,9 +195,7 @@ fn who_trusts_a_key_takes_nothing_of_a_forger() {
 fn what_was_recorded_long_ago_is_not_taken_by_who_has_had_a_later_version() {
     world("rollback", |lab| {
         let hosts = lab.lan(&["owner", "receiver"])?;
-        let [owner, receiver] = &hosts[..] else {
-            unreachable!("two were asked for")
-        };
+        let [owner, receiver] = crate::each(&hosts)?;
         let folder = secret_folder(owner)?;
         owner.run("lcsync", &["keygen", "team.key"])?.success()?;
         give(owner, "team.key", receiver)?;
@@ -213,9 +207,7 @@ fn what_was_recorded_long_ago_is_not_taken_by_who_has_had_a_later_version() {
         };
         fetch("lc:folder")?.success()?;
         let states = walk(&receiver.path("."), ".generation")?;
-        let [kept] = &states[..] else {
-            anyhow::bail!("{states:?} is remembered")
-        };
+        let [kept] = crate::each(&states)?;
         // simulates a later version, and a replay of this recorded one
         let text = std::fs::read_to_string(kept)?;
         let (name, generation) = text.trim().rsplit_once(' ').context("a generation")?;
@@ -258,9 +250,7 @@ fn walk(folder: &Path, end: &str) -> Result<Vec<PathBuf>> {
 fn the_higher_signed_generation_wins_in_the_middle_of_a_transfer() {
     world("signed-newer", |lab| {
         let hosts = lab.lan(&["old", "new", "receiver"])?;
-        let [old, new, receiver] = &hosts[..] else {
-            unreachable!("three were asked for")
-        };
+        let [old, new, receiver] = crate::each(&hosts)?;
         make_folder(&old.path("folder"), 4_000_000)?;
         let newest = secret_folder(new)?;
         let public = old
@@ -288,9 +278,7 @@ fn the_higher_signed_generation_wins_in_the_middle_of_a_transfer() {
 fn a_configuration_is_read_again_without_dropping_what_stays() {
     world("share-config", |lab| {
         let hosts = lab.lan(&["server", "receiver"])?;
-        let [server, receiver] = &hosts[..] else {
-            unreachable!("two were asked for")
-        };
+        let [server, receiver] = crate::each(&hosts)?;
         make_folder(&server.path("one"), 2_000_000)?;
         let folder = secret_folder(server)?;
         let one = "[[share]]\npath = \"one\"\nbwlimit = \"4M\"\n";
@@ -354,9 +342,7 @@ fn a_configuration_is_read_again_without_dropping_what_stays() {
 fn a_seed_takes_over_when_the_server_is_killed_and_follows_a_new_version() {
     world("seed", |lab| {
         let hosts = lab.lan(&["origin", "seed", "late"])?;
-        let [origin, seed, late] = &hosts[..] else {
-            unreachable!("three were asked for")
-        };
+        let [origin, seed, late] = crate::each(&hosts)?;
         let folder = origin.path("folder");
         make_folder(&folder, 3_000_000)?;
         origin
@@ -464,9 +450,7 @@ fn two_half_filled_seeds_complete_each_other_after_the_server_has_gone() {
 fn two_servers_with_one_key_hear_of_each_other_and_no_server_takes_its_own_past_for_another() {
     world("key-rivals", |lab| {
         let hosts = lab.lan(&["first", "second", "receiver"])?;
-        let [first, second, receiver] = &hosts[..] else {
-            unreachable!("three were asked for")
-        };
+        let [first, second, receiver] = crate::each(&hosts)?;
         first.run("lcsync", &["keygen", "team.key"])?.success()?;
         give(first, "team.key", second)?;
         give(first, "team.key", receiver)?;

@@ -239,9 +239,7 @@ fn hosts_that_speak_version_1_only_are_served_and_the_server_falls_silent_after_
 fn a_receiver_that_joined_before_the_server_started_is_found() {
     world("mld-early", |lab| {
         let hosts = lab.lan(&["server", "receiver"])?;
-        let [server, receiver] = &hosts[..] else {
-            anyhow::bail!("two hosts were asked for")
-        };
+        let [server, receiver] = crate::each(&hosts)?;
         make_folder(&server.path("folder"), MEGABYTE)?;
         let watch = server.watch_mld(&["--interface", LAN])?;
         let mut fetch = receiver.spawn("lcsync", &FETCH)?;

@@ -113,6 +113,12 @@ lcroute_demo::isolate_before_main!();
 /// The multi-call binary.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_netns-tests");
 
+/// Returns all of these, as many as the caller's pattern has names.
+fn each<T, const N: usize>(all: &[T]) -> anyhow::Result<[&T; N]> {
+    let all: Vec<&T> = all.iter().collect();
+    <[&T; N]>::try_from(all).map_err(|all| anyhow::anyhow!("{} for {N} names", all.len()))
+}
+
 /// Runs a test in its own world.
 fn world(name: &str, test: impl FnOnce(&Lab) -> anyhow::Result<()>) {
     let _turn = Turn::wait();

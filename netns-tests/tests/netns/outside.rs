@@ -94,9 +94,7 @@ fn two_keys_without_network_or_daemon_meet_at_a_server_that_belongs_to_neither()
     world("outside-server", |lab| {
         let hosts = lab.closed_hosts(&["ann", "bob", "cy"])?;
         let (_server, url) = meet(lab, &hosts)?;
-        let [ann, bob, cy] = &hosts[..] else {
-            anyhow::bail!("three hosts")
-        };
+        let [ann, bob, cy] = crate::each(&hosts)?;
         let (to_ann, to_bob) = (contact(ann)?, contact(bob)?);
         ensure!(to_bob.ends_with(&format!("@{url}")), "{to_bob}");
         bob.run(
@@ -254,9 +252,7 @@ fn each_program_may_be_killed_and_strangers_flood_in_vain() {
     world("outside-killed", |lab| {
         let hosts = lab.closed_hosts(&["ann", "bob"])?;
         let (_server, _) = meet(lab, &hosts)?;
-        let [ann, bob] = &hosts[..] else {
-            anyhow::bail!("two hosts")
-        };
+        let [ann, bob] = crate::each(&hosts)?;
         let flooder = lab.host("flooder")?;
         let (to_ann, to_bob) = (contact(ann)?, contact(bob)?);
         let serving = serve(bob, &to_ann, &["cat"])?;
@@ -388,9 +384,7 @@ fn connections(server: &Host, from: &Host) -> Result<usize> {
 fn friends_wait_in_rooms_of_one_connection_at_a_public_place() {
     world("outside-public", |lab| {
         let hosts = lab.closed_hosts(&["ann", "bob"])?;
-        let [ann, bob] = &hosts[..] else {
-            anyhow::bail!("two hosts")
-        };
+        let [ann, bob] = crate::each(&hosts)?;
         let (mut server, _) = meet_in_public(lab, &hosts)?;
         let (to_ann, to_bob) = (contact(ann)?, contact(bob)?);
         let mut args = vec!["serve", "/chat/1", "--outside", "--allow", &to_ann];
@@ -470,9 +464,7 @@ fn a_stream_whose_link_is_cut_ends_soon_on_both_sides() {
     world("outside-cut", |lab| {
         let hosts = lab.closed_hosts(&["ann", "bob"])?;
         let (_server, _) = meet(lab, &hosts)?;
-        let [ann, bob] = &hosts[..] else {
-            anyhow::bail!("two hosts")
-        };
+        let [ann, bob] = crate::each(&hosts)?;
         let (to_ann, to_bob) = (contact(ann)?, contact(bob)?);
         let command = ["sh", "-c", "echo ready; cat; echo ended > ended"];
         let _serving = serve(bob, &to_ann, &command)?;
@@ -507,9 +499,7 @@ fn a_stranger_calls_an_open_key_by_a_public_server() {
     world("outside-open", |lab| {
         let hosts = lab.closed_hosts(&["bob", "stranger"])?;
         let (_server, url) = meet_in_public(lab, &hosts)?;
-        let [bob, stranger] = &hosts[..] else {
-            anyhow::bail!("two hosts")
-        };
+        let [bob, stranger] = crate::each(&hosts)?;
         let to_bob = contact(bob)?;
         let _named = serve(bob, &nobodies(1)[0], &["cat"])?;
         let command = ["sh", "-c", "cat; echo $LC_FROM $LC_PEER"];
@@ -568,9 +558,7 @@ fn calls_of_an_open_key_with_wrong_cookies_flood_in_vain() {
     world("outside-open-flood", |lab| {
         let hosts = lab.closed_hosts(&["ann", "bob"])?;
         let (_server, _) = meet_in_public(lab, &hosts)?;
-        let [ann, bob] = &hosts[..] else {
-            anyhow::bail!("two hosts")
-        };
+        let [ann, bob] = crate::each(&hosts)?;
         let flooder = lab.host("flooder")?;
         let (to_ann, to_bob) = (contact(ann)?, contact(bob)?);
         let _named = serve(bob, &to_ann, &["cat"])?;
@@ -621,9 +609,7 @@ fn a_stranger_calls_an_open_key_on_one_lan() {
         for host in &hosts {
             host.configure("")?;
         }
-        let [bob, stranger] = &hosts[..] else {
-            anyhow::bail!("two hosts")
-        };
+        let [bob, stranger] = crate::each(&hosts)?;
         let to_bob = contact(bob)?;
         ensure!(!to_bob.contains('@'), "{to_bob}");
         let command = ["sh", "-c", "cat; echo $LC_FROM $LC_PEER"];

@@ -49,9 +49,7 @@ fn a_stranger_calls_an_open_key_whose_port_is_open_by_a_dht_alone() {
     world("outside-open-dht", |lab| {
         let (_swarm, enters) = swarm(lab)?;
         let hosts = lab.closed_hosts(&["bob", "stranger", "offline"])?;
-        let [bob, stranger, offline] = &hosts[..] else {
-            anyhow::bail!("three hosts")
-        };
+        let [bob, stranger, offline] = crate::each(&hosts)?;
         with_dht(bob, &enters)?;
         with_dht(stranger, &enters)?;
         offline.configure("[signal]\nlan = false\n")?;

@@ -18,9 +18,7 @@ fn sent(host: &Host) -> Result<u64> {
 fn a_caster_sends_on_a_lan_only_while_somebody_listens_there() {
     world_alone("radio-consent", |lab| {
         let hosts = lab.lan(&["caster", "listener"])?;
-        let [caster, listener] = &hosts[..] else {
-            anyhow::bail!("two hosts");
-        };
+        let [caster, listener] = crate::each(&hosts)?;
         let (key, station, _) = key_of(caster, "station.key")?;
         let file = write_chirp(caster, 4)?;
         let args = format!("--key {key} --public");

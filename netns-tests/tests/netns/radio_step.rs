@@ -213,9 +213,7 @@ fn send_noise(host: &Host, station: &Station, key: &StationKey) -> Result<()> {
 fn two_rooms_with_clocks_apart_are_in_step_whatever_strangers_send() {
     world_alone("radio-step", |lab| {
         let hosts = lab.lan(&["caster", "near", "next"])?;
-        let [caster, near, next] = &hosts[..] else {
-            anyhow::bail!("three hosts");
-        };
+        let [caster, near, next] = crate::each(&hosts)?;
         let (key, station, secret) = key_of(caster, "station.key")?;
         let text = station.encode();
         let begun = Instant::now();
@@ -259,9 +257,7 @@ fn two_rooms_with_clocks_apart_are_in_step_whatever_strangers_send() {
 fn a_stranger_on_another_interface_puts_no_room_out_of_step() {
     world_alone("radio-step-strange", |lab| {
         let hosts = lab.lan(&["caster", "near"])?;
-        let [caster, near] = &hosts[..] else {
-            anyhow::bail!("two hosts");
-        };
+        let [caster, near] = crate::each(&hosts)?;
         let stranger = lab.detached_host("stranger")?;
         let peer = stranger.namespace().path();
         near.ip(&format!(

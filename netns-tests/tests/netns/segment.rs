@@ -884,9 +884,7 @@ fn two_members_in_the_two_houses_do_not_link_through_the_segment() {
             member.start()?;
             members.push(member);
         }
-        let [near, far] = &members[..] else {
-            bail!("two")
-        };
+        let [near, far] = crate::each(&members)?;
         let far_id = far.peer_id()?;
         // each finds the gateway of its own LAN, which has another way out
         eventually("they are in the network", || {

@@ -98,9 +98,7 @@ fn who_has_only_the_text_of_a_station_hears_it_through_closed_firewalls() {
         open_driver()?;
         let (_server, url) = public_server(lab)?;
         let hosts = lab.closed_hosts(&["caster", "early", "confined"])?;
-        let [caster, early, confined] = &hosts[..] else {
-            anyhow::bail!("three hosts");
-        };
+        let [caster, early, confined] = crate::each(&hosts)?;
         let (path, key) = station(caster, "station.key")?;
         let text = format!("{}@{url}", *key.station(false).encode());
         // before somebody casts
@@ -180,9 +178,7 @@ fn a_station_on_a_lan_needs_no_server_and_says_what_is_closed() {
     world("station-lan", |lab| {
         open_driver()?;
         let hosts = lab.lan(&["caster", "listener"])?;
-        let [caster, listener] = &hosts[..] else {
-            anyhow::bail!("two hosts");
-        };
+        let [caster, listener] = crate::each(&hosts)?;
         let (path, _) = station(caster, "station.key")?;
         let casts = cast(caster, &path, "")?;
         let text = text_of(&casts)?;
@@ -215,9 +211,7 @@ fn a_station_without_a_server_is_found_by_a_dht_if_its_port_is_open() {
         open_driver()?;
         let (_swarm, enters) = swarm(lab)?;
         let hosts = lab.closed_hosts(&["caster", "listener"])?;
-        let [caster, listener] = &hosts[..] else {
-            anyhow::bail!("two hosts");
-        };
+        let [caster, listener] = crate::each(&hosts)?;
         for host in &hosts {
             host.configure(&format!(
                 "[signal]\nlan = false\ndht_bootstrap = [\"{enters}\"]\n[outside]\ndht = true\n"
@@ -269,9 +263,7 @@ fn stations_of_one_host_and_its_own_network_hear_nothing_of_each_other() {
         // it serves any network
         let url = network.signalling.url()?;
         let bob = lab.host("bob")?;
-        let [caster, member] = &network.members[..] else {
-            anyhow::bail!("two members");
-        };
+        let [caster, member] = crate::each(&network.members)?;
         let groups = |host: &Host| -> Result<Value> {
             let shown = host.ask("lcroute", &["groups", "--json"])?.success()?;
             Ok(serde_json::from_str(&shown.stdout)?)
@@ -319,9 +311,7 @@ fn whoever_has_a_grant_casts_in_a_station_s_own_network() {
         open_driver()?;
         let (_server, url) = public_server(lab)?;
         let hosts = lab.closed_hosts(&["ann", "dee", "bob"])?;
-        let [ann, dee, bob] = &hosts[..] else {
-            anyhow::bail!("three hosts");
-        };
+        let [ann, dee, bob] = crate::each(&hosts)?;
         let (path, _) = station(ann, "station.key")?;
         let (own, key) = station(dee, "dee.key")?;
         let public = key.station(true).encode();

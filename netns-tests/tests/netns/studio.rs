@@ -165,9 +165,7 @@ fn incoming(host: &Host) -> Result<u64> {
 fn who_chooses_captions_gets_captions_and_who_comes_late_gets_all() {
     world("studio", |lab| {
         let (mut network, hosts) = network(lab, &["stage", "text", "all", "kept"])?;
-        let [stage, text, all, kept] = &hosts[..] else {
-            anyhow::bail!("four hosts");
-        };
+        let [stage, text, all, kept] = crate::each(&hosts)?;
         let (ann, _, public) = keygen(all, "ann.key")?;
         let (folder, key, lcs) = session(stage, Some(&public))?;
         let mut presenter = present(stage, &folder, &key)?;
@@ -496,9 +494,7 @@ fn eight_who_attend_get_what_they_chose_and_nothing_else() {
 fn a_presenter_that_was_killed_goes_on_and_strangers_write_nothing() {
     world("studio-bad", |lab| {
         let (_network, hosts) = network(lab, &["stage", "hall"])?;
-        let [stage, hall] = &hosts[..] else {
-            anyhow::bail!("two hosts");
-        };
+        let [stage, hall] = crate::each(&hosts)?;
         let (folder, key, lcs) = session(stage, None)?;
         let mut presenter = present(stage, &folder, &key)?;
         let attender = attend(hall, "hall", &lcs, "--tracks slides,captions/en")?;

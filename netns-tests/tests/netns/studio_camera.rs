@@ -147,9 +147,7 @@ fn blocks(webm: &[u8]) -> usize {
 fn a_camera_comes_to_who_watches_and_costs_others_no_byte() {
     world("studio-camera", |lab| {
         let (_network, hosts) = network(lab, &["stage", "text", "kept", "late"])?;
-        let [stage, text, kept, late] = &hosts[..] else {
-            anyhow::bail!("four hosts");
-        };
+        let [stage, text, kept, late] = crate::each(&hosts)?;
         let (folder, key, lcs) = with_camera(stage)?;
         let counted = groups_of_camera(&key)?;
         for host in [text, late] {
@@ -398,9 +396,7 @@ fn frozen(frames: &[Frame]) -> u64 {
 fn a_camera_freezes_less_than_three_per_cent_of_the_time_where_five_are_lost() {
     world_alone("studio-camera-lossy", |lab| {
         let (_network, hosts) = network(lab, &["stage", "whole", "five", "twenty"])?;
-        let [stage, whole, five, twenty] = &hosts[..] else {
-            anyhow::bail!("four hosts");
-        };
+        let [stage, whole, five, twenty] = crate::each(&hosts)?;
         let (folder, key, lcs) = with_camera(stage)?;
         let counted = groups_of_camera(&key)?;
         for (host, loss) in [(whole, 0), (five, 5), (twenty, 20)] {

@@ -141,9 +141,7 @@ fn who_has_only_the_text_of_a_session_attends_and_asks_through_closed_firewalls(
         open_driver()?;
         let (_server, url) = public_server(lab)?;
         let hosts = lab.closed_hosts(&["stage", "early", "late", "confined"])?;
-        let [stage, early, late, confined] = &hosts[..] else {
-            anyhow::bail!("four hosts");
-        };
+        let [stage, early, late, confined] = crate::each(&hosts)?;
         let stage = Stage::new(stage, None)?;
         let text = format!("{}@{url}", stage.text);
         // before somebody presents
@@ -257,9 +255,7 @@ fn sound_a_screen_captions_and_a_holder_are_in_the_network_of_a_session() {
         open_driver()?;
         let (_server, url) = public_server(lab)?;
         let hosts = lab.closed_hosts(&["stage", "voice", "ann", "kept", "bob"])?;
-        let [stage, voice, ann, kept, bob] = &hosts[..] else {
-            anyhow::bail!("five hosts");
-        };
+        let [stage, voice, ann, kept, bob] = crate::each(&hosts)?;
         let (writes, _, public) = keygen(ann, "ann.key")?;
         give(Path::new(&writes))?;
         let stage = Stage::new(stage, Some(&public))?;
@@ -347,9 +343,7 @@ fn a_session_on_a_lan_needs_no_server() {
     world("session-lan", |lab| {
         open_driver()?;
         let hosts = lab.lan(&["stage", "bob"])?;
-        let [stage, bob] = &hosts[..] else {
-            anyhow::bail!("two hosts");
-        };
+        let [stage, bob] = crate::each(&hosts)?;
         let stage = Stage::new(stage, None)?;
         let (presenter, text) = stage.present("")?;
         ensure!(text == stage.text, "{text}");
@@ -373,9 +367,7 @@ fn a_session_without_a_server_is_found_by_a_dht_if_its_port_is_open() {
         open_driver()?;
         let (_swarm, enters) = swarm(lab)?;
         let hosts = lab.closed_hosts(&["stage", "bob"])?;
-        let [stage, bob] = &hosts[..] else {
-            anyhow::bail!("two hosts");
-        };
+        let [stage, bob] = crate::each(&hosts)?;
         for host in &hosts {
             host.configure(&format!(
                 "[signal]\nlan = false\ndht_bootstrap = [\"{enters}\"]\n[outside]\ndht = true\n"
@@ -401,9 +393,7 @@ fn without_udp_a_session_is_attended_by_the_relay_of_the_server() {
         server.start()?;
         let url = server.url()?;
         let hosts = lab.closed_hosts(&["stage", "bob"])?;
-        let [stage, bob] = &hosts[..] else {
-            anyhow::bail!("two hosts");
-        };
+        let [stage, bob] = crate::each(&hosts)?;
         bob.drop_udp()?;
         let stage = Stage::new(stage, None)?;
         let (mut presenter, text) = stage.present(&format!("--at {url}"))?;
@@ -421,9 +411,7 @@ fn a_session_of_a_host_with_a_daemon_leaves_its_network_as_it_was() {
         let network = lab.closed_network(["stage", "member"])?;
         let url = network.signalling.url()?;
         let bob = lab.closed_hosts(&["bob"])?.remove(0);
-        let [on_stage, member] = &network.members[..] else {
-            anyhow::bail!("two members");
-        };
+        let [on_stage, member] = crate::each(&network.members)?;
         let groups = || -> Result<Value> {
             let shown = on_stage
                 .host

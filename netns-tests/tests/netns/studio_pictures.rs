@@ -116,9 +116,7 @@ fn until_held(folder: &str, bytes: u64) -> Result<()> {
 fn pictures_come_to_who_joined_them_to_who_is_late_and_into_exports() {
     world("studio-pictures", |lab| {
         let (mut network, hosts) = network(lab, &["stage", "text", "kept", "late"])?;
-        let [stage, text, kept, late] = &hosts[..] else {
-            anyhow::bail!("four hosts");
-        };
+        let [stage, text, kept, late] = crate::each(&hosts)?;
         let (folder, key, lcs) = session(stage, None)?;
         let images = folder.join("images");
         let [dance, map] = [(180, 120, 0xff), (120, 100, 0x7f)].map(|(w, h, of)| png(w, h, of));

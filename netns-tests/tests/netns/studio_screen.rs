@@ -134,9 +134,7 @@ fn show(host: &Host, name: &str, folder: &Path, key: &str) -> Result<Typed> {
 fn a_screen_is_exact_for_who_joined_and_no_byte_for_others() {
     world("studio-screen", |lab| {
         let (_network, hosts) = network(lab, &["stage", "text", "kept", "late"])?;
-        let [stage, text, kept, late] = &hosts[..] else {
-            anyhow::bail!("four hosts");
-        };
+        let [stage, text, kept, late] = crate::each(&hosts)?;
         let (folder, key, lcs) = session(stage, None)?;
         let settings = folder.join("session.toml");
         let written = fs::read_to_string(&settings)?;

@@ -489,9 +489,7 @@ fn two_paths_measured() {
     world("uplink-paths", |lab| {
         let megabytes: usize = std::env::var("MB").map_or(Ok(60), |mb| mb.parse())?;
         let network = diamond(lab)?;
-        let [sender, left, right, receiver] = &network.members[..] else {
-            anyhow::bail!("four members");
-        };
+        let [sender, left, right, receiver] = crate::each(&network.members)?;
         // between the two routers nothing passes: each path is its own
         for member in [left, right] {
             limit(&member.host, 20)?;

@@ -506,9 +506,7 @@ fn a_page_with_links_to_both_sides_passes_nothing_on() {
 fn pages_of_two_browsers_hear_each_other() {
     world("node-pages", |lab| {
         let meeting = meeting(lab, &["left", "right"], false)?;
-        let [left, right] = &meeting.visitors[..] else {
-            unreachable!("two were asked for");
-        };
+        let [left, right] = crate::each(&meeting.visitors)?;
         let chromium = Browser::start(&left.host, Kind::Chromium, Theme::Light)?;
         let firefox = Browser::start(&right.host, Kind::Firefox, Theme::Light)?;
         let one = meeting.join(&chromium, left, 2)?;
