@@ -46,7 +46,6 @@ enum Input {
 /// Carries packets until `lcgroup run` ends.
 ///
 /// # Errors
-///
 /// Those of the system.
 pub fn run(packets: RawFd) -> anyhow::Result<Exit> {
     let packets = inherited(packets).context("--packets")?;

@@ -163,7 +163,6 @@ impl FileList {
     /// Reads the list from a file, if it exists.
     ///
     /// # Errors
-    ///
     /// I/O errors; a file without a list.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         StoredList::open(path).map(Self)
@@ -198,7 +197,6 @@ impl FileList {
     /// Returns the file that a user wants.
     ///
     /// # Errors
-    ///
     /// There is none, or several have the name. `name_of` names members.
     pub fn find(
         &self,
@@ -249,7 +247,6 @@ impl FileList {
     /// Writes a changed list.
     ///
     /// # Errors
-    ///
     /// I/O errors: the next call writes it.
     pub fn sync(&mut self) -> io::Result<()> {
         self.0.sync()

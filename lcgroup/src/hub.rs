@@ -162,7 +162,6 @@ impl Ports {
 /// Returns a pair: the hub's end, and the program's.
 ///
 /// # Errors
-///
 /// Those of the system.
 pub fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
     let flags = SockFlag::SOCK_CLOEXEC;
@@ -189,7 +188,6 @@ impl Lc0 {
     /// Has a program speak on it. The returned descriptor must be open until it has started.
     ///
     /// # Errors
-    ///
     /// Those of the system.
     pub fn give(&self, command: &mut Command) -> io::Result<OwnedFd> {
         let (ours, theirs) = pair()?;
@@ -211,7 +209,6 @@ impl Lc0 {
 /// Starts a hub on a thread of its own, between the node's pair and programs.
 ///
 /// # Errors
-///
 /// Those of the system.
 pub fn start(node: OwnedFd, link_local: Ipv6Addr) -> io::Result<Ports> {
     let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;

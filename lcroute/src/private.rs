@@ -32,7 +32,6 @@ pub struct LoadedSegment {
 /// Reads the key files of prefixes. Of a prefix with an unreadable key nothing leaves or enters.
 ///
 /// # Errors
-///
 /// A file holds no shared key.
 pub fn load(private: &[Private]) -> Result<Vec<Loaded>, ExitError> {
     private.iter().map(load_one).collect()
@@ -41,7 +40,6 @@ pub fn load(private: &[Private]) -> Result<Vec<Loaded>, ExitError> {
 /// Reads the key files of segments, as [`load`].
 ///
 /// # Errors
-///
 /// As [`load`].
 pub fn load_segments(segments: &[SealedSegment]) -> Result<Vec<LoadedSegment>, ExitError> {
     let load = |sealed: &SealedSegment| {
@@ -100,7 +98,6 @@ fn read(file: &Path) -> Result<Secret, ExitError> {
 /// Reads the key files, and logs missing keys; returns the reasons why something stays closed.
 ///
 /// # Errors
-///
 /// As [`load`].
 pub fn load_and_tell(private: &Privates) -> Result<(PrivateKeys, Vec<String>), ExitError> {
     let mut closed = Vec::new();
@@ -137,7 +134,6 @@ pub fn load_and_tell(private: &Privates) -> Result<(PrivateKeys, Vec<String>), E
 /// them by other interfaces in clear while lc0 is missing.
 ///
 /// # Errors
-///
 /// The kernel refuses.
 pub fn close(config: &Config) -> Result<(), ExitError> {
     let (closed, _) = tun::routes(&config.closed());
@@ -147,7 +143,6 @@ pub fn close(config: &Config) -> Result<(), ExitError> {
 /// Opens all private prefixes: this host is no longer a member, or lcroute is removed.
 ///
 /// # Errors
-///
 /// As [`close`].
 pub fn open(config: &Config) -> Result<(), ExitError> {
     Ok(tun::close(&config.tun.name, &[])?)

@@ -152,7 +152,6 @@ impl Code {
     /// Derives the keys. It takes 64 MiB, and some tenths of a second.
     ///
     /// # Panics
-    ///
     /// The memory is not to be had.
     #[must_use]
     pub fn keys(&self) -> CodeKeys {
@@ -300,7 +299,6 @@ impl CodeKeys {
     /// trees.
     ///
     /// # Errors
-    ///
     /// [`CertError`]: more or longer URLs than tokens have.
     pub fn token(
         &self,
@@ -319,7 +317,6 @@ impl CodeKeys {
     /// `uplink`, to asking groups alone.
     ///
     /// # Errors
-    ///
     /// As [`Self::token`]; more prefixes than certificates have.
     pub fn leaf_token(
         &self,
@@ -340,7 +337,6 @@ impl CodeKeys {
     /// Returns a token for members of the network that a text leads to, by the seed of its keys.
     ///
     /// # Errors
-    ///
     /// As [`Self::token`].
     pub fn text_token(
         seed: &[u8; 32],

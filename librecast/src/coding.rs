@@ -49,7 +49,6 @@ pub enum CodingError {
 /// Returns K, the number of source symbols of a block of `length` bytes.
 ///
 /// # Errors
-///
 /// [`CodingError::BlockLength`].
 pub fn symbols_of(length: usize) -> Result<u32, CodingError> {
     if length == 0 || length > MAX_BLOCK {
@@ -75,7 +74,6 @@ impl Encoder {
     /// Makes an encoder of `block`.
     ///
     /// # Errors
-    ///
     /// [`CodingError::BlockLength`].
     pub fn new(mut block: Vec<u8>) -> Result<Self, CodingError> {
         let symbols = symbols_of(block.len())?;
@@ -96,7 +94,6 @@ impl Encoder {
     /// Appends the symbol `esi` to `out`.
     ///
     /// # Errors
-    ///
     /// [`CodingError::SymbolId`].
     pub fn symbol(&mut self, esi: u32, out: &mut Vec<u8>) -> Result<(), CodingError> {
         if esi > MAX_ESI {
@@ -174,7 +171,6 @@ impl Decoder {
     /// Makes a decoder for a block of `length` bytes.
     ///
     /// # Errors
-    ///
     /// [`CodingError::BlockLength`].
     pub fn new(length: usize) -> Result<Self, CodingError> {
         let symbols = symbols_of(length)?;
@@ -204,7 +200,6 @@ impl Decoder {
     /// Takes the symbol `esi`; decodes once there are enough.
     ///
     /// # Errors
-    ///
     /// [`CodingError::SymbolLength`], [`CodingError::SymbolId`].
     pub fn receive(&mut self, esi: u32, symbol: &[u8]) -> Result<Progress, CodingError> {
         if symbol.len() != SYMBOL_SIZE {

@@ -96,7 +96,6 @@ impl Epoch {
     /// issuer, or with the network's key and no certificate.
     ///
     /// # Errors
-    ///
     /// As [`Self::verify`].
     pub fn sign(
         (number, before, secret): (u32, [u8; 32], EpochSecret),
@@ -131,7 +130,6 @@ impl Epoch {
     /// Decodes an epoch; [`Self::verify`] checks the signer.
     ///
     /// # Errors
-    ///
     /// Format errors.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         if bytes.len() > MAX_EPOCH {
@@ -173,7 +171,6 @@ impl Epoch {
     /// the time of signing: see [`Self::is_over`].
     ///
     /// # Errors
-    ///
     /// It is of another network, forged, by a wrong signer, or for an invalid revocation.
     pub fn verify(&self, network: &NetworkId) -> Result<(), EpochError> {
         if self.network != *network {

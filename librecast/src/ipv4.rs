@@ -75,7 +75,6 @@ impl<'a> Header<'a> {
     /// Reads the header of a packet.
     ///
     /// # Errors
-    ///
     /// It is no IPv4 packet, its lengths do not fit, or its header checksum is wrong.
     pub fn read(packet: &'a [u8]) -> Result<Self, WireError> {
         let fixed = packet.first_chunk::<HEADER_LEN>();

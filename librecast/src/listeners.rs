@@ -198,7 +198,6 @@ impl Listeners {
     /// Watches `groups`, each with the number of sockets on which the program itself joins it.
     ///
     /// # Errors
-    ///
     /// Without CAP_NET_RAW.
     pub fn open(groups: impl IntoIterator<Item = (Ipv6Addr, u32)>) -> io::Result<Self> {
         Ok(Self {
@@ -231,7 +230,6 @@ impl Listeners {
     /// Reads received reports, and sends queries that are due.
     ///
     /// # Errors
-    ///
     /// Socket errors.
     pub fn turn(&mut self, now: Instant) -> io::Result<()> {
         let mut lost = self.socket.take_lost()?;

@@ -71,7 +71,6 @@ impl Revocation {
     /// Revokes the key of a node or an invitation with an issuer's key. `until`: Unix seconds.
     ///
     /// # Errors
-    ///
     /// [`RevocationError::Signer`] if `secret` is not the issuer's; as [`Self::verify`].
     pub fn by_issuer(
         issuer: &Certificate,
@@ -96,7 +95,6 @@ impl Revocation {
     /// Revokes any key with the network's key. `until`: Unix seconds.
     ///
     /// # Errors
-    ///
     /// As [`Self::verify`].
     pub fn by_network(
         secret: &SecretKey,
@@ -138,7 +136,6 @@ impl Revocation {
     /// Decodes a revocation; [`Revocation::verify`] checks the signer.
     ///
     /// # Errors
-    ///
     /// Format errors.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         if bytes.len() > MAX_REVOCATION {
@@ -175,7 +172,6 @@ impl Revocation {
     /// longer than that certificate: an issuer cannot fill the room for ever.
     ///
     /// # Errors
-    ///
     /// It is of another network, forged, by a wrong signer, or about a key that cannot be revoked.
     pub fn verify(&self, network: &NetworkId) -> Result<(), RevocationError> {
         if self.network != *network {

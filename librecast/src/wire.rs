@@ -41,7 +41,6 @@ impl<'a> Reader<'a> {
     /// Reads `n` bytes.
     ///
     /// # Errors
-    ///
     /// [`WireError::Truncated`].
     #[inline]
     pub fn take(&mut self, n: usize) -> Result<&'a [u8], WireError> {
@@ -53,7 +52,6 @@ impl<'a> Reader<'a> {
     /// Reads `N` bytes as an array.
     ///
     /// # Errors
-    ///
     /// [`WireError::Truncated`].
     #[inline]
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
@@ -98,7 +96,6 @@ impl<'a> Reader<'a> {
     /// Reads UTF-8 text after a length byte.
     ///
     /// # Errors
-    ///
     /// [`WireError::Truncated`], [`WireError::Bad`] if it is not UTF-8.
     pub fn text8(&mut self) -> Result<&'a str, WireError> {
         let n = self.u8()?;
@@ -108,7 +105,6 @@ impl<'a> Reader<'a> {
     /// Reads bytes after a two-byte length.
     ///
     /// # Errors
-    ///
     /// [`WireError::Truncated`].
     pub fn bytes16(&mut self) -> Result<&'a [u8], WireError> {
         let n = self.u16()?;
@@ -131,7 +127,6 @@ impl<'a> Reader<'a> {
     /// Returns an error unless everything has been read.
     ///
     /// # Errors
-    ///
     /// [`WireError::Trailing`].
     pub fn finish(self) -> Result<(), WireError> {
         if self.rest.is_empty() {

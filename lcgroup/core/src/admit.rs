@@ -116,7 +116,6 @@ impl Group {
     /// Creates an invitation for `uses` members until `expires` (ms since 1970).
     ///
     /// # Errors
-    ///
     /// [`GroupError::NotTheOwner`], [`GroupError::Uses`], [`GroupError::TooManyInvitations`],
     /// [`GroupError::Expired`].
     pub fn invite(
@@ -164,7 +163,6 @@ impl Group {
     /// Returns whether others could have used it.
     ///
     /// # Errors
-    ///
     /// [`GroupError::NotTheOwner`].
     pub fn withdraw(&mut self, invitation: u64, now: UnixTime) -> Result<bool, GroupError> {
         let Some(kept) = self.own()?.invitations.get_mut(&invitation) else {
@@ -179,7 +177,6 @@ impl Group {
     /// remaining uses; the earliest end first.
     ///
     /// # Errors
-    ///
     /// [`GroupError::NotTheOwner`].
     pub fn invitations(&mut self, now: UnixTime) -> Result<Vec<(u64, u64, u32)>, GroupError> {
         let kept = self.own()?.invitations.iter();
@@ -192,7 +189,6 @@ impl Group {
     /// Removes a member, with a commit at once.
     ///
     /// # Errors
-    ///
     /// [`GroupError::NotTheOwner`], [`GroupError::Owner`], [`GroupError::UnknownMember`].
     pub fn remove(&mut self, author: &PeerId, now: UnixTime) -> Result<(), GroupError> {
         let (me, known) = (self.author.peer_id(), self.authors.contains_key(author));
@@ -217,7 +213,6 @@ impl Group {
     /// Accepts or refuses a joiner's request.
     ///
     /// # Errors
-    ///
     /// The [`RequestRefusal`]; a repeated request is no error.
     pub fn handle_request(&mut self, sealed: &[u8], now: UnixTime) -> Result<(), RequestRefusal> {
         let Ok(owner) = self.own() else {
@@ -564,7 +559,6 @@ impl Group {
     /// States terms in the owner's log.
     ///
     /// # Errors
-    ///
     /// [`GroupError::NotTheOwner`].
     pub fn state_terms(&mut self, terms: Terms) -> Result<(), GroupError> {
         self.own()?.terms = Some(terms);

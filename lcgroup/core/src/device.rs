@@ -31,7 +31,6 @@ impl Group {
     /// Creates a participant that requests admission as another device of a member.
     ///
     /// # Errors
-    ///
     /// [`GroupError::Name`], [`GroupError::Label`], [`GroupError::Expired`].
     pub fn join_device(
         text: DeviceInvitation,
@@ -62,7 +61,6 @@ impl Group {
     /// Makes a joining device use another text of the same person.
     ///
     /// # Errors
-    ///
     /// [`GroupError::Expired`], [`GroupError::UnknownDevice`].
     pub fn ask_by_device(
         &mut self,
@@ -80,7 +78,6 @@ impl Group {
     /// whole minutes. The owner accepts it once, while this device is a member.
     ///
     /// # Errors
-    ///
     /// [`GroupError::Expired`], [`GroupError::DeviceLife`], [`GroupError::TooManyDevices`], and the
     /// errors of [`Self::say`].
     pub fn invite_device(
@@ -125,7 +122,6 @@ impl Group {
     /// Has a text for a device lead into the network of the group: the one in office is told of it.
     ///
     /// # Errors
-    ///
     /// [`GroupError::UnknownMember`] if the key of the one in office takes no box.
     pub fn lead_in(
         &mut self,
@@ -339,7 +335,6 @@ impl Group {
     /// Removes a member with all its devices, with one commit at once.
     ///
     /// # Errors
-    ///
     /// As [`Self::remove`].
     pub fn remove_person(&mut self, author: &PeerId, now: UnixTime) -> Result<(), GroupError> {
         let person = self.person_of(author);
@@ -366,7 +361,6 @@ impl Group {
     /// While that host is away, the device stays a member.
     ///
     /// # Errors
-    ///
     /// [`GroupError::UnknownDevice`], [`GroupError::Owner`], and the errors of [`Self::say`].
     pub fn remove_device(&mut self, device: &PeerId, now: UnixTime) -> Result<(), GroupError> {
         self.check_speaks()?;

@@ -134,7 +134,6 @@ fn nonce(length: u64, index: u64) -> [u8; 12] {
 /// Seals chunk `index` of a file of `length` bytes. A key seals one file, each chunk once.
 ///
 /// # Errors
-///
 /// [`CryptoError`] of the library.
 pub fn seal_chunk(
     key: &FileKey,
@@ -147,7 +146,6 @@ pub fn seal_chunk(
 /// Opens what [`seal_chunk`] has sealed, with the same length and index.
 ///
 /// # Errors
-///
 /// [`CryptoError`]: it is another one, or damaged.
 pub fn open_chunk(
     key: &FileKey,
@@ -161,7 +159,6 @@ impl Group {
     /// Announces a sealed file to members and holders.
     ///
     /// # Errors
-    ///
     /// [`GroupError::NotAMember`], [`GroupError::RolledBack`], [`GroupError::TooMuchWaits`].
     pub fn announce(&mut self, file: &SealedFile) -> Result<(), GroupError> {
         self.check_speaks()?;

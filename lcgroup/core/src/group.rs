@@ -121,7 +121,6 @@ impl Group {
     /// Creates a group with this participant as its owner. `now`: the wall clock.
     ///
     /// # Errors
-    ///
     /// [`GroupError::Name`], [`GroupError::Topic`].
     pub fn create(founding: Founding, seed: &[u8; 32], now: UnixTime) -> Result<Self, GroupError> {
         let Founding {
@@ -143,7 +142,6 @@ impl Group {
     /// Creates a participant that requests admission. `now`: the wall clock.
     ///
     /// # Errors
-    ///
     /// [`GroupError::Name`], [`GroupError::Expired`].
     pub fn join(
         invitation: Invitation,
@@ -304,7 +302,6 @@ impl Group {
     /// A secret of the current epoch, the same for all members (RFC 9420 §8.5).
     ///
     /// # Errors
-    ///
     /// [`GroupError::NotAMember`].
     pub fn export(&self, label: &str, context: &[u8]) -> Result<Zeroizing<[u8; 32]>, GroupError> {
         let mls = self.mls.as_ref().ok_or(GroupError::NotAMember)?;
@@ -314,7 +311,6 @@ impl Group {
     /// Sends `content` to all members; returns the message's id.
     ///
     /// # Errors
-    ///
     /// [`GroupError::TooLong`], [`GroupError::OutboxFull`], [`GroupError::TooMuchWaits`],
     /// [`GroupError::NotAMember`], [`GroupError::RolledBack`].
     pub fn say(&mut self, content: &[u8], now: UnixTime) -> Result<u64, GroupError> {
@@ -392,7 +388,6 @@ impl Group {
     /// Makes a joiner use another invitation of the same group.
     ///
     /// # Errors
-    ///
     /// [`GroupError::Expired`].
     pub fn ask_by(&mut self, invitation: Invitation, now: UnixTime) -> Result<(), GroupError> {
         if invitation.expires <= now.as_millis() {
@@ -450,7 +445,6 @@ impl Group {
     /// Sends a message of the outbox to all current members.
     ///
     /// # Errors
-    ///
     /// [`GroupError::UnknownMessage`], and the errors of [`Self::say`].
     pub fn resend(&mut self, id: u64, now: UnixTime) -> Result<(), GroupError> {
         self.check_speaks()?;
@@ -463,7 +457,6 @@ impl Group {
     /// Drops a message of the outbox.
     ///
     /// # Errors
-    ///
     /// [`GroupError::UnknownMessage`].
     pub fn discard(&mut self, id: u64) -> Result<(), GroupError> {
         self.take_from_outbox(id).map(drop)
@@ -479,7 +472,6 @@ impl Group {
     /// [`CannotFollow`](Event::CannotFollow) it requests a new leaf once more.
     ///
     /// # Errors
-    ///
     /// [`GroupError::NotAMember`], [`GroupError::RolledBack`].
     pub fn refresh(&mut self, now: UnixTime) -> Result<(), GroupError> {
         self.check_speaks()?;
@@ -495,7 +487,6 @@ impl Group {
     /// Leaves the group: the owner removes this member.
     ///
     /// # Errors
-    ///
     /// [`GroupError::Owner`], [`GroupError::NotAMember`], [`GroupError::RolledBack`].
     pub fn leave(&mut self) -> Result<(), GroupError> {
         self.check_speaks()?;

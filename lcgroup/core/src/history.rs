@@ -66,7 +66,6 @@ impl Group {
     /// that of a device for others of its person.
     ///
     /// # Errors
-    ///
     /// [`GroupError::NotTheOwner`], [`GroupError::TooLong`].
     pub fn give_history(&mut self, to: &[PeerId], content: &[u8]) -> Result<(), GroupError> {
         let person = self.own_person_id();

@@ -76,7 +76,6 @@ impl CallKey {
     /// Decodes its text.
     ///
     /// # Errors
-    ///
     /// The text is of another kind, or damaged.
     pub fn decode(line: &str) -> Result<Self, TextError> {
         let bytes = text::decode(TextKind::Call, line, 32)?;
@@ -655,7 +654,6 @@ impl Call {
     /// Returns the beacon for this source address.
     ///
     /// # Errors
-    ///
     /// It has no place.
     pub fn beacon(&mut self, source: Ipv6Addr, time: UnixTime) -> Result<Vec<u8>, WireError> {
         let caster = self.caster.as_mut();
@@ -667,7 +665,6 @@ impl Call {
     /// before it can ask for one.
     ///
     /// # Errors
-    ///
     /// It has no place.
     pub fn farewell(&mut self, source: Ipv6Addr, time: UnixTime) -> Result<Vec<u8>, WireError> {
         let caster = self.caster.as_mut();

@@ -114,7 +114,6 @@ impl Caster {
     /// Begins a session of a station.
     ///
     /// # Errors
-    ///
     /// A name or title that cannot be shown, a grant of another key, or a delay out of bounds.
     pub fn new(key: StationKey, mut config: CasterConfig, now: Instant) -> Result<Self, WireError> {
         if !is_showable(&config.name) || !is_showable(&config.title) {
@@ -213,7 +212,6 @@ impl Caster {
     /// Sets another title, with a beacon at once.
     ///
     /// # Errors
-    ///
     /// It cannot be shown.
     pub fn set_title(&mut self, title: &str, now: Instant) -> Result<(), WireError> {
         if !is_showable(title) {
@@ -322,7 +320,6 @@ impl Caster {
     /// Returns the beacon for this source address.
     ///
     /// # Errors
-    ///
     /// None: name and title were checked when they were set.
     pub fn beacon(&mut self, source: Ipv6Addr, time: UnixTime) -> Result<Vec<u8>, WireError> {
         let beacon = Beacon {

@@ -95,7 +95,6 @@ impl Grant {
     /// Decodes its text.
     ///
     /// # Errors
-    ///
     /// The text is of another kind, damaged, or not signed by the station.
     pub fn decode(line: &str) -> Result<Self, GrantError> {
         let damaged = TextError::Damaged(TextKind::CastingGrant);

@@ -103,7 +103,6 @@ impl Cipher {
     /// Opens the payload of `packet`, after a header of `header_length`.
     ///
     /// # Errors
-    ///
     /// Another key sealed it, it has another number, or it was changed.
     pub fn open(
         &self,

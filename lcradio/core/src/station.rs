@@ -206,7 +206,6 @@ impl Station {
     /// Decodes its text.
     ///
     /// # Errors
-    ///
     /// The text is of another kind, or damaged.
     pub fn decode(line: &str) -> Result<Self, TextError> {
         let bytes = text::decode(TextKind::Station, line, PRIVATE)?;

@@ -352,7 +352,6 @@ pub fn protocol_of(packet: &[u8]) -> (u8, &[u8]) {
 /// The protocol of a packet, and its bytes but in a later fragment.
 ///
 /// # Errors
-///
 /// The headers do not end in this packet.
 pub fn transport_of(packet: &[u8]) -> Result<(u8, Option<&[u8]>), WireError> {
     if is_ipv4(packet) {

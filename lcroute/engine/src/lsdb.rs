@@ -224,7 +224,6 @@ impl Database {
     /// Handles an LSA from a neighbour.
     ///
     /// # Errors
-    ///
     /// The reason why the LSA is not stored. An LSA no newer than the stored one is no error.
     pub fn handle_lsa(
         &mut self,
@@ -270,7 +269,6 @@ impl Database {
     /// Handles a summary from a neighbour.
     ///
     /// # Errors
-    ///
     /// The link is not up, or its neighbour sends more summaries than it may.
     pub fn handle_summary(
         &mut self,
@@ -331,7 +329,6 @@ impl Database {
     /// Sets this router's certificates.
     ///
     /// # Errors
-    ///
     /// The chain does not count, or is not this node's. The earlier certificates stay.
     pub fn set_own_chain(&mut self, chain: Bytes, now: Instant) -> Result<(), OwnChainError> {
         self.turn(now);
@@ -352,7 +349,6 @@ impl Database {
     /// Floods a revocation in the format of [`Services::verify_revocation`].
     ///
     /// # Errors
-    ///
     /// The revocation does not count, has expired, or there is no room for it.
     pub fn add_revocation(&mut self, bytes: &[u8], now: Instant) -> Result<(), AddRevocationError> {
         self.turn(now);

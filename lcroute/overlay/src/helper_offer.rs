@@ -62,7 +62,6 @@ impl HelperOffer {
     /// Reads it; bytes behind it are ignored.
     ///
     /// # Errors
-    ///
     /// It is cut off, of another version, has too many leaves, or an address that no host has.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes);

@@ -445,7 +445,6 @@ const OF_CODES: &str = "these are the four words of a code, not a token: `lcsync
 /// Refuses further arguments behind a token: words of a code, or a token with a blank.
 ///
 /// # Errors
-///
 /// There are some.
 pub fn one_token(token: Option<&str>, more: &[String]) -> Result<(), ExitError> {
     if more.is_empty() {

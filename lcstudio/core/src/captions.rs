@@ -39,7 +39,6 @@ impl Caption {
     /// Returns kind and body of its entry.
     ///
     /// # Errors
-    ///
     /// Speaker or text are too long.
     pub fn encode(&self) -> Result<(u8, Vec<u8>), WireError> {
         if self.text.len() > MAX_CAPTION {
@@ -54,7 +53,6 @@ impl Caption {
     /// Decodes kind and body.
     ///
     /// # Errors
-    ///
     /// The reason for which the entry is dropped.
     pub fn decode(kind: u8, body: &[u8]) -> Result<Self, DropReason> {
         if kind != LINE {
@@ -130,7 +128,6 @@ impl Transcript {
     /// Reads the next entry of an author. Returns the line that it adds or corrects.
     ///
     /// # Errors
-    ///
     /// The reason for which the entry is dropped.
     pub fn read(&mut self, entry: &Entry) -> Result<Option<&CaptionLine>, DropReason> {
         if entry.kind == GRANT_KIND {

@@ -95,7 +95,6 @@ impl Turn {
     /// Decodes kind and body.
     ///
     /// # Errors
-    ///
     /// The reason for which the entry is dropped.
     pub fn decode(kind: u8, body: &[u8]) -> Result<Self, DropReason> {
         if kind != SHOWN {
@@ -225,7 +224,6 @@ impl Deck {
     /// Reads the next entry of the track's owner. Returns whether the view has changed.
     ///
     /// # Errors
-    ///
     /// The reason for which the entry is dropped.
     pub fn read(&mut self, entry: &Entry) -> Result<bool, DropReason> {
         let malformed = |_: WireError| DropReason::Malformed;
@@ -338,7 +336,6 @@ impl DeckWriter {
     /// Returns the entries that turn `deck` into `slides`; none if they are equal.
     ///
     /// # Errors
-    ///
     /// [`DropReason::TooManySlides`]: more than [`MAX_SLIDES`], or one longer than [`MAX_SLIDE`].
     pub fn entries(deck: &Deck, slides: &[&str]) -> Result<Vec<(u8, Vec<u8>)>, DropReason> {
         let ids: Vec<SlideId> = slides.iter().map(|text| SlideId::of(text)).collect();

@@ -59,7 +59,6 @@ impl IndexEntry {
     /// Returns kind and body of its entry.
     ///
     /// # Errors
-    ///
     /// A text is too long.
     pub fn encode(&self) -> Result<(u8, Vec<u8>), WireError> {
         let mut w = Writer::new();
@@ -88,7 +87,6 @@ impl IndexEntry {
     /// Decodes kind and body.
     ///
     /// # Errors
-    ///
     /// The reason for which the entry is dropped.
     pub fn decode(kind: u8, body: &[u8]) -> Result<Self, DropReason> {
         let malformed = |_: WireError| DropReason::Malformed;
@@ -175,7 +173,6 @@ impl Index {
     /// Reads the next entry of the session's owner. Returns its content if it changes the index.
     ///
     /// # Errors
-    ///
     /// The reason for which the entry is dropped.
     pub fn read(&mut self, entry: &Entry) -> Result<Option<IndexEntry>, DropReason> {
         if entry.kind == GRANT_KIND {

@@ -58,7 +58,6 @@ impl Writer {
     /// Decodes the body of a request.
     ///
     /// # Errors
-    ///
     /// The body is no request.
     pub fn decode(body: &[u8]) -> Result<Self, DropReason> {
         let mut r = Reader::new(body);
@@ -119,7 +118,6 @@ impl NotesReading {
     /// Reads the next entry of an author. `None`: the entry is a grant.
     ///
     /// # Errors
-    ///
     /// The reason for which the entry is dropped.
     pub fn read(&mut self, entry: &Entry) -> Result<Option<NotesUpdate>, DropReason> {
         match entry.kind {
@@ -176,7 +174,6 @@ impl NotesWriting {
     /// Adds a draft; it replaces one of the same number that still waits.
     ///
     /// # Errors
-    ///
     /// The draft does not fit into an entry.
     pub fn write(&mut self, id: u32, body: Vec<u8>) -> Result<(), DropReason> {
         if body.len() > MAX_BODY {

@@ -97,7 +97,6 @@ impl Picture {
     /// Checks these bytes.
     ///
     /// # Errors
-    ///
     /// [`PictureError`].
     pub fn new(bytes: Vec<u8>) -> Result<Self, PictureError> {
         if bytes.len() > MAX_PICTURE {

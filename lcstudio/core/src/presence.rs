@@ -64,7 +64,6 @@ impl Presence {
     /// Returns the body of presence. A name that is too long is cut.
     ///
     /// # Errors
-    ///
     /// The cursor is too long.
     pub fn encode(&self) -> Result<Vec<u8>, WireError> {
         if self.cursor.len() > MAX_CURSOR {
@@ -79,7 +78,6 @@ impl Presence {
     /// Decodes the body of presence; `None`: the author has left.
     ///
     /// # Errors
-    ///
     /// The reason for which it is dropped.
     pub fn decode(body: &[u8]) -> Result<Option<Self>, DropReason> {
         if body.is_empty() {
@@ -113,7 +111,6 @@ impl Others {
     /// Handles presence that its author signed. Returns whether anything has changed.
     ///
     /// # Errors
-    ///
     /// The reason for which it is dropped.
     pub fn handle(&mut self, author: u64, body: &[u8], now: Instant) -> Result<bool, DropReason> {
         let Some(presence) = Presence::decode(body)? else {

@@ -126,7 +126,6 @@ pub trait Logs {
     /// Appends kind and body to a joined track, at wall clock `time` (milliseconds since 1970).
     ///
     /// # Errors
-    ///
     /// [`AppendError`].
     fn append(
         &mut self,
@@ -200,7 +199,6 @@ impl Presenting {
     /// Presents with this key. The logs of [`places`](Self::places) are to be joined first.
     ///
     /// # Errors
-    ///
     /// There are more or longer slides than allowed.
     pub fn new(
         key: SessionKey,
@@ -237,7 +235,6 @@ impl Presenting {
     /// Checks the number and length of slides.
     ///
     /// # Errors
-    ///
     /// There are more or longer slides than allowed.
     pub fn check(slides: &[Slide]) -> Result<(), PresentError> {
         if slides.len() > MAX_SLIDES {
@@ -348,7 +345,6 @@ impl Presenting {
     /// Reads a new entry of a track. Returns its change of the view.
     ///
     /// # Errors
-    ///
     /// Another host presents with the same key.
     pub fn read(&mut self, new: &NewEntry) -> Result<Option<Change>, PresentError> {
         if new.by_owner {
@@ -371,7 +367,6 @@ impl Presenting {
     /// Handles an event of a log. Returns a new question with its number, which stays.
     ///
     /// # Errors
-    ///
     /// The key was in use on two hosts.
     pub fn handle_event(
         &mut self,
@@ -422,7 +417,6 @@ impl Presenting {
     /// Does the due work. The caller reads all new entries of the logs before.
     ///
     /// # Errors
-    ///
     /// The presentation ends.
     pub fn handle_timeout(
         &mut self,
@@ -718,7 +712,6 @@ impl Presenting {
     /// Replaces the slides once the queue is empty. The shown slide stays if it is among them.
     ///
     /// # Errors
-    ///
     /// There are more or longer slides than allowed; the current ones stay.
     pub fn set_slides(&mut self, slides: Vec<Slide>) -> Result<(), PresentError> {
         Self::check(&slides)?;
@@ -764,7 +757,6 @@ impl Presenting {
     /// Queues a line of captions. With [`CORRECTION_MARK`] in front it replaces the line before.
     ///
     /// # Errors
-    ///
     /// The session has no captions in this language.
     pub fn caption(&mut self, language: &Language, line: &str) -> Result<(), PresentError> {
         if !self.settings.languages.contains(language) {
@@ -804,7 +796,6 @@ impl Presenting {
     /// Takes up the question with this number: all attenders receive it.
     ///
     /// # Errors
-    ///
     /// No question has this number.
     pub fn take_up(&mut self, number: usize) -> Result<(), PresentError> {
         let question = self.questions.get(&number);
@@ -816,7 +807,6 @@ impl Presenting {
     /// Names the station with the sound of a language; the index sends it to attenders.
     ///
     /// # Errors
-    ///
     /// The text names no station.
     pub fn add_station(
         &mut self,
@@ -846,7 +836,6 @@ impl Presenting {
     /// are sent during the presentation, the next shown ones first.
     ///
     /// # Errors
-    ///
     /// None is known.
     pub fn set_pictures(
         &mut self,
@@ -859,7 +848,6 @@ impl Presenting {
     /// Adds or replaces one picture, as [`set_pictures`](Self::set_pictures).
     ///
     /// # Errors
-    ///
     /// None is known.
     pub fn add_picture(&mut self, name: String, picture: Picture) -> Result<(), PresentError> {
         self.pictures.insert(name, picture);
@@ -879,7 +867,6 @@ impl Presenting {
     /// it.
     ///
     /// # Errors
-    ///
     /// None is known.
     pub fn show(&mut self, name: &TrackName) -> Result<SecretKey, PresentError> {
         match name {
@@ -895,7 +882,6 @@ impl Presenting {
     /// [`show`](Self::show).
     ///
     /// # Errors
-    ///
     /// None is known.
     pub fn describe(&mut self, name: TrackName, text: &str) -> Result<(), PresentError> {
         let text = clean_line(text);
@@ -932,7 +918,6 @@ impl Presenting {
     /// Queues the entry that ends the session.
     ///
     /// # Errors
-    ///
     /// None is known.
     pub fn end(&mut self) -> Result<(), PresentError> {
         self.push_index(&IndexEntry::Ended)

@@ -150,7 +150,6 @@ impl Session {
     /// Decodes its text.
     ///
     /// # Errors
-    ///
     /// The text is of another kind, or damaged.
     pub fn decode(line: &str) -> Result<Self, TextError> {
         let damaged = TextError::Damaged(TextKind::StudioSession);

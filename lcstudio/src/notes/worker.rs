@@ -124,7 +124,6 @@ impl Worker {
     /// Starts it; `wake` signals answers. It dies with the calling thread.
     ///
     /// # Errors
-    ///
     /// The system's.
     pub fn start(mut command: Command, wake: Wake) -> io::Result<Self> {
         command.env_clear().stdin(Stdio::piped());

@@ -71,7 +71,6 @@ impl Files {
     /// Returns the files of a tree; `name`: that of a single file.
     ///
     /// # Errors
-    ///
     /// There are too many for a page.
     pub fn new(tree: Tree, name: &str) -> Result<Self, String> {
         if tree.files() > MAX_FILES {
@@ -129,7 +128,6 @@ impl Files {
     /// Asks for files by their numbers; those that are whole are asked for anew.
     ///
     /// # Errors
-    ///
     /// They are too large for a page.
     pub fn want(&mut self, numbers: &[usize]) -> Result<(), String> {
         let size = |n: &usize| self.files.get(*n).map_or(0, |file| file.size);

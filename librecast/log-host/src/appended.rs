@@ -19,7 +19,6 @@ impl AppendedFile {
     /// Opens or makes it. [`read`](Self::read) must read its content before anything is added.
     ///
     /// # Errors
-    ///
     /// The system's.
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
@@ -58,7 +57,6 @@ impl AppendedFile {
     /// Cuts off the bytes behind `length`, which a crash left unfinished.
     ///
     /// # Errors
-    ///
     /// The system's.
     pub fn cut(&mut self, length: u64) -> io::Result<()> {
         if length < self.length {
@@ -77,7 +75,6 @@ impl AppendedFile {
     /// Writes the buffer; returns whether it had bytes.
     ///
     /// # Errors
-    ///
     /// The system's; the buffer stays for the next attempt.
     pub fn sync(&mut self) -> io::Result<bool> {
         if self.waiting.is_empty() {

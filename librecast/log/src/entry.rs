@@ -146,7 +146,6 @@ impl Entry {
     /// Encodes it.
     ///
     /// # Errors
-    ///
     /// [`EntryError::TooLong`].
     pub fn encode(&self) -> Result<Vec<u8>, EntryError> {
         let mut w = Writer::new();
@@ -158,7 +157,6 @@ impl Entry {
     /// Decodes an entry that fills these bytes.
     ///
     /// # Errors
-    ///
     /// [`EntryError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, EntryError> {
         let mut reader = Reader::new(bytes);

@@ -57,7 +57,6 @@ impl Grant {
     /// Decodes the grants of an entry's body.
     ///
     /// # Errors
-    ///
     /// [`WireError`]; also for an invalid key.
     pub fn decode(body: &[u8]) -> Result<Vec<Self>, WireError> {
         let mut reader = Reader::new(body);

@@ -640,7 +640,6 @@ impl Log {
     /// Appends an entry at `time`, sends it and returns its number.
     ///
     /// # Errors
-    ///
     /// [`AppendError`].
     pub fn append(
         &mut self,
@@ -698,7 +697,6 @@ impl Log {
     /// Sends a request of an author without a grant, once; members keep it for a day.
     ///
     /// # Errors
-    ///
     /// [`EntryError::TooLong`].
     pub fn request(&mut self, body: &[u8]) -> Result<(), EntryError> {
         if body.len() > MAX_BODY {
@@ -711,7 +709,6 @@ impl Log {
     /// Sends presence: at most [`MAX_PRESENCE`] bytes, which no member keeps or repeats.
     ///
     /// # Errors
-    ///
     /// [`AppendError`].
     pub fn show(
         &mut self,

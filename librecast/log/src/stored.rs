@@ -30,7 +30,6 @@ impl Stored {
     /// Encodes it.
     ///
     /// # Errors
-    ///
     /// [`EntryError::TooLong`].
     pub fn encode(&self) -> Result<Vec<u8>, EntryError> {
         let mut w = Writer::new();
@@ -46,7 +45,6 @@ impl Stored {
     /// Decodes the record of these bytes.
     ///
     /// # Errors
-    ///
     /// [`EntryError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, EntryError> {
         let mut r = Reader::new(bytes);

@@ -47,7 +47,6 @@ impl Account {
     /// Returns the account called `name`, or this process's own.
     ///
     /// # Errors
-    ///
     /// [`Exit::Usage`] if there is none, [`Exit::NotPermitted`] if this process may not become it.
     pub fn find(name: Option<&str>) -> Result<Self, ExitError> {
         let own = Uid::effective();

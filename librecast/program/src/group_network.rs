@@ -226,7 +226,6 @@ pub struct GroupState {
 /// Takes a descriptor that this process has inherited for itself. To be called once for each number.
 ///
 /// # Errors
-///
 /// It is not open.
 pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     if number <= libc::STDERR_FILENO {
@@ -247,7 +246,6 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
 /// Returns the path of this program, as it was called: several may be links to one executable.
 ///
 /// # Errors
-///
 /// The path of the executable is unknown.
 pub fn own_program() -> io::Result<PathBuf> {
     guest::by_name(arguments::given()).map_or_else(env::current_exe, Ok)
@@ -256,7 +254,6 @@ pub fn own_program() -> io::Result<PathBuf> {
 /// Returns a pipe from which the guest reads this entry, once it is kept open.
 ///
 /// # Errors
-///
 /// Those of the system.
 pub fn pipe_of(entry: &GroupEntry) -> io::Result<OwnedFd> {
     let json = zeroize::Zeroizing::new(serde_json::to_vec(entry)?);

@@ -86,7 +86,6 @@ impl StateFile {
     /// Makes it.
     ///
     /// # Errors
-    ///
     /// Those of the system; a text is too long.
     pub fn new(state: &GuestState) -> io::Result<Self> {
         let file = memfd_create(c"lcroute-guest", MFdFlags::MFD_CLOEXEC)?;
@@ -98,7 +97,6 @@ impl StateFile {
     /// Writes the present state.
     ///
     /// # Errors
-    ///
     /// As [`Self::new`].
     pub fn write(&self, state: &GuestState) -> io::Result<()> {
         let mut text = Zeroizing::new(serde_json::to_vec(state)?);
@@ -124,7 +122,6 @@ impl Inside {
     /// Returns it if this program runs in a guest with a code.
     ///
     /// # Errors
-    ///
     /// The variable is set, and the descriptor is not open.
     pub fn of_environment() -> io::Result<Option<Self>> {
         let Some(number) = env::var_os(STATE_FD) else {
@@ -140,7 +137,6 @@ impl Inside {
     /// Reads the present state.
     ///
     /// # Errors
-    ///
     /// It is being written, or the file is another one.
     pub fn read(&self) -> io::Result<GuestState> {
         let mut text = Zeroizing::new([0; LENGTH]);

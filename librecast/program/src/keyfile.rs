@@ -29,7 +29,6 @@ const MAX_TEXT: u64 = 256;
 /// Makes a signing key: the secret in `file`, the public key in `file`.pub. Writes both or neither.
 ///
 /// # Errors
-///
 /// One of the two files exists, or cannot be written.
 pub fn make_signing_key(file: &Path) -> Result<PeerId, ExitError> {
     let key = SecretKey::generate();
@@ -52,7 +51,6 @@ pub fn make_signing_key(file: &Path) -> Result<PeerId, ExitError> {
 /// Makes a secret key in `file` without a public one, for a program with another public form.
 ///
 /// # Errors
-///
 /// The file exists, or cannot be written.
 pub fn make_secret_key(file: &Path) -> Result<SecretKey, ExitError> {
     let key = SecretKey::generate();
@@ -72,7 +70,6 @@ pub fn public_path(file: &Path) -> PathBuf {
 /// Reads a signing key; one that other users can read is refused.
 ///
 /// # Errors
-///
 /// [`Exit::NotPermitted`] if unreadable or not private, [`Exit::Usage`] if no signing key.
 pub fn load_signing_key(file: &Path) -> Result<SecretKey, ExitError> {
     SecretKey::load(file).map_err(|e| {
@@ -91,7 +88,6 @@ pub fn load_signing_key(file: &Path) -> Result<SecretKey, ExitError> {
 /// Parses a public key on a command line: the key, a file with it, or `book:NAME`.
 ///
 /// # Errors
-///
 /// [`Exit::Usage`] if it is none of them.
 pub fn public_key(text: &str) -> Result<PeerId, ExitError> {
     if let Some(name) = text.strip_prefix(book::PREFIX) {
@@ -137,7 +133,6 @@ pub fn is_credential(file: &Path) -> bool {
 /// Returns the path of a configured key file: the file itself, or that of `credential:NAME`.
 ///
 /// # Errors
-///
 /// [`Exit::NotPermitted`] if the service manager provides no such credential.
 pub fn named(file: &Path) -> Result<PathBuf, ExitError> {
     let Some(name) = file.to_str().and_then(|f| f.strip_prefix(CREDENTIAL)) else {
@@ -170,7 +165,6 @@ impl SharedKey {
     /// Makes a new key and writes it to `file`, which must not exist.
     ///
     /// # Errors
-    ///
     /// The file exists, or cannot be written.
     pub fn make(file: &Path) -> Result<Self, ExitError> {
         let mut bytes = Zeroizing::new([0; SHARED]);
@@ -186,7 +180,6 @@ impl SharedKey {
     /// Reads a key; a file that other users can read is refused.
     ///
     /// # Errors
-    ///
     /// [`Exit::NotPermitted`] if unreadable or not private, [`Exit::Usage`] if no shared key.
     pub fn load(file: &Path) -> Result<Self, ExitError> {
         let content = private_file::read(file, MAX_TEXT).map_err(|e| refused(file, e))?;

@@ -20,7 +20,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// Disables core dumps, as keys are in memory, and new rights, in case a library has a hole.
 ///
 /// # Errors
-///
 /// System errors.
 pub fn confine() -> io::Result<()> {
     nix::sys::prctl::set_dumpable(false)?;
@@ -39,7 +38,6 @@ impl Wake {
     /// Makes SIGINT and SIGTERM wake ([`interrupted`](Self::interrupted)); precedes other threads.
     ///
     /// # Errors
-    ///
     /// System errors.
     pub fn on_interrupt() -> io::Result<Self> {
         Self::on_signals(&[], |_| {})
@@ -48,7 +46,6 @@ impl Wake {
     /// The same; calls `handle` for further signals.
     ///
     /// # Errors
-    ///
     /// System errors.
     pub fn on_signals(
         others: &[Signal],
@@ -92,7 +89,6 @@ impl Wake {
     /// Waits until `until`, a datagram, or [`wake`](Self::wake); a second at most.
     ///
     /// # Errors
-    ///
     /// System errors.
     pub fn wait<'a>(
         &'a self,

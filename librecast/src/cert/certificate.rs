@@ -108,7 +108,6 @@ impl Certificate {
     /// Signs a certificate.
     ///
     /// # Errors
-    ///
     /// [`WireError::Bad`] names the field of the grant that exceeds the format.
     pub fn sign(
         kind: Kind,
@@ -201,7 +200,6 @@ impl Certificate {
     /// Decodes a certificate; [`Chain::verify`](super::Chain::verify) checks its signature.
     ///
     /// # Errors
-    ///
     /// Format errors.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         if bytes.len() > MAX_CERTIFICATE {

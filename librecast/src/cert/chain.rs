@@ -18,7 +18,6 @@ impl Chain {
     /// Signs an issuer with the network's key, and a node with the issuer's.
     ///
     /// # Errors
-    ///
     /// As [`Certificate::sign`].
     pub fn sign(
         network: &SecretKey,
@@ -34,7 +33,6 @@ impl Chain {
     /// Makes the chain of a node that is the issuer itself.
     ///
     /// # Errors
-    ///
     /// [`CertError::Order`] if the certificate is not that of this key as an issuer; as
     /// [`Certificate::sign`].
     pub fn of_issuer(
@@ -52,7 +50,6 @@ impl Chain {
     /// Makes a chain from issuer to node, with or without an invitation between.
     ///
     /// # Errors
-    ///
     /// [`CertError::Order`] for any other kinds.
     pub fn new(certificates: Vec<Certificate>) -> Result<Self, CertError> {
         let kinds: Vec<_> = certificates.iter().map(|c| c.kind).collect();
@@ -140,7 +137,6 @@ impl Chain {
     /// labels, prefixes and `core`, directly under that issuer, and no longer than its certificate.
     ///
     /// # Errors
-    ///
     /// [`CertError::Order`] if `key` is not the issuer's; as [`Self::verify`]: the chain has
     /// expired (with a day of skew), or grants more than that issuer could.
     pub fn renew(
@@ -156,7 +152,6 @@ impl Chain {
     /// As [`Self::renew`], with another name, for two nodes with the same.
     ///
     /// # Errors
-    ///
     /// As [`Self::renew`].
     pub fn renew_as(
         &self,
@@ -173,7 +168,6 @@ impl Chain {
     /// by which it came, or another issuer, does not end its membership.
     ///
     /// # Errors
-    ///
     /// As [`Self::renew`].
     pub fn renew_admitted(
         &self,
@@ -233,7 +227,6 @@ impl Chain {
     /// Decodes the output of [`Chain::encode`].
     ///
     /// # Errors
-    ///
     /// Format errors; [`Self::verify`] checks signatures.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         if bytes.len() > MAX_CHAIN {
@@ -254,7 +247,6 @@ impl Chain {
     /// Verifies the whole chain at `now`, within [`CLOCK_SKEW`].
     ///
     /// # Errors
-    ///
     /// The first certificate that is forged, out of time, foreign, or exceeds the one above.
     pub fn verify(&self, network: &NetworkId, now: UnixTime) -> Result<Member, CertError> {
         // a token holder signs the node's certificate: it could name keys that nobody may revoke

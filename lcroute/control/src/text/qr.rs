@@ -34,7 +34,6 @@ pub enum QrError {
 /// Without `colours`, as for a file, it is correct for dark text on light ground.
 ///
 /// # Errors
-///
 /// [`QrError`].
 pub fn qr(text: &str, columns: usize, rows: usize, colours: bool) -> Result<String, QrError> {
     let fits = |side: usize| side <= columns && side.div_ceil(2) <= rows;
@@ -68,7 +67,6 @@ pub fn qr(text: &str, columns: usize, rows: usize, colours: bool) -> Result<Stri
 /// Returns the code of `text` as a PNG in black and white.
 ///
 /// # Errors
-///
 /// [`QrError::TooLong`].
 pub fn qr_png(text: &str) -> Result<Vec<u8>, QrError> {
     Ok(picture(&best(text)?))
@@ -77,7 +75,6 @@ pub fn qr_png(text: &str) -> Result<Vec<u8>, QrError> {
 /// Returns the code of `text` as an SVG.
 ///
 /// # Errors
-///
 /// [`QrError::TooLong`].
 pub fn qr_svg(text: &str) -> Result<String, QrError> {
     let modules = best(text)?;
@@ -97,7 +94,6 @@ pub fn qr_svg(text: &str) -> Result<String, QrError> {
 /// Returns the rows of a code with its quiet zone; true is a dark module.
 ///
 /// # Errors
-///
 /// [`QrError::TooLong`].
 pub fn best(text: &str) -> Result<Vec<Vec<bool>>, QrError> {
     modules(text, EcLevel::M).or_else(|_| modules(text, EcLevel::L))

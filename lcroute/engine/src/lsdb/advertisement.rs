@@ -150,7 +150,6 @@ impl Advertisement {
     /// Reads an advertisement and verifies that `signer` signed it.
     ///
     /// # Errors
-    ///
     /// The bytes cannot be read, or `signer` did not sign them.
     pub fn verify<S: Services + ?Sized>(
         lsa: &[u8],

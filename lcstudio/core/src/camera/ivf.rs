@@ -44,7 +44,6 @@ impl Ivf {
     /// Decodes the header of a file.
     ///
     /// # Errors
-    ///
     /// [`IvfError`].
     pub fn decode(header: &[u8; IVF_HEADER]) -> Result<Self, IvfError> {
         let u32_at = |at: usize| {
@@ -72,7 +71,6 @@ impl Ivf {
     /// Decodes the header of a frame: its length, and its time in milliseconds.
     ///
     /// # Errors
-    ///
     /// The frame is too long.
     pub fn frame(&self, header: &[u8; IVF_FRAME_HEADER]) -> Result<(usize, u64), IvfError> {
         let [a, b, c, d, time @ ..] = *header;

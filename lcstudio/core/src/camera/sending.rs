@@ -248,7 +248,6 @@ impl CameraSender {
     /// Sends a frame of VP8. `time`: since the beginning, in milliseconds.
     ///
     /// # Errors
-    ///
     /// [`CameraError`]; the frame is not sent, nor are later ones until a key frame if they depend
     /// on it.
     pub fn send(

@@ -31,7 +31,6 @@ impl Vp8 {
     /// Decodes the beginning of a frame: the first ten bytes are enough.
     ///
     /// # Errors
-    ///
     /// [`Vp8Error`].
     pub fn decode(frame: &[u8]) -> Result<Self, Vp8Error> {
         let [a, b, c, rest @ ..] = frame else {

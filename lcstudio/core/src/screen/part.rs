@@ -96,7 +96,6 @@ impl Area {
 /// Returns the size of a screen that may be sent.
 ///
 /// # Errors
-///
 /// It is too large.
 pub fn screen_size(width: u32, height: u32) -> Result<(u16, u16), ScreenError> {
     let is_size =
@@ -175,7 +174,6 @@ impl ScreenPacket {
     /// Decodes contents; the signature is verified apart, as that costs more.
     ///
     /// # Errors
-    ///
     /// The reason for which they are dropped.
     pub fn decode(contents: &[u8]) -> Result<Self, DropReason> {
         let (head, mut r) = read_head(contents, &[VERSION])?;

@@ -145,7 +145,6 @@ impl ScreenSender {
     /// Sends the changes of a look. One that covers the screen replaces all earlier ones.
     ///
     /// # Errors
-    ///
     /// [`ScreenError`]; no change of the look is sent.
     pub fn show(&mut self, changes: Vec<NewChange>, now: Instant) -> Result<(), ScreenError> {
         for change in &changes {
@@ -179,7 +178,6 @@ impl ScreenSender {
     /// receivers get the rest of it from the carousel.
     ///
     /// # Errors
-    ///
     /// [`ScreenError`]; nothing is sent.
     pub fn refine(&mut self, whole: NewChange, now: Instant) -> Result<(), ScreenError> {
         self.show(vec![whole], now)?;
@@ -198,7 +196,6 @@ impl ScreenSender {
     /// Replaces the contents of the carousel by the whole screen as it was sent.
     ///
     /// # Errors
-    ///
     /// [`ScreenError`]; the carousel stays as it is.
     pub fn set_whole(&mut self, whole: NewChange) -> Result<(), ScreenError> {
         check(&whole)?;
