@@ -91,14 +91,6 @@ impl Process {
         Ok(kib.context("no VmHWM")?.parse::<u64>()? * 1024)
     }
 
-    /// Returns its processor time so far, in seconds.
-    ///
-    /// # Errors
-    /// It has ended.
-    pub fn processor_time(&self) -> Result<f64> {
-        super::usage::cpu_seconds(self.pid())
-    }
-
     /// Returns its standard output so far.
     #[must_use]
     pub fn stdout(&self) -> String {
