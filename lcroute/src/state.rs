@@ -168,7 +168,6 @@ impl StateDir {
     }
 
     /// Returns the directory's path.
-    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }

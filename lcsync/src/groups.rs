@@ -189,13 +189,11 @@ impl Groups {
     }
 
     /// All channels, in order.
-    #[must_use]
     pub fn channels(&self) -> &[ChannelId] {
         &self.channels
     }
 
     /// Number of different blocks.
-    #[must_use]
     pub fn blocks(&self) -> usize {
         self.blocks.len()
     }

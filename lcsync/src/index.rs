@@ -175,19 +175,16 @@ impl Index {
     }
 
     /// Returns the content of a channel.
-    #[must_use]
     pub fn find(&self, channel: ChannelId) -> Option<Found> {
         self.groups.find(channel)
     }
 
     /// Returns the block of symbol `number` of a channel.
-    #[must_use]
     pub fn carried(&self, channel: ChannelId, number: u32) -> Option<Carried> {
         self.groups.carried(channel, number)
     }
 
     /// Whether blocks are also sent in stretches.
-    #[must_use]
     pub fn has_stretches(&self) -> bool {
         self.groups.has_stretches()
     }
@@ -200,13 +197,11 @@ impl Index {
     }
 
     /// Number of different blocks; each has a channel in every layer.
-    #[must_use]
     pub fn blocks(&self) -> usize {
         self.groups.blocks()
     }
 
     /// Bytes of all files.
-    #[must_use]
     pub fn bytes(&self) -> u64 {
         self.layout.length()
     }

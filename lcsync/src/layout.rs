@@ -79,7 +79,6 @@ impl Layout {
     }
 
     /// Bytes of the content stream.
-    #[must_use]
     pub fn length(&self) -> u64 {
         self.length
     }

@@ -52,7 +52,6 @@ impl Opener {
     }
 
     /// Datagrams that were not opened.
-    #[must_use]
     pub fn drops(&self) -> OpenDrops {
         self.drops
     }

@@ -287,7 +287,6 @@ impl Scan {
     }
 
     /// Returns the path of entry number `n`.
-    #[must_use]
     pub fn path_of(&self, n: usize) -> PathBuf {
         self.path_at(&self.entries[n].path)
     }
@@ -316,7 +315,6 @@ impl Scan {
     }
 
     /// Number of entries left out.
-    #[must_use]
     pub fn left_out(&self) -> usize {
         self.unread + self.special.len()
     }

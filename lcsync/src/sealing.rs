@@ -265,7 +265,6 @@ impl Unsealer {
     }
 
     /// The key of the share.
-    #[must_use]
     pub fn key(&self) -> &ShareKey {
         &self.key
     }

@@ -60,13 +60,11 @@ impl Stretch {
     }
 
     /// Its blocks.
-    #[must_use]
     pub fn blocks(&self) -> &[BlockRef] {
         &self.blocks
     }
 
     /// Symbols of all its blocks.
-    #[must_use]
     pub fn symbols(&self) -> u32 {
         self.blocks.iter().map(symbols_of).sum()
     }

@@ -108,7 +108,6 @@ impl Bucket {
     }
 
     /// Returns whether the bucket has anything, even less than a token, and no debt.
-    #[must_use]
     pub fn ready(&self, rate: Rate, now: Instant) -> bool {
         self.0.saturating_duration_since(now) < rate.time_of(rate.burst)
     }
@@ -144,7 +143,6 @@ impl TokenBucket {
     }
 
     /// Returns the rate in bits per second, with bytes as tokens.
-    #[must_use]
     pub fn rate(&self) -> u64 {
         self.rate.tokens_in(Duration::from_secs(8))
     }
@@ -160,7 +158,6 @@ impl TokenBucket {
     }
 
     /// See [`Bucket::ready`].
-    #[must_use]
     pub fn ready(&self, now: Instant) -> bool {
         self.bucket.ready(self.rate, now)
     }

@@ -144,7 +144,6 @@ impl Code {
     }
 
     /// Returns the server at which nodes meet, if the code names one.
-    #[must_use]
     pub fn host(&self) -> Option<&Host> {
         self.host.as_ref()
     }
@@ -283,13 +282,11 @@ impl CodeKeys {
     }
 
     /// Returns the network's own key.
-    #[must_use]
     pub fn network(&self) -> &SecretKey {
         &self.network
     }
 
     /// Returns the key of its issuer.
-    #[must_use]
     pub fn issuer(&self) -> &SecretKey {
         &self.issuer
     }

@@ -86,7 +86,6 @@ impl Encoder {
     }
 
     /// Returns K, the number of source symbols of the block (RFC 6330 §5.1.2).
-    #[must_use]
     pub fn symbols(&self) -> u32 {
         self.symbols
     }
@@ -186,13 +185,11 @@ impl Decoder {
     }
 
     /// Returns the number of different symbols kept.
-    #[must_use]
     pub fn received(&self) -> u32 {
         self.source_count + self.repair.len() as u32
     }
 
     /// Returns K, the number of source symbols of the block (RFC 6330 §5.1.2).
-    #[must_use]
     pub fn symbols(&self) -> u32 {
         self.symbols
     }

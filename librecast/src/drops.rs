@@ -73,7 +73,6 @@ impl<R: Reason> Drops<R> {
     }
 
     /// Returns the number of drops.
-    #[must_use]
     pub fn get(&self, reason: R) -> u64 {
         self.counts[reason.index()]
     }

@@ -218,37 +218,31 @@ impl Epoch {
     }
 
     /// Returns its number: 1 is the first one of a network, before which nobody was expelled.
-    #[must_use]
     pub fn number(&self) -> u32 {
         self.number
     }
 
     /// Returns the hash that names it, and orders epochs of one number.
-    #[must_use]
     pub fn hash(&self) -> &[u8; 32] {
         &self.hash
     }
 
     /// Returns the hash of the newest epoch that its signer knew; zeros: none.
-    #[must_use]
     pub fn before(&self) -> &[u8; 32] {
         &self.before
     }
 
     /// Returns the source of names and keys.
-    #[must_use]
     pub fn secret(&self) -> &EpochSecret {
         &self.secret
     }
 
     /// Returns the revocation that it was made for.
-    #[must_use]
     pub fn revocation(&self) -> &Revocation {
         &self.revocation
     }
 
     /// Returns the signed bytes, at most [`MAX_EPOCH`], secret included.
-    #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }

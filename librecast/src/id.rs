@@ -86,7 +86,6 @@ impl PeerId {
     }
 
     /// Returns the raw ed25519 public key.
-    #[must_use]
     pub fn public_key(&self) -> &[u8; 32] {
         &self.0
     }
@@ -244,7 +243,6 @@ impl SecretKey {
     }
 
     /// Signs `context || 0x00 || message`. A signature is invalid for any other context.
-    #[must_use]
     pub fn sign(&self, context: &str, message: &[u8]) -> [u8; 64] {
         self.0.sign(&signed_bytes(context, message)).to_bytes()
     }

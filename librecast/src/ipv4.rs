@@ -131,7 +131,6 @@ impl<'a> Header<'a> {
     }
 
     /// Returns whether every router shall examine it (RFC 2113).
-    #[must_use]
     pub fn has_router_alert(&self) -> bool {
         self.option_kinds().any(|kind| kind == OPTION_ROUTER_ALERT)
     }

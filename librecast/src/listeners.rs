@@ -265,7 +265,6 @@ impl Listeners {
     }
 
     /// Returns when [`turn`](Self::turn) must be called at the latest.
-    #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         self.reported.next_timeout()
     }

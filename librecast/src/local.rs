@@ -44,7 +44,6 @@ impl Connection {
     }
 
     /// Returns the stream, to change its timeouts or to await its end.
-    #[must_use]
     pub fn stream(&self) -> &UnixStream {
         self.stream.get_ref()
     }

@@ -123,13 +123,11 @@ impl PairSecret {
     }
 
     /// Returns its bytes.
-    #[must_use]
     pub fn bytes(&self) -> &[u8; 32] {
         &self.secret
     }
 
     /// Returns the other key.
-    #[must_use]
     pub fn other(&self) -> PeerId {
         self.other
     }
@@ -143,19 +141,16 @@ impl PairSecret {
     }
 
     /// Returns the number of the period at this time.
-    #[must_use]
     pub fn period(&self, time: UnixTime) -> u64 {
         self.days().at(time)
     }
 
     /// Returns the periods under which the other is awaited at this time.
-    #[must_use]
     pub fn periods(&self, time: UnixTime) -> Vec<u64> {
         self.days().held(time)
     }
 
     /// Returns the next time at which [`Self::periods`] changes.
-    #[must_use]
     pub fn changes_at(&self, time: UnixTime) -> UnixTime {
         self.days().changes_at(time)
     }

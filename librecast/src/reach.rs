@@ -164,7 +164,6 @@ pub struct Room(String);
 
 impl Room {
     /// Returns the room in users' form.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -246,7 +245,6 @@ pub struct AccessToken(Zeroizing<String>);
 
 impl AccessToken {
     /// Returns the token itself.
-    #[must_use]
     pub fn secret(&self) -> &str {
         &self.0
     }

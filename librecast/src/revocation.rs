@@ -215,25 +215,21 @@ impl Revocation {
     }
 
     /// Returns the revoked key: a node's, an invitation's, or (by the network) an issuer's.
-    #[must_use]
     pub fn key(&self) -> PeerId {
         self.key
     }
 
     /// Returns when it was signed, in Unix seconds.
-    #[must_use]
     pub fn issued(&self) -> u64 {
         self.issued
     }
 
     /// Returns until when it must be kept, in Unix seconds: no chain on the key is valid then.
-    #[must_use]
     pub fn until(&self) -> u64 {
         self.until
     }
 
     /// Returns whether the network's key signed it: then it may be about an issuer.
-    #[must_use]
     pub fn is_by_network(&self) -> bool {
         self.issuer.is_none()
     }
@@ -245,7 +241,6 @@ impl Revocation {
     }
 
     /// Returns the signed bytes, at most [`MAX_REVOCATION`].
-    #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }

@@ -152,7 +152,6 @@ impl ReceiveSockets {
     }
 
     /// Returns the number of memberships.
-    #[must_use]
     pub fn memberships(&self) -> usize {
         self.members.len()
     }

@@ -46,13 +46,11 @@ impl TextKey {
     }
 
     /// Returns the public key, whose owner states the network.
-    #[must_use]
     pub fn key(&self) -> &PeerId {
         &self.key
     }
 
     /// Returns the secret, for another program of this host.
-    #[must_use]
     pub fn secret(&self) -> &[u8; 32] {
         &self.secret
     }

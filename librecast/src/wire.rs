@@ -119,7 +119,6 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns whether everything has been read.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
@@ -202,19 +201,16 @@ impl Writer {
     }
 
     /// Returns the number of written bytes.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.buf.len()
     }
 
     /// Returns whether nothing has been written.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.buf.is_empty()
     }
 
     /// Returns the bytes written so far.
-    #[must_use]
     pub fn as_slice(&self) -> &[u8] {
         &self.buf
     }

@@ -233,7 +233,6 @@ impl Trial {
     }
 
     /// Returns the rate of arrived payload in Mbit/s.
-    #[must_use]
     pub fn mbit(&self, size: u64) -> f64 {
         self.rate as f64 * (1.0 - self.loss) * (size * 8) as f64 / 1e6
     }

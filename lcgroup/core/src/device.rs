@@ -172,7 +172,6 @@ impl Group {
     }
 
     /// Whether this participant is a device of a person, and not its first one.
-    #[must_use]
     pub fn is_device(&self) -> bool {
         self.devices.own.is_some()
     }

@@ -227,32 +227,27 @@ impl Group {
     }
 
     /// The group: its owner's key.
-    #[must_use]
     pub fn id(&self) -> PeerId {
         self.id
     }
 
     /// Key of the log.
-    #[must_use]
     pub fn read_key(&self) -> &Zeroizing<[u8; 32]> {
         &self.read_key
     }
 
     /// The topic of the group.
-    #[must_use]
     pub fn topic(&self) -> &str {
         &self.topic
     }
 
     /// Key of this participant's own log.
-    #[must_use]
     pub fn author_key(&self) -> &SecretKey {
         &self.author
     }
 
     /// Number of the first entry that the owner's log keeps, for the owner. The shell drops earlier
     /// ones once that log has all entries that wait for it: they state grants and terms again.
-    #[must_use]
     pub fn keeps_from(&self) -> Option<u32> {
         self.owner.as_ref().map(|owner| owner.commits.first)
     }
@@ -276,13 +271,11 @@ impl Group {
     }
 
     /// The relation of this participant to the group.
-    #[must_use]
     pub fn standing(&self) -> Standing {
         self.standing
     }
 
     /// The current epoch of a member.
-    #[must_use]
     pub fn epoch(&self) -> Option<u64> {
         self.mls.as_ref().map(Mls::epoch)
     }
@@ -346,7 +339,6 @@ impl Group {
     }
 
     /// Whether new messages wait for the end of the owner's log.
-    #[must_use]
     pub fn is_behind(&self) -> bool {
         self.is_behind
     }
@@ -359,7 +351,6 @@ impl Group {
     }
 
     /// The number of messages that wait to be sealed.
-    #[must_use]
     pub fn queued(&self) -> usize {
         self.voice.queue.len()
     }

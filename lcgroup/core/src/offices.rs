@@ -36,7 +36,6 @@ pub struct Deputy {
 
 impl Deputy {
     /// Whether it is one, or was one.
-    #[must_use]
     pub fn is_named(&self) -> bool {
         self.last == u32::MAX
     }

@@ -90,7 +90,6 @@ impl CallKey {
     }
 
     /// Returns the station with which all sound of the call is heard.
-    #[must_use]
     pub fn station(&self) -> Station {
         self.station_key().station(false)
     }
@@ -248,31 +247,26 @@ impl Call {
     }
 
     /// Returns the station of its packets.
-    #[must_use]
     pub fn station(&self) -> &Station {
         &self.station
     }
 
     /// Returns the name of this participant, as others see it.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.config.name
     }
 
     /// Returns the place of this participant.
-    #[must_use]
     pub fn standing(&self) -> Standing {
         self.standing
     }
 
     /// Returns whether this participant sends no sound, by its own choice.
-    #[must_use]
     pub fn is_muted(&self) -> bool {
         self.config.is_muted
     }
 
     /// Returns whether sound is sent.
-    #[must_use]
     pub fn sends_sound(&self) -> bool {
         self.standing == Standing::Talks && !self.config.is_muted && !self.is_away
     }
@@ -283,13 +277,11 @@ impl Call {
     }
 
     /// Returns the packets of the others, by their numbers.
-    #[must_use]
     pub fn loss(&self) -> LossCount {
         self.listener.loss()
     }
 
     /// Returns the dropped packets.
-    #[must_use]
     pub fn drops(&self) -> &Drops<DropReason> {
         self.listener.drops()
     }
@@ -322,7 +314,6 @@ impl Call {
     }
 
     /// Returns whether it keeps its place, and hears nobody.
-    #[must_use]
     pub fn is_away(&self) -> bool {
         self.is_away
     }

@@ -166,7 +166,6 @@ impl Caster {
     }
 
     /// Returns the station.
-    #[must_use]
     pub fn station(&self) -> &Station {
         &self.station
     }
@@ -268,7 +267,6 @@ impl Caster {
     }
 
     /// Returns whether the session has ended and all is sent.
-    #[must_use]
     pub fn has_ended(&self) -> bool {
         self.ends == Some(0) && self.copies.is_empty() && self.outgoing.is_empty()
     }
@@ -387,7 +385,6 @@ impl Caster {
     }
 
     /// Returns the dropped questions.
-    #[must_use]
     pub fn drops(&self) -> Option<&Drops<DropReason>> {
         self.answers.as_ref().map(Answers::drops)
     }

@@ -261,7 +261,6 @@ impl Directory {
     }
 
     /// Returns the drops.
-    #[must_use]
     pub fn drops(&self) -> &Drops<DropReason> {
         &self.drops
     }

@@ -264,13 +264,11 @@ impl Listener {
     }
 
     /// Returns its station.
-    #[must_use]
     pub fn tuned(&self) -> &Tuned {
         &self.tuned
     }
 
     /// Returns whether there is a session.
-    #[must_use]
     pub fn has_session(&self) -> bool {
         self.places.iter().any(|place| place.session.is_some())
     }
@@ -326,7 +324,6 @@ impl Listener {
     }
 
     /// Returns when the last beacon or packet of a session arrived.
-    #[must_use]
     pub fn alive_at(&self) -> Option<Instant> {
         self.alive_at
     }
@@ -800,7 +797,6 @@ impl Listener {
     }
 
     /// Returns the drops.
-    #[must_use]
     pub fn drops(&self) -> &Drops<DropReason> {
         &self.drops
     }

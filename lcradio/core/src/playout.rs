@@ -333,7 +333,6 @@ impl Playout {
     }
 
     /// Returns whether it is not in step only because the lead is not known.
-    #[must_use]
     pub fn is_leadless(&self) -> bool {
         self.is_leadless
     }

@@ -72,7 +72,6 @@ impl StationKey {
     }
 
     /// Returns the public key.
-    #[must_use]
     pub fn id(&self) -> PeerId {
         self.signing.peer_id()
     }
@@ -120,13 +119,11 @@ pub struct Station {
 
 impl Station {
     /// Returns the key that signs for it.
-    #[must_use]
     pub fn key(&self) -> &PeerId {
         &self.key
     }
 
     /// Returns whether anybody may listen: packets are plain, and announced by SAP.
-    #[must_use]
     pub fn is_public(&self) -> bool {
         self.read_key.is_none()
     }

@@ -152,7 +152,6 @@ impl TunedStation {
     }
 
     /// Returns the listener, with its counters.
-    #[must_use]
     pub fn listener(&self) -> &Listener {
         &self.listener
     }
@@ -263,20 +262,17 @@ impl TunedStation {
     }
 
     /// Returns the casters on air; if none is, the last ones.
-    #[must_use]
     pub fn casters(&self) -> &[OnAir] {
         &self.casters
     }
 
     /// Returns when the last caster has ended its session, unless another one began since.
-    #[must_use]
     pub fn ended_at(&self) -> Option<Instant> {
         self.ended_at
     }
 
     /// Returns whether beacons were dropped because the clocks of the caster and of this host are
     /// more than an hour apart.
-    #[must_use]
     pub fn has_other_time(&self) -> bool {
         self.listener.drops().get(DropReason::BeaconTime) > 0
     }

@@ -197,7 +197,6 @@ impl PageCall {
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
-    #[must_use]
     pub fn next_timeout(&self) -> Instant {
         self.call.next_timeout()
     }
@@ -257,7 +256,6 @@ impl PageCall {
     }
 
     /// Whether it has left, and all is sent.
-    #[must_use]
     pub fn has_left(&self) -> bool {
         self.call.has_left() && self.commands.is_empty()
     }
@@ -285,7 +283,6 @@ impl PageCall {
     }
 
     /// The correction of a participant's sample rate for the player, in parts per million.
-    #[must_use]
     pub fn speed_ppm(&self, place: u8) -> f64 {
         self.playout(place).map_or(0.0, Playout::speed_ppm)
     }

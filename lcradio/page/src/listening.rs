@@ -125,7 +125,6 @@ impl Listening {
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
-    #[must_use]
     pub fn next_timeout(&self) -> Instant {
         self.station.next_timeout()
     }

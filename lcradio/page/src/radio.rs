@@ -172,7 +172,6 @@ impl PageRadio {
     }
 
     /// The casters that are playing: a bit for each.
-    #[must_use]
     pub fn voices(&self) -> u32 {
         self.tuned.as_ref().map_or(0, Listening::voices)
     }

@@ -25,7 +25,6 @@ impl Code {
     }
 
     /// The code in base58.
-    #[must_use]
     pub fn text(&self) -> &str {
         &self.0
     }

@@ -126,7 +126,6 @@ impl Access {
     }
 
     /// Whether it permits this node.
-    #[must_use]
     pub fn permits(&self, node: &Contact) -> bool {
         self.all || self.nodes.iter().any(|who| who.is(node))
     }

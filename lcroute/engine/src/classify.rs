@@ -118,7 +118,6 @@ impl CarriedScopes {
     }
 
     /// Whether packets to this group are carried, of IPv4 only if that is carried.
-    #[must_use]
     pub fn carries(&self, group: Ipv6Addr) -> bool {
         self.contains(group) && (self.ipv4 || !mapped::is_group_name(group))
     }

@@ -900,31 +900,26 @@ impl Database {
     }
 
     /// Rises with every change of the graph or of the reachable routers.
-    #[must_use]
     pub fn graph_version(&self) -> u64 {
         self.graph.version()
     }
 
     /// Rises with every change of the rendezvous points or of the announcers of a prefix.
-    #[must_use]
     pub fn rps_version(&self) -> u64 {
         self.rps.version()
     }
 
     /// Rises whenever a router's certificates are stored, replaced or removed.
-    #[must_use]
     pub fn credentials_version(&self) -> u64 {
         self.store.credentials_version
     }
 
     /// The incarnation of this router: higher than the given one if a higher one was seen.
-    #[must_use]
     pub fn incarnation(&self) -> u32 {
         self.origination.router.incarnation
     }
 
     /// A router with known certificates; this one is among them.
-    #[must_use]
     pub fn router(&self, origin: OriginId) -> Option<&Router> {
         self.store.routers.get(&origin)
     }
@@ -935,13 +930,11 @@ impl Database {
     }
 
     /// Whether links lead to this router.
-    #[must_use]
     pub fn is_reachable(&self, origin: OriginId) -> bool {
         self.router(origin).is_some_and(|r| r.reachable)
     }
 
     /// The number of routers to which links lead, this one included.
-    #[must_use]
     pub fn reachable_count(&self) -> usize {
         self.graph.reachable()
     }
@@ -955,19 +948,16 @@ impl Database {
     }
 
     /// The rendezvous point of this group range, 0 to 3.
-    #[must_use]
     pub fn rp(&self, range: u8) -> Option<OriginId> {
         self.rps.rp(range)
     }
 
     /// The longest announced prefix that the group lies in, and the root of its tree.
-    #[must_use]
     pub fn owner(&self, group: Ipv6Addr) -> Option<(GroupPrefix, OriginId)> {
         self.rps.owner(group)
     }
 
     /// The root of the shared tree of an any-source group, by announced prefix, else by range.
-    #[must_use]
     pub fn rp_of(&self, group: Ipv6Addr) -> Option<OriginId> {
         self.rps.rp_of(group)
     }
@@ -978,7 +968,6 @@ impl Database {
     }
 
     /// This router's IPv4 address.
-    #[must_use]
     pub fn ipv4_address(&self) -> Option<Ipv4Addr> {
         self.origination.assignment.as_ref()?.address()
     }
@@ -1000,7 +989,6 @@ impl Database {
     }
 
     /// The forwarder of a LAN, by its number.
-    #[must_use]
     pub fn forwarder_of_lan(&self, lan: LanId) -> Option<OriginId> {
         self.lans.forwarder(lan)
     }
@@ -1013,7 +1001,6 @@ impl Database {
     }
 
     /// Whether a gateway has this address on its LAN.
-    #[must_use]
     pub fn is_gateway_mac(&self, mac: MacAddress) -> bool {
         self.lans.is_gateway(mac)
     }
@@ -1024,13 +1011,11 @@ impl Database {
     }
 
     /// Prefixes that two LANs use.
-    #[must_use]
     pub fn lan_clashes(&self) -> &[SourcePrefix] {
         self.lans.clashes()
     }
 
     /// Whether certificates that depend on this key do not count.
-    #[must_use]
     pub fn is_revoked(&self, key: &PeerId) -> bool {
         self.store.is_revoked(key)
     }

@@ -44,13 +44,11 @@ impl Engine {
     }
 
     /// Number of drops for this reason so far.
-    #[must_use]
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.outbox.drops.get(reason)
     }
 
     /// Groups that a local program has joined or a neighbour joins over this node.
-    #[must_use]
     pub fn group_count(&self) -> usize {
         self.groups().len()
     }
@@ -130,7 +128,6 @@ impl Engine {
     }
 
     /// The standing of each LAN.
-    #[must_use]
     pub fn lan_standings(&self) -> Vec<LanStanding> {
         self.gateway.standings(&self.node, &self.database)
     }
@@ -218,19 +215,16 @@ impl Engine {
     }
 
     /// Whether no path leads through a router.
-    #[must_use]
     pub fn is_stub(&self, router: OriginId) -> bool {
         self.routing.graph().is_stub(router)
     }
 
     /// This node's IPv4 address.
-    #[must_use]
     pub fn ipv4_address(&self) -> Option<Ipv4Addr> {
         self.database.ipv4_address()
     }
 
     /// Groups that are joined on this host, in order.
-    #[must_use]
     pub fn local_groups(&self) -> Vec<Ipv6Addr> {
         self.membership.interface_groups()
     }

@@ -24,7 +24,6 @@ impl ReplayWindow {
     }
 
     /// Returns the highest index seen, if any.
-    #[must_use]
     pub fn highest(&self) -> Option<u64> {
         self.highest
     }

@@ -125,7 +125,6 @@ impl Epochs {
     }
 
     /// Returns the number of the newest epoch; 0: no expulsion yet.
-    #[must_use]
     pub fn number(&self) -> u32 {
         self.newest().map_or(0, |(number, _)| number)
     }

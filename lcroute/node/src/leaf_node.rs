@@ -160,37 +160,31 @@ impl<C: Connections> LeafNode<C> {
     }
 
     /// Returns its state.
-    #[must_use]
     pub fn state(&self) -> LeafState {
         self.leaf.state()
     }
 
     /// Returns the router from which packets come.
-    #[must_use]
     pub fn active(&self) -> Option<PeerId> {
         self.leaf.active()
     }
 
     /// Returns the number of links.
-    #[must_use]
     pub fn links(&self) -> usize {
         self.leaf.links()
     }
 
     /// Returns the reason for which no router gives it a link, once it has looked for others, too.
-    #[must_use]
     pub fn refusal(&self) -> Option<LinkRefusal> {
         self.leaf.refusal().filter(|_| self.is_refused)
     }
 
     /// Returns the routers that it knows, with their links.
-    #[must_use]
     pub fn routers(&self) -> Vec<PeerInfo> {
         self.overlay.peers()
     }
 
     /// Returns the stack below, to read.
-    #[must_use]
     pub fn connections(&self) -> &C {
         self.overlay.connections()
     }

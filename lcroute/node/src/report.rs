@@ -109,7 +109,6 @@ impl Said {
 
 impl GroupFlow {
     /// Returns the number of packets to all neighbours.
-    #[must_use]
     pub fn packets(&self) -> u64 {
         self.edges.iter().map(|e| u64::from(e.packets)).sum()
     }

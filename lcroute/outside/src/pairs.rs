@@ -668,7 +668,6 @@ impl Pairs {
     }
 
     /// Returns whether any link is up.
-    #[must_use]
     pub fn has_links(&self) -> bool {
         self.nodes.values().any(|node| node.linked.is_some())
     }

@@ -351,7 +351,6 @@ impl Share {
     }
 
     /// Returns the stack's next deadline.
-    #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         self.0.borrow_mut().webrtc.next_timeout()
     }
@@ -411,7 +410,6 @@ pub struct View {
 
 impl View {
     /// Returns its number.
-    #[must_use]
     pub fn id(&self) -> ViewId {
         self.id
     }

@@ -41,7 +41,6 @@ impl Rendezvous {
     }
 
     /// Returns the key of a node's mailbox today.
-    #[must_use]
     pub fn mailbox_of(&self, node: &PeerId, time: UnixTime) -> Key {
         self.key_of(&self.mailbox(node).peer_id(), time)
     }

@@ -94,13 +94,11 @@ impl RendezvousEpochs {
     }
 
     /// Returns the epoch under which this node publishes.
-    #[must_use]
     pub fn newest(&self) -> &Rendezvous {
         &self.newest
     }
 
     /// Returns the epochs of members that were away since an expulsion, the latest first.
-    #[must_use]
     pub fn former(&self) -> &[Rendezvous] {
         &self.former
     }

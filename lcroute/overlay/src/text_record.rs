@@ -84,7 +84,6 @@ impl TextRecord {
     }
 
     /// Returns whether it makes leaves of the network, rather than members.
-    #[must_use]
     pub fn is_for_leaves(&self) -> bool {
         self.token.invitation().grant().leaf
     }

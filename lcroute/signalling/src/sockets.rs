@@ -49,13 +49,11 @@ impl Sockets {
     }
 
     /// Returns the port of the first socket.
-    #[must_use]
     pub fn port(&self) -> Option<u16> {
         self.bound.first().map(|bound| bound.at.port())
     }
 
     /// Returns whether there is a socket of this address.
-    #[must_use]
     pub fn has(&self, ip: IpAddr) -> bool {
         self.addresses().any(|at| at.ip() == ip)
     }

@@ -179,13 +179,11 @@ pub struct Deck {
 
 impl Deck {
     /// Returns the number of slides.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.order.len()
     }
 
     /// Returns whether the deck is empty.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.order.is_empty()
     }
@@ -201,7 +199,6 @@ impl Deck {
     }
 
     /// Returns the text of a slide.
-    #[must_use]
     pub fn text(&self, id: SlideId) -> Option<&str> {
         self.texts.get(&id).map(String::as_str)
     }

@@ -187,13 +187,11 @@ impl NotesWriting {
     }
 
     /// Returns the number of waiting drafts.
-    #[must_use]
     pub fn waiting(&self) -> usize {
         self.drafts.len()
     }
 
     /// Returns the permanent failure, if any.
-    #[must_use]
     pub fn failed(&self) -> Option<&AppendError> {
         self.failed.as_ref()
     }

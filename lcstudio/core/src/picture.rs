@@ -119,25 +119,21 @@ impl Picture {
     }
 
     /// Returns its id.
-    #[must_use]
     pub fn id(&self) -> PictureId {
         self.id
     }
 
     /// Returns its type.
-    #[must_use]
     pub fn kind(&self) -> PictureKind {
         self.kind
     }
 
     /// Returns width and height, in pixels.
-    #[must_use]
     pub fn size(&self) -> (u32, u32) {
         self.size
     }
 
     /// Returns its bytes.
-    #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }

@@ -132,7 +132,6 @@ impl Others {
     }
 
     /// Returns the time at which the next author counts as gone.
-    #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         self.seen.values().map(|(at, _)| *at + GONE).min()
     }
@@ -143,13 +142,11 @@ impl Others {
     }
 
     /// Returns their number.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.seen.len()
     }
 
     /// Returns whether no author is present.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.seen.is_empty()
     }

@@ -250,31 +250,26 @@ impl Presenting {
     }
 
     /// Returns the session, which attenders need.
-    #[must_use]
     pub fn session(&self) -> Session {
         self.key.session()
     }
 
     /// Returns the presenter's choices.
-    #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
     /// Returns the view that all attenders have.
-    #[must_use]
     pub fn view(&self) -> &View {
         &self.view
     }
 
     /// Returns the slides.
-    #[must_use]
     pub fn slides(&self) -> &[Slide] {
         &self.slides
     }
 
     /// Returns the index of the shown slide, from 0.
-    #[must_use]
     pub fn current(&self) -> usize {
         self.current
     }
@@ -287,13 +282,11 @@ impl Presenting {
     }
 
     /// Returns whether all settings and slides are entries.
-    #[must_use]
     pub fn is_on(&self) -> bool {
         self.is_on
     }
 
     /// Returns the number of entries in the queue.
-    #[must_use]
     pub fn waiting(&self) -> usize {
         self.queue.len()
     }
@@ -904,13 +897,11 @@ impl Presenting {
     }
 
     /// Returns the names of pictures for which the session has no room.
-    #[must_use]
     pub fn left_out_pictures(&self) -> Vec<&str> {
         self.view.album().left_out(&self.wanted_pictures())
     }
 
     /// Returns the content of radio's key file for the sound of this language.
-    #[must_use]
     pub fn station_seed(&self, language: &Language) -> Zeroizing<[u8; 32]> {
         self.key.station_seed(language)
     }

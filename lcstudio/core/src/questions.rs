@@ -202,7 +202,6 @@ impl Asking {
     }
 
     /// Returns the number of questions without a receipt.
-    #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }

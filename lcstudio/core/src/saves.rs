@@ -119,7 +119,6 @@ impl Saves {
     }
 
     /// Returns whether the file's text is a save that was not taken.
-    #[must_use]
     pub fn is_unread(&self, content: &str) -> bool {
         self.texts.back().is_none_or(|last| last != content)
     }
@@ -140,7 +139,6 @@ impl Saves {
 
     /// Returns whether [`stored`](Self::stored) texts must be written to disk: after the drafts, as a
     /// crash must not count a lost save as known.
-    #[must_use]
     pub fn is_due(&self) -> bool {
         self.is_due
     }

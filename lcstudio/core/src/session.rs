@@ -62,13 +62,11 @@ impl SessionKey {
     }
 
     /// Returns the content of radio's key file for the sound of this language.
-    #[must_use]
     pub fn station_seed(&self, language: &Language) -> Zeroizing<[u8; 32]> {
         self.derived("lcstudio 2026 station", language.tag().as_bytes())
     }
 
     /// Returns the seed of the session's own network, outside of all others.
-    #[must_use]
     pub fn network_seed(&self) -> Zeroizing<[u8; 32]> {
         self.derived("lcstudio 2026 network", &[])
     }
@@ -106,13 +104,11 @@ pub struct Session {
 
 impl Session {
     /// Returns the public key that owns the index.
-    #[must_use]
     pub fn owner(&self) -> PeerId {
         self.owner
     }
 
     /// Returns the space of the index, which is joined first.
-    #[must_use]
     pub fn index(&self) -> Space {
         self.space(self.owner)
     }

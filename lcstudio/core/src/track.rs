@@ -27,7 +27,6 @@ pub struct Language(String);
 
 impl Language {
     /// Returns its tag.
-    #[must_use]
     pub fn tag(&self) -> &str {
         &self.0
     }

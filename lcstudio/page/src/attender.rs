@@ -623,7 +623,6 @@ impl PageAttender {
     }
 
     /// Returns a counter of changes to the view.
-    #[must_use]
     pub fn revision(&self) -> u64 {
         self.revision + self.notes.as_ref().map_or(0, |notes| notes.revision)
     }

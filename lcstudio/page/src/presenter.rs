@@ -623,7 +623,6 @@ impl PagePresenter {
     // view of the page
 
     /// Returns a counter of changes to the view.
-    #[must_use]
     pub fn revision(&self) -> u64 {
         self.revision
     }

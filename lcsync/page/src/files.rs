@@ -113,7 +113,6 @@ impl Files {
     }
 
     /// Returns the files, for the page.
-    #[must_use]
     pub fn all(&self) -> &[File] {
         &self.files
     }

@@ -72,13 +72,11 @@ impl Filter {
     }
 
     /// Hints for the author of the patterns.
-    #[must_use]
     pub fn remarks(&self) -> &[String] {
         &self.remarks
     }
 
     /// Whether it has no patterns.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }

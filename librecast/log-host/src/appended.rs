@@ -43,13 +43,11 @@ impl AppendedFile {
     }
 
     /// Bytes that are on disk.
-    #[must_use]
     pub fn len(&self) -> u64 {
         self.length
     }
 
     /// Whether nothing is on disk.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }

@@ -82,7 +82,6 @@ impl KeptLog {
     }
 
     /// The log.
-    #[must_use]
     pub fn log(&self) -> &Log {
         &self.log
     }
@@ -94,7 +93,6 @@ impl KeptLog {
     }
 
     /// The live group.
-    #[must_use]
     pub fn address(&self) -> Ipv6Addr {
         self.address
     }

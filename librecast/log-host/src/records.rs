@@ -83,7 +83,6 @@ impl Records {
     }
 
     /// Whether the file is so large that most of it must have expired.
-    #[must_use]
     pub fn is_long(&self) -> bool {
         self.file.len() > LONG_FILE
     }

@@ -482,7 +482,6 @@ impl Log {
     }
 
     /// The space.
-    #[must_use]
     pub fn space(&self) -> &Space {
         &self.space
     }
@@ -502,7 +501,6 @@ impl Log {
     }
 
     /// Whether a later entry of this author is here, which proves that entries are missing.
-    #[must_use]
     pub fn has_gap(&self, author: AuthorId) -> bool {
         self.authors.get(&author).is_some_and(Author::has_gap)
     }
@@ -527,13 +525,11 @@ impl Log {
     }
 
     /// The author of the log with the grants.
-    #[must_use]
     pub fn owner(&self) -> AuthorId {
         self.owner
     }
 
     /// Counters of packets, entries and requests that were not taken, by reason.
-    #[must_use]
     pub fn drops(&self) -> &Drops<DropReason> {
         &self.drops
     }
@@ -571,13 +567,11 @@ impl Log {
     }
 
     /// Entries and bytes that are kept.
-    #[must_use]
     pub fn size(&self) -> (usize, usize) {
         (self.entries, self.bytes)
     }
 
     /// Entries that were dropped before their time in this run, as the space was full.
-    #[must_use]
     pub fn displaced(&self) -> u64 {
         self.displaced
     }
@@ -632,7 +626,6 @@ impl Log {
     }
 
     /// Whether a packet of another host of the space came since the start.
-    #[must_use]
     pub fn has_received(&self) -> bool {
         self.heard.is_some()
     }

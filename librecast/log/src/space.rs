@@ -25,7 +25,6 @@ impl ReadKey {
     }
 
     /// Its 32 bytes, for an invitation or a file.
-    #[must_use]
     pub fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -99,19 +98,16 @@ impl Space {
     }
 
     /// The key that grants.
-    #[must_use]
     pub fn owner(&self) -> PeerId {
         self.owner
     }
 
     /// The key that seals packets, if they are sealed.
-    #[must_use]
     pub fn read_key(&self) -> Option<&ReadKey> {
         self.read_key.as_ref()
     }
 
     /// Least time for which an entry is kept; zero for ever.
-    #[must_use]
     pub fn ttl(&self) -> Duration {
         self.ttl
     }

@@ -166,7 +166,6 @@ impl Book {
     }
 
     /// Returns the contact of this name.
-    #[must_use]
     pub fn named(&self, name: &str) -> Option<&Contact> {
         self.contacts.iter().find(|c| c.name == name)
     }

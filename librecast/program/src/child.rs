@@ -96,7 +96,6 @@ impl Account {
     }
 
     /// Returns whether it differs from this process's account.
-    #[must_use]
     pub fn is_other(&self) -> bool {
         self.is_other
     }

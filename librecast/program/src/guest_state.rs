@@ -108,7 +108,6 @@ impl StateFile {
     }
 
     /// Returns its descriptor, for the program.
-    #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }

@@ -157,7 +157,6 @@ impl SharedKey {
     }
 
     /// Returns the 32 bytes.
-    #[must_use]
     pub fn bytes(&self) -> &[u8; SHARED] {
         &self.0
     }

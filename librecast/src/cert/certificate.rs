@@ -236,31 +236,26 @@ impl Certificate {
     }
 
     /// Returns the role of its subject.
-    #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
     /// Returns the certified key.
-    #[must_use]
     pub fn subject(&self) -> PeerId {
         self.subject
     }
 
     /// Returns time, name, labels and prefixes of the subject.
-    #[must_use]
     pub fn grant(&self) -> &Grant {
         &self.grant
     }
 
     /// Returns its network.
-    #[must_use]
     pub fn network(&self) -> NetworkId {
         self.network
     }
 
     /// Returns the signed bytes, at most [`MAX_CERTIFICATE`].
-    #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }

@@ -77,13 +77,11 @@ impl Chain {
 
     /// Returns when the node's certificate was made, in Unix seconds: the later of two chains
     /// counts.
-    #[must_use]
     pub fn issued(&self) -> u64 {
         self.node().grant.not_before
     }
 
     /// Returns its end in Unix seconds, the earliest expiry in a chain that verifies.
-    #[must_use]
     pub fn not_after(&self) -> u64 {
         self.node().grant.not_after
     }

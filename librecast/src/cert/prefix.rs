@@ -157,7 +157,6 @@ impl GroupPrefix {
     }
 
     /// Returns the group, if it is only one.
-    #[must_use]
     pub fn as_group(&self) -> Option<Ipv6Addr> {
         (self.len == 128).then_some(self.addr)
     }

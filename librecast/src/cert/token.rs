@@ -83,13 +83,11 @@ impl Token {
     }
 
     /// Returns its network.
-    #[must_use]
     pub fn network(&self) -> NetworkId {
         self.network
     }
 
     /// Returns the invitation's certificate; revoking the token revokes its subject.
-    #[must_use]
     pub fn invitation(&self) -> &Certificate {
         &self.invitation
     }

@@ -16,7 +16,6 @@ impl EpochSecret {
     }
 
     /// Returns the bytes.
-    #[must_use]
     pub fn bytes(&self) -> &[u8; 32] {
         &self.0
     }

@@ -65,7 +65,6 @@ impl<T: Time> Firewall<T> {
     }
 
     /// Returns the public address, if it is the same for all.
-    #[must_use]
     pub fn public(&self) -> SocketAddr {
         self.nat.unwrap_or(self.host)
     }

@@ -29,7 +29,6 @@ impl Joined {
     }
 
     /// Returns whether packets of this source are wanted.
-    #[must_use]
     pub fn allows(&self, source: Ipv6Addr) -> bool {
         self.exclude != self.sources.contains(&source)
     }
@@ -73,7 +72,6 @@ impl<T> Default for Kernel<T> {
 
 impl<T> Kernel<T> {
     /// Returns the membership in a group.
-    #[must_use]
     pub fn membership(&self, group: Ipv6Addr) -> Option<&Membership<T>> {
         self.memberships.get(&group)
     }

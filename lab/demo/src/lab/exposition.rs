@@ -115,7 +115,6 @@ impl Exposition {
     }
 
     /// Returns whether there are values of this name, with any labels.
-    #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.samples.iter().any(|(n, _, _)| n == name)
     }

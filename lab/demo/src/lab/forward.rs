@@ -34,7 +34,6 @@ impl ForwardedPort {
     }
 
     /// Returns its number.
-    #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }

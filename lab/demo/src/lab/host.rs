@@ -68,19 +68,16 @@ impl Host {
     }
 
     /// Returns the host's name.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.inner.name
     }
 
     /// Returns its network namespace.
-    #[must_use]
     pub fn namespace(&self) -> &Namespace {
         &self.inner.namespace
     }
 
     /// Returns the path of a file or folder of this host, in memory.
-    #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.inner.folder.join(name)
     }
@@ -283,7 +280,6 @@ impl Host {
     }
 
     /// Returns the state folder of this host's programs.
-    #[must_use]
     pub fn state_dir(&self) -> PathBuf {
         self.path("state/lcroute")
     }

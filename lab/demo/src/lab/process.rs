@@ -75,7 +75,6 @@ impl Process {
     }
 
     /// Returns the id of the process.
-    #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -167,19 +167,16 @@ impl Tree {
     }
 
     /// The graph of the tree.
-    #[must_use]
     pub fn graph(&self) -> &Arc<Graph> {
         &self.graph
     }
 
     /// The root of the tree.
-    #[must_use]
     pub fn root(&self) -> OriginId {
         self.graph.routers[self.root as usize]
     }
 
     /// Whether the root reaches `x`.
-    #[must_use]
     pub fn contains(&self, x: OriginId) -> bool {
         self.index(x).is_some()
     }
@@ -200,7 +197,6 @@ impl Tree {
     }
 
     /// Whether the two are joined by an edge of the tree.
-    #[must_use]
     pub fn is_edge(&self, a: OriginId, b: OriginId) -> bool {
         self.parent(a) == Some(b) || self.parent(b) == Some(a)
     }
@@ -229,19 +225,16 @@ impl Tree {
     }
 
     /// Cost of the path from the root, in units of 100 us.
-    #[must_use]
     pub fn distance(&self, x: OriginId) -> Option<u32> {
         self.index(x).map(|at| self.distance[at])
     }
 
     /// Links between the root and `x`.
-    #[must_use]
     pub fn depth(&self, x: OriginId) -> Option<u16> {
         self.index(x).map(|at| self.depth[at])
     }
 
     /// Mean distance of all other routers reached, at most 65,534; `None` if there are none.
-    #[must_use]
     pub fn mean_distance(&self) -> Option<u16> {
         self.mean_distance
     }

@@ -247,61 +247,51 @@ impl Advertisement {
     }
 
     /// The signed form.
-    #[must_use]
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }
 
     /// The router.
-    #[must_use]
     pub fn origin(&self) -> OriginId {
         self.origin
     }
 
     /// Raised at every start of the router.
-    #[must_use]
     pub fn incarnation(&self) -> u32 {
         self.version.incarnation()
     }
 
     /// Raised with every advertisement of one incarnation.
-    #[must_use]
     pub fn sequence(&self) -> u32 {
         self.version.sequence()
     }
 
     /// Incarnation and sequence: of two advertisements of a router the higher version counts.
-    #[must_use]
     pub fn version(&self) -> Version {
         self.version
     }
 
     /// The router's flags, such as [`FLAG_CORE`].
-    #[must_use]
     pub fn flags(&self) -> u8 {
         self.flags & !FLAG_URGENT
     }
 
     /// Whether its router is a stub router.
-    #[must_use]
     pub fn is_stub(&self) -> bool {
         self.flags & FLAG_STUB != 0
     }
 
     /// Whether it is flooded at once and in both directions.
-    #[must_use]
     pub fn is_urgent(&self) -> bool {
         self.flags & FLAG_URGENT != 0
     }
 
     /// Largest packet that the router's `lc0` accepts, in bytes.
-    #[must_use]
     pub fn mtu(&self) -> u16 {
         self.mtu
     }
 
     /// Mean distance to all other routers in units of 100 us, or [`UNKNOWN_CENTRALITY`].
-    #[must_use]
     pub fn centrality(&self) -> u16 {
         self.centrality
     }
@@ -320,19 +310,16 @@ impl Advertisement {
     }
 
     /// The group prefixes that it announces, in ascending order.
-    #[must_use]
     pub fn prefixes(&self) -> &[Announced] {
         &self.prefixes
     }
 
     /// The LANs of which it is a gateway, in ascending order.
-    #[must_use]
     pub fn lans(&self) -> &[AdvertisedLan] {
         &self.lans
     }
 
     /// The router's IPv4 address, as advertised.
-    #[must_use]
     pub fn ipv4(&self) -> Option<Ipv4Addr> {
         self.ipv4
     }

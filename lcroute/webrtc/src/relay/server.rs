@@ -345,7 +345,6 @@ impl RelayServer {
     }
 
     /// Returns the time of the next [`Self::handle_timeout`].
-    #[must_use]
     pub fn next_timeout(&self) -> Instant {
         self.next_sweep
     }
@@ -361,19 +360,16 @@ impl RelayServer {
     }
 
     /// Whether this client has an allocation.
-    #[must_use]
     pub fn serves(&self, client: Client) -> bool {
         self.clients.contains_key(&client)
     }
 
     /// Returns the current number of allocations, and the bytes relayed so far.
-    #[must_use]
     pub fn usage(&self) -> (usize, u64) {
         (self.allocations.len(), self.bytes)
     }
 
     /// Returns the counts of drops by reason.
-    #[must_use]
     pub fn drops(&self) -> BTreeMap<&'static str, u64> {
         self.drops.by_name()
     }

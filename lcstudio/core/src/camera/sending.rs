@@ -232,7 +232,6 @@ impl CameraSender {
     }
 
     /// Returns the groups of the camera.
-    #[must_use]
     pub fn space(&self) -> &CameraSpace {
         &self.space
     }
@@ -272,7 +271,6 @@ impl CameraSender {
     }
 
     /// Whether the last packet was sent.
-    #[must_use]
     pub fn has_ended(&self) -> bool {
         self.states.has_ended()
     }

@@ -255,7 +255,6 @@ impl ScreenSpace {
     }
 
     /// The group with each change once.
-    #[must_use]
     pub fn live(&self) -> Ipv6Addr {
         self.live
     }

@@ -125,7 +125,6 @@ impl ScreenSender {
     }
 
     /// Returns the groups of the screen.
-    #[must_use]
     pub fn space(&self) -> &ScreenSpace {
         &self.space
     }
@@ -222,7 +221,6 @@ impl ScreenSender {
     }
 
     /// Whether the last packet was sent.
-    #[must_use]
     pub fn has_ended(&self) -> bool {
         self.states.has_ended()
     }
@@ -278,7 +276,6 @@ impl ScreenSender {
     }
 
     /// Returns the time of the next look.
-    #[must_use]
     pub fn look_at(&self) -> Instant {
         self.look_at
     }

@@ -40,7 +40,6 @@ pub struct ScreenChange {
 
 impl ScreenChange {
     /// Whether it covers the screen, and so includes all earlier changes.
-    #[must_use]
     pub fn is_whole(&self) -> bool {
         self.area == Area::whole(self.screen)
     }
@@ -172,37 +171,31 @@ impl ScreenWatch {
     }
 
     /// Whether all known changes are drawn.
-    #[must_use]
     pub fn is_exact(&self) -> bool {
         self.through > 0 && self.through == self.latest
     }
 
     /// Whether a whole picture of this run was drawn.
-    #[must_use]
     pub fn has_drawn(&self) -> bool {
         self.through > 0
     }
 
     /// Returns when the last packet was accepted.
-    #[must_use]
     pub fn received_at(&self) -> Option<Instant> {
         self.runs.received_at()
     }
 
     /// Whether the sender pauses.
-    #[must_use]
     pub fn is_paused(&self) -> bool {
         self.is_paused
     }
 
     /// Whether the sender has ended.
-    #[must_use]
     pub fn has_ended(&self) -> bool {
         self.has_ended
     }
 
     /// Returns drops by reason.
-    #[must_use]
     pub fn drops(&self) -> &Drops<DropReason> {
         &self.drops
     }

@@ -84,7 +84,6 @@ impl Server {
     }
 
     /// Returns its configured address.
-    #[must_use]
     pub fn listen(&self) -> &Listen {
         &self.listen
     }
