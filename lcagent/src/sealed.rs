@@ -145,9 +145,7 @@ pub fn open_request(
             mine = Some(wrap);
         }
     }
-    let Some(wrap) = mine else {
-        return Ok(None);
-    };
+    let Some(wrap) = mine else { return Ok(None) };
     let bad = WireError::Bad("sealed for another key");
     let secrets = BoxKey::from(*key.x25519()).unseal(wrap);
     let secrets = Zeroizing::new(secrets.map_err(|_| bad)?);

@@ -35,9 +35,7 @@ impl Which {
     /// Parses an argument: digits are a number, as members choose the names.
     #[must_use]
     pub fn of(text: Option<String>, is_name: bool) -> Self {
-        let Some(text) = text else {
-            return Self::Last;
-        };
+        let Some(text) = text else { return Self::Last };
         match text.parse() {
             Ok(n) if !is_name && text.bytes().all(|c| c.is_ascii_digit()) => Self::Number(n),
             _ => Self::Name(text),

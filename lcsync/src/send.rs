@@ -172,9 +172,7 @@ fn make_file(
             let _ = fs::remove_dir_all(folder);
         }
     })?;
-    let Some(spool) = spool else {
-        return Ok(None);
-    };
+    let Some(spool) = spool else { return Ok(None) };
     match &options.text {
         Some(text) => {
             let line = format!("{}\n", text.trim_end_matches('\n'));

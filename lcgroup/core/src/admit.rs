@@ -416,9 +416,7 @@ impl Group {
 
     /// Appends a commit with its grants, tree, Welcomes and revocations.
     fn publish(&mut self, epoch: u64, heads: &Heads, commit: Commit) {
-        let Some(owner) = &mut self.owner else {
-            return;
-        };
+        let Some(owner) = &mut self.owner else { return };
         let moved = |(author, head): &(&PeerId, &u32)| owner.advertised.get(*author) != Some(*head);
         let delta: Heads = heads.iter().filter(moved).map(|(a, h)| (*a, *h)).collect();
         let Commit {
@@ -502,9 +500,7 @@ impl Group {
     /// log. Grants and terms of the dropped part are stated again.
     fn cut_log(&mut self) {
         let members: Vec<PeerId> = self.authors.keys().copied().collect();
-        let Some(owner) = &mut self.owner else {
-            return;
-        };
+        let Some(owner) = &mut self.owner else { return };
         let keep = owner.terms.map_or(KEPT, |terms| terms.keep * SECOND);
         let expired = |removed: u64| keep > 0 && removed.saturating_add(keep) < owner.committed;
         let former = &mut owner.commits.former;

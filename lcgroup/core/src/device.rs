@@ -200,9 +200,7 @@ impl Group {
 
     /// Follows the extensions of the leaves, after a change of members. Each is verified once.
     pub(crate) fn follow_devices(&mut self) {
-        let Some(mls) = &self.mls else {
-            return;
-        };
+        let Some(mls) = &self.mls else { return };
         let known = &mut self.devices.known;
         if known.len() > 2 * MAX_MEMBERS {
             known.clear();
@@ -554,9 +552,7 @@ impl Group {
         let Ok((own, sealed)) = decode_marks(entry.body, &self.author.peer_id()) else {
             return Taken::Dropped(DropReason::Malformed);
         };
-        let Some(own) = own else {
-            return Taken::Done;
-        };
+        let Some(own) = own else { return Taken::Done };
         let key = request::open_with(&self.author, own).map(Zeroizing::new);
         let plain = key.and_then(|key| provider::open(&key, &NO_NONCE, &[], sealed).ok());
         let Some(plain) = plain else {

@@ -214,15 +214,11 @@ pub fn choose(candidates: &[Candidate], space: u64) -> Vec<Candidate> {
             false => by_number.last().map(|(_, author)| *author),
         };
         let files = most.and_then(|author| Some((author, of_authors.get_mut(&author)?)));
-        let Some((author, files)) = files else {
-            break;
-        };
+        let Some((author, files)) = files else { break };
         let own: u64 = files.iter().map(|file| file.file.length).sum();
         by_bytes.remove(&(own, author));
         by_number.remove(&(files.len(), author));
-        let Some(oldest) = files.pop() else {
-            break;
-        };
+        let Some(oldest) = files.pop() else { break };
         (bytes, number) = (bytes - oldest.file.length, number - 1);
         by_bytes.insert((own - oldest.file.length, author));
         by_number.insert((files.len(), author));

@@ -443,9 +443,7 @@ impl Pairs {
             return;
         };
         let taken = known.overlay.handle_record(kind, sealed, |_| true, now);
-        let Ok((owner, _)) = taken else {
-            return;
-        };
+        let Ok((owner, _)) = taken else { return };
         if owner != known.other {
             return self.share.count(DropReason::PairThird);
         }

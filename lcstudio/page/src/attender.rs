@@ -429,9 +429,7 @@ impl PageAttender {
         }
         let mut joined = self.joined.iter_mut();
         let found = joined.find(|(_, joined)| joined.groups.contains(&group));
-        let Some((place, joined)) = found else {
-            return;
-        };
+        let Some((place, joined)) = found else { return };
         *self.received.entry(place.clone()).or_default() += bytes;
         let source = source.into();
         joined.log.handle_datagram(group, source, data, time, now);

@@ -300,9 +300,7 @@ impl Tree {
             return;
         }
         for at in 0..self.distance.len() {
-            let Some(from) = moves.from(at) else {
-                continue;
-            };
+            let Some(from) = moves.from(at) else { continue };
             self.distance[at] = old.distance[from];
             if let Some(parent) = old.parent_index(from) {
                 self.parent[at] = moves.to(parent as u32);

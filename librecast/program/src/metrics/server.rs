@@ -214,9 +214,7 @@ impl Serving {
             if self.paused.is_some_and(|until| until <= now) {
                 self.paused = None;
             }
-            let Some(ready) = self.wait(now) else {
-                return;
-            };
+            let Some(ready) = self.wait(now) else { return };
             self.serve(&ready);
             if self.paused.is_none() {
                 self.accept();
