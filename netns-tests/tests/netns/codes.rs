@@ -134,7 +134,8 @@ fn four_words_bring_files_to_whoever_says_them_on_a_lan_without_a_server() {
     });
 }
 
-fn says_at_last(process: &Process, text: &str) -> Result<()> {
+/// Waits until a process has written this to standard error.
+pub(crate) fn says_at_last(process: &Process, text: &str) -> Result<()> {
     eventually(text, || {
         let told = process.stderr();
         holds!(told.contains(text), "{told}")

@@ -18,6 +18,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::lcsync_lan::share;
+use crate::leaves::speak;
 use crate::radio::{RADIO, cast, key_of, write_chirp};
 use crate::{world, world_alone};
 
@@ -82,13 +83,6 @@ fn guest(host: &Host, token: &str, program: &[&str]) -> Result<Process> {
     ]
     .concat();
     host.spawn("setpriv", &as_nobody(&args))
-}
-
-fn speak(host: &Host) -> Result<Process> {
-    let numbers = format!(
-        "n=0; while sleep 0.019 && kill -0 $$ && echo $n; do n=$((n+1)); done | lcroute say {GROUP}"
-    );
-    host.spawn("sh", &["-c", &numbers])
 }
 
 pub(crate) fn says(process: &Process, text: &str) -> Result<()> {

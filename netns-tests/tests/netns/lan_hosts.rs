@@ -105,7 +105,8 @@ fn datagram(source: Ipv6Addr, group: &str) -> Result<Vec<u8>> {
     ))
 }
 
-fn counted(gateway: &Member, counter: &str) -> Result<u64> {
+/// Returns a counter of a gateway's LAN.
+pub(crate) fn counted(gateway: &Member, counter: &str) -> Result<u64> {
     let said = lan(gateway)?;
     Ok(said["counters"][counter].as_u64().unwrap_or_default())
 }

@@ -12,6 +12,7 @@ use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::lan::{GROUP, LAN, Sites, lan};
+use crate::lan_hosts::counted;
 use crate::offload::{PORT, equal_sizes, receive, receiver, send_train, udp};
 use crate::world;
 
@@ -30,12 +31,6 @@ fn wait_prefixes(gateway: &Member, prefixes: &[&str]) -> Result<()> {
         let said = lan(gateway)?;
         holds!(said["prefixes"] == Value::from(prefixes), "{said}")
     })
-}
-
-/// Returns a counter of a gateway's LAN.
-fn counted(gateway: &Member, counter: &str) -> Result<u64> {
-    let said = lan(gateway)?;
-    Ok(said["counters"][counter].as_u64().unwrap_or_default())
 }
 
 fn reload(gateway: &Member, lans: &str) -> Result<()> {

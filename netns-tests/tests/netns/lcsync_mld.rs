@@ -75,28 +75,7 @@ fn a_receiver_that_dies_without_a_part_costs_its_budget_and_no_more() {
 fn a_flood_of_joins_for_random_groups_is_counted_and_costs_no_memory() {
     world("mld-random", |lab| {
         let lan = Lan::new(lab, &["receiver", "flooder"], MEGABYTE)?;
-        let (groups, _watch) = learn(&lan)?;
-        let prefix = groups
-            .iter()
-            .find(|g| g.ends_with("::"))
-            .context("no root channel")?;
-        let before = lan.share.peak_memory()?;
-        let mut flood = mld_flood(
-            &lan.receivers[1],
-            &[
-                "join",
-                "--prefix",
-                prefix,
-                "--sources",
-                "500",
-                "--count",
-                "30000",
-            ],
-        )?;
-        fetch(&lan.receivers[0], "lc:folder", "again")?;
-        same_content(&lan.folder, &lan.receivers[0].path("again"))?;
-        ends_well(&mut flood)?;
-        let more = lan.share.peak_memory()? - before;
+        let more = grown_by_a_flood(&lan, "join", "500", "30000")?;
         ensure!(more < 32 << 20, "{more} bytes more");
         says(&lan.share, "unknown_channel")
     });
@@ -151,26 +130,7 @@ fn thousands_who_join_one_share_leave_half_of_the_server_to_another() {
 fn malformed_mld_is_counted_and_changes_nothing() {
     world("mld-malformed", |lab| {
         let lan = Lan::new(lab, &["receiver", "flooder"], MEGABYTE)?;
-        let (groups, _watch) = learn(&lan)?;
-        let prefix = groups
-            .iter()
-            .find(|g| g.ends_with("::"))
-            .context("no root channel")?;
-        let mut flood = mld_flood(
-            &lan.receivers[1],
-            &[
-                "malformed",
-                "--prefix",
-                prefix,
-                "--sources",
-                "50",
-                "--count",
-                "20000",
-            ],
-        )?;
-        fetch(&lan.receivers[0], "lc:folder", "again")?;
-        same_content(&lan.folder, &lan.receivers[0].path("again"))?;
-        ends_well(&mut flood)?;
+        grown_by_a_flood(&lan, "malformed", "50", "20000")?;
         says(&lan.share, "malformed")
     });
 }
@@ -357,6 +317,28 @@ fn reported_for_good(watch: &MldWatch) -> Result<()> {
 fn fetch(host: &Host, share: &str, dest: &str) -> Result<()> {
     let mut fetch = host.spawn("lcsync", &[share, dest, "-i", LAN])?;
     ends_well(&mut fetch)
+}
+
+/// Serves a receiver during a flood for the root channel; returns the growth of peak memory in bytes.
+fn grown_by_a_flood(lan: &Lan, kind: &str, sources: &str, count: &str) -> Result<u64> {
+    let (groups, _watch) = learn(lan)?;
+    let prefix = groups.iter().find(|g| g.ends_with("::"));
+    let prefix = prefix.context("no root channel")?;
+    let before = lan.share.peak_memory()?;
+    let args = [
+        kind,
+        "--prefix",
+        prefix,
+        "--sources",
+        sources,
+        "--count",
+        count,
+    ];
+    let mut flood = mld_flood(&lan.receivers[1], &args)?;
+    fetch(&lan.receivers[0], "lc:folder", "again")?;
+    same_content(&lan.folder, &lan.receivers[0].path("again"))?;
+    ends_well(&mut flood)?;
+    Ok(lan.share.peak_memory()? - before)
 }
 
 fn mld_flood(host: &Host, args: &[&str]) -> Result<Process> {

@@ -38,7 +38,7 @@ fn leaves(host: &Host, count: usize, token: &str) -> Result<Process> {
 }
 
 /// Starts a program that sends numbers, fifty a second.
-fn speak(host: &Host) -> Result<Process> {
+pub(crate) fn speak(host: &Host) -> Result<Process> {
     let numbers = format!(
         "n=0; while sleep 0.019 && kill -0 $$ && echo $n; do n=$((n+1)); done | lcroute say {GROUP}"
     );

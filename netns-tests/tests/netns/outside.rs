@@ -178,23 +178,27 @@ fn two_keys_on_one_lan_need_nothing_else() {
     });
 }
 
+/// Lets two hosts without any server find each other by a DHT.
+fn meet_by_a_dht(lab: &Lab, hosts: &[Host]) -> Result<()> {
+    let (_swarm, enters) = swarm(lab)?;
+    for host in hosts {
+        host.configure(&format!(
+            "[signal]\nlan = false\ndht_bootstrap = [\"{enters}\"]\n[outside]\ndht = true\n"
+        ))?;
+    }
+    let (to_ann, to_bob) = (contact(&hosts[0])?, contact(&hosts[1])?);
+    let _serving = serve(&hosts[1], &to_ann, &["cat"])?;
+    let begun = Instant::now();
+    let said = connect(&hosts[0], "echo hello", &to_bob)?.success()?;
+    println!("first stream after {} ms", begun.elapsed().as_millis());
+    holds!(said.stdout == "hello\n", "{said:?}")
+}
+
 #[test]
 #[ignore = "long: `make test-all`"]
 fn two_keys_behind_closed_firewalls_meet_by_a_dht_alone() {
     world("outside-dht", |lab| {
-        let (_swarm, enters) = swarm(lab)?;
-        let hosts = lab.closed_hosts(&["ann", "bob"])?;
-        for host in &hosts {
-            host.configure(&format!(
-                "[signal]\nlan = false\ndht_bootstrap = [\"{enters}\"]\n[outside]\ndht = true\n"
-            ))?;
-        }
-        let (to_ann, to_bob) = (contact(&hosts[0])?, contact(&hosts[1])?);
-        let _serving = serve(&hosts[1], &to_ann, &["cat"])?;
-        let begun = Instant::now();
-        let said = connect(&hosts[0], "echo hello", &to_bob)?.success()?;
-        println!("first stream after {} ms", begun.elapsed().as_millis());
-        holds!(said.stdout == "hello\n", "{said:?}")
+        meet_by_a_dht(lab, &lab.closed_hosts(&["ann", "bob"])?)
     });
 }
 
@@ -202,19 +206,8 @@ fn two_keys_behind_closed_firewalls_meet_by_a_dht_alone() {
 #[ignore = "long: `make test-all`"]
 fn two_keys_behind_nats_that_keep_ports_meet_by_a_dht_alone() {
     world("outside-nats", |lab| {
-        let (_swarm, enters) = swarm(lab)?;
         let hosts = [lab.host_behind_nat("ann")?, lab.host_behind_nat("bob")?];
-        for host in &hosts {
-            host.configure(&format!(
-                "[signal]\nlan = false\ndht_bootstrap = [\"{enters}\"]\n[outside]\ndht = true\n"
-            ))?;
-        }
-        let (to_ann, to_bob) = (contact(&hosts[0])?, contact(&hosts[1])?);
-        let _serving = serve(&hosts[1], &to_ann, &["cat"])?;
-        let begun = Instant::now();
-        let said = connect(&hosts[0], "echo hello", &to_bob)?.success()?;
-        println!("first stream after {} ms", begun.elapsed().as_millis());
-        holds!(said.stdout == "hello\n", "{said:?}")
+        meet_by_a_dht(lab, &hosts)
     });
 }
 

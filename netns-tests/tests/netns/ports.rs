@@ -76,7 +76,7 @@ fn mapping(member: &Member) -> Result<Value> {
     Ok(member.status()?["mapping"].clone())
 }
 
-fn path(from: &Member) -> Result<String> {
+pub(crate) fn path(from: &Member) -> Result<String> {
     let peers = from.peers()?;
     let path = peers.first().context("no peer")?["path"].as_str();
     Ok(path.unwrap_or("none").to_owned())

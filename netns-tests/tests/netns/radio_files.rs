@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use lcroute_demo::lab::{DEADLINE, Host, Process, eventually};
 
+use crate::codes::says_at_last;
 use crate::radio::{RADIO, RATE, cast, key_of, listen, read_samples, sounding, write_chirp};
 use crate::world_alone;
 
@@ -13,14 +14,6 @@ fn record(host: &Host, station: &str, file: &Path, args: &[&str]) -> Result<Proc
     let file = file.display().to_string();
     let all = [&["listen", station, "--record", &file], args].concat();
     host.spawn(RADIO, &all)
-}
-
-/// Waits until a process has written this to standard error.
-fn says(process: &Process, text: &str) -> Result<()> {
-    eventually(text, || {
-        let told = process.stderr();
-        holds!(told.contains(text), "{told}")
-    })
 }
 
 #[test]
@@ -33,7 +26,7 @@ fn a_damaged_recording_is_cast_to_its_end_and_each_damaged_passage_is_said() {
         let text = station.encode();
         let whole = caster.path("whole.opus");
         let mut records = record(caster, &text, &whole, &[])?;
-        says(&records, "waits up to 30 s for the station on ")?;
+        says_at_last(&records, "waits up to 30 s for the station on ")?;
         let chirp = write_chirp(caster, 8)?;
         let mut casts = cast(caster, &chirp, &format!("--key {key}"))?;
         ensure!(casts.wait(DEADLINE)? == 0, "{}", casts.stderr());
@@ -51,7 +44,7 @@ fn a_damaged_recording_is_cast_to_its_end_and_each_damaged_passage_is_said() {
         let cut = damaged.len() - 100;
         let file = caster.write("damaged.opus", &damaged[..cut])?;
         let (mut hears, heard) = listen(listener, &text, "heard", "")?;
-        says(&hears, "lost_before_copy")?;
+        says_at_last(&hears, "lost_before_copy")?;
         let file = file.display().to_string();
         let mut casts = caster.spawn(RADIO, &["cast", "--key", &key, "--file", &file])?;
         ensure!(casts.wait(DEADLINE)? == 0, "{}", casts.stderr());
@@ -111,7 +104,7 @@ fn a_recorder_that_is_started_again_begins_a_new_file_and_waits_for_a_day() {
             file.display()
         );
         let mut waits = recorder.spawn("sh", &["-c", &command])?;
-        says(&waits, "waits up to 86400 s for the station on lan0")?;
+        says_at_last(&waits, "waits up to 86400 s for the station on lan0")?;
         ensure!(size("story-4.opus")? > 0, "no file while it waits");
         waits.stop()?;
         holds!(size("story-4.opus").is_err(), "a file without sound stays")

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use lcroute_demo::lab::{Host, Lab, Member, Network, Process, eventually, within};
 
 use crate::foreign;
+use crate::ports::path;
 use crate::world;
 
 /// Returns two members of a network whose signalling server relays; not started.
@@ -25,12 +26,6 @@ fn start(network: &mut Network) -> Result<Duration> {
     let took = begun.elapsed();
     println!("linked {took:?} after both were ready");
     Ok(took)
-}
-
-fn path(from: &Member) -> Result<String> {
-    let peers = from.peers()?;
-    let path = peers.first().context("no peer")?["path"].as_str();
-    Ok(path.unwrap_or("none").to_owned())
 }
 
 fn expect_paths(network: &Network, paths: [&str; 2]) -> Result<()> {

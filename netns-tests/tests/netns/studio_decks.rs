@@ -9,6 +9,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 
+use crate::codes::says_at_last;
 use crate::studio::{Typed, keygen, told};
 use crate::world;
 
@@ -41,13 +42,6 @@ fn present(host: &Host, folder: &std::path::Path, key: &str) -> Result<Typed> {
         holds!(process.stdout().contains("\"on\""), "{}", process.stderr())
     })?;
     Ok(started)
-}
-
-fn says(process: &Process, text: &str) -> Result<()> {
-    eventually(text, || {
-        let told = process.stderr();
-        holds!(told.contains(text), "{told}")
-    })
 }
 
 /// Returns numbers and texts of the printed slides, in order.
@@ -94,11 +88,11 @@ fn a_deck_that_lost_its_slides_waits_until_it_is_whole_and_the_slide_stays() {
         shows(7)?;
         let file = folder.join("slides.md");
         fs::write(&file, "")?;
-        says(&presents.process, "0 of 12 slides")?;
+        says_at_last(&presents.process, "0 of 12 slides")?;
         fs::write(&file, deck(1..=3))?;
-        says(&presents.process, "3 of 12 slides")?;
+        says_at_last(&presents.process, "3 of 12 slides")?;
         fs::remove_file(&file)?;
-        says(&presents.process, "what was shown stays")?;
+        says_at_last(&presents.process, "what was shown stays")?;
         // complete again, with another slide in front
         fs::write(
             folder.join("new.md"),
@@ -206,7 +200,7 @@ fn waits_are_explained_and_a_key_that_may_not_write_is_told_at_once() {
             told.contains("waits up to 4 s for the session on lan0"),
             "{told}"
         );
-        says(&holds, "waits for the session on lan0")?;
+        says_at_last(&holds, "waits for the session on lan0")?;
         let presents = present(presenter, &folder, &key)?;
         // without input, long before the timeout
         let command = format!("lcstudio caption {text} --key {own} --timeout 1h -");

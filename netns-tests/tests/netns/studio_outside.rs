@@ -7,14 +7,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use lcroute_demo::lab::{DEADLINE, Host, Process, eventually};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::guest::{all_end, as_confined, as_nobody, family, open_driver};
+use crate::guest::{as_confined, as_nobody, family, open_driver};
 use crate::radio::{RADIO, write_chirp};
 use crate::reach::swarm;
-use crate::stations::{open_port, public_server};
+use crate::stations::{kill_all, open_port, public_server};
 use crate::studio::{Typed, keygen, session, told};
 use crate::studio_pictures::png;
 use crate::world;
@@ -114,15 +112,6 @@ fn asks(
         })?;
     }
     Ok(())
-}
-
-fn kill_all(process: &Process) -> Result<()> {
-    let family = family(process.pid());
-    kill(
-        Pid::from_raw(i32::try_from(process.pid())?),
-        Signal::SIGKILL,
-    )?;
-    all_end(&family)
 }
 
 fn port_of(process: &Process) -> Result<String> {

@@ -76,7 +76,7 @@ pub(crate) fn group_of(key: &str, track: &str) -> Result<std::net::Ipv6Addr> {
 const SLIDES: &str = "# Bees\n\n![two bees that dance](images/dance.png)\n\n---\n\n![where they go](images/map.png)\n\n---\n\n\
                       ![gone](images/gone.png) ![drawn](images/drawn.svg) ![much too large](images/large.png)\n";
 
-fn hold(host: &Host, folder: &str, session: &str) -> Result<Process> {
+pub(crate) fn hold(host: &Host, folder: &str, session: &str) -> Result<Process> {
     host.spawn(
         "lcstudio",
         &["hold", session, folder, "--no-sound", "-i", "lc0"],

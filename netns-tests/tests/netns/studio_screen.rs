@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use image_webp::{ColorType, WebPDecoder, WebPEncoder};
-use lcroute_demo::lab::{DEADLINE, Host, Process, eventually};
+use lcroute_demo::lab::{DEADLINE, Host, eventually};
 use lcstudio_core::{ScreenSpace, SessionKey, TrackName};
 use librecast::id::SecretKey;
 use nix::sys::signal::Signal;
@@ -17,6 +17,7 @@ use serde_json::json;
 use crate::studio::{
     Typed, attend, bytes_of_tracks, count_tracks, groups, keygen, network, present, session, told,
 };
+use crate::studio_pictures::hold;
 use crate::world;
 
 const WIDTH: usize = 640;
@@ -115,13 +116,6 @@ pub(crate) fn groups_of_screen(key: &str) -> Result<BTreeMap<String, Ipv6Addr>> 
         ("carousel".to_owned(), space.carousel()),
     ]
     .into())
-}
-
-fn hold(host: &Host, folder: &str, session: &str) -> Result<Process> {
-    host.spawn(
-        "lcstudio",
-        &["hold", session, folder, "--no-sound", "-i", "lc0"],
-    )
 }
 
 fn show(host: &Host, name: &str, folder: &Path, key: &str) -> Result<Typed> {
