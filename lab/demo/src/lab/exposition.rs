@@ -20,9 +20,6 @@ pub struct Exposition {
 
 impl Exposition {
     /// Reads the metrics from a unix socket.
-    ///
-    /// # Errors
-    /// There is no answer, or it is not valid OpenMetrics.
     pub fn at_socket(path: &Path) -> Result<Self> {
         let mut stream = UnixStream::connect(path).with_context(|| path.display().to_string())?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -94,9 +91,6 @@ impl Exposition {
     }
 
     /// Returns the value of a metric with these labels among its own.
-    ///
-    /// # Errors
-    /// There is none, or more than one.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
         let fits = |own: &BTreeMap<String, String>| {
             labels

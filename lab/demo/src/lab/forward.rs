@@ -23,9 +23,6 @@ pub struct ForwardedPort {
 
 impl ForwardedPort {
     /// Opens a free port. To be called before [`super::isolate`].
-    ///
-    /// # Errors
-    /// There is no loopback interface.
     pub fn open() -> Result<ForwardedPort> {
         let listener =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("a port on 127.0.0.1")?;
