@@ -446,7 +446,7 @@ pub struct PrivateStatus {
 }
 
 /// One element of `lan --json`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Lan {
     /// The interface.
     pub interface: String,
