@@ -190,7 +190,6 @@ impl Index {
     }
 
     /// Whether the channel's block lists other blocks, which receivers can join only after it.
-    #[must_use]
     pub fn is_list(&self, channel: ChannelId) -> bool {
         let located = self.groups.locate(channel);
         located.is_some_and(|(located, _)| located.place >= self.layout.length())
@@ -207,7 +206,6 @@ impl Index {
     }
 
     /// Number of files.
-    #[must_use]
     pub fn files(&self) -> u64 {
         let is_file = |e: &&Entry| matches!(e.kind, Kind::File { .. });
         self.scan.entries.iter().filter(is_file).count() as u64

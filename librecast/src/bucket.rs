@@ -101,7 +101,6 @@ impl Bucket {
     }
 
     /// Returns the number of whole tokens.
-    #[must_use]
     pub fn left(&self, rate: Rate, now: Instant) -> u64 {
         let missing = self.0.saturating_duration_since(now);
         rate.tokens_in(rate.time_of(rate.burst).saturating_sub(missing))
@@ -113,7 +112,6 @@ impl Bucket {
     }
 
     /// Returns when it has `tokens` (at most the burst); with 0, when [`ready`](Self::ready) holds.
-    #[must_use]
     pub fn next(&self, rate: Rate, tokens: u64) -> Instant {
         let wait = rate.time_of(tokens).max(Duration::from_nanos(1));
         let full = rate.time_of(rate.burst);
@@ -163,7 +161,6 @@ impl TokenBucket {
     }
 
     /// Returns when [`ready`](Self::ready) will hold; in the past if it does already.
-    #[must_use]
     pub fn ready_at(&self) -> Instant {
         self.bucket.next(self.rate, 0)
     }

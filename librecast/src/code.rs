@@ -126,7 +126,6 @@ impl Code {
     }
 
     /// Returns the words with hyphens between them.
-    #[must_use]
     pub fn words(&self) -> Zeroizing<String> {
         let word = |number: &u16| words().nth((*number).into()).unwrap_or_default();
         Zeroizing::new(self.words.each_ref().map(word).join("-"))
@@ -152,7 +151,6 @@ impl Code {
     ///
     /// # Panics
     /// The memory is not to be had.
-    #[must_use]
     pub fn keys(&self) -> CodeKeys {
         let mut stretched = Zeroizing::new([0; STRETCHED]);
         let result = Params::new(MEMORY, PASSES, 1, Some(STRETCHED)).and_then(|params| {

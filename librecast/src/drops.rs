@@ -78,7 +78,6 @@ impl<R: Reason> Drops<R> {
     }
 
     /// Returns the reasons that occurred, by name.
-    #[must_use]
     pub fn by_name(&self) -> BTreeMap<&'static str, u64> {
         let all = R::ALL
             .iter()

@@ -209,7 +209,6 @@ impl Epoch {
 
     /// Returns whether the signer's certificate ended before `now`, with a day for clocks: the
     /// epoch may have been made after that.
-    #[must_use]
     pub fn is_over(&self, now: UnixTime) -> bool {
         let end = |issuer: &Certificate| issuer.grant().not_after.saturating_add(CLOCK_SKEW);
         self.issuer

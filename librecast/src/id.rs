@@ -204,19 +204,16 @@ impl SecretKey {
     }
 
     /// Returns the seed, for a token or a file.
-    #[must_use]
     pub fn seed(&self) -> Zeroizing<[u8; 32]> {
         Zeroizing::new(self.0.to_bytes())
     }
 
     /// Returns the X25519 secret of the same key, which opens content sealed to [`PeerId::x25519`].
-    #[must_use]
     pub fn x25519(&self) -> Zeroizing<[u8; 32]> {
         Zeroizing::new(self.0.to_scalar_bytes())
     }
 
     /// Returns the public key that verifies its signatures.
-    #[must_use]
     pub fn peer_id(&self) -> PeerId {
         PeerId(self.0.verifying_key().to_bytes())
     }

@@ -124,7 +124,6 @@ impl<'a> Header<'a> {
     }
 
     /// Returns whether the sender chose routers of the path (RFC 7126 §4.3 and §4.4).
-    #[must_use]
     pub fn is_source_routed(&self) -> bool {
         self.option_kinds()
             .any(|kind| kind == OPTION_LOOSE_ROUTE || kind == OPTION_STRICT_ROUTE)

@@ -270,7 +270,6 @@ impl Listeners {
     }
 
     /// Returns whether another host, or another program of this one, listens to the group.
-    #[must_use]
     pub fn has_listener(&self, interface: u32, group: Ipv6Addr, now: Instant) -> bool {
         let own = self.reported.groups.get(&group).copied().unwrap_or(0);
         let of_host = self.of_host.get(&(interface, group));

@@ -45,14 +45,12 @@ impl Periods {
     }
 
     /// Returns the number of the period at this time.
-    #[must_use]
     pub fn at(&self, time: UnixTime) -> u64 {
         time.as_secs().saturating_sub(self.shift) / PERIOD
     }
 
     /// Returns the periods that are held at this time: the present one, and the nearer other one
     /// around a change.
-    #[must_use]
     pub fn held(&self, time: UnixTime) -> Vec<u64> {
         let present = self.at(time);
         let passed = time.as_secs().saturating_sub(self.shift) % PERIOD;
@@ -64,7 +62,6 @@ impl Periods {
     }
 
     /// Returns the next time at which [`Self::held`] changes.
-    #[must_use]
     pub fn changes_at(&self, time: UnixTime) -> UnixTime {
         let start = self.start(self.at(time));
         let times = [OVERLAP, PERIOD - OVERLAP, PERIOD];
@@ -156,7 +153,6 @@ impl PairSecret {
     }
 
     /// Returns the member key of one of both in a period.
-    #[must_use]
     pub fn member(&self, period: u64, peer: &PeerId) -> SecretKey {
         let number = period.to_be_bytes();
         let parts = [self.secret.as_slice(), &number, peer.public_key()];

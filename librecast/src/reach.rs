@@ -129,7 +129,6 @@ pub struct Plan {
 
 impl Plan {
     /// Returns whether it is within the bounds.
-    #[must_use]
     pub fn is_bounded(&self) -> bool {
         self.hold.len() <= MAX_ITEMS
             && self.seek.len() <= MAX_KEYS
@@ -169,7 +168,6 @@ impl Room {
     }
 
     /// Returns the server in its name, which knows the room.
-    #[must_use]
     pub fn server(&self) -> Option<&str> {
         Some(self.0.split_once(':')?.1)
     }
@@ -314,7 +312,6 @@ pub struct Meeting {
 
 impl Meeting {
     /// Returns whether it is within the bounds.
-    #[must_use]
     pub fn is_bounded(&self) -> bool {
         let user = self.user.as_deref().unwrap_or_default();
         self.homeserver.len() <= MAX_NAME && user.len() <= MAX_NAME

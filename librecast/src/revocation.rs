@@ -235,7 +235,6 @@ impl Revocation {
     }
 
     /// Returns whether it expels `member`.
-    #[must_use]
     pub fn expels(&self, member: &Member) -> bool {
         member.is_expelled_by(&self.key, self.is_by_network())
     }

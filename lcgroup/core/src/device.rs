@@ -158,14 +158,12 @@ impl Group {
 
     /// The person of an author: the author key of its first device, for members and for those that
     /// were removed in this run.
-    #[must_use]
     pub fn person_of(&self, author: &PeerId) -> PeerId {
         let known = self.devices.known.get(author);
         known.and_then(|known| known.first).unwrap_or(*author)
     }
 
     /// The person of this participant.
-    #[must_use]
     pub fn own_person_id(&self) -> PeerId {
         let own = self.devices.own.as_ref();
         own.map_or_else(|| self.author.peer_id(), |own| own.person.first)
@@ -177,7 +175,6 @@ impl Group {
     }
 
     /// The members that are devices of a person, the first one first.
-    #[must_use]
     pub fn devices_of(&self, person: &PeerId) -> Vec<PeerId> {
         let members = self.members().into_iter();
         let mut devices: Vec<PeerId> = members
@@ -189,7 +186,6 @@ impl Group {
     }
 
     /// The label of another device of this person, or of this one; none of the first device.
-    #[must_use]
     pub fn label_of(&self, author: &PeerId) -> Option<String> {
         let known = self.devices.known.get(author)?;
         let vouch = Vouch::decode(&known.bytes).ok()?;
@@ -452,7 +448,6 @@ impl Group {
     }
 
     /// Number of the last entry of an author that this person has read, on any of its devices.
-    #[must_use]
     pub fn read_up_to(&self, author: &PeerId) -> u32 {
         let mark = self.devices.marks.get(&short(author));
         mark.map_or(0, |mark| mark.number)

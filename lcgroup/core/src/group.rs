@@ -263,7 +263,6 @@ impl Group {
     }
 
     /// Key of the owner's log, if this participant is the owner.
-    #[must_use]
     pub fn group_key(&self) -> Option<&SecretKey> {
         let spare = self.offices.spare.as_ref().map(|spare| &spare.key);
         let key = self.owner.as_ref().map(|owner| &owner.key).or(spare);
@@ -281,7 +280,6 @@ impl Group {
     }
 
     /// All members, this one included.
-    #[must_use]
     pub fn members(&self) -> Vec<Member> {
         let members = self.mls.as_ref().map(Mls::members).unwrap_or_default();
         let member = |Who { author, name }| Member {
@@ -557,7 +555,6 @@ impl Group {
     }
 
     /// When [`Self::handle_timeout`] is due.
-    #[must_use]
     pub fn next_timeout(&self) -> Option<UnixTime> {
         let due = match self.standing {
             _ if self.is_held => None,

@@ -358,7 +358,6 @@ impl Call {
     }
 
     /// Returns whether it has left, and all is sent.
-    #[must_use]
     pub fn has_left(&self) -> bool {
         let has_ended = self.caster.as_ref().is_none_or(Caster::has_ended);
         self.standing == Standing::Left && has_ended
@@ -415,7 +414,6 @@ impl Call {
 
     /// Returns when [`handle_timeout`](Self::handle_timeout) or
     /// [`poll_transmit`](Self::poll_transmit) is due.
-    #[must_use]
     pub fn next_timeout(&self) -> Instant {
         let decides = match self.standing {
             Standing::Looking | Standing::Full => Some(self.decides_at),

@@ -305,7 +305,6 @@ impl Caster {
     }
 
     /// Returns when [`poll_transmit`](Self::poll_transmit) must be called again.
-    #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         let copy = self.copies.front().map(|(at, _)| *at);
         let beacon = (self.ends != Some(0)).then_some(self.beacon_at);
@@ -364,7 +363,6 @@ impl Caster {
     }
 
     /// Returns the groups of its clock, if listeners play in step.
-    #[must_use]
     pub fn clock_groups(&self) -> Option<ClockGroups> {
         let groups = self.station.clock_groups(&self.key.id());
         self.answers.is_some().then_some(groups)
@@ -422,7 +420,6 @@ impl Caster {
     }
 
     /// Returns the description of a public station, as a file for players (`.sdp`).
-    #[must_use]
     pub fn description(&self, source: Ipv6Addr) -> String {
         let CasterConfig { name, profile, .. } = &self.config;
         let grant = self.config.grant.as_ref();
@@ -437,7 +434,6 @@ impl Caster {
     }
 
     /// Returns whether a datagram is a beacon of a later session of this key, elsewhere or here.
-    #[must_use]
     pub fn is_superseded_by(&self, datagram: &[u8], source: Ipv6Addr, time: UnixTime) -> bool {
         let Ok(beacon) = Beacon::decode(datagram, &self.station) else {
             return false;

@@ -63,7 +63,6 @@ impl StationKey {
     }
 
     /// Returns the private or the public station.
-    #[must_use]
     pub fn station(&self, public: bool) -> Station {
         Station {
             key: self.id(),
@@ -78,7 +77,6 @@ impl StationKey {
 
     /// Returns the seed of the station's own network, outside of all others: of the private or the
     /// public station.
-    #[must_use]
     pub fn network_seed(&self, public: bool) -> Zeroizing<[u8; 32]> {
         let station = self.station(public).to_bytes();
         let seed = self.signing.seed();
@@ -133,7 +131,6 @@ impl Station {
     }
 
     /// Returns the multicast group of its packets and beacons.
-    #[must_use]
     pub fn group(&self) -> Ipv6Addr {
         let id = self.read_key().unwrap_or(self.key.public_key());
         let group = transient_group(&derive("lcradio 2026 group", &[id]));
@@ -141,13 +138,11 @@ impl Station {
     }
 
     /// Returns the group with the delayed copies of its packets (RFC 7198).
-    #[must_use]
     pub fn copy_group(&self) -> Ipv6Addr {
         copy_of(self.group())
     }
 
     /// Returns the keys that lead to its own network.
-    #[must_use]
     pub fn text_key(&self) -> TextKey {
         let secret = derive("lcradio 2026 outside", &[&self.to_bytes()]);
         TextKey::new(self.key, secret)
@@ -155,7 +150,6 @@ impl Station {
 
     /// Returns the groups of a caster's clock. Both have one shared tree in lcroute, so questions
     /// and answers take one path, in both directions.
-    #[must_use]
     pub fn clock_groups(&self, caster: &PeerId) -> ClockGroups {
         let id = self.read_key().unwrap_or(self.key.public_key());
         let group = |number: u32| {

@@ -118,7 +118,6 @@ impl TunedStation {
     }
 
     /// Returns the clock that the playout of a caster follows.
-    #[must_use]
     pub fn following(&self, caster: u8, now: Instant) -> Following {
         let follower = self.followers.get(usize::from(caster));
         let follower = follower.and_then(Option::as_ref);
@@ -162,7 +161,6 @@ impl TunedStation {
     }
 
     /// Returns the group of copies while packets are lost.
-    #[must_use]
     pub fn copy_group(&self) -> Option<Ipv6Addr> {
         let copy = self.listener.tuned().copy_group();
         copy.filter(|_| self.listener.wants_copy())
@@ -288,7 +286,6 @@ impl TunedStation {
     }
 
     /// Returns when [`handle_timeout`](Self::handle_timeout) is due.
-    #[must_use]
     pub fn next_timeout(&self) -> Instant {
         let questions = self.followers.iter().flatten();
         let questions = questions.map(Follower::next_timeout).min();

@@ -261,7 +261,6 @@ impl PageCall {
     }
 
     /// The places that are playing: a bit for each.
-    #[must_use]
     pub fn voices(&self) -> u32 {
         let all = self.playouts.iter().enumerate();
         let heard = all.filter(|(_, playout)| playout.is_some());
@@ -295,7 +294,6 @@ impl PageCall {
     }
 
     /// The state as JSON.
-    #[must_use]
     pub fn status(&self) -> String {
         let standing = match self.call.standing() {
             Standing::Looking => "looking",

@@ -180,7 +180,6 @@ impl Casting {
     }
 
     /// The state of the cast.
-    #[must_use]
     pub fn status(&self) -> CastStatus {
         let station = self.caster.station();
         CastStatus {

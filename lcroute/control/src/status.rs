@@ -387,7 +387,6 @@ pub struct Peer {
 
 impl Peer {
     /// Returns its name, or its short PeerId.
-    #[must_use]
     pub fn shown(&self) -> String {
         let name = self.name.clone();
         name.unwrap_or_else(|| short_id(&self.peer_id))

@@ -34,7 +34,6 @@ pub enum Who {
 
 impl Who {
     /// Whether it includes this node.
-    #[must_use]
     pub fn is(&self, node: &Contact) -> bool {
         match self {
             Self::Peer(peer) => *peer == node.peer_id,

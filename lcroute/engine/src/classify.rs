@@ -107,7 +107,6 @@ impl CarriedScopes {
     }
 
     /// Whether packets to this group are carried.
-    #[must_use]
     pub fn contains(&self, group: Ipv6Addr) -> bool {
         match scope(group) {
             0x2 if self.all_link_scope => group.is_multicast() && !is_never_carried(group),

@@ -383,7 +383,6 @@ impl Database {
     }
 
     /// The time of the next call of [`Self::handle_timeout`].
-    #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         let stale = self.graph.is_stale() || self.rps.is_stale();
         let times = [
@@ -994,7 +993,6 @@ impl Database {
     }
 
     /// Whether a router's certificate makes it a gateway.
-    #[must_use]
     pub fn is_gateway(&self, origin: OriginId) -> bool {
         let router = self.router(origin);
         router.is_some_and(|router| !router.credential().member.gateway.is_empty())

@@ -109,7 +109,6 @@ impl PrivatePrefix {
     }
 
     /// Whether it is that of a segment.
-    #[must_use]
     pub fn is_of_segment(&self) -> bool {
         SegmentId::is_group(self.prefix.addr())
     }

@@ -35,7 +35,6 @@ impl Engine {
     }
 
     /// Packets and bytes since the start; its cost does not depend on the tables.
-    #[must_use]
     pub fn counters(&self) -> Counters {
         Counters {
             drops: self.outbox.drops.by_name(),
@@ -133,7 +132,6 @@ impl Engine {
     }
 
     /// LANs that this node serves, or for which it is standby.
-    #[must_use]
     pub fn lans(&self) -> Vec<LanSnapshot> {
         let own = self.node.own;
         let paths = Tree::compute(self.routing.graph(), own);
@@ -172,7 +170,6 @@ impl Engine {
     }
 
     /// All other routers that can be reached, by origin.
-    #[must_use]
     pub fn routes(&self) -> Vec<RouteSnapshot> {
         let (graph, own) = (self.routing.graph(), self.node.own);
         let Some(tree) = Tree::of(graph, own, None) else {
@@ -238,7 +235,6 @@ impl Engine {
     }
 
     /// Whether a neighbour joins this group over this node.
-    #[must_use]
     pub fn is_wanted(&self, group: Ipv6Addr) -> bool {
         let trees = &self.forwarding.trees;
         trees

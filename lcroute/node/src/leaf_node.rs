@@ -142,13 +142,11 @@ impl<C: Connections> LeafNode<C> {
     }
 
     /// Whether its token lets it send to this group: an asking group within its prefixes.
-    #[must_use]
     pub fn may_send(&self, group: Ipv6Addr) -> bool {
         is_asking_group(group) && self.asking.iter().any(|prefix| prefix.contains(group))
     }
 
     /// Whether its token has an uplink, and a router takes its packets.
-    #[must_use]
     pub fn has_uplink(&self) -> bool {
         !self.asking.is_empty() && self.leaf.has_uplink()
     }
@@ -195,7 +193,6 @@ impl<C: Connections> LeafNode<C> {
     }
 
     /// Returns the drops so far, by reason.
-    #[must_use]
     pub fn drops(&self) -> BTreeMap<&'static str, u64> {
         let mut all = self.overlay.drops();
         for (reason, count) in self.leaf.drops() {

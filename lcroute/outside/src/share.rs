@@ -389,7 +389,6 @@ impl Share {
     }
 
     /// Returns the drops so far, by reason.
-    #[must_use]
     pub fn drops(&self) -> BTreeMap<&'static str, u64> {
         let shared = self.0.borrow();
         let mut all = shared.drops.by_name();

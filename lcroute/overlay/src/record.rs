@@ -136,7 +136,6 @@ impl Rendezvous {
 
     /// Returns the name of a node's record on the day of `time`. Without the network's key, names
     /// reveal neither the node nor the names of other days.
-    #[must_use]
     pub fn name(&self, node: &PeerId, time: UnixTime) -> [u8; 32] {
         let secret = self.name_secret(time);
         // a PeerId is a point of the curve

@@ -227,7 +227,6 @@ impl Comparing {
     }
 
     /// Returns the links between running nodes, each once.
-    #[must_use]
     pub fn links(&self) -> Vec<[u32; 2]> {
         let links = self.bench.simulation.links.iter();
         let up = links.filter(|l| l.alive && l.up == [true; 2]);

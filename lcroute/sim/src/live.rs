@@ -104,7 +104,6 @@ impl Live {
     }
 
     /// Returns the links that an end has, each once.
-    #[must_use]
     pub fn links(&self) -> Vec<LinkView> {
         let there = self.0.links.iter().filter(|link| link.up != [false; 2]);
         let view = |link: &crate::link::Link| LinkView {
@@ -122,7 +121,6 @@ impl Live {
     }
 
     /// Returns a group in the view of a node's router, if that runs.
-    #[must_use]
     pub fn group(&self, node: u32, group: Ipv6Addr) -> Option<GroupView> {
         let n = self.0.node(node);
         let router = n.router.as_ref()?;

@@ -414,7 +414,6 @@ impl WebRtc {
     }
 
     /// Returns the next hello time after `now` among those that are `hellos` hello intervals apart.
-    #[must_use]
     pub fn next_hello(&self, now: Instant, hellos: u32) -> Instant {
         next_hello_at(self.context.config.epoch, now, hellos)
     }

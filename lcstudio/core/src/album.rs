@@ -89,7 +89,6 @@ pub struct AlbumSize {
 
 impl Album {
     /// Returns the picture of this name, if it is complete.
-    #[must_use]
     pub fn picture(&self, name: &str) -> Option<&Picture> {
         match &self.pictures.get(self.names.get(name)?)?.held {
             Held::Whole(picture) => Some(picture),
@@ -104,7 +103,6 @@ impl Album {
     }
 
     /// Returns the numbers of pictures and bytes.
-    #[must_use]
     pub fn size(&self) -> AlbumSize {
         let all = self.pictures.values();
         let whole = |announced: &&Announced| matches!(announced.held, Held::Whole(_));
@@ -206,7 +204,6 @@ impl Album {
     // presenter
 
     /// Returns the next entry of the first picture that the track lacks and has room for.
-    #[must_use]
     pub fn next_entry(&self, wanted: &[(&str, &Picture)]) -> Option<(u8, Vec<u8>)> {
         let mut entries = wanted.iter().filter_map(|(name, picture)| {
             let announced = self.pictures.get(&picture.id());
@@ -237,7 +234,6 @@ impl Album {
     }
 
     /// Returns the names of pictures that the track lacks and has no room for.
-    #[must_use]
     pub fn left_out<'a>(&self, wanted: &[(&'a str, &Picture)]) -> Vec<&'a str> {
         let lacks = wanted
             .iter()

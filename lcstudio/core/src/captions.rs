@@ -110,14 +110,12 @@ pub struct Transcript {
 
 impl Transcript {
     /// Returns all lines in the order of their times.
-    #[must_use]
     pub fn lines(&self) -> Vec<&CaptionLine> {
         let numbered = self.numbered().into_iter();
         numbered.map(|(.., line)| line).collect()
     }
 
     /// Returns the same with author and number of each line, which a correction keeps.
-    #[must_use]
     pub fn numbered(&self) -> Vec<(AuthorId, u32, &CaptionLine)> {
         let lines = self.lines.iter();
         let mut lines: Vec<_> = lines.map(|((a, n), line)| (*a, *n, line)).collect();

@@ -205,7 +205,6 @@ impl Deck {
 
     /// Returns the current number, from 1, and text of a turn's slide, which may have moved: of
     /// equal slides, the nearest one to its place at the turn.
-    #[must_use]
     pub fn shown(&self, turn: Turn) -> Option<(usize, &str)> {
         let place = usize::from(turn.number).checked_sub(1);
         let equal = self.order.iter().enumerate().rev();

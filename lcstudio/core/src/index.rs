@@ -152,14 +152,12 @@ pub struct Index {
 
 impl Index {
     /// Returns the location of a track, if it is named.
-    #[must_use]
     pub fn place(&self, name: &TrackName) -> Option<&TrackPlace> {
         let track = self.tracks.iter().find(|(known, _)| known == name);
         track.map(|(_, place)| place)
     }
 
     /// Returns the description of a track; empty without one.
-    #[must_use]
     pub fn description(&self, name: &TrackName) -> &str {
         let found = self.descriptions.iter().find(|(known, _)| known == name);
         found.map_or("", |(_, text)| text)

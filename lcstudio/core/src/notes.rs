@@ -233,7 +233,6 @@ impl NotesWriting {
     }
 
     /// Returns the time at which the next draft is due.
-    #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         let waits = !self.drafts.is_empty() && self.failed.is_none();
         self.append_at.filter(|_| waits)

@@ -217,7 +217,6 @@ impl Showing {
     }
 
     /// Returns the time of the next packet, while `others` are seen.
-    #[must_use]
     pub fn next_timeout(&self, others: usize) -> Option<Instant> {
         let (sent_at, is_shown) = (self.sent_at, self.name.is_some());
         let Some(sent_at) = sent_at.filter(|_| is_shown) else {

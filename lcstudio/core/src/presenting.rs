@@ -292,7 +292,6 @@ impl Presenting {
     }
 
     /// Returns the needed logs, each with the key that owns it.
-    #[must_use]
     pub fn places(&self) -> Vec<(Place, SecretKey)> {
         let index = (Place::Index, self.key.index_key());
         let names = self.names().into_iter();
@@ -444,7 +443,6 @@ impl Presenting {
     }
 
     /// Returns the time of the next call of [`handle_timeout`](Self::handle_timeout).
-    #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         let waits = !self.queue.is_empty() || !self.is_on || self.next_slides.is_some();
         let queue = waits.then_some(self.append_at);

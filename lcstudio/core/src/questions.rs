@@ -207,7 +207,6 @@ impl Asking {
     }
 
     /// Returns the time at which the next request is due, or a question is given up.
-    #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         let waiting = self.waiting.iter();
         waiting.map(|waiting| waiting.at.min(waiting.until)).min()

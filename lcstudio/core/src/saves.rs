@@ -113,7 +113,6 @@ impl Saves {
     }
 
     /// Returns whether the file had a text before.
-    #[must_use]
     pub fn have_begun(&self) -> bool {
         !self.texts.is_empty()
     }
@@ -149,7 +148,6 @@ impl Saves {
     }
 
     /// Returns the last save, the file's text and its next text: after a crash it has one of them.
-    #[must_use]
     pub fn stored(&self) -> Vec<String> {
         let last = self.texts.len().saturating_sub(2).max(1);
         let texts = self.texts.iter().enumerate();

@@ -49,13 +49,11 @@ impl SessionKey {
     }
 
     /// Returns the key that owns the index.
-    #[must_use]
     pub fn index_key(&self) -> SecretKey {
         SecretKey::from_seed(&self.derived("lcstudio 2026 session key", &[]))
     }
 
     /// Returns the key that owns a track.
-    #[must_use]
     pub fn track_key(&self, track: &TrackName) -> SecretKey {
         let name = track.to_string();
         SecretKey::from_seed(&self.derived("lcstudio 2026 track key", name.as_bytes()))
@@ -114,7 +112,6 @@ impl Session {
     }
 
     /// Returns the space that this key owns: a track's, as the index names it.
-    #[must_use]
     pub fn space(&self, owner: PeerId) -> Space {
         let hash = derive("lcstudio 2026 family", &[&self.read_key[..]]);
         let family = u32::from_be_bytes(*hash.first_chunk().expect("a hash has 32 bytes"));
@@ -124,7 +121,6 @@ impl Session {
     }
 
     /// Returns the keys that lead to its own network.
-    #[must_use]
     pub fn text_key(&self) -> TextKey {
         let secret = derive("lcstudio 2026 outside", &[&self.to_bytes()[..]]);
         TextKey::new(self.owner, secret)

@@ -92,7 +92,6 @@ pub enum TrackName {
 
 impl TrackName {
     /// Returns whether its contents are entries of a log.
-    #[must_use]
     pub fn has_entries(&self) -> bool {
         !matches!(self, Self::Screen | Self::Camera | Self::Audio(_))
     }

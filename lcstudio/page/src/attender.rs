@@ -488,7 +488,6 @@ impl PageAttender {
     }
 
     /// Returns the time of the next call of [`handle_timeout`](Self::handle_timeout).
-    #[must_use]
     pub fn next_timeout(&self, now: Instant) -> Instant {
         let logs = self.joined.values().map(|joined| joined.log.next_timeout());
         let notes = self.notes.as_ref().and_then(PageNotes::next_timeout);

@@ -118,7 +118,6 @@ impl Files {
     }
 
     /// Returns whether something of the share is no file, and left out.
-    #[must_use]
     pub fn has_others(&self) -> bool {
         let is_left_out = |kind: &Kind| !matches!(kind, Kind::File { .. } | Kind::Folder);
         self.tree.is_incomplete() || self.tree.entries.iter().any(|e| is_left_out(&e.kind))
@@ -149,7 +148,6 @@ impl Files {
     }
 
     /// Returns the blocks that wanted files lack, and all blocks.
-    #[must_use]
     pub fn missing(&self) -> (Vec<BlockRef>, &[BlockRef]) {
         let mut at = 0;
         let mut wanted = Vec::new();

@@ -82,7 +82,6 @@ impl Filter {
     }
 
     /// Whether the entry at `path`, relative to the folder that SRC is copied from, is left out.
-    #[must_use]
     pub fn leaves_out(&self, path: &[u8], is_folder: bool) -> bool {
         let first = self.rules.iter().find(|r| r.matches(path, is_folder));
         first.is_some_and(|rule| !rule.takes)

@@ -61,7 +61,6 @@ impl Reporters {
     }
 
     /// Whether the members are certainly fewer than `receivers`.
-    #[must_use]
     pub fn are_fewer_than(&self, receivers: usize) -> bool {
         !self.may_be_more() && self.known.len() < receivers
     }

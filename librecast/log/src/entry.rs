@@ -110,7 +110,6 @@ impl Entry {
     }
 
     /// Whether `author` has signed it for the space of `owner`, for one of its two logs there.
-    #[must_use]
     pub fn is_signed_by(&self, owner: &PeerId, author: &PeerId) -> bool {
         let Ok(message) = self.signed(owner, author) else {
             return false;

@@ -471,7 +471,6 @@ impl Log {
 
     /// Whether [`stored`](Self::stored) has all grants. While entries of the owner are missing, those
     /// before them may be on disk alone.
-    #[must_use]
     pub fn may_be_rewritten(&self) -> bool {
         !self.offices.ids().any(|id| self.has_gap(*id))
     }
@@ -549,7 +548,6 @@ impl Log {
     }
 
     /// Returns the author's next stored entry after number `after`, unless a gap lies before it.
-    #[must_use]
     pub fn next_entry(&self, author: AuthorId, after: u32) -> Option<&Entry> {
         let author = self.authors.get(&author)?;
         let mut later = author.entries.range(after.checked_add(1)?..);
@@ -583,7 +581,6 @@ impl Log {
 
     /// Whether this member has waited long enough for entries of `author` from other members: 3 s
     /// after the start and after the last new entry, 10 s while some are missing.
-    #[must_use]
     pub fn is_settled(&self, author: AuthorId, now: Instant) -> bool {
         let Some(known) = self.authors.get(&author) else {
             return false;
@@ -609,7 +606,6 @@ impl Log {
     /// Returns when this member has all of the logs with grants that present members have: 3 s after
     /// the first packet of one of them and after the last new entry there. It is 10 s while heads
     /// claim more, and 60 s while a later entry shows a gap. `None` before the first packet.
-    #[must_use]
     pub fn caught_up_at(&self) -> Option<Instant> {
         let heard = self.heard?;
         let granting = self.offices.ids().filter_map(|id| self.authors.get(id));
@@ -887,7 +883,6 @@ impl Log {
     }
 
     /// Returns when [`Log::handle_timeout`] is due.
-    #[must_use]
     pub fn next_timeout(&self) -> Instant {
         if self.role == Role::Reader {
             let reading = self.reading.next_timeout();

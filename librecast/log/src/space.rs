@@ -82,7 +82,6 @@ impl Space {
     }
 
     /// Its groups: they reveal nothing of the owner without the read key.
-    #[must_use]
     pub fn groups(&self) -> Groups {
         let asking = self.derived("librecast 2026 log asking");
         let history = self.derived("librecast 2026 log history");
@@ -118,7 +117,6 @@ impl Space {
     }
 
     /// The live group: it reveals nothing of the owner without the read key.
-    #[must_use]
     pub fn group(&self) -> Ipv6Addr {
         transient_group(&self.derived("librecast 2026 log group"))
     }
@@ -137,7 +135,6 @@ impl Space {
     }
 
     /// The short name of an author in this space.
-    #[must_use]
     pub fn author(&self, key: &PeerId) -> AuthorId {
         AuthorId::of(&self.owner, key)
     }

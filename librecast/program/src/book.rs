@@ -171,7 +171,6 @@ impl Book {
     }
 
     /// Returns the name of this key.
-    #[must_use]
     pub fn name_of(&self, key: &PeerId) -> Option<&str> {
         let contact = self.contacts.iter().find(|c| c.key == *key)?;
         Some(&contact.name)
@@ -189,7 +188,6 @@ impl Book {
     }
 
     /// Returns the contact of this name, or all with this purpose.
-    #[must_use]
     pub fn meant_by(&self, word: &str) -> Vec<PeerId> {
         if let Some(contact) = self.named(word) {
             return vec![contact.key];

@@ -101,7 +101,6 @@ impl Account {
     }
 
     /// Returns the environment of its commands, which has nothing of this process's own.
-    #[must_use]
     pub fn environment(&self) -> Vec<(OsString, OsString)> {
         let all: [(&str, OsString); 5] = [
             ("PATH", PATH.into()),

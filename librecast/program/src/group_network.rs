@@ -123,7 +123,6 @@ pub struct GroupText {
 
 impl GroupText {
     /// Returns the keys of the text.
-    #[must_use]
     pub fn text_key(&self) -> TextKey {
         TextKey::new(self.key, self.secret.0)
     }

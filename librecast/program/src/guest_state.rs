@@ -72,7 +72,6 @@ impl std::fmt::Debug for GuestState {
 
 impl GuestState {
     /// Returns the key of the beacons.
-    #[must_use]
     pub fn beacon_key(&self) -> BeaconKey {
         BeaconKey(self.beacon)
     }

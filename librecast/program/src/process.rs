@@ -77,7 +77,6 @@ impl Wake {
     }
 
     /// Returns the exit code, if there was a signal.
-    #[must_use]
     pub fn interrupted(&self) -> Option<Exit> {
         match self.signal.load(Ordering::Relaxed) {
             0 => None,

@@ -62,14 +62,12 @@ impl Chain {
     }
 
     /// Returns the issuer's certificate.
-    #[must_use]
     pub fn issuer(&self) -> &Certificate {
         // the constructor ensures 2 or 3 certificates
         &self.0[0]
     }
 
     /// Returns the node's certificate.
-    #[must_use]
     pub fn node(&self) -> &Certificate {
         // the constructor ensures 2 or 3 certificates
         &self.0[self.0.len() - 1]
@@ -96,7 +94,6 @@ impl Chain {
     }
 
     /// Returns the bound of its invitation.
-    #[must_use]
     pub fn bound(&self) -> Option<TokenBound> {
         let invitation = &self.invitation()?.grant;
         Some(TokenBound {

@@ -132,7 +132,6 @@ impl Member {
     }
 
     /// Returns whether it is forgotten some minutes after it has gone.
-    #[must_use]
     pub fn is_ephemeral(&self) -> bool {
         is_ephemeral(&self.labels)
     }

@@ -138,7 +138,6 @@ impl GroupPrefix {
     }
 
     /// Returns the IPv4 prefix, if its groups are IPv4 groups.
-    #[must_use]
     pub fn as_ipv4(&self) -> Option<(Ipv4Addr, u8)> {
         let len = self.len.checked_sub(mapped::PREFIX_LEN)?;
         // truncates to the last 32 bits on purpose

@@ -34,7 +34,6 @@ impl Joined {
     }
 
     /// Returns whether it is no membership at all.
-    #[must_use]
     pub fn is_nothing(&self) -> bool {
         !self.exclude && self.sources.is_empty()
     }
@@ -77,7 +76,6 @@ impl<T> Kernel<T> {
     }
 
     /// Returns whether a packet is for a program here.
-    #[must_use]
     pub fn has_joined(&self, group: Ipv6Addr, source: Ipv6Addr) -> bool {
         let membership = self.memberships.get(&group);
         membership.is_some_and(|m| m.joined.allows(source))
@@ -155,7 +153,6 @@ impl<T> Kernel<T> {
     }
 
     /// Returns whether the monitoring program sees a listener of `group` and `source`.
-    #[must_use]
     pub fn sees_listener(&self, group: Ipv6Addr, source: Ipv6Addr) -> bool {
         let seen = self.watched.get(&group);
         seen.is_some_and(|joined| joined.allows(source))

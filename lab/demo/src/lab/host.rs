@@ -199,7 +199,6 @@ impl Host {
     }
 
     /// Returns whether there is such an interface.
-    #[must_use]
     pub fn has_interface(&self, interface: &str) -> bool {
         self.ask("ip", &["link", "show", "dev", interface])
             .is_ok_and(|shown| shown.code == 0)

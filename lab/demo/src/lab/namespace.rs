@@ -36,7 +36,6 @@ impl Namespace {
     }
 
     /// Returns a path for `ip link ... netns`, valid while this process lives.
-    #[must_use]
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
     }

@@ -88,13 +88,11 @@ impl Process {
     }
 
     /// Returns its standard output so far.
-    #[must_use]
     pub fn stdout(&self) -> String {
         read_lossy(&self.stdout)
     }
 
     /// Returns its standard error so far.
-    #[must_use]
     pub fn stderr(&self) -> String {
         read_lossy(&self.stderr)
     }

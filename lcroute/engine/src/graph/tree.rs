@@ -182,7 +182,6 @@ impl Tree {
     }
 
     /// The next router towards the root; `None` for the root and for routers that are not reached.
-    #[must_use]
     pub fn parent(&self, x: OriginId) -> Option<OriginId> {
         let parent = self.parent_index(self.index(x)?)?;
         Some(self.graph.routers[parent])
@@ -202,7 +201,6 @@ impl Tree {
     }
 
     /// The tree neighbour of `me` towards `x`; `None` if they are equal, or one is not reached.
-    #[must_use]
     pub fn edge(&self, me: OriginId, x: OriginId) -> Option<OriginId> {
         let (me, x) = (self.index(me)?, self.index(x)?);
         let number = self.number[x];
@@ -218,7 +216,6 @@ impl Tree {
     }
 
     /// The number of `x` in preorder, and the end of its subtree's numbers.
-    #[must_use]
     pub fn span(&self, x: OriginId) -> Option<(u32, u32)> {
         let at = self.index(x)?;
         Some((self.number[at], self.end[at]))

@@ -297,7 +297,6 @@ impl Advertisement {
     }
 
     /// Whether the router is a candidate for the rendezvous point of this group range, 0 to 3.
-    #[must_use]
     pub fn is_candidate(&self, range: u8) -> bool {
         range < 4 && self.candidacies & 1 << range != 0
     }
@@ -330,7 +329,6 @@ impl Advertisement {
     }
 
     /// The cost of its link to `neighbor`, if it advertises one.
-    #[must_use]
     pub fn cost_to(&self, neighbor: OriginId) -> Option<u16> {
         let links = self.link_bytes();
         let (mut low, mut high) = (0, links.len() / LINK_LEN);

@@ -81,7 +81,6 @@ impl Router {
     }
 
     /// Whether its advertisement has this flag.
-    #[must_use]
     pub fn has_flag(&self, flag: u8) -> bool {
         let advertisement = self.advertisement.as_ref();
         advertisement.is_some_and(|a| a.flags() & flag != 0)

@@ -311,7 +311,6 @@ impl RelayServer {
     }
 
     /// Returns when to read the allocation's socket again; until then the kernel drops cheaply.
-    #[must_use]
     pub fn ready_at(&self, id: AllocationId, now: Instant) -> Instant {
         let payers = self.allocations.get(&id).map(|a| &a.payers);
         payers.map_or(now, |payers| self.quota.ready_at(payers.iter(), now))

@@ -296,7 +296,6 @@ impl Layers {
     }
 
     /// Returns the time of the next call of [`handle_timeout`](Self::handle_timeout).
-    #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         let repair = self.repair_since.map(|_| self.second_ends);
         let large = self.large_until;

@@ -236,7 +236,6 @@ impl CameraSpace {
     }
 
     /// The group of a layer.
-    #[must_use]
     pub fn group(&self, layer: Layer) -> Ipv6Addr {
         let last = match layer {
             Layer::Base => 0,

@@ -323,7 +323,6 @@ impl CameraSender {
     }
 
     /// Returns the time of the next call of [`poll_transmit`](Self::poll_transmit).
-    #[must_use]
     pub fn next_timeout(&self) -> Instant {
         let waiting = self.small.times().chain(self.large.times());
         let waiting = waiting.map(|(next, _)| next).min();

@@ -112,7 +112,6 @@ impl CameraWatch {
     }
 
     /// Returns the time of the next call of [`handle_timeout`](Self::handle_timeout).
-    #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         let waits = [&self.small, &self.large].map(Stream::next_timeout);
         let waits = waits.into_iter().flatten();

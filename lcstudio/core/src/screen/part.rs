@@ -260,7 +260,6 @@ impl ScreenSpace {
     }
 
     /// The group with a whole picture and the changes since, round and round.
-    #[must_use]
     pub fn carousel(&self) -> Ipv6Addr {
         Ipv6Addr::from(u128::from(self.live) | 1)
     }

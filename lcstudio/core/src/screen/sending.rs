@@ -130,7 +130,6 @@ impl ScreenSender {
     }
 
     /// Whether the screen is to be looked at now: all earlier changes are sent.
-    #[must_use]
     pub fn wants_look(&self, now: Instant) -> bool {
         let is_sent = self.live.is_empty() || self.is_refining;
         is_sent && !self.is_paused && !self.states.is_ending() && self.look_at <= now
@@ -185,7 +184,6 @@ impl ScreenSender {
     }
 
     /// Whether the carousel is to begin with a new whole picture.
-    #[must_use]
     pub fn wants_whole(&self) -> bool {
         let changes = self.carousel.iter().skip(1);
         let bytes: usize = changes.map(|one| one.change.picture.len()).sum();
@@ -265,7 +263,6 @@ impl ScreenSender {
     }
 
     /// Returns the time of the next call of [`poll_transmit`](Self::poll_transmit).
-    #[must_use]
     pub fn next_timeout(&self) -> Instant {
         let is_on = !self.states.is_ending();
         let live = (is_on && !self.live.is_empty()).then(|| self.live_bucket.ready_at());

@@ -143,7 +143,6 @@ impl ScreenWatch {
     }
 
     /// Returns the groups to be joined now.
-    #[must_use]
     pub fn joined_groups(&self, now: Instant) -> Vec<Ipv6Addr> {
         let mut groups = vec![self.space.live()];
         groups.extend(self.lacks(now).then(|| self.space.carousel()));
@@ -164,7 +163,6 @@ impl ScreenWatch {
     }
 
     /// Returns the time at which [`joined_groups`](Self::joined_groups) may change by itself.
-    #[must_use]
     pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
         let waits = self.latest_part_at.filter(|_| !self.is_exact());
         waits.map(|at| at + PATIENCE).filter(|at| *at > now)
