@@ -38,9 +38,6 @@ pub fn load(private: &[Private]) -> Result<Vec<Loaded>, ExitError> {
 }
 
 /// Reads the key files of segments, as [`load`].
-///
-/// # Errors
-/// As [`load`].
 pub fn load_segments(segments: &[SealedSegment]) -> Result<Vec<LoadedSegment>, ExitError> {
     let load = |sealed: &SealedSegment| {
         let (secrets, problem) = secrets([Some(&sealed.keyfile), sealed.next.as_ref()])?;
@@ -96,9 +93,6 @@ fn read(file: &Path) -> Result<Secret, ExitError> {
 }
 
 /// Reads the key files, and logs missing keys; returns the reasons why something stays closed.
-///
-/// # Errors
-/// As [`load`].
 pub fn load_and_tell(private: &Privates) -> Result<(PrivateKeys, Vec<String>), ExitError> {
     let mut closed = Vec::new();
     let mut tell = |what: String| {
@@ -141,9 +135,6 @@ pub fn close(config: &Config) -> Result<(), ExitError> {
 }
 
 /// Opens all private prefixes: this host is no longer a member, or lcroute is removed.
-///
-/// # Errors
-/// As [`close`].
 pub fn open(config: &Config) -> Result<(), ExitError> {
     Ok(tun::close(&config.tun.name, &[])?)
 }

@@ -61,9 +61,6 @@ impl Input {
     }
 
     /// Returns the next line.
-    ///
-    /// # Errors
-    /// The system's.
     pub fn next(&self) -> io::Result<Read> {
         match self.lines.try_recv() {
             Ok(line) => Ok(Read::Line(line?)),

@@ -330,9 +330,6 @@ impl CodeKeys {
     }
 
     /// Returns a token for members of the network that a text leads to, by the seed of its keys.
-    ///
-    /// # Errors
-    /// As [`Self::token`].
     pub fn text_token(
         seed: &[u8; 32],
         invitation: SecretKey,

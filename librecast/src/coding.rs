@@ -47,9 +47,6 @@ pub enum CodingError {
 }
 
 /// Returns K, the number of source symbols of a block of `length` bytes.
-///
-/// # Errors
-/// [`CodingError::BlockLength`].
 pub fn symbols_of(length: usize) -> Result<u32, CodingError> {
     if length == 0 || length > MAX_BLOCK {
         return Err(CodingError::BlockLength(length));
@@ -72,9 +69,6 @@ pub struct Encoder {
 
 impl Encoder {
     /// Makes an encoder of `block`.
-    ///
-    /// # Errors
-    /// [`CodingError::BlockLength`].
     pub fn new(mut block: Vec<u8>) -> Result<Self, CodingError> {
         let symbols = symbols_of(block.len())?;
         block.resize(symbols as usize * SYMBOL_SIZE, 0);
@@ -91,9 +85,6 @@ impl Encoder {
     }
 
     /// Appends the symbol `esi` to `out`.
-    ///
-    /// # Errors
-    /// [`CodingError::SymbolId`].
     pub fn symbol(&mut self, esi: u32, out: &mut Vec<u8>) -> Result<(), CodingError> {
         if esi > MAX_ESI {
             return Err(CodingError::SymbolId(esi));
@@ -168,9 +159,6 @@ pub struct Decoder {
 
 impl Decoder {
     /// Makes a decoder for a block of `length` bytes.
-    ///
-    /// # Errors
-    /// [`CodingError::BlockLength`].
     pub fn new(length: usize) -> Result<Self, CodingError> {
         let symbols = symbols_of(length)?;
         Ok(Self {

@@ -94,9 +94,6 @@ impl Ord for Epoch {
 impl Epoch {
     /// Signs an epoch after the one with the hash `before`: with the key and certificate of an
     /// issuer, or with the network's key and no certificate.
-    ///
-    /// # Errors
-    /// As [`Self::verify`].
     pub fn sign(
         (number, before, secret): (u32, [u8; 32], EpochSecret),
         revocation: Revocation,
@@ -128,9 +125,6 @@ impl Epoch {
     }
 
     /// Decodes an epoch; [`Self::verify`] checks the signer.
-    ///
-    /// # Errors
-    /// Format errors.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         if bytes.len() > MAX_EPOCH {
             return Err(WireError::Bad("length of the epoch"));

@@ -74,9 +74,6 @@ pub struct PeerId([u8; 32]);
 
 impl PeerId {
     /// Makes it from the raw public key, which must be a point of full order.
-    ///
-    /// # Errors
-    /// [`IdError::BadKey`].
     pub fn from_public_key(key: [u8; 32]) -> Result<Self, IdError> {
         let point = VerifyingKey::from_bytes(&key).map_err(|_| IdError::BadKey)?;
         if point.is_weak() {
@@ -91,9 +88,6 @@ impl PeerId {
     }
 
     /// Returns the X25519 public key of the same secret, for sealing to this identity.
-    ///
-    /// # Errors
-    /// [`IdError::BadKey`].
     pub fn x25519(&self) -> Result<[u8; 32], IdError> {
         let point = VerifyingKey::from_bytes(&self.0).map_err(|_| IdError::BadKey)?;
         Ok(point.to_montgomery().to_bytes())
@@ -101,9 +95,6 @@ impl PeerId {
 
     /// Returns this key blinded by `secret`, as Tor's v3 onion services do. Only holders of key and
     /// secret can connect the two. The owner of the key can sign under it.
-    ///
-    /// # Errors
-    /// [`IdError::BadKey`].
     pub fn blinded(&self, secret: &[u8; 32]) -> Result<[u8; 32], IdError> {
         let point = CompressedEdwardsY(self.0)
             .decompress()
@@ -121,9 +112,6 @@ impl PeerId {
     }
 
     /// Verifies `signature` over `context || 0x00 || message` (strictly, without malleability).
-    ///
-    /// # Errors
-    /// [`IdError::BadSignature`].
     pub fn verify(
         &self,
         context: &str,

@@ -112,18 +112,12 @@ fn set_membership(
 
 /// Makes each frame begin with a `struct virtio_net_hdr`: checksums may be missing, and datagrams
 /// of a flow may be merged.
-///
-/// # Errors
-/// System errors.
 pub fn set_offload_header(socket: &Socket) -> io::Result<()> {
     let on: libc::c_int = 1;
     set_option(socket, libc::SOL_PACKET, libc::PACKET_VNET_HDR, &on)
 }
 
 /// Returns the frames that found no room in the receive buffer since the last call.
-///
-/// # Errors
-/// System errors.
 pub fn take_overruns(socket: &Socket) -> io::Result<u32> {
     let mut statistics = libc::tpacket_stats {
         tp_packets: 0,

@@ -160,9 +160,6 @@ impl PairSecret {
     }
 
     /// Returns the pair as a network in one period.
-    ///
-    /// # Errors
-    /// As [`Chain::sign`].
     pub fn network(&self, period: u64) -> Result<PairNetwork, CertError> {
         let number = period.to_be_bytes();
         let secret = self.secret.as_slice();

@@ -25,9 +25,6 @@ impl SecretKey {
     }
 
     /// Writes the seed (32 bytes) to a new key file.
-    ///
-    /// # Errors
-    /// As [`create`].
     pub fn store(&self, path: &Path) -> Result<(), IdError> {
         create(path, self.seed().as_slice())
     }

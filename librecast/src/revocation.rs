@@ -93,9 +93,6 @@ impl Revocation {
     }
 
     /// Revokes any key with the network's key. `until`: Unix seconds.
-    ///
-    /// # Errors
-    /// As [`Self::verify`].
     pub fn by_network(
         secret: &SecretKey,
         key: PeerId,
@@ -134,9 +131,6 @@ impl Revocation {
     }
 
     /// Decodes a revocation; [`Revocation::verify`] checks the signer.
-    ///
-    /// # Errors
-    /// Format errors.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         if bytes.len() > MAX_REVOCATION {
             return Err(WireError::Bad("length of the revocation"));

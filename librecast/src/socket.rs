@@ -29,9 +29,6 @@ pub fn interfaces() -> io::Result<BTreeMap<u32, Interface>> {
 }
 
 /// Returns the interfaces for multicast: up, capable, and named in `only` unless that is empty.
-///
-/// # Errors
-/// As [`interfaces`].
 pub fn multicast_interfaces(only: &[String]) -> io::Result<BTreeMap<u32, Interface>> {
     let mut all = interfaces()?;
     all.retain(|_, i| i.up && i.multicast && (only.is_empty() || only.contains(&i.name)));

@@ -39,9 +39,6 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads `n` bytes.
-    ///
-    /// # Errors
-    /// [`WireError::Truncated`].
     #[inline]
     pub fn take(&mut self, n: usize) -> Result<&'a [u8], WireError> {
         let (head, rest) = self.rest.split_at_checked(n).ok_or(WireError::Truncated)?;
@@ -50,9 +47,6 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads `N` bytes as an array.
-    ///
-    /// # Errors
-    /// [`WireError::Truncated`].
     #[inline]
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
         let (head, rest) = self
@@ -103,9 +97,6 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads bytes after a two-byte length.
-    ///
-    /// # Errors
-    /// [`WireError::Truncated`].
     pub fn bytes16(&mut self) -> Result<&'a [u8], WireError> {
         let n = self.u16()?;
         self.take(n.into())
@@ -124,9 +115,6 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns an error unless everything has been read.
-    ///
-    /// # Errors
-    /// [`WireError::Trailing`].
     pub fn finish(self) -> Result<(), WireError> {
         if self.rest.is_empty() {
             Ok(())

@@ -161,9 +161,6 @@ impl Group {
 
     /// Withdraws an invitation, also from the group's own network; members that came by it stay.
     /// Returns whether others could have used it.
-    ///
-    /// # Errors
-    /// [`GroupError::NotTheOwner`].
     pub fn withdraw(&mut self, invitation: u64, now: UnixTime) -> Result<bool, GroupError> {
         let Some(kept) = self.own()?.invitations.get_mut(&invitation) else {
             return Ok(false);
@@ -175,9 +172,6 @@ impl Group {
 
     /// Returns the invitations of the one in office that others may use: id, expiry (ms since 1970),
     /// remaining uses; the earliest end first.
-    ///
-    /// # Errors
-    /// [`GroupError::NotTheOwner`].
     pub fn invitations(&mut self, now: UnixTime) -> Result<Vec<(u64, u64, u32)>, GroupError> {
         let kept = self.own()?.invitations.iter();
         let open = kept.map(|(id, kept)| (*id, kept.expires, kept.left(now)));
@@ -553,9 +547,6 @@ impl Group {
     }
 
     /// States terms in the owner's log.
-    ///
-    /// # Errors
-    /// [`GroupError::NotTheOwner`].
     pub fn state_terms(&mut self, terms: Terms) -> Result<(), GroupError> {
         self.own()?.terms = Some(terms);
         self.append_terms(Some(terms));

@@ -326,9 +326,6 @@ impl Group {
     }
 
     /// Removes a member with all its devices, with one commit at once.
-    ///
-    /// # Errors
-    /// As [`Self::remove`].
     pub fn remove_person(&mut self, author: &PeerId, now: UnixTime) -> Result<(), GroupError> {
         let person = self.person_of(author);
         let devices = self.devices_of(&person);

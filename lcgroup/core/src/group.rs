@@ -291,9 +291,6 @@ impl Group {
     }
 
     /// A secret of the current epoch, the same for all members (RFC 9420 §8.5).
-    ///
-    /// # Errors
-    /// [`GroupError::NotAMember`].
     pub fn export(&self, label: &str, context: &[u8]) -> Result<Zeroizing<[u8; 32]>, GroupError> {
         let mls = self.mls.as_ref().ok_or(GroupError::NotAMember)?;
         Ok(mls.export(label, context)?)
@@ -375,9 +372,6 @@ impl Group {
     }
 
     /// Makes a joiner use another invitation of the same group.
-    ///
-    /// # Errors
-    /// [`GroupError::Expired`].
     pub fn ask_by(&mut self, invitation: Invitation, now: UnixTime) -> Result<(), GroupError> {
         if invitation.expires <= now.as_millis() {
             return Err(GroupError::Expired);
@@ -444,9 +438,6 @@ impl Group {
     }
 
     /// Drops a message of the outbox.
-    ///
-    /// # Errors
-    /// [`GroupError::UnknownMessage`].
     pub fn discard(&mut self, id: u64) -> Result<(), GroupError> {
         self.take_from_outbox(id).map(drop)
     }

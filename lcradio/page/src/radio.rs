@@ -189,9 +189,6 @@ impl PageRadio {
     }
 
     /// Begins a cast.
-    ///
-    /// # Errors
-    /// An explanation for users.
     pub fn cast(
         &mut self,
         key: StationKey,

@@ -105,9 +105,6 @@ impl RendezvousEpochs {
 
     /// Opens and checks a record at the time `time`; true: of a former epoch, which expelled nodes
     /// know.
-    ///
-    /// # Errors
-    /// The reason for which it is dropped.
     pub fn open(
         &self,
         sealed: &[u8],
@@ -168,9 +165,6 @@ impl Rendezvous {
     }
 
     /// Opens and checks a record at the time `time`.
-    ///
-    /// # Errors
-    /// The reason for which it is dropped.
     pub fn open(&self, sealed: &[u8], time: UnixTime) -> Result<PresenceRecord, DropReason> {
         if !LENGTHS.contains(&sealed.len().saturating_sub(sealed::OVERHEAD)) {
             return Err(DropReason::PresenceMalformed);

@@ -90,9 +90,6 @@ impl TextRecord {
 
     /// Opens and checks a record at the time `time`. Three signatures are verified once `charge` has
     /// permitted it: whoever lacks the text cannot seal.
-    ///
-    /// # Errors
-    /// The reason for which it is dropped.
     pub fn open_charged(
         text: &TextKey,
         sealed: &[u8],

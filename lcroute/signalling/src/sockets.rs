@@ -59,9 +59,6 @@ impl Sockets {
     }
 
     /// Opens a socket, within a tokio runtime.
-    ///
-    /// # Errors
-    /// Those of the system.
     pub fn open(&mut self, at: (IpAddr, u16)) -> io::Result<()> {
         let socket = std::net::UdpSocket::bind(at)?;
         socket.set_nonblocking(true)?;

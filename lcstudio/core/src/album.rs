@@ -114,9 +114,6 @@ impl Album {
     }
 
     /// Reads the next entry of the track's owner. Returns whether the view has changed.
-    ///
-    /// # Errors
-    /// The reason for which the entry is dropped.
     pub fn read(&mut self, entry: &Entry) -> Result<bool, DropReason> {
         let malformed = |_: WireError| DropReason::Malformed;
         self.entries = self.entries.max(entry.number);

@@ -51,9 +51,6 @@ impl Caption {
     }
 
     /// Decodes kind and body.
-    ///
-    /// # Errors
-    /// The reason for which the entry is dropped.
     pub fn decode(kind: u8, body: &[u8]) -> Result<Self, DropReason> {
         if kind != LINE {
             return Err(DropReason::UnknownKind);
@@ -124,9 +121,6 @@ impl Transcript {
     }
 
     /// Reads the next entry of an author. Returns the line that it adds or corrects.
-    ///
-    /// # Errors
-    /// The reason for which the entry is dropped.
     pub fn read(&mut self, entry: &Entry) -> Result<Option<&CaptionLine>, DropReason> {
         if entry.kind == GRANT_KIND {
             return Ok(None);

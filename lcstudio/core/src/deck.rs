@@ -93,9 +93,6 @@ impl Turn {
     }
 
     /// Decodes kind and body.
-    ///
-    /// # Errors
-    /// The reason for which the entry is dropped.
     pub fn decode(kind: u8, body: &[u8]) -> Result<Self, DropReason> {
         if kind != SHOWN {
             return Err(DropReason::UnknownKind);
@@ -218,9 +215,6 @@ impl Deck {
     }
 
     /// Reads the next entry of the track's owner. Returns whether the view has changed.
-    ///
-    /// # Errors
-    /// The reason for which the entry is dropped.
     pub fn read(&mut self, entry: &Entry) -> Result<bool, DropReason> {
         let malformed = |_: WireError| DropReason::Malformed;
         let mut r = Reader::new(&entry.body);

@@ -85,9 +85,6 @@ impl IndexEntry {
     }
 
     /// Decodes kind and body.
-    ///
-    /// # Errors
-    /// The reason for which the entry is dropped.
     pub fn decode(kind: u8, body: &[u8]) -> Result<Self, DropReason> {
         let malformed = |_: WireError| DropReason::Malformed;
         let mut r = Reader::new(body);
@@ -169,9 +166,6 @@ impl Index {
     }
 
     /// Reads the next entry of the session's owner. Returns its content if it changes the index.
-    ///
-    /// # Errors
-    /// The reason for which the entry is dropped.
     pub fn read(&mut self, entry: &Entry) -> Result<Option<IndexEntry>, DropReason> {
         if entry.kind == GRANT_KIND {
             return Ok(None);

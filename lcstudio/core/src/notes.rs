@@ -116,9 +116,6 @@ pub struct NotesReading {
 
 impl NotesReading {
     /// Reads the next entry of an author. `None`: the entry is a grant.
-    ///
-    /// # Errors
-    /// The reason for which the entry is dropped.
     pub fn read(&mut self, entry: &Entry) -> Result<Option<NotesUpdate>, DropReason> {
         match entry.kind {
             GRANT_KIND => return Ok(None),

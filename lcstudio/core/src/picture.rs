@@ -95,9 +95,6 @@ pub struct Picture {
 
 impl Picture {
     /// Checks these bytes.
-    ///
-    /// # Errors
-    /// [`PictureError`].
     pub fn new(bytes: Vec<u8>) -> Result<Self, PictureError> {
         if bytes.len() > MAX_PICTURE {
             return Err(PictureError::TooLong(bytes.len()));

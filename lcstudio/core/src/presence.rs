@@ -76,9 +76,6 @@ impl Presence {
     }
 
     /// Decodes the body of presence; `None`: the author has left.
-    ///
-    /// # Errors
-    /// The reason for which it is dropped.
     pub fn decode(body: &[u8]) -> Result<Option<Self>, DropReason> {
         if body.is_empty() {
             return Ok(None);
@@ -109,9 +106,6 @@ pub struct Others {
 
 impl Others {
     /// Handles presence that its author signed. Returns whether anything has changed.
-    ///
-    /// # Errors
-    /// The reason for which it is dropped.
     pub fn handle(&mut self, author: u64, body: &[u8], now: Instant) -> Result<bool, DropReason> {
         let Some(presence) = Presence::decode(body)? else {
             return Ok(self.seen.remove(&author).is_some());

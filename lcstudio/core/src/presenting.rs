@@ -124,9 +124,6 @@ pub trait Logs {
     fn log(&self, place: &Place) -> Option<&Log>;
 
     /// Appends kind and body to a joined track, at wall clock `time` (milliseconds since 1970).
-    ///
-    /// # Errors
-    /// [`AppendError`].
     fn append(
         &mut self,
         place: &Place,

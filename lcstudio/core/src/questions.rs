@@ -154,9 +154,6 @@ pub struct Asking {
 
 impl Asking {
     /// Sends a question. A text that is too long for one question becomes several.
-    ///
-    /// # Errors
-    /// [`AskError`].
     pub fn ask(&mut self, name: &str, text: &str, now: Instant) -> Result<(), AskError> {
         for part in split_caption(text) {
             if self.waiting.len() >= MAX_WAITING {

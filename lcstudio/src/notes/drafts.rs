@@ -29,9 +29,6 @@ pub struct Drafts {
 
 impl Drafts {
     /// Opens the drafts of an earlier run.
-    ///
-    /// # Errors
-    /// The system's.
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut file = AppendedFile::open(path)?;
         if file.len() > MAX_FILE {

@@ -17,9 +17,6 @@ pub struct AppendedFile {
 
 impl AppendedFile {
     /// Opens or makes it. [`read`](Self::read) must read its content before anything is added.
-    ///
-    /// # Errors
-    /// The system's.
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         let file = options
@@ -53,9 +50,6 @@ impl AppendedFile {
     }
 
     /// Cuts off the bytes behind `length`, which a crash left unfinished.
-    ///
-    /// # Errors
-    /// The system's.
     pub fn cut(&mut self, length: u64) -> io::Result<()> {
         if length < self.length {
             self.file.set_len(length)?;

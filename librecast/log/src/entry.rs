@@ -143,9 +143,6 @@ impl Entry {
     }
 
     /// Encodes it.
-    ///
-    /// # Errors
-    /// [`EntryError::TooLong`].
     pub fn encode(&self) -> Result<Vec<u8>, EntryError> {
         let mut w = Writer::new();
         self.write_fields(&mut w)?;
@@ -154,9 +151,6 @@ impl Entry {
     }
 
     /// Decodes an entry that fills these bytes.
-    ///
-    /// # Errors
-    /// [`EntryError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, EntryError> {
         let mut reader = Reader::new(bytes);
         let entry = Self::read(&mut reader)?;

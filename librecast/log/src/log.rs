@@ -627,9 +627,6 @@ impl Log {
     }
 
     /// Appends an entry at `time`, sends it and returns its number.
-    ///
-    /// # Errors
-    /// [`AppendError`].
     pub fn append(
         &mut self,
         author: AuthorId,
@@ -684,9 +681,6 @@ impl Log {
     }
 
     /// Sends a request of an author without a grant, once; members keep it for a day.
-    ///
-    /// # Errors
-    /// [`EntryError::TooLong`].
     pub fn request(&mut self, body: &[u8]) -> Result<(), EntryError> {
         if body.len() > MAX_BODY {
             return Err(EntryError::TooLong(body.len()));
@@ -696,9 +690,6 @@ impl Log {
     }
 
     /// Sends presence: at most [`MAX_PRESENCE`] bytes, which no member keeps or repeats.
-    ///
-    /// # Errors
-    /// [`AppendError`].
     pub fn show(
         &mut self,
         author: AuthorId,

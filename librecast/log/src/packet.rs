@@ -347,9 +347,6 @@ impl Seal {
 }
 
 /// Decodes the contents of an opened packet, after version and space. For tests and fuzzing.
-///
-/// # Errors
-/// [`EntryError`].
 pub fn decode(contents: &[u8]) -> Result<Packet, EntryError> {
     Packet::read(contents)
 }

@@ -114,17 +114,11 @@ impl Book {
     }
 
     /// Reads the book of this host's daemons.
-    ///
-    /// # Errors
-    /// As [`Self::load`].
     pub fn of_host() -> Result<Self, ExitError> {
         Self::load(Path::new(HOST_BOOK))
     }
 
     /// Reads a user's book: his own contacts, and the host's that have neither name nor key of his.
-    ///
-    /// # Errors
-    /// As [`Self::load`].
     pub fn of_user() -> Result<Self, ExitError> {
         let mut book = Self::load(&user_book())?;
         for contact in Self::of_host()?.contacts {

@@ -251,9 +251,6 @@ pub fn own_program() -> io::Result<PathBuf> {
 }
 
 /// Returns a pipe from which the guest reads this entry, once it is kept open.
-///
-/// # Errors
-/// Those of the system.
 pub fn pipe_of(entry: &GroupEntry) -> io::Result<OwnedFd> {
     let json = zeroize::Zeroizing::new(serde_json::to_vec(entry)?);
     guest::inherited(&json)

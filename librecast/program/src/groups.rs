@@ -140,9 +140,6 @@ pub fn control() -> PathBuf {
 }
 
 /// Offers the share `name` to the members of a group.
-///
-/// # Errors
-/// As [`ask`].
 pub fn offer(group: &str, name: &str) -> anyhow::Result<OwnShare> {
     #[derive(Deserialize)]
     struct Keys {
@@ -159,9 +156,6 @@ pub fn offer(group: &str, name: &str) -> anyhow::Result<OwnShare> {
 }
 
 /// Finds the share `name` that a member of a group offers; `group` is GROUP or GROUP/MEMBER.
-///
-/// # Errors
-/// As [`ask`].
 pub fn find(group: &str, name: &str) -> anyhow::Result<OfferedShare> {
     #[derive(Deserialize)]
     struct Keys {

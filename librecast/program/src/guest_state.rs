@@ -94,9 +94,6 @@ impl StateFile {
     }
 
     /// Writes the present state.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
     pub fn write(&self, state: &GuestState) -> io::Result<()> {
         let mut text = Zeroizing::new(serde_json::to_vec(state)?);
         if text.len() > LENGTH {

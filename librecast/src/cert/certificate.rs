@@ -198,9 +198,6 @@ impl Certificate {
     }
 
     /// Decodes a certificate; [`Chain::verify`](super::Chain::verify) checks its signature.
-    ///
-    /// # Errors
-    /// Format errors.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         if bytes.len() > MAX_CERTIFICATE {
             return Err(WireError::Bad("length of the certificate"));

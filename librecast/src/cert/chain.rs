@@ -16,9 +16,6 @@ pub struct Chain(Vec<Certificate>);
 
 impl Chain {
     /// Signs an issuer with the network's key, and a node with the issuer's.
-    ///
-    /// # Errors
-    /// As [`Certificate::sign`].
     pub fn sign(
         network: &SecretKey,
         (issuer, issuers): (&SecretKey, Grant),
@@ -145,9 +142,6 @@ impl Chain {
     }
 
     /// As [`Self::renew`], with another name, for two nodes with the same.
-    ///
-    /// # Errors
-    /// As [`Self::renew`].
     pub fn renew_as(
         &self,
         name: &str,
@@ -161,9 +155,6 @@ impl Chain {
 
     /// As [`Self::renew_as`] for a node that the issuer itself has admitted: revoking the invitation
     /// by which it came, or another issuer, does not end its membership.
-    ///
-    /// # Errors
-    /// As [`Self::renew`].
     pub fn renew_admitted(
         &self,
         name: &str,

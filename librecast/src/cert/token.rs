@@ -52,9 +52,6 @@ impl Token {
     }
 
     /// The same with this key for the invitation: a page has no randomness of its own.
-    ///
-    /// # Errors
-    /// As [`Self::invite`].
     pub fn invite_with(
         issuer: &Certificate,
         key: &SecretKey,
@@ -115,9 +112,6 @@ impl Token {
     }
 
     /// The same as an ephemeral member, as nodes without a disk are.
-    ///
-    /// # Errors
-    /// As [`Self::join`].
     pub fn join_ephemeral(
         &self,
         node: PeerId,

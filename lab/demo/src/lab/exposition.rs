@@ -30,9 +30,6 @@ impl Exposition {
     }
 
     /// Reads the metrics from an address, on a host.
-    ///
-    /// # Errors
-    /// As [`Self::at_socket`].
     pub fn at_address(host: &Host, address: &str) -> Result<Self> {
         let ask = format!(
             "printf 'GET /metrics HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n' | socat -t 5 - TCP:{address}"

@@ -42,9 +42,6 @@ pub struct Ivf {
 
 impl Ivf {
     /// Decodes the header of a file.
-    ///
-    /// # Errors
-    /// [`IvfError`].
     pub fn decode(header: &[u8; IVF_HEADER]) -> Result<Self, IvfError> {
         let u32_at = |at: usize| {
             let bytes = [header[at], header[at + 1], header[at + 2], header[at + 3]];

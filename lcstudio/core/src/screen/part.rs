@@ -172,9 +172,6 @@ impl ScreenPacket {
     }
 
     /// Decodes contents; the signature is verified apart, as that costs more.
-    ///
-    /// # Errors
-    /// The reason for which they are dropped.
     pub fn decode(contents: &[u8]) -> Result<Self, DropReason> {
         let (head, mut r) = read_head(contents, &[VERSION])?;
         let (flags, latest) = (head.flags, r.u32()?);
