@@ -342,15 +342,8 @@ fn some_row(at: &str, row: &str) -> String {
 /// Serves a folder by an ordinary web server; returns it and its URL.
 fn serve_folder(host: &Host, folder: &Path, port: u16) -> Result<(Process, String)> {
     let (folder, port) = (folder.display().to_string(), port.to_string());
-    let args = [
-        "-m",
-        "http.server",
-        &port,
-        "--bind",
-        "127.0.0.1",
-        "--directory",
-        &folder,
-    ];
+    let args = format!("-m http.server {port} --bind 127.0.0.1 --directory {folder}");
+    let args = crate::words(&args);
     let server = host.spawn("python3", &args)?;
     eventually("the web server listens", || {
         let open = lcroute_demo::lab::open_sockets(server.pid())?;

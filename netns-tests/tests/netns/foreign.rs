@@ -195,14 +195,7 @@ fn libcoap_is_found_by_its_group() {
             holds!(joined.stdout.contains("ff02::fd"), "{}", said(&server))
         })?;
         b.wait_wanted("ff02::fd", a)?;
-        let args = [
-            "-N",
-            "-B",
-            "5",
-            "-m",
-            "get",
-            "coap://[ff02::fd%lc0]/.well-known/core",
-        ];
+        let args = crate::words("-N -B 5 -m get coap://[ff02::fd%lc0]/.well-known/core");
         eventually("a resource is listed", || {
             let listed = ask(&b.host, "coap-client-notls", &args)?;
             holds!(listed.contains("</time>"), "{listed}: {}", said(&server))
@@ -344,13 +337,8 @@ print(urllib.request.urlopen(request, timeout=5).read().decode())
                 });
             std::fs::write(&file, config)?;
             let id = ask(&member.host, "syncthing", &["--device-id", &flag])?;
-            let args = [
-                "serve",
-                &flag,
-                "--no-browser",
-                "--no-restart",
-                "--no-upgrade",
-            ];
+            let args = format!("serve {flag} --no-browser --no-restart --no-upgrade");
+            let args = crate::words(&args);
             let process = start(&member.host, "syncthing", &args)?;
             nodes.push((process, file.display().to_string(), id.trim().to_owned()));
         }

@@ -43,15 +43,11 @@ impl Person {
 
     pub(crate) fn start(&mut self) -> Result<()> {
         let folder = self.folder().display().to_string();
-        let args = [
-            "--state-dir",
-            &folder,
-            "--control",
-            &self.control,
-            "run",
-            "--interface",
-            self.interface,
-        ];
+        let args = format!(
+            "--state-dir {folder} --control {} run --interface {}",
+            self.control, self.interface
+        );
+        let args = crate::words(&args);
         self.daemon = Some(self.host.spawn(&self.program, &args)?);
         eventually(&format!("lcgroup of {} answers", self.name), || {
             self.ask(&["status"]).map(drop)

@@ -241,16 +241,8 @@ fn a_mailbox_that_lies_serves_nobody_and_an_honest_one_is_found() {
         damage(&sealed)?;
         let (key, path) = (folder.join("key"), sealed.display().to_string());
         let key = key.display().to_string();
-        let share = [
-            "share",
-            "-i",
-            "lan0",
-            "--name",
-            &name,
-            "--keyfile",
-            &key,
-            &path,
-        ];
+        let share = format!("share -i lan0 --name {name} --keyfile {key} {path}");
+        let share = crate::words(&share);
         let mut liar = people[3].host.spawn("lcsync", &share)?;
         let lied = people[2].get(&["plan.bin", "--timeout", "8s"])?;
         ensure!(

@@ -14,7 +14,7 @@ use crate::ordinary_programs::{
     IPERF_CLIENT, IPERF_SERVER, PYTHON_RECEIVER, PYTHON_SENDER, iperf_got_all,
 };
 use crate::recipes::blocks;
-use crate::world;
+use crate::{words, world};
 
 const PAGE: &str = include_str!("../../../docs/guide/lan.md");
 
@@ -120,10 +120,6 @@ fn a_film_that_is_announced_by_ipv4_is_found_and_arrives_frame_by_frame() {
         );
         Ok(())
     });
-}
-
-fn words(text: &str) -> Vec<&str> {
-    text.split(' ').collect()
 }
 
 /// Runs ffmpeg; returns its output.

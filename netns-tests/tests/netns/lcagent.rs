@@ -332,13 +332,7 @@ fn what_is_wrong_with_a_configuration_is_said_at_the_start() {
             key.success()?.stdout.trim()
         );
         host.write("wrong.toml", config)?;
-        let args = [
-            "run",
-            "--config",
-            "wrong.toml",
-            "--state-dir",
-            "wrong-state",
-        ];
+        let args = crate::words("run --config wrong.toml --state-dir wrong-state");
         let mut agent = host.spawn("lcagent", &args)?;
         eventually("both are named", || {
             agent.must_run()?;

@@ -470,15 +470,7 @@ fn two_servers_with_one_key_hear_of_each_other_and_no_server_takes_its_own_past_
         let (at, heard) = (group.to_string(), receiver.path("heard"));
         let ear = ["-c", EAR, &at, "heard"];
         let _ear = receiver.spawn("python3", &ear)?;
-        let follow = [
-            "lc:folder",
-            "copy",
-            "-i",
-            "lan0",
-            "--keyfile",
-            "team.key",
-            "--watch",
-        ];
+        let follow = crate::words("lc:folder copy -i lan0 --keyfile team.key --watch");
         let mut follower = receiver.spawn("lcsync", &follow)?;
         let lines = || -> Result<usize> { Ok(std::fs::read_to_string(&heard)?.lines().count()) };
         eventually("the server says what it publishes", || {

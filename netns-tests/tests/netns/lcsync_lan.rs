@@ -184,15 +184,7 @@ fn a_file_or_folder_of_a_share_is_fetched_without_the_rest() {
         );
         // present files are not fetched again, and unwanted ones go
         fs::write(receiver.path("part/extra"), "x")?;
-        let args = [
-            "get",
-            "lc:folder/small",
-            "part",
-            "-i",
-            "lan0",
-            "--delete",
-            "--stats",
-        ];
+        let args = crate::words("get lc:folder/small part -i lan0 --delete --stats");
         let again = receiver.run("lcsync", &args)?;
         ensure!(again.code == 0, "{}", again.stderr);
         same_content(&lan.folder.join("small"), &receiver.path("part"))
@@ -203,14 +195,7 @@ fn a_file_or_folder_of_a_share_is_fetched_without_the_rest() {
 fn who_watches_has_each_change_until_stopped() {
     world("lan-watch", |lab| {
         let lan = Lan::new(lab, &["first"], MEGABYTE)?;
-        let args = [
-            "lc:folder",
-            "copy",
-            "--delete",
-            "--watch",
-            "--timeout",
-            "2s",
-        ];
+        let args = crate::words("lc:folder copy --delete --watch --timeout 2s");
         let mut watching = lan.fetch_all(&args)?.remove(0);
         let copy = lan.receivers[0].path("copy");
         let followed = |what: &str| eventually(what, || same_content(&lan.folder, &copy));

@@ -325,15 +325,8 @@ fn grown_by_a_flood(lan: &Lan, kind: &str, sources: &str, count: &str) -> Result
     let prefix = groups.iter().find(|g| g.ends_with("::"));
     let prefix = prefix.context("no root channel")?;
     let before = lan.share.peak_memory()?;
-    let args = [
-        kind,
-        "--prefix",
-        prefix,
-        "--sources",
-        sources,
-        "--count",
-        count,
-    ];
+    let args = format!("{kind} --prefix {prefix} --sources {sources} --count {count}");
+    let args = crate::words(&args);
     let mut flood = mld_flood(&lan.receivers[1], &args)?;
     fetch(&lan.receivers[0], "lc:folder", "again")?;
     same_content(&lan.folder, &lan.receivers[0].path("again"))?;

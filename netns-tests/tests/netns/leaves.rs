@@ -19,14 +19,8 @@ const LEAVES: usize = 60;
 /// Returns a token for leaves of `ff1e:5::/32`.
 fn invite(network: &Network) -> Result<String> {
     let url = network.signalling.url()?;
-    let args = [
-        "invite",
-        "--leaf",
-        "--groups",
-        "ff1e:5::/32",
-        "--signal",
-        &url,
-    ];
+    let args = format!("invite --leaf --groups ff1e:5::/32 --signal {url}");
+    let args = crate::words(&args);
     let token = network.members[0].host.run("lcroute", &args)?.success()?;
     Ok(token.stdout.trim().to_owned())
 }
@@ -279,18 +273,9 @@ fn hundreds_of_leaves_hear_on_when_a_router_is_killed() {
         let token = invite(&network)?;
         let before = memory(&mut network)?;
         let many = count.to_string();
-        let args = [
-            "--log",
-            "error",
-            "leaf",
-            GROUP,
-            "--count",
-            &many,
-            "--summary",
-            "--json",
-            "--token",
-            &token,
-        ];
+        let args =
+            format!("--log error leaf {GROUP} --count {many} --summary --json --token {token}");
+        let args = crate::words(&args);
         let mut leaves = host.spawn("lcroute", &args)?;
         let linked = |members: &[Member]| members.iter().map(linked_leaves).sum::<Result<u64>>();
         within(Duration::from_secs(300), "all have two links", || {

@@ -113,6 +113,11 @@ lcroute_demo::isolate_before_main!();
 /// The multi-call binary.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_netns-tests");
 
+/// Returns the words of a command line without quotes.
+fn words(line: &str) -> Vec<&str> {
+    line.split(' ').collect()
+}
+
 /// Returns all of these, as many as the caller's pattern has names.
 fn each<T, const N: usize>(all: &[T]) -> anyhow::Result<[&T; N]> {
     let all: Vec<&T> = all.iter().collect();

@@ -194,15 +194,8 @@ fn a_membership_renews_itself_and_its_token_takes_it_away_all_the_same() {
     world("renewed", |lab| {
         let mut network = lab.network(lab.closed_hosts(&["a", "b", "c"])?)?;
         let url = network.signalling.url()?;
-        let invite = [
-            "invite",
-            "--ttl",
-            "20s",
-            "--member-ttl",
-            "20s",
-            "--signal",
-            &url,
-        ];
+        let invite = format!("invite --ttl 20s --member-ttl 20s --signal {url}");
+        let invite = crate::words(&invite);
         let short = network.members[0].host.run("lcroute", &invite)?;
         let short = short.success()?.stdout.trim().to_owned();
         let late = &network.members[2].host;

@@ -316,15 +316,7 @@ fn nothing_of_a_private_prefix_leaves_in_clear_however_the_daemon_ends() {
         sees_all(&member)?;
 
         // another program removes foreign routes
-        let route = [
-            "-6",
-            "route",
-            "flush",
-            "table",
-            "local",
-            "type",
-            "unreachable",
-        ];
+        let route = crate::words("-6 route flush table local type unreachable");
         member.host.run("ip", &route)?.success()?;
         eventually("the daemon closes it again", || {
             holds!(closed(&member.host)?, "{}", routes(&member.host)?)

@@ -313,36 +313,10 @@ fn show_numbered(stage: &Host, folder: &Path, key: &str, seconds: u32) -> Result
     let source = format!("testsrc2=size=320x180:rate=15,{blocks}");
     let seconds = seconds.to_string();
     let layers = "ts_number_layers=2:ts_target_bitrate=90,150:ts_rate_decimator=2,1:ts_periodicity=2:ts_layer_id=0,1:ts_layering_mode=2";
-    let args = [
-        "-v",
-        "error",
-        "-re",
-        "-f",
-        "lavfi",
-        "-i",
-        &source,
-        "-t",
-        &seconds,
-        "-pix_fmt",
-        "yuv420p",
-        "-c:v",
-        "libvpx",
-        "-deadline",
-        "realtime",
-        "-cpu-used",
-        "8",
-        "-b:v",
-        "150k",
-        "-g",
-        "30",
-        "-error-resilient",
-        "1",
-        "-ts-parameters",
-        layers,
-        "-f",
-        "ivf",
-        "-",
-    ];
+    let args = format!(
+        "-v error -re -f lavfi -i {source} -t {seconds} -pix_fmt yuv420p -c:v libvpx -deadline realtime -cpu-used 8 -b:v 150k -g 30 -error-resilient 1 -ts-parameters {layers} -f ivf -"
+    );
+    let args = crate::words(&args);
     let quoted = foreign("ffmpeg", &args)?
         .into_iter()
         .map(|arg| format!("\"{arg}\""));
@@ -359,20 +333,9 @@ fn decode(host: &Host, file: &Path) -> Result<Vec<u32>> {
         file.display().to_string(),
         host.path("decoded.raw").display().to_string(),
     );
-    let args = [
-        "-v",
-        "error",
-        "-y",
-        "-i",
-        &from,
-        "-fps_mode",
-        "passthrough",
-        "-pix_fmt",
-        "gray",
-        "-f",
-        "rawvideo",
-        &to,
-    ];
+    let args =
+        format!("-v error -y -i {from} -fps_mode passthrough -pix_fmt gray -f rawvideo {to}");
+    let args = crate::words(&args);
     let args = foreign("ffmpeg", &args)?;
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     host.run("env", &args)?.success()?;
@@ -462,16 +425,10 @@ fn a_camera_freezes_less_than_three_per_cent_of_the_time_where_five_are_lost() {
         holder.signal(Signal::SIGTERM)?;
         ensure!(holder.wait(DEADLINE)? == 0, "{}", holder.stderr());
         let webm = format!("{held}/camera.webm");
-        let args = [
-            "-v",
-            "error",
-            "-count_frames",
-            "-show_entries",
-            "stream=codec_name,width,height,nb_read_frames",
-            "-of",
-            "csv=p=0",
-            &webm,
-        ];
+        let args = format!(
+            "-v error -count_frames -show_entries stream=codec_name,width,height,nb_read_frames -of csv=p=0 {webm}"
+        );
+        let args = crate::words(&args);
         let probe = foreign("ffprobe", &args)?;
         let probe: Vec<&str> = probe.iter().map(String::as_str).collect();
         let probed = whole.run("env", &probe)?.success()?;

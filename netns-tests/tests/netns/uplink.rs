@@ -88,15 +88,8 @@ fn one_copy_leaves_a_short_uplink_and_another_node_takes_over_from_a_dead_carrie
         for member in &network.members[1..] {
             sender.wait_wanted(GROUP, member)?;
         }
-        let args = [
-            GROUP,
-            "--count",
-            "1000000000",
-            "--rate",
-            "100",
-            "--size",
-            "125",
-        ];
+        let args = format!("{GROUP} --count 1000000000 --rate 100 --size 125");
+        let args = crate::words(&args);
         let _stream = sender.host.spawn("mc-send", &args)?;
         let first = within(SOON, "a node carries", || carrier(sender))?;
         one_copy(sender)?;
@@ -175,15 +168,8 @@ fn a_short_uplink_is_found_and_nobody_carries_who_does_not_want_to() {
         for member in &network.members[1..] {
             sender.wait_wanted(GROUP, member)?;
         }
-        let args = [
-            GROUP,
-            "--count",
-            "1000000000",
-            "--rate",
-            "125",
-            "--size",
-            "1000",
-        ];
+        let args = format!("{GROUP} --count 1000000000 --rate 125 --size 1000");
+        let args = crate::words(&args);
         let _stream = sender.host.spawn("mc-send", &args)?;
         within(SOON, "all refuse", || {
             let status = sender.status()?;
