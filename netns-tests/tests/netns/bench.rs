@@ -23,15 +23,7 @@ fn figures(args: &[&str]) -> Result<Value> {
 
 #[test]
 fn a_modest_rate_goes_through_whole_and_its_cost_is_told() -> Result<()> {
-    let told = figures(&[
-        "--seconds",
-        "1",
-        "--rate",
-        "500",
-        "--listeners",
-        "2",
-        "--json",
-    ])?;
+    let told = figures(&crate::words("--seconds 1 --rate 500 --listeners 2 --json"))?;
     let rate = &told["systems"]["lcroute"]["rate"];
     let number = |pointer: &str| {
         let found = rate.pointer(pointer).and_then(Value::as_f64);
@@ -66,17 +58,9 @@ fn a_modest_rate_goes_through_whole_and_its_cost_is_told() -> Result<()> {
 
 #[test]
 fn links_that_lose_show_in_the_figures() -> Result<()> {
-    let told = figures(&[
-        "--seconds",
-        "1",
-        "--rate",
-        "1000",
-        "--loss",
-        "50",
-        "--through",
-        "relay",
-        "--json",
-    ])?;
+    let told = figures(&crate::words(
+        "--seconds 1 --rate 1000 --loss 50 --through relay --json",
+    ))?;
     let lost = told["systems"]["relay"]["rate"]["loss_percent"].as_f64();
     holds!(
         lost.is_some_and(|lost| (40.0..60.0).contains(&lost)),
@@ -88,17 +72,9 @@ fn links_that_lose_show_in_the_figures() -> Result<()> {
 /// sender's.
 #[test]
 fn trains_pass_the_relay_whole() -> Result<()> {
-    let told = figures(&[
-        "--seconds",
-        "1",
-        "--rate",
-        "2000",
-        "--gso",
-        "--gro",
-        "--through",
-        "relay",
-        "--json",
-    ])?;
+    let told = figures(&crate::words(
+        "--seconds 1 --rate 2000 --gso --gro --through relay --json",
+    ))?;
     let rate = &told["systems"]["relay"]["rate"];
     holds!(rate["loss_percent"] == 0.0, "{told:#}")
 }

@@ -402,12 +402,9 @@ fn datagrams_that_the_card_has_put_together_arrive_apart() {
         set_features(
             &a.switch,
             "port1",
-            &[
-                "tx-tcp-segmentation=off",
-                "tx-tcp-ecn-segmentation=off",
-                "tx-tcp-mangleid-segmentation=off",
-                "tx-tcp6-segmentation=off",
-            ],
+            &crate::words(
+                "tx-tcp-segmentation=off tx-tcp-ecn-segmentation=off tx-tcp-mangleid-segmentation=off tx-tcp6-segmentation=off",
+            ),
         )?;
         let gateway = &sites.members(0)[0];
         let mut sent = 0;

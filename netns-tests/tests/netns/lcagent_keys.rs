@@ -62,13 +62,7 @@ fn commands_of_a_key_revoked_while_its_job_runs_are_executed_no_more() {
         })?;
         let refused = fleet.run(
             "revoke",
-            &[
-                "--key",
-                "restricted.key",
-                "--on",
-                "first",
-                "config/lcagent/operator.key.pub",
-            ],
+            &crate::words("--key restricted.key --on first config/lcagent/operator.key.pub"),
         )?;
         ensure!(refused.code == 1, "exit code {}", refused.code);
         let revoked = fleet.run("revoke", &["--on", "first+second", &public])?;
