@@ -690,10 +690,14 @@ fn while_routers_elsewhere_have_room_a_leaf_is_taken_once_it_has_asked_again() {
     // the leaf asks
     let now = pair.now;
     pair.overlays[router].set_wanted(BTreeSet::new(), now);
+    pair.signal();
+    pair.open(|_, _| {});
     pair.overlays[router].set_elsewhere(true);
     pair.signal();
-    assert!(pair.overlays[router].drops()["peers_full"] > 0);
-    assert_eq!(pair.links[router], None);
+    let link = pair.links[1 - router].expect("no word but its own ends its link");
+    pair.overlays[1 - router].close_gracefully(link, now);
+    pair.signal();
+    let is_refused = |pair: &Pair| pair.overlays[router].drops().contains_key("peers_full");
     let asks_again = |pair: &mut Pair| {
         pair.now += Duration::from_secs(40);
         let now = pair.now;
@@ -702,6 +706,13 @@ fn while_routers_elsewhere_have_room_a_leaf_is_taken_once_it_has_asked_again() {
             .for_each(|overlay| overlay.handle_timeout(now));
         pair.signal();
     };
+    for _ in 0..2 {
+        if !is_refused(&pair) {
+            asks_again(&mut pair);
+        }
+    }
+    assert!(is_refused(&pair));
+    assert_eq!(pair.links[router], None);
     asks_again(&mut pair);
     pair.open(|_, _| {});
     assert!(pair.links[router].is_some());
