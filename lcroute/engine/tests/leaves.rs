@@ -538,6 +538,7 @@ fn a_leaf_that_routes_loses_its_link_and_leaves_no_trace() {
         Element::LeafOffer(LeafOffer {
             uplink: false,
             isolated: false,
+            spare: false,
             groups: 1,
             room: 1,
             others: Vec::new(),
@@ -1166,6 +1167,26 @@ fn a_leaf_leaves_a_router_without_neighbours_for_one_with_some() {
     assert_eq!(wanted.len(), 2, "another one takes its place");
     let next = world.speak(3, group(1), 0, Duration::from_secs(1));
     assert_eq!(world.numbers(0), (0..next).collect::<Vec<_>>());
+}
+
+/// A leaf of a sender's router, which is spare, and of another one.
+#[test]
+fn a_leaf_leaves_a_spare_router_and_loses_no_packet_by_it() {
+    let mut world = World::new(3);
+    world.leaf(0, ALL, &[1, 2]);
+    world.joins(0, group(1));
+    world.run(Duration::from_secs(1));
+    let peer = |n| common::member(n).peer;
+    let next = world.speak(1, group(1), 0, Duration::from_secs(1));
+    assert_eq!(world.leaf_mut(0).active(), Some(peer(1)));
+    let now = world.now;
+    world.router(1).set_spare(true, now);
+    let next = world.speak(1, group(1), next, Duration::from_secs(2));
+    assert_eq!(world.leaf_mut(0).active(), Some(peer(2)));
+    let wanted = &world.wanted[&FIRST_LEAF];
+    assert_eq!(*wanted, BTreeSet::from([2, 3].map(peer)));
+    assert_eq!(world.numbers(0), (0..next).collect::<Vec<_>>());
+    assert_eq!(world.joined_by_leaves(1), 0);
 }
 
 #[test]
