@@ -142,6 +142,12 @@ fn librecast_depends_on_none_of_ours() {
     assert_eq!(ours()["librecast"], BTreeSet::new());
 }
 
+#[test]
+fn the_library_for_c_depends_on_librecast_only() {
+    let below = BTreeSet::from(["librecast".to_owned()]);
+    assert_eq!(ours()["librecast-c"], below);
+}
+
 /// A registry refuses a dependency without a version, and a crate without description, licence or
 /// repository. A patched crate would be another one there.
 #[test]
