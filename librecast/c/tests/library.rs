@@ -107,7 +107,7 @@ fn a_program_in_c_gets_an_error_for_each_bad_input() {
 }
 
 #[test]
-fn a_program_in_python_gets_an_exception_for_each_bad_input() {
+fn a_program_in_python_has_streams_and_an_exception_for_each_bad_input() {
     let folder = tempfile::tempdir().unwrap();
     installed(folder.path());
     let ran = Command::new("python3")
