@@ -22,6 +22,7 @@ export PATH := $(CARGO_HOME)/bin:$(PATH)
 SHELL = /bin/bash -o pipefail
 
 PREFIX ?= /usr/local
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 PROGRAMS = lcroute lcsync lcagent lcgroup lcradio lcstudio
 # what lcroute executes, or its services
 EXECUTED = lcroute-lab lcroute-web lcroute-streams lcroute-outside lcroute-reach
@@ -112,6 +113,7 @@ setup:
 
 install:
 	cargo build --release $(ALL:%=--package %) $(ALL:%=--bin %) --package packaging-generate --bin packaging-generate
+	cargo build --release --package librecast-c --lib
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/lcroute $(DESTDIR)$(PREFIX)/share/lcroute
 	$(TARGET)/release/packaging-generate $(TARGET)/release/made
 	for made in $(TARGET)/release/made/*; do \
@@ -122,3 +124,7 @@ install:
 	install $(PROGRAMS:%=$(TARGET)/release/%) $(DESTDIR)$(PREFIX)/bin
 	install $(EXECUTED:%=$(TARGET)/release/%) $(DESTDIR)$(PREFIX)/lib/lcroute
 	web/install $(TARGET) $(DESTDIR)$(PREFIX)/share/lcroute/web
+	install -D --mode 644 $(TARGET)/release/deps/liblibrecast_c.so $(DESTDIR)$(PREFIX)/lib/liblibrecast_c.so.0
+	install -D --mode 644 --target-directory $(DESTDIR)$(PREFIX)/include/librecast-c librecast/c/include/librecast.h
+	install -d $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	sed 's,@prefix@,$(PREFIX),; s,@libdir@,$(PREFIX)/lib,; s,@version@,$(VERSION),' librecast/c/librecast-c.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/librecast-c.pc
