@@ -242,9 +242,13 @@ impl Sim {
                     out.push(tcp.next << 1);
                     tcp.next += 1;
                 }
-                // a lost tail
+                // a lost tail: packets are numbered in the order of their times
                 let late = self.now.saturating_sub(Duration::from_secs(1));
-                tcp.under_way.retain(|_, at| *at > late);
+                while let Some(oldest) = tcp.under_way.first_entry()
+                    && *oldest.get() <= late
+                {
+                    oldest.remove();
+                }
             }
         }
         for number in out {
