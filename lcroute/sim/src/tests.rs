@@ -88,7 +88,7 @@ fn every_scenario_holds_with_several_seeds() {
 
 fn every_scenario_holds(seed: u64) {
     let nodes = 2 + seed as u32 * 4;
-    // those of whole nodes cost more than all others, and have tests of their own below
+    // scenarios of whole nodes cost more than all others, and have tests of their own below
     let runs =
         |name: &str, scenario: &Scenario| name != "busy-hour" && (is_thorough() || !scenario.whole);
     for (name, _) in library::all().iter().filter(|(name, all)| runs(name, all)) {
