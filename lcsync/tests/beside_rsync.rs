@@ -1483,6 +1483,7 @@ fn failure(n: u64, attributes: bool, programs: &Path) -> Option<String> {
 }
 
 #[test]
+#[ignore = "long: `make test-all`"]
 fn a_folder_of_which_not_all_is_held_in_memory_is_copied_and_emptied_as_one_that_is() {
     let (folder, lcsync) = of_user();
     let at = |name: &str| folder.path().join(name);
