@@ -43,7 +43,7 @@ demo:
 	$(DEMO) $(ARGS)
 
 # property tests draw the same cases every time, so that none fails by chance; `make test-all` and `cargo test` draw
-# others, and all of them
+# others, and all of them. Simulations run fewer seeds, or shorter, where there are fewer than 256 cases
 SEED = 2026
 CASES = 64
 

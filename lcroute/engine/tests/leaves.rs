@@ -944,7 +944,7 @@ fn an_audience_costs_routers_what_one_leaf_a_router_does() {
         world.run(Duration::from_secs(100));
         world.routing_bytes - before
     };
-    assert_eq!(bytes(5), bytes(500));
+    assert_eq!(bytes(5), bytes(100));
 }
 
 #[test]
