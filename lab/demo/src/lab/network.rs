@@ -3,12 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use lcroute_control::Request;
+use lcroute_control::client::Client;
 use serde_json::Value;
 
 use super::{Host, Lab, Process, eventually, wait, within};
+
+/// The daemon's control socket, in the folder of its host.
+const SOCKET: &str = "run/control.sock";
 
 /// The signalling server on its own public host.
 #[derive(Debug)]
@@ -258,7 +264,7 @@ impl Network {
     pub fn wait_probed(&self) -> Result<()> {
         eventually("all paths have been probed", || {
             for member in &self.members {
-                for peer in member.peers()? {
+                for peer in member.look_at_peers()? {
                     let linked = peer["state"] == "connected" && peer["lane"] == "media";
                     ensure!(!linked || peer["path_mtu"] == 1_452, "{peer}");
                 }
@@ -291,7 +297,7 @@ pub fn wait_reach(members: &[&Member]) -> Result<()> {
         for member in members {
             let own = member.peer_id()?;
             let mut known = BTreeMap::from([(own.clone(), links[&own])]);
-            for route in member.routes()? {
+            for route in list(look(&member.host, &Request::Routes)?)? {
                 let count = route["links"].as_u64().context("links")?;
                 known.insert(text(&route, "peer_id")?, count);
             }
@@ -348,7 +354,7 @@ impl Member {
         let host = &self.host;
         eventually(&format!("lcroute on {} is ready", host.name()), || {
             daemon.must_run()?;
-            ask(host, "status").map(drop)
+            look(host, &Request::Status).map(drop)
         })
     }
 
@@ -448,7 +454,12 @@ impl Member {
     /// # Errors
     /// The daemon does not answer.
     pub fn peer_id(&self) -> Result<String> {
-        text(&self.status()?, "peer_id")
+        text(&look(&self.host, &Request::Status)?, "peer_id")
+    }
+
+    /// Returns the same as [`Self::peers`], with the names of certificates.
+    fn look_at_peers(&self) -> Result<Vec<Value>> {
+        list(look(&self.host, &Request::Peers)?)
     }
 
     /// Returns the PeerIds of peers with a link that is up.
@@ -456,7 +467,7 @@ impl Member {
     /// # Errors
     /// The daemon does not answer.
     pub fn linked_with(&self) -> Result<Vec<String>> {
-        let peers = self.peers()?;
+        let peers = self.look_at_peers()?;
         let up = peers.iter().filter(|peer| peer["state"] == "connected");
         up.map(|peer| text(peer, "peer_id")).collect()
     }
@@ -467,7 +478,7 @@ impl Member {
     /// They are not.
     pub fn wait_links(&self, count: usize) -> Result<()> {
         eventually(&format!("{} has {count} links", self.host.name()), || {
-            let peers = self.peers()?;
+            let peers = self.look_at_peers()?;
             let up = peers
                 .iter()
                 .filter(|peer| peer["state"] == "connected")
@@ -519,15 +530,16 @@ impl Member {
         let mut seen = BTreeSet::new();
         let mut ways = vec![self.host.name().to_owned()];
         while let Some(name) = ways.pop() {
-            let asked = |verb| list(ask_named(&self.host, &name, verb)?);
-            let links = wanted_over(&asked("groups")?, group);
+            let socket = self.host.path("..").join(&name).join(SOCKET);
+            let asked = |request: &Request| list(look_at(&socket, request)?);
+            let links = wanted_over(&asked(&Request::Groups)?, group);
             if links.iter().any(|link| link == peer) {
                 return Ok(true);
             }
             if !seen.insert(name.clone()) || links.is_empty() {
                 continue;
             }
-            for known in asked("peers")? {
+            for known in asked(&Request::Peers)? {
                 if links.iter().any(|link| known["peer_id"] == **link) {
                     let next = text(&known, "name")?;
                     if !seen.contains(&next) {
@@ -571,11 +583,13 @@ impl Drop for Member {
     }
 }
 
-fn ask_named(host: &Host, name: &str, verb: &str) -> Result<Value> {
-    let socket = host.path("..").join(name).join("run/control.sock");
-    let socket = socket.to_string_lossy();
-    let said = host.ask("lcroute", &["--control", &socket, verb, "--json"])?;
-    serde_json::from_str(&said.success()?.stdout).context("JSON")
+/// Asks the daemon of a host itself: waits ask often, and starting a program costs more than the rest.
+fn look(host: &Host, request: &Request) -> Result<Value> {
+    look_at(&host.path(SOCKET), request)
+}
+
+fn look_at(socket: &Path, request: &Request) -> Result<Value> {
+    Client::connect_to_look(socket)?.ask(request)
 }
 
 fn ask(host: &Host, verb: &str) -> Result<Value> {
