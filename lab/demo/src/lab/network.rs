@@ -264,7 +264,7 @@ impl Network {
     pub fn wait_probed(&self) -> Result<()> {
         eventually("all paths have been probed", || {
             for member in &self.members {
-                for peer in member.look_at_peers()? {
+                for peer in member.peers()? {
                     let linked = peer["state"] == "connected" && peer["lane"] == "media";
                     ensure!(!linked || peer["path_mtu"] == 1_452, "{peer}");
                 }
@@ -297,7 +297,7 @@ pub fn wait_reach(members: &[&Member]) -> Result<()> {
         for member in members {
             let own = member.peer_id()?;
             let mut known = BTreeMap::from([(own.clone(), links[&own])]);
-            for route in list(look(&member.host, &Request::Routes)?)? {
+            for route in member.routes()? {
                 let count = route["links"].as_u64().context("links")?;
                 known.insert(text(&route, "peer_id")?, count);
             }
@@ -354,7 +354,7 @@ impl Member {
         let host = &self.host;
         eventually(&format!("lcroute on {} is ready", host.name()), || {
             daemon.must_run()?;
-            look(host, &Request::Status).map(drop)
+            ask(host, &Request::Status).map(drop)
         })
     }
 
@@ -382,36 +382,36 @@ impl Member {
         Ok(())
     }
 
-    /// Returns the output of `lcroute status --json`.
+    /// Returns the status that `lcroute status --json` prints, without streams.
     ///
     /// # Errors
     /// The daemon does not answer.
     pub fn status(&self) -> Result<Value> {
-        ask(&self.host, "status")
+        ask(&self.host, &Request::Status)
     }
 
-    /// Returns the output of `lcroute peers --json`.
+    /// Returns the list that `lcroute peers --json` prints, without names of an address book.
     ///
     /// # Errors
     /// The daemon does not answer.
     pub fn peers(&self) -> Result<Vec<Value>> {
-        list(ask(&self.host, "peers")?)
+        list(ask(&self.host, &Request::Peers)?)
     }
 
-    /// Returns the output of `lcroute groups --json`.
+    /// Returns the list that `lcroute groups --json` prints.
     ///
     /// # Errors
     /// The daemon does not answer.
     pub fn groups(&self) -> Result<Vec<Value>> {
-        list(ask(&self.host, "groups")?)
+        list(ask(&self.host, &Request::Groups)?)
     }
 
-    /// Returns the output of `lcroute routes --json`.
+    /// Returns the list that `lcroute routes --json` prints.
     ///
     /// # Errors
     /// The daemon does not answer.
     pub fn routes(&self) -> Result<Vec<Value>> {
-        list(ask(&self.host, "routes")?)
+        list(ask(&self.host, &Request::Routes)?)
     }
 
     /// Returns the number of links on the path to `other`, if there is one.
@@ -454,12 +454,7 @@ impl Member {
     /// # Errors
     /// The daemon does not answer.
     pub fn peer_id(&self) -> Result<String> {
-        text(&look(&self.host, &Request::Status)?, "peer_id")
-    }
-
-    /// Returns the same as [`Self::peers`], with the names of certificates.
-    fn look_at_peers(&self) -> Result<Vec<Value>> {
-        list(look(&self.host, &Request::Peers)?)
+        text(&self.status()?, "peer_id")
     }
 
     /// Returns the PeerIds of peers with a link that is up.
@@ -467,7 +462,7 @@ impl Member {
     /// # Errors
     /// The daemon does not answer.
     pub fn linked_with(&self) -> Result<Vec<String>> {
-        let peers = self.look_at_peers()?;
+        let peers = self.peers()?;
         let up = peers.iter().filter(|peer| peer["state"] == "connected");
         up.map(|peer| text(peer, "peer_id")).collect()
     }
@@ -478,7 +473,7 @@ impl Member {
     /// They are not.
     pub fn wait_links(&self, count: usize) -> Result<()> {
         eventually(&format!("{} has {count} links", self.host.name()), || {
-            let peers = self.look_at_peers()?;
+            let peers = self.peers()?;
             let up = peers
                 .iter()
                 .filter(|peer| peer["state"] == "connected")
@@ -531,7 +526,7 @@ impl Member {
         let mut ways = vec![self.host.name().to_owned()];
         while let Some(name) = ways.pop() {
             let socket = self.host.path("..").join(&name).join(SOCKET);
-            let asked = |request: &Request| list(look_at(&socket, request)?);
+            let asked = |request: &Request| list(ask_at(&socket, request)?);
             let links = wanted_over(&asked(&Request::Groups)?, group);
             if links.iter().any(|link| link == peer) {
                 return Ok(true);
@@ -584,23 +579,12 @@ impl Drop for Member {
 }
 
 /// Asks the daemon of a host itself: waits ask often, and starting a program costs more than the rest.
-fn look(host: &Host, request: &Request) -> Result<Value> {
-    look_at(&host.path(SOCKET), request)
+fn ask(host: &Host, request: &Request) -> Result<Value> {
+    ask_at(&host.path(SOCKET), request)
 }
 
-fn look_at(socket: &Path, request: &Request) -> Result<Value> {
+fn ask_at(socket: &Path, request: &Request) -> Result<Value> {
     Client::connect_to_look(socket)?.ask(request)
-}
-
-fn ask(host: &Host, verb: &str) -> Result<Value> {
-    let said = host.ask("lcroute", &[verb, "--json"])?;
-    // the status of an expelled node
-    let said = match said.code {
-        4 if verb == "status" => said,
-        _ => said.success()?,
-    };
-    serde_json::from_str(&said.stdout)
-        .with_context(|| format!("lcroute {verb} --json: {}", said.stdout))
 }
 
 fn list(value: Value) -> Result<Vec<Value>> {
