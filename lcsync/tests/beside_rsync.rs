@@ -2,8 +2,8 @@
 //! both programs run, as root and as a user, and the results must be equal. docs/guide/rsync.md
 //! lists intended differences; [`Case`] avoids such cases, or [`Listed`] does not compare them.
 //!
-//! As many cases run as of a property test. `BESIDE_RSYNC=600 cargo test -p lcsync --test integration beside_rsync::` runs for
-//! this number of seconds; `BESIDE_RSYNC_FROM=N` begins with case N, to repeat a failed one.
+//! As many cases run as of a property test. `BESIDE_RSYNC=600 cargo test -p lcsync --test integration beside_rsync::`
+//! runs for this number of seconds; `BESIDE_RSYNC_FROM=N` begins with case N, to repeat a failed one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, OsStr, OsString};
