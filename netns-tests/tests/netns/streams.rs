@@ -307,10 +307,11 @@ fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_mo
             status.contains("with 1 node, serving /http/1, /other/1"),
             "{status}"
         );
+        let status = beta.host.run("lcroute", &["status", "--json"])?.success()?;
+        let status: Value = serde_json::from_str(&status.stdout)?;
         ensure!(
-            beta.status()?["streams"]["accepted"].as_u64() >= Some(1),
-            "{}",
-            beta.status()?
+            status["streams"]["accepted"].as_u64() >= Some(1),
+            "{status}"
         );
         let near = beta
             .host
