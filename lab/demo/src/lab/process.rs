@@ -87,6 +87,11 @@ impl Process {
         Ok(kib.context("no VmHWM")?.parse::<u64>()? * 1024)
     }
 
+    /// Returns its processor time so far, in seconds.
+    pub fn processor_time(&self) -> Result<f64> {
+        super::usage::cpu_seconds(self.pid())
+    }
+
     /// Returns its standard output so far.
     pub fn stdout(&self) -> String {
         read_lossy(&self.stdout)
