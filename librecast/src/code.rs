@@ -243,11 +243,7 @@ impl fmt::Display for Host {
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct BeaconKey(pub [u8; 32]);
 
-impl fmt::Debug for BeaconKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("BeaconKey")
-    }
-}
+crate::debug_by_name!(BeaconKey);
 
 /// The keys of a code.
 pub struct CodeKeys {

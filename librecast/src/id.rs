@@ -171,6 +171,18 @@ impl<'de> serde::Deserialize<'de> for PeerId {
     }
 }
 
+/// Implements `Debug` by the name of a type alone: its secrets stay out of logs.
+#[macro_export]
+macro_rules! debug_by_name {
+    ($name:ident) => {
+        impl ::std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                f.write_str(stringify!($name))
+            }
+        }
+    };
+}
+
 /// A secret ed25519 key; wiped from memory when dropped, never shown.
 pub struct SecretKey(SigningKey);
 

@@ -261,11 +261,7 @@ impl FromStr for AccessToken {
     }
 }
 
-impl fmt::Debug for AccessToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AccessToken")
-    }
-}
+crate::debug_by_name!(AccessToken);
 
 impl Serialize for AccessToken {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {

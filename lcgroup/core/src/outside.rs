@@ -88,11 +88,7 @@ pub struct Expelled {
 #[derive(Clone, PartialEq, Eq)]
 pub struct NetworkSecret(pub Zeroizing<[u8; 32]>);
 
-impl std::fmt::Debug for NetworkSecret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("NetworkSecret")
-    }
-}
+librecast::debug_by_name!(NetworkSecret);
 
 impl NetworkSecret {
     /// Returns the keys of the text of this group.

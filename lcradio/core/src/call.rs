@@ -95,11 +95,7 @@ impl CallKey {
     }
 }
 
-impl fmt::Debug for CallKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CallKey")
-    }
-}
+librecast::debug_by_name!(CallKey);
 
 /// The parameters of a participant.
 #[derive(Debug, Clone)]

@@ -36,11 +36,7 @@ pub struct Cipher {
     salt: [u8; 12],
 }
 
-impl std::fmt::Debug for Cipher {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Cipher")
-    }
-}
+librecast::debug_by_name!(Cipher);
 
 impl Cipher {
     /// Returns the cipher for this session and read key.

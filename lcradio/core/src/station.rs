@@ -102,11 +102,7 @@ impl StationKey {
     }
 }
 
-impl fmt::Debug for StationKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("StationKey")
-    }
-}
+librecast::debug_by_name!(StationKey);
 
 /// A key that listens to a station.
 #[derive(Clone, PartialEq, Eq)]

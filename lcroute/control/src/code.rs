@@ -1,7 +1,5 @@
 //! The code with which a page may invite, if `[web] invite = true`.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -57,8 +55,4 @@ impl From<Code> for String {
     }
 }
 
-impl fmt::Debug for Code {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Code")
-    }
-}
+librecast::debug_by_name!(Code);

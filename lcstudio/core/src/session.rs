@@ -87,11 +87,7 @@ impl SessionKey {
     }
 }
 
-impl fmt::Debug for SessionKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SessionKey")
-    }
-}
+librecast::debug_by_name!(SessionKey);
 
 /// Keys of an attender.
 #[derive(Clone, PartialEq, Eq)]

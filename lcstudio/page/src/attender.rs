@@ -1,7 +1,6 @@
 //! Attends in a page: joins the chosen tracks and reads their entries.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt;
 use std::net::Ipv6Addr;
 
 use lcroute_web_page::{Command, Datagram};
@@ -54,11 +53,7 @@ fn wiped<'de, D: Deserializer<'de>>(text: D) -> Result<Zeroizing<String>, D::Err
     String::deserialize(text).map(Zeroizing::new)
 }
 
-impl fmt::Debug for Start {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Start")
-    }
-}
+librecast::debug_by_name!(Start);
 
 /// A log, and the position up to which it was read.
 #[derive(Debug)]

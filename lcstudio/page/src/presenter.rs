@@ -1,7 +1,6 @@
 //! Presents in a page: logs of all tracks, the records that the page stores, and its view.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt;
 use std::net::Ipv6Addr;
 
 use lcroute_web_page::{Command, Datagram};
@@ -152,11 +151,7 @@ pub struct PagePresenter {
     revision: u64,
 }
 
-impl fmt::Debug for PagePresenter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PagePresenter")
-    }
-}
+librecast::debug_by_name!(PagePresenter);
 
 impl PagePresenter {
     /// Joins nothing before [`connect`](Self::connect). `seed`: secret randomness, new each time;

@@ -1,6 +1,5 @@
 //! A space: the key of its owner, and the key of its readers.
 
-use std::fmt;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
@@ -30,11 +29,7 @@ impl ReadKey {
     }
 }
 
-impl fmt::Debug for ReadKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ReadKey")
-    }
-}
+librecast::debug_by_name!(ReadKey);
 
 /// First 32 bits of history groups. Chosen: beside those of asking groups.
 const HISTORY: [u16; 2] = [ASKING[0], ASKING[1] + 1];

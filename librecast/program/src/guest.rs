@@ -361,11 +361,7 @@ impl TextEntry {
     }
 }
 
-impl std::fmt::Debug for TextOwner {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("TextOwner")
-    }
-}
+librecast::debug_by_name!(TextOwner);
 
 impl Drop for TextEntry {
     fn drop(&mut self) {

@@ -3,7 +3,6 @@
 //! Only the owner can read secrets, which are never overwritten and never shown; missing folders
 //! are created with the same rights.
 
-use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -205,11 +204,7 @@ impl FromStr for SharedKey {
     }
 }
 
-impl fmt::Debug for SharedKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SharedKey")
-    }
-}
+librecast::debug_by_name!(SharedKey);
 
 /// Creates the folder of `file`, if it is missing.
 fn make_folder_of(file: &Path) -> Result<(), ExitError> {

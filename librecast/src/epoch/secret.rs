@@ -1,7 +1,5 @@
 //! The secret of an epoch, apart from it: tokens carry only the secret.
 
-use std::fmt;
-
 use zeroize::Zeroizing;
 
 /// A secret of members, which debug output does not show.
@@ -21,8 +19,4 @@ impl EpochSecret {
     }
 }
 
-impl fmt::Debug for EpochSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("EpochSecret")
-    }
-}
+crate::debug_by_name!(EpochSecret);
