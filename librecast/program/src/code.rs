@@ -26,7 +26,7 @@ pub const INTERFACE: &str = "lc0";
 /// The option that stands for the code of the guest.
 const OF_GUEST: &str = "--code";
 /// Hop limit of beacons: they may reach the whole network.
-const HOP_LIMIT: u8 = 64;
+pub const HOP_LIMIT: u8 = 64;
 /// Time for a link to whoever sends already. Chosen: links take a second or two.
 const ALONE: Duration = Duration::from_secs(4);
 /// Interval of looks for others meanwhile.
@@ -43,6 +43,7 @@ fn sends(offer: Offer) -> &'static str {
         Offer::Station => "lcradio cast --code",
         Offer::Session => "lcstudio present --code",
         Offer::Group => "lcgroup",
+        Offer::Token => "lcroute invite --code",
     }
 }
 
@@ -53,6 +54,7 @@ fn receives(offer: Offer) -> &'static str {
         Offer::Station => "lcradio listen",
         Offer::Session => "lcstudio attend",
         Offer::Group => "lcgroup",
+        Offer::Token => "lcroute up",
     }
 }
 
@@ -232,7 +234,12 @@ impl Offering {
     }
 }
 
-fn wait(sockets: &ReceiveSockets, time: Duration) -> io::Result<()> {
+/// Waits for a datagram, up to this time.
+///
+/// # Errors
+///
+/// System errors.
+pub fn wait(sockets: &ReceiveSockets, time: Duration) -> io::Result<()> {
     let poll_fd = |fd| PollFd::new(fd, PollFlags::POLLIN);
     let mut fds: Vec<_> = sockets.fds().map(poll_fd).collect();
     // rounded up: the last wait is not 0
