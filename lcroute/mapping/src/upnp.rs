@@ -42,8 +42,9 @@ const PORT_TRIES: usize = 4;
 
 /// ConflictInMappingEntry: another host has the port (UPnP WANIPConnection 1, 2.4.16).
 const CONFLICT: u16 = 718;
-/// OnlyPermanentLeasesSupported: the router accepts only mappings without an end (same section).
-const ONLY_PERMANENT: u16 = 725;
+/// Refusals of mappings with an end: OnlyPermanentLeasesSupported (same section), and Invalid Args and Action Failed
+/// (UPnP Device Architecture 1.0, 3.2.2), as some routers answer in its place.
+const NO_LEASE: [u16; 3] = [725, 402, 501];
 
 /// A mapping of a router.
 #[derive(Debug, Clone)]
@@ -267,7 +268,7 @@ impl Service {
                 _ if tries == PORT_TRIES => return Err(e),
                 Some(Refusal(CONFLICT, _)) => external = some_port(),
                 // deleted at the end; after a crash the next run takes it again with the same port
-                Some(Refusal(ONLY_PERMANENT, _)) if lease != 0 => lease = 0,
+                Some(Refusal(code, _)) if lease != 0 && NO_LEASE.contains(code) => lease = 0,
                 _ => return Err(e),
             }
         }
@@ -463,6 +464,11 @@ mod tests {
 
     impl Router {
         async fn start() -> Self {
+            Self::refusing(None).await
+        }
+
+        /// Answers mappings with an end by this error.
+        async fn refusing(leases: Option<u16>) -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let SocketAddr::V4(at) = listener.local_addr().unwrap() else {
                 panic!("IPv4")
@@ -477,7 +483,7 @@ mod tests {
                         stream.read_buf(&mut request).await.unwrap();
                     }
                     let request = String::from_utf8(request).unwrap();
-                    let (status, body) = answer(&request, &mut known.lock().unwrap());
+                    let (status, body) = answer(&request, &mut known.lock().unwrap(), leases);
                     let length = body.len();
                     let text =
                         format!("HTTP/1.1 {status} x\r\nContent-Length: {length}\r\n\r\n{body}");
@@ -510,7 +516,11 @@ mod tests {
     const HOST: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 2);
     const OTHER_HOST: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 3);
 
-    fn answer(request: &str, entries: &mut BTreeMap<u16, (String, String)>) -> (u16, String) {
+    fn answer(
+        request: &str,
+        entries: &mut BTreeMap<u16, (String, String)>,
+        leases: Option<u16>,
+    ) -> (u16, String) {
         let fault = |code| (500, format!("<errorCode>{code}</errorCode>"));
         let text = |name| element(request, name).unwrap_or_default().to_owned();
         let external: u16 = text("NewExternalPort").parse().unwrap_or_default();
@@ -535,6 +545,9 @@ mod tests {
         if request.contains("#DeletePortMapping\"") {
             entries.remove(&external);
             return (200, String::new());
+        }
+        if let Some(code) = leases.filter(|_| text("NewLeaseDuration") != "0") {
+            return fault(code);
         }
         let client = text("NewInternalClient");
         if entries
@@ -586,6 +599,18 @@ mod tests {
         mapping.end().await.unwrap();
         assert_eq!(router.has(external.port()), None);
         assert!(router.has(50_000).is_some(), "of the other program");
+    }
+
+    #[tokio::test]
+    async fn a_router_that_takes_no_lease_gets_a_mapping_without_an_end() {
+        for code in NO_LEASE {
+            let router = Router::refusing(Some(code)).await;
+            let external = router.map(50_000).await.unwrap();
+            assert_eq!(external, 50_000, "{code}");
+            assert!(router.has(external).is_some(), "{code}");
+        }
+        let refused = Router::refusing(Some(600)).await.map(50_000).await;
+        assert!(refused.unwrap_err().to_string().contains("600"));
     }
 
     #[tokio::test]
