@@ -15,7 +15,7 @@ use lcroute_node::KnownMember;
 use librecast::cert::{MAX_TOKEN, Token};
 use librecast::id::PeerId;
 use librecast::time::UnixTime;
-use librecast_program::cli::{Exit, ExitError};
+use librecast_program::cli::{Exit, ExitError, MDNS_RULE};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -370,13 +370,14 @@ fn missing(status: &Status, peers: &[Peer], config: &Config) -> String {
     if status.relay.only && status.relay.offered == 0 {
         doors.push(NO_RELAY);
     }
+    let firewall = format!(
+        "no node of the network is on a LAN of this host, or a firewall of either host drops UDP port 5353 (`{MDNS_RULE}`)"
+    );
     doors.push(match config.exposure().lans() {
         Ok(()) if lcroute_signalling::is_mdns_taken() => {
             "no node of the network is found on a LAN of this host, where another program has UDP port 5353 for itself"
         }
-        Ok(()) => {
-            "no node of the network is on a LAN of this host, or a firewall of either host drops UDP port 5353 (`nft insert rule inet filter input udp dport 5353 accept`)"
-        }
+        Ok(()) => firewall.as_str(),
         Err(Silent::Off) => "LANs are not looked at ([signal] lan = false)",
         Err(Silent::Hidden) => "LANs are not looked at ([ice] policy = \"relay\")",
     });

@@ -17,7 +17,7 @@ use librecast::socket::{ReceiveSockets, SendSocket, multicast_interfaces};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::arguments;
-use crate::cli::{Exit, ExitError, note};
+use crate::cli::{Exit, ExitError, MDNS_RULE, note};
 use crate::guest::{self, Founded};
 use crate::guest_state::{GuestState, Inside};
 
@@ -340,7 +340,7 @@ fn nobody(inside: &Inside, offer: Offer) -> ExitError {
             "nobody is here under these words after {seconds} s: are they right, and does `{sends}` still run?"
         ),
         (0, false) => format!(
-            "nobody is here under these words after {seconds} s: are they right, does `{sends}` still run, is it on this LAN, and do the firewalls of both hosts let in UDP port 5353 (`nft insert rule inet filter input udp dport 5353 accept`)? Beyond a LAN the words need a server: WORDS@HOST"
+            "nobody is here under these words after {seconds} s: are they right, does `{sends}` still run, is it on this LAN, and do the firewalls of both hosts let in UDP port 5353 (`{MDNS_RULE}`)? Beyond a LAN the words need a server: WORDS@HOST"
         ),
     };
     ExitError::new(Exit::Unreachable, message)
