@@ -358,7 +358,7 @@ enum Command {
         /// The token or code is in this file
         #[arg(long, value_name = "FILE")]
         token_file: Option<PathBuf>,
-        /// Make a network of four words, which a shell prints
+        /// Make a network of four words, and print them
         #[arg(long, conflicts_with_all = ["token", "token_fd", "token_file"])]
         found: bool,
         /// With --found: no words, but a token for leaves, which may be public
