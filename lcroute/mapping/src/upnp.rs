@@ -64,15 +64,22 @@ pub struct Service {
     kind: String,
 }
 
-/// Maps a UDP port of this host for this number of seconds.
-pub(crate) async fn map(gateway: Gateway, port: u16, seconds: u32) -> anyhow::Result<Mapping> {
+/// Maps a UDP port of this host for this number of seconds. `unanswered` has the mapping while the
+/// router has been asked for it and has not answered: it may make it after this call was dropped.
+pub(crate) async fn map(
+    gateway: Gateway,
+    port: u16,
+    seconds: u32,
+    unanswered: &mut Option<Mapping>,
+) -> anyhow::Result<Mapping> {
     let location = search(gateway).await?;
     let answer = http::ask(location.at.into(), &location.path, None).await?;
     let services = services(&answer.body, &location);
     ensure!(!services.is_empty(), "it has no service that maps ports");
     let mut failure = None;
     for service in services {
-        match service.map(gateway.local, port, seconds).await {
+        let mapped = service.map(gateway.local, port, seconds, unanswered);
+        match mapped.await {
             Ok(external) => return Ok(Mapping { service, external }),
             Err(e) => failure = Some(e),
         }
@@ -89,7 +96,12 @@ impl Mapping {
         secs: u32,
     ) -> anyhow::Result<()> {
         let suggested = self.external.port();
-        self.external = self.service.map_at(suggested, local, port, secs).await?;
+        // this mapping itself is given back
+        let mapped = self
+            .service
+            .map_at(suggested, local, port, secs, &mut None)
+            .await;
+        self.external = mapped?;
         Ok(())
     }
 
@@ -229,8 +241,14 @@ fn is_kind(kind: &str) -> bool {
 }
 
 impl Service {
-    async fn map(&self, local: Ipv4Addr, port: u16, seconds: u32) -> anyhow::Result<SocketAddrV4> {
-        self.map_at(port, local, port, seconds).await
+    async fn map(
+        &self,
+        local: Ipv4Addr,
+        port: u16,
+        seconds: u32,
+        unanswered: &mut Option<Mapping>,
+    ) -> anyhow::Result<SocketAddrV4> {
+        self.map_at(port, local, port, seconds, unanswered).await
     }
 
     async fn map_at(
@@ -239,6 +257,7 @@ impl Service {
         local: Ipv4Addr,
         port: u16,
         seconds: u32,
+        unanswered: &mut Option<Mapping>,
     ) -> anyhow::Result<SocketAddrV4> {
         let answer = self.ask("GetExternalIPAddress", "").await?;
         let external = element(&answer, "NewExternalIPAddress").unwrap_or_default();
@@ -260,8 +279,18 @@ impl Service {
                  <NewLeaseDuration>{lease}</NewLeaseDuration>",
                 remote(external)
             );
-            let Err(e) = self.ask("AddPortMapping", &args).await else {
-                return Ok(SocketAddrV4::new(ip, external));
+            let address = SocketAddrV4::new(ip, external);
+            *unanswered = Some(Mapping {
+                service: self.clone(),
+                external: address,
+            });
+            let added = self.ask("AddPortMapping", &args).await;
+            let is_refused = |e: &anyhow::Error| e.is::<Refusal>();
+            if added.as_ref().err().is_none_or(is_refused) {
+                *unanswered = None;
+            }
+            let Err(e) = added else {
+                return Ok(address);
             };
             tries += 1;
             match e.downcast_ref::<Refusal>() {
@@ -464,11 +493,12 @@ mod tests {
 
     impl Router {
         async fn start() -> Self {
-            Self::refusing(None).await
+            Self::with(None, false).await
         }
 
-        /// Answers mappings with an end by this error.
-        async fn refusing(leases: Option<u16>) -> Self {
+        /// `leases`: answers mappings with an end by this error. `is_slow`: makes mappings, and does
+        /// not answer.
+        async fn with(leases: Option<u16>, is_slow: bool) -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let SocketAddr::V4(at) = listener.local_addr().unwrap() else {
                 panic!("IPv4")
@@ -476,6 +506,7 @@ mod tests {
             let entries = Arc::new(Mutex::new(BTreeMap::new()));
             let known = entries.clone();
             tokio::spawn(async move {
+                let mut unanswered = Vec::new();
                 loop {
                     let (mut stream, _) = listener.accept().await.unwrap();
                     let mut request = Vec::new();
@@ -484,6 +515,10 @@ mod tests {
                     }
                     let request = String::from_utf8(request).unwrap();
                     let (status, body) = answer(&request, &mut known.lock().unwrap(), leases);
+                    if is_slow && request.contains("#AddPortMapping\"") {
+                        unanswered.push(stream);
+                        continue;
+                    }
                     let length = body.len();
                     let text =
                         format!("HTTP/1.1 {status} x\r\nContent-Length: {length}\r\n\r\n{body}");
@@ -507,7 +542,7 @@ mod tests {
         }
 
         async fn map(&self, port: u16) -> anyhow::Result<u16> {
-            let external = self.service.map(HOST, port, 7_200).await?;
+            let external = self.service.map(HOST, port, 7_200, &mut None).await?;
             assert_eq!(external.ip().to_string(), "203.0.113.5");
             Ok(external.port())
         }
@@ -591,7 +626,9 @@ mod tests {
     async fn a_mapping_keeps_its_port_and_is_deleted_at_the_end() {
         let router = Router::start().await;
         router.set(50_000, HOST, 7_000);
-        let external = router.service.map(HOST, 50_000, 7_200).await.unwrap();
+        let mut unanswered = None;
+        let mapped = router.service.map(HOST, 50_000, 7_200, &mut unanswered);
+        let external = mapped.await.unwrap();
         let service = router.service.clone();
         let mut mapping = Mapping { service, external };
         mapping.renew(HOST, 50_000, 7_200).await.unwrap();
@@ -604,13 +641,36 @@ mod tests {
     #[tokio::test]
     async fn a_router_that_takes_no_lease_gets_a_mapping_without_an_end() {
         for code in NO_LEASE {
-            let router = Router::refusing(Some(code)).await;
+            let router = Router::with(Some(code), false).await;
             let external = router.map(50_000).await.unwrap();
             assert_eq!(external, 50_000, "{code}");
             assert!(router.has(external).is_some(), "{code}");
         }
-        let refused = Router::refusing(Some(600)).await.map(50_000).await;
+        let refused = Router::with(Some(600), false).await.map(50_000).await;
         assert!(refused.unwrap_err().to_string().contains("600"));
+    }
+
+    #[tokio::test]
+    async fn a_mapping_whose_answer_nobody_awaited_can_be_withdrawn() {
+        let router = Router::with(None, true).await;
+        let mut unanswered = None;
+        {
+            let mapped = router.service.map(HOST, 50_000, 7_200, &mut unanswered);
+            tokio::pin!(mapped);
+            while router.has(50_000).is_none() {
+                tokio::select! {
+                    _ = &mut mapped => panic!("the router answers nothing"),
+                    () = tokio::time::sleep(Duration::from_millis(1)) => {}
+                }
+            }
+        }
+        unanswered.unwrap().end().await.unwrap();
+        assert_eq!(router.has(50_000), None);
+        // an answer leaves nothing to withdraw
+        let (quick, mut unanswered) = (Router::start().await, None);
+        let mapped = quick.service.map(HOST, 50_000, 7_200, &mut unanswered);
+        mapped.await.unwrap();
+        assert!(unanswered.is_none());
     }
 
     #[tokio::test]
