@@ -616,6 +616,7 @@ fn control() -> Vec<Vec<u8>> {
     batch.push(&Element::LeafOffer(LeafOffer {
         uplink: true,
         isolated: true,
+        spare: true,
         groups: 64,
         room: 9,
         others: vec![key(1).peer_id()],

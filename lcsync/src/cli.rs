@@ -131,7 +131,7 @@ enum Command {
         /// The words, and the folder to receive into [default: this one], or - for standard output
         #[arg(value_name = "WORDS", required = true, num_args = 1..=5)]
         arguments: Vec<OsString>,
-        /// Replace files that are there and differ
+        /// Replace files that are there and differ, and put new names into folders that are there
         #[arg(long)]
         overwrite: bool,
         /// Take more than 1 GB, or 1,000 files, without a question

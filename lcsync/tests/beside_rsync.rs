@@ -2,8 +2,8 @@
 //! both programs run, as root and as a user, and the results must be equal. docs/guide/rsync.md
 //! lists intended differences; [`Case`] avoids such cases, or [`Listed`] does not compare them.
 //!
-//! `make test` runs [`CASES`]. `BESIDE_RSYNC=600 cargo test -p lcsync --test integration beside_rsync::` runs for
-//! this number of seconds; `BESIDE_RSYNC_FROM=N` begins with case N, to repeat a failed one.
+//! As many cases run as of a property test. `BESIDE_RSYNC=600 cargo test -p lcsync --test integration beside_rsync::`
+//! runs for this number of seconds; `BESIDE_RSYNC_FROM=N` begins with case N, to repeat a failed one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, OsStr, OsString};
@@ -14,6 +14,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use lcsync::listing::shown;
@@ -23,12 +26,15 @@ use nix::sys::stat::{Mode, UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{geteuid, mkfifo};
 use program::install;
+use proptest::test_runner::Config;
 use rustix::fs::{XattrFlags, lgetxattr, llistxattr, lsetxattr};
 
 use crate::program;
 
-/// Cases of `make test`: about ten seconds.
-const CASES: u64 = 100;
+/// Cases that run at a time. Chosen: rsync sleeps for a part of each case.
+const AT_A_TIME: usize = 4;
+/// Failed cases after which none begins.
+const MAX_FAILURES: usize = 8;
 /// The copying user, if not root: nobody.
 const USER: u32 = 65_534;
 /// Seconds after which a program is ended: thousands of times the length of a case.
@@ -1440,32 +1446,44 @@ fn copies_are_as_those_of_rsync() {
     if !attributes {
         eprintln!("without -A and -X: the file system of temporary files has no attributes");
     }
-    let mut failed = String::new();
-    let mut failures = 0;
-    let mut n = from;
-    while failures < 8
-        && match until {
-            Some(until) => Instant::now() < until,
-            None => n < from + CASES,
+    let cases = u64::from(Config::default().cases);
+    let is_over = |n: u64| match until {
+        Some(until) => Instant::now() >= until,
+        None => n >= from + cases,
+    };
+    let (next, failed) = (AtomicU64::new(from), Mutex::new(Vec::<String>::new()));
+    let run = || {
+        while failed.lock().unwrap().len() < MAX_FAILURES {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            if is_over(n) {
+                break;
+            }
+            let failure = failure(n, attributes, programs.path());
+            failed.lock().unwrap().extend(failure);
         }
-    {
-        let case = Case::new(n, attributes);
-        if let Some(difference) = case.run(programs.path()) {
-            failures += 1;
-            let who = if case.as_user { "a user" } else { "root" };
-            let (args, patterns) = (&case.args, String::from_utf8_lossy(&case.patterns));
-            let _ = writeln!(
-                failed,
-                "=== case {n}, as {who}: {args:?}, patterns {patterns:?}\n{difference}"
-            );
+    };
+    thread::scope(|scope| {
+        for _ in 0..AT_A_TIME {
+            scope.spawn(run);
         }
-        n += 1;
-    }
-    eprintln!("cases {from} to {}", n - 1);
-    assert!(failed.is_empty(), "{failed}");
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+/// Runs a case; describes it if it fails.
+fn failure(n: u64, attributes: bool, programs: &Path) -> Option<String> {
+    let case = Case::new(n, attributes);
+    let difference = case.run(programs)?;
+    let who = if case.as_user { "a user" } else { "root" };
+    let (args, patterns) = (&case.args, String::from_utf8_lossy(&case.patterns));
+    Some(format!(
+        "=== case {n}, as {who}: {args:?}, patterns {patterns:?}\n{difference}"
+    ))
 }
 
 #[test]
+#[ignore = "long: `make test-all`"]
 fn a_folder_of_which_not_all_is_held_in_memory_is_copied_and_emptied_as_one_that_is() {
     let (folder, lcsync) = of_user();
     let at = |name: &str| folder.path().join(name);

@@ -1,8 +1,9 @@
-//! Group addresses and UDP ports of lcsync and lcagent, derived by BLAKE3 from names.
+//! Group addresses and UDP ports of our programs and of others, derived by BLAKE3 from names.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use crate::id::{PeerId, derive};
+use crate::plain::is_name;
 
 /// UDP destination port of lcsync's channels.
 pub const LCSYNC_PORT: u16 = 14242;
@@ -14,6 +15,9 @@ pub const REPORT_PORT: u16 = 14245;
 pub const STREAM_PORT: u16 = 14247;
 /// Default UDP port of `lcroute listen` and `lcroute say`.
 pub const TALK_PORT: u16 = 14244;
+
+/// Longest name of a program's channel, in bytes. Chosen: as of a protocol.
+pub const MAX_CHANNEL_NAME: usize = 255;
 
 /// Transient multicast groups of global scope (RFC 4291 §2.7).
 const TRANSIENT_GLOBAL: [u8; 2] = [0xff, 0x1e];
@@ -80,6 +84,35 @@ pub fn block_channel(key: &[u8], block_hash: &[u8; 32], layer: u8) -> ChannelId 
         .map(|c| c.iter().fold(0, |n, b| n << 8 | u64::from(*b)))
         .find(|c| *c != ROOT_CHANNEL)
         .unwrap_or(1)
+}
+
+/// Returns the group of a program's channel; none if no channel can have this name.
+///
+/// A group's address (`ff1e::42`) stands for itself, a PeerId for the group of this key. Any other
+/// text is a name. A group proves nothing: each member of the network may send to it.
+///
+/// ```
+/// use librecast::channel::program_group;
+///
+/// assert_eq!(program_group("ff1e::42"), "ff1e::42".parse().ok());
+/// assert_ne!(program_group("example.org/time"), program_group("example.org/date"));
+/// assert_eq!(program_group("192.0.2.1"), None);
+/// ```
+#[must_use]
+pub fn program_group(name: &str) -> Option<Ipv6Addr> {
+    if name.is_empty() || name.len() > MAX_CHANNEL_NAME || !is_name(name) {
+        return None;
+    }
+    match name.parse() {
+        Ok(IpAddr::V6(group)) => return group.is_multicast().then_some(group),
+        Ok(IpAddr::V4(_)) => return None,
+        Err(_) => {}
+    }
+    let hash = match name.parse::<PeerId>() {
+        Ok(key) => derive("librecast 2026 key channel", &[key.public_key()]),
+        Err(_) => derive("librecast 2026 named channel", &[name.as_bytes()]),
+    };
+    Some(transient_group(&hash))
 }
 
 /// Returns the group of an lcagent channel.
@@ -168,6 +201,20 @@ mod tests {
         let share = SharePrefix::of_name(b"", "photos");
         assert_eq!(share.address().to_string(), "ff1e:27fd:1b0e:a9cb::");
         assert_eq!(block_channel(b"", &[7; 32], 0), 0xdfc9_98ae_e83a_d4a8);
+    }
+
+    #[test]
+    fn a_channel_of_a_program_has_a_name_a_key_or_an_address() {
+        let key = SecretKey::from_seed(&[1; 32]).peer_id().to_string();
+        let groups = ["weather", "Weather", &key].map(|name| program_group(name).unwrap());
+        assert!(groups.iter().all(|group| group.segments()[0] == 0xff1e));
+        assert!(groups[0] != groups[1] && groups[1] != groups[2]);
+        let longest = "x".repeat(MAX_CHANNEL_NAME);
+        assert!(program_group(&longest).is_some());
+        let longer = longest + "x";
+        for bad in ["", "a\nb", "fe80::1", "192.0.2.1", "224.0.0.1", &longer] {
+            assert_eq!(program_group(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -52,7 +52,8 @@
 //! | promised module | content |
 //! |---|---|
 //! | [`id`] | ed25519 identities, libp2p PeerIds, addresses derived from keys |
-//! | [`channel`] | group addresses and ports of lcsync and lcagent |
+//! | [`channel`] | group addresses and ports of programs |
+//! | `group` (feature `net`, Linux) | a channel by name or key: send, receive, watch joins |
 //! | [`mapped`] | IPv4 groups and sources under names of IPv6 |
 //! | [`plain`] | foreign text, harmless on terminals and in commands |
 //! | [`text`] | tokens, keys and the like as text: a prefix and base58check |
@@ -118,6 +119,8 @@ pub mod epoch;
 pub mod ethernet;
 pub mod events;
 pub mod gf256;
+#[cfg(all(feature = "net", target_os = "linux"))]
+pub mod group;
 #[cfg(feature = "net")]
 mod guest_socket;
 pub mod id;

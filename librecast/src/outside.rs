@@ -146,8 +146,8 @@ impl fmt::Display for ContactText {
 pub struct Plan {
     /// Interfaces that are no way to others: lc0.
     pub exclude: Vec<String>,
-    /// Servers where pairs wait, beside their own places.
-    pub meet: Vec<Place>,
+    /// Servers where pairs wait, beside their own places; none: no server may see this host.
+    pub meet: Option<Vec<Place>>,
     /// Entry nodes of the DHT (none listed: the well-known ones), if it is used.
     pub dht: Option<Vec<String>>,
     /// Whether LANs are used.
@@ -160,6 +160,17 @@ pub struct Plan {
     /// Interfaces over which the router may be asked to map the port (none listed: all), if it may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub map_port: Option<Vec<String>>,
+}
+
+impl Plan {
+    /// Returns the servers at which a pair waits that has these places of its own.
+    #[must_use]
+    pub fn places(&self, own: &[Place]) -> Vec<Place> {
+        match &self.meet {
+            Some(meet) => own.iter().chain(meet).cloned().collect(),
+            None => Vec::new(),
+        }
+    }
 }
 
 /// A secret of the own key that chooses its UDP port: whoever knows the key alone cannot compute it.
@@ -394,6 +405,24 @@ mod tests {
 
     fn key() -> PeerId {
         SecretKey::from_seed(&[1; 32]).peer_id()
+    }
+
+    #[test]
+    fn a_host_that_servers_may_not_see_waits_at_no_place_of_a_key() {
+        let place = |text: &str| -> Place { text.parse().unwrap() };
+        let own = [place("a.example")];
+        let mut plan = Plan {
+            exclude: Vec::new(),
+            meet: Some(vec![place("b.example")]),
+            dht: None,
+            lan: true,
+            rate: 0,
+            port: None,
+            map_port: None,
+        };
+        assert_eq!(plan.places(&own), ["a.example", "b.example"].map(place));
+        plan.meet = None;
+        assert_eq!(plan.places(&own), []);
     }
 
     #[test]

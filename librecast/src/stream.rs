@@ -522,6 +522,20 @@ impl Listener {
         Ok(Self { socket })
     }
 
+    /// Makes [`Self::accept`] return at once, with [`io::ErrorKind::WouldBlock`] if no stream waits.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        self.socket.set_nonblocking(nonblocking)
+    }
+
+    /// Ends serving, also for a thread that waits in [`Self::accept`].
+    pub fn close(&self) {
+        // the stream daemon may have closed it already
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
     /// Replaces the permitted nodes; streams of others end.
     ///
     /// # Errors
@@ -584,6 +598,12 @@ impl Listener {
             }
             _ => Err(StreamError::Answer(String::from_utf8_lossy(&text).into())),
         }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 
@@ -865,6 +885,31 @@ mod tests {
             assert_eq!(all, n);
         }
         assert!(matches!(listener.accept(), Err(StreamError::Io(_))));
+    }
+
+    #[test]
+    fn a_listener_without_streams_does_not_wait_if_it_must_not_and_can_be_closed() {
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let (_folder, path, told) = program("{\"ok\":{}}\n".into(), move |socket| {
+            // until the test has looked
+            let _ = ended.recv();
+            drop(socket);
+        });
+        let listener = Listener::bind_at(&path, &protocols(), &Allowed::default()).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let nothing = listener.accept();
+        assert!(
+            matches!(&nothing, Err(StreamError::Io(e)) if e.kind() == io::ErrorKind::WouldBlock),
+            "{nothing:?}"
+        );
+        listener.set_nonblocking(false).unwrap();
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| listener.accept());
+            listener.close();
+            assert!(matches!(waits.join().unwrap(), Err(StreamError::Io(_))));
+        });
+        drop(end);
+        told.join().unwrap();
     }
 
     #[test]

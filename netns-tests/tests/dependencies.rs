@@ -143,6 +143,47 @@ fn librecast_depends_on_none_of_ours() {
 }
 
 #[test]
+fn the_library_for_c_depends_on_librecast_only() {
+    let below = BTreeSet::from(["librecast".to_owned()]);
+    assert_eq!(ours()["librecast-c"], below);
+}
+
+/// A registry refuses a dependency without a version, and a crate without description, licence or
+/// repository. A patched crate would be another one there.
+#[test]
+fn a_registry_takes_the_library_and_the_entry_log() {
+    let metadata = cargo(&["metadata", "--no-deps", "--format-version", "1"]);
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let published: Vec<_> = packages.iter().filter(|p| p["publish"].is_null()).collect();
+    let mut names: Vec<_> = published
+        .iter()
+        .filter_map(|p| p["name"].as_str())
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names, ["librecast", "librecast-log"]);
+    for package in &published {
+        let name = package["name"].as_str().unwrap();
+        for field in ["description", "license", "repository", "rust_version"] {
+            assert!(package[field].is_string(), "{name} has no {field}");
+        }
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let (other, version) = (&dependency["name"], &dependency["req"]);
+            assert_ne!(version, "*", "{name} depends on {other}");
+            if dependency["path"].is_string() {
+                let own = format!("^{}", package["version"].as_str().unwrap());
+                assert!(names.contains(&other.as_str().unwrap()), "{name}: {other}");
+                assert_eq!(version.as_str(), Some(own.as_str()), "{name}: {other}");
+            }
+        }
+        let built = built_from(name);
+        for patched in ["im", "rtc-dtls", "socket-pktinfo"] {
+            assert!(!built.contains(patched), "{name} has {patched} in it");
+        }
+    }
+}
+
+#[test]
 fn what_programs_share_depends_on_librecast_only() {
     let below = BTreeSet::from(["librecast".to_owned()]);
     assert_eq!(ours()["librecast-program"], below);

@@ -284,6 +284,23 @@ fn files_that_pages_name_exist() {
     assert!(dead.is_empty(), "not there:\n{}", dead.join("\n"));
 }
 
+/// The page of the library shows examples, which tests compile and run, word for word.
+#[test]
+fn the_page_of_the_library_shows_its_examples() {
+    let page = std::fs::read_to_string(root().join("docs/guide/library.md")).unwrap();
+    let mut shown = 0;
+    for (language, extension) in [("rust", "rs"), ("c", "c"), ("python", "py")] {
+        let file = format!("librecast/examples/time_server.{extension}");
+        let example = std::fs::read_to_string(root().join(&file)).unwrap();
+        for code in page.split(&format!("```{language}\n")).skip(1) {
+            let code = code.split("```").next().unwrap();
+            assert!(example.contains(code), "{file} differs from\n{code}");
+            shown += 1;
+        }
+    }
+    assert_eq!(shown, 3);
+}
+
 /// A crate without examples compiles none: `doctest = false`.
 #[test]
 fn examples_in_comments_are_tests() {

@@ -1,7 +1,10 @@
 //! docs/reference.md equals the programs' output; `make reference` writes it. The dashboard and the
-//! alert rules in packaging/ name existing metrics.
+//! alert rules in packaging/ name existing metrics. The first steps of a user need no
+//! world either.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod first_steps;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;

@@ -21,7 +21,8 @@
 //! office. The named one takes over at once, and members follow it without a time of silence.
 //!
 //! One in office that is present answers a lower one's term with a higher one, unless it was away
-//! itself for that deputy's time of silence. Its own clock alone dates that.
+//! itself for that deputy's time of silence. Its own clock alone dates that. In a group of two nobody
+//! else could be received meanwhile, so uptime of its own host shows that it was there.
 //!
 //! Silence is counted in uptime of the deputy's own host: no clock, its own or another, dates it.
 
@@ -598,7 +599,11 @@ impl Group {
         let is_first = self.offices.place(term.office) < self.offices.place(self.own_office());
         let deputy = term.office.and_then(|author| self.offices.deputy(&author));
         let silence = deputy.map_or(0, |deputy| u64::from(deputy.after) * SECOND);
-        !is_first && !self.offices.was_away(silence, now.as_millis())
+        // where the other one is the only one, its silence shows no absence of this host
+        let me = self.author.peer_id();
+        let others = self.authors.keys().filter(|author| **author != me).count();
+        let was_up = others == 1 && self.offices.in_run >= silence;
+        !is_first && (was_up || !self.offices.was_away(silence, now.as_millis()))
     }
 
     /// Whether the author of this office was received lately.

@@ -896,6 +896,35 @@ fn an_owner_that_is_present_stays_in_office_whatever_terms_a_deputy_begins() {
 }
 
 #[test]
+fn in_a_group_of_two_the_owner_stays_in_office_while_its_host_is_up() {
+    let mut world = World::new(8, 2);
+    world.appoint(1);
+    world.live(80, MINUTE);
+    // the deputy hides for its time, and takes over
+    world.people[1].side = 1;
+    world.live(80, MINUTE);
+    assert_eq!(world.in_office(), [0, 1]);
+    world.people[1].side = 0;
+    world.live(5, MINUTE);
+    assert_eq!(world.in_office(), [0]);
+    assert!(!world.has_event(0, "StoodDown"));
+    world.meet();
+    assert_eq!(world.standing(1), Some(Standing::Member));
+}
+
+#[test]
+fn in_a_group_of_two_an_owner_whose_host_was_off_follows_its_deputy() {
+    let mut world = World::new(9, 2);
+    world.appoint(1);
+    world.live(80, MINUTE);
+    world.lose_owner();
+    world.start(0);
+    world.live(5, MINUTE);
+    assert_eq!(world.in_office(), [1]);
+    assert!(world.has_event(0, "StoodDown"));
+}
+
+#[test]
 fn a_term_far_above_all_others_does_not_count() {
     let mut world = group_of(7);
     let bad = world.people[1].key;

@@ -61,6 +61,8 @@ pub const MAX_EPOCHS: usize = MAX_MESSAGE - ELEMENT_HEADER;
 /// Flag of a LEAF OFFER: the router sends the leaf's packets to asking groups.
 const FLAG_UPLINK: u8 = 2;
 const FLAG_ISOLATED: u8 = 4;
+/// Flag of a LEAF OFFER: another router serves the leaf better.
+const FLAG_SPARE: u8 = 8;
 /// Most routers that a LEAF OFFER names.
 pub const MAX_OFFERED: usize = 4;
 /// Longest prefix in bytes: two before the address.
@@ -222,13 +224,15 @@ pub struct LeafJoin {
 /// A router's offer to a leaf.
 ///
 /// `flags 8 | groups 16 | room 16 | others 8 (at most 4) x key 256`; bit 1 of the flags is `uplink`,
-/// bit 2 `isolated`, receivers ignore the others.
+/// bit 2 `isolated`, bit 3 `spare`, receivers ignore the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeafOffer {
     /// The router sends the leaf's packets to asking groups.
     pub uplink: bool,
     /// The router has no link with another router.
     pub isolated: bool,
+    /// The router serves only leaves that no other router serves.
+    pub spare: bool,
     /// Groups that a leaf may join.
     pub groups: u16,
     /// Free places for leaves.
@@ -455,6 +459,7 @@ fn decode_leaf_offer(mut r: Reader<'_>) -> Result<Element, WireError> {
     Ok(Element::LeafOffer(LeafOffer {
         uplink: flags & FLAG_UPLINK != 0,
         isolated: flags & FLAG_ISOLATED != 0,
+        spare: flags & FLAG_SPARE != 0,
         groups,
         room,
         others,
@@ -554,7 +559,8 @@ impl Batch {
             Element::LeafOffer(offer) => self.append_whole(TYPE_LEAF_OFFER, |w| {
                 let others = &offer.others[..offer.others.len().min(MAX_OFFERED)];
                 let isolated = u8::from(offer.isolated) * FLAG_ISOLATED;
-                let flags = (u8::from(offer.uplink) * FLAG_UPLINK) | isolated;
+                let spare = u8::from(offer.spare) * FLAG_SPARE;
+                let flags = (u8::from(offer.uplink) * FLAG_UPLINK) | isolated | spare;
                 w.u8(flags).u16(offer.groups).u16(offer.room);
                 w.u8(others.len() as u8);
                 for other in others {
@@ -778,6 +784,7 @@ mod tests {
             Element::LeafOffer(LeafOffer {
                 uplink: true,
                 isolated: true,
+                spare: true,
                 groups: 64,
                 room: 3,
                 others: vec![key],
@@ -793,7 +800,7 @@ mod tests {
             0x01, 0, 0xff, 0x1e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9,
         ]);
         bytes.extend([0x00, 15, 10]); // leaves; the first fifteen as before
-        bytes.extend([10, 0, 38, 6, 0, 64, 0, 3, 1]); // LEAF OFFER
+        bytes.extend([10, 0, 38, 14, 0, 64, 0, 3, 1]); // LEAF OFFER
         bytes.extend(key.public_key());
         bytes.extend([3, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0x80, 8, 0xff]);
         assert_eq!(encode(&elements), vec![bytes.clone()]);

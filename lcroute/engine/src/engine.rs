@@ -279,6 +279,13 @@ impl Engine {
         self.membership.leaves.set_rate(bits_per_second);
     }
 
+    /// Sets whether leaves are to leave this router for others that serve them.
+    pub fn set_spare(&mut self, spare: bool, now: Instant) {
+        if self.membership.leaves.set_spare(spare) {
+            self.turn(now);
+        }
+    }
+
     /// Sets the private prefixes and their secrets.
     pub fn set_private(&mut self, private: Vec<PrivatePrefix>, now: Instant) {
         self.turn(now);

@@ -13,6 +13,10 @@
 //! A router without a link to another router is isolated. The leaf replaces its link, and leaves it at
 //! once for the standby link, unless a flow comes over it.
 //!
+//! A spare router asks its leaves to go to others: a helper of a station serves in its stead. The leaf
+//! leaves it once another router has brought it a packet, and comes back if that one falls silent. No
+//! router's word about its leaves counts.
+//!
 //! Packets to asking groups go to a router that takes them, the active one if it does.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -148,6 +152,8 @@ struct Router {
     tried: Option<Instant>,
     /// Its last reason against a link.
     refused: Option<LinkRefusal>,
+    /// By its last offer it serves only leaves that no other router serves.
+    spare: bool,
 }
 
 impl Router {
@@ -168,6 +174,10 @@ struct Link {
     uplink: bool,
     /// Whether the router has no link with another one; unknown before its first offer.
     isolated: Option<bool>,
+    /// It was the active link.
+    tried: bool,
+    /// A packet of a joined group came over it, since it was last silent.
+    carries: bool,
 }
 
 #[derive(Debug)]
@@ -410,6 +420,8 @@ impl Leaf {
             leaves_at: None,
             uplink: false,
             isolated: None,
+            tried: false,
+            carries: false,
         };
         self.links.insert(link, up);
         if let Some(known) = self.know(router) {
@@ -457,7 +469,9 @@ impl Leaf {
             return;
         };
         let rests = self.swapped_at.is_some_and(|at| now < at + SWAP_EVERY);
-        if !rests && near <= far * 3 / 4 && near + SWAP_GAIN <= far {
+        let leads = self.links.get(&other);
+        let is_spare = leads.is_some_and(|link| self.is_spare(&link.router));
+        if !rests && !is_spare && near <= far * 3 / 4 && near + SWAP_GAIN <= far {
             self.swapped_at = Some(now);
             self.activate(other);
         }
@@ -475,6 +489,9 @@ impl Leaf {
         let before = self.active.replace(link);
         (self.suspected, self.heard) = (None, self.now);
         self.join_over(link);
+        if let Some(new) = self.links.get_mut(&link) {
+            new.tried = true;
+        }
         if let Some(old) = before.and_then(|old| self.links.get_mut(&old)) {
             old.leaves_at = Some(self.now + OVERLAP);
         }
@@ -499,6 +516,41 @@ impl Leaf {
         }
     }
 
+    fn is_spare(&self, router: &PeerId) -> bool {
+        self.routers.get(router).is_some_and(|known| known.spare)
+    }
+
+    /// Whether a link's router is neither isolated nor spare.
+    fn serves(&self, link: &Link) -> bool {
+        link.isolated == Some(false) && !self.is_spare(&link.router)
+    }
+
+    /// Leaves a spare router for another one that brings packets, or was not tried yet.
+    fn leave_spare(&mut self) {
+        if !self.active().is_some_and(|router| self.is_spare(&router)) {
+            return;
+        }
+        let mut others = self.links.iter().filter(|(_, link)| self.serves(link));
+        let other = others.find(|(_, link)| link.carries || !link.tried);
+        if let Some(other) = other.map(|(id, _)| *id) {
+            self.activate(other);
+        }
+    }
+
+    /// The spare routers that this leaf does not need, as another one brings it packets. One whose
+    /// link has joins is needed.
+    fn unneeded(&self) -> BTreeSet<PeerId> {
+        let active = self.active.and_then(|active| self.links.get(&active));
+        if !active.is_some_and(|link| link.carries && self.serves(link)) {
+            return BTreeSet::new();
+        }
+        let joined = self.links.values().filter(|link| link.joined);
+        let joined: BTreeSet<_> = joined.map(|link| link.router).collect();
+        let spare = self.routers.iter().filter(|(_, known)| known.spare);
+        let spare = spare.map(|(id, _)| *id);
+        spare.filter(|id| !joined.contains(id)).collect()
+    }
+
     /// The routers of links that stay: all but those to be replaced, and at least the active one.
     fn kept(&self) -> BTreeSet<PeerId> {
         let links = self.links.iter();
@@ -511,15 +563,18 @@ impl Leaf {
     }
 
     /// Chooses the routers with which links are wanted: those with links, then any others, and
-    /// isolated ones if there are no others.
+    /// isolated ones if there are no others. Spare ones only if no other brings packets.
     fn choose(&mut self) {
         let now = self.now;
         self.leave_isolated();
+        self.leave_spare();
+        let unneeded = self.unneeded();
         let mut wanted = self.kept();
+        wanted.retain(|id| !unneeded.contains(id));
         let linked: BTreeSet<_> = self.links.values().map(|link| link.router).collect();
         let trying = self.wanted.iter().filter(|router| {
             let known = self.routers.get(*router);
-            known.is_some_and(|known| known.tried.is_some())
+            known.is_some_and(|known| known.tried.is_some()) && !unneeded.contains(*router)
         });
         for router in trying {
             if wanted.len() < LINKS {
@@ -529,12 +584,13 @@ impl Leaf {
         let waits = self.replace_at.is_some_and(|at| now < at);
         let waits = waits && !self.links.is_empty();
         while wanted.len() < LINKS {
-            let is_free = |id: &PeerId| !waits && !linked.contains(id) && !wanted.contains(id);
+            let is_out = |id: &PeerId| wanted.contains(id) || unneeded.contains(id);
+            let is_free = |id: &PeerId| !waits && !linked.contains(id) && !is_out(id);
             let candidates = self.routers.iter();
             let candidates = candidates.filter(|(id, r)| r.is_present() && is_free(id));
             let rests = |r: &Router| r.avoided_until.is_some_and(|until| now < until);
             let (rested, others): (Vec<_>, Vec<_>) = candidates.partition(|(_, r)| rests(r));
-            let idle = linked.iter().find(|id| !wanted.contains(*id));
+            let idle = linked.iter().find(|id| !is_out(id));
             let chosen = match (others.is_empty(), idle) {
                 (false, _) => *others[self.random.index(others.len())].0,
                 (true, Some(idle)) => *idle,
@@ -613,7 +669,16 @@ impl Leaf {
             return;
         };
         known.uplink = offer.uplink;
-        let before = known.isolated.replace(offer.isolated);
+        let (router, before) = (known.router, known.isolated.replace(offer.isolated));
+        if let Some(known) = self.routers.get_mut(&router) {
+            known.spare = offer.spare;
+        }
+        let active = self.active.and_then(|active| self.links.get(&active));
+        let is_silent = active.is_some_and(|active| !active.carries);
+        if offer.spare && before.is_none() && is_silent && self.active != Some(link) {
+            // whoever asks for others is where packets come from; the active router may withhold them
+            self.activate(link);
+        }
         if offer.isolated && before != Some(true) {
             // so do all leaves of this router
             let wait = self.random.between(Duration::ZERO, REPLACED_WITHIN);
@@ -773,11 +838,15 @@ impl Leaf {
                 self.note(link, flow);
                 let packet = message;
                 self.outputs.push_back(LeafOutput::Packet { packet });
+                self.note_carries(link);
             }
             Err(reason) => {
                 // what came over the other link before shows that this one works, too
-                if matches!(reason, DropReason::Duplicate) && self.active == Some(link) {
-                    self.heard = now;
+                if matches!(reason, DropReason::Duplicate) {
+                    if self.active == Some(link) {
+                        self.heard = now;
+                    }
+                    self.note_carries(link);
                 }
                 self.drops.count(reason);
             }
@@ -812,6 +881,22 @@ impl Leaf {
         match self.passed.accept(name) {
             true => Ok(flow),
             false => Err(DropReason::Duplicate),
+        }
+    }
+
+    /// Notes that packets come over a link.
+    fn note_carries(&mut self, link: LinkId) {
+        let known = self.links.get_mut(&link);
+        let is_new = known.is_some_and(|known| !std::mem::replace(&mut known.carries, true));
+        if is_new && self.routers.values().any(|known| known.spare) {
+            self.choose();
+        }
+    }
+
+    /// Notes that nothing comes over the active link.
+    fn note_silent(&mut self) {
+        if let Some(silent) = self.active.and_then(|active| self.links.get_mut(&active)) {
+            silent.carries = false;
         }
     }
 
@@ -853,6 +938,7 @@ impl Leaf {
             self.leave_standby();
         } else {
             // the standby link has packets that the active one lacks
+            self.note_silent();
             self.activate(link);
         }
     }
@@ -915,6 +1001,7 @@ impl Leaf {
     fn trust_without_flows(&mut self) {
         let runs = self.flows.values().any(Run::is_running);
         if !runs && self.suspected.take().is_some() {
+            self.note_silent();
             self.leave_standby();
         }
     }
@@ -980,6 +1067,7 @@ mod tests {
 
     const LINK: LinkId = LinkId(1);
     const OTHER: LinkId = LinkId(2);
+    const GROUP: Ipv6Addr = Ipv6Addr::new(0xff3e, 0, 0, 0, 0, 0, 0, 1);
 
     fn router(n: u16) -> PeerId {
         let mut seed = [0; 32];
@@ -1002,6 +1090,83 @@ mod tests {
         };
         let packet = udp_packet(source, group, b"sound");
         [&header.encode()[..], &packet[..]].concat().into()
+    }
+
+    fn offer() -> LeafOffer {
+        LeafOffer {
+            uplink: false,
+            isolated: false,
+            spare: false,
+            groups: LEAF_GROUPS as u16,
+            room: 1,
+            others: Vec::new(),
+        }
+    }
+
+    /// Returns a leaf of one group with links to these routers, up in this order; router 1 is spare.
+    fn beside_spare(routers: [(LinkId, u16); 2], now: Instant) -> Leaf {
+        let mut leaf = Leaf::new(1, now);
+        for (_, n) in routers {
+            leaf.handle_router(router(n), true, now);
+        }
+        assert!(leaf.join(GROUP, SourceFilter::all(), now));
+        for (link, n) in routers {
+            leaf.handle_link_up(link, router(n), now);
+            let mut batch = Batch::default();
+            batch.push(&Element::LeafOffer(LeafOffer {
+                spare: n == 1,
+                ..offer()
+            }));
+            for message in batch.finish() {
+                leaf.handle_control(link, &message, now);
+            }
+        }
+        leaf
+    }
+
+    /// Has a hundred packets come over a link in 2 s; returns the time after them.
+    fn hear(leaf: &mut Leaf, link: LinkId, incarnation: u32, from: Instant) -> Instant {
+        let mut now = from;
+        for sequence in 0..100 {
+            now += Duration::from_millis(20);
+            leaf.handle_data(link, message(GROUP, incarnation, sequence), now);
+            leaf.handle_timeout(now);
+        }
+        now
+    }
+
+    #[test]
+    fn a_router_that_brings_nothing_takes_no_leaf_from_a_spare_one() {
+        let now = start();
+        for routers in [[(OTHER, 2), (LINK, 1)], [(LINK, 1), (OTHER, 2)]] {
+            let mut leaf = beside_spare(routers, now);
+            let later = hear(&mut leaf, LINK, 1, now);
+            assert_eq!(leaf.active(), Some(router(1)), "{routers:?}");
+            assert_eq!(leaf.wanted, BTreeSet::from([1, 2].map(router)));
+            // a packet that was here before shows as much
+            leaf.handle_data(OTHER, message(GROUP, 1, 99), later);
+            assert_eq!(leaf.active(), Some(router(2)));
+            assert!(leaf.wanted.contains(&router(1)), "packets are under way");
+            leaf.handle_timeout(later + OVERLAP);
+            assert_eq!(leaf.wanted, BTreeSet::from([router(2)]));
+        }
+    }
+
+    #[test]
+    fn a_router_that_falls_silent_loses_its_leaf_to_the_spare_one() {
+        let now = start();
+        let mut leaf = beside_spare([(LINK, 1), (OTHER, 2)], now);
+        assert_eq!(leaf.active(), Some(router(2)), "it is tried at once");
+        let mut later = hear(&mut leaf, OTHER, 1, now);
+        assert_eq!(leaf.wanted, BTreeSet::from([router(2)]));
+        leaf.handle_link_down(LINK, later);
+        assert_eq!(leaf.wanted, BTreeSet::from([router(2)]));
+        let silent = later + REPLACED_WITHIN + ENDED;
+        while later < silent {
+            later += Duration::from_millis(20);
+            leaf.handle_timeout(later);
+        }
+        assert!(leaf.wanted.contains(&router(1)), "{:?}", leaf.wanted);
     }
 
     #[test]
@@ -1042,11 +1207,8 @@ mod tests {
             let first = 100 + n * MAX_OFFERED as u16;
             let mut batch = Batch::default();
             batch.push(&Element::LeafOffer(LeafOffer {
-                uplink: false,
-                isolated: false,
-                groups: LEAF_GROUPS as u16,
-                room: 1,
                 others: (first..first + MAX_OFFERED as u16).map(router).collect(),
+                ..offer()
             }));
             for message in batch.finish() {
                 leaf.handle_control(LINK, &message, now);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   leaf                              router
-//!     | <-------- LEAF OFFER ----------- |   at once, every 30 s, and when it has no neighbour any more
+//!     | <-------- LEAF OFFER ----------- |   at once, every 30 s, and when a flag of it changes
 //!     | --------- LEAF JOIN -----------> |   joins of all leaves together are a local listener's
 //!     | <-------- REFUSAL -------------- |   of joins not permitted, or beyond a bound
 //!     | <-------- packets -------------- |
@@ -292,6 +292,8 @@ pub struct Leaves {
     next_offer: Option<Instant>,
     /// The router has no neighbour.
     isolated: bool,
+    /// Leaves are to leave it for routers that serve them.
+    spare: bool,
     /// All leaves get an offer, as that has changed.
     offers: bool,
     /// Bytes that may go to all leaves.
@@ -694,6 +696,14 @@ impl Leaves {
         self.offers |= std::mem::replace(&mut self.isolated, isolated) != isolated;
     }
 
+    /// Sets whether leaves are to leave this router for others that serve them; false: that is no
+    /// change.
+    pub fn set_spare(&mut self, spare: bool) -> bool {
+        let is_new = std::mem::replace(&mut self.spare, spare) != spare;
+        self.offers |= is_new;
+        is_new
+    }
+
     /// Sends offers and refusals. `routers`: the other routers that leaves may use.
     pub fn flush(
         &mut self,
@@ -729,6 +739,7 @@ impl Leaves {
                 batch.push(&Element::LeafOffer(LeafOffer {
                     uplink: leaf.uplink.is_some(),
                     isolated: self.isolated,
+                    spare: self.spare,
                     groups: LEAF_GROUPS as u16,
                     room,
                     others: part_of(all, link, leaf.peer),

@@ -51,6 +51,8 @@ const MAX_HELD: usize = 1_024;
 const STORM_RATE: Rate = Rate::per_second(1_000, 200);
 /// Corrections of hosts that still believe a host here to be elsewhere. Chosen.
 const CORRECTION_RATE: Rate = Rate::per_second(20, 50);
+/// Errors about packets that are too long. Chosen: apart from corrections, which other hosts need.
+const ERROR_RATE: Rate = Rate::per_second(20, 50);
 /// Most hosts elsewhere that are announced again under another virtual address. Chosen.
 const MAX_ANNOUNCED: usize = 256;
 /// Time for which gateways whose packets cannot be read are shown, after the last one. Chosen.
@@ -305,6 +307,7 @@ pub struct Segment {
     senders: Senders,
     out: Bucket,
     corrections: Bucket,
+    errors: Bucket,
     /// The virtual address before this LAN became a part of another, and the end of its use.
     former: Option<(MacAddress, Instant)>,
     /// Gateways whose packets cannot be read: whether they are sealed, and the end of the memory.
@@ -356,6 +359,7 @@ impl Segment {
             senders: Senders::new(link.rate, now),
             out: Bucket::full(now),
             corrections: Bucket::full(now),
+            errors: Bucket::full(now),
             former: None,
             unreadable: BTreeMap::new(),
             appeared: Vec::new(),
@@ -709,7 +713,7 @@ impl Segment {
             true => error.answer(packet, self.link.ipv4),
             false => error.answer_from(self.link.link_local, packet),
         };
-        let error = error.filter(|_| self.corrections.take(CORRECTION_RATE, 1, now));
+        let error = error.filter(|_| self.errors.take(ERROR_RATE, 1, now));
         error.map(Bytes::from)
     }
 

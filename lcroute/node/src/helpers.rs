@@ -68,8 +68,6 @@ pub(crate) fn messages(offer: &HelperOffer, own: OriginId, neighbor: OriginId) -
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::testing::start;
 
@@ -78,7 +76,7 @@ mod tests {
     fn offer(room: u16) -> HelperOffer {
         HelperOffer {
             room,
-            leaves: BTreeSet::new(),
+            leaves: 0,
             candidates: Vec::new(),
         }
     }

@@ -13,8 +13,8 @@ use lcroute_engine::{
 };
 use lcroute_overlay::{
     CarrierId, CarrierKind, Connections, Disclosure, EndReason, Event, HelperOffer, Identity,
-    KeyConflict, LeafTag, NotTaken, OVERLAY_CARRIER, Overlay, OverlayConfig, Presence, Published,
-    Random, Revoked, SendError,
+    KeyConflict, NotTaken, OVERLAY_CARRIER, Overlay, OverlayConfig, Presence, Published, Random,
+    Revoked, SendError,
 };
 use librecast::cert::{Chain, GroupPrefix, Member};
 use librecast::channel::{REPORT_PORT, look_group, report_group};
@@ -1018,7 +1018,7 @@ impl<C: Connections> Node<C> {
         candidates.retain(|candidate| !candidate.addr.ip().is_loopback());
         let offer = HelperOffer {
             room: u16::try_from(self.overlay.leaf_room()).unwrap_or(u16::MAX),
-            leaves: self.overlay.leaves().collect(),
+            leaves: u16::try_from(self.leaves()).unwrap_or(u16::MAX),
             candidates,
         };
         let own = self.membership.member.addresses.origin;
@@ -1038,10 +1038,12 @@ impl<C: Connections> Node<C> {
         links.filter_map(|(link, member)| Some((member, self.offers.of(*link)?)))
     }
 
-    /// Sets the leaves that other routers have ([`Overlay::set_elsewhere`]).
-    pub fn set_elsewhere(&mut self, leaves: BTreeSet<LeafTag>, has_room: bool, now: Instant) {
+    /// Sets whether leaves are to leave this node for routers that serve them, and whether new ones
+    /// go to such a router if they can.
+    pub fn set_spare(&mut self, spare: bool, has_room: bool, now: Instant) {
         self.now = now;
-        self.overlay.set_elsewhere(leaves, has_room, now);
+        self.engine.set_spare(spare, now);
+        self.overlay.set_elsewhere(has_room);
     }
 }
 

@@ -127,7 +127,7 @@ mod tests {
     fn a_router_is_asked_only_where_strangers_call_by_a_dht_and_its_owner_lets_it() {
         let plan = |dht: bool, map_port: bool| Plan {
             exclude: vec!["lc0".into()],
-            meet: Vec::new(),
+            meet: Some(Vec::new()),
             dht: dht.then(Vec::new),
             lan: true,
             rate: 0,

@@ -408,10 +408,10 @@ impl Conversation {
     /// Returns the places of a pair, and whether it is sought.
     fn places(&self, key: &PeerId) -> (Vec<Place>, bool) {
         let pair = self.plans.get(key);
-        let own = pair.iter().flat_map(|pair| &pair.places);
-        let meet = self.plan.iter().flat_map(|plan| &plan.meet);
-        let places = own.chain(meet).cloned().collect();
-        (places, pair.is_some_and(|pair| pair.seeks))
+        let own = pair.map(|pair| &pair.places[..]).unwrap_or_default();
+        let places = self.plan.as_ref().map(|plan| plan.places(own));
+        let seeks = pair.is_some_and(|pair| pair.seeks);
+        (places.unwrap_or_default(), seeks)
     }
 
     fn review_places(&mut self, key: &PeerId) {

@@ -68,7 +68,7 @@ pub use envelope::{CLOCK_DIFFERS, NO_ROOM};
 pub use event::{
     CarrierId, CarrierKind, EndReason, Event, KeyConflict, NotTaken, Presence, Published, SendError,
 };
-pub use helper_offer::{HelperOffer, LeafTag};
+pub use helper_offer::HelperOffer;
 pub use info::{Lane, LinkInfo, PathKind, PeerInfo, PeerState, RepairInfo, Traffic};
 pub use open_record::OpenRecord;
 pub use overlay::Overlay;

@@ -23,7 +23,6 @@ use crate::envelope::{Opened, Payload, Refusal, RefusalCode};
 use crate::event::{
     CarrierId, CarrierKind, EndReason, Event, NotTaken, Presence, Published, SendError,
 };
-use crate::helper_offer::LeafTag;
 use crate::info::{LinkInfo, PeerInfo, PeerState};
 use crate::leaf_places::LeafPlaces;
 use crate::link_table::LinkTable;
@@ -1018,25 +1017,10 @@ impl<C: Connections> Overlay<C> {
         }
     }
 
-    /// Sets the leaves that other routers have, which have no place here; links with them end.
-    /// `has_room`: a router that some leaf reaches takes more, so new leaves go there if they can.
-    pub fn set_elsewhere(&mut self, leaves: BTreeSet<LeafTag>, has_room: bool, now: Instant) {
-        self.observe(now);
-        self.parts.elsewhere.set(leaves, has_room);
-        let leaves = self.peers.values().filter(|peer| peer.is_linked_leaf());
-        let released = leaves.filter(|peer| self.parts.elsewhere.has(&peer.id));
-        let released: Vec<_> = released.map(|peer| peer.id).collect();
-        for id in released {
-            self.visit(&id, |peer, parts| {
-                peer.end_link(EndReason::NotWanted, parts);
-            });
-        }
-    }
-
-    /// Returns the leaves that have links with this node.
-    pub fn leaves(&self) -> impl Iterator<Item = LeafTag> {
-        let leaves = self.peers.values().filter(|peer| peer.is_linked_leaf());
-        leaves.map(|peer| LeafTag::of(&peer.id))
+    /// Sets whether another router, one that some leaf reaches, takes more: new leaves go there if
+    /// they can.
+    pub fn set_elsewhere(&mut self, has_room: bool) {
+        self.parts.elsewhere.set(has_room);
     }
 
     /// Returns the number of free places for leaves.

@@ -149,11 +149,6 @@ impl Peer {
         self.link.as_ref().filter(|link| link.up.is_some())
     }
 
-    /// Returns whether it is a leaf with an authenticated link.
-    pub(crate) fn is_linked_leaf(&self) -> bool {
-        self.up().is_some() && self.member.as_ref().is_some_and(|member| member.leaf)
-    }
-
     pub(crate) fn name(&self) -> &str {
         self.member.as_ref().map_or("?", |m| m.name.as_str())
     }

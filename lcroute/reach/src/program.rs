@@ -229,7 +229,7 @@ impl<'a> Conversation<'a> {
                     // a panicked task would be awaited for ever
                     let done = done.map_err(io::Error::other)?;
                     let found = self.schedule.handle(done, Instant::now());
-                    if let Some((key, value)) = found {
+                    for (key, value) in found {
                         self.say(&FromReach::Seen { key, value }).await?;
                     }
                     self.say_state().await?;

@@ -114,8 +114,16 @@ struct Holding {
 struct Lookup {
     timer: Timer,
     most: Duration,
-    /// The last reported value.
-    newest: Option<(i64, Vec<u8>)>,
+    /// The values of the last look-up that found any, as far as they count: the newest, or all of
+    /// a mailbox.
+    known: BTreeSet<(i64, Vec<u8>)>,
+}
+
+impl Lookup {
+    /// Whether many sign values of this key, so that no sequence makes another value old.
+    fn is_mailbox(&self) -> bool {
+        self.most == WATCH_PAUSE
+    }
 }
 
 /// The daemon's plan, and its progress.
@@ -152,7 +160,7 @@ impl Schedule {
             let lookup = self.lookups.entry(key).or_insert_with(|| Lookup {
                 timer: Timer::new(FIRST_PAUSE, now),
                 most,
-                newest: None,
+                known: BTreeSet::new(),
             });
             lookup.most = most;
         }
@@ -206,14 +214,16 @@ impl Schedule {
         waiting.map(|timer| timer.next).min()
     }
 
-    /// Handles a result; returns a value for the daemon, if it is new.
-    pub(crate) fn handle(&mut self, done: Done, now: Instant) -> Option<(Key, Value)> {
+    /// Handles a result; returns new values for the daemon.
+    pub(crate) fn handle(&mut self, done: Done, now: Instant) -> Vec<(Key, Value)> {
         match done {
             Done::Put(key, result) => {
                 if let Err(refused) = result {
                     self.count(refused.name());
                 }
-                let holding = self.holdings.get_mut(&key)?;
+                let Some(holding) = self.holdings.get_mut(&key) else {
+                    return Vec::new();
+                };
                 holding.held = result.is_ok();
                 match result {
                     Ok(()) => {
@@ -223,44 +233,59 @@ impl Schedule {
                     }
                     Err(_) => holding.timer.end(REPUT / 6, now),
                 }
-                None
+                Vec::new()
             }
             Done::Got(key, values) => {
-                let newest = self.newest(values);
-                let lookup = self.lookups.get_mut(&key)?;
-                lookup.timer.end(lookup.most, now);
-                let newest = newest?;
-                match &lookup.newest {
-                    Some(known) if newest < *known => {
-                        self.count(STALE);
-                        None
-                    }
-                    Some(known) if newest == *known => None,
-                    _ => {
-                        // a mailbox holds one record: other nodes may wait to write theirs
-                        let known = lookup.newest.as_ref().map(|(_, value)| value);
-                        if lookup.most == WATCH_PAUSE && known != Some(&newest.1) {
-                            lookup.timer.pause = FIRST_PAUSE;
-                            lookup.timer.next = now + FIRST_PAUSE;
-                        }
-                        let value = Value(newest.1.clone());
-                        lookup.newest = Some(newest);
-                        Some((key, value))
-                    }
-                }
+                let fits = self.fitting(values);
+                self.handle_found(key, fits, now)
             }
         }
     }
 
-    /// Returns the newest value; nodes may answer with old or too long ones.
-    fn newest(&mut self, values: Vec<(i64, Vec<u8>)>) -> Option<(i64, Vec<u8>)> {
+    /// Handles the values that a look-up has found. Of a key with one owner the newest counts: nodes
+    /// may answer with old ones. In a mailbox each counts: any member could hide all others by a high
+    /// sequence.
+    fn handle_found(
+        &mut self,
+        key: Key,
+        mut found: BTreeSet<(i64, Vec<u8>)>,
+        now: Instant,
+    ) -> Vec<(Key, Value)> {
+        let Some(lookup) = self.lookups.get_mut(&key) else {
+            return Vec::new();
+        };
+        lookup.timer.end(lookup.most, now);
+        if !lookup.is_mailbox() {
+            found = found.pop_last().into_iter().collect();
+            if !found.is_empty() && found.last() < lookup.known.last() {
+                self.count(STALE);
+                return Vec::new();
+            }
+        }
+        if found.is_empty() {
+            return Vec::new();
+        }
+        let is_known = |value: &Vec<u8>| lookup.known.iter().any(|(_, known)| known == value);
+        if lookup.is_mailbox() && !found.iter().all(|(_, value)| is_known(value)) {
+            // a node holds one record: other nodes may wait to write theirs
+            lookup.timer.pause = FIRST_PAUSE;
+            lookup.timer.next = now + FIRST_PAUSE;
+        }
+        let news = found.difference(&lookup.known);
+        let news = news.map(|(_, value)| (key, Value(value.clone()))).collect();
+        lookup.known = found;
+        news
+    }
+
+    /// Returns the values that are short enough to be records.
+    fn fitting(&mut self, values: Vec<(i64, Vec<u8>)>) -> BTreeSet<(i64, Vec<u8>)> {
         let (fits, long): (BTreeSet<_>, BTreeSet<_>) = values
             .into_iter()
             .partition(|(_, value)| value.len() <= MAX_VALUE);
         if !long.is_empty() {
             self.count(TOO_LONG);
         }
-        fits.into_iter().next_back()
+        fits
     }
 
     fn count(&mut self, reason: &'static str) {
@@ -287,6 +312,7 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const NOTHING: [Vec<u8>; 0] = [];
 
     fn key(n: u8) -> Key {
         Base58([n; 32])
@@ -400,27 +426,43 @@ mod tests {
     #[test]
     fn stale_and_long_values_are_dropped_by_name_and_a_new_one_is_passed_on_once() {
         let (mut schedule, now) = (Schedule::default(), Instant::now());
-        schedule.set_plan(&seeking(&[], &[1]), now);
+        schedule.set_plan(&seeking(&[1], &[]), now);
         let mut got = |values: Vec<(i64, Vec<u8>)>| {
             let found = schedule.handle(Done::Got(key(1), values), now);
-            (found.map(|(_, value)| value.0), schedule.dropped())
+            let found: Vec<_> = found.into_iter().map(|(_, value)| value.0).collect();
+            (found, schedule.dropped())
         };
         let long = vec![0; MAX_VALUE + 1];
         let (found, dropped) = got(vec![(9, long), (5, vec![5]), (3, vec![3])]);
-        assert_eq!((found, dropped[TOO_LONG]), (Some(vec![5]), 1));
+        assert_eq!((found, dropped[TOO_LONG]), (vec![vec![5]], 1));
         let (found, dropped) = got(vec![(4, vec![4])]);
-        assert_eq!((found, dropped[STALE]), (None, 1));
-        assert_eq!(got(vec![(5, vec![5])]).0, None);
-        assert_eq!(got(vec![(6, vec![6])]).0, Some(vec![6]));
-        // other nodes may wait behind a new value in a mailbox, but none behind a renewed one
-        let pause = |schedule: &Schedule| schedule.lookups[&key(1)].timer.pause;
-        assert_eq!(pause(&schedule), FIRST_PAUSE);
-        let again = Done::Got(key(1), vec![(7, vec![6])]);
-        assert!(schedule.handle(again, now).is_some());
-        assert_eq!(pause(&schedule), FIRST_PAUSE * 2);
+        assert_eq!((found, dropped[STALE]), (vec![], 1));
+        assert_eq!(got(vec![(5, vec![5])]).0, NOTHING);
+        assert_eq!(got(vec![(6, vec![6])]).0, [vec![6]]);
         // the key is not sought any more
         let unasked = Done::Got(key(7), vec![(1, vec![1])]);
-        assert_eq!(schedule.handle(unasked, now), None);
+        assert_eq!(schedule.handle(unasked, now), []);
+    }
+
+    #[test]
+    fn in_a_mailbox_no_sequence_hides_another_value() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        schedule.set_plan(&seeking(&[], &[1]), now);
+        let mut got = |values: &[(i64, u8)]| {
+            let values = values.iter().map(|(sequence, n)| (*sequence, vec![*n]));
+            let found = schedule.handle(Done::Got(key(1), values.collect()), now);
+            let found: Vec<_> = found.into_iter().map(|(_, value)| value.0).collect();
+            (found, schedule.lookups[&key(1)].timer.pause)
+        };
+        let liar = (i64::MAX, 0);
+        assert_eq!(got(&[liar]).0, [[0]]);
+        assert_eq!(got(&[(7, 1), liar]).0, [[1]], "from another node");
+        // other nodes may wait behind a new value in a mailbox, but none behind a renewed one
+        assert_eq!(got(&[(6, 2)]), (vec![vec![2]], FIRST_PAUSE));
+        assert_eq!(got(&[(6, 2)]), (vec![], FIRST_PAUSE * 2));
+        assert_eq!(got(&[(8, 2)]), (vec![vec![2]], FIRST_PAUSE * 4));
+        assert_eq!(got(&[]).0, NOTHING);
+        assert_eq!(got(&[(8, 2)]).0, NOTHING);
     }
 
     proptest! {
@@ -436,7 +478,9 @@ mod tests {
             let mut last: Option<(i64, Vec<u8>)> = None;
             for values in answers {
                 let known = values.clone();
-                let Some((_, value)) = schedule.handle(Done::Got(key(1), values), now) else {
+                let found = schedule.handle(Done::Got(key(1), values), now);
+                prop_assert!(found.len() <= 1);
+                let Some((_, value)) = found.into_iter().next() else {
                     continue;
                 };
                 prop_assert!(value.0.len() <= MAX_VALUE);

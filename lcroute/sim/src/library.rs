@@ -145,7 +145,7 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
             Scenario {
                 whole: true,
                 nodes: 8,
-                duration: Span::seconds(1_500),
+                duration: Span::seconds(900),
                 certificates: Certificates {
                     valid: Span::seconds(30 * DAY),
                     ..Certificates::default()
@@ -154,7 +154,7 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
                     Event::Absence {
                         at: Span::seconds(10),
                         share: 0.2,
-                        lasts: Span::seconds(1_440),
+                        lasts: Span::seconds(840),
                     },
                     Event::Revoke {
                         at: Span::seconds(20),
@@ -166,7 +166,7 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
                         by: Span::seconds(21 * DAY),
                     },
                     Event::Clocks {
-                        at: Span::seconds(1_400),
+                        at: Span::seconds(800),
                         by: Span::seconds(11 * DAY),
                     },
                 ],

@@ -1,6 +1,6 @@
 //! Streams outside of a network: whether keys that name each other can meet.
 
-use lcroute_control::config::Outside;
+use lcroute_control::config::{Config, Outside};
 use lcroute_signalling::client;
 use librecast::stream::{OutsideLook, outside, socket_of};
 
@@ -10,6 +10,7 @@ const NAME: &str = "outside";
 const PLACE: &str = "[outside] meet = [\"wss://HOST\"]: a server that anybody runs (lcroute signal --public); or dht = true";
 const RELAY: &str =
     "[ice] policy = \"all\", or no --outside: a link with a stranger shows this host's addresses";
+const PROXY: &str = "[outside] dht = true: nodes of the DHT see this host; or no [signal] socks";
 const PROGRAM: &str = "systemctl enable --now lcroute-outside.socket";
 
 pub(super) fn check(patient: &Patient) -> Check {
@@ -24,12 +25,10 @@ pub(super) fn check(patient: &Patient) -> Check {
     let Ok(settings) = config.exposure().outside() else {
         return Check::fail(NAME, "[ice] policy = \"relay\" refuses it", RELAY);
     };
-    let lan = config.exposure().lans().is_ok();
     if let Some(why) = look.as_ref().and_then(|look| look.absent.as_ref()) {
         return Check::fail(NAME, why.clone(), PROGRAM);
     }
-    let mut found = places(settings, lan);
-    let ways = ways(settings, lan);
+    let (ways, mut found) = meeting(config, settings);
     let Some(look) = look else {
         let detail = format!(
             "the configuration serves {served} times outside, and no program for streams answers; ways: {ways}"
@@ -49,8 +48,27 @@ pub(super) fn check(patient: &Patient) -> Check {
     let detail = format!("{pairs} keys, {linked} linked; ways: {ways}");
     match found.is_empty() {
         true => Check::ok(NAME, detail),
-        false => Check::warn(NAME, format!("{detail}; {}", found.join("; ")), PLACE),
+        false => {
+            let remedy = match config.exposure().without_servers_outside() {
+                Some(_) => PROXY,
+                None => PLACE,
+            };
+            Check::warn(NAME, format!("{detail}; {}", found.join("; ")), remedy)
+        }
     }
+}
+
+/// Returns the ways by which all keys are found, and what is wrong with them.
+fn meeting(config: &Config, settings: &Outside) -> (String, Vec<String>) {
+    let lan = config.exposure().lans().is_ok();
+    let Some(why) = config.exposure().without_servers_outside() else {
+        return (ways(settings, lan), places(settings, lan));
+    };
+    let without = Outside {
+        meet: Vec::new(),
+        ..settings.clone()
+    };
+    (ways(&without, lan), vec![why.to_owned()])
 }
 
 /// Returns the ways by which all keys are found, whatever places they name.
@@ -108,8 +126,6 @@ fn silent(look: &OutsideLook) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use lcroute_control::config::Config;
-
     use super::*;
 
     fn settings(config: &Config) -> (&Outside, bool) {
@@ -133,6 +149,18 @@ mod tests {
                 None => assert_eq!(found, ""),
             }
         }
+    }
+
+    #[test]
+    fn behind_a_proxy_no_server_is_a_way_or_asked() {
+        let text = "[signal]\nlan = false\nsocks = \"127.0.0.1:9050\"\n[outside]\nmeet = [\"ws://127.0.0.1:1\"]";
+        let config = Config::parse("f", text).unwrap();
+        let (ways, found) = meeting(&config, settings(&config).0);
+        assert_eq!(ways, "none");
+        assert!(
+            matches!(&found[..], [why] if why.contains("nowhere")),
+            "{found:?}"
+        );
     }
 
     #[test]

@@ -6,12 +6,13 @@
 //!     ^                              │                                   │
 //!     └────────── no helper with room, or with room and listeners ───────┘
 //! ```
-//! A listener that a helper has gets no place here: the uplink carries one copy for each helper. A
-//! caster that yields takes others once they have tried helpers: some may reach none.
+//! While a helper is here, a listener leaves the caster once a helper brings it packets: the uplink
+//! carries one copy for each helper. A caster that yields takes new ones once they have tried helpers:
+//! some may reach none.
 
 use std::collections::BTreeSet;
 
-use lcroute_overlay::{Candidate, HelperOffer, LeafTag};
+use lcroute_overlay::{Candidate, HelperOffer};
 use librecast::cert::Member;
 use librecast::id::PeerId;
 use librecast_program::helper::{MAX_HELPERS, is_helper};
@@ -41,8 +42,8 @@ pub enum Standing {
 pub struct Decision {
     /// Helpers with room, by record.
     pub records: Vec<Vec<Named>>,
-    /// Listeners that a helper has.
-    pub leaves: BTreeSet<LeafTag>,
+    /// Whether listeners are to leave the caster for helpers: one is here, with room or without.
+    pub spare: bool,
     /// Place of the caster.
     pub standing: Standing,
 }
@@ -70,10 +71,9 @@ impl Helpers {
         helpers.truncate(MAX_HELPERS);
         self.full
             .retain(|peer| helpers.iter().any(|(member, _)| member.peer == *peer));
-        let (mut named, mut leaves) = (Vec::new(), BTreeSet::new());
-        let mut standing = Standing::Alone;
+        let spare = !helpers.is_empty();
+        let (mut named, mut standing) = (Vec::new(), Standing::Alone);
         for (member, offer) in helpers {
-            leaves.extend(&offer.leaves);
             let least = match self.full.contains(&member.peer) {
                 true => ROOM_AGAIN,
                 false => 1,
@@ -84,14 +84,14 @@ impl Helpers {
             }
             self.full.remove(&member.peer);
             named.push((member.peer, offer.candidates.clone()));
-            standing = match offer.leaves.is_empty() && standing != Standing::Yields {
+            standing = match offer.leaves == 0 && standing != Standing::Yields {
                 true => Standing::Beside,
                 false => Standing::Yields,
             };
         }
         Decision {
             records: named.chunks(IN_RECORD).map(<[_]>::to_vec).collect(),
-            leaves,
+            spare,
             standing,
         }
     }
@@ -109,7 +109,6 @@ mod tests {
     use super::*;
 
     const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
-    const LISTENER: u8 = 99;
 
     fn chain(token: &librecast::cert::Token, key: u8) -> Chain {
         token.join_ephemeral(peer(key), "helper", NOW).unwrap()
@@ -125,16 +124,12 @@ mod tests {
         chain(&token, key).verify(&token.network(), NOW).unwrap()
     }
 
-    fn leaves(keys: &[u8]) -> BTreeSet<LeafTag> {
-        keys.iter().map(|key| LeafTag::of(&peer(*key))).collect()
-    }
-
-    /// Looks at helpers with this room and these listeners each.
-    fn look(helpers: &mut Helpers, offers: &[(Member, u16, &[u8])]) -> Decision {
-        let offers = offers.iter().map(|(member, room, keys)| {
+    /// Looks at helpers with this room and this number of listeners each.
+    fn look(helpers: &mut Helpers, offers: &[(Member, u16, u16)]) -> Decision {
+        let offers = offers.iter().map(|(member, room, leaves)| {
             let offer = HelperOffer {
                 room: *room,
-                leaves: leaves(keys),
+                leaves: *leaves,
                 candidates: Vec::new(),
             };
             (member, offer)
@@ -152,7 +147,8 @@ mod tests {
         let mut helpers = Helpers::default();
         let none = look(&mut helpers, &[]);
         assert_eq!((none.records.len(), none.standing), (0, Standing::Alone));
-        let all = (1..=20).map(|n| (member(&format!("h{n}"), n), 9, &[LISTENER][..]));
+        assert!(!none.spare);
+        let all = (1..=20).map(|n| (member(&format!("h{n}"), n), 9, 1));
         let all: Vec<_> = all.collect();
         assert_eq!(sizes(&look(&mut helpers, &all[..5])), [3, 2]);
         let decided = look(&mut helpers, &all);
@@ -166,11 +162,10 @@ mod tests {
         let mut helpers = Helpers::default();
         let (eve, dan) = (member("eve", 1), member("dan", 2));
         let mut decided = |rooms: [u16; 2]| {
-            let keys = &[LISTENER][..];
-            let offers = [(eve.clone(), rooms[0], keys), (dan.clone(), rooms[1], keys)];
+            let offers = [(eve.clone(), rooms[0], 1), (dan.clone(), rooms[1], 1)];
             let decided = look(&mut helpers, &offers);
-            // also a full one has its listeners
-            assert_eq!(decided.leaves, leaves(keys));
+            // also a full one keeps its listeners
+            assert!(decided.spare);
             (decided.records.concat().len(), decided.standing)
         };
         assert_eq!(decided([1, 9]), (2, Standing::Yields));
@@ -184,7 +179,7 @@ mod tests {
     #[test]
     fn a_token_is_one_helper_and_other_members_are_none() {
         let mut helpers = Helpers::default();
-        let twice = [(member("eve", 1), 9, &[][..]), (member("eve", 2), 9, &[])];
+        let twice = [(member("eve", 1), 9, 0), (member("eve", 2), 9, 0)];
         assert_eq!(sizes(&look(&mut helpers, &twice)), [1]);
         let seed = [7; 32];
         let caster = librecast::code::CodeKeys::text_token(
@@ -195,26 +190,24 @@ mod tests {
         );
         let caster = caster.unwrap();
         let caster = chain(&caster, 3).verify(&caster.network(), NOW).unwrap();
-        let decided = look(&mut helpers, &[(caster, 9, &[LISTENER])]);
-        assert!(decided.records.is_empty() && decided.leaves.is_empty());
+        let decided = look(&mut helpers, &[(caster, 9, 1)]);
+        assert!(decided.records.is_empty() && !decided.spare);
     }
 
     #[test]
     fn the_caster_yields_while_a_helper_with_room_has_listeners() {
         let mut helpers = Helpers::default();
         let (eve, dan) = (member("eve", 1), member("dan", 2));
-        let mut standing = |of_eve: (u16, &[u8]), of_dan: (u16, &[u8])| {
+        let mut standing = |of_eve: (u16, u16), of_dan: (u16, u16)| {
             let eve = (eve.clone(), of_eve.0, of_eve.1);
             let dan = (dan.clone(), of_dan.0, of_dan.1);
-            let decided = look(&mut helpers, &[eve, dan]);
-            assert_eq!(decided.leaves, leaves(&[of_eve.1, of_dan.1].concat()));
-            decided.standing
+            look(&mut helpers, &[eve, dan]).standing
         };
-        assert_eq!(standing((9, &[]), (9, &[])), Standing::Beside);
-        assert_eq!(standing((9, &[LISTENER]), (9, &[])), Standing::Yields);
-        assert_eq!(standing((9, &[]), (9, &[LISTENER, 98])), Standing::Yields);
+        assert_eq!(standing((9, 0), (9, 0)), Standing::Beside);
+        assert_eq!(standing((9, 1), (9, 0)), Standing::Yields);
+        assert_eq!(standing((9, 0), (9, 2)), Standing::Yields);
         // the one with listeners is full
-        assert_eq!(standing((9, &[]), (0, &[LISTENER])), Standing::Beside);
-        assert_eq!(standing((9, &[]), (0, &[])), Standing::Beside);
+        assert_eq!(standing((9, 0), (0, 1)), Standing::Beside);
+        assert_eq!(standing((9, 0), (0, 0)), Standing::Beside);
     }
 }

@@ -566,7 +566,7 @@ impl MemberShell {
         };
         let Decision {
             records,
-            leaves,
+            spare,
             standing,
         } = self.helpers.look(self.node.offers());
         if std::mem::replace(&mut self.standing, standing) != standing {
@@ -582,8 +582,8 @@ impl MemberShell {
         }
         let candidates = self.node.connections().candidates();
         owner.review(candidates, records, now);
-        let yields = standing == Standing::Yields;
-        self.node.set_elsewhere(leaves, yields, now);
+        self.node
+            .set_spare(spare, standing == Standing::Yields, now);
     }
 
     fn review_addresses(&mut self, now: Instant) -> anyhow::Result<()> {

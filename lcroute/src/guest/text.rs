@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use lcroute_overlay::server::Role;
 use lcroute_overlay::{
-    Candidate, CandidateKind, DropReason, Presence, Published, Random, Rendezvous, TEXT_LIFETIME,
-    TextRecord,
+    Candidate, CandidateKind, CarrierId, DropReason, Presence, Published, Random, Rendezvous,
+    TEXT_LIFETIME, TextRecord,
 };
 use lcroute_signalling::dht::{Dht, PROGRAM};
 use lcroute_signalling::proxy::Proxy;
@@ -45,12 +45,16 @@ use crate::netlink;
 const ASK: [u8; 1] = [1];
 /// Answers of an owner: a record has some 700 bytes. Chosen: a crowd at the beginning of a cast.
 const ANSWERS: Rate = Rate::per_second(20, 200);
-/// Records of LANs and of a DHT that a listener opens: each costs two signatures. Chosen: a LAN has some stations.
+/// Records of LANs that a listener opens, and values of a DHT: each costs three signatures. Anybody
+/// with the text can seal one on a LAN, so these use up nothing of the others. Chosen: a LAN has some stations.
 const RECORDS: Rate = Rate::per_second(8, 64);
 /// Interval of a listener's questions. Chosen: an answer may be lost with its server.
 const ASK_EVERY: Duration = Duration::from_secs(2);
-/// Most hosts that a listener asks. Anybody with the text can be one of them.
+/// Most hosts of a server that a listener asks. Anybody with the text can be one of them.
 const MAX_ASKED: usize = 8;
+/// Records that an owner makes as its addresses or helpers change. Chosen: nodes of a DHT, which prove
+/// nothing, tell it an address.
+const CHANGES: Rate = Rate::every(Duration::from_secs(10), 16);
 /// Age at which an owner makes its record anew: listeners take the newest.
 const RENEW: Duration = Duration::from_secs(3_600);
 /// First port that the kernel gives to nobody by itself, in dynamic ports (RFC 6335).
@@ -227,6 +231,7 @@ pub struct Owner {
     /// Number of answers.
     answer: usize,
     sealed_at: Option<Instant>,
+    changes: Bucket,
     /// Names that the record on LANs has today.
     name: [u8; 32],
     random: Random,
@@ -267,6 +272,7 @@ impl Owner {
             sealed: Vec::new(),
             answer: 0,
             sealed_at: None,
+            changes: Bucket::full(Instant::now()),
             name: [0; 32],
             random: Random::new(seed()?),
             answers: Bucket::full(Instant::now()),
@@ -310,7 +316,8 @@ impl Owner {
             .for_each(|turn| turn.insert(0, own.clone()));
         let name = self.meeting.text.names(UnixTime::now())[0];
         let is_new = self.sealed_at.is_some_and(|at| now < at + RENEW);
-        if is_new && turns == self.turns && name == self.name {
+        let is_same = turns == self.turns && name == self.name;
+        if is_new && (is_same || !self.changes.take(CHANGES, 1, now)) {
             return;
         }
         (self.name, self.sealed_at, self.turns) = (name, Some(now), turns);
@@ -457,20 +464,72 @@ async fn signed(signer: &Option<tokio::net::UnixDatagram>) -> [u8; 64] {
     }
 }
 
+/// Hosts at the meeting point, and questions to them. A server speaks for itself alone: by false words
+/// it takes no place of a host that another one names, and no answer that comes over another one.
+#[derive(Debug, Default)]
+struct Asked {
+    present: BTreeSet<(CarrierId, PeerId)>,
+    /// Those whose answers are awaited: one for each question, so that none floods the others out.
+    awaited: BTreeSet<(CarrierId, PeerId)>,
+    /// Rounds of questions since the last newer record.
+    rounds: u32,
+}
+
+impl Asked {
+    /// Notes what a server says of its hosts; returns one to ask at once.
+    fn handle(&mut self, server: CarrierId, presence: Presence) -> Option<PeerId> {
+        match presence {
+            Presence::Online(peer) => {
+                let of_server = self.present.iter().filter(|(by, _)| *by == server);
+                if of_server.count() >= MAX_ASKED || !self.present.insert((server, peer)) {
+                    return None;
+                }
+                self.awaited.insert((server, peer));
+                return Some(peer);
+            }
+            Presence::Offline(peer) => {
+                self.present.remove(&(server, peer));
+                self.awaited.remove(&(server, peer));
+            }
+            Presence::CarrierDown => {
+                self.present.retain(|(by, _)| *by != server);
+                self.awaited.retain(|(by, _)| *by != server);
+            }
+            Presence::CarrierUp => {}
+        }
+        None
+    }
+
+    /// Begins a round; returns the hosts to ask. None: the servers are to name others, and this has
+    /// forgotten all.
+    fn begin_round(&mut self) -> Option<BTreeSet<PeerId>> {
+        let peers: BTreeSet<_> = self.present.iter().map(|(_, peer)| *peer).collect();
+        // whoever has the text can be at the meeting point, and silent
+        self.rounds += u32::from(peers.len() >= TOLD);
+        if self.rounds > ROUNDS {
+            *self = Self::default();
+            return None;
+        }
+        self.awaited.clone_from(&self.present);
+        Some(peers)
+    }
+
+    /// Returns whether this answer was asked for: the first one over this server.
+    fn takes(&mut self, server: CarrierId, from: PeerId) -> bool {
+        self.awaited.remove(&(server, from))
+    }
+}
+
 /// A listener's search for the network of a text.
 #[derive(Debug)]
 pub struct Finder {
     meeting: Meeting,
-    /// Hosts at the meeting point.
-    present: BTreeSet<PeerId>,
-    /// Those whose answers are awaited: one for each question, so that none floods the others out.
-    awaited: BTreeSet<PeerId>,
+    asked: Asked,
     next_ask: Instant,
-    /// Rounds of questions since the last record.
-    rounds: u32,
     /// The day of the items that are looked up.
     day: Option<u64>,
     records: Bucket,
+    items: Bucket,
     /// When the newest record was made.
     newest: u64,
     /// Whether records for members are sought, rather than for leaves.
@@ -490,12 +549,11 @@ impl Finder {
         let now = Instant::now();
         let mut finder = Self {
             meeting: Meeting::start(text, Role::Leaf, places),
-            present: BTreeSet::new(),
-            awaited: BTreeSet::new(),
+            asked: Asked::default(),
             next_ask: now,
-            rounds: 0,
             day: None,
             records: Bucket::full(now),
+            items: Bucket::full(now),
             newest,
             for_members: false,
         };
@@ -522,41 +580,30 @@ impl Finder {
                 let FromReach::Seen { value, .. } = line else {
                     return None;
                 };
-                return self.open_limited(&value.0);
+                return self.open_item(&value.0);
             }
             () = tokio::time::sleep_until(self.next_ask.into()) => {
                 self.next_ask = Instant::now() + ASK_EVERY;
-                // whoever has the text can be at the meeting point, and silent
-                self.rounds += u32::from(self.present.len() >= TOLD);
-                if self.rounds > ROUNDS {
-                    self.rounds = 0;
+                let Some(peers) = self.asked.begin_round() else {
                     self.meeting.register_anew();
                     return None;
-                }
-                for peer in self.present.clone() {
-                    self.ask(peer);
-                }
+                };
+                peers.into_iter().for_each(|peer| self.ask(peer));
                 return None;
             }
         };
         match event {
-            CarrierEvent::Presence(_, Presence::Online(peer)) => {
-                if self.present.len() < MAX_ASKED && self.present.insert(peer) {
+            CarrierEvent::Presence(server, presence) => {
+                if let Some(peer) = self.asked.handle(server, presence) {
                     self.ask(peer);
                 }
                 None
             }
-            CarrierEvent::Presence(_, Presence::Offline(peer)) => {
-                self.present.remove(&peer);
-                self.awaited.remove(&peer);
-                None
-            }
-            CarrierEvent::Presence(_, Presence::CarrierDown) => {
-                self.present.clear();
-                self.awaited.clear();
-                None
-            }
-            CarrierEvent::Signal { from, bytes, .. } => match self.awaited.remove(&from) {
+            CarrierEvent::Signal {
+                carrier,
+                from,
+                bytes,
+            } => match self.asked.takes(carrier, from) {
                 true => self.open(&bytes),
                 false => {
                     self.meeting.drops.count(DropReason::TextLimited);
@@ -567,25 +614,26 @@ impl Finder {
                 let names = self.meeting.text.names(UnixTime::now());
                 let mut names = names.iter().map(instance_name);
                 names.any(|own| name.starts_with(&own)).then_some(())?;
-                self.open_limited(&sealed)
+                self.open_record(&sealed)
             }
             _ => None,
         }
     }
 
-    fn ask(&mut self, peer: PeerId) {
-        self.awaited.insert(peer);
+    fn ask(&self, peer: PeerId) {
         let ask = Bytes::from_static(&ASK);
         self.meeting.carriers.send(peer, &ask);
     }
 
-    /// Opens a record that nobody was asked for.
-    fn open_limited(&mut self, sealed: &[u8]) -> Option<TextRecord> {
-        let now = Instant::now();
-        let records = &mut self.records;
-        let opened = TextRecord::open_charged(&self.meeting.text, sealed, UnixTime::now(), || {
-            records.take(RECORDS, 1, now)
-        });
+    /// Opens a record of a LAN.
+    fn open_record(&mut self, sealed: &[u8]) -> Option<TextRecord> {
+        let opened = open_charged(&self.meeting.text, sealed, &mut self.records);
+        self.handle_opened(opened)
+    }
+
+    /// Opens a value of a DHT.
+    fn open_item(&mut self, sealed: &[u8]) -> Option<TextRecord> {
+        let opened = open_charged(&self.meeting.text, sealed, &mut self.items);
         self.handle_opened(opened)
     }
 
@@ -603,10 +651,12 @@ impl Finder {
                 None
             }
             Ok(record) => {
-                self.rounds = 0;
-                let is_newer = record.made > self.newest;
-                self.newest = self.newest.max(record.made);
-                is_newer.then_some(record)
+                if record.made <= self.newest {
+                    // anybody with the text can repeat it
+                    return None;
+                }
+                (self.newest, self.asked.rounds) = (record.made, 0);
+                Some(record)
             }
             Err(reason) => {
                 self.meeting.drops.count(reason);
@@ -621,6 +671,17 @@ impl Finder {
     }
 }
 
+/// Opens a record that nobody was asked for.
+fn open_charged(
+    text: &TextKey,
+    sealed: &[u8],
+    bucket: &mut Bucket,
+) -> Result<TextRecord, DropReason> {
+    let now = Instant::now();
+    let charge = || bucket.take(RECORDS, 1, now);
+    TextRecord::open_charged(text, sealed, UnixTime::now(), charge)
+}
+
 impl Drop for Finder {
     fn drop(&mut self) {
         self.meeting.tell_drops();
@@ -629,7 +690,126 @@ impl Drop for Finder {
 
 #[cfg(test)]
 mod tests {
+    use librecast::code::CodeKeys;
+    use librecast::text_network::attest;
+
     use super::*;
+
+    fn peer(n: u8) -> PeerId {
+        SecretKey::from_seed(&[n; 32]).peer_id()
+    }
+
+    #[test]
+    fn a_server_takes_no_place_and_no_answer_of_another_one() {
+        let (liar, honest, owner) = (CarrierId(1), CarrierId(2), peer(1));
+        let mut asked = Asked::default();
+        let named = (2..99).filter_map(|n| asked.handle(liar, Presence::Online(peer(n))));
+        assert_eq!(named.count(), MAX_ASKED);
+        let online = Presence::Online(owner);
+        assert_eq!(asked.handle(honest, online), Some(owner));
+        assert!(!asked.takes(liar, owner), "in the owner's name");
+        asked.handle(liar, Presence::Offline(owner));
+        asked.handle(liar, Presence::CarrierDown);
+        assert!(asked.takes(honest, owner) && !asked.takes(honest, owner));
+        assert_eq!(asked.begin_round(), Some(BTreeSet::from([owner])));
+        assert!(asked.takes(honest, owner), "a further question");
+    }
+
+    const SEED: [u8; 32] = [7; 32];
+
+    fn text() -> TextKey {
+        TextKey::new(peer(1), [2; 32])
+    }
+
+    /// No places at all.
+    fn places() -> Places {
+        Places {
+            servers: Vec::new(),
+            proxy: None,
+            interface: "lc0".to_owned(),
+            on_lans: false,
+            dht: None,
+        }
+    }
+
+    /// Returns the record of the text's owner, and the key that signs it.
+    fn record(made: u64) -> (TextRecord, SecretKey) {
+        let network = SecretKey::from_seed(&derive("lcroute 2026 code network", &[&SEED]));
+        let invitation = SecretKey::from_seed(&[3; 32]);
+        let token = CodeKeys::text_token(&SEED, invitation, Vec::new(), UnixTime::now());
+        let owner = SecretKey::from_seed(&[1; 32]);
+        let record = TextRecord {
+            made,
+            until: made + TEXT_LIFETIME,
+            attestation: attest(&owner, &text(), &network.peer_id()),
+            token: token.unwrap(),
+            routers: Vec::new(),
+        };
+        (record, network)
+    }
+
+    /// Returns a listener's search, and sealed records, made now and earlier.
+    fn search() -> (Finder, [Vec<u8>; 2]) {
+        let now = UnixTime::now().as_secs();
+        let sealed = [now, now - 60].map(|made| {
+            let (record, network) = record(made);
+            record.seal(&text(), &network, &mut Random::new([9; 32]))
+        });
+        (Finder::of_members(text(), &places()), sealed)
+    }
+
+    #[tokio::test]
+    async fn addresses_that_change_all_the_time_make_few_records() {
+        let (record, signs) = record(UnixTime::now().as_secs());
+        let start = OwnerStart {
+            text: text(),
+            signs,
+            record,
+            dht: None,
+            signer: None,
+            withdrawn: Vec::new(),
+        };
+        let mut owner = Owner::start(start, (peer(4), 7_000), &places()).unwrap();
+        let now = Instant::now();
+        let mut told = |port: u16, now| {
+            let candidate = Candidate {
+                kind: CandidateKind::Host,
+                addr: ([192, 0, 2, 7], port).into(),
+            };
+            owner.review(vec![candidate], Vec::new(), now);
+            owner.turns == [[(peer(4), vec![candidate])]]
+        };
+        let count = (1..=40).filter(|port| told(*port, now)).count();
+        assert_eq!(count, 1 + 16, "the first is free");
+        assert!(!told(41, now) && told(42, now + Duration::from_secs(10)));
+    }
+
+    #[tokio::test]
+    async fn records_that_others_seal_on_a_lan_keep_no_value_of_a_dht_from_being_read() {
+        let (mut finder, [record, _]) = search();
+        while finder.meeting.drops.get(DropReason::TextLimited) == 0 {
+            finder.open_record(&record);
+        }
+        finder.newest = 0;
+        assert!(finder.open_item(&record).is_some());
+    }
+
+    #[tokio::test]
+    async fn silent_hosts_that_repeat_an_old_record_do_not_stay_the_only_ones_that_are_asked() {
+        let (mut finder, [record, old]) = search();
+        assert!(finder.open(&record).is_some());
+        for n in 1..=4 {
+            finder.asked.handle(CarrierId(1), Presence::Online(peer(n)));
+        }
+        for _ in 0..ROUNDS {
+            assert!(finder.asked.begin_round().is_some());
+            for repeated in [&record, &old] {
+                assert!(finder.open(repeated).is_none());
+            }
+        }
+        assert_eq!(finder.asked.begin_round(), None, "the server names others");
+        assert!(finder.asked.present.is_empty());
+    }
 
     #[test]
     fn a_record_for_lans_loses_addresses_before_routers() {

@@ -481,8 +481,12 @@ impl Outside {
             left.push("DHT ([outside] dht)");
         }
         let want = state.wants.get(key);
-        if plan.meet.is_empty() && want.is_none_or(|want| want.places.is_empty()) {
-            left.push("a server (KEY@PLACE, or [outside] meet)");
+        match &plan.meet {
+            None => left.push("a server ([signal] socks: it would see this host)"),
+            Some(meet) if meet.is_empty() && want.is_none_or(|want| want.places.is_empty()) => {
+                left.push("a server (KEY@PLACE, or [outside] meet)");
+            }
+            Some(_) => {}
         }
         let left = match left.is_empty() {
             true => String::new(),

@@ -325,15 +325,15 @@ fn outside_plan(config: &Config, inside: Option<&Network>, port: Option<PortSecr
     let lc0 = inside.map(|network| network.own().interface.clone());
     let mut exclude = vec![config.tun.name.clone()];
     exclude.extend(lc0.filter(|name| *name != config.tun.name));
-    let mut meet = outside.meet;
-    if config.signal.socks.is_some() && !meet.is_empty() {
-        // they would see this host's address
-        tracing::warn!("[signal] socks: keys outside meet at no server");
-        meet.clear();
+    let without = config.exposure().without_servers_outside();
+    if let Some(why) = without
+        && config.serve.iter().any(|serve| serve.outside)
+    {
+        tracing::warn!("{why}");
     }
     Plan {
         exclude,
-        meet,
+        meet: without.is_none().then_some(outside.meet),
         dht: outside.dht.then(|| config.signal.dht_entries().to_vec()),
         lan: config.exposure().lans().is_ok(),
         rate: u64::from(outside.mbit.get()) * 1_000_000,

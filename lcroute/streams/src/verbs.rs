@@ -463,10 +463,15 @@ pub fn serve(common: &Common, serving: &Serving) -> anyhow::Result<Exit> {
         if path != socket_of(&common.control_to_ask(&config)) {
             config = common.load_config_of_user()?;
         }
+        let without = config.exposure().without_servers_outside();
         let outside = config.exposure().outside().ok();
+        let outside = outside.filter(|_| without.is_none());
         let place = outside.and_then(|outside| outside.meet.first().cloned());
         let contact = ContactText { key: own, place };
         note(format_args!("they connect to {contact}"));
+        if let Some(why) = without {
+            note(why);
+        }
         if allowed.anyone {
             note(
                 "anyone may: whoever has this key can see from day to day at which address this host is",

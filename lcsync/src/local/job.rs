@@ -21,8 +21,8 @@ use crate::place::check_replaceable;
 use crate::scan::{Scan, Walk};
 
 /// Entries that a copy scans before it begins, and then at a time, each about 200 bytes of memory.
-/// Chosen: progress of smaller trees has its total from the start.
-const PORTION: usize = 1 << 16;
+/// Chosen: progress of smaller trees has its total from the start. Tests have smaller trees.
+const PORTION: usize = if cfg!(test) { 1 << 6 } else { 1 << 16 };
 
 /// Returns the jobs for all of SRC.
 pub fn jobs(options: &Options) -> anyhow::Result<Vec<Job>> {

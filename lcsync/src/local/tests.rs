@@ -1,5 +1,6 @@
 //! Local copies in temporary folders.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
@@ -208,6 +209,70 @@ fn delete_removes_what_is_not_in_src_and_a_dry_run_nothing() {
     assert!(dir.path().join("dest/old/deep/f").exists() && !dir.path().join("dest/run").exists());
     copied(&delete).unwrap();
     assert!(!dir.path().join("dest/old").exists() && dir.path().join("dest/run").exists());
+}
+
+/// Returns all entries below a folder: mode, time, and number of names of each file.
+fn listed(top: &Path) -> BTreeMap<PathBuf, (u32, i64, u64)> {
+    let (mut all, mut waiting) = (BTreeMap::new(), vec![PathBuf::new()]);
+    while let Some(below) = waiting.pop() {
+        for entry in fs::read_dir(top.join(&below)).unwrap() {
+            let path = below.join(entry.unwrap().file_name());
+            let meta = fs::symlink_metadata(top.join(&path)).unwrap();
+            let names = if meta.is_dir() { 0 } else { meta.nlink() };
+            if meta.is_dir() {
+                waiting.push(path.clone());
+            }
+            all.insert(path, (meta.mode(), meta.mtime(), names));
+        }
+    }
+    all
+}
+
+#[test]
+fn a_folder_of_several_portions_is_copied_and_emptied_as_a_small_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |p: &str| dir.path().join(p);
+    let set_mode = |p: &str, mode| {
+        fs::set_permissions(at(p), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for part in 0..12 {
+        let part = at(&format!("src/many/{part}"));
+        fs::create_dir_all(&part).unwrap();
+        for n in 0..40 {
+            fs::write(part.join(n.to_string()), b"").unwrap();
+        }
+    }
+    for part in ["src/a", "src/z"] {
+        fs::create_dir(at(part)).unwrap();
+        fs::write(at(part).join("f"), part).unwrap();
+    }
+    fs::hard_link(at("src/a/f"), at("src/z/another")).unwrap();
+    fs::hard_link(at("src/many/3/7"), at("src/z/third")).unwrap();
+    let closed = ["a", "many/5"];
+    for part in closed {
+        set_mode(&format!("src/{part}"), 0o555);
+    }
+    let archive = Options {
+        recursive: true,
+        delete: true,
+        hard_links: true,
+        keep: ALL,
+        ..options(at("src/"), at("dest"))
+    };
+    copied(&archive).unwrap();
+    assert_eq!(listed(&at("src")), listed(&at("dest")));
+    for part in ["src/many/6", "src/many/11"] {
+        fs::remove_dir_all(at(part)).unwrap();
+    }
+    for file in ["src/many/9/5", "src/z/f"] {
+        fs::remove_file(at(file)).unwrap();
+    }
+    copied(&archive).unwrap();
+    assert_eq!(listed(&at("src")), listed(&at("dest")));
+    for part in closed {
+        set_mode(&format!("src/{part}"), 0o755);
+        set_mode(&format!("dest/{part}"), 0o755);
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Checks of files under a code: the user has chosen the words, not the content.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -108,10 +109,8 @@ impl Hidden {
     /// They are not, or nobody can be asked.
     pub fn check(&self, entries: &[Entry]) -> anyhow::Result<()> {
         let names: Vec<String> = self.names(entries).into_iter().map(name_of).collect();
-        ask_about(
-            &names,
-            "hidden names, which programs may read as their configuration",
-        )
+        let kind = "hidden names, which programs may read as their configuration";
+        ask_about(&names, kind, "--hidden")
     }
 }
 
@@ -121,14 +120,14 @@ fn is_below_hidden(path: &Path) -> bool {
     path.components().any(is_hidden)
 }
 
-/// Asks about exactly these names.
-fn ask_about(names: &[String], kind: &str) -> anyhow::Result<()> {
+/// Asks about exactly these names; `option` would have answered.
+fn ask_about(names: &[String], kind: &str, option: &str) -> anyhow::Result<()> {
     if names.is_empty() {
         return Ok(());
     }
     let more = names.len().saturating_sub(MOST_ASKED);
     let shown = names[..names.len() - more].join(", ");
-    let refusal = "nothing was received; --hidden takes them";
+    let refusal = format!("nothing was received; {option} takes them");
     if more > 0 {
         bail!("{kind}: {shown} and {more} more, too many to ask about: {refusal}");
     }
@@ -210,7 +209,32 @@ pub fn check_links(entries: &[Entry], place: &mut Place) -> anyhow::Result<()> {
             links.push(name_of(entry));
         }
     }
-    ask_about(&links, "links that are here already")
+    ask_about(&links, "links that are here already", "--hidden")
+}
+
+/// Asks before new names come into folders that are here already: programs may run what is there.
+/// A run that `continues` an interrupted one has made the folders that hold received names alone.
+pub fn check_folders(entries: &[Entry], continues: bool, place: &mut Place) -> anyhow::Result<()> {
+    let paths: BTreeSet<&[u8]> = entries.iter().map(|entry| &entry.path[..]).collect();
+    let mut names = Vec::new();
+    for entry in entries {
+        let Some(folder) = parent_of(&entry.path) else {
+            continue;
+        };
+        let is_new = place.look(&entry.path)?.is_none();
+        if !is_new || place.look(folder)? != Some(Found::Folder) {
+            continue;
+        }
+        let is_received = |name: &Vec<u8>| paths.contains(&[folder, b"/", &name[..]].concat()[..]);
+        if !(continues && place.names(folder)?.iter().all(is_received)) {
+            names.push(name_of(entry));
+        }
+    }
+    ask_about(
+        &names,
+        "new names in folders that are here already",
+        "--overwrite",
+    )
 }
 
 /// Refuses to replace anything that is there.
@@ -325,6 +349,31 @@ mod tests {
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&home, &link).unwrap();
         assert_eq!(of(&link, &["bin/", "bin/.x"]), ["bin/.x"]);
+    }
+
+    #[test]
+    fn folders_that_are_here_get_no_new_names_without_an_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut place = Place::open(dir.path()).unwrap();
+        std::fs::create_dir(dir.path().join("bin")).unwrap();
+        let mut refused =
+            |paths: &[&str], continues| match check_folders(&entries(paths), continues, &mut place)
+            {
+                Ok(()) => String::new(),
+                Err(e) => e.to_string(),
+            };
+        assert_eq!(refused(&["a", "new/", "new/ls"], false), "");
+        let sent = ["bin/", "bin/ls", "bin/sub/", "bin/sub/x"];
+        let told = refused(&sent, false);
+        assert!(told.contains(": bin/ls, bin/sub/: "), "{told}");
+        assert!(told.contains("--overwrite"), "{told}");
+        // an interrupted run has made it
+        std::fs::write(dir.path().join("bin/ls"), b"x").unwrap();
+        assert_eq!(refused(&sent, true), "");
+        std::fs::write(dir.path().join("bin/own"), b"x").unwrap();
+        assert!(refused(&sent, true).contains(": bin/sub/: "));
+        // nothing is new
+        assert_eq!(refused(&["bin/", "bin/ls", "bin/own"], false), "");
     }
 
     #[test]

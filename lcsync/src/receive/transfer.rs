@@ -393,8 +393,11 @@ impl<'a> Transfer<'a> {
         } else {
             None
         };
+        let mut continues = false;
         if let (Some(place), false) = (&mut place, self.options.dry_run) {
             let label = file_name.as_deref().unwrap_or_default();
+            let partial = Place::partial_name(label);
+            continues = place.look(partial.as_bytes())?.is_some();
             place
                 .open_partial(label)
                 .with_context(|| folder.display().to_string())?;
@@ -416,7 +419,11 @@ impl<'a> Transfer<'a> {
                 plan.settle(block, &bytes, place);
                 Ok(())
             })?;
-            if let Err(e) = sent::check_places(&tree, &plan, place) {
+            let mut checked = sent::check_places(&tree, &plan, place);
+            if checked.is_ok() && self.asks() {
+                checked = sent::check_folders(&tree.entries, continues, place);
+            }
+            if let Err(e) = checked {
                 place.remove_empty_partial();
                 return Err(e);
             }

@@ -1,8 +1,10 @@
 //! The share: a folder of random files; the seed determines each version.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -24,6 +26,14 @@ pub struct Content {
     _dir: tempfile::TempDir,
 }
 
+/// Seed, blocks and version of a content.
+type Name = (u64, usize, u64);
+
+thread_local! {
+    /// The last content of a test: its simulations differ in other things.
+    static LAST: RefCell<Option<(Name, Rc<Content>)>> = const { RefCell::new(None) };
+}
+
 /// The blocks of a version, and the offsets of their bytes.
 pub struct Blocks {
     pub leaves: Vec<BlockRef>,
@@ -32,7 +42,21 @@ pub struct Blocks {
 
 impl Content {
     /// Makes a file as long as this number of blocks, and small ones; each version changes a part.
-    pub fn new(seed: u64, blocks: usize, version: u64) -> Self {
+    pub fn of(seed: u64, blocks: usize, version: u64) -> Rc<Self> {
+        let name = (seed, blocks, version);
+        LAST.with_borrow_mut(|last| {
+            if let Some((_, content)) = last.as_ref().filter(|(of, _)| *of == name) {
+                return Rc::clone(content);
+            }
+            // the files of the one before are gone first
+            *last = None;
+            let content = Rc::new(Self::new(seed, blocks, version));
+            *last = Some((name, Rc::clone(&content)));
+            content
+        })
+    }
+
+    fn new(seed: u64, blocks: usize, version: u64) -> Self {
         let mut bytes = Random::new(seed).bytes(blocks * MAX_BLOCK);
         for n in 1..version as usize {
             let from = (bytes.len() / 8 * n) % bytes.len();

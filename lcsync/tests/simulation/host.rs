@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash};
 use std::net::Ipv6Addr;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use lcsync::block::{BlockHash, BlockRef};
@@ -180,7 +181,7 @@ impl Host {
     /// Executes the core's events, as the shell does.
     pub fn drive(
         &mut self,
-        contents: &[Content],
+        contents: &[Rc<Content>],
         time: Duration,
         now: Instant,
         random: &mut Random,
@@ -213,7 +214,13 @@ impl Host {
         }
     }
 
-    fn handle(&mut self, event: Event, core: &mut Receiver, contents: &[Content], time: Duration) {
+    fn handle(
+        &mut self,
+        event: Event,
+        core: &mut Receiver,
+        contents: &[Rc<Content>],
+        time: Duration,
+    ) {
         (time, std::mem::discriminant(&event)).hash(&mut self.trace);
         match event {
             Event::Join(channel) => {
@@ -227,7 +234,7 @@ impl Host {
             }
             Event::Tree(version) => {
                 let (record, tree) = *version;
-                let is_it = |c: &Content| c.index.root == record.root;
+                let is_it = |c: &Rc<Content>| c.index.root == record.root;
                 self.version = contents.iter().position(is_it).unwrap();
                 let blocks = contents[self.version].blocks(&tree);
                 let is_missing = |b: &&BlockRef| !self.written.contains(&b.hash);

@@ -94,7 +94,7 @@ pub struct Simulation {
     server: Server,
     server_id: u32,
     /// Versions; the last one is shared.
-    contents: Vec<Content>,
+    contents: Vec<Rc<Content>>,
     prefix: SharePrefix,
     pub receivers: Vec<Host>,
     pub report_loss: f64,
@@ -143,7 +143,7 @@ impl Simulation {
             random: Random::new(seed),
             server: server(1, Some(RATE * 16), start),
             server_id: 1,
-            contents: vec![Content::new(seed, blocks, 1)],
+            contents: vec![Content::of(seed, blocks, 1)],
             prefix: SharePrefix::of_name(b"", "simulated"),
             receivers: receivers.collect(),
             report_loss: 0.0,
@@ -263,7 +263,7 @@ impl Simulation {
             }
             Incident::NewVersion => {
                 let (blocks, version) = (self.content().length(), self.contents.len());
-                let content = Content::new(self.seed, blocks, version as u64 + 1);
+                let content = Content::of(self.seed, blocks, version as u64 + 1);
                 self.contents.push(content);
                 self.share(now);
             }

@@ -1,7 +1,8 @@
 //! The command line: exit codes, messages, `listen` and `say`.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lcroute_demo::lab::{Host, eventually};
+use serde_json::Value;
 
 use crate::world;
 
@@ -80,6 +81,12 @@ fn a_configuration_file_that_was_named_must_exist() {
     });
 }
 
+/// Returns the JSON document that a verb prints.
+fn printed(host: &Host, verb: &str) -> Result<Value> {
+    let done = host.run("lcroute", &[verb, "--json"])?.success()?;
+    Ok(serde_json::from_str(&done.stdout)?)
+}
+
 #[test]
 fn listen_prints_what_say_says_and_from_whom() {
     world("talk", |lab| {
@@ -107,7 +114,7 @@ fn listen_prints_what_say_says_and_from_whom() {
                 heard.contains(&format!("{from} (a)  hello over there")),
                 "{heard}"
             );
-            let heard: serde_json::Value = serde_json::from_str(&json.stdout())?;
+            let heard: Value = serde_json::from_str(&json.stdout())?;
             ensure!(
                 heard["from"] == from
                     && heard["name"] == "a"
@@ -206,7 +213,7 @@ fn the_json_of_a_daemon_has_what_the_contract_names() {
             .host
             .receive("ff3e::8000:2", &["--source", &a.address()?.to_string()])?;
         a.wait_wanted("ff3e::8000:2", b)?;
-        let status = a.status()?;
+        let status = printed(&a.host, "status")?;
         let named = "peer_id name address network tun state version uptime_s peers groups counters";
         has_keys(&status, named)?;
         let named = "tun_rx_packets tun_rx_bytes tun_tx_packets tun_tx_bytes link_rx_packets \
@@ -216,18 +223,22 @@ fn the_json_of_a_daemon_has_what_the_contract_names() {
             status["state"] == "connected" && status["peers"] == 1,
             "{status}"
         );
-        let peer = a.peers()?.remove(0);
+        let peers = printed(&a.host, "peers")?;
+        let peer = &peers[0];
         has_keys(
-            &peer,
+            peer,
             "peer_id name address state rtt_ms loss lane tx_bytes rx_bytes since_s reason",
         )?;
         ensure!(
             peer["name"] == "b" && peer["address"] == source && peer["lane"] == "media",
             "{peer}"
         );
-        let groups = a.groups()?;
-        ensure!(groups.len() == 2, "{}", serde_json::Value::from(groups));
-        for group in &groups {
+        let routes = printed(&a.host, "routes")?;
+        ensure!(routes[0]["peer_id"] == peer["peer_id"], "{routes}");
+        let groups = printed(&a.host, "groups")?;
+        let groups = groups.as_array().context("a list")?;
+        ensure!(groups.len() == 2, "{groups:?}");
+        for group in groups {
             has_keys(group, "group local links sources packets bytes refused")?;
             let is_local = group["group"] == "ff1e::1";
             ensure!(group["local"] == is_local, "{group}");
@@ -304,7 +315,7 @@ fn exits(host: &Host, args: &[&str], code: i32, said: &str) -> Result<()> {
     Ok(())
 }
 
-fn has_keys(value: &serde_json::Value, named: &str) -> Result<()> {
+fn has_keys(value: &Value, named: &str) -> Result<()> {
     for key in named.split_whitespace() {
         ensure!(value.get(key).is_some(), "no {key} in {value}");
     }

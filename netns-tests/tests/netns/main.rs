@@ -51,6 +51,7 @@ mod lcsync_lan;
 mod lcsync_lc0;
 mod lcsync_mld;
 mod leaves;
+mod library;
 mod links;
 mod many;
 mod matrix;

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::private::remembers;
-use crate::world;
+use crate::{library, world};
 
 /// Documented exit codes.
 const FAILED: i32 = 1;
@@ -307,10 +307,11 @@ fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_mo
             status.contains("with 1 node, serving /http/1, /other/1"),
             "{status}"
         );
+        let status = beta.host.run("lcroute", &["status", "--json"])?.success()?;
+        let status: Value = serde_json::from_str(&status.stdout)?;
         ensure!(
-            beta.status()?["streams"]["accepted"].as_u64() >= Some(1),
-            "{}",
-            beta.status()?
+            status["streams"]["accepted"].as_u64() >= Some(1),
+            "{status}"
         );
         let near = beta
             .host
@@ -388,10 +389,6 @@ fn a_thousand_streams_and_one_that_nobody_reads_take_bounded_memory() {
     world("streams-many", |lab| {
         let network = lab.closed_network(["alpha", "beta"])?;
         let [alpha, beta] = network.nodes()?;
-        let example = |name: &str| {
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../librecast/examples");
-            folder.join(name).display().to_string()
-        };
         let mut programs = Vec::new();
         for member in [alpha, beta] {
             programs.push(member.host.spawn("lcroute-streams", &["streams"])?);
@@ -399,27 +396,18 @@ fn a_thousand_streams_and_one_that_nobody_reads_take_bounded_memory() {
         eventually("both answer", || {
             counted(&alpha.host).and(counted(&beta.host))
         })?;
-        let _capitals = beta
-            .host
-            .spawn("python3", &[&example("stream_serve.py"), "/capitals/1"])?;
-        // programs of 40 lines in three languages
-        let python = ["python3", &example("stream_echo.py")].map(str::to_owned);
-        let c = alpha.host.path("stream_echo").display().to_string();
-        alpha
-            .host
-            .run(
-                "cc",
-                &["-Wall", "-Werror", "-o", &c, &example("stream_echo.c")],
-            )?
-            .success()?;
-        let rust = env!("CARGO_BIN_EXE_stream-echo").to_owned();
-        let socket = alpha.host.path("run/streams.sock").display().to_string();
-        for (program, more) in [(&python[..], None), (&[rust], None), (&[c], Some(&socket))] {
+        let serve = library::python(&beta.host, "stream_serve.py")?;
+        let serve = [&serve[..], &["/capitals/1".to_owned()]].concat();
+        let _capitals = library::spawn(&beta.host, &serve)?;
+        // short programs in three languages
+        let python = library::python(&alpha.host, "stream_echo.py")?;
+        let rust = vec![env!("CARGO_BIN_EXE_stream-echo").to_owned()];
+        let c = vec![library::compile(&alpha.host, "stream_echo")?];
+        for program in [python, rust, c] {
             let args = ["beta", "/capitals/1", "a word"].map(str::to_owned);
-            let args = program[1..].iter().chain(&args).chain(more);
-            let args: Vec<&str> = args.map(String::as_str).collect();
+            let args: Vec<&str> = program.iter().chain(&args).map(String::as_str).collect();
             eventually("it is answered", || {
-                let said = alpha.host.ask(&program[0], &args)?.success()?;
+                let said = alpha.host.ask("env", &args)?.success()?;
                 ensure!(said.stdout == "alpha: A WORD\n", "{said:?}");
                 Ok(())
             })?;

@@ -16,7 +16,7 @@ use anyhow::Context;
 use clap_complete::Shell;
 
 use crates::Crates;
-use programs::{PROGRAMS, Program};
+use programs::{PROGRAMS, Program, Vendored};
 
 fn main() -> anyhow::Result<()> {
     let folder = std::env::args_os().nth(1).map(PathBuf::from);
@@ -30,6 +30,8 @@ fn main() -> anyhow::Result<()> {
         }
         generate(program, &crates, &folder).with_context(|| program.name)?;
     }
+    let library = folder.join("librecast-dev");
+    describe("librecast-c", "librecast-dev", &[], &crates, &library)?;
     // only a unit: its program is in another package
     fs::create_dir_all(folder.join("lcroute-signal"))?;
     fs::write(folder.join("lcroute-signal/copyright"), copyright::ours())?;
@@ -61,13 +63,23 @@ fn generate(program: &Program, crates: &Crates, folder: &Path) -> anyhow::Result
         clap_complete::generate(shell, &mut command, program.name, &mut text);
         fs::write(folder.join(name), text)?;
     }
-    let linked = crates.linked_into(program.name)?;
-    fs::write(
-        folder.join("copyright"),
-        copyright::with_crates(&linked, program.vendored)?,
-    )?;
-    let bill = materials::bill(program.name, crates, &linked, program.vendored)?;
-    fs::write(folder.join(format!("{}.cdx.json", program.name)), bill)?;
+    describe(program.name, program.name, program.vendored, crates, folder)
+}
+
+/// Writes the licences and the materials of a crate into the folder of its package.
+fn describe(
+    name: &str,
+    package: &str,
+    vendored: &[Vendored],
+    crates: &Crates,
+    folder: &Path,
+) -> anyhow::Result<()> {
+    fs::create_dir_all(folder)?;
+    let linked = crates.linked_into(name)?;
+    let licences = copyright::with_crates(&linked, vendored)?;
+    fs::write(folder.join("copyright"), licences)?;
+    let bill = materials::bill(name, crates, &linked, vendored)?;
+    fs::write(folder.join(format!("{package}.cdx.json")), bill)?;
     Ok(())
 }
 

@@ -34,7 +34,7 @@ use std::cell::{Cell, RefCell};
 use std::fs;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 
@@ -55,6 +55,9 @@ pub use wait::{DEADLINE, Hopeless, eventually, within};
 
 /// Maximum number of worlds at once.
 const MAX_WORLDS: usize = 8;
+
+/// Worlds that wait until no other one runs, and then come first. Chosen: threads of tests are left for the others.
+const ALONE_TOGETHER: usize = 3;
 
 /// Maximum number of lines of each error log and output of a failed test, and maximum line length.
 const LOG_LINES: usize = 100;
@@ -205,49 +208,75 @@ fn log_files(world: &Path) -> Vec<PathBuf> {
 
 /// Permission to run a world beside a few other worlds, or alone.
 #[derive(Debug)]
-pub struct Turn {
-    /// Number of simultaneous places that it takes.
-    taken: usize,
+pub struct Turn(());
+
+/// Worlds that run and wait.
+#[derive(Debug)]
+struct Turns {
+    running: usize,
+    waiting: usize,
+    /// Worlds that wait until no other one runs.
+    alone: usize,
+    /// Whether these come first.
+    alone_first: bool,
 }
 
-/// Order of waiting turns.
-static FIRST: Mutex<()> = Mutex::new(());
-static RUNNING: Mutex<usize> = Mutex::new(0);
+static TURNS: Mutex<Turns> = Mutex::new(Turns {
+    running: 0,
+    waiting: 0,
+    alone: 0,
+    alone_first: false,
+});
 static ENDED: Condvar = Condvar::new();
 
 impl Turn {
     /// Waits for a place.
     #[must_use]
     pub fn wait() -> Turn {
-        Turn::take(1)
+        let mut turns = turns();
+        turns.waiting += 1;
+        let full = |turns: &mut Turns| turns.alone_first || turns.running >= worlds_at_once();
+        let waited = ENDED.wait_while(turns, full);
+        let mut turns = waited.unwrap_or_else(PoisonError::into_inner);
+        turns.waiting -= 1;
+        turns.running += 1;
+        Turn(())
     }
 
     /// Waits until no other world runs, for measurements and for tests with deadlines.
     #[must_use]
     pub fn alone() -> Turn {
-        Turn::take(worlds_at_once())
-    }
-
-    fn take(taken: usize) -> Turn {
-        // a turn that needs all places is not overtaken by smaller ones
-        let _first = FIRST.lock().unwrap_or_else(PoisonError::into_inner);
-        let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = |running: &mut usize| *running + taken > worlds_at_once();
-        let waited = ENDED.wait_while(running, full);
-        *waited.unwrap_or_else(PoisonError::into_inner) += taken;
-        Turn { taken }
+        let mut turns = turns();
+        turns.alone += 1;
+        // one after the other: places are empty while the last other worlds end
+        let busy = |turns: &mut Turns| {
+            let others = turns.running + turns.waiting;
+            turns.alone_first |= turns.alone >= ALONE_TOGETHER || others == 0;
+            !turns.alone_first || turns.running > 0
+        };
+        let waited = ENDED.wait_while(turns, busy);
+        let mut turns = waited.unwrap_or_else(PoisonError::into_inner);
+        turns.alone -= 1;
+        turns.running += 1;
+        Turn(())
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) -= self.taken;
+        let mut turns = turns();
+        turns.running -= 1;
+        turns.alone_first &= turns.alone > 0;
         ENDED.notify_all();
     }
+}
+
+fn turns() -> MutexGuard<'static, Turns> {
+    TURNS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn worlds_at_once() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     // they wait more than they compute: two on two cores leave three quarters of the time idle
-    (2 * cores).clamp(2, MAX_WORLDS)
+    (3 * cores).clamp(2, MAX_WORLDS)
 }

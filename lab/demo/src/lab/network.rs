@@ -3,12 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use lcroute_control::Request;
+use lcroute_control::client::Client;
 use serde_json::Value;
 
 use super::{Host, Lab, Process, eventually, wait, within};
+
+/// The daemon's control socket, in the folder of its host.
+const SOCKET: &str = "run/control.sock";
 
 /// The signalling server on its own public host.
 #[derive(Debug)]
@@ -348,7 +354,7 @@ impl Member {
         let host = &self.host;
         eventually(&format!("lcroute on {} is ready", host.name()), || {
             daemon.must_run()?;
-            ask(host, "status").map(drop)
+            ask(host, &Request::Status).map(drop)
         })
     }
 
@@ -376,36 +382,36 @@ impl Member {
         Ok(())
     }
 
-    /// Returns the output of `lcroute status --json`.
+    /// Returns the status that `lcroute status --json` prints, without streams.
     ///
     /// # Errors
     /// The daemon does not answer.
     pub fn status(&self) -> Result<Value> {
-        ask(&self.host, "status")
+        ask(&self.host, &Request::Status)
     }
 
-    /// Returns the output of `lcroute peers --json`.
+    /// Returns the list that `lcroute peers --json` prints, without names of an address book.
     ///
     /// # Errors
     /// The daemon does not answer.
     pub fn peers(&self) -> Result<Vec<Value>> {
-        list(ask(&self.host, "peers")?)
+        list(ask(&self.host, &Request::Peers)?)
     }
 
-    /// Returns the output of `lcroute groups --json`.
+    /// Returns the list that `lcroute groups --json` prints.
     ///
     /// # Errors
     /// The daemon does not answer.
     pub fn groups(&self) -> Result<Vec<Value>> {
-        list(ask(&self.host, "groups")?)
+        list(ask(&self.host, &Request::Groups)?)
     }
 
-    /// Returns the output of `lcroute routes --json`.
+    /// Returns the list that `lcroute routes --json` prints.
     ///
     /// # Errors
     /// The daemon does not answer.
     pub fn routes(&self) -> Result<Vec<Value>> {
-        list(ask(&self.host, "routes")?)
+        list(ask(&self.host, &Request::Routes)?)
     }
 
     /// Returns the number of links on the path to `other`, if there is one.
@@ -519,15 +525,16 @@ impl Member {
         let mut seen = BTreeSet::new();
         let mut ways = vec![self.host.name().to_owned()];
         while let Some(name) = ways.pop() {
-            let asked = |verb| list(ask_named(&self.host, &name, verb)?);
-            let links = wanted_over(&asked("groups")?, group);
+            let socket = self.host.path("..").join(&name).join(SOCKET);
+            let asked = |request: &Request| list(ask_at(&socket, request)?);
+            let links = wanted_over(&asked(&Request::Groups)?, group);
             if links.iter().any(|link| link == peer) {
                 return Ok(true);
             }
             if !seen.insert(name.clone()) || links.is_empty() {
                 continue;
             }
-            for known in asked("peers")? {
+            for known in asked(&Request::Peers)? {
                 if links.iter().any(|link| known["peer_id"] == **link) {
                     let next = text(&known, "name")?;
                     if !seen.contains(&next) {
@@ -571,22 +578,13 @@ impl Drop for Member {
     }
 }
 
-fn ask_named(host: &Host, name: &str, verb: &str) -> Result<Value> {
-    let socket = host.path("..").join(name).join("run/control.sock");
-    let socket = socket.to_string_lossy();
-    let said = host.ask("lcroute", &["--control", &socket, verb, "--json"])?;
-    serde_json::from_str(&said.success()?.stdout).context("JSON")
+/// Asks the daemon of a host itself: waits ask often, and starting a program costs more than the rest.
+fn ask(host: &Host, request: &Request) -> Result<Value> {
+    ask_at(&host.path(SOCKET), request)
 }
 
-fn ask(host: &Host, verb: &str) -> Result<Value> {
-    let said = host.ask("lcroute", &[verb, "--json"])?;
-    // the status of an expelled node
-    let said = match said.code {
-        4 if verb == "status" => said,
-        _ => said.success()?,
-    };
-    serde_json::from_str(&said.stdout)
-        .with_context(|| format!("lcroute {verb} --json: {}", said.stdout))
+fn ask_at(socket: &Path, request: &Request) -> Result<Value> {
+    Client::connect_to_look(socket)?.ask(request)
 }
 
 fn list(value: Value) -> Result<Vec<Value>> {

@@ -8,6 +8,10 @@ use anyhow::{Context, Result};
 
 /// The deadline of [`eventually`].
 pub const DEADLINE: Duration = Duration::from_secs(40);
+/// Bounds of the pause between two attempts: most of them start a program, which costs more than a pause.
+const PAUSE: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(100)];
+/// Divides the time waited so far: the pause then.
+const SHARE: u32 = 16;
 
 thread_local! {
     static GAVE_UP: Cell<bool> = const { Cell::new(false) };
@@ -48,7 +52,8 @@ pub fn within<T>(
     what: &str,
     mut attempt: impl FnMut() -> Result<T>,
 ) -> Result<T> {
-    let deadline = Instant::now() + timeout;
+    let began = Instant::now();
+    let deadline = began + timeout;
     loop {
         match attempt() {
             Ok(value) => return Ok(value),
@@ -57,7 +62,7 @@ pub fn within<T>(
                 return Err(error)
                     .with_context(|| format!("waited (up to {timeout:?}) until {what}"));
             }
-            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            Err(_) => std::thread::sleep((began.elapsed() / SHARE).clamp(PAUSE[0], PAUSE[1])),
         }
     }
 }

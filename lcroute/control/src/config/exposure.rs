@@ -64,6 +64,27 @@ impl<'a> Exposure<'a> {
         self.unless_hidden(Some(&self.0.outside))
     }
 
+    /// Returns why keys outside meet at no server, and where they do, for users: a SOCKS proxy hides
+    /// this host from servers, and the servers of such keys would see it.
+    pub fn without_servers_outside(self) -> Option<&'static str> {
+        self.0.signal.socks?;
+        let dht = self.outside().is_ok_and(|outside| outside.dht);
+        Some(match (self.lans().is_ok(), dht) {
+            (true, true) => {
+                "[signal] socks: keys outside meet on LANs and by the DHT; a server would see this host"
+            }
+            (true, false) => {
+                "[signal] socks: keys outside meet on LANs alone; a server would see this host"
+            }
+            (false, true) => {
+                "[signal] socks: keys outside meet by the DHT alone; a server would see this host"
+            }
+            (false, false) => {
+                "[signal] socks: keys outside meet nowhere; a server would see this host"
+            }
+        })
+    }
+
     /// Returns the account of a Matrix room.
     pub fn matrix(self) -> Result<&'a Matrix, Silent> {
         let matrix = &self.0.matrix;
@@ -135,6 +156,24 @@ mod tests {
         map_port = true
         stun = [\"b.example:3478\"]
     ";
+
+    #[test]
+    fn behind_a_proxy_users_learn_where_keys_outside_still_meet() {
+        let without = |text: &str| {
+            let config = Config::parse("f", text).unwrap();
+            config.exposure().without_servers_outside()
+        };
+        assert_eq!(without("[outside]\nmeet = [\"wss://a.example\"]"), None);
+        for (more, place) in [
+            ("", "on LANs alone"),
+            ("lan = false", "nowhere"),
+            ("[outside]\ndht = true", "on LANs and by the DHT"),
+            ("lan = false\n[outside]\ndht = true", "by the DHT alone"),
+        ] {
+            let why = without(&format!("[signal]\nsocks = \"127.0.0.1:9050\"\n{more}"));
+            assert!(why.unwrap().contains(&format!("meet {place};")), "{why:?}");
+        }
+    }
 
     /// Returns for each part whether it may communicate.
     fn of(ice: &str) -> [Result<(), Silent>; 7] {

@@ -664,6 +664,10 @@ struct World {
     now: Instant,
     nodes: BTreeMap<OriginId, Topology>,
     links: BTreeMap<LinkId, (OriginId, OriginId)>,
+    /// The pairs with a link.
+    linked: BTreeSet<(OriginId, OriginId)>,
+    /// The graph of the link state, unless it has changed since.
+    graph: Option<Arc<crate::graph::Graph>>,
     making: BTreeMap<(OriginId, OriginId), Instant>,
     /// Pairs without a direct path.
     apart: BTreeSet<(OriginId, OriginId)>,
@@ -688,6 +692,8 @@ impl World {
             now: start(),
             nodes: BTreeMap::new(),
             links: BTreeMap::new(),
+            linked: BTreeSet::new(),
+            graph: None,
             making: BTreeMap::new(),
             apart: BTreeSet::new(),
             stubs: BTreeSet::new(),
@@ -705,12 +711,14 @@ impl World {
             topology.set_present(*other, true, self.now);
         }
         self.nodes.insert(newcomer, topology);
+        self.graph = None;
         self.link_state_is_old = true;
     }
 
     /// A node dies silently; the carrier still shows it.
     fn die(&mut self, node: OriginId) {
         self.nodes.remove(&node);
+        self.graph = None;
         self.making.retain(|(a, b), _| *a != node && *b != node);
         let ends = |ends: &(OriginId, OriginId)| ends.0 == node || ends.1 == node;
         let links: Vec<LinkId> = self
@@ -732,6 +740,8 @@ impl World {
         let Some((a, b)) = self.links.remove(&link) else {
             return;
         };
+        self.linked.remove(&(a, b));
+        self.graph = None;
         for end in [a, b] {
             if let Some(node) = self.nodes.get_mut(&end) {
                 node.link_down(link, self.now);
@@ -744,8 +754,15 @@ impl World {
         let end = self.now + time;
         while self.now < end {
             let timers = self.nodes.values().filter_map(Topology::next_timeout);
-            let next = timers.chain(self.making.values().copied()).min();
-            let next = next.filter(|_| !self.link_state_is_old).unwrap_or(self.now);
+            // an earlier one is for a link that nobody wants any more
+            let making = self.making.values().copied().filter(|at| *at > self.now);
+            // nothing is due: a second
+            let next = timers.chain(making).min().unwrap_or(self.now + seconds(1));
+            let next = if self.link_state_is_old {
+                self.now
+            } else {
+                next
+            };
             self.now = next.clamp(self.now + TICK, end.max(self.now + TICK));
             if std::mem::take(&mut self.link_state_is_old) {
                 self.flood();
@@ -781,10 +798,9 @@ impl World {
     }
 
     fn try_links(&mut self, own: OriginId) {
-        let linked: BTreeSet<_> = self.links.values().copied().collect();
         for peer in self.nodes[&own].wanted().clone() {
             let pair = pair(own, peer);
-            if linked.contains(&pair) {
+            if self.linked.contains(&pair) {
                 continue;
             }
             let ready = *self.making.entry(pair).or_insert(self.now + TO_MAKE_A_LINK);
@@ -805,6 +821,8 @@ impl World {
             self.next_link += 1;
             self.made += 1;
             self.links.insert(link, pair);
+            self.linked.insert(pair);
+            self.graph = None;
             for (end, other) in [(own, peer), (peer, own)] {
                 let node = self.nodes.get_mut(&end).unwrap();
                 node.set_direct_failure(other, false, self.now);
@@ -824,14 +842,19 @@ impl World {
     }
 
     /// The graph of the link state.
-    fn route_graph(&self) -> Arc<crate::graph::Graph> {
+    fn route_graph(&mut self) -> Arc<crate::graph::Graph> {
+        if let Some(graph) = &self.graph {
+            return Arc::clone(graph);
+        }
         let metric = |a, b| Metric {
             cost: 10,
             stubs: [a, b].map(|end| self.stubs.contains(end)),
         };
         let links = self.links.values().map(|(a, b)| (*a, *b, metric(a, b)));
         let routers = self.nodes.keys().copied();
-        Arc::new(crate::graph::Graph::new(0, routers, &Vec::from_iter(links)))
+        let graph = Arc::new(crate::graph::Graph::new(0, routers, &Vec::from_iter(links)));
+        self.graph = Some(Arc::clone(&graph));
+        graph
     }
 
     fn flood(&mut self) {
@@ -1005,11 +1028,13 @@ proptest! {
 
 /// The links of a network in which all members are known, without near links.
 fn graph_of(policy: PolicyKind, members: &BTreeSet<OriginId>) -> Graph {
-    let (known, nothing) = (all_good(members), BTreeMap::new());
+    let now = start();
+    // one for all nodes: it keeps hashes of members, and computes all else from each node's view
+    let mut policy = super::auto::policy(config(policy, 8), 1, now);
+    let (mut known, nothing) = (all_good(members), BTreeMap::new());
     let mut graph: Graph = members.iter().map(|m| (*m, BTreeSet::new())).collect();
     for own in members {
-        let mut known = known.clone();
-        known.remove(own);
+        let of_own = known.remove(own);
         let view = View {
             own: *own,
             known: &known,
@@ -1017,9 +1042,9 @@ fn graph_of(policy: PolicyKind, members: &BTreeSet<OriginId>) -> Graph {
             links: &nothing,
             prospects: &[],
         };
-        let mut policy = super::auto::policy(config(policy, 8), 1, start());
-        let wanted = policy.wanted(&view, start());
+        let wanted = policy.wanted(&view, now);
         wanted.iter().for_each(|peer| add(&mut graph, *own, *peer));
+        known.extend(of_own.map(|one| (*own, one)));
     }
     graph
 }

@@ -356,7 +356,7 @@ fn a_slow_stun_server_delays_only_those_who_need_it() {
     net.stun_delay = slow;
     let now = net.now;
     for node in &mut net.nodes {
-        let servers = vec![STUN.parse().unwrap()];
+        let servers = vec![STUN];
         node.overlay
             .connections_mut()
             .set_stun_servers(servers, now);

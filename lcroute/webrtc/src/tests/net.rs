@@ -1,7 +1,7 @@
 //! A network in memory: overlays, firewalls, NATs, STUN and signalling servers, virtual time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ use crate::{Ecn, Limits, Transmit, Unreachable, WebRtc, WebRtcConfig};
 pub(crate) const SERVER: CarrierId = CarrierId(1);
 /// Prefix of a control message with a letter for a third node.
 const PASSED_ON: &[u8] = b"routed";
-pub(crate) const STUN: &str = "192.0.2.1:7117";
+pub(crate) const STUN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 7_117);
 pub(crate) const TODAY: u64 = 1_800_000_000;
 const DAY: u64 = 86_400;
 
@@ -359,7 +359,7 @@ impl Net {
         .unwrap();
         webrtc.set_local_candidates(vec![host], self.now);
         if stun {
-            webrtc.set_stun_servers(vec![STUN.parse().unwrap()], self.now);
+            webrtc.set_stun_servers(vec![STUN], self.now);
         }
         let config = OverlayConfig {
             identity: identity.clone(),
@@ -653,7 +653,7 @@ impl Net {
         contents: &[u8],
         ecn: Ecn,
     ) {
-        if to.to_string() == STUN {
+        if to == STUN {
             if let Some(answer) = respond(contents, from) {
                 self.post(
                     self.wire.path.delay + self.stun_delay,
@@ -722,7 +722,7 @@ impl Net {
 
     /// Adds a relay at [`STUN`], for all present nodes, over UDP and streams.
     pub(crate) fn add_relay(&mut self) {
-        let own: SocketAddr = STUN.parse().unwrap();
+        let own = STUN;
         let mut config = RelayConfig::new(
             [7; 32],
             Arc::new(move |ip| ip == own.ip()),
@@ -750,7 +750,7 @@ impl Net {
             return;
         };
         change(&mut relay);
-        let server: SocketAddr = STUN.parse().unwrap();
+        let server = STUN;
         let datagram = |from, to, contents: Bytes| Parcel::Datagram {
             from,
             to,
