@@ -71,7 +71,10 @@ $("save-key").addEventListener("click", () => save(view.lecture.key, "applicatio
 $("back").addEventListener("click", () => attempt(toDoor));
 $("air").addEventListener("submit", (event) => {
     event.preventDefault();
-    attempt(goOnAir);
+    attempt(() => {
+        askAboutExample();
+        return goOnAir();
+    });
 });
 sendByEnter($("air"));
 $("edit").addEventListener("click", () => edit($("editor").hidden));
@@ -288,6 +291,7 @@ async function openLecture(lecture) {
     $("writers").closest("details").open = Boolean(lecture.captions);
     $("notes").checked = lecture.notes;
     $("membership").hidden = Boolean(kept.visit);
+    $("go").dataset.sure = false;
     showToken();
     say($("where-kept"), view.store.why ? keepsNothing() : "Kept in this browser until you remove it: the key, slides, the token, and what was sent. Whoever serves this page, and who uses this browser, could take the key.");
     step("prepare");
@@ -357,6 +361,7 @@ function preview() {
     showNotes("seen-notes", shown);
     fill($("seen"), shown ? elements(shown.html, own(shown)) : [html("p", { class: "hint" }, "There are no slides yet.")]);
     showPublish();
+    showGo();
 }
 
 /** The slide's comments, for the presenter. */
@@ -476,6 +481,24 @@ function edit(isOpen) {
 }
 
 // --- on air ---
+
+/** Slides that nobody wrote need a second click. */
+function askAboutExample() {
+    const isAsked = $("go").dataset.sure === "true";
+    $("go").dataset.sure = true;
+    showGo();
+    if (isExample() && !isAsked) {
+        throw new Error("These slides are still the example of this page. Write your own, or go on air with the example.");
+    }
+}
+
+function isExample() {
+    return $("text").value === SLIDES;
+}
+
+function showGo() {
+    say($("go"), isExample() && $("go").dataset.sure === "true" ? "Go on air with the example" : "Go on air");
+}
 
 function isOnAir() {
     return view.member !== null;
