@@ -10,6 +10,7 @@ import { described } from "../node/offer.js";
 import { forgetVisit, keepCall, keepVisit, keptCall, keptVisit, random, tabsHere, takeLink } from "../node/visit.js";
 import { Level } from "../radio/level.js";
 import { Player } from "../radio/player.js";
+import { Devices } from "./devices.js";
 import { Sound } from "./sound.js";
 
 /** How often the page is drawn, in milliseconds. */
@@ -29,6 +30,7 @@ const $ = (id) => document.getElementById(id);
 const none = () => ({ sound: null, text: null, status: null, groups: new Set(), farewell: null, talks: false, isMuted: false, isAway: false, known: new Map(), speaker: null, saidAt: -ALOUD, lates: [] });
 const view = { member: null, token: null, isEntering: false, since: 0, ...none() };
 const level = new Level($("own-meter"), $("own-level"));
+new Devices(() => takeDevices());
 const share = new Share($("share"), "Link of this call");
 
 $("become").addEventListener("submit", (event) => {
@@ -335,6 +337,7 @@ async function leaveNetwork(why = null) {
 }
 
 function show(isInside) {
+    $(isInside ? "devices-within" : "devices-before").append($("devices"));
     $("door").hidden = isInside;
     $("inside").hidden = !isInside;
     document.title = "Call";
@@ -359,6 +362,16 @@ async function setMuted(isMuted) {
     if (view.sound === sound) {
         sound.muted = view.isMuted;
         draw();
+    }
+}
+
+/** Another microphone or loudspeaker goes on with the call. */
+async function takeDevices() {
+    try {
+        await view.sound?.takeDevices();
+    } catch (error) {
+        setMuted(true);
+        problem(error.message);
     }
 }
 
