@@ -235,11 +235,12 @@ function show(isMember) {
 /** State that a reload would lose. */
 function remember() {
     if (view.member) {
-        keepTalk({ groups: view.joined, group: view.group, to: $("to").value, heard: talk.kept() });
+        keepTalk({ network: view.network, groups: view.joined, group: view.group, to: $("to").value, heard: talk.kept() });
     }
 }
 
-function recall({ groups, group, to, heard }) {
+function recall({ network, groups, group, to, heard }) {
+    view.network = network ?? null;
     if (view.member && groups) {
         groups.filter((joined) => !isOwn(joined)).forEach((joined) => attempt(() => view.member.join(joined)));
         view.group = group;
@@ -497,6 +498,7 @@ function showState(status) {
     }
     const forgotten = status.ephemeral ? " Others forget it five minutes after it has gone." : "";
     const of = view.network ? ` of the network “${view.network.replaceAll("`", "'")}”` : "";
+    say($("own-title"), `${status.name}${view.network ? `, in the network ${view.network}` : ""}`.replaceAll("`", "'"));
     say($("membership"), `This tab is a member${of}, called ${status.name}, as long as it is open, and until ${until} at the latest. Its keys are in this tab alone: a reload keeps them, and closing the tab deletes them.${forgotten}`);
     facts($("facts"), [
         ["Address", status.address, true],

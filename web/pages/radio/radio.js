@@ -55,6 +55,11 @@ $("delay").addEventListener("change", () => {
 });
 $("make").addEventListener("click", () => makeKey());
 $("key").addEventListener("change", () => (view.key = null));
+$("begin-cast").addEventListener("click", () => {
+    $("cast").hidden = false;
+    $("cast-row").hidden = true;
+    $("make").focus();
+});
 $("cast").addEventListener("submit", (event) => {
     event.preventDefault();
     cast();
@@ -408,7 +413,7 @@ function endCast(why = null) {
 
 function showCast(isOnAir) {
     const hadFocus = ($("cast").hidden ? $("on-air") : $("cast")).contains(document.activeElement);
-    $("cast").hidden = isOnAir;
+    $("cast").hidden = isOnAir || !$("cast-row").hidden;
     $("on-air").hidden = !isOnAir;
     if (hadFocus) {
         (isOnAir ? $("talk") : $("name")).focus();
