@@ -447,13 +447,15 @@ function isBusy() {
 
 function showStanding(reach) {
     const { standing: stands, away, muted } = view.status;
+    const isLooking = stands === "looking";
     const talking = muted ? "You are in the call, muted." : "You are in the call, and can be heard.";
     const calm = away ? ["waiting", "On hold: you keep your place."] : (STANDING[stands] ?? ["live", talking]);
     const [name, words] = !away && isBusy() ? ["waiting", "This computer is too busy: sound has gaps. Close other programs or tabs."] : calm;
     say($("standing"), words);
     $("standing").dataset.state = name;
     const { participants, drops } = view.status;
-    $("nobody").hidden = away || participants.length > 0;
+    // before it has looked it does not know
+    $("nobody").hidden = away || isLooking || participants.length > 0;
     const isLong = performance.now() - view.since > HINT_AFTER;
     const reasons = {
         none: "This page has no link to the network so far.",

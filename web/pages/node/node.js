@@ -452,6 +452,7 @@ function showPeople({ nodes, peers }) {
     }
     arrange($("people"), items);
     $("nobody").hidden = others.length > 0;
+    say($("nobody"), performance.now() - view.began > REPORTING ? "Nobody else so far." : "Looking who is here.");
 }
 
 /** A link that comes or goes shows at once. */
@@ -523,7 +524,7 @@ function showGroups(status) {
         return [busiest(group) > 0 && packets(busiest(group)), from.length > 0 && `from ${from.join(", ")}`, listens(flows.listeners(group).size)].filter(Boolean).join(", ");
     });
     const none = joined.size + most.length === 0;
-    $("silence").hidden = !none;
+    $("silence").hidden = !none || performance.now() - view.began < REPORTING;
     $("other").open ||= none;
     const known = [...joined, ...most.map(({ group }) => group)];
     if (view.known !== known.join()) {

@@ -27,6 +27,8 @@ const KEY = 32;
 const MAX_SLIDES_FILE = 32 * 1024 * 1024;
 /** Bytes of a picture's file that are read: the module refuses longer pictures. */
 const MAX_PICTURE_FILE = 2 * 1024 * 1024;
+/** Time on air after which silence of listeners says something, in milliseconds. Chosen: joins come within it. */
+const KNOWN = 3000;
 /** So many of the last lines are shown. */
 const LINES = 6;
 /** Waiting entries from which on the page shows them. */
@@ -373,7 +375,7 @@ function showNotes(id, slide) {
 function showPublish() {
     const isSame = $("text").value === view.sent;
     $("publish").setAttribute("aria-disabled", String(isSame));
-    say($("published"), isSame ? "All see these slides." : "All see those before still.");
+    say($("published"), isSame ? "These slides are on air." : "Those before are on air still.");
     $("published").hidden = !isOnAir();
 }
 
@@ -850,7 +852,7 @@ function showState(network, { state: lecture, waiting }) {
 /** Nodes report over a link that it has listeners beyond, and neither their names nor their number. */
 function showListeners({ carried }, { state: lecture }) {
     const isHeard = carried.some(({ group, links }) => links.length > 0 && view.groups.has(group));
-    const words = isHeard ? "Somebody listens, or keeps the lecture. How many is not known: nobody learns who attends." : "Nobody listens yet.";
+    const words = isHeard ? "Somebody listens, or keeps the lecture. How many is not known: nobody learns who attends." : performance.now() - view.begun < KNOWN ? "Looking for listeners." : "Nobody listens yet.";
     say($("listeners"), lecture === "starting" ? "" : words);
 }
 
