@@ -89,7 +89,7 @@ export async function checks() {
     return (await answer.json()).checks;
 }
 
-/** Requests a token by an issuer's code, with link and QR code of a page that takes it. */
+/** Requests a token by an issuer's code, with the link of a page that takes it. */
 export async function invite(wanted) {
     const answer = await ask("/api/invite", undefined, { method: "POST", body: JSON.stringify(wanted) });
     return answer.json();

@@ -24,7 +24,6 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
 use tokio_rustls::TlsAcceptor;
 use zeroize::Zeroizing;
 
-use crate::code;
 use crate::connections::{Connections, Place};
 use crate::feed::Feed;
 use crate::files::{File, Files};
@@ -369,9 +368,8 @@ impl Pages {
     async fn make(&self, wanted: &Wanted) -> anyhow::Result<Bytes> {
         let asked = self.feed.invite(&wanted.request()).await?;
         let link = Zeroizing::new(wanted.link(&asked.token)?);
-        let code = code::rows(&link)?;
         let made = serde_json::json!({
-            "token": asked.token, "link": link.as_str(), "not_after": asked.not_after, "qr": code,
+            "token": asked.token, "link": link.as_str(), "not_after": asked.not_after,
         });
         Ok(made.to_string().into())
     }
