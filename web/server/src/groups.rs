@@ -237,11 +237,11 @@ impl Groups {
         });
         let mut lcgroup = self.connect(&request).await?;
         answered(ANSWER_TIMEOUT, &mut lcgroup).await?;
-        loop {
-            let next = tokio::time::timeout(STUCK, from.frame()).await;
-            let Some(frame) = next.context("the file does not come")? else {
-                break;
-            };
+        let silent = "the file does not come";
+        while let Some(frame) = tokio::time::timeout(STUCK, from.frame())
+            .await
+            .context(silent)?
+        {
             if let Ok(data) = frame?.into_data() {
                 let taken = tokio::time::timeout(STUCK, lcgroup.write_all(&data)).await;
                 taken.context("lcgroup takes no more of the file")??;
@@ -343,7 +343,7 @@ impl Groups {
 async fn answered(limit: Duration, from: &mut BufReader<UnixStream>) -> anyhow::Result<Value> {
     let answer = async {
         let mut line = Vec::new();
-        let mut limited = (&mut *from).take(MAX_ANSWER);
+        let mut limited = from.take(MAX_ANSWER);
         limited.read_until(b'\n', &mut line).await?;
         let mut answer: Value = serde_json::from_slice(&line).context("lcgroup has ended")?;
         match answer["error"].as_str() {
