@@ -16,7 +16,7 @@ const SOUND = 1e-6;
 const $ = (id) => document.getElementById(id);
 const canChooseSpeaker = "setSinkId" in AudioContext.prototype;
 
-/** What is asked of the chosen microphone; without it, of another. */
+/** Settings of the chosen microphone; without it, the browser takes another. */
 export const capture = () => ({ ...PROFILES.voice.capture, ...($("microphone").value && { deviceId: { ideal: $("microphone").value } }) });
 
 /** A context plays at the chosen loudspeaker; without it, at the system's. */

@@ -257,7 +257,7 @@ async function attach() {
 
 /** The members are told, and this browser takes part in a tab of its own. */
 async function call() {
-    // nobody is called by one who cannot come
+    // a caller without an invitation would call, and not come
     const token = $("call-token").value.match(/lct1[A-Za-z0-9]+/)?.[0];
     if (!token) {
         $("call-token").closest("label").hidden = false;

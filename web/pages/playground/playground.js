@@ -205,7 +205,7 @@ class Playground {
         this.shared = { listens: [], streams: [], cuts: [] };
     }
 
-    /** What the next networks begin with: listeners, streams and cuts of these, or those that have not begun here. */
+    /** The next networks begin with the listeners, streams and cuts of these, or with those that have not begun here. */
     keep() {
         if (this.now >= SETTLED) {
             const { group, network } = this.first;

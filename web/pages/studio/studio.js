@@ -32,7 +32,7 @@ const SILENCE = 150_000;
 const CHOOSE = { audio: hear, notes: chooseNotes, pictures: choosePictures, screen: chooseScreen, camera: chooseCamera };
 /** Where holders answer leaves. */
 const HISTORY = "ff1e:7571:";
-/** Parts of the stage, and what has the focus once a part is large. */
+/** Parts of the stage, each with the element that has the focus once the part is large. */
 const PARTS = { screen: "screen-view", stage: "slide", camera: "camera-pause" };
 /** Names of tracks. */
 const KINDS = { slides: "Slides", pictures: "Pictures", screen: "Screen", camera: "Camera", questions: "Questions", notes: "Notes", captions: "Captions", audio: "Sound" };
@@ -472,7 +472,7 @@ function showParts() {
         const isLarge = part === large;
         $(part).classList.toggle("large", isLarge);
         $(part).querySelector(".enlarge").hidden = isLarge;
-        // what is small is looked at, and no more
+        // a small part is for looking only
         $(part === "stage" ? "slide" : `${part}-view`).inert = !isLarge;
     }
     $("lecture").classList.toggle("several", parts.filter((part) => !$(part).hidden).length > 1);

@@ -145,7 +145,7 @@ fn a_page_sends_a_file_and_shows_and_saves_the_file_of_another() {
         })?;
         ensure!(fs::read(&got)? == b"to the mill");
 
-        // a picture is shown, what only has the name of one is not, and both can be saved
+        // a picture is shown, another file with such a name is not, and both can be saved
         page.eval("HTMLAnchorElement.prototype.click = function () { window.saved = this.download; }, null")?;
         let bob = &people[1];
         for (name, bytes) in [
