@@ -119,7 +119,7 @@ export async function sendFile(group, file) {
     await ask(`/api/groups/${group}/files`, undefined, { method: "POST", body: file, headers: { ...headers(), "X-File-Name": name } });
 }
 
-/** The file of a message: its bytes, or what it waits for. */
+/** The file of a message: its bytes, or the reason for a wait. */
 export async function fetchFile(group, n) {
     const answer = await ask(`/api/groups/${group}/files/${n}`);
     return answer.status === 202 ? { waits: await answer.json() } : { bytes: await answer.arrayBuffer() };
