@@ -1,9 +1,10 @@
 // Conversations of lcgroup on this host. All text comes from other people: it is shown as text, never as markup.
 
 import { focusFirst } from "../common/enter.js";
-import { addGroup, callGroup, follow, groups, inviteTo, say, sendFile, waitFor } from "../common/feed.js";
+import { addGroup, callGroup, follow, groups, inviteTo, members as membersOf, say, sendFile, waitFor } from "../common/feed.js";
 import { copier, fill, html, say as write } from "../common/html.js";
 import { showQr } from "../common/qr.js";
+import { keepCall } from "../node/visit.js";
 import { SILENCE, sentence, serve } from "./forms.js";
 import { Invitations } from "./invitations.js";
 import { Members } from "./members.js";
@@ -13,6 +14,8 @@ import { Talk } from "./talk.js";
 
 /** Between two looks at which groups there are, in milliseconds. */
 const LOOK_INTERVAL = 3000;
+/** Longest name in a call, in characters: as on its page. */
+const LONGEST_NAME = 60;
 /** Longest file of a message, in bytes: as in lcgroup. */
 const MAX_FILE = 64 << 20;
 /** More unread messages than this are not counted. */
@@ -268,6 +271,9 @@ async function call() {
     // while the click still counts
     const tab = window.open("", "_blank");
     try {
+        const own = (await membersOf(view.group).catch(() => [])).find(({ me }) => me);
+        // its name there is the one here: a click joins
+        tab && own && keepCall({ name: own.shown.slice(0, LONGEST_NAME) }, tab);
         const path = pathOf([token, await callGroup(view.group)].join(","));
         tab?.location.replace(new URL(path, location.href));
     } catch (error) {

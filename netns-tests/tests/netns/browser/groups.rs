@@ -103,8 +103,15 @@ fn a_members_call_rings_until_not_now_and_a_page_calls() {
         page.until_says("#call .answer", "needs an invitation")?;
         ensure!(page.eval("document.querySelector('#heard .own') === null")? == true);
         // it calls, and rings nowhere here
-        page.fill("#call-token", network.token.trim())?;
+        page.eval(
+            "window.open = () => ({ sessionStorage: { setItem: (_, kept) => (window.kept = kept) }, \
+             location: { replace: ({ hash }) => (window.went = hash) } }), null",
+        )?;
+        let token = network.token.trim();
+        page.fill("#call-token", token)?;
         page.click("#call button")?;
+        page.until(&format!("window.went?.startsWith('#{token},lcc1')"))?;
+        ensure!(page.eval("JSON.parse(window.kept).name")? == "ann");
         eventually("bob hears of it", || {
             let said = people[1].said()?;
             let is_hers = |m: &Value| m["call"].is_string() && m["shown"] == "ann";
