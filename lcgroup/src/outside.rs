@@ -31,7 +31,7 @@ use librecast::id::{PeerId, SecretKey};
 use librecast::outside::Place;
 use librecast::reach::{Base58, Value};
 use librecast::time::UnixTime;
-use librecast_program::cli::{Exit, ExitError};
+use librecast_program::cli::{Exit, ExitError, MDNS_RULE};
 use librecast_program::group_network::{
     FromGuest, GroupEntry, GroupRole, GroupState, GroupText, MAX_MESSAGE, MAX_TEXTS, ToGuest,
     Wanted, keep_open, own_program, pipe_of,
@@ -744,6 +744,12 @@ impl Outside {
         }
         let places = self.places();
         let is_owner = self.is_issuer();
+        let firewalls = match state.servers.is_empty() && self.kept.places.is_empty() {
+            true => {
+                format!(", and do the firewalls of both hosts let in UDP port 5353 (`{MDNS_RULE}`)")
+            }
+            false => String::new(),
+        };
         let server = match (state.servers.is_empty(), state.answering) {
             (false, 0) if state.found => {
                 let servers = state.servers.join(", ");
@@ -756,11 +762,11 @@ impl Outside {
             _ if is_owner => return None,
             _ if state.found => {
                 format!(
-                    "nobody of it is reached {places}: does `lcgroup run` run at another member?"
+                    "nobody of it is reached {places}: does `lcgroup run` run at another member{firewalls}?"
                 )
             }
             _ => format!(
-                "it is looked for {places}: does `lcgroup run` run on the owner's host, is the line whole, and does the server behind the @ run?"
+                "it is looked for {places}: does `lcgroup run` run on the owner's host, is the line whole, and does the server behind the @ run{firewalls}?"
             ),
         };
         Some(match state.stale {
@@ -938,11 +944,10 @@ mod tests {
         assert!(check_places(&vec![place("a"); 4]).is_err());
     }
 
-    #[test]
-    fn who_waits_is_told_where_others_are_looked_for() {
-        let folder = tempfile::tempdir().unwrap();
+    /// The network of a member that meets others at these places.
+    fn of_member(folder: &Path, places: Vec<Place>, now: Instant) -> Outside {
         let kept = Kept {
-            places: vec![place("meet.example")],
+            places,
             ..Kept::default()
         };
         let role = GroupRole::Member {
@@ -951,9 +956,32 @@ mod tests {
             secret: Base58([3; 32]),
         };
         let at = (Ipv6Addr::LOCALHOST, Some(role));
-        let now = Instant::now();
         let wake = Arc::new(EventFd::new().unwrap());
-        let mut outside = Outside::new(("team", folder.path()), kept, at, wake, now).unwrap();
+        Outside::new(("team", folder), kept, at, wake, now).unwrap()
+    }
+
+    #[test]
+    fn who_looks_on_lans_alone_is_told_of_firewalls() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = Instant::now();
+        let mut outside = of_member(folder.path(), Vec::new(), now);
+        for found in [false, true] {
+            let state = GroupState {
+                found,
+                on_lans: true,
+                ..GroupState::default()
+            };
+            outside.hear(FromGuest::State(state), None, now);
+            let told = outside.waits().unwrap_or_default();
+            assert!(told.contains(MDNS_RULE), "{told}");
+        }
+    }
+
+    #[test]
+    fn who_waits_is_told_where_others_are_looked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = Instant::now();
+        let mut outside = of_member(folder.path(), vec![place("meet.example")], now);
         let told = |outside: &Outside| outside.waits().unwrap_or_default();
         assert!(
             told(&outside).contains("at meet.example"),

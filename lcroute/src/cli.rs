@@ -22,6 +22,7 @@ use librecast_program::units;
 
 use crate::commands;
 use crate::commands::query::{Shape, What};
+use crate::commands::words::GOOD_FOR;
 use crate::private;
 use crate::servers::served_relay;
 
@@ -48,7 +49,9 @@ start with the same token is a member already.
 
 Examples:
   sudo lcroute up                 found a network, or be in again
-  sudo lcroute up lct1...         join one";
+  sudo lcroute up lct1...         join one
+  sudo lcroute up tiger-harbor-lemon-quiz
+                                  join by the words of lcroute invite --code";
 
 const MEET: &str = "\
 For nodes without a signalling server in common. Each takes the other's text; which comes first does not matter.
@@ -121,7 +124,8 @@ enum Command {
     /// Be in: init, or join by TOKEN; start the daemon, wait for the first link
     #[command(after_help = UP)]
     Up {
-        /// The token of an invitation, or - to read it from standard input [default: found a network, if there is none]
+        /// The token of an invitation, or its four words, or - to read it from standard input [default: found a network, if
+        /// there is none]
         token: Option<String>,
         #[arg(hide = true)]
         more: Vec<String>,
@@ -153,18 +157,22 @@ enum Command {
     },
     /// Print a token that makes other hosts members
     #[command(
-        after_help = "Examples:\n  lcroute invite --ttl 24h --label site=berlin --signal ws://meet.example:7117\n  lcroute invite --uses 1 --page https://alpha.example:7180 --qr   for a telephone: the link of a page that joins\n  lcroute invite --leaf --groups ff1e:5::/32 --ttl 365d   for any number of listeners\n  lcroute invite --ephemeral --ttl 365d   for containers without a volume, as long as it is good"
+        after_help = "Examples:\n  lcroute invite --code   prints four words to say on the telephone: lcroute up WORDS\n  lcroute invite --ttl 24h --label site=berlin --signal ws://meet.example:7117\n  lcroute invite --uses 1 --page https://alpha.example:7180 --qr   for a telephone: the link of a page that joins\n  lcroute invite --leaf --groups ff1e:5::/32 --ttl 365d   for any number of listeners\n  lcroute invite --ephemeral --ttl 365d   for containers without a volume, as long as it is good"
     )]
     Invite(Invite),
     /// Become a member by a token
     Join {
-        /// The token, or - to read it from standard input
-        token: String,
+        /// The token, or its four words, or - to read it from standard input
+        #[arg(required_unless_present = "take")]
+        token: Option<String>,
         #[arg(hide = true)]
         more: Vec<String>,
         /// This node's name [default: the host's]
         #[arg(long)]
         name: Option<String>,
+        /// How this program takes a token inside of a guest by its words, and prints it
+        #[arg(long, hide = true, conflicts_with = "token")]
+        take: bool,
     },
     /// The daemon, in the foreground
     Run {
@@ -350,7 +358,7 @@ enum Command {
         /// The token or code is in this file
         #[arg(long, value_name = "FILE")]
         token_file: Option<PathBuf>,
-        /// Make a network of four words, which a shell prints
+        /// Make a network of four words, and print them
         #[arg(long, conflicts_with_all = ["token", "token_fd", "token_file"])]
         found: bool,
         /// With --found: no words, but a token for leaves, which may be public
@@ -411,7 +419,17 @@ struct Invite {
     /// How long its nodes stay members without hearing from an issuer; certificates renew themselves for as long
     #[arg(long, value_name = "D", default_value = "365d", value_parser = units::parse_duration)]
     member_ttl: Duration,
-    /// How many nodes can join by it; issuers count them, and expel those beyond [default: any number]
+    /// Print four words in place of the token: the first host that says them, as in lcroute up WORDS, gets it. Then the words
+    /// are no longer good
+    #[arg(long, conflicts_with_all = ["leaf", "page", "session", "qr"])]
+    code: bool,
+    /// With --code: how long the words are good [default: 10m]
+    #[arg(long = "for", value_name = "TIME", requires = "code", value_parser = units::parse_duration)]
+    words_for: Option<Duration>,
+    /// How this program hands over a token inside of a guest: in this inherited descriptor
+    #[arg(long, value_name = "N", hide = true, requires = "code", value_parser = clap::value_parser!(i32).range(3..))]
+    token_fd: Option<i32>,
+    /// How many nodes can join by it; issuers count them, and expel those beyond [default: any number; with --code 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_USES)))]
     uses: Option<u32>,
     /// Its nodes live without a disk, as containers do, and are forgotten five minutes after they have gone: the label
@@ -653,9 +671,9 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             no_token,
             timeout,
         } => {
-            commands::membership::one_token(token.as_deref(), &more)?;
+            let token = token.map(|token| commands::membership::one_argument(&token, &more));
             let options = commands::up::UpOptions {
-                token,
+                token: token.transpose()?,
                 name,
                 lan,
                 no_token,
@@ -668,6 +686,11 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             None => commands::meet::give(&control, qr, common.json),
         },
         Command::Down => commands::up::down(&common, &config),
+        Command::Invite(Invite {
+            token_fd: Some(fd),
+            words_for,
+            ..
+        }) => commands::words::hand_over(fd, words_for.unwrap_or(GOOD_FOR), common.json),
         Command::Invite(mut i) => {
             if i.leaf {
                 commands::revoke::begin_epochs(&common, &config)?;
@@ -686,18 +709,29 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
                 prefixes: if i.leaf { i.groups } else { i.prefix },
                 core: i.core,
                 gateway: i.gateway,
-                uses: i.uses,
+                uses: i.uses.or(i.code.then_some(1)),
                 leaf: i.leaf,
                 uplink: i.uplink,
             };
+            if i.code {
+                let time = i.words_for.unwrap_or(GOOD_FOR);
+                return commands::membership::invite_by_code(&common, &config, options, time);
+            }
             let link = commands::membership::InviteLink {
                 page: i.page.as_deref(),
                 session: i.session.as_deref(),
             };
             commands::membership::invite(&common, &config, options, link, i.qr)
         }
-        Command::Join { token, more, name } => {
-            commands::membership::one_token(Some(&token), &more)?;
+        Command::Join {
+            take: true, name, ..
+        } => commands::words::take(name),
+        Command::Join {
+            token, more, name, ..
+        } => {
+            // clap sees to it that one is given
+            let token = token.unwrap_or_default();
+            let token = commands::membership::one_argument(&token, &more)?;
             commands::membership::join(&common, &config, &token, name)
         }
         Command::Revoke { node, token } => {
@@ -839,6 +873,9 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
 /// Returns the name of a verb that founds, joins or uses the node of the state directory.
 fn verb_of_own_node(command: &Command) -> Option<&'static str> {
     Some(match command {
+        // inside of a guest: the verb outside is about the node
+        Command::Join { take: true, .. } => return None,
+        Command::Invite(invite) if invite.token_fd.is_some() => return None,
         Command::Init { .. } => "init",
         Command::Up { .. } => "up",
         Command::Join { .. } => "join",

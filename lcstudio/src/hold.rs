@@ -1,11 +1,11 @@
 //! `lcstudio hold`: stores a session, for members that join later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use lcstudio_core::{Language, Place, TrackName, TrackPlace, View};
+use lcstudio_core::{Index, Language, Place, TrackName, TrackPlace, View};
 use librecast_log::{Event, Role};
 use librecast_program::cli::{Exit, hint};
 use librecast_program::process::Wake;
@@ -41,6 +41,57 @@ pub struct Options {
     pub interfaces: Vec<String>,
 }
 
+impl Options {
+    /// Returns whether this track is kept.
+    fn keeps(&self, track: &TrackName) -> bool {
+        match track {
+            TrackName::Audio(_) => self.sound,
+            TrackName::Screen => self.screen,
+            TrackName::Camera => self.camera,
+            _ => true,
+        }
+    }
+}
+
+/// The parts of a session that the user has been told of.
+#[derive(Debug, Default)]
+struct Told {
+    title: Option<String>,
+    tracks: BTreeSet<TrackName>,
+    has_ended: bool,
+}
+
+impl Told {
+    /// Returns new lines about the session and the tracks that it keeps.
+    fn news(&mut self, index: &Index, keeps: impl Fn(&TrackName) -> bool) -> Vec<String> {
+        let mut lines = Vec::new();
+        if !index.has_begun {
+            return lines;
+        }
+        if self.title.as_ref() != Some(&index.title) {
+            lines.push(format!("keeps {:?}; Ctrl-C ends it", index.title));
+            self.title = Some(index.title.clone());
+        }
+        let names = index.tracks.iter().map(|(name, _)| name);
+        let kept = names.filter(|name| keeps(name));
+        let new: Vec<String> = kept
+            .filter(|name| self.tracks.insert((*name).clone()))
+            .map(ToString::to_string)
+            .collect();
+        if !new.is_empty() {
+            lines.push(format!("keeps its tracks {}", new.join(", ")));
+        }
+        if std::mem::replace(&mut self.has_ended, index.has_ended) != index.has_ended {
+            lines.push(match index.has_ended {
+                true => "the session has ended; whoever comes late still gets what is kept here"
+                    .to_owned(),
+                false => "the session goes on".to_owned(),
+            });
+        }
+        lines
+    }
+}
+
 /// Stores the session until the user ends it.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let session = outside::attend(&options.session, options.outside, None)?;
@@ -67,6 +118,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let mut screen: Option<KeptScreen> = None;
     let mut camera: Option<KeptCamera> = None;
     let mut waiting = Waiting::begin(now);
+    let mut told = Told::default();
     service::ready();
     while wake.interrupted().is_none() {
         if !view.index().has_begun {
@@ -85,6 +137,9 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
             if new.place == Place::Index {
                 view.read(&new.place, new.by_owner, &new.entry);
             }
+        }
+        for line in told.news(view.index(), |track| options.keeps(track)) {
+            hint("lcstudio", line);
         }
         for (name, place) in &view.index().tracks {
             let now = Instant::now();
@@ -154,4 +209,45 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     }
     service::stopping();
     Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_holds_is_told_of_each_kept_track_once_and_of_the_end() {
+        let options = Options {
+            session: String::new(),
+            outside: false,
+            folder: PathBuf::new(),
+            sound: false,
+            screen: true,
+            camera: true,
+            interfaces: Vec::new(),
+        };
+        let mut told = Told::default();
+        let mut news = |index: &Index| told.news(index, |track| options.keeps(track)).join("\n");
+        let mut index = Index {
+            title: "Bees".into(),
+            ..Index::default()
+        };
+        assert_eq!(news(&index), "", "it has not begun");
+        index.has_begun = true;
+        let place = || TrackPlace::Station("lcr1abc".into());
+        index.tracks.push((TrackName::Slides, place()));
+        let sound = TrackName::Audio("en".parse().unwrap());
+        index.tracks.push((sound, place()));
+        let first = news(&index);
+        assert!(
+            first.contains("\"Bees\"") && first.ends_with("tracks slides"),
+            "{first}"
+        );
+        assert_eq!(news(&index), "");
+        index.tracks.push((TrackName::Screen, place()));
+        assert_eq!(news(&index), "keeps its tracks screen");
+        index.has_ended = true;
+        assert!(news(&index).contains("has ended"));
+        assert_eq!(news(&index), "");
+    }
 }

@@ -129,7 +129,7 @@ impl Forwarding {
         node: &Node,
         now: Instant,
     ) -> Vec<OwnFlow> {
-        let sent = self.groups.take_sent(now).into_iter();
+        let sent = self.groups.take_sent(&self.trees, now).into_iter();
         let flow = |(group, root, bytes)| {
             let sources = node.sources.present(group);
             let sender = (sources.first().copied()?, node.own);
@@ -232,7 +232,7 @@ impl Forwarding {
         if self.first_packets.len() == 0 {
             return;
         }
-        let Some(root) = self.groups.sending_root(group, now) else {
+        let Some(root) = self.groups.sending_root(group, &self.trees, now) else {
             return;
         };
         for source in self.first_packets.sources_of(group) {

@@ -2,7 +2,8 @@
 //!
 //! A group travels on the tree of its root. When the root changes, listeners join the new tree at
 //! once and stay on the old one for [`OLD_JOIN`]. Senders stay on the old one for [`OLD_TREE`], as
-//! long as its root is reachable. So a packet is sent on one tree only, and listeners are on both.
+//! long as its root is reachable and a neighbour has joined there. So a packet is sent on one tree
+//! only, and listeners are on both, or have joined the new one first.
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
@@ -41,6 +42,17 @@ struct Sending {
     before: Option<(OriginId, Instant)>,
     /// Time of this flow's entry in the timer list.
     wake: Instant,
+}
+
+impl Sending {
+    /// The tree to send on now. Listeners that joined since the change are on the new tree alone, so
+    /// the former one counts only while a neighbour has joined there.
+    fn tree(&self, group: Ipv6Addr, trees: &Trees, now: Instant) -> OriginId {
+        match self.before {
+            Some((old, since)) if now < since + OLD_TREE && trees.is_joined(old, group) => old,
+            _ => self.root,
+        }
+    }
 }
 
 /// Groups that programs on this host have joined or send to.
@@ -115,10 +127,7 @@ impl LocalGroups {
         if let Some(flow) = self.sending.get_mut(&group) {
             flow.last = now;
             flow.sent += len as u64;
-            return match flow.before {
-                Some((old, since)) if now < since + OLD_TREE => (old, false),
-                _ => (flow.root, false),
-            };
+            return (flow.tree(group, trees, now), false);
         }
         let root = root();
         if self.sending.len() >= from.part_of(self.max_flows) {
@@ -143,23 +152,21 @@ impl LocalGroups {
     }
 
     /// The tree of a flow now, if there is one.
-    pub fn sending_root(&self, group: Ipv6Addr, now: Instant) -> Option<OriginId> {
-        let flow = self.sending.get(&group)?;
-        match flow.before {
-            Some((old, since)) if now < since + OLD_TREE => Some(old),
-            _ => Some(flow.root),
-        }
+    pub fn sending_root(&self, group: Ipv6Addr, trees: &Trees, now: Instant) -> Option<OriginId> {
+        Some(self.sending.get(&group)?.tree(group, trees, now))
     }
 
     /// Bytes that programs sent to each group since the last call, and the tree that the flow
     /// travels on. Idle groups are left out.
-    pub fn take_sent(&mut self, now: Instant) -> Vec<(Ipv6Addr, OriginId, u64)> {
+    pub fn take_sent(&mut self, trees: &Trees, now: Instant) -> Vec<(Ipv6Addr, OriginId, u64)> {
         let mut all = Vec::new();
         for group in self.sending.sorted_keys() {
-            let sent = self.sending.get_mut(&group).map(|flow| &mut flow.sent);
-            let sent = sent.map(std::mem::take).filter(|sent| *sent > 0);
-            if let (Some(sent), Some(root)) = (sent, self.sending_root(group, now)) {
-                all.push((group, root, sent));
+            let Some(flow) = self.sending.get_mut(&group) else {
+                continue;
+            };
+            let sent = std::mem::take(&mut flow.sent);
+            if sent > 0 {
+                all.push((group, flow.tree(group, trees, now), sent));
             }
         }
         all

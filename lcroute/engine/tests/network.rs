@@ -911,6 +911,36 @@ fn announcements_cut_nobody_off() {
     }
 }
 
+/// A program that gathers answers announces its group, and the kernel reports its join a moment
+/// later. The same again and again, while the sender's flow is remembered.
+#[test]
+fn a_listener_that_joins_after_its_announcement_gets_the_first_answer() {
+    for seed in 0..8 {
+        let mut mesh = Mesh::new(2, seed, Limits::default());
+        mesh.network.path.loss = 0.0;
+        mesh.run(Duration::from_secs(15));
+        let answers = GroupPrefix::around(group(1), 128).unwrap();
+        for round in 0..4 {
+            mesh.input(1, |engine, now| {
+                assert!(engine.set_announced(vec![answers], now).is_empty());
+            });
+            mesh.run(Duration::from_millis(20));
+            mesh.join(1, group(1), &Joined::everything());
+            mesh.run(Duration::from_millis(100));
+            let before = mesh.totals.delivered;
+            mesh.send(0, group(1));
+            mesh.run(Duration::from_millis(400));
+            let delivered = mesh.totals.delivered - before;
+            assert_eq!(delivered, 1, "seed {seed}, round {round}");
+            mesh.join(1, group(1), &Joined::default());
+            mesh.input(1, |engine, now| {
+                assert!(engine.set_announced(vec![], now).is_empty());
+            });
+            mesh.run(Duration::from_secs(10));
+        }
+    }
+}
+
 #[test]
 fn listeners_are_served_across_query_intervals() {
     let mut mesh = Mesh::new(3, 8, Limits::default());

@@ -47,12 +47,13 @@ pub(crate) fn nonce(secret: &[u8; 32], gateway: Gateway) -> Nonce {
 }
 
 impl Mapping {
-    /// Asks the router.
+    /// Asks the router. `unanswered`: a mapping by UPnP that it may have made without an answer yet.
     pub(crate) async fn request(
         protocol: Protocol,
         gateway: Gateway,
         port: u16,
         nonce: Nonce,
+        unanswered: &mut Option<upnp::Mapping>,
     ) -> anyhow::Result<Self> {
         let router = gateway.address.into();
         let internal = NonZeroU16::new(port).context("no port")?;
@@ -64,7 +65,7 @@ impl Mapping {
         let udp = InternetProtocol::Udp;
         let crab = match protocol {
             Protocol::Upnp => {
-                let mapping = upnp::map(gateway, port, LIFETIME).await?;
+                let mapping = upnp::map(gateway, port, LIFETIME, unanswered).await?;
                 return Ok(Self::of_upnp(mapping));
             }
             Protocol::Pcp => {

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::protocols::{Mapping, nonce};
 use crate::schedule::{Lease, Schedule};
 use crate::status::{Protocol, Status};
+use crate::upnp;
 
 /// Timeout for deleting a mapping at the program's end.
 const END: Duration = Duration::from_secs(1);
@@ -76,6 +77,7 @@ impl PortMapping {
             settings,
             schedule: Schedule::new(Instant::now().into_std()),
             held: None,
+            unanswered: None,
             told,
         };
         Self {
@@ -121,6 +123,8 @@ struct Task {
     schedule: Schedule,
     /// Present as long as the schedule holds it.
     held: Option<Mapping>,
+    /// A mapping that a slow router may have made, though nobody awaited its answer.
+    unanswered: Option<upnp::Mapping>,
     told: watch::Sender<Status>,
 }
 
@@ -196,12 +200,14 @@ impl Task {
         let nonce = nonce(&self.secret, gateway);
         let mut failures = Vec::new();
         for protocol in Protocol::ALL {
-            let asked = timeout(
-                PROTOCOL,
-                Mapping::request(protocol, gateway, self.port, nonce),
-            );
+            let (port, unanswered) = (self.port, &mut self.unanswered);
+            let asked = Mapping::request(protocol, gateway, port, nonce, unanswered);
+            let asked = timeout(PROTOCOL, asked);
             match asked.await.unwrap_or_else(|_| Err(anyhow!("no end"))) {
-                Ok(mapping) => return Ok(self.held.insert(mapping).lease),
+                Ok(mapping) => {
+                    self.unanswered = None;
+                    return Ok(self.held.insert(mapping).lease);
+                }
                 Err(e) => failures.push(format!("{}: {e:#}", protocol.name())),
             }
         }
@@ -210,12 +216,24 @@ impl Task {
 
     async fn give_back(&mut self) {
         self.schedule.handle_given_back();
-        let Some(held) = self.held.take() else { return };
-        let address = held.lease.address;
-        match held.give_back().await {
-            Ok(()) => tracing::debug!("{address} given back"),
-            Err(e) => tracing::debug!("{address} not given back: {e:#}"),
-        }
+        let (held, unanswered) = (self.held.take(), self.unanswered.take());
+        let give_back = async {
+            let Some(held) = held else { return };
+            let address = held.lease.address;
+            match held.give_back().await {
+                Ok(()) => tracing::debug!("{address} given back"),
+                Err(e) => tracing::debug!("{address} not given back: {e:#}"),
+            }
+        };
+        let withdraw = async {
+            // it fails where the router has made none
+            if let Some(mapping) = unanswered
+                && let Err(e) = mapping.end().await
+            {
+                tracing::debug!("a mapping without an answer: {e:#}");
+            }
+        };
+        tokio::join!(give_back, withdraw);
     }
 
     /// Sends the status to the owner, if it has changed.

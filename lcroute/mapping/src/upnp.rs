@@ -42,8 +42,9 @@ const PORT_TRIES: usize = 4;
 
 /// ConflictInMappingEntry: another host has the port (UPnP WANIPConnection 1, 2.4.16).
 const CONFLICT: u16 = 718;
-/// OnlyPermanentLeasesSupported: the router accepts only mappings without an end (same section).
-const ONLY_PERMANENT: u16 = 725;
+/// Refusals of mappings with an end: OnlyPermanentLeasesSupported (same section), and Invalid Args and Action Failed
+/// (UPnP Device Architecture 1.0, 3.2.2), as some routers answer in its place.
+const NO_LEASE: [u16; 3] = [725, 402, 501];
 
 /// A mapping of a router.
 #[derive(Debug, Clone)]
@@ -63,15 +64,22 @@ pub struct Service {
     kind: String,
 }
 
-/// Maps a UDP port of this host for this number of seconds.
-pub(crate) async fn map(gateway: Gateway, port: u16, seconds: u32) -> anyhow::Result<Mapping> {
+/// Maps a UDP port of this host for this number of seconds. `unanswered` has the mapping while the
+/// router has been asked for it and has not answered: it may make it after this call was dropped.
+pub(crate) async fn map(
+    gateway: Gateway,
+    port: u16,
+    seconds: u32,
+    unanswered: &mut Option<Mapping>,
+) -> anyhow::Result<Mapping> {
     let location = search(gateway).await?;
     let answer = http::ask(location.at.into(), &location.path, None).await?;
     let services = services(&answer.body, &location);
     ensure!(!services.is_empty(), "it has no service that maps ports");
     let mut failure = None;
     for service in services {
-        match service.map(gateway.local, port, seconds).await {
+        let mapped = service.map(gateway.local, port, seconds, unanswered);
+        match mapped.await {
             Ok(external) => return Ok(Mapping { service, external }),
             Err(e) => failure = Some(e),
         }
@@ -88,7 +96,12 @@ impl Mapping {
         secs: u32,
     ) -> anyhow::Result<()> {
         let suggested = self.external.port();
-        self.external = self.service.map_at(suggested, local, port, secs).await?;
+        // this mapping itself is given back
+        let mapped = self
+            .service
+            .map_at(suggested, local, port, secs, &mut None)
+            .await;
+        self.external = mapped?;
         Ok(())
     }
 
@@ -228,8 +241,14 @@ fn is_kind(kind: &str) -> bool {
 }
 
 impl Service {
-    async fn map(&self, local: Ipv4Addr, port: u16, seconds: u32) -> anyhow::Result<SocketAddrV4> {
-        self.map_at(port, local, port, seconds).await
+    async fn map(
+        &self,
+        local: Ipv4Addr,
+        port: u16,
+        seconds: u32,
+        unanswered: &mut Option<Mapping>,
+    ) -> anyhow::Result<SocketAddrV4> {
+        self.map_at(port, local, port, seconds, unanswered).await
     }
 
     async fn map_at(
@@ -238,6 +257,7 @@ impl Service {
         local: Ipv4Addr,
         port: u16,
         seconds: u32,
+        unanswered: &mut Option<Mapping>,
     ) -> anyhow::Result<SocketAddrV4> {
         let answer = self.ask("GetExternalIPAddress", "").await?;
         let external = element(&answer, "NewExternalIPAddress").unwrap_or_default();
@@ -259,15 +279,25 @@ impl Service {
                  <NewLeaseDuration>{lease}</NewLeaseDuration>",
                 remote(external)
             );
-            let Err(e) = self.ask("AddPortMapping", &args).await else {
-                return Ok(SocketAddrV4::new(ip, external));
+            let address = SocketAddrV4::new(ip, external);
+            *unanswered = Some(Mapping {
+                service: self.clone(),
+                external: address,
+            });
+            let added = self.ask("AddPortMapping", &args).await;
+            let is_refused = |e: &anyhow::Error| e.is::<Refusal>();
+            if added.as_ref().err().is_none_or(is_refused) {
+                *unanswered = None;
+            }
+            let Err(e) = added else {
+                return Ok(address);
             };
             tries += 1;
             match e.downcast_ref::<Refusal>() {
                 _ if tries == PORT_TRIES => return Err(e),
                 Some(Refusal(CONFLICT, _)) => external = some_port(),
                 // deleted at the end; after a crash the next run takes it again with the same port
-                Some(Refusal(ONLY_PERMANENT, _)) if lease != 0 => lease = 0,
+                Some(Refusal(code, _)) if lease != 0 && NO_LEASE.contains(code) => lease = 0,
                 _ => return Err(e),
             }
         }
@@ -463,6 +493,12 @@ mod tests {
 
     impl Router {
         async fn start() -> Self {
+            Self::with(None, false).await
+        }
+
+        /// `leases`: answers mappings with an end by this error. `is_slow`: makes mappings, and does
+        /// not answer.
+        async fn with(leases: Option<u16>, is_slow: bool) -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let SocketAddr::V4(at) = listener.local_addr().unwrap() else {
                 panic!("IPv4")
@@ -470,6 +506,7 @@ mod tests {
             let entries = Arc::new(Mutex::new(BTreeMap::new()));
             let known = entries.clone();
             tokio::spawn(async move {
+                let mut unanswered = Vec::new();
                 loop {
                     let (mut stream, _) = listener.accept().await.unwrap();
                     let mut request = Vec::new();
@@ -477,7 +514,11 @@ mod tests {
                         stream.read_buf(&mut request).await.unwrap();
                     }
                     let request = String::from_utf8(request).unwrap();
-                    let (status, body) = answer(&request, &mut known.lock().unwrap());
+                    let (status, body) = answer(&request, &mut known.lock().unwrap(), leases);
+                    if is_slow && request.contains("#AddPortMapping\"") {
+                        unanswered.push(stream);
+                        continue;
+                    }
                     let length = body.len();
                     let text =
                         format!("HTTP/1.1 {status} x\r\nContent-Length: {length}\r\n\r\n{body}");
@@ -501,7 +542,7 @@ mod tests {
         }
 
         async fn map(&self, port: u16) -> anyhow::Result<u16> {
-            let external = self.service.map(HOST, port, 7_200).await?;
+            let external = self.service.map(HOST, port, 7_200, &mut None).await?;
             assert_eq!(external.ip().to_string(), "203.0.113.5");
             Ok(external.port())
         }
@@ -510,7 +551,11 @@ mod tests {
     const HOST: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 2);
     const OTHER_HOST: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 3);
 
-    fn answer(request: &str, entries: &mut BTreeMap<u16, (String, String)>) -> (u16, String) {
+    fn answer(
+        request: &str,
+        entries: &mut BTreeMap<u16, (String, String)>,
+        leases: Option<u16>,
+    ) -> (u16, String) {
         let fault = |code| (500, format!("<errorCode>{code}</errorCode>"));
         let text = |name| element(request, name).unwrap_or_default().to_owned();
         let external: u16 = text("NewExternalPort").parse().unwrap_or_default();
@@ -535,6 +580,9 @@ mod tests {
         if request.contains("#DeletePortMapping\"") {
             entries.remove(&external);
             return (200, String::new());
+        }
+        if let Some(code) = leases.filter(|_| text("NewLeaseDuration") != "0") {
+            return fault(code);
         }
         let client = text("NewInternalClient");
         if entries
@@ -578,7 +626,9 @@ mod tests {
     async fn a_mapping_keeps_its_port_and_is_deleted_at_the_end() {
         let router = Router::start().await;
         router.set(50_000, HOST, 7_000);
-        let external = router.service.map(HOST, 50_000, 7_200).await.unwrap();
+        let mut unanswered = None;
+        let mapped = router.service.map(HOST, 50_000, 7_200, &mut unanswered);
+        let external = mapped.await.unwrap();
         let service = router.service.clone();
         let mut mapping = Mapping { service, external };
         mapping.renew(HOST, 50_000, 7_200).await.unwrap();
@@ -586,6 +636,41 @@ mod tests {
         mapping.end().await.unwrap();
         assert_eq!(router.has(external.port()), None);
         assert!(router.has(50_000).is_some(), "of the other program");
+    }
+
+    #[tokio::test]
+    async fn a_router_that_takes_no_lease_gets_a_mapping_without_an_end() {
+        for code in NO_LEASE {
+            let router = Router::with(Some(code), false).await;
+            let external = router.map(50_000).await.unwrap();
+            assert_eq!(external, 50_000, "{code}");
+            assert!(router.has(external).is_some(), "{code}");
+        }
+        let refused = Router::with(Some(600), false).await.map(50_000).await;
+        assert!(refused.unwrap_err().to_string().contains("600"));
+    }
+
+    #[tokio::test]
+    async fn a_mapping_whose_answer_nobody_awaited_can_be_withdrawn() {
+        let router = Router::with(None, true).await;
+        let mut unanswered = None;
+        {
+            let mapped = router.service.map(HOST, 50_000, 7_200, &mut unanswered);
+            tokio::pin!(mapped);
+            while router.has(50_000).is_none() {
+                tokio::select! {
+                    _ = &mut mapped => panic!("the router answers nothing"),
+                    () = tokio::time::sleep(Duration::from_millis(1)) => {}
+                }
+            }
+        }
+        unanswered.unwrap().end().await.unwrap();
+        assert_eq!(router.has(50_000), None);
+        // an answer leaves nothing to withdraw
+        let (quick, mut unanswered) = (Router::start().await, None);
+        let mapped = quick.service.map(HOST, 50_000, 7_200, &mut unanswered);
+        mapped.await.unwrap();
+        assert!(unanswered.is_none());
     }
 
     #[tokio::test]

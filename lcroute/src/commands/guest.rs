@@ -123,6 +123,9 @@ fn role(config: Config, options: &GuestOptions) -> anyhow::Result<Role> {
         if options.program.is_empty() {
             // a shell shows nothing by itself
             print_line(&*code.encode())?;
+        } else if !prints_words(&options.program) {
+            // standard output is the program's
+            hint(format_args!("the words are {}", *code.encode()));
         }
         return of_code(&code, servers, config, options);
     }
@@ -197,6 +200,11 @@ fn is_own(program: &[OsString]) -> bool {
         .first()
         .and_then(|program| Path::new(program).file_name());
     name.is_some_and(|name| name == "lcsync")
+}
+
+/// The same of the words of a code.
+fn prints_words(program: &[OsString]) -> bool {
+    is_own(program) || program.iter().any(|argument| argument == "--code")
 }
 
 fn of_code(
@@ -372,4 +380,21 @@ fn read(file: impl AsRef<Path>) -> std::io::Result<Zeroizing<String>> {
     let file = File::open(file)?;
     file.take(MAX_TOKEN as u64 + 1).read_to_string(&mut text)?;
     Ok(Zeroizing::new(text.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_told_where_the_program_does_not_print_them() {
+        let prints = |line: &str| {
+            let program: Vec<_> = line.split(' ').map(OsString::from).collect();
+            prints_words(&program)
+        };
+        assert!(prints("/usr/bin/lcsync send report.pdf"));
+        assert!(prints("lcradio cast --code -"));
+        assert!(!prints("ffmpeg -i film.mkv udp://[ff1e:5::42]:5004"));
+        assert!(!prints("lcroute listen ff1e::42"));
+    }
 }

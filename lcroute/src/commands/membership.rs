@@ -20,7 +20,7 @@ use librecast::cert::{
     CertError, Chain, EPHEMERAL, Grant, GroupPrefix, MAX_URLS, Member, SourcePrefix, Token,
     is_ephemeral, is_node_name,
 };
-use librecast::code::Code;
+use librecast::code::{Code, CodeError};
 use librecast::id::{NetworkId, NodeAddresses, PeerId, SecretKey};
 use librecast::outside::ContactText;
 use librecast::reach::Room;
@@ -40,7 +40,7 @@ use zeroize::Zeroizing;
 use super::book::{book_name, book_of_user, name_by_book};
 use super::meet::{print_code, write_code};
 use super::query::column;
-use super::{hint, names, print_line};
+use super::{hint, names, print_line, words};
 use crate::netlink::Connection;
 use crate::servers::room;
 use crate::state::{EARLIEST, Identity, Membership, StateDir};
@@ -264,6 +264,19 @@ pub fn invite(
     Ok(Exit::Ok)
 }
 
+/// Prints four words, and hands the token to the first host that says them within `time`.
+pub fn invite_by_code(
+    common: &Common,
+    config: &Config,
+    options: InviteOptions,
+    time: Duration,
+) -> anyhow::Result<Exit> {
+    let identity = StateDir::of(common, config).identity(UnixTime::now())?;
+    let server = options.signal.first().cloned();
+    let (token, _) = sign_token(config, &identity, options)?;
+    words::offer(common, &token.encode(), server.as_deref(), time)
+}
+
 /// Returns a token for a page, and the end of its validity.
 pub fn token_for_page(
     config: &Config,
@@ -439,27 +452,19 @@ fn configured_urls(config: &Config, identity: &Identity) -> Vec<String> {
     urls
 }
 
-/// Says which programs take four words.
-const OF_CODES: &str = "these are the four words of a code, not a token: `lcsync receive WORDS` takes the files of `lcsync send`, `lcroute guest WORDS -- PROGRAM` enters their network";
-
-/// Refuses further arguments behind a token: words of a code, or a token with a blank.
+/// Returns the token or the words of a code, which may be several arguments.
 ///
 /// # Errors
-/// There are some.
-pub fn one_token(token: Option<&str>, more: &[String]) -> Result<(), ExitError> {
-    if more.is_empty() {
-        return Ok(());
+/// Several arguments are no words of a code.
+pub fn one_argument(token: &str, more: &[String]) -> Result<String, ExitError> {
+    let given = [&[token.to_owned()][..], more].concat().join(" ");
+    match given.parse::<Code>() {
+        Err(e) if !more.is_empty() => Err(match given.contains(TextKind::Token.prefix()) {
+            true => usage("one TOKEN, in quotes if it has blanks"),
+            false => usage(e),
+        }),
+        _ => Ok(given),
     }
-    let mut words = Zeroizing::new(token.unwrap_or_default().to_owned());
-    for word in more {
-        words.push(' ');
-        words.push_str(word);
-    }
-    let message = match words.parse::<Code>() {
-        Ok(_) => OF_CODES,
-        Err(_) => "one TOKEN, in quotes if it has blanks",
-    };
-    Err(usage(message))
 }
 
 /// Joins a network by a token, and prints the identity.
@@ -470,26 +475,38 @@ pub fn join(
     name: Option<String>,
 ) -> anyhow::Result<Exit> {
     let state = StateDir::of(common, config);
-    show_identity(&accept(&state, config, token, name)?, common.json)?;
+    show_identity(&accept(common, &state, config, token, name)?, common.json)?;
     if !common.json {
         tell_next_step(common, config, &state, "join TOKEN");
     }
     Ok(Exit::Ok)
 }
 
-/// Joins a network by a token.
+/// Joins a network by a token, or by the words that bring one.
 pub fn accept(
+    common: &Common,
     state: &StateDir,
     config: &Config,
     token: &str,
     name: Option<String>,
 ) -> anyhow::Result<Identity> {
-    let text = read_token(token)?;
+    let mut text = read_token(token)?;
+    if let Ok(code) = text.parse::<Code>() {
+        // words are good once: they are not used up for nothing
+        if state.identity(UnixTime::now()).is_ok() {
+            return Err(of_another_network(state));
+        }
+        text = words::fetch(common, &code, name.as_deref())?;
+    }
     let token: Token = text
         .parse()
         .map_err(|e: CertError| match text.parse::<Code>() {
-            Ok(_) => usage(OF_CODES),
-            Err(_) => usage(e),
+            Err(mistyped @ CodeError::Unknown { .. })
+                if !text.contains(TextKind::Token.prefix()) =>
+            {
+                usage(mistyped)
+            }
+            _ => usage(e),
         })?;
     if token.invitation().grant().leaf {
         let message =
@@ -499,10 +516,7 @@ pub fn accept(
     let now = UnixTime::now();
     let old = state.membership()?;
     if old.as_ref().is_some_and(|m| m.network != token.network()) {
-        anyhow::bail!(
-            "{} belongs to another network already: `lcroute leave` first, or use another --state-dir",
-            state.path().display()
-        );
+        return Err(of_another_network(state));
     }
     let founded = state.network_key()?.map(|key| key.peer_id());
     if founded == Some(token.network()) {
@@ -925,6 +939,13 @@ fn node_name(name: Option<String>, config: &Config) -> anyhow::Result<String> {
     Err(usage(message).into())
 }
 
+fn of_another_network(state: &StateDir) -> anyhow::Error {
+    anyhow::anyhow!(
+        "{} belongs to another network already: `lcroute leave` first, or use another --state-dir",
+        state.path().display()
+    )
+}
+
 fn usage(e: impl std::fmt::Display) -> ExitError {
     ExitError::new(Exit::Usage, e.to_string())
 }
@@ -951,13 +972,43 @@ mod tests {
     }
 
     #[test]
-    fn four_words_in_the_place_of_a_token_are_told_where_they_belong() {
-        let words = ["abandon", "zoo", "quality", "lemon"].map(str::to_owned);
-        let [first, more @ ..] = &words;
-        let error = one_token(Some(first), more).unwrap_err().to_string();
-        assert_eq!(error, OF_CODES);
-        let error = one_token(Some("lct1abc"), &words[3..]).unwrap_err();
-        assert!(error.to_string().starts_with("one TOKEN"), "{error}");
-        assert!(one_token(None, &[]).is_ok() && one_token(Some("lct1abc"), &[]).is_ok());
+    fn four_words_may_be_one_argument_or_four_and_a_token_is_one() {
+        let of = |arguments: &[&str]| {
+            let more: Vec<String> = arguments[1..].iter().map(|&m| m.to_owned()).collect();
+            one_argument(arguments[0], &more).map_err(|e| e.to_string())
+        };
+        let code = |text: Result<String, String>| text.unwrap().parse::<Code>().unwrap();
+        let right: Code = "abandon-zoo-quality-lemon@meet.example".parse().unwrap();
+        assert!(code(of(&["abandon-zoo-quality-lemon@meet.example"])) == right);
+        assert!(code(of(&["Aban", "zoo", "quality", "lemon@meet.example"])) == right);
+        assert_eq!(of(&["lct1abc"]), Ok("lct1abc".to_owned()));
+        assert_eq!(of(&["-"]), Ok("-".to_owned()));
+        let wrong = of(&["abandon", "zoo", "quallity", "lemon"]).unwrap_err();
+        assert!(wrong.contains("is it \"quality\"?"), "{wrong}");
+        let wrong = of(&["lct1abc", "lemon"]).unwrap_err();
+        assert!(wrong.starts_with("one TOKEN"), "{wrong}");
+    }
+
+    #[test]
+    fn a_member_uses_up_no_words_and_mistyped_ones_are_named() {
+        use clap::Parser;
+        #[derive(Debug, Parser)]
+        struct Line {
+            #[command(flatten)]
+            common: Common,
+        }
+        let common = Line::parse_from(["lcroute"]).common;
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::new(folder.path().join("lcroute"));
+        let config = Config::default();
+        let refused = |words: &str| {
+            let refused = accept(&common, &state, &config, words, None).unwrap_err();
+            refused.to_string()
+        };
+        let mistyped = refused("abandon-zoo-quallity-lemon");
+        assert!(mistyped.contains("is it \"quality\"?"), "{mistyped}");
+        found(&state, &config, Some("own".into())).unwrap();
+        let member = refused("abandon-zoo-quality-lemon");
+        assert!(member.contains("another network already"), "{member}");
     }
 }

@@ -17,6 +17,7 @@ pub mod selftest;
 pub mod signal;
 pub mod top;
 pub mod up;
+pub mod words;
 
 pub use librecast_program::cli::print_line;
 

@@ -15,7 +15,7 @@ use lcroute_node::KnownMember;
 use librecast::cert::{MAX_TOKEN, Token};
 use librecast::id::PeerId;
 use librecast::time::UnixTime;
-use librecast_program::cli::{Exit, ExitError};
+use librecast_program::cli::{Exit, ExitError, MDNS_RULE};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -43,7 +43,7 @@ pub(super) const TOKEN_FILE: &str = "LCROUTE_TOKEN_FILE";
 /// Options of `up`.
 #[derive(Debug)]
 pub struct UpOptions {
-    /// The token, if the node is to join by one.
+    /// The token or words, if the node is to join by them.
     pub token: Option<String>,
     /// This node's name.
     pub name: Option<String>,
@@ -77,7 +77,7 @@ pub fn up(common: &Common, mut config: Config, options: &UpOptions) -> anyhow::R
     if options.lan {
         use_lan_profile(common, &mut config)?;
     }
-    let founded = become_member(&config, &state, options)?;
+    let founded = become_member(common, &config, &state, options)?;
     let mut told = Told {
         founded,
         secrets: !options.no_token,
@@ -180,15 +180,20 @@ impl Service {
 }
 
 /// Makes this node a member; returns whether it has just founded its network.
-fn become_member(config: &Config, state: &StateDir, options: &UpOptions) -> anyhow::Result<bool> {
+fn become_member(
+    common: &Common,
+    config: &Config,
+    state: &StateDir,
+    options: &UpOptions,
+) -> anyhow::Result<bool> {
     let given = match &options.token {
         Some(_) => None,
         None => token_of_environment()?,
     };
     if let Some(token) = options.token.as_deref() {
-        membership::accept(state, config, token, options.name.clone())?;
+        membership::accept(common, state, config, token, options.name.clone())?;
     } else if let Some(token) = given {
-        join_once(state, config, &token, options.name.clone())?;
+        join_once(common, state, config, &token, options.name.clone())?;
     } else if state.membership()?.is_none() {
         membership::found(state, config, options.name.clone())?;
         return Ok(true);
@@ -198,6 +203,7 @@ fn become_member(config: &Config, state: &StateDir, options: &UpOptions) -> anyh
 
 /// Joins by a token that is present at every start: once, and again after the membership's end.
 fn join_once(
+    common: &Common,
     state: &StateDir,
     config: &Config,
     text: &str,
@@ -209,7 +215,7 @@ fn join_once(
     let membership = state.membership()?;
     let joined = membership.is_some_and(|m| m.network == token.network());
     if !joined || state.identity(UnixTime::now()).is_err() {
-        membership::accept(state, config, text, name)?;
+        membership::accept(common, state, config, text, name)?;
     }
     Ok(())
 }
@@ -364,13 +370,14 @@ fn missing(status: &Status, peers: &[Peer], config: &Config) -> String {
     if status.relay.only && status.relay.offered == 0 {
         doors.push(NO_RELAY);
     }
+    let firewall = format!(
+        "no node of the network is on a LAN of this host, or a firewall of either host drops UDP port 5353 (`{MDNS_RULE}`)"
+    );
     doors.push(match config.exposure().lans() {
         Ok(()) if lcroute_signalling::is_mdns_taken() => {
             "no node of the network is found on a LAN of this host, where another program has UDP port 5353 for itself"
         }
-        Ok(()) => {
-            "no node of the network is on a LAN of this host, or a firewall of either host drops UDP port 5353 (`nft insert rule inet filter input udp dport 5353 accept`)"
-        }
+        Ok(()) => firewall.as_str(),
         Err(Silent::Off) => "LANs are not looked at ([signal] lan = false)",
         Err(Silent::Hidden) => "LANs are not looked at ([ice] policy = \"relay\")",
     });

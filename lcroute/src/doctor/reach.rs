@@ -1,6 +1,7 @@
 //! Carriers by which nodes find each other without a signalling server.
 
 use lcroute_control::config::Silent;
+use librecast_program::cli::MDNS_RULE;
 
 use super::firewall::{Traffic, is_closed};
 use super::{Check, Patient};
@@ -27,9 +28,9 @@ fn met_by(patient: &Patient, kind: &str) -> usize {
     of_kind.count()
 }
 
-/// Rule by which hosts of a LAN find each other.
-const MDNS_RULE: &str = "nft insert rule inet filter input udp dport 5353 accept\n\
-     (names of table and chain as on this host; ufw has it; firewalld: --add-service=mdns)";
+/// Explains the rule by which hosts of a LAN find each other.
+const OF_RULE: &str =
+    "(names of table and chain as on this host; ufw has it; firewalld: --add-service=mdns)";
 
 /// Checks discovery of nodes on LANs of this host.
 fn discovery(patient: &Patient) -> Check {
@@ -71,7 +72,7 @@ fn discovery(patient: &Patient) -> Check {
             format!(
                 "{detail}; the firewall drops what no rule lets in, and none lets in UDP port 5353: no node is found there"
             ),
-            MDNS_RULE,
+            format!("{MDNS_RULE}\n{OF_RULE}"),
         ),
         Some(_) => Check::ok(NAME, format!("{detail}; this host's firewall lets it in")),
         None => Check::ok(

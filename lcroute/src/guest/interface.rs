@@ -32,10 +32,18 @@ pub enum Interface {
     Pair(OwnedFd, u64),
 }
 
-/// Returns whether the program works over a socket pair.
+/// Returns whether the program works over a socket pair. Of lcroute, only the two sides of a token by
+/// words do: other verbs have plain sockets.
 pub fn is_own(program: &Command) -> bool {
     let name = Path::new(program.get_program()).file_name();
-    name.is_some_and(|name| OWN.iter().any(|own| name == *own))
+    let is_by_words = || {
+        program
+            .get_args()
+            .any(|a| a == "--take" || a == "--token-fd")
+    };
+    name.is_some_and(|name| {
+        OWN.iter().any(|own| name == *own) || name == "lcroute" && is_by_words()
+    })
 }
 
 /// Makes a pair: the guest's end, and that of the program, which is told of it.
@@ -139,6 +147,8 @@ mod tests {
     fn a_pair_carries_packets_both_ways_and_is_for_programs_of_ours() {
         let mut command = Command::new("/usr/bin/lcradio");
         assert!(is_own(&command) && !is_own(&Command::new("/usr/bin/ffmpeg")));
+        let mut lcroute = Command::new("lcroute");
+        assert!(!is_own(&lcroute) && is_own(lcroute.args(["join", "--take"])));
         let key = librecast::id::SecretKey::from_seed(&[7; 32]).peer_id();
         let addresses = NodeAddresses::derive(&key, &key);
         let (mut ours, theirs) = pair(&mut command, &addresses).unwrap();

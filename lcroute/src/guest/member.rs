@@ -23,7 +23,7 @@ use librecast::channel::SharePrefix;
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast::reach::Room;
 use librecast::time::{UnixTime, WallClock};
-use librecast_program::cli::{Exit, ExitError};
+use librecast_program::cli::{Exit, ExitError, MDNS_RULE};
 use librecast_program::guest_state::{GuestState, HelperState, StateFile};
 use librecast_program::helper::is_helper;
 use librecast_program::state_lock::StateLock;
@@ -702,15 +702,15 @@ impl MemberShell {
             (true, _) if lcroute_signalling::is_mdns_taken() => hint(
                 "looking for nodes on the LANs of this host, where another program has UDP port 5353 for itself: let it share the port (avahi-daemon: disallow-other-stacks=no)",
             ),
-            (true, _) if of_code => hint(
-                "looking for nodes on the LANs of this host: is this the same LAN, does the other command still run, and are the words right? The firewalls of both hosts must let in UDP port 5353. Beyond a LAN a code names a server: WORDS@HOST",
-            ),
-            (true, _) if code.is_some() => hint(
-                "looking for nodes on the LANs of this host: does the first program still run? The firewalls of both hosts must let in UDP port 5353. Beyond a LAN a text names a server: TEXT@HOST",
-            ),
-            (true, _) => hint(
-                "looking for nodes on the LANs of this host: the token names no signalling server (`lcroute invite --signal URL`)",
-            ),
+            (true, _) if of_code => hint(format_args!(
+                "looking for nodes on the LANs of this host: is this the same LAN, does the other command still run, and are the words right? The firewalls of both hosts must let in UDP port 5353 (`{MDNS_RULE}`). Beyond a LAN a code names a server: WORDS@HOST"
+            )),
+            (true, _) if code.is_some() => hint(format_args!(
+                "looking for nodes on the LANs of this host: does the first program still run? The firewalls of both hosts must let in UDP port 5353 (`{MDNS_RULE}`). Beyond a LAN a text names a server: TEXT@HOST"
+            )),
+            (true, _) => hint(format_args!(
+                "looking for nodes on the LANs of this host: the token names no signalling server (`lcroute invite --signal URL`), and the firewalls of both hosts must let in UDP port 5353 (`{MDNS_RULE}`)"
+            )),
             (false, true) if of_code => hint(format_args!(
                 "looking for nodes: {servers} answers, and nobody is there under these words; does the other command still run, and are the words right?"
             )),

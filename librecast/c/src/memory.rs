@@ -108,7 +108,7 @@ mod tests {
         let read = |start: *const u8| unsafe { text(start.cast(), "name") };
         assert_eq!(read(c"abc".as_ptr().cast()).unwrap(), "abc");
         read(ptr::null()).unwrap_err();
-        read(b"\xff\0".as_ptr()).unwrap_err();
+        read(c"\xff".as_ptr().cast()).unwrap_err();
         let longest = "x".repeat(MAX_TEXT);
         let end = |text: &str| format!("{text}\0").into_bytes();
         assert_eq!(read(end(&longest).as_ptr()).unwrap(), longest);

@@ -149,6 +149,9 @@ pub fn note_of_input(what: &str) {
     }
 }
 
+/// The firewall rule by which hosts of a LAN find each other.
+pub const MDNS_RULE: &str = "nft insert rule inet filter input udp dport 5353 accept";
+
 /// The command by which a user joins the group that may ask a daemon.
 #[must_use]
 pub fn to_join(group: &str) -> String {

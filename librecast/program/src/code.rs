@@ -17,7 +17,7 @@ use librecast::socket::{ReceiveSockets, SendSocket, multicast_interfaces};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::arguments;
-use crate::cli::{Exit, ExitError, note};
+use crate::cli::{Exit, ExitError, MDNS_RULE, note};
 use crate::guest::{self, Founded};
 use crate::guest_state::{GuestState, Inside};
 
@@ -26,7 +26,7 @@ pub const INTERFACE: &str = "lc0";
 /// The option that stands for the code of the guest.
 const OF_GUEST: &str = "--code";
 /// Hop limit of beacons: they may reach the whole network.
-const HOP_LIMIT: u8 = 64;
+pub const HOP_LIMIT: u8 = 64;
 /// Time for a link to whoever sends already. Chosen: links take a second or two.
 const ALONE: Duration = Duration::from_secs(4);
 /// Interval of looks for others meanwhile.
@@ -43,6 +43,7 @@ fn sends(offer: Offer) -> &'static str {
         Offer::Station => "lcradio cast --code",
         Offer::Session => "lcstudio present --code",
         Offer::Group => "lcgroup",
+        Offer::Token => "lcroute invite --code",
     }
 }
 
@@ -53,6 +54,7 @@ fn receives(offer: Offer) -> &'static str {
         Offer::Station => "lcradio listen",
         Offer::Session => "lcstudio attend",
         Offer::Group => "lcgroup",
+        Offer::Token => "lcroute up",
     }
 }
 
@@ -226,7 +228,12 @@ impl Offering {
     }
 }
 
-fn wait(sockets: &ReceiveSockets, time: Duration) -> io::Result<()> {
+/// Waits for a datagram, up to this time.
+///
+/// # Errors
+///
+/// System errors.
+pub fn wait(sockets: &ReceiveSockets, time: Duration) -> io::Result<()> {
     let poll_fd = |fd| PollFd::new(fd, PollFlags::POLLIN);
     let mut fds: Vec<_> = sockets.fds().map(poll_fd).collect();
     // rounded up: the last wait is not 0
@@ -325,7 +332,7 @@ fn nobody(inside: &Inside, offer: Offer) -> ExitError {
             "nobody is here under these words after {seconds} s: are they right, and does `{sends}` still run?"
         ),
         (0, false) => format!(
-            "nobody is here under these words after {seconds} s: are they right, does `{sends}` still run, is it on this LAN, and do the firewalls of both hosts let in UDP port 5353 (`nft insert rule inet filter input udp dport 5353 accept`)? Beyond a LAN the words need a server: WORDS@HOST"
+            "nobody is here under these words after {seconds} s: are they right, does `{sends}` still run, is it on this LAN, and do the firewalls of both hosts let in UDP port 5353 (`{MDNS_RULE}`)? Beyond a LAN the words need a server: WORDS@HOST"
         ),
     };
     ExitError::new(Exit::Unreachable, message)

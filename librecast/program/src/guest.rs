@@ -302,7 +302,11 @@ pub fn keep_open(fd: BorrowedFd<'_>, keeps: bool) -> std::io::Result<()> {
 }
 
 /// Returns a descriptor from which the next program reads the token, once it is kept open.
-pub(crate) fn inherited(token: &[u8]) -> std::io::Result<OwnedFd> {
+///
+/// # Errors
+///
+/// Those of the system.
+pub fn inherited(token: &[u8]) -> std::io::Result<OwnedFd> {
     // shorter than a pipe's capacity; another thread's child does not get it
     let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
     std::fs::File::from(write).write_all(token)?;

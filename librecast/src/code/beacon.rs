@@ -2,8 +2,8 @@
 //! code's beacon key names.
 //!
 //! ```text
-//! version 8 = 1 | kind 8 (1 files, 2 station, 3 session, 4 group) | from text8 | bytes 64 | files 64
-//! | line bytes16
+//! version 8 = 1 | kind 8 (1 files, 2 station, 3 session, 4 group, 5 token) | from text8 | bytes 64
+//! | files 64 | line bytes16
 //! ```
 //!
 //! The line is a text that tells a program of this kind what to receive. All who have the code can
@@ -45,6 +45,8 @@ pub enum Offer {
     Session = 3,
     /// A group of lcgroup.
     Group = 4,
+    /// A token of lcroute; the line is the key of whoever hands it over.
+    Token = 5,
 }
 
 impl Offer {
@@ -56,6 +58,7 @@ impl Offer {
             Self::Station => "a station",
             Self::Session => "a lecture",
             Self::Group => "a group",
+            Self::Token => "a token",
         }
     }
 }
@@ -109,6 +112,7 @@ impl Beacon {
             2 => Offer::Station,
             3 => Offer::Session,
             4 => Offer::Group,
+            5 => Offer::Token,
             _ => return Err(WireError::Bad("kind")),
         };
         let from = r.text8()?.to_owned();

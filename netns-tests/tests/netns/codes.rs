@@ -171,6 +171,55 @@ fn a_text_is_printed_and_standard_input_arrives_as_a_file() {
 }
 
 #[test]
+fn four_words_bring_a_token_to_the_first_host_that_says_them() {
+    world("codes-token", |lab| {
+        open_driver()?;
+        let hosts = closed_lan(lab, &["ann", "bob", "eve"])?;
+        let [ann, bob, eve] = &hosts[..] else {
+            unreachable!("three hosts");
+        };
+        let network_of = |host: &Host| -> Result<serde_json::Value> {
+            let id = host.run("lcroute", &["id", "--json"])?.success()?.stdout;
+            let id: serde_json::Value = serde_json::from_str(&id)?;
+            Ok(id["network"].clone())
+        };
+        ann.run("lcroute", &["init", "--name", "ann"])?.success()?;
+        let mut invites = ann.spawn("lcroute", &["invite", "--code"])?;
+        let code = words_of(&invites)?;
+        says_at_last(&invites, "hosts of this LAN alone")?;
+        let words: Vec<&str> = code.split('-').collect();
+        let args = [&["join"][..], &words, &["--name", "bob"]].concat();
+        bob.run("lcroute", &args)?.success()?;
+        ends(&mut invites, 0, "bob has the token")?;
+        ensure!(network_of(bob)? == network_of(ann)?);
+        // the words are used up, and a member uses up none
+        let mut late = eve.spawn("lcroute", &["join", &code])?;
+        ends(&mut late, 3, "nobody is here")?;
+        ensure!(!eve.state_dir().join("membership.toml").exists());
+        let mut again = bob.spawn("lcroute", &["join", &code])?;
+        ends(&mut again, 1, "another network already")?;
+        // where no namespace may be made, as in containers
+        let mut invites = ann.spawn("lcroute", &["invite", "--code"])?;
+        let code = words_of(&invites)?;
+        let state = open_folder(eve, "own")?.join("lcroute");
+        let state = state.display().to_string();
+        let args = [
+            "lcroute",
+            "join",
+            &code,
+            "--name",
+            "eve",
+            "--state-dir",
+            &state,
+        ];
+        ends(&mut eve.spawn("setpriv", &as_confined(&args))?, 0, "")?;
+        ends(&mut invites, 0, "eve has the token")?;
+        let mut unheard = ann.spawn("lcroute", &["invite", "--code", "--for", "1s"])?;
+        ends(&mut unheard, 3, "no longer good")
+    });
+}
+
+#[test]
 fn wrong_words_and_two_senders_are_said_and_nothing_is_received() {
     world("codes-wrong", |lab| {
         open_driver()?;

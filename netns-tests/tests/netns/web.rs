@@ -340,6 +340,7 @@ fn conversations_are_for_who_has_the_key_where_the_host_shows_them() {
             ("", &*joins),
             ("/team/invitation", "{\"uses\":1,\"expires_s\":60}"),
             ("/team/withdraw", "0"),
+            ("/team/files", "forged"),
         ] {
             for (key, more, status) in [
                 ("", &[][..], "401"),

@@ -10,6 +10,7 @@ import { described } from "../node/offer.js";
 import { forgetVisit, keepCall, keepVisit, keptCall, keptVisit, random, tabsHere, takeLink } from "../node/visit.js";
 import { Level } from "../radio/level.js";
 import { Player } from "../radio/player.js";
+import { Devices } from "./devices.js";
 import { Sound } from "./sound.js";
 
 /** How often the page is drawn, in milliseconds. */
@@ -29,6 +30,7 @@ const $ = (id) => document.getElementById(id);
 const none = () => ({ sound: null, text: null, status: null, groups: new Set(), farewell: null, talks: false, isMuted: false, isAway: false, known: new Map(), speaker: null, saidAt: -ALOUD, lates: [] });
 const view = { member: null, token: null, isEntering: false, since: 0, ...none() };
 const level = new Level($("own-meter"), $("own-level"));
+new Devices(() => takeDevices());
 const share = new Share($("share"), "Link of this call");
 
 $("become").addEventListener("submit", (event) => {
@@ -335,6 +337,7 @@ async function leaveNetwork(why = null) {
 }
 
 function show(isInside) {
+    $(isInside ? "devices-within" : "devices-before").append($("devices"));
     $("door").hidden = isInside;
     $("inside").hidden = !isInside;
     document.title = "Call";
@@ -359,6 +362,16 @@ async function setMuted(isMuted) {
     if (view.sound === sound) {
         sound.muted = view.isMuted;
         draw();
+    }
+}
+
+/** Another microphone or loudspeaker goes on with the call. */
+async function takeDevices() {
+    try {
+        await view.sound?.takeDevices();
+    } catch (error) {
+        setMuted(true);
+        problem(error.message);
     }
 }
 
@@ -434,13 +447,15 @@ function isBusy() {
 
 function showStanding(reach) {
     const { standing: stands, away, muted } = view.status;
+    const isLooking = stands === "looking";
     const talking = muted ? "You are in the call, muted." : "You are in the call, and can be heard.";
     const calm = away ? ["waiting", "On hold: you keep your place."] : (STANDING[stands] ?? ["live", talking]);
     const [name, words] = !away && isBusy() ? ["waiting", "This computer is too busy: sound has gaps. Close other programs or tabs."] : calm;
     say($("standing"), words);
     $("standing").dataset.state = name;
     const { participants, drops } = view.status;
-    $("nobody").hidden = away || participants.length > 0;
+    // before it has looked it does not know
+    $("nobody").hidden = away || isLooking || participants.length > 0;
     const isLong = performance.now() - view.since > HINT_AFTER;
     const reasons = {
         none: "This page has no link to the network so far.",

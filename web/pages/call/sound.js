@@ -1,7 +1,8 @@
 // The sound of a call: loudspeakers, a microphone, and the Worker between them and the network.
 
 import { begin, Player } from "../radio/player.js";
-import { PROFILES, words } from "../radio/microphone.js";
+import { words } from "../radio/microphone.js";
+import { capture, useSpeaker } from "./devices.js";
 
 /** Samples of a frame at 48 kHz: 10 ms. */
 const FRAME = 480;
@@ -45,6 +46,7 @@ export class Sound {
         player.connect(this.gain).connect(this.context.destination);
         this.ports.player = this.port(player);
         await begin(this.context);
+        await useSpeaker(this.context);
     }
 
     /** The Worker's end of a way to the audio thread. */
@@ -54,10 +56,11 @@ export class Sound {
         return port2;
     }
 
-    /** Once more, after it was lost. */
+    /** Once more, after it was lost, or another one is chosen. */
     async openMicrophone() {
+        this.stream?.getTracks().forEach((track) => track.stop());
         try {
-            this.stream = await navigator.mediaDevices.getUserMedia({ audio: PROFILES.voice.capture });
+            this.stream = await navigator.mediaDevices.getUserMedia({ audio: capture() });
         } catch (error) {
             throw new Error(words(error), { cause: error });
         }
@@ -77,6 +80,14 @@ export class Sound {
         this.source?.disconnect();
         this.source = this.context.createMediaStreamSource(this.stream);
         this.source.connect(this.recorder);
+    }
+
+    async takeDevices() {
+        await useSpeaker(this.context);
+        if (this.stream) {
+            await this.openMicrophone();
+            this.gate();
+        }
     }
 
     get hasMicrophone() {

@@ -89,7 +89,7 @@ export async function checks() {
     return (await answer.json()).checks;
 }
 
-/** Requests a token by an issuer's code, with link and QR code of a page that takes it. */
+/** Requests a token by an issuer's code, with the link of a page that takes it. */
 export async function invite(wanted) {
     const answer = await ask("/api/invite", undefined, { method: "POST", body: JSON.stringify(wanted) });
     return answer.json();
@@ -110,6 +110,19 @@ export async function addGroup(wanted) {
 /** Sends a message to a conversation. */
 export async function say(group, words) {
     await ask(`/api/groups/${group}`, undefined, { method: "POST", body: words });
+}
+
+/** Sends a file to a conversation, once lcgroup has all of it. */
+export async function sendFile(group, file) {
+    // a header has no letters but those of ASCII
+    const name = JSON.stringify(file.name).replace(/[^ -~]/g, (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`);
+    await ask(`/api/groups/${group}/files`, undefined, { method: "POST", body: file, headers: { ...headers(), "X-File-Name": name } });
+}
+
+/** The file of a message: its bytes, or the reason for a wait. */
+export async function fetchFile(group, n) {
+    const answer = await ask(`/api/groups/${group}/files/${n}`);
+    return answer.status === 202 ? { waits: await answer.json() } : { bytes: await answer.arrayBuffer() };
 }
 
 /** Begins a call with a conversation: its text. */

@@ -39,7 +39,7 @@ export class Share {
     }
 
     draw() {
-        if (this.code.open && this.drawn !== this.value) {
+        if (this.value && this.code.open && this.drawn !== this.value) {
             this.drawn = this.value;
             const rows = encode(this.value);
             fill(this.code.lastChild, [rows ? showQr(rows) : html("p", { class: "hint" }, "The link is too long for a QR code.")]);

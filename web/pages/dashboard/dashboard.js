@@ -10,7 +10,7 @@ import { NetworkMap } from "../common/map.js";
 import { signs } from "../common/signs.js";
 import { NoKey, checks, follow, invite } from "../common/feed.js";
 import { PATHS, busy, cost, showDrops, showGroups, showLans, showMapTables, showPeers } from "./tables.js";
-import { showQr } from "../common/qr.js";
+import { Share } from "../common/share.js";
 
 // a link of something else that leads here is led on
 const linked = lead(location.hash, !texts(location.hash).token);
@@ -399,13 +399,15 @@ async function makeInvitation() {
     const [made, form] = [$("invited"), $("invite").querySelector("form")];
     const { code, ttl, uses, page } = form.elements;
     try {
-        const { token, link, qr, not_after: until } = await invite({ code: code.value.trim(), ttl_s: Number(ttl.value), uses: uses.value === "" ? null : Number(uses.value), page: page.value.trim() });
+        const { token, link, not_after: until } = await invite({ code: code.value.trim(), ttl_s: Number(ttl.value), uses: uses.value === "" ? null : Number(uses.value), page: page.value.trim() });
         const isOwn = ["localhost", "127.0.0.1", "[::1]"].includes(new URL(page.value).hostname);
         const other = `Only this computer can open that link. For others, set \`[web] listen = "[::]:${location.port || 443}"\`, and write an address of this host that they reach in place of ${new URL(page.value).hostname}.`;
         const note = html("p", { class: "notice" });
         isOwn && say(note, other);
         const words = `For ${uses.value === "" ? "any number of nodes" : uses.value === "1" ? "one node" : `${uses.value} nodes`}, until ${new Date(until * 1000).toLocaleString()}. Whoever has it can join.`;
-        fill(made, [showQr(qr), html("p", {}, words), ...(isOwn ? [note] : []), html("code", { class: "line" }, link), html("p", { class: "row" }, copier(link, "Copy the link"), copier(token, "Copy the token"))]);
+        const place = html("div");
+        new Share(place, "Link of the invitation").value = link;
+        fill(made, [place, html("p", {}, words), ...(isOwn ? [note] : []), html("p", { class: "row" }, copier(token, "Copy the token"))]);
     } catch (error) {
         fill(made, [html("p", { class: "problem" }, ...words(error.message))]);
     }

@@ -1,9 +1,10 @@
 // Conversations of lcgroup on this host. All text comes from other people: it is shown as text, never as markup.
 
 import { focusFirst } from "../common/enter.js";
-import { addGroup, callGroup, follow, groups, inviteTo, say, waitFor } from "../common/feed.js";
+import { addGroup, callGroup, follow, groups, inviteTo, members as membersOf, say, sendFile, waitFor } from "../common/feed.js";
 import { copier, fill, html, say as write } from "../common/html.js";
 import { showQr } from "../common/qr.js";
+import { keepCall } from "../node/visit.js";
 import { SILENCE, sentence, serve } from "./forms.js";
 import { Invitations } from "./invitations.js";
 import { Members } from "./members.js";
@@ -13,6 +14,10 @@ import { Talk } from "./talk.js";
 
 /** Between two looks at which groups there are, in milliseconds. */
 const LOOK_INTERVAL = 3000;
+/** Longest name in a call, in characters: as on its page. */
+const LONGEST_NAME = 60;
+/** Longest file of a message, in bytes: as in lcgroup. */
+const MAX_FILE = 64 << 20;
 /** More unread messages than this are not counted. */
 const MANY = 999;
 const STATES = {
@@ -44,6 +49,7 @@ serve($("create").querySelector("form"), create);
 serve($("join").querySelector("form"), join);
 serve($("invite").querySelector("form"), invite);
 serve($("call"), call);
+serve($("attach"), attach);
 $("words").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
         event.preventDefault();
@@ -187,7 +193,7 @@ function showTalk(group) {
     const mayTalk = ["owner", "member", "rejoining"].includes(group.state) && !group.problem;
     $("words").disabled = !mayTalk;
     $("say").hidden = !mayTalk;
-    $("call").hidden = !mayTalk;
+    $("call").hidden = $("attach").hidden = !mayTalk;
     showNothing();
     showStanding(group);
     members.of(group);
@@ -242,12 +248,33 @@ async function send() {
     $("words").focus();
 }
 
+async function attach() {
+    const [file] = $("file").files;
+    if (file.size > MAX_FILE) {
+        throw new Error(`${file.name} has ${Math.ceil(file.size / 1e6)} MB, and a message carries a file of at most ${Math.floor(MAX_FILE / 1e6)}.`);
+    }
+    await sendFile(view.group, file);
+    $("file").value = "";
+    look();
+}
+
 /** The members are told, and this browser takes part in a tab of its own. */
 async function call() {
+    // a caller without an invitation would call, and not come
+    const token = $("call-token").value.match(/lct1[A-Za-z0-9]+/)?.[0];
+    if (!token) {
+        $("call-token").closest("label").hidden = false;
+        $("call-token").focus();
+        throw new Error("Your tab needs an invitation to this host’s network: `lcroute invite` prints one. This page keeps it until it is closed.");
+    }
+    $("call-token").closest("label").hidden = true;
     // while the click still counts
     const tab = window.open("", "_blank");
     try {
-        const path = pathOf(await callGroup(view.group));
+        const own = (await membersOf(view.group).catch(() => [])).find(({ me }) => me);
+        // its name there is the one here: a click joins
+        tab && own && keepCall({ name: own.shown.slice(0, LONGEST_NAME) }, tab);
+        const path = pathOf([token, await callGroup(view.group)].join(","));
         tab?.location.replace(new URL(path, location.href));
     } catch (error) {
         tab?.close();

@@ -2,6 +2,7 @@
 
 import { tellRead } from "../common/feed.js";
 import { fill, html, linked, quoted } from "../common/html.js";
+import { fileCard } from "./file.js";
 import { markRead, readUpTo } from "./reading.js";
 import { FRESH, isFresh, pathOf } from "./ring.js";
 
@@ -26,6 +27,7 @@ export class Talk {
     constructor(host, more, whenRead) {
         Object.assign(this, { host, more, whenRead });
         more.addEventListener("click", () => this.goToEnd());
+        host.addEventListener("grown", () => this.wasAtEnd && this.goToEnd());
         const sizeNow = () => `${host.clientWidth} ${host.clientHeight}`;
         let size = sizeNow();
         host.addEventListener("scroll", () => {
@@ -128,9 +130,7 @@ export class Talk {
             return said;
         }
         if (file !== undefined) {
-            const size = file.length < 1e6 ? `${Math.ceil(file.length / 1e3)} kB` : `${(file.length / 1e6).toFixed(1)} MB`;
-            fill(said, [`sends ${file.name} (${size}): `, html("code", {}, `lcgroup get ${this.group.name} ${n}`)]);
-            return said;
+            return fileCard(this.group.name, n, file);
         }
         if (call !== undefined) {
             const show = () => {

@@ -235,11 +235,12 @@ function show(isMember) {
 /** State that a reload would lose. */
 function remember() {
     if (view.member) {
-        keepTalk({ groups: view.joined, group: view.group, to: $("to").value, heard: talk.kept() });
+        keepTalk({ network: view.network, groups: view.joined, group: view.group, to: $("to").value, heard: talk.kept() });
     }
 }
 
-function recall({ groups, group, to, heard }) {
+function recall({ network, groups, group, to, heard }) {
+    view.network = network ?? null;
     if (view.member && groups) {
         groups.filter((joined) => !isOwn(joined)).forEach((joined) => attempt(() => view.member.join(joined)));
         view.group = group;
@@ -451,6 +452,7 @@ function showPeople({ nodes, peers }) {
     }
     arrange($("people"), items);
     $("nobody").hidden = others.length > 0;
+    say($("nobody"), performance.now() - view.began > REPORTING ? "Nobody else so far." : "Looking who is here.");
 }
 
 /** A link that comes or goes shows at once. */
@@ -497,6 +499,7 @@ function showState(status) {
     }
     const forgotten = status.ephemeral ? " Others forget it five minutes after it has gone." : "";
     const of = view.network ? ` of the network “${view.network.replaceAll("`", "'")}”` : "";
+    say($("own-title"), `${status.name}${view.network ? `, in the network ${view.network}` : ""}`.replaceAll("`", "'"));
     say($("membership"), `This tab is a member${of}, called ${status.name}, as long as it is open, and until ${until} at the latest. Its keys are in this tab alone: a reload keeps them, and closing the tab deletes them.${forgotten}`);
     facts($("facts"), [
         ["Address", status.address, true],
@@ -521,7 +524,7 @@ function showGroups(status) {
         return [busiest(group) > 0 && packets(busiest(group)), from.length > 0 && `from ${from.join(", ")}`, listens(flows.listeners(group).size)].filter(Boolean).join(", ");
     });
     const none = joined.size + most.length === 0;
-    $("silence").hidden = !none;
+    $("silence").hidden = !none || performance.now() - view.began < REPORTING;
     $("other").open ||= none;
     const known = [...joined, ...most.map(({ group }) => group)];
     if (view.known !== known.join()) {

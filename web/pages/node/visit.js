@@ -71,9 +71,9 @@ export function keptRadio() {
     return JSON.parse(sessionStorage.getItem(RADIO) ?? "{}");
 }
 
-/** The call that it was in, and the name there. */
-export function keepCall(call) {
-    sessionStorage.setItem(CALL, JSON.stringify(call));
+/** The call that a tab was in, and the name there; another tab than this one begins with it. */
+export function keepCall(call, tab = window) {
+    tab.sessionStorage.setItem(CALL, JSON.stringify(call));
 }
 
 export function keptCall() {

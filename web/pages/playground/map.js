@@ -143,6 +143,10 @@ export class NetworkMap {
                 carries: carries.has(node),
                 sent: node === sender,
             };
+            // its star is below the names of others; a router with the focus stays where it is
+            if (is.root && !made.matches(".root") && made !== document.activeElement) {
+                this.layer.nodes.prepend(made);
+            }
             for (const [name, on] of Object.entries(is)) {
                 made.classList.toggle(name, on);
             }

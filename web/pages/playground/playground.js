@@ -51,7 +51,7 @@ function readShared() {
             $(select).value = asked.get(name);
         }
     }
-    return { group: GROUPS[asked.get("group")] ? Number(asked.get("group")) : 0, listens: nodes("listens"), streams: nodes("streams") };
+    return { group: GROUPS[asked.get("group")] ? Number(asked.get("group")) : 0, listens: nodes("listens"), streams: nodes("streams"), cuts: [] };
 }
 
 /** The cost of a packet, and its cost as one packet for each listener. */
@@ -200,6 +200,20 @@ class Playground {
         return this.scenes[0];
     }
 
+    /** The next networks begin without listeners. */
+    forget() {
+        this.shared = { listens: [], streams: [], cuts: [] };
+    }
+
+    /** The next networks begin with the listeners, streams and cuts of these, or with those that have not begun here. */
+    keep() {
+        if (this.now >= SETTLED) {
+            const { group, network } = this.first;
+            const nodes = (flags) => cities.flatMap((_, node) => (flags[node] ? [node] : []));
+            this.shared = { listens: nodes(group.joined), streams: nodes(group.sends), cuts: network.cuts };
+        }
+    }
+
     /** All networks anew. */
     open() {
         this.scenes.forEach((scene) => scene.close());
@@ -270,9 +284,11 @@ Object.assign(Playground.prototype, {
         if (this.now >= SETTLED) {
             document.body.classList.remove("starting");
             this.say(`Ready. ${cities[this.first.root()].name} is the root of ${this.group.name}. Click a router.`, "start");
+            const isCable = (pair) => this.scenes.every(({ apart }) => !apart.has(String(pair)));
+            this.shared.cuts.filter(isCable).forEach(([a, b]) => this.cut(a, b));
             this.shared.listens.forEach((node) => this.listen(node));
             this.shared.streams.forEach((node) => this.stream(node, true));
-            this.shared = { listens: [], streams: [] };
+            this.forget();
         }
     },
 
@@ -510,6 +526,7 @@ Object.assign(Playground.prototype, {
         ["#topology", "#beside", "#again"].forEach((control) =>
             $(control).addEventListener(control === "#again" ? "click" : "change", () => {
                 this.tour.end();
+                control === "#again" ? this.forget() : this.keep();
                 this.open();
             }),
         );
@@ -519,6 +536,7 @@ Object.assign(Playground.prototype, {
         $("#share").addEventListener("click", () => this.share());
         $("#begin").addEventListener("click", () => {
             this.choose(0);
+            this.forget();
             this.open();
             this.pause(false);
             this.tour.begin();

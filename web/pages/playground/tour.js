@@ -9,8 +9,9 @@ const LONGEST = 9000;
 
 const STEPS = [
     {
-        text: "Thirty routers, and links between them. The star is the root of the group Radio: where those who send and those who listen meet.",
-        wait: 5000,
+        text: "Thirty routers. At the star, the root of the group Radio, senders and listeners meet.",
+        // something moves within two seconds
+        wait: 1800,
     },
     {
         text: "Lisbon sends a packet to Radio. Nobody listens, so the packet goes nowhere. Only a note goes to the root: somebody sends here.",

@@ -21,13 +21,15 @@ import { Player } from "./player.js";
 const DRAW = 1000;
 /** Silence after which the page shows possible reasons, in milliseconds. */
 const HINT_AFTER = 6000;
+/** Stations announce themselves within this time, in milliseconds: ANNOUNCE_INTERVAL of lcradio, and some for the way. */
+const ANNOUNCED = 8000;
 /** Stations that a tab remembers, those last listened to. */
 const KEPT = 16;
 /** Bytes of a key file. */
 const KEY = 32;
 
 const $ = (id) => document.getElementById(id);
-const view = { member: null, radio: null, player: null, microphone: null, id: null, known: new Map(), since: 0, own: null, key: null };
+const view = { member: null, radio: null, player: null, microphone: null, id: null, known: new Map(), began: 0, since: 0, own: null, key: null };
 const level = new Level($("meter"), $("level"), $("scope"));
 const ownLevel = new Level($("own-meter"), $("own-level"));
 const share = new Share($("share"), "Link of this station");
@@ -55,6 +57,11 @@ $("delay").addEventListener("change", () => {
 });
 $("make").addEventListener("click", () => makeKey());
 $("key").addEventListener("change", () => (view.key = null));
+$("begin-cast").addEventListener("click", () => {
+    $("cast").hidden = false;
+    $("cast-row").hidden = true;
+    $("make").focus();
+});
 $("cast").addEventListener("submit", (event) => {
     event.preventDefault();
     cast();
@@ -173,6 +180,7 @@ async function begin({ token, visit, name }) {
         problem(error.message);
         return;
     }
+    view.began = performance.now();
     // it may be public: a holder of the station's link can listen by it
     view.token = view.member.isLeaf ? token : null;
     document.body.classList.toggle("leaf", view.member.isLeaf);
@@ -408,7 +416,7 @@ function endCast(why = null) {
 
 function showCast(isOnAir) {
     const hadFocus = ($("cast").hidden ? $("on-air") : $("cast")).contains(document.activeElement);
-    $("cast").hidden = isOnAir;
+    $("cast").hidden = isOnAir || !$("cast-row").hidden;
     $("on-air").hidden = !isOnAir;
     if (hadFocus) {
         (isOnAir ? $("talk") : $("name")).focus();
@@ -457,7 +465,9 @@ function showStations() {
     const known = [...view.known.keys()].filter((id) => !announced.some((station) => station.id === id)).reverse();
     const all = [...announced, ...known.map((id) => ({ id, name: name(id), about: "you have its text" }))];
     $("none").hidden = announced.length > 0;
-    say($("none"), view.member.hearsNoList ? "This token brings no list of stations." : "No public station announces itself now.");
+    const isKnown = performance.now() - view.began > ANNOUNCED;
+    const none = isKnown ? "No public station announces itself now." : "Looking for public stations.";
+    say($("none"), view.member.hearsNoList ? "This token brings no list of stations." : none);
     const items = new Map([...$("stations").children].map((item) => [item.dataset.id, item]));
     const shown = all.map(({ id, name, about }) => {
         const item = items.get(id) ?? entry(id);

@@ -36,9 +36,9 @@ export function wantsLarge() {
 }
 
 export class Camera {
-    /** `does`: `pause` and `large` are told what the reader chose, `again`, that he wants it once more, `leave`, that it is left, `waiting`, how many pictures wait here. */
+    /** `does`: `pause` and `large` are told what the reader chose, `again`, that he wants it once more, `leave`, that it is left, `waiting`, how many pictures wait here, `reveal`, that its picture comes or goes. */
     constructor(does) {
-        Object.assign(this, { does, worker: null, hasDrawn: false, hasLeft: false, ending: new AbortController() });
+        Object.assign(this, { does, worker: null, hasDrawn: false, hasEnded: false, hasLeft: false, ending: new AbortController() });
         const on = (id, to) => $(id).addEventListener("click", to, { signal: this.ending.signal });
         on("camera-pause", () => does.pause($("camera-pause").getAttribute("aria-pressed") !== "true"));
         on("camera-small", () => this.choose(false));
@@ -77,7 +77,7 @@ export class Camera {
         if (width) {
             const canvas = $("camera-picture");
             canvas.dataset.size = `${width}x${height}`;
-            Object.assign(canvas.style, { width: `${width}px`, aspectRatio: `${width} / ${height}` });
+            canvas.style.setProperty("--ratio", width / height);
             this.hasDrawn = true;
             this.reveal();
         } else if (isLeft) {
@@ -89,7 +89,11 @@ export class Camera {
     }
 
     reveal() {
-        $("camera-view").hidden = !this.hasDrawn || this.hasEnded;
+        const isHidden = !this.hasDrawn || this.hasEnded;
+        if ($("camera-view").hidden !== isHidden) {
+            $("camera-view").hidden = isHidden;
+            this.does.reveal();
+        }
     }
 
     name() {

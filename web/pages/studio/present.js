@@ -27,6 +27,8 @@ const KEY = 32;
 const MAX_SLIDES_FILE = 32 * 1024 * 1024;
 /** Bytes of a picture's file that are read: the module refuses longer pictures. */
 const MAX_PICTURE_FILE = 2 * 1024 * 1024;
+/** Time on air after which silence of listeners says something, in milliseconds. Chosen: joins come within it. */
+const KNOWN = 3000;
 /** So many of the last lines are shown. */
 const LINES = 6;
 /** Waiting entries from which on the page shows them. */
@@ -71,7 +73,10 @@ $("save-key").addEventListener("click", () => save(view.lecture.key, "applicatio
 $("back").addEventListener("click", () => attempt(toDoor));
 $("air").addEventListener("submit", (event) => {
     event.preventDefault();
-    attempt(goOnAir);
+    attempt(() => {
+        askAboutExample();
+        return goOnAir();
+    });
 });
 sendByEnter($("air"));
 $("edit").addEventListener("click", () => edit($("editor").hidden));
@@ -288,6 +293,7 @@ async function openLecture(lecture) {
     $("writers").closest("details").open = Boolean(lecture.captions);
     $("notes").checked = lecture.notes;
     $("membership").hidden = Boolean(kept.visit);
+    $("go").dataset.sure = false;
     showToken();
     say($("where-kept"), view.store.why ? keepsNothing() : "Kept in this browser until you remove it: the key, slides, the token, and what was sent. Whoever serves this page, and who uses this browser, could take the key.");
     step("prepare");
@@ -357,6 +363,7 @@ function preview() {
     showNotes("seen-notes", shown);
     fill($("seen"), shown ? elements(shown.html, own(shown)) : [html("p", { class: "hint" }, "There are no slides yet.")]);
     showPublish();
+    showGo();
 }
 
 /** The slide's comments, for the presenter. */
@@ -368,7 +375,7 @@ function showNotes(id, slide) {
 function showPublish() {
     const isSame = $("text").value === view.sent;
     $("publish").setAttribute("aria-disabled", String(isSame));
-    say($("published"), isSame ? "All see these slides." : "All see those before still.");
+    say($("published"), isSame ? "These slides are on air." : "Those before are on air still.");
     $("published").hidden = !isOnAir();
 }
 
@@ -476,6 +483,24 @@ function edit(isOpen) {
 }
 
 // --- on air ---
+
+/** Slides that nobody wrote need a second click. */
+function askAboutExample() {
+    const isAsked = $("go").dataset.sure === "true";
+    $("go").dataset.sure = true;
+    showGo();
+    if (isExample() && !isAsked) {
+        throw new Error("These slides are still the example of this page. Write your own, or go on air with the example.");
+    }
+}
+
+function isExample() {
+    return $("text").value === SLIDES;
+}
+
+function showGo() {
+    say($("go"), isExample() && $("go").dataset.sure === "true" ? "Go on air with the example" : "Go on air");
+}
 
 function isOnAir() {
     return view.member !== null;
@@ -827,7 +852,7 @@ function showState(network, { state: lecture, waiting }) {
 /** Nodes report over a link that it has listeners beyond, and neither their names nor their number. */
 function showListeners({ carried }, { state: lecture }) {
     const isHeard = carried.some(({ group, links }) => links.length > 0 && view.groups.has(group));
-    const words = isHeard ? "Somebody listens, or keeps the lecture. How many is not known: nobody learns who attends." : "Nobody listens yet.";
+    const words = isHeard ? "Somebody listens, or keeps the lecture. How many is not known: nobody learns who attends." : performance.now() - view.begun < KNOWN ? "Looking for listeners." : "Nobody listens yet.";
     say($("listeners"), lecture === "starting" ? "" : words);
 }
 

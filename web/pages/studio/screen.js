@@ -34,12 +34,12 @@ export function wantScreen(isWanted) {
 }
 
 export class Screen {
-    /** `pause`: is told whether the screen is to stand still. */
-    constructor(pause) {
-        Object.assign(this, { waiting: [], isDrawing: false, visit: 0, hasDrawn: false, hasEnded: false, zoom: 0, ending: new AbortController() });
+    /** `does`: `pause` is told whether the screen is to stand still, `reveal`, that its picture comes or goes. */
+    constructor(does) {
+        Object.assign(this, { does, waiting: [], isDrawing: false, visit: 0, hasDrawn: false, hasEnded: false, zoom: 0, ending: new AbortController() });
         this.context = $("screen-picture").getContext("2d", { alpha: false });
         const on = (id, event, does) => $(id).addEventListener(event, does, { signal: this.ending.signal });
-        on("screen-pause", "click", () => pause($("screen-pause").getAttribute("aria-pressed") !== "true"));
+        on("screen-pause", "click", () => does.pause($("screen-pause").getAttribute("aria-pressed") !== "true"));
         on("screen-smaller", "click", () => this.zoomTo(this.zoom - 1));
         on("screen-larger", "click", () => this.zoomTo(this.zoom + 1));
         on("screen-view", "keydown", (event) => {
@@ -84,6 +84,7 @@ export class Screen {
                 const { canvas } = this.context;
                 if (canvas.width !== width || canvas.height !== height) {
                     Object.assign(canvas, { width, height });
+                    canvas.style.setProperty("--ratio", width / height);
                     this.zoomTo(this.zoom);
                 }
                 this.context.drawImage(picture, x, y);
@@ -96,7 +97,12 @@ export class Screen {
     }
 
     reveal() {
-        $("screen-view").hidden = $("screen-tools").hidden = !this.hasDrawn || this.hasEnded;
+        const isHidden = !this.hasDrawn || this.hasEnded;
+        if ($("screen-view").hidden !== isHidden) {
+            $("screen-view").hidden = isHidden;
+            this.does.reveal();
+        }
+        $("screen-tools").hidden = isHidden;
     }
 
     /** `status`: of the module, null where the screen is not joined; `description`: the presenter's words, or none. */
@@ -122,7 +128,7 @@ export class Screen {
         const { canvas } = this.context;
         canvas.dataset.zoom = zoom;
         canvas.style.width = zoom === "fit" ? "" : `${(canvas.width * zoom) / 100}px`;
-        say($("screen-zoom"), zoom === "fit" ? "as wide as there is room" : `${zoom} %`);
+        say($("screen-zoom"), zoom === "fit" ? "as large as there is room" : `${zoom} %`);
         // a button that has the focus stays one
         $("screen-smaller").setAttribute("aria-disabled", String(this.zoom === 0));
         $("screen-larger").setAttribute("aria-disabled", String(this.zoom === ZOOMS.length - 1));

@@ -32,6 +32,8 @@ const SILENCE = 150_000;
 const CHOOSE = { audio: hear, notes: chooseNotes, pictures: choosePictures, screen: chooseScreen, camera: chooseCamera };
 /** Where holders answer leaves. */
 const HISTORY = "ff1e:7571:";
+/** Parts of the stage, each with the element that has the focus once the part is large. */
+const PARTS = { screen: "screen-view", stage: "slide", camera: "camera-pause" };
 /** Names of tracks. */
 const KINDS = { slides: "Slides", pictures: "Pictures", screen: "Screen", camera: "Camera", questions: "Questions", notes: "Notes", captions: "Captions", audio: "Sound" };
 
@@ -40,11 +42,11 @@ const names = new Intl.DisplayNames(navigator.languages, { type: "language" });
 const voice = new Voice();
 const captions = new Captions();
 /**
- * `own`: the reader's slide, unless he follows the presenter; `heard`: the last time that others were heard; `alone`: the time since
+ * `own`: the reader's slide, unless he follows the presenter; `large`: the part of the stage that he chose; `heard`: the last time that others were heard; `alone`: the time since
  * which there is no link; `warned`: the notice about that; `asked`: whether a question's receipt is awaited; `lost`: the
  * last question without one.
  */
-const view = { member: null, studio: null, notes: null, sound: null, pictures: null, screen: null, camera: null, own: null, drawn: null, read: null, since: 0, session: null, heard: null, alone: null, warned: null, asked: false, lost: null };
+const view = { member: null, studio: null, notes: null, sound: null, pictures: null, screen: null, camera: null, own: null, large: null, drawn: null, read: null, since: 0, session: null, heard: null, alone: null, warned: null, asked: false, lost: null };
 let chosen = {};
 new Looks((now) => {
     const before = chosen;
@@ -91,6 +93,13 @@ $("see").addEventListener("click", () => {
 $("watch").addEventListener("click", () => {
     const camera = view.studio?.status().tracks.find(({ kind }) => kind === "camera");
     camera && chooseCamera(camera.name, !camera.chosen);
+});
+document.querySelectorAll("[data-enlarge]").forEach((button) => {
+    button.addEventListener("click", () => {
+        view.large = button.dataset.enlarge;
+        showParts();
+        $(PARTS[view.large]).focus({ preventScroll: true });
+    });
 });
 $("volume").addEventListener("input", () => view.sound && (view.sound.volume = Number($("volume").value) / 100));
 $("save").addEventListener("click", saveNotes);
@@ -165,9 +174,12 @@ async function begin({ token, visit = kept.visit, name, session, tracks }) {
         view.studio.open(session, wanted, joins, view.member.isLeaf);
         view.pictures = new Pictures((id) => view.studio.picture(id));
         view.notes = await Notes.begin(view.studio);
-        view.screen = new Screen((isPaused) => {
-            view.studio.pauseScreen(isPaused);
-            draw();
+        view.screen = new Screen({
+            pause: (isPaused) => {
+                view.studio.pauseScreen(isPaused);
+                draw();
+            },
+            reveal: showParts,
         });
         view.camera = new Camera({
             pause: (isPaused) => {
@@ -179,6 +191,7 @@ async function begin({ token, visit = kept.visit, name, session, tracks }) {
                 draw();
             },
             again: () => view.studio.tryCameraAgain(),
+            reveal: showParts,
             leave: () => choose("camera", false),
             waiting: (frames, hasLost) => view.studio?.cameraWaiting(frames, hasLost),
         });
@@ -320,7 +333,7 @@ function showSlide(network, status) {
     const slide = at ? view.studio.slide(at) : null;
     const hasSlides = status.tracks.some((track) => track.kind === "slides" && track.chosen);
     const isNone = status.state !== "waiting" && !hasSlides;
-    $("stage").hidden = isNone;
+    $("stage").hidden = $("turning").hidden = isNone;
     showWalk(status, at);
     const missing = slide ? [] : none(network, status);
     const key = JSON.stringify([at, slide?.html ?? missing, slide?.pictures]);
@@ -442,6 +455,27 @@ function showWalk(status, at) {
     $("return").hidden = !isAway;
     say($("return"), shown ? `Back to slide ${shown}` : "Follow again");
     $("stage").classList.toggle("away", isAway);
+}
+
+// --- the stage ---
+
+/** Whether a part has something to show. */
+function isHere(part) {
+    return !$(part).hidden && !$(`${part}-view`)?.hidden;
+}
+
+/** One part is large: the reader's choice while it shows something, else the screen, or the slides. The others are small. */
+function showParts() {
+    const parts = Object.keys(PARTS);
+    const large = [view.large, ...parts].find((part) => part && isHere(part)) ?? parts.find((part) => !$(part).hidden);
+    for (const part of parts) {
+        const isLarge = part === large;
+        $(part).classList.toggle("large", isLarge);
+        $(part).querySelector(".enlarge").hidden = isLarge;
+        // a small part is for looking only
+        $(part === "stage" ? "slide" : `${part}-view`).inert = !isLarge;
+    }
+    $("lecture").classList.toggle("several", parts.filter((part) => !$(part).hidden).length > 1);
 }
 
 // --- captions and questions ---
@@ -697,10 +731,11 @@ function draw() {
     const described = (wanted) => status.tracks.find(({ kind }) => kind === wanted)?.description;
     view.screen.show(status.screen, described("screen"));
     view.camera.show(status.camera, described("camera"));
+    showParts();
     showNotes(network, status);
     remember(status);
     document.body.classList.toggle("asks", network.uplink === true);
-    document.body.classList.toggle("no-slides", $("stage").hidden);
+    document.body.classList.toggle("no-stage", Object.keys(PARTS).every((part) => $(part).hidden));
     document.body.classList.toggle("no-captions", $("said").hidden);
 }
 

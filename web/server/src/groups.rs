@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::Body;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -19,11 +21,17 @@ use librecast::time::UnixTime;
 
 /// Longest wait for an answer of lcgroup.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait until a sent file is in its message: lcgroup seals it, and lcsync serves it.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes of a message line: 64 KiB in JSON, where each character may take six.
 const MAX_LINE: u64 = 512 * 1024;
 /// Bytes of an answer. Chosen: some 500 for each of 1,000 members, 10,000 for each of 64 groups,
 /// and a reserve.
 const MAX_ANSWER: u64 = 1024 * 1024;
+/// Bytes of a file: as in lcgroup.
+const MAX_FILE: u64 = 64 << 20;
+/// Bytes of a file that go to a page at once. Chosen: few system calls, and little memory.
+const PIECE: usize = 64 * 1024;
 /// Last notices of a group on a page.
 const NOTICES: usize = 3;
 /// Bytes of names and topics: as in lcgroup.
@@ -75,6 +83,15 @@ impl std::fmt::Display for Refused {
 }
 
 impl std::error::Error for Refused {}
+
+/// The file of a message.
+#[derive(Debug)]
+pub enum Fetched {
+    /// The reason for which it is not here yet, as JSON.
+    Waits(Bytes),
+    /// Its length, and the source of its bytes.
+    Here(u64, BufReader<UnixStream>),
+}
 
 /// The groups of this host.
 #[derive(Debug)]
@@ -204,6 +221,52 @@ impl Groups {
         Ok(self.ask(&request).await?.to_string().into())
     }
 
+    /// Sends a file to a group while its bytes come.
+    pub async fn send_file<B>(&self, group: &str, name: &str, mut from: B) -> anyhow::Result<Bytes>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: std::error::Error + Send + Sync + 'static,
+    {
+        let length = from.size_hint().exact();
+        let length = length.filter(|length| *length <= MAX_FILE).ok_or_else(|| {
+            let most = MAX_FILE / 1_000_000;
+            Refused(format!("a message carries a file of at most {most} MB"))
+        })?;
+        let request = json!({
+            "cmd": "send_file", "group": group, "name": name, "length": length,
+        });
+        let mut lcgroup = self.connect(&request).await?;
+        answered(ANSWER_TIMEOUT, &mut lcgroup).await?;
+        let silent = "the file does not come";
+        while let Some(frame) = tokio::time::timeout(STUCK, from.frame())
+            .await
+            .context(silent)?
+        {
+            if let Ok(data) = frame?.into_data() {
+                let taken = tokio::time::timeout(STUCK, lcgroup.write_all(&data)).await;
+                taken.context("lcgroup takes no more of the file")??;
+            }
+        }
+        let answer = answered(PUBLISH_TIMEOUT, &mut lcgroup).await?;
+        Ok(answer.to_string().into())
+    }
+
+    /// Requests the file of a message.
+    pub async fn file(&self, group: &str, number: &str) -> anyhow::Result<Fetched> {
+        let n = number_of(number.as_bytes())?;
+        let request = json!({ "cmd": "get", "group": group, "which": { "number": n } });
+        let mut lcgroup = self.connect(&request).await?;
+        let answer = answered(ANSWER_TIMEOUT, &mut lcgroup).await?;
+        if let Some(waits) = answer.get("waits") {
+            return Ok(Fetched::Waits(waits.to_string().into()));
+        }
+        let length = answer["length"].as_u64();
+        Ok(Fetched::Here(
+            length.context("lcgroup gives no length")?,
+            lcgroup,
+        ))
+    }
+
     /// Begins a call with a group; returns its text.
     pub async fn call(&self, group: &str) -> anyhow::Result<Bytes> {
         let request = json!({ "cmd": "call", "group": group });
@@ -213,9 +276,7 @@ impl Groups {
 
     /// Notes that a user has read all messages up to a number.
     pub async fn read(&self, group: &str, number: &[u8]) -> anyhow::Result<Bytes> {
-        let number = std::str::from_utf8(number).ok();
-        let number = number.and_then(|number| number.parse::<u64>().ok());
-        let n = number.ok_or_else(|| Refused("not the number of a message".to_owned()))?;
+        let n = number_of(number)?;
         let request = json!({ "cmd": "read", "group": group, "n": n });
         Ok(self.ask(&request).await?.to_string().into())
     }
@@ -273,23 +334,51 @@ impl Groups {
     }
 
     async fn ask(&self, request: &Value) -> anyhow::Result<Value> {
-        let answer = async {
-            let mut line = Vec::new();
-            let mut lines = self.connect(request).await?.take(MAX_ANSWER);
-            lines.read_until(b'\n', &mut line).await?;
-            let mut answer: Value = serde_json::from_slice(&line).context("lcgroup has ended")?;
-            match answer["error"].as_str() {
-                Some(error) => Err(Refused(error.to_owned()).into()),
-                None => Ok(answer["ok"].take()),
-            }
-        };
-        let answer = tokio::time::timeout(ANSWER_TIMEOUT, answer).await;
-        answer.unwrap_or_else(|_| {
-            Err(anyhow!(
-                "lcgroup does not answer, and may still do what was asked: is it stopped, or its disk slow?"
-            ))
-        })
+        let mut lines = self.connect(request).await?;
+        answered(ANSWER_TIMEOUT, &mut lines).await
     }
+}
+
+/// Waits for an answer of lcgroup.
+async fn answered(limit: Duration, from: &mut BufReader<UnixStream>) -> anyhow::Result<Value> {
+    let answer = async {
+        let mut line = Vec::new();
+        let mut limited = from.take(MAX_ANSWER);
+        limited.read_until(b'\n', &mut line).await?;
+        let mut answer: Value = serde_json::from_slice(&line).context("lcgroup has ended")?;
+        match answer["error"].as_str() {
+            Some(error) => Err(Refused(error.to_owned()).into()),
+            None => Ok(answer["ok"].take()),
+        }
+    };
+    let answer = tokio::time::timeout(limit, answer).await;
+    answer.unwrap_or_else(|_| {
+        Err(anyhow!(
+            "lcgroup does not answer, and may still do what was asked: is it stopped, or its disk slow?"
+        ))
+    })
+}
+
+/// Forwards a file to a page until the page has gone. A damaged copy ends early.
+pub async fn pass_file(from: BufReader<UnixStream>, length: u64, to: mpsc::Sender<Bytes>) {
+    let mut from = from.take(length);
+    loop {
+        let mut piece = BytesMut::with_capacity(PIECE);
+        match tokio::time::timeout(STUCK, from.read_buf(&mut piece)).await {
+            Ok(Ok(1..)) => {}
+            _ => return,
+        }
+        match tokio::time::timeout(STUCK, to.send(piece.freeze())).await {
+            Ok(Ok(())) => {}
+            _ => return,
+        }
+    }
+}
+
+fn number_of(text: &[u8]) -> Result<u64, Refused> {
+    let number = std::str::from_utf8(text).ok();
+    let number = number.and_then(|number| number.parse().ok());
+    number.ok_or_else(|| Refused("not the number of a message".to_owned()))
 }
 
 /// The fields of a group that pages show.
@@ -312,5 +401,75 @@ fn check_length(what: &str, text: &str) -> Result<(), Refused> {
         len => Err(Refused(format!(
             "the {what} has {len} bytes, and may have {MAX_NAME}"
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// Answers one request of a page as lcgroup does; returns the request, and the next bytes of
+    /// the page.
+    async fn lcgroup(at: UnixListener, answers: &[&str], bytes: usize) -> (Value, Vec<u8>) {
+        let (stream, _) = at.accept().await.unwrap();
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        stream.read_line(&mut line).await.unwrap();
+        stream.write_all(answers[0].as_bytes()).await.unwrap();
+        let mut came = vec![0; bytes];
+        stream.read_exact(&mut came).await.unwrap();
+        for answer in &answers[1..] {
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+        (serde_json::from_str(&line).unwrap(), came)
+    }
+
+    #[tokio::test]
+    async fn a_file_of_a_page_goes_to_lcgroup_and_is_sent_once_that_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("control.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let answers = ["{\"ok\":{\"ready\":true}}\n", "{\"ok\":{\"id\":\"x\"}}\n"];
+        let groups = Groups::new(socket);
+        let body = Full::new(Bytes::from_static(b"abc"));
+        let (asked, sent) = tokio::join!(
+            lcgroup(listener, &answers, 3),
+            groups.send_file("team", "plan", body)
+        );
+        assert_eq!(sent.unwrap(), "{\"id\":\"x\"}");
+        let wanted = json!({ "cmd": "send_file", "group": "team", "name": "plan", "length": 3 });
+        assert_eq!(asked, (wanted, b"abc".to_vec()));
+    }
+
+    #[tokio::test]
+    async fn a_page_gets_the_file_of_a_message_or_the_reason_for_a_wait() {
+        for (answer, is_here) in [
+            ("{\"ok\":{\"length\":3,\"name\":\"plan\"}}\nabcd", true),
+            (
+                "{\"ok\":{\"waits\":{\"why\":\"ann\"},\"length\":3}}\n",
+                false,
+            ),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let socket = folder.path().join("control.sock");
+            let listener = UnixListener::bind(&socket).unwrap();
+            let groups = Groups::new(socket);
+            let answers = [answer];
+            let (_, file) = tokio::join!(lcgroup(listener, &answers, 0), groups.file("team", "7"));
+            match file.unwrap() {
+                Fetched::Here(length, from) => {
+                    let (to, mut pieces) = mpsc::channel(4);
+                    pass_file(from, length, to).await;
+                    let piece = pieces.recv().await.unwrap();
+                    assert!(is_here && length == 3 && piece == "abc", "{piece:?}");
+                }
+                Fetched::Waits(why) => assert!(!is_here && why == "{\"why\":\"ann\"}"),
+            }
+        }
+        let error = Groups::new("nowhere".into()).file("team", "x").await;
+        assert!(error.unwrap_err().is::<Refused>());
     }
 }

@@ -13,8 +13,8 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::header::{
-    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderMap,
-    HeaderValue, IF_NONE_MATCH, VARY,
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
+    HeaderMap, HeaderValue, IF_NONE_MATCH, VARY,
 };
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -24,11 +24,10 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
 use tokio_rustls::TlsAcceptor;
 use zeroize::Zeroizing;
 
-use crate::code;
 use crate::connections::{Connections, Place};
 use crate::feed::Feed;
 use crate::files::{File, Files};
-use crate::groups::{Groups, Refused};
+use crate::groups::{Fetched, Groups, Refused, pass_file};
 use crate::guard::{Guard, Refusal};
 use crate::wanted::Wanted;
 
@@ -56,6 +55,9 @@ const POLICY: &str = policy!("", "");
 /// The policy of pages with a member: any signalling server, and pictures made of received data.
 const MEMBER_POLICY: &str = policy!(" ws: wss:", " blob:");
 const MEMBERS: [&str; 5] = ["/node/", "/radio/", "/call/", "/studio/", "/get/"];
+/// The page of groups, whose files may be pictures.
+const PEOPLE: &str = "/groups/";
+const PEOPLE_POLICY: &str = policy!("", " blob:");
 /// Sensors and devices of pages: a microphone to cast, a screen and a camera to show, the clipboard,
 /// a whole screen for slides.
 const PERMISSIONS: &str = "microphone=(self), clipboard-write=(self), fullscreen=(self), screen-wake-lock=(self), \
@@ -74,6 +76,8 @@ const MAX_INVITE_BYTES: usize = 4_096;
 const GROUPS: &str = "/api/groups";
 /// Bytes of a message: as in lcgroup.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+/// The header with the name of a file that a page sends, as a string of JSON.
+const FILE_NAME: &str = "x-file-name";
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
@@ -170,9 +174,14 @@ impl Pages {
 
     async fn answer(&self, request: Request<Incoming>, place: &Place) -> Answer {
         let path = request.uri().path();
-        let is_member = MEMBERS.iter().any(|page| path.starts_with(page));
+        let policy = if MEMBERS.iter().any(|page| path.starts_with(page)) {
+            MEMBER_POLICY
+        } else if path.starts_with(PEOPLE) {
+            PEOPLE_POLICY
+        } else {
+            POLICY
+        };
         let (mut answer, caching) = self.find(request, place).await;
-        let policy = if is_member { MEMBER_POLICY } else { POLICY };
         let headers = answer.headers_mut();
         for (name, value) in [
             (CONTENT_SECURITY_POLICY.as_str(), policy),
@@ -260,7 +269,7 @@ impl Pages {
 
     /// Groups of people: their list and a new one (POST); messages of a group and a new one (POST);
     /// its members, its open invitations, and the reason for a wait; a call, an invitation, and the
-    /// end of one (POST).
+    /// end of one (POST); files.
     async fn converse_in(&self, group: &str, request: Request<Incoming>, place: &Place) -> Answer {
         if let Some(refusal) = self.refusal(request.headers(), place) {
             return refusal;
@@ -270,6 +279,9 @@ impl Pages {
             return text(StatusCode::NOT_FOUND, why);
         };
         let parts: Vec<_> = group.split('/').collect();
+        if let ["", name, "files", number @ ..] = &parts[..] {
+            return self.carry(groups, name, number, request).await;
+        }
         let method = request.method().clone();
         let posted = match method {
             Method::GET => Bytes::new(),
@@ -308,19 +320,56 @@ impl Pages {
             (["", name, "withdraw"], true) => groups.withdraw(name, &posted).await,
             _ => return text(StatusCode::NOT_FOUND, "no such thing\n"),
         };
-        match answer {
-            Ok(json) => body(StatusCode::OK, "application/json", Full::new(json)),
-            Err(e) if e.is::<Refused>() => text(StatusCode::BAD_REQUEST, format!("{e}\n")),
-            Err(e) => text(StatusCode::BAD_GATEWAY, format!("{e:#}\n")),
+        told(answer)
+    }
+
+    /// A new file of a group (POST), or the file of one message.
+    async fn carry(
+        &self,
+        groups: &Groups,
+        group: &str,
+        number: &[&str],
+        request: Request<Incoming>,
+    ) -> Answer {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "too many pages are open\n");
+        };
+        let method = request.method().clone();
+        match (&method, number) {
+            (&Method::POST, []) => {
+                let name = request.headers().get(FILE_NAME);
+                match name.and_then(|name| serde_json::from_slice::<String>(name.as_bytes()).ok()) {
+                    Some(name) => told(groups.send_file(group, &name, request.into_body()).await),
+                    None => text(StatusCode::BAD_REQUEST, "a file has a name\n"),
+                }
+            }
+            (&Method::GET, [number]) => match groups.file(group, number).await {
+                Ok(Fetched::Here(length, from)) => {
+                    let (to, lines) = mpsc::channel(1);
+                    tokio::spawn(pass_file(from, length, to));
+                    let lines = Lines {
+                        lines,
+                        _place: place,
+                    };
+                    let mut answer = body(StatusCode::OK, "application/octet-stream", lines);
+                    let length = HeaderValue::from(length);
+                    answer.headers_mut().insert(CONTENT_LENGTH, length);
+                    answer
+                }
+                Ok(Fetched::Waits(why)) => {
+                    body(StatusCode::ACCEPTED, "application/json", Full::new(why))
+                }
+                Err(e) => told(Err(e)),
+            },
+            _ => text(StatusCode::NOT_FOUND, "no such thing\n"),
         }
     }
 
     async fn make(&self, wanted: &Wanted) -> anyhow::Result<Bytes> {
         let asked = self.feed.invite(&wanted.request()).await?;
         let link = Zeroizing::new(wanted.link(&asked.token)?);
-        let code = code::rows(&link)?;
         let made = serde_json::json!({
-            "token": asked.token, "link": link.as_str(), "not_after": asked.not_after, "qr": code,
+            "token": asked.token, "link": link.as_str(), "not_after": asked.not_after,
         });
         Ok(made.to_string().into())
     }
@@ -439,6 +488,15 @@ fn show(file: &File, headers: &HeaderMap) -> Answer {
     headers.insert(ETAG, content.tag.clone());
     headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
     answer
+}
+
+/// Returns lcgroup's answer, or its refusal.
+fn told(answer: anyhow::Result<Bytes>) -> Answer {
+    match answer {
+        Ok(json) => body(StatusCode::OK, "application/json", Full::new(json)),
+        Err(e) if e.is::<Refused>() => text(StatusCode::BAD_REQUEST, format!("{e}\n")),
+        Err(e) => text(StatusCode::BAD_GATEWAY, format!("{e:#}\n")),
+    }
 }
 
 fn refused(refusal: Refusal) -> Answer {

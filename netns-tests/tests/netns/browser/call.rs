@@ -102,6 +102,11 @@ fn a_tab_and_a_terminal_talk_and_the_tab_mutes_holds_and_leaves() {
         page.until("location.pathname === '/call/' && document.querySelector('#enter')?.textContent === 'Join'")?;
         page.until_says("#offer", "This is a call")?;
         ensure!(page.eval("location.hash === ''")? == true, "a secret");
+        page.click("#devices summary")?;
+        page.click("#test")?;
+        page.until_says("#test-words", "The microphone brings sound")?;
+        page.expect_open_to_all()?;
+        page.click("#devices summary")?;
         page.eval(PLAYED)?;
         page.expect_open_to_all()?;
         page.shot("door")?;

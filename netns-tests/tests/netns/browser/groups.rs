@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Browser, Page, Theme, in_each_browser};
 use crate::groups::{invitation, people};
+use crate::studio_pictures::png;
 use crate::web::serve;
 
 #[test]
@@ -67,7 +68,7 @@ fn a_page_shows_a_conversation_and_speaks_in_it() {
 #[ignore = "`make test-all`: browsers, and what `make web` makes"]
 fn a_members_call_rings_until_not_now_and_a_page_calls() {
     in_each_browser("groups-call", |lab, kind| {
-        let (_network, people) = people(lab, &["ann", "bob"])?;
+        let (network, people) = people(lab, &["ann", "bob"])?;
         let ann = &people[0].host;
         ann.configure("[web]\ngroups = true\n")?;
         let (_pages, address) = serve(ann)?;
@@ -97,8 +98,20 @@ fn a_members_call_rings_until_not_now_and_a_page_calls() {
         people[1].ask(&["call", "team"])?;
         page.until("document.querySelectorAll('#heard .said a').length === 2")?;
         ensure!(page.eval("document.querySelector('#ring').hidden")? == true);
-        // a page calls, and rings nowhere here
+        // a page calls nobody before its caller can come
         page.click("#call button")?;
+        page.until_says("#call .answer", "needs an invitation")?;
+        ensure!(page.eval("document.querySelector('#heard .own') === null")? == true);
+        // it calls, and rings nowhere here
+        page.eval(
+            "window.open = () => ({ sessionStorage: { setItem: (_, kept) => (window.kept = kept) }, \
+             location: { replace: ({ hash }) => (window.went = hash) } }), null",
+        )?;
+        let token = network.token.trim();
+        page.fill("#call-token", token)?;
+        page.click("#call button")?;
+        page.until(&format!("window.went?.startsWith('#{token},lcc1')"))?;
+        ensure!(page.eval("JSON.parse(window.kept).name")? == "ann");
         eventually("bob hears of it", || {
             let said = people[1].said()?;
             let is_hers = |m: &Value| m["call"].is_string() && m["shown"] == "ann";
@@ -109,6 +122,58 @@ fn a_members_call_rings_until_not_now_and_a_page_calls() {
         let args = ["--control", &people[1].control, "tail", "team"];
         let said = people[1].host.ask("lcgroup", &args)?.success()?.stdout;
         holds!(said.contains(" ann: calls: lcradio call lcc1"), "{said}")
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: browsers, and what `make web` makes"]
+fn a_page_sends_a_file_and_shows_and_saves_the_file_of_another() {
+    in_each_browser("groups-files", |lab, kind| {
+        let (_network, people) = people(lab, &["ann", "bob"])?;
+        let ann = &people[0].host;
+        ann.configure("[web]\ngroups = true\n")?;
+        let (_pages, address) = serve(ann)?;
+        people[0].ask(&["create", "team", "--as", "ann"])?;
+        people[1].join(&invitation(&people[0], "1")?)?;
+        eventually("bob is a member", || people[1].is("member"))?;
+        let browser = Browser::start(ann, kind, Theme::Light)?;
+        let page = browser.open("groups", &address.replace("/#", "/groups/#"))?;
+        page.until_says("#talk-title", "team")?;
+        let plan = ann.write("Plän.txt", b"to the mill")?;
+        page.upload("#file", &plan)?;
+        page.click("#attach button")?;
+        page.until_says("#heard .own .file b", "Plän.txt")?;
+        page.until("document.querySelector('#file').value === ''")?;
+        let got = people[1].host.path("got").display().to_string();
+        eventually("bob has it", || {
+            people[1].ask(&["get", "team", "Plän.txt", &got]).map(drop)
+        })?;
+        ensure!(fs::read(&got)? == b"to the mill");
+
+        // a picture is shown, another file with such a name is not, and both can be saved
+        page.eval("HTMLAnchorElement.prototype.click = function () { window.saved = this.download; }, null")?;
+        let bob = &people[1];
+        for (name, bytes) in [
+            ("waggle.png", png(400, 225, 0xff)),
+            (
+                "other.png",
+                b"<svg onload='window.wasRun = true'/>".to_vec(),
+            ),
+        ] {
+            let path = bob.host.write(name, &bytes)?.display().to_string();
+            bob.ask(&["send", "team", "--file", &path])?;
+            page.until_says("#heard .words .file b", name)?;
+        }
+        page.until("document.querySelector('#heard .file img')?.naturalWidth === 400")?;
+        for name in ["waggle.png", "other.png"] {
+            page.click(&format!("#heard [aria-label='Save {name}']"))?;
+            page.until(&format!("window.saved === {}", json!(name)))?;
+        }
+        let shown = "document.querySelectorAll('#heard .file img').length === 1 && window.wasRun === undefined";
+        ensure!(page.eval(shown)? == true);
+        page.expect_open_to_all()?;
+        page.expect_fits_a_phone()?;
+        page.shot("files").map(drop)
     });
 }
 

@@ -144,6 +144,25 @@ fn share(page: &Page, browser: &Browser, address: &str) -> Result<()> {
     page.click("input[name=tool][value=listen] + span")
 }
 
+/// Checks that listeners and cuts outlast another choice of links.
+fn choose_other_links(page: &Page) -> Result<()> {
+    page.eval("playground.cut(...playground.first.network.links[0].ends), null")?;
+    for links in ["four", "cables"] {
+        page.eval(&format!(
+            "(() => {{ const links = document.querySelector('#topology'); links.value = '{links}'; \
+             links.dispatchEvent(new Event('change')); return true; }})()"
+        ))?;
+        expect_ready(page)?;
+        page.until(&format!(
+            "document.querySelector({})?.getAttribute('aria-label').includes('listens')",
+            json!(router("Palermo"))
+        ))?;
+        let cuts = page.eval("playground.first.network.cuts.length")?;
+        ensure!(cuts == 1, "{links}: {cuts} cuts");
+    }
+    Ok(())
+}
+
 /// Checks that a killed node notices nothing, and that a new network has no past.
 fn kill_and_start_over(page: &Page) -> Result<()> {
     page.click("input[name=tool][value=kill] + span")?;
@@ -253,6 +272,7 @@ fn the_playground_explains_join_and_part_from_a_file() {
         kill_and_start_over(&page)?;
         page.click(&format!("{} .name", router("Palermo")))?;
         page.until_says("#story", "Palermo joins")?;
+        choose_other_links(&page)?;
         share(&page, &browser, &file)?;
         page.expect_open_to_all()?;
         page.expect_fits_a_phone()?;

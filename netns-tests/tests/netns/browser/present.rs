@@ -44,7 +44,13 @@ pub(super) fn write(page: &Page, text: &str) -> Result<()> {
 
 /// Goes on air, with at least one link; returns the session.
 pub(super) fn go_on_air(page: &Page) -> Result<String> {
+    // slides that nobody wrote are asked about
+    let is_example = page.eval("document.querySelector('#text').value.startsWith('# Title')")?;
     page.click("#go")?;
+    if is_example == true {
+        page.until_says("#problem", "still the example")?;
+        page.click("#go")?;
+    }
     page.until("/^on air, \\d+ link/.test(document.querySelector('#state').textContent)")?;
     let text = page.eval("[...document.querySelectorAll('#texts dd span')].at(-1).textContent")?;
     let text = text.as_str().context("no session")?.to_owned();

@@ -254,6 +254,9 @@ fn a_tab_plays_where_a_fifth_of_all_datagrams_gets_lost() {
 
 /// Fills the form, with a key of `lcradio keygen`.
 fn go_on_air(page: &Page, key: &Path, profile: &str, is_public: bool) -> Result<()> {
+    if page.eval("document.querySelector('#begin-cast').checkVisibility()")? == true {
+        page.click("#begin-cast")?;
+    }
     page.upload("#key", key)?;
     page.fill("#name", "A tab")?;
     page.fill("#about", "a sweep")?;

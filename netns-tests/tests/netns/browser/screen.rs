@@ -209,6 +209,17 @@ fn a_tab_shows_its_screen_exactly_to_tabs_that_chose_it() {
             tab.expect_open_to_all()?;
             tab.shot(&format!("screen-{width}"))?;
         }
+        // one part of the stage is large, by a click the slides, and again the screen
+        for (large, small) in [("stage", "screen"), ("screen", "stage")] {
+            tab.click(&format!("[data-enlarge={large}]"))?;
+            tab.until(&format!(
+                "document.querySelector('#{large}').matches('.large') && !document.querySelector('#{small}').matches('.large') \
+                 && document.querySelector('#{large}').offsetWidth > 2 * document.querySelector('#{small}').offsetWidth"
+            ))?;
+            tab.expect_fits(390, 844)?;
+            tab.expect_open_to_all()?;
+            tab.expect_fits(1_280, 900)?;
+        }
         tab.eval("document.querySelector('#screen-view').focus(), null")?;
         for (key, width) in [
             ("+", 1_280),
