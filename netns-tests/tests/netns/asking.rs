@@ -130,7 +130,7 @@ fn a_leaf_that_comes_late_has_the_lecture_and_asks_a_question() {
             notes.display()
         );
         let refused = leaves[1].run("sh", &["-c", &refused])?;
-        ensure!(refused.code == 4, "{}: {}", refused.code, refused.stderr);
+        refused.exits(4)?;
         holds!(refused.stderr.contains("leaf"), "{}", refused.stderr)
     });
 }

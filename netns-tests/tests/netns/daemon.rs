@@ -250,7 +250,7 @@ fn a_state_folder_has_one_daemon_and_a_second_is_told_whose_it_is() {
             let done = member.host.run("lcroute", &run)?;
             let lock = std::fs::read_to_string(member.host.state_dir().join("lock"))?;
             let said = format!("used by another lcroute (pid {lock})");
-            ensure!(done.code == 1 && done.stderr.contains(&said), "{done:?}");
+            done.fails(1, &said)?;
             holds!(!member.host.has_interface("lc9"))
         };
         refused(&network.members[1])?;

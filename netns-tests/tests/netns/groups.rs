@@ -288,10 +288,7 @@ fn a_copied_folder_says_nothing_and_a_second_program_does_not_start() {
         let folder = people[1].folder().display().to_string();
         let second = ["--state-dir", &folder, "--control", "other.sock", "run"];
         let second = people[1].host.run("lcgroup", &second)?;
-        ensure!(
-            second.code == 1 && second.stderr.contains("used by another"),
-            "{second:?}"
-        );
+        second.fails(1, "used by another")?;
         let pid = people[1].daemon()?.pid();
         let told = format!("lcgroup runs already (pid {pid})");
         ensure!(second.stderr.contains(&told), "{second:?}");
@@ -429,11 +426,7 @@ fn files_are_for_the_members_of_the_moment() {
         let [ann, bob, cy, eve] = [0, 1, 2, 3].map(|at: usize| &people[at].host);
         let fetch =
             |host: &Host, args: &[&str]| host.run("lcsync", &[args, &["-i", "lc0"]].concat());
-        let missing = fetch(cy, &["lc:plans", "out", "--lcgroup", "team"])?;
-        ensure!(
-            missing.code == 3 && missing.stderr.contains("nobody in team shares"),
-            "{missing:?}"
-        );
+        fetch(cy, &["lc:plans", "out", "--lcgroup", "team"])?.fails(3, "nobody in team shares")?;
         bob.write("plans/mill.txt", b"by the river")?;
         let plans = bob.path("plans").display().to_string();
         let shares = ["share", "-i", "lc0", "--lcgroup", "team", &plans];
@@ -454,8 +447,7 @@ fn files_are_for_the_members_of_the_moment() {
             ensure!(read(host)? == b"by the river");
         }
         // no key is on the wire in clear, and the share's name opens nothing
-        let stranger = fetch(eve, &["lc:plans", "out", "--timeout", "2s"])?;
-        ensure!(stranger.code == 3, "{stranger:?}");
+        fetch(eve, &["lc:plans", "out", "--timeout", "2s"])?.exits(3)?;
         // a removed member knows the earlier keys; later shares have new ones
         people[0].ask(&["remove", "team", "cy"])?;
         eventually("bob hears that", || {

@@ -29,13 +29,10 @@ fn group(lab: &Lab, names: &[&str], members: usize) -> Result<Vec<Person>> {
             holds!(list["deputies"][0]["in_office"] == false, "{list}")
         })?;
     }
-    let refused = people[1]
+    people[1]
         .host
-        .run("lcgroup", &["deputy", "add", "team", "cy"])?;
-    ensure!(
-        refused.code == 1 && refused.stderr.contains("only the owner"),
-        "{refused:?}"
-    );
+        .run("lcgroup", &["deputy", "add", "team", "cy"])?
+        .fails(1, "only the owner")?;
     Ok(people)
 }
 

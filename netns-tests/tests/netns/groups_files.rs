@@ -114,11 +114,7 @@ fn a_file_waits_at_a_mailbox_that_cannot_read_it_while_its_sender_is_away() {
         );
         // nothing is replaced unasked
         fs::write(&dest, b"mine")?;
-        let refused = people[2].get(&["plan.bin"])?;
-        ensure!(
-            refused.code == 1 && refused.stderr.contains("--overwrite"),
-            "{refused:?}"
-        );
+        people[2].get(&["plan.bin"])?.fails(1, "--overwrite")?;
         ensure!(fs::read(&dest)? == b"mine");
         people[2].get(&["plan.bin", "--overwrite"])?.success()?;
         ensure!(fs::read(&dest)? == plan, "another content");
@@ -147,11 +143,7 @@ fn files_have_names_lengths_and_numbers_that_mislead_nobody() {
                 && refused.stderr.contains("lcsync share"),
             "{refused:?}"
         );
-        let none = bob.get(&[])?;
-        ensure!(
-            none.code == 3 && none.stderr.contains("nobody in team sent a file"),
-            "{none:?}"
-        );
+        bob.get(&[])?.fails(3, "nobody in team sent a file")?;
         for (person, bytes) in [(ann, b"of ann"), (bob, b"of bob")] {
             person.send_file("notes", bytes)?;
         }
@@ -167,20 +159,12 @@ fn files_have_names_lengths_and_numbers_that_mislead_nobody() {
             let message = said.iter().find(is_meant).context("no message")?;
             Ok(message["n"].to_string())
         };
-        let two = bob.get(&["notes"])?;
-        ensure!(
-            two.code == 2 && two.stderr.contains("2 files are called"),
-            "{two:?}"
-        );
+        bob.get(&["notes"])?.fails(2, "2 files are called")?;
         for (author, bytes) in [("ann", b"of ann"), ("bob", b"of bob")] {
             let got = bob.get(&[&number("notes", author)?, "-"])?.success()?;
             ensure!(got.stdout.as_bytes() == bytes, "{got:?}");
         }
-        let hidden = bob.get(&[".profile"])?;
-        ensure!(
-            hidden.code == 2 && hidden.stderr.contains("name it in DEST"),
-            "{hidden:?}"
-        );
+        bob.get(&[".profile"])?.fails(2, "name it in DEST")?;
         bob.get(&[".profile", "profile"])?.success()?;
         ensure!(fs::read(bob.host.path("profile"))? == b"touch it");
         bob.get(&["empty"])?.success()?;
@@ -199,7 +183,7 @@ fn files_have_names_lengths_and_numbers_that_mislead_nobody() {
         );
         // of nobody: an unknown name, a file that nobody has any more
         let unknown = bob.get(&["x"])?;
-        holds!(unknown.code == 3, "{unknown:?}")
+        unknown.exits(3)
     });
 }
 
@@ -323,11 +307,9 @@ fn full_disks_and_kills_cost_no_file() {
         let full = full.display().to_string();
         let mount = ["-t", "tmpfs", "-o", "size=8m", "none", &full];
         people[2].host.run("mount", &mount)?.success()?;
-        let refused = people[2].get(&["plan.bin", &full])?;
-        ensure!(
-            refused.code == 1 && refused.stderr.contains("No space left"),
-            "{refused:?}"
-        );
+        people[2]
+            .get(&["plan.bin", &full])?
+            .fails(1, "No space left")?;
         ensure!(fs::read_dir(&full)?.next().is_none(), "half a file");
         people[2].host.run("umount", &[&full])?.success()?;
         Ok(())
@@ -363,6 +345,6 @@ fn one_member_displaces_its_own_files_alone_and_a_removed_one_opens_no_later_fil
         people[0].send_file("secret", b"without cy")?;
         eventually("bob has it", || people[1].has_file("secret"))?;
         let removed = people[2].get(&["secret"])?;
-        holds!(removed.code == 3, "{removed:?}")
+        removed.exits(3)
     });
 }

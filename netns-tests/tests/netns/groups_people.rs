@@ -136,11 +136,10 @@ fn a_joiner_is_told_that_the_owner_is_missing_and_is_let_in_soon_after_the_firew
         );
         people[1].is("member")?;
         // the invitation was for one member
-        let refused = people[2].join_and_wait(&line)?.output()?;
-        ensure!(
-            refused.code == 4 && refused.stderr.contains("used up"),
-            "{refused:?}"
-        );
+        people[2]
+            .join_and_wait(&line)?
+            .output()?
+            .fails(4, "used up")?;
         // another invitation admits the same host
         let line = invitation(&people[0], "1")?;
         people[2].join_and_wait(&line)?.output()?.success()?;
@@ -332,11 +331,10 @@ fn a_folder_that_was_put_back_says_nothing_and_tells_the_way_out() {
         people[1].start()?;
         // at once, and after the daemon has detected it
         for words in ["third", "fourth"] {
-            let sent = people[1].host.run("lcgroup", &["send", "team", words])?;
-            ensure!(
-                sent.code == 1 && sent.stderr.contains("lcgroup leave --forget team"),
-                "{sent:?}"
-            );
+            people[1]
+                .host
+                .run("lcgroup", &["send", "team", words])?
+                .fails(1, "lcgroup leave --forget team")?;
         }
         for verb in [&["status"][..], &["tail", "team"]] {
             let told = people[1].host.run("lcgroup", verb)?.success()?;
@@ -370,10 +368,7 @@ fn a_folder_that_was_put_back_says_nothing_while_no_other_host_can_show_its_age(
         }
         let refuses = |person: &Person, args: &[&str]| -> Result<()> {
             let sent = person.host.run("lcgroup", args)?;
-            holds!(
-                sent.code == 1 && sent.stderr.contains("copied here or put back"),
-                "{sent:?}"
-            )
+            sent.fails(1, "copied here or put back")
         };
         people[1].start()?;
         refuses(&people[1], &["send", "team", "to nobody"])?;
@@ -432,10 +427,7 @@ fn a_copy_of_a_folder_on_a_second_host_says_nothing_more_and_tells_the_way_out()
                 let sent = people[at]
                     .host
                     .run("lcgroup", &["send", "team", "by a copy"])?;
-                ensure!(
-                    sent.code == 1 && sent.stderr.contains("copied here"),
-                    "{sent:?}"
-                );
+                sent.fails(1, "copied here")?;
                 // a snapshot of a whole machine has the place of the true folder
                 people[at].daemon()?.stop()?;
                 fs::remove_file(people[at].folder().join("groups/team/place"))?;
@@ -505,10 +497,7 @@ fn text_and_names_of_all_writings_stay_as_they_are() {
         })?;
         let script = "printf 'x%.0s' $(seq 65537) | lcgroup send team";
         let longer = people[1].host.run("sh", &["-c", script])?;
-        holds!(
-            longer.code == 2 && longer.stderr.contains("65536"),
-            "{longer:?}"
-        )
+        longer.fails(2, "65536")
     });
 }
 
@@ -578,10 +567,7 @@ fn members_with_one_name_are_told_apart() {
             "{same:?}"
         );
         let other = compare(own[2].trim_matches('"'))?;
-        ensure!(
-            other.code == 1 && other.stderr.contains("somebody else"),
-            "{other:?}"
-        );
+        other.fails(1, "somebody else")?;
         let key = people[0].ask(&["verify", "team", names[1]])?;
         let key = key["author"].as_str().context("key")?.to_owned();
         people[0]
@@ -593,21 +579,25 @@ fn members_with_one_name_are_told_apart() {
             by_book["words"] == own[1].trim_matches('"') && by_book["book"] == "mum",
             "{by_book}"
         );
-        let both = people[0].host.run("lcgroup", &["verify", "team", "Ann"])?;
-        ensure!(both.code == 2 && both.stderr.contains("marks"), "{both:?}");
+        people[0]
+            .host
+            .run("lcgroup", &["verify", "team", "Ann"])?
+            .fails(2, "marks")?;
         // the shown name identifies one of them
-        let both = people[0].host.run("lcgroup", &["remove", "team", "Ann"])?;
-        ensure!(both.code == 2 && both.stderr.contains("marks"), "{both:?}");
+        people[0]
+            .host
+            .run("lcgroup", &["remove", "team", "Ann"])?
+            .fails(2, "marks")?;
         people[0]
             .host
             .run("lcgroup", &["remove", "team", names[1]])?
             .success()?;
         eventually("the other ann is gone", || people[1].is("removed"))?;
         for blank in [" ", "\u{200b}", "\u{3164}"] {
-            let refused = people[1]
+            people[1]
                 .host
-                .run("lcgroup", &["create", "other", "--as", blank])?;
-            ensure!(refused.code == 2, "{refused:?}");
+                .run("lcgroup", &["create", "other", "--as", blank])?
+                .exits(2)?;
         }
         Ok(())
     });
@@ -642,10 +632,10 @@ fn what_a_full_disk_refused_is_not_sent_later() {
             }
         }
         ensure!(!refused.is_empty(), "the disk took all");
-        let invited = people[1]
+        people[1]
             .host
-            .run("lcgroup", &["create", "other", "--as", "bob"])?;
-        ensure!(invited.code == 1, "{invited:?}");
+            .run("lcgroup", &["create", "other", "--as", "bob"])?
+            .exits(1)?;
         people[1].daemon()?.kill()?;
         fs::remove_file(people[1].folder().join("filler"))?;
         people[1].start()?;

@@ -54,8 +54,7 @@ fn a_program_runs_for_each_new_message_and_none_is_lost_while_it_hangs() {
         let [mut ann, bob] = two(lab)?;
         for (program, code) in [("no-such-program", 2), ("./told", 2)] {
             let args = ["tail", "team", "--exec", program];
-            let refused = ann.host.run("lcgroup", &args)?;
-            ensure!(refused.code == code, "{refused:?}");
+            ann.host.run("lcgroup", &args)?.exits(code)?;
         }
         bob.say("first")?;
         eventually("ann reads it", || ann.has("first"))?;

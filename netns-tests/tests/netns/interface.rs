@@ -101,7 +101,7 @@ fn a_taken_interface_name_is_said_and_the_interface_left_alone() {
         host.ip("link add lc0 type veth peer name other")?;
         host.run("lcroute", &["init"])?.success()?;
         let refused = host.run("lcroute", &["run"])?;
-        ensure!(refused.code == 1, "exit code {}", refused.code);
+        refused.exits(1)?;
         ensure!(
             refused.stderr.contains("lc0"),
             "the name is not said: {}",
@@ -144,12 +144,7 @@ fn without_the_capability_it_says_which_one_is_missing() {
             "run",
         ];
         let refused = host.run("setpriv", &drop)?;
-        ensure!(
-            refused.code == 4,
-            "exit code {}: {}",
-            refused.code,
-            refused.stderr
-        );
+        refused.exits(4)?;
         holds!(
             refused.stderr.contains("CAP_NET_ADMIN"),
             "{}",

@@ -55,7 +55,7 @@ fn hosts_with_one_key_are_told_apart_and_told() {
             )
         })?;
         let both = fleet.exec(&["--on", "first", "--json", "--", "seq", "3000"])?;
-        ensure!(both.code == 1, "exit code {}", both.code);
+        both.exits(1)?;
         ensure!(
             both.stderr.contains("2 hosts have one key"),
             "{}",

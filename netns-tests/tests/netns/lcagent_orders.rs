@@ -37,7 +37,7 @@ fn a_rolling_command_stops_at_the_first_group_that_fails() {
         let second = fleet.hosts[1].path("");
         let script = format!("! grep -q {} /proc/$PPID/cmdline", second.display());
         let stopped = fleet.exec(&["--batch", "2", "--", "sh", "-c", &script])?;
-        ensure!(stopped.code == 1, "exit code {}", stopped.code);
+        stopped.exits(1)?;
         ensure!(
             stopped
                 .stderr
@@ -50,7 +50,7 @@ fn a_rolling_command_stops_at_the_first_group_that_fails() {
             "the third was asked all the same"
         );
         let nobody = fleet.exec(&["--on", "nobody", "--canary", "--", "true"])?;
-        holds!(nobody.code == 3, "exit code {}", nobody.code)
+        nobody.exits(3)
     });
 }
 
@@ -127,8 +127,9 @@ fn a_module_is_called_by_name_and_only_as_the_policy_says() {
             ensure!(refused.code == 1, "{bad}: exit code {}", refused.code);
             ensure!(refused.stderr.contains("refused"), "{}", refused.stderr);
         }
-        let denied = fleet.exec(&["--key", "restricted.key", "--", "@other"])?;
-        ensure!(denied.code == 1, "exit code {}", denied.code);
+        fleet
+            .exec(&["--key", "restricted.key", "--", "@other"])?
+            .exits(1)?;
         let nodes = fleet.run("nodes", &["--json"])?.success()?.stdout;
         holds!(nodes.contains("\"modules\":\"greet other\""), "{nodes}")
     });
@@ -167,15 +168,14 @@ fn copies_arrive_whole_where_they_are_allowed() {
 
         let restricted = ["--key", "restricted.key", "tree/small"];
         let forbidden = fleet.hosts[0].path("forbidden");
-        let refused = copy(
+        copy(
             0,
             &[&restricted[..], &[&forbidden.to_string_lossy()]].concat(),
-        )?;
-        ensure!(refused.code == 1, "exit code {}", refused.code);
+        )?
+        .exits(1)?;
         ensure!(!forbidden.exists(), "copied all the same");
         let sneaky = format!("{}/../forbidden", fleet.hosts[0].path("allowed").display());
-        let refused = copy(0, &[&restricted[..], &[&sneaky]].concat())?;
-        ensure!(refused.code == 2, "exit code {}", refused.code);
+        copy(0, &[&restricted[..], &[&sneaky]].concat())?.exits(2)?;
         let left = fleet
             .operator
             .ask("pgrep", &["-f", "share --name lcagent-"])?;
@@ -235,8 +235,9 @@ fn a_job_gets_no_more_memory_than_it_may() {
         ];
         let fed = fleet.exec(&hungry)?.success()?.stdout;
         ensure!(fed == "first: 200000000\n", "{fed}");
-        let starved = fleet.exec(&[&["--memory", "100M"], &hungry[..]].concat())?;
-        ensure!(starved.code == 1, "exit code {}", starved.code);
+        fleet
+            .exec(&[&["--memory", "100M"], &hungry[..]].concat())?
+            .exits(1)?;
         let modest = ["--memory", "100M", "--on", "first", "--", "echo", "x"];
         fleet.exec(&modest)?.success()?;
         Ok(())
@@ -274,11 +275,7 @@ fn jobs_are_run_by_who_listens_on_a_socket() {
             "{}",
             said.stdout
         );
-        ensure!(
-            said.code == 1 && said.stderr.contains("3"),
-            "{}",
-            said.stderr
-        );
+        said.fails(1, "3")?;
 
         let mut exec = fleet.start_exec(&["--on", "first", "--", "sleep", "7654"])?;
         let left = || host.ask("pgrep", &["-fx", "sleep 7654"]);
@@ -303,7 +300,7 @@ fn jobs_are_run_by_who_listens_on_a_socket() {
 
         runner.kill()?;
         let nobody = fleet.exec(&["--on", "first", "--", "true"])?;
-        ensure!(nobody.code == 1, "exit code {}", nobody.code);
+        nobody.exits(1)?;
         holds!(nobody.stderr.contains("jobs.sock"), "{}", nobody.stderr)
     });
 }

@@ -129,7 +129,7 @@ impl Drop for Loop {
 
 fn refused(receiver: &Host, args: &[&str], why: &str) -> Result<()> {
     let done = receiver.run("lcsync", args)?;
-    holds!(done.code == 1 && done.stderr.contains(why), "{done:?}")
+    done.fails(1, why)
 }
 
 #[test]
@@ -310,8 +310,9 @@ fn a_file_goes_to_a_pipe_in_order_and_nothing_else_does() {
             code == 1 && stderr.contains("No space left"),
             "{code}: {stderr}"
         );
-        let wrong = receiver.run("lcsync", &["lc:disk.img", "-", "--json"])?;
-        ensure!(wrong.code == 2, "{wrong:?}");
+        receiver
+            .run("lcsync", &["lc:disk.img", "-", "--json"])?
+            .exits(2)?;
         holds!(!receiver.path("-").exists(), "a file of this name")
     });
 }

@@ -45,13 +45,9 @@ fn what_the_server_cannot_read_deletes_nothing_at_receivers() {
         receiver.write("copy/closed/f", "secret")?;
         receiver.write("copy/stray", "goes when all is known")?;
         let fetch = ["lc:folder", "copy", "--delete", "-i", LAN];
-        let done = receiver.run("lcsync", &fetch)?;
-        ensure!(
-            done.code == 1 && done.stderr.contains("nothing is deleted"),
-            "exit code {}: {}",
-            done.code,
-            done.stderr
-        );
+        receiver
+            .run("lcsync", &fetch)?
+            .fails(1, "nothing is deleted")?;
         for (name, content) in [("open", "words"), ("closed/f", "secret")] {
             let there = fs::read(receiver.path("copy").join(name)).context(name)?;
             ensure!(there == content.as_bytes(), "{name} has changed");
@@ -73,13 +69,7 @@ fn what_finds_no_room_is_refused_before_anything_is_written() {
         let receiver = &lan.receivers[0];
         let disk = Disk::new(receiver.path("copy"), SIZE / 2)?;
         let before = sent(&lan.server)?;
-        let full = receiver.run("lcsync", &FETCH)?;
-        ensure!(
-            full.code == 1 && full.stderr.contains("are needed and"),
-            "exit code {}: {}",
-            full.code,
-            full.stderr
-        );
+        receiver.run("lcsync", &FETCH)?.fails(1, "are needed and")?;
         let fetched = sent(&lan.server)? - before;
         ensure!(fetched < SIZE as u64 / 10, "{fetched} bytes were sent");
         nothing_but_partials(&receiver.path("copy"))?;
@@ -154,24 +144,16 @@ fn a_file_where_a_folder_comes_and_a_folder_where_a_file_comes_are_kept() {
         let lan = Lan::new(lab, &["receiver"], 100_000)?;
         let receiver = &lan.receivers[0];
         receiver.write("copy", "precious")?;
-        let refused = receiver.run("lcsync", &FETCH)?;
-        ensure!(
-            refused.code == 1 && refused.stderr.contains("copy: is a file"),
-            "exit code {}: {}",
-            refused.code,
-            refused.stderr
-        );
+        receiver
+            .run("lcsync", &FETCH)?
+            .fails(1, "copy: is a file")?;
         ensure!(fs::read(receiver.path("copy"))? == b"precious");
         fs::remove_file(receiver.path("copy"))?;
         receiver.write("copy/notes.txt/precious", "precious")?;
         receiver.write("copy/sub", "goes")?;
-        let refused = receiver.run("lcsync", &FETCH)?;
-        ensure!(
-            refused.code == 1 && refused.stderr.contains("notes.txt: in the way is a folder"),
-            "exit code {}: {}",
-            refused.code,
-            refused.stderr
-        );
+        receiver
+            .run("lcsync", &FETCH)?
+            .fails(1, "notes.txt: in the way is a folder")?;
         ensure!(fs::read(receiver.path("copy/notes.txt/precious"))? == b"precious");
         ensure!(
             receiver.path("copy/sub/deep/er/Grüße.txt").exists(),
@@ -342,13 +324,9 @@ fn a_mirror_deletes_no_more_than_it_may_and_a_share_without_all_is_followed() {
                 n,
             ]
         };
-        let some = receiver.run("lcsync", &most("2"))?;
-        ensure!(
-            some.code == 1 && some.stderr.contains("--max-delete limit (4 skipped)"),
-            "exit code {}: {}",
-            some.code,
-            some.stderr
-        );
+        receiver
+            .run("lcsync", &most("2"))?
+            .fails(1, "--max-delete limit (4 skipped)")?;
         ensure!(strays()? == 3, "{} are left", strays()?);
         receiver.run("lcsync", &most("4"))?.success()?;
         same_content(&lan.folder, &receiver.path("copy"))
@@ -449,12 +427,7 @@ fn an_interface_that_does_not_exist_is_named() {
     world("no-interface", |lab| {
         let host = lab.lan(&["alone"])?.remove(0);
         let done = host.run("lcsync", &["lc:x", "copy", "-i", "lan7"])?;
-        holds!(
-            done.code == 2 && done.stderr.contains("lan7"),
-            "exit code {}: {}",
-            done.code,
-            done.stderr
-        )
+        done.fails(2, "lan7")
     });
 }
 

@@ -74,7 +74,7 @@ fn a_sealed_share_is_found_and_read_with_its_key_only() {
         same_content(&folder, &right.path("copy"))?;
         for (host, args, tells) in [(wrong, &with_key[..], true), (none, &keyless[..], false)] {
             let done = host.run("lcsync", &[args, &["--timeout", "2s"]].concat())?;
-            ensure!(done.code == 3, "{}: {}", done.code, done.stderr);
+            done.exits(3)?;
             let told = done.stderr.contains("the key may be wrong");
             ensure!(told == tells, "{}", done.stderr);
             ensure!(!host.path("copy").exists(), "something was made");
@@ -85,7 +85,7 @@ fn a_sealed_share_is_found_and_read_with_its_key_only() {
             std::fs::Permissions::from_mode(0o644),
         )?;
         let done = right.run("lcsync", &with_key)?;
-        holds!(done.code == 4, "{}: {}", done.code, done.stderr)
+        done.exits(4)
     });
 }
 
@@ -175,7 +175,7 @@ fn who_trusts_a_key_takes_nothing_of_a_forger() {
         let (_forged, _) = share(forger, &signed)?;
         let fetch = ["lc:folder", "copy", "-i", "lan0", "--trust", "own.key.pub"];
         let done = receiver.run("lcsync", &[&fetch[..], &["--timeout", "5s"]].concat())?;
-        ensure!(done.code == 3, "{}: {}", done.code, done.stderr);
+        done.exits(3)?;
         ensure!(
             done.stderr.contains("signed by 12D3KooW"),
             "{}",
@@ -215,7 +215,7 @@ fn what_was_recorded_long_ago_is_not_taken_by_who_has_had_a_later_version() {
         std::fs::write(kept, format!("{name} {later}\n"))?;
         std::fs::remove_dir_all(receiver.path("copy"))?;
         let refused = fetch("lc:folder")?;
-        ensure!(refused.code == 3, "{}: {}", refused.code, refused.stderr);
+        refused.exits(3)?;
         let file = kept.file_name().context("its name")?.to_string_lossy();
         ensure!(
             refused.stderr.contains("older versions only") && refused.stderr.contains(&*file),

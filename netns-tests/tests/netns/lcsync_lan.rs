@@ -177,11 +177,7 @@ fn a_file_or_folder_of_a_share_is_fetched_without_the_rest() {
         );
         let missing = get("lc:folder/nothing", "part")?;
         let said = "the share has no nothing";
-        ensure!(
-            missing.code == 1 && missing.stderr.contains(said),
-            "{}",
-            missing.stderr
-        );
+        missing.fails(1, said)?;
         // present files are not fetched again, and unwanted ones go
         fs::write(receiver.path("part/extra"), "x")?;
         let args = crate::words("get lc:folder/small part -i lan0 --delete --stats");
@@ -511,12 +507,7 @@ fn without_a_server_it_ends_with_3_and_leaves_nothing() {
             "lcsync",
             &["lc:nothing", "copy", "-i", "lan0", "--timeout", "1s"],
         )?;
-        ensure!(
-            ended.code == 3,
-            "exit code {}: {}",
-            ended.code,
-            ended.stderr
-        );
+        ended.exits(3)?;
         ensure!(
             ended.stderr.contains("nothing"),
             "the name is not said: {}",

@@ -204,7 +204,7 @@ fn a_leaf_hears_what_its_token_says_and_nothing_else() {
             "lcroute",
             &["leaf", "ff1e:6::1", "--json", "--token", &token],
         )?;
-        ensure!(other.code == 4, "{}", other.code);
+        other.exits(4)?;
         ensure!(
             other.stdout.contains("\"refused\":\"not_permitted\""),
             "{}",
@@ -217,18 +217,10 @@ fn a_leaf_hears_what_its_token_says_and_nothing_else() {
         }
         ensure!(refused > 0);
         // the token makes no router, and a router's token no leaf
-        let router = host.run("lcroute", &["join", &token, "--name", "eve"])?;
-        ensure!(
-            router.code == 2 && router.stderr.contains("lcroute leaf"),
-            "{}",
-            router.stderr
-        );
+        host.run("lcroute", &["join", &token, "--name", "eve"])?
+            .fails(2, "lcroute leaf")?;
         let leaf = host.run("lcroute", &["leaf", GROUP, "--token", &network.token])?;
-        ensure!(
-            leaf.code == 2 && leaf.stderr.contains("invite --leaf"),
-            "{}",
-            leaf.stderr
-        );
+        leaf.fails(2, "invite --leaf")?;
         // a listener that is expelled with its token
         let mut listener = leaves(&host, 1, &token)?;
         wait_for_two_links(&listener, 1)?;

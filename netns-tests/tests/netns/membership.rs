@@ -112,12 +112,7 @@ fn an_expired_token_makes_no_members() {
                 &folder,
             ];
             let refused = host.ask("lcroute", &late)?;
-            ensure!(
-                refused.code == NOT_PERMITTED,
-                "exit code {}: {}",
-                refused.code,
-                refused.stderr
-            );
+            refused.exits(NOT_PERMITTED)?;
             holds!(
                 refused.stderr.contains("expired"),
                 "no word of expiry: {}",
@@ -300,11 +295,9 @@ fn a_token_for_two_nodes_makes_no_third_also_where_the_issuer_was_killed() {
         let log = late.daemon()?.stderr();
         ensure!(log.contains(WHY), "{log}");
         late.stop()?;
-        let again = late.host.ask("lcroute", &["join", &network.token])?;
-        ensure!(
-            again.code == NOT_PERMITTED && again.stderr.contains(WHY),
-            "{again:?}"
-        );
+        late.host
+            .ask("lcroute", &["join", &network.token])?
+            .fails(NOT_PERMITTED, WHY)?;
         // the first two stay, and may join any number of times with counted keys
         let [a, b, c] = network.nodes()?;
         b.host.run("lcroute", &["join", &network.token]).map(drop)?;
@@ -407,8 +400,7 @@ fn what_was_revoked_without_a_daemon_counts_when_it_runs() {
         let id = network.members[1].peer_id()?;
         network.members[0].stop()?;
         let founder = &network.members[0].host;
-        let unknown = founder.run("lcroute", &["revoke", "nobody"])?;
-        ensure!(unknown.code == 2, "exit code {}", unknown.code);
+        founder.run("lcroute", &["revoke", "nobody"])?.exits(2)?;
         // by name: the founder remembers its members
         let revoked = founder.run("lcroute", &["revoke", "b"])?.success()?;
         ensure!(revoked.stdout.contains(&id), "{}", revoked.stdout);
@@ -430,12 +422,12 @@ fn what_was_revoked_without_a_daemon_counts_when_it_runs() {
         let url = network.signalling.url()?;
         let token = a.host.run("lcroute", &["invite", "--signal", &url])?;
         let token = token.success()?.stdout.trim().to_owned();
-        let again = b.host.run("lcroute", &["join", &token])?;
-        ensure!(again.code == NOT_PERMITTED, "exit code {}", again.code);
+        b.host
+            .run("lcroute", &["join", &token])?
+            .exits(NOT_PERMITTED)?;
         b.host.run("lcroute", &["leave"])?.success()?;
         ensure!(!b.host.has_interface("lc0"), "the daemon still runs");
-        let left = b.host.run("lcroute", &["id"])?;
-        ensure!(left.code == NOT_PERMITTED, "exit code {}", left.code);
+        b.host.run("lcroute", &["id"])?.exits(NOT_PERMITTED)?;
         b.host
             .run("lcroute", &["join", &token, "--name", "b"])?
             .success()?;
@@ -483,8 +475,7 @@ fn members_are_listed_when_they_are_away_and_two_of_one_name_are_told_apart() {
             .run("lcroute", &["invite", "--signal", &url])?;
         let token = token.success()?.stdout.trim().to_owned();
         let spaced = ["join", &token, "--name", "my host"];
-        let spaced = network.members[2].host.run("lcroute", &spaced)?;
-        ensure!(spaced.code == 2, "exit code {}", spaced.code);
+        network.members[2].host.run("lcroute", &spaced)?.exits(2)?;
         for twin in &network.members[1..] {
             let join = ["join", &token, "--name", "twin"];
             twin.host.run("lcroute", &join)?.success()?;
@@ -517,7 +508,7 @@ fn members_are_listed_when_they_are_away_and_two_of_one_name_are_told_apart() {
             holds!(all.iter().any(|m| m["name"] == "twin-2"), "{all:?}")
         })?;
         let issuer = founder.host.run("lcroute", &["leave"])?;
-        holds!(issuer.code == NOT_PERMITTED, "exit code {}", issuer.code)
+        issuer.exits(NOT_PERMITTED)
     });
 }
 
@@ -561,13 +552,7 @@ fn network_of(host: &Host) -> Result<String> {
 }
 
 fn refuses_to_run(host: &Host) -> Result<()> {
-    let refused = host.run("lcroute", &["run"])?;
-    ensure!(
-        refused.code == NOT_PERMITTED,
-        "exit code {}: {}",
-        refused.code,
-        refused.stderr
-    );
+    host.run("lcroute", &["run"])?.exits(NOT_PERMITTED)?;
     holds!(!host.has_interface("lc0"), "lc0 was made nevertheless")
 }
 
@@ -678,7 +663,7 @@ fn both_are_told(one: &Member, other: &Member) -> Result<()> {
             holds!(row["reason"].to_string().contains("lcroute leave"), "{row}")
         })?;
         let done = told.host.ask("lcroute", &["doctor"])?;
-        ensure!(done.code == 1, "{done:?}");
+        done.exits(1)?;
         ensure!(
             done.stdout.contains("another host has this node's key"),
             "{done:?}"

@@ -120,15 +120,15 @@ fn two_keys_without_network_or_daemon_meet_at_a_server_that_belongs_to_neither()
         ensure!(shown["pairs"][0]["found_by"] == "server", "{shown}");
         // a third key learns nothing, and is told what was tried
         let third = connect(cy, "true", &to_bob)?;
-        ensure!(third.code == UNREACHABLE, "{third:?}");
+        third.exits(UNREACHABLE)?;
         for part in [bob_key, url.as_str(), "[outside] dht", "--outside to"] {
             ensure!(third.stderr.contains(part), "{part} in {third:?}");
         }
-        let nobody = bob.run(
+        bob.run(
             "lcroute-streams",
             &["serve", "/x", "--outside", "--allow", "ann", "--", "cat"],
-        )?;
-        ensure!(nobody.code == USAGE, "{nobody:?}");
+        )?
+        .exits(USAGE)?;
         // who is removed loses a running stream
         // itself, not a shell's child: it ends with the test
         let line = format!("exec lcroute-streams connect {to_bob} /chat/1 < <(sleep 60)");
@@ -503,11 +503,8 @@ fn a_stranger_calls_an_open_key_by_a_public_server() {
         })?;
         a_stranger_is_served(stranger, &to_bob)?;
         // a service that names another key is not listed to it
-        let refused = connect_by(stranger, "true", &to_bob, "/chat/1")?;
-        ensure!(
-            refused.code == FAILED && refused.stderr.contains("speaks /open/1, this program"),
-            "{refused:?}"
-        );
+        connect_by(stranger, "true", &to_bob, "/chat/1")?
+            .fails(FAILED, "speaks /open/1, this program")?;
         let open = &look(bob)?["open"];
         ensure!(
             open["protocols"] == serde_json::json!(["/open/1"])

@@ -479,21 +479,15 @@ fn a_host_without_a_hand_on_it_joins_by_its_environment_and_starts_so_again() {
             [settings, &["lcroute", "up"]].concat()
         }
         let both = format!("LCROUTE_TOKEN={token}");
-        let refused = hosts[1].run("env", &env(&[&file, &both]))?;
-        ensure!(
-            refused.code == 2 && refused.stderr.contains("both set"),
-            "{refused:?}"
-        );
-        let refused = hosts[1].run("env", &env(&["LCROUTE_TOKEN=lct1nonsense"]))?;
-        ensure!(
-            refused.code == 2 && refused.stderr.contains("LCROUTE_TOKEN"),
-            "{refused:?}"
-        );
-        let gone = hosts[1].run("env", &env(&["LCROUTE_TOKEN_FILE=/nowhere"]))?;
-        ensure!(
-            gone.code == 1 && gone.stderr.contains("/nowhere"),
-            "{gone:?}"
-        );
+        hosts[1]
+            .run("env", &env(&[&file, &both]))?
+            .fails(2, "both set")?;
+        hosts[1]
+            .run("env", &env(&["LCROUTE_TOKEN=lct1nonsense"]))?
+            .fails(2, "LCROUTE_TOKEN")?;
+        hosts[1]
+            .run("env", &env(&["LCROUTE_TOKEN_FILE=/nowhere"]))?
+            .fails(1, "/nowhere")?;
 
         let started = [&*file, "LCROUTE_NAME=beta", "LCROUTE_TOKEN="];
         let id = || Member::new(hosts[1].clone()).peer_id();
@@ -540,8 +534,7 @@ fn two_closed_hosts_link_by_pasted_texts() {
         };
         // a text that lacks one character, and a node's own text
         let at = of_a.find("LCR1:").context("a line")? + 40;
-        let refused = take(&members[1].host, &[&of_a[..at], &of_a[at + 1..]].concat())?;
-        ensure!(refused.code == 2, "{refused:?}");
+        take(&members[1].host, &[&of_a[..at], &of_a[at + 1..]].concat())?.exits(2)?;
         let refused = take(&members[0].host, &of_a)?;
         let own = refused.stderr.contains("own");
         ensure!(refused.code == 1 && own, "{refused:?}");

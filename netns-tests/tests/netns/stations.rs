@@ -286,8 +286,7 @@ fn stations_of_one_host_and_its_own_network_hear_nothing_of_each_other() {
         for (_, station) in &stations {
             let text = station.encode().to_string();
             let args = ["--json", "listen", &text, "-", "--timeout", "5s"];
-            let heard = member.host.run(RADIO, &args)?;
-            ensure!(heard.code == 3, "{heard:?}");
+            member.host.run(RADIO, &args)?.exits(3)?;
         }
         for process in running {
             kill_all(&process)?;
@@ -334,6 +333,6 @@ fn whoever_has_a_grant_casts_in_a_station_s_own_network() {
             .to_string();
         let refused = format!("{RADIO} cast --key {other} --grant {copy} - </dev/null");
         let refused = bob.run("sh", &["-c", &refused])?;
-        holds!(refused.code == 4, "{refused:?}")
+        refused.exits(4)
     });
 }

@@ -385,7 +385,7 @@ fn whoever_waits_or_may_not_is_told_what_to_do() {
             .host
             .run("lcroute-streams", &["connect", "beta", "/echo/1"])?;
         let first = closed.stderr.lines().next().unwrap_or_default().to_owned();
-        ensure!(closed.code == 3, "{closed:?}");
+        closed.exits(3)?;
         ensure!(
             first.contains("waiting for beta")
                 && first.contains("s at most")
@@ -411,7 +411,7 @@ fn whoever_waits_or_may_not_is_told_what_to_do() {
             &["serve", "/x/1", "--", "cat"],
         ] {
             let refused = run(verb)?;
-            ensure!(refused.code == 4, "{refused:?}");
+            refused.exits(4)?;
             ensure!(
                 refused.stderr.contains("sudo usermod -aG lcroute nobody"),
                 "{refused:?}"

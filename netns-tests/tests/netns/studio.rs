@@ -516,10 +516,7 @@ fn a_presenter_that_was_killed_goes_on_and_strangers_write_nothing() {
                 &format!("lcstudio present {path} --key {key} </dev/null"),
             ],
         )?;
-        ensure!(
-            twice.code == 1 && twice.stderr.contains("used by another"),
-            "{twice:?}"
-        );
+        twice.fails(1, "used by another")?;
         presenter.process.kill()?;
         let mut presenter = present(stage, &folder, &key)?;
         presenter.types("c after it came back")?;
@@ -538,10 +535,7 @@ fn a_presenter_that_was_killed_goes_on_and_strangers_write_nothing() {
             "sh",
             &["-c", &format!("echo lies | lcstudio caption {lcs} --key {mallory} --lang en --timeout 2s -i lc0 -")],
         )?;
-        ensure!(
-            refused.code == 4 && refused.stderr.contains("session.toml"),
-            "{refused:?}"
-        );
+        refused.fails(4, "session.toml")?;
         let nobody = hall.run(
             "sh",
             &[
@@ -549,7 +543,7 @@ fn a_presenter_that_was_killed_goes_on_and_strangers_write_nothing() {
                 &format!("lcstudio attend {other} --timeout 2s </dev/null"),
             ],
         )?;
-        ensure!(nobody.code == 3, "{nobody:?}");
+        nobody.exits(3)?;
         for (args, code) in [
             ("attend lct1abc", 2),
             ("attend nofile", 2),

@@ -226,14 +226,13 @@ fn wrong_texts_of_sessions_are_refused_and_nobody_under_a_text_is_said() {
         let (folder, key) = (stage.folder.display(), &stage.key);
         let many = "--at a --at b --at c --at d";
         let many = format!("lcstudio present {folder} --key {key} --outside {many}");
-        let refused = host.run("sh", &["-c", &nobody(&many)])?;
-        ensure!(refused.code == 2, "{refused:?}");
+        host.run("sh", &["-c", &nobody(&many)])?.exits(2)?;
         // a key that presents something else
         let (other, _, _) = keygen(&host, "other.key")?;
         give(Path::new(&other))?;
         let wrong = format!("lcstudio invite {folder} --key {other} --outside --at {url}");
         let refused = host.run("sh", &["-c", &nobody(&wrong)])?;
-        holds!(refused.code == 2, "{refused:?}")
+        refused.exits(2)
     });
 }
 
@@ -417,6 +416,6 @@ fn a_session_of_a_host_with_a_daemon_leaves_its_network_as_it_was() {
         // a member that has the text without its place hears nothing of it
         let args = ["attend", &stage.text, "--timeout", "5s"];
         let alone = member.host.run("lcstudio", &args)?;
-        holds!(alone.code == 3, "{alone:?}")
+        alone.exits(3)
     });
 }

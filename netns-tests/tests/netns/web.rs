@@ -274,14 +274,10 @@ fn an_invitation_is_a_link_and_a_code_for_telephones() {
             (damaged, "damaged"),
         ] {
             let refused = invite(&["https://a.example:7180", "--session", given])?;
-            ensure!(
-                refused.code == 2 && refused.stderr.contains(why),
-                "{}",
-                refused.stderr
-            );
+            refused.fails(2, why)?;
         }
         let refused = invite(&["a.example"])?;
-        holds!(refused.code == 2, "{}", refused.stderr)
+        refused.exits(2)
     });
 }
 

@@ -49,6 +49,26 @@ impl Output {
         );
         Ok(self)
     }
+
+    /// Checks the exit code.
+    ///
+    /// # Errors
+    /// It is another one; the error contains the command's output.
+    pub fn exits(&self, code: i32) -> Result<()> {
+        self.fails(code, "")
+    }
+
+    /// Checks the exit code, and that standard error contains `said`.
+    ///
+    /// # Errors
+    /// One of them is different; the error contains the command's output.
+    pub fn fails(&self, code: i32, said: &str) -> Result<()> {
+        ensure!(
+            self.code == code && self.stderr.contains(said),
+            "expected exit code {code} and `{said}`: {self:?}"
+        );
+        Ok(())
+    }
 }
 
 impl Process {
