@@ -155,9 +155,7 @@ fn words_wait_for_who_is_away_at_a_holder_that_cannot_read_them() {
             let mailbox = &people[3].host;
             let path = mailbox.path("wire.pcap").display().to_string();
             let dump = mailbox.spawn("tcpdump", &["-i", "lc0", "-U", "-w", &path])?;
-            eventually("tcpdump listens", || {
-                holds!(dump.stderr().contains("listening on"), "{}", dump.stderr())
-            })?;
+            dump.says("listening on")?;
             dump
         };
         people[0].ask(&["create", "team", "--as", "ann"])?;
@@ -256,9 +254,7 @@ fn who_comes_back_learns_of_a_removal_before_it_speaks_whatever_the_removed_one_
         })?;
         let lies = ["--interface", "lan0", &key];
         let liar = people[2].host.spawn("lcgroup-forge", &lies)?;
-        eventually("cy lies", || {
-            holds!(liar.stdout().contains("lying"), "{}", liar.stderr())
-        })?;
+        liar.prints("lying")?;
         people[3].start()?;
         people[3].say("the code is 4711")?;
         eventually("bob reads it", || people[1].has("the code is 4711"))?;
@@ -333,9 +329,7 @@ fn twelve_members_have_all_hundred_messages_whatever_happened() {
         holder.ask(&["hold", &key, "team"])?;
         liar_host.daemon()?.stop()?;
         let liar = liar_host.host.spawn("lcgroup-forge", &[&key])?;
-        eventually("the liar lies", || {
-            holds!(liar.stdout().contains("lying"), "{}", liar.stderr())
-        })?;
+        liar.prints("lying")?;
         for person in &people[1..] {
             eventually("they are members", || person.is("member"))?;
         }

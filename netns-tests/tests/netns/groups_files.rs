@@ -236,11 +236,7 @@ fn a_mailbox_that_lies_serves_nobody_and_an_honest_one_is_found() {
         liar.must_run()?;
         let mut gets = people[2].begin_to_get(&["plan.bin"])?;
         people[4].start()?;
-        ensure!(
-            gets.wait(std::time::Duration::from_secs(60))? == 0,
-            "{}",
-            gets.stderr()
-        );
+        gets.expect_exit(std::time::Duration::from_secs(60), 0)?;
         ensure!(fs::read(people[2].host.path("plan.bin"))? == plan);
         liar.stop()?;
         // a mailbox whose disk has changed its copy replaces it, and serves the right one

@@ -323,13 +323,7 @@ fn what_is_missing_is_told_and_comes_back() {
                 "--wait",
             ],
         )?;
-        eventually("it says for what it waits", || {
-            let told = joins.stderr();
-            holds!(
-                told.contains("does `lcgroup run` run on the owner's host"),
-                "{told}"
-            )
-        })?;
+        joins.says("does `lcgroup run` run on the owner's host")?;
         people[0].start()?;
         joins.output()?.success()?;
         people[1].becomes("member")?;

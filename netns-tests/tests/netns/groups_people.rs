@@ -66,13 +66,6 @@ impl Person {
     }
 }
 
-fn tells(process: &Process, words: &str) -> Result<()> {
-    eventually(&format!("it tells {words:?}"), || {
-        let told = process.stderr();
-        holds!(told.contains(words), "{told}")
-    })
-}
-
 fn a_joiner_is_told_of_its_clock(days: i64, words: &str) {
     world(&format!("groups-joins-{days}"), |lab| {
         let mut people = people(lab, &["ann", "bob"])?;
@@ -80,8 +73,8 @@ fn a_joiner_is_told_of_its_clock(days: i64, words: &str) {
         let line = invitation(&people[0], "1")?;
         people[1].start_ahead(days)?;
         let mut joins = people[1].join_and_wait(&line)?;
-        tells(&joins, words)?;
-        tells(&joins, "the group's owner")?;
+        joins.says(words)?;
+        joins.says("the group's owner")?;
         eventually("status tells it, too", || {
             let status = people[1].status()?["clock"].to_string();
             ensure!(status.contains(words), "{status}");
@@ -118,8 +111,8 @@ fn a_joiner_is_told_that_the_owner_is_missing_and_is_let_in_soon_after_the_firew
         people[0].host.nft(table)?;
         people[1].join(&line)?;
         let mut joins = people[1].join_and_wait(&line)?;
-        tells(&joins, "waits for the group's owner")?;
-        tells(&joins, "UDP port 14246")?;
+        joins.says("waits for the group's owner")?;
+        joins.says("UDP port 14246")?;
         let again = people[1]
             .host
             .run("lcgroup", &["join", &line, "--as", "bob"])?;
@@ -129,11 +122,7 @@ fn a_joiner_is_told_that_the_owner_is_missing_and_is_let_in_soon_after_the_firew
         );
         ensure!(joins.is_running(), "{}", joins.stderr());
         people[0].host.nft("delete table inet filter")?;
-        ensure!(
-            joins.wait(std::time::Duration::from_secs(30))? == 0,
-            "{}",
-            joins.stderr()
-        );
+        joins.expect_exit(std::time::Duration::from_secs(30), 0)?;
         people[1].is("member")?;
         // the invitation was for one member
         people[2]

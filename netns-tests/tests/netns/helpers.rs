@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Process, eventually, within};
+use lcroute_demo::lab::{DEADLINE, Host, Process, within};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -74,20 +74,11 @@ fn sound_crosses_the_uplink_of_the_caster_once_for_a_helper_and_goes_on_without_
         std::fs::rename(write_chirp(ann, 300)?, ann.path("chirp.raw"))?;
         // before somebody casts
         let helper = help(eve, &token)?;
-        eventually("it says for what it waits", || {
-            let told = helper.stderr();
-            holds!(told.contains("waiting for the caster"), "{told}")
-        })?;
+        helper.says("waiting for the caster")?;
         let casts = cast(ann, &path, &format!("--at {url}"))?;
         let text = text_of(&casts)?;
         serves(&helper, 0, DEADLINE)?;
-        let tells = |said: &str| {
-            eventually("the caster tells it", || {
-                let told = casts.stderr();
-                holds!(told.contains(said), "{told}")
-            })
-        };
-        tells("a helper is here")?;
+        casts.says("a helper is here")?;
         // a helper that is not reached keeps no listener out
         eve.cut_from([early])?;
         let first = listen(early, &text, &[])?;
@@ -100,7 +91,7 @@ fn sound_crosses_the_uplink_of_the_caster_once_for_a_helper_and_goes_on_without_
         for listener in &listeners {
             hears(listener, 2)?;
         }
-        tells("listeners reach a helper")?;
+        casts.says("listeners reach a helper")?;
         // nor, while others reach it, one that is here, or a new one
         serves(&helper, 2, RELEASED)?;
         hears(&first, 2)?;
@@ -185,11 +176,8 @@ fn by_tokens_of_other_kinds_nobody_helps() {
         // nobody is there, and no place answers
         let alone = invite(&host, &path, "eve", &["--at", "ws://127.0.0.1:9"])?;
         let mut waits = help(&host, &alone)?;
-        eventually("it says for what it waits", || {
-            let told = waits.stderr();
-            holds!(told.contains("ws://127.0.0.1:9 does not answer"), "{told}")
-        })?;
+        waits.says("ws://127.0.0.1:9 does not answer")?;
         waits.signal(Signal::SIGINT)?;
-        holds!(waits.wait(DEADLINE)? == 130, "{}", waits.stderr())
+        waits.expect_exit(DEADLINE, 130)
     });
 }

@@ -30,9 +30,7 @@ fn dump_at(host: &Host, at: &str, file: &str, args: &[&str]) -> Result<(Process,
     let shown = file.display().to_string();
     let whole = ["-i", at, "-U", "-w", &shown];
     let dump = host.spawn("tcpdump", &[&whole, args].concat())?;
-    eventually("tcpdump listens", || {
-        holds!(dump.stderr().contains("listening on"), "not yet")
-    })?;
+    dump.says("listening on")?;
     Ok((dump, file))
 }
 
@@ -445,9 +443,7 @@ fn a_host_that_hides_from_now_on_takes_back_what_it_has_told() {
         let maps = router.spawn("python3", &["-c", ROUTER])?;
         let taken_back = || maps.stdout().matches("mapped for 0").count();
         hidden.configure(&spool)?;
-        eventually("the router listens", || {
-            holds!(maps.stdout().contains("ready"), "not yet")
-        })?;
+        maps.prints("ready")?;
         let (mut dump, file) = capture_sent(&hidden, "open.pcap")?;
         for member in &mut network.members {
             member.start()?;

@@ -193,13 +193,7 @@ fn captured(lab: &Lab, mode: &str) -> Result<String> {
     let dump = a
         .host
         .spawn("tcpdump", &args.split(' ').collect::<Vec<_>>())?;
-    eventually("tcpdump listens", || {
-        holds!(
-            dump.stderr().contains("listening on lc0"),
-            "{}",
-            dump.stderr()
-        )
-    })?;
+    dump.says("listening on lc0")?;
     for port in ["5001", "6000", "5001", "5001"] {
         b.host.send("ff1e::42", 1, &["--port", port])?;
     }

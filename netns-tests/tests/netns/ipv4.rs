@@ -276,9 +276,7 @@ fn tcp_goes_between_ipv4_addresses_where_unicast_is_on() {
         wait_known(a, &at_b)?;
         wait_known(b, &at_a)?;
         let server = b.host.spawn("python3", &["-c", ECHO, &at_b])?;
-        eventually("it listens", || {
-            holds!(server.stdout().contains("listening"), "{}", server.stderr())
-        })?;
+        server.prints("listening")?;
         let called = a.host.run("python3", &["-c", CALL, &at_b])?;
         ensure!(called.stdout.contains("echoed True"), "{called:?}");
         // an address without a node

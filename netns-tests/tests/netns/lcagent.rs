@@ -336,10 +336,7 @@ fn what_is_wrong_with_a_configuration_is_said_at_the_start() {
         for end in ["late0", "late1"] {
             host.run("ip", &["link", "set", end, "up"])?.success()?;
         }
-        eventually("it is there", || {
-            let said = agent.stderr();
-            holds!(said.contains("\"late0\" is there"), "{said}")
-        })
+        agent.says("\"late0\" is there")
     });
 }
 

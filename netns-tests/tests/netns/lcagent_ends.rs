@@ -76,10 +76,7 @@ fn hosts_with_one_key_are_told_apart_and_told() {
         );
         for at in [0, 1] {
             let agent = &fleet.agents[at];
-            eventually("the agents know it", || {
-                let log = agent.stderr();
-                holds!(log.contains("has the key of this one"), "{log}")
-            })?;
+            agent.says("has the key of this one")?;
         }
         Ok(())
     });
@@ -111,8 +108,7 @@ fn what_is_left_of_a_job_ends_with_its_supervisor() {
             if restarted {
                 fleet.start_agent(0)?;
             }
-            let code = exec.wait(Duration::from_secs(30))?;
-            ensure!(code == 1, "exit code {code}");
+            exec.expect_exit(Duration::from_secs(30), 1)?;
             let said = exec.stderr();
             ensure!(said.contains("first: nobody saw how it ended"), "{said}");
             // by then all processes of the job have ended, and no others

@@ -148,9 +148,7 @@ fn what_is_sealed_is_read_by_the_selected_nodes_and_the_operator_alone() {
              while True: f.write(s.recv(65535))"
         );
         let mut heard = fleet.operator.spawn("python3", &["-c", &listen])?;
-        eventually("the wire is listened to", || {
-            holds!(heard.stdout().contains("listening"), "{}", heard.stderr())
-        })?;
+        heard.prints("listening")?;
         let on = ["--on", "first+second"];
         // any node may answer: that does not entitle it to encrypted commands
         let met = fleet.exec(&[&on[..], &["--encrypt", "--", "echo", "clas"]].concat())?;

@@ -471,8 +471,7 @@ fn sent(host: &Host) -> Result<u64> {
 }
 
 fn succeeds(fetch: &mut Process) -> Result<()> {
-    let code = fetch.wait(Duration::from_secs(60))?;
-    holds!(code == 0, "exit code {code}: {}", fetch.stderr())
+    fetch.expect_exit(Duration::from_secs(60), 0)
 }
 
 /// Checks that DEST has only lcsync's partial files.

@@ -172,8 +172,7 @@ fn fetch(besieged: &Besieged) -> Result<String> {
         forger,
     } = besieged;
     let mut fetch = receiver.spawn("lcsync", &["lc:folder", "copy", "-i", "lan0"])?;
-    let code = fetch.wait(Duration::from_secs(60))?;
-    ensure!(code == 0, "exit code {code}: {}", fetch.stderr());
+    fetch.expect_exit(Duration::from_secs(60), 0)?;
     same_content(&lan.folder, &receiver.path("copy"))?;
     eventually("something was forged", || {
         let forged = forger.stdout().lines().count();

@@ -136,9 +136,7 @@ fn a_sniffer_reads_a_plain_share_and_nothing_of_a_sealed_one() {
             let capture = hosts[1].path(if visible { "plain" } else { "sealed" });
             let mut sniffer =
                 hosts[1].spawn("python3", &["-c", SNIFFER, &capture.to_string_lossy()])?;
-            eventually("the sniffer listens", || {
-                holds!(sniffer.stdout().contains("ready"), "{}", sniffer.stderr())
-            })?;
+            sniffer.prints("ready")?;
             let (mut server, _) = share(&hosts[0], &[&["folder", "-i", "lan0"], key].concat())?;
             let copy = format!("copy-{visible}");
             let fetch = [&["lc:folder", &copy, "-i", "lan0"], key].concat();
@@ -268,8 +266,7 @@ fn the_higher_signed_generation_wins_in_the_middle_of_a_transfer() {
             holds!(received.bytes > 200_000, "{received:?}")
         })?;
         let (_new, _) = share(new, &signed)?;
-        let code = fetch.wait(Duration::from_secs(60))?;
-        ensure!(code == 0, "exit code {code}: {}", fetch.stderr());
+        fetch.expect_exit(Duration::from_secs(60), 0)?;
         same_content(&newest, &receiver.path("copy"))
     });
 }
@@ -311,8 +308,7 @@ fn a_configuration_is_read_again_without_dropping_what_stays() {
             fetch("three")?.success()
         })?;
         ensure!(fetch("two")?.code == 3, "what is gone is still served");
-        let code = running.wait(Duration::from_secs(60))?;
-        ensure!(code == 0, "exit code {code}: {}", running.stderr());
+        running.expect_exit(Duration::from_secs(60), 0)?;
         same_content(&server.path("one"), &receiver.path("one"))?;
         // 2 MB at its 4 Mbit/s
         let took = began.elapsed();
@@ -388,8 +384,7 @@ fn a_seed_takes_over_when_the_server_is_killed_and_follows_a_new_version() {
             holds!((received - before).bytes > 300_000, "{received:?}")
         })?;
         server.kill()?;
-        let code = transfer.wait(Duration::from_secs(90))?;
-        ensure!(code == 0, "exit code {code}: {}", transfer.stderr());
+        transfer.expect_exit(Duration::from_secs(90), 0)?;
         same_content(&folder, &late.path("copy"))?;
         let code = seeding.stop()?;
         holds!(

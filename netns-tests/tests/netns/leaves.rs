@@ -245,7 +245,7 @@ fn a_leaf_hears_what_its_token_says_and_nothing_else() {
         drop(speaker);
         let mut late = leaves(&host, 1, &token)?;
         for leaf in [&mut listener, &mut late] {
-            ensure!(leaf.wait(DEADLINE)? == 4, "{}", leaf.stderr());
+            leaf.expect_exit(DEADLINE, 4)?;
             ensure!(leaf.stderr().contains("revoked"), "{}", leaf.stderr());
         }
         Ok(())

@@ -97,9 +97,7 @@ fn serve(server: &Host) -> Result<Process> {
     ];
     let args = [script.to_str().context("path")?, &address, PORT];
     let serving = server.spawn("python3", &[&args[..], &accounts].concat())?;
-    eventually("it serves", || {
-        holds!(serving.stdout().contains("serves"), "not yet")
-    })?;
+    serving.prints("serves")?;
     Ok(serving)
 }
 

@@ -324,7 +324,7 @@ fn an_ephemeral_node_that_is_expelled_ends_and_can_come_back_as_another() {
             .success()?;
         let mut late = Member::new(late);
         late.start()?;
-        ensure!(late.daemon()?.wait(DEADLINE)? == NOT_PERMITTED);
+        late.daemon()?.expect_exit(DEADLINE, NOT_PERMITTED)?;
         let log = late.daemon()?.stderr();
         ensure!(
             log.contains("others came by it first") && log.contains("joins anew"),

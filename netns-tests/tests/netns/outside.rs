@@ -45,9 +45,7 @@ pub(crate) fn serve_anyone(host: &Host, command: &[&str]) -> Result<Process> {
 fn serve_as(host: &Host, how: &[&str], command: &[&str]) -> Result<Process> {
     let args = [&["serve", "--outside"], how, &["--"], command];
     let serving = host.spawn("lcroute-streams", &args.concat())?;
-    eventually("it serves", || {
-        holds!(serving.stderr().contains("serving"), "{}", serving.stderr())
-    })?;
+    serving.says("serving")?;
     Ok(serving)
 }
 
@@ -147,8 +145,7 @@ fn two_keys_without_network_or_daemon_meet_at_a_server_that_belongs_to_neither()
         })?;
         println!("revoked after {} ms", begun.elapsed().as_millis());
         // it is told, and does not wait for a link that never comes back
-        let code = running.wait(5 * REVOKED_WITHIN)?;
-        holds!(code == 1, "exit code {code}: {}", running.stderr())
+        running.expect_exit(5 * REVOKED_WITHIN, 1)
     });
 }
 
@@ -463,9 +460,7 @@ fn a_stream_whose_link_is_cut_ends_soon_on_both_sides() {
         let _serving = serve(bob, &to_ann, &command)?;
         let line = format!("exec lcroute-streams connect {to_bob} /chat/1 < <(sleep 300)");
         let mut running = ann.spawn("bash", &["-c", &line])?;
-        eventually("it runs", || {
-            holds!(running.stdout().contains("ready"), "{}", running.stderr())
-        })?;
+        running.prints("ready")?;
         // a link that is back in time carries it on
         ann.cut_uplink()?;
         std::thread::sleep(Duration::from_secs(2));
@@ -497,10 +492,7 @@ fn a_stranger_calls_an_open_key_by_a_public_server() {
         let _named = serve(bob, &nobodies(1)[0], &["cat"])?;
         let command = ["sh", "-c", "cat; echo $LC_FROM $LC_PEER"];
         let mut serving = serve_anyone(bob, &command)?;
-        eventually("it says who may connect", || {
-            let told = serving.stderr();
-            holds!(told.contains("anyone may"), "{told}")
-        })?;
+        serving.says("anyone may")?;
         a_stranger_is_served(stranger, &to_bob)?;
         // a service that names another key is not listed to it
         connect_by(stranger, "true", &to_bob, "/chat/1")?
@@ -517,14 +509,10 @@ fn a_stranger_calls_an_open_key_by_a_public_server() {
         );
         let line = format!("exec lcroute-streams connect {to_bob} /open/1 < <(echo up; sleep 60)");
         let mut running = stranger.spawn("bash", &["-c", &line])?;
-        eventually("it runs", || {
-            holds!(running.stdout().contains("up"), "{}", running.stderr())
-        })?;
+        running.prints("up")?;
         serving.signal(Signal::SIGINT)?;
-        let code = serving.wait(CUT_WITHIN)?;
-        ensure!(code == 0, "exit code {code}: {}", serving.stderr());
-        let code = running.wait(CUT_WITHIN)?;
-        ensure!(code == FAILED, "exit code {code}: {}", running.stderr());
+        serving.expect_exit(CUT_WITHIN, 0)?;
+        running.expect_exit(CUT_WITHIN, FAILED)?;
         eventually("the key is closed", || {
             let left = look(bob)?;
             holds!(left["open"].is_null(), "{left}")

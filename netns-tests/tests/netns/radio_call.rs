@@ -281,8 +281,7 @@ fn each_of_three_hears_the_two_others_until_they_are_muted_killed_or_gone() {
             holds!(others == ["ann"], "{others:?}")
         })?;
         a.process.signal(Signal::SIGINT)?;
-        let code = a.process.wait(DEADLINE)?;
-        ensure!(code == 130, "{code}: {}", a.process.stderr());
+        a.process.expect_exit(DEADLINE, 130)?;
         eventually("nobody else is here", || {
             let (others, _) = b.others()?;
             holds!(others.is_empty(), "{others:?}")
@@ -396,9 +395,7 @@ fn over_a_wire(lab: &Lab, args: &[&str]) -> Result<(Host, Host, (Host, Process))
         "addr add fd00:1::9/64 dev {LAN} nodad\nlink set {LAN} up"
     ))?;
     let slow = wire.spawn("slow-wire", &[&[LAN, "far0"], args].concat())?;
-    eventually("the wire is there", || {
-        holds!(slow.stdout().contains("joined"), "{}", slow.stderr())
-    })?;
+    slow.prints("joined")?;
     Ok((ann, bob, (wire, slow)))
 }
 

@@ -425,7 +425,7 @@ fn one_command_is_enough_on_each_host() {
         ensure!(again["pages"] == address, "{again}, {address}");
         let down = hosts[1].run("lcroute", &["down"])?.success()?;
         ensure!(down.stderr.contains("still a member"), "{}", down.stderr);
-        ensure!(b.wait(DEADLINE)? == 0, "{}", b.stderr());
+        b.expect_exit(DEADLINE, 0)?;
         hosts[1].run("lcroute", &["down"])?.success()?;
         // a member without a reachable network
         a.stop()?;
@@ -440,13 +440,7 @@ fn one_command_is_enough_on_each_host() {
         Member::new(hosts[1].clone()).wait_links(1)?;
         // with a log as its standard output, a later start prints no token
         said(&again, "linked ")?;
-        eventually("it says how to get one", || {
-            holds!(
-                again.stderr().contains("lcroute invite"),
-                "{}",
-                again.stderr()
-            )
-        })?;
+        again.says("lcroute invite")?;
         holds!(!again.stdout().contains("token "), "{}", again.stdout())
     });
 }
@@ -458,9 +452,7 @@ fn a_founder_that_is_told_so_prints_no_token() {
         let host = lab.host("a")?;
         let args = ["LCROUTE_NO_TOKEN=1", "lcroute", "up", "--name", "a"];
         let up = host.spawn("env", &args)?;
-        eventually("it says how to get one", || {
-            holds!(up.stderr().contains("lcroute invite"), "{}", up.stderr())
-        })?;
+        up.says("lcroute invite")?;
         ensure!(!said(&up, "address ")?.is_empty());
         ensure!(!up.stdout().contains("token "), "{}", up.stdout());
         holds!(!up.stderr().contains("lct1"), "{}", up.stderr())
@@ -649,9 +641,7 @@ pub(crate) fn swarm(lab: &Lab) -> Result<(Process, String)> {
     let host = lab.host("swarm")?;
     let address = host.v4()?.to_string();
     let nodes = host.spawn("dht-swarm", &["--address", &address])?;
-    eventually("the nodes know each other", || {
-        holds!(nodes.stdout().contains("nodes"), "not yet")
-    })?;
+    nodes.prints("nodes")?;
     Ok((nodes, format!("{address}:6881")))
 }
 

@@ -74,8 +74,7 @@ fn a_watch_shows_each_round_until_it_is_interrupted() {
             holds!(last == "\"up\"", "{last}")
         })?;
         watch.signal(Signal::SIGINT)?;
-        let code = watch.wait(Duration::from_secs(20))?;
-        holds!(code == 130, "exit code {code}")
+        watch.expect_exit(Duration::from_secs(20), 130)
     });
 }
 

@@ -69,9 +69,7 @@ fn two_symmetric_nats_are_linked_by_a_relay_that_sees_nothing_in_the_clear() {
         let pcap = pcap.display().to_string();
         let host = &network.signalling.host;
         let mut dump = host.spawn("tcpdump", &["-i", "any", "-U", "-w", &pcap, "udp"])?;
-        eventually("tcpdump listens", || {
-            holds!(dump.stderr().contains("listening on"), "not yet")
-        })?;
+        dump.says("listening on")?;
         start(&mut network)?;
         expect_paths(&network, ["relay", "relay"])?;
         expect_carries(&network)?;

@@ -686,8 +686,7 @@ fn unicast_ping_and_a_share_reach_a_node_three_hops_away() {
         make_folder(&a.host.path("folder"), 300_000)?;
         let (_share, _) = share(&a.host, &["folder"])?;
         let mut fetch = b.host.spawn("lcsync", &["lc:folder", "copy"])?;
-        let code = fetch.wait(Duration::from_secs(60))?;
-        ensure!(code == 0, "exit code {code}: {}", fetch.stderr());
+        fetch.expect_exit(Duration::from_secs(60), 0)?;
         same_content(&a.host.path("folder"), &b.host.path("copy"))
     });
 }

@@ -103,10 +103,7 @@ fn who_has_only_the_text_of_a_station_hears_it_through_closed_firewalls() {
         let text = format!("{}@{url}", *key.station(false).encode());
         // before somebody casts
         let waits = listen(early, &text, &["--timeout", "60s"])?;
-        eventually("it says for what it waits", || {
-            let told = waits.stderr();
-            holds!(told.contains("looking for the sender at"), "{told}")
-        })?;
+        waits.says("looking for the sender at")?;
         let casts = cast(caster, &path, &format!("--at {url}"))?;
         ensure!(text_of(&casts)? == text, "{}", casts.stdout());
         hears(&waits, 2)?;
@@ -167,8 +164,7 @@ fn wrong_texts_of_stations_are_refused_and_nobody_under_a_text_is_said() {
         let (path, _) = self::station(&host, "station.key")?;
         let places = ["a", "b", "c", "d"].map(|place| format!("--at {place}"));
         let mut many = cast(&host, &path, &places.join(" "))?;
-        let code = many.wait(DEADLINE)?;
-        holds!(code == 2, "{code}: {}", many.stderr())
+        many.expect_exit(DEADLINE, 2)
     });
 }
 
@@ -200,7 +196,7 @@ fn a_station_on_a_lan_needs_no_server_and_says_what_is_closed() {
         text_of(&again)?;
         hears(&hearing, 2)?;
         hearing.signal(Signal::SIGINT)?;
-        holds!(hearing.wait(DEADLINE)? == 130, "{}", hearing.stderr())
+        hearing.expect_exit(DEADLINE, 130)
     });
 }
 
@@ -240,8 +236,7 @@ fn a_station_without_a_server_is_found_by_a_dht_if_its_port_is_open() {
         let args = format!("{RADIO} --json listen --outside {other} - --timeout 8s");
         let args = crate::words(&args);
         let mut nothing = listener.spawn("setpriv", &as_nobody(&args))?;
-        let code = nothing.wait(DEADLINE)?;
-        ensure!(code == 3, "{code}: {}", nothing.stderr());
+        nothing.expect_exit(DEADLINE, 3)?;
         kill_all(&casts)
     });
 }

@@ -29,9 +29,7 @@ fn line(lab: &Lab) -> Result<Network> {
 fn serve(member: &Member, protocols: &str, more: &[&str], command: &[&str]) -> Result<Process> {
     let args = [&["serve", protocols], more, &["--"], command].concat();
     let serving = member.host.spawn("lcroute-streams", &args)?;
-    eventually("it serves", || {
-        holds!(serving.stderr().contains("serving"), "{}", serving.stderr())
-    })?;
+    serving.says("serving")?;
     Ok(serving)
 }
 
@@ -164,7 +162,7 @@ fn a_killed_router_breaks_no_stream() {
             fs::metadata(&got)?.len() < size as u64,
             "it was all there already"
         );
-        ensure!(put.wait(DEADLINE * 2)? == 0, "{}", put.stderr());
+        put.expect_exit(DEADLINE * 2, 0)?;
         ensure!(put.stdout() == "done\n", "{}", put.stdout());
         holds!(fs::read(&noise)? == fs::read(&got)?, "bytes differ")
     });
@@ -237,10 +235,7 @@ fn begin(from: &Member, to: &Member) -> Result<Process> {
 }
 
 fn broke_off(stream: &Process) -> Result<()> {
-    eventually("the stream breaks off", || {
-        let said = stream.stdout();
-        holds!(said.contains("broke off\nexit 1"), "{said}")
-    })
+    stream.prints("broke off\nexit 1")
 }
 
 /// Waits until the serving process has ended with its message.
@@ -360,7 +355,7 @@ fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_mo
         ensure!(fetch()?.code != 0, "it is forwarded still");
         for process in [&mut forward, &mut streams] {
             process.signal(Signal::SIGTERM)?;
-            ensure!(process.wait(DEADLINE)? == 0, "{}", process.stderr());
+            process.expect_exit(DEADLINE, 0)?;
         }
         holds!(
             !beta.host.path("run/streams.sock").exists(),
@@ -670,9 +665,7 @@ fn datagrams_go_both_ways_and_end_with_either_side() {
             counted(&alpha.host).and(counted(&beta.host))
         })?;
         let capitals = beta.host.spawn("python3", &["-c", CAPITALS])?;
-        eventually("it serves", || {
-            holds!(capitals.stdout().contains("ok"), "{}", capitals.stderr())
-        })?;
+        capitals.prints("ok")?;
         let said = alpha.host.run("python3", &["-c", WORDS])?.success()?.stdout;
         let (came, of) = said.trim().split_once(" of ").unwrap_or_default();
         let (came, of): (u32, u32) = (came.parse()?, of.parse()?);

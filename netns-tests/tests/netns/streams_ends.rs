@@ -16,9 +16,7 @@ fn pair(lab: &Lab) -> Result<Network> {
 fn serve(member: &Member, protocol: &str, command: &str) -> Result<Process> {
     let args = ["serve", protocol, "--allow-all", "--", "sh", "-c", command];
     let serving = member.host.spawn("lcroute-streams", &args)?;
-    eventually("it serves", || {
-        holds!(serving.stderr().contains("serving"), "{}", serving.stderr())
-    })?;
+    serving.says("serving")?;
     Ok(serving)
 }
 
@@ -253,7 +251,7 @@ fn nothing_that_broke_off_looks_whole() {
         })?;
         streams.signal(Signal::SIGKILL)?;
         ends(&client, "reset")?;
-        ensure!(connect.wait(DEADLINE)? == 1, "{}", connect.stderr());
+        connect.expect_exit(DEADLINE, 1)?;
         holds!(
             connect.stderr().contains("broke off"),
             "{}",
@@ -319,8 +317,7 @@ fn a_slow_service_harms_itself_alone() {
         }
         // clients of the full service get an error
         for n in (0..slow.len()).step_by(2) {
-            let code = slow[n].wait(DEADLINE)?;
-            ensure!(code == 1, "{code} {}", slow[n].stderr());
+            slow[n].expect_exit(DEADLINE, 1)?;
             ensure!(
                 slow[n].stderr().contains("cannot be reached"),
                 "{}",

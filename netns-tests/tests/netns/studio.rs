@@ -112,13 +112,7 @@ pub(crate) fn present(host: &Host, folder: &Path, key: &str) -> Result<Typed> {
         "present",
         &format!("lcstudio --json present {folder} --key {key} -i lc0"),
     )?;
-    eventually("it is on", || {
-        holds!(
-            started.process.stdout().contains("\"on\""),
-            "{}",
-            started.process.stderr()
-        )
-    })?;
+    started.process.prints("\"on\"")?;
     Ok(started)
 }
 
@@ -250,7 +244,7 @@ fn who_chooses_captions_gets_captions_and_who_comes_late_gets_all() {
         let joined = groups(text)?;
         ensure!(joined.len() == 2, "index and captions: {joined:?}");
         recorder.signal(Signal::SIGTERM)?;
-        ensure!(recorder.wait(DEADLINE)? == 0, "{}", recorder.stderr());
+        recorder.expect_exit(DEADLINE, 0)?;
         let recording = all.path("sound/audio-en.opus");
         ensure!(
             fs::metadata(&recording)?.len() > 1_000,
@@ -269,11 +263,7 @@ fn who_chooses_captions_gets_captions_and_who_comes_late_gets_all() {
             told(&captions.process, "caption", "text", &last)
         })?;
         presenter.types("q")?;
-        ensure!(
-            presenter.process.wait(DEADLINE)? == 0,
-            "{}",
-            presenter.process.stderr()
-        );
+        presenter.process.expect_exit(DEADLINE, 0)?;
         for (name, mut gone) in [("captions", captions.process), ("all", bob.process)] {
             ensure!(gone.wait(DEADLINE)? == 0, "{name}: {}", gone.stderr());
         }
@@ -296,7 +286,7 @@ fn who_chooses_captions_gets_captions_and_who_comes_late_gets_all() {
             ensure!(late.contains(words), "{words}: {late}");
         }
         holder.signal(Signal::SIGTERM)?;
-        ensure!(holder.wait(DEADLINE)? == 0, "{}", holder.stderr());
+        holder.expect_exit(DEADLINE, 0)?;
         let page = kept.path("talk.html");
         let out = page.display().to_string();
         kept.run("lcstudio", &["export", &kept_in, &out])?
@@ -485,8 +475,7 @@ fn eight_who_attend_get_what_they_chose_and_nothing_else() {
         let now = count(host)?["audio/en"];
         ensure!(now - left < 4_000, "{} bytes after the PART", now - left);
         presenter.types("q")?;
-        let code = presenter.process.wait(DEADLINE)?;
-        holds!(code == 0, "{}", presenter.process.stderr())
+        presenter.process.expect_exit(DEADLINE, 0)
     });
 }
 
@@ -560,7 +549,7 @@ fn a_presenter_that_was_killed_goes_on_and_strangers_write_nothing() {
         // the attender's clock is off by an hour, and Ctrl-C ends it
         attender.process.signal(Signal::SIGINT)?;
         let mut gone = attender.process;
-        ensure!(gone.wait(DEADLINE)? == 130, "{}", gone.stderr());
+        gone.expect_exit(DEADLINE, 130)?;
         // a second host presents a copy of the folder: the first one ends, with the reason
         let copy = hall.path("copy");
         let to = copy.display().to_string();
@@ -573,7 +562,6 @@ fn a_presenter_that_was_killed_goes_on_and_strangers_write_nothing() {
             "{code}: {why}"
         );
         second.process.signal(Signal::SIGTERM)?;
-        let code = second.process.wait(DEADLINE)?;
-        holds!(code == 0, "{}", second.process.stderr())
+        second.process.expect_exit(DEADLINE, 0)
     });
 }

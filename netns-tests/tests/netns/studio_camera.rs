@@ -235,10 +235,9 @@ fn a_camera_comes_to_who_watches_and_costs_others_no_byte() {
         }
         drop(late_watcher);
         again.signal(Signal::SIGINT)?;
-        let code = again.wait(DEADLINE)?;
-        ensure!(code == 130, "{code}: {}", again.stderr());
+        again.expect_exit(DEADLINE, 130)?;
         holder.signal(Signal::SIGTERM)?;
-        ensure!(holder.wait(DEADLINE)? == 0, "{}", holder.stderr());
+        holder.expect_exit(DEADLINE, 0)?;
         let (first, seen) = (fs::read(first)?, shown(&watched)?.len());
         println!("{} frames kept, {seen} watched", blocks(&first));
         ensure!(
@@ -388,11 +387,7 @@ fn a_camera_freezes_less_than_three_per_cent_of_the_time_where_five_are_lost() {
         })?;
         sleep(Duration::from_secs(1));
         let mut camera = show_numbered(stage, &folder, &key, 90)?;
-        ensure!(
-            camera.wait(Duration::from_secs(150))? == 0,
-            "{}",
-            camera.stderr()
-        );
+        camera.expect_exit(Duration::from_secs(150), 0)?;
         let said = camera.stderr();
         println!("{said}");
         let sent: usize = said
@@ -423,7 +418,7 @@ fn a_camera_freezes_less_than_three_per_cent_of_the_time_where_five_are_lost() {
         ensure!(shares[1] < 30, "{shares:?}");
 
         holder.signal(Signal::SIGTERM)?;
-        ensure!(holder.wait(DEADLINE)? == 0, "{}", holder.stderr());
+        holder.expect_exit(DEADLINE, 0)?;
         let webm = format!("{held}/camera.webm");
         let args = format!(
             "-v error -count_frames -show_entries stream=codec_name,width,height,nb_read_frames -of csv=p=0 {webm}"

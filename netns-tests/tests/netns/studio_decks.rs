@@ -9,7 +9,6 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 
-use crate::codes::says_at_last;
 use crate::studio::{Typed, keygen, told};
 use crate::world;
 
@@ -88,11 +87,11 @@ fn a_deck_that_lost_its_slides_waits_until_it_is_whole_and_the_slide_stays() {
         shows(7)?;
         let file = folder.join("slides.md");
         fs::write(&file, "")?;
-        says_at_last(&presents.process, "0 of 12 slides")?;
+        presents.process.says("0 of 12 slides")?;
         fs::write(&file, deck(1..=3))?;
-        says_at_last(&presents.process, "3 of 12 slides")?;
+        presents.process.says("3 of 12 slides")?;
         fs::remove_file(&file)?;
-        says_at_last(&presents.process, "what was shown stays")?;
+        presents.process.says("what was shown stays")?;
         // complete again, with another slide in front
         fs::write(
             folder.join("new.md"),
@@ -194,13 +193,13 @@ fn waits_are_explained_and_a_key_that_may_not_write_is_told_at_once() {
             "lcstudio",
             &["hold", &text, &other.path("kept").display().to_string()],
         )?;
-        ensure!(attends.wait(DEADLINE)? == 3, "{}", attends.stderr());
+        attends.expect_exit(DEADLINE, 3)?;
         let told = attends.stderr();
         ensure!(
             told.contains("waits up to 4 s for the session on lan0"),
             "{told}"
         );
-        says_at_last(&holds, "waits for the session on lan0")?;
+        holds.says("waits for the session on lan0")?;
         let presents = present(presenter, &folder, &key)?;
         // without input, long before the timeout
         let command = format!("lcstudio caption {text} --key {own} --timeout 1h -");
@@ -214,7 +213,7 @@ fn waits_are_explained_and_a_key_that_may_not_write_is_told_at_once() {
         let command = format!("lcstudio caption {text} --key {key} --timeout 1h -");
         let owner = presenter.spawn("sh", &["-c", &format!("echo hello | {command}")])?;
         let mut owner = owner;
-        ensure!(owner.wait(DEADLINE)? == 0, "{}", owner.stderr());
+        owner.expect_exit(DEADLINE, 0)?;
 
         // beside the program that holds the session
         let page = other.path("talk.html").display().to_string();

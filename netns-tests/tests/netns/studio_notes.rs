@@ -78,10 +78,7 @@ impl<'a> NotesFile<'a> {
 
     /// Waits until it has printed these words.
     pub fn until_said(&self, words: &str) -> Result<()> {
-        eventually(words, || {
-            let said = self.process.stdout();
-            holds!(said.contains(words), "{said}{}", self.process.stderr())
-        })
+        self.process.prints(words)
     }
 
     /// Waits until the saved text is on disk, as a draft or an entry.
@@ -230,11 +227,7 @@ fn a_file_that_cannot_be_notes_stays_and_what_waits_for_a_grant_is_kept() {
             holds!(held.windows(6).any(|part| part == b"of all"))
         })?;
         presenter.types("q")?;
-        ensure!(
-            presenter.process.wait(DEADLINE)? == 0,
-            "{}",
-            presenter.process.stderr()
-        );
+        presenter.process.expect_exit(DEADLINE, 0)?;
         let late = NotesFile::start(two, &lcs, "lan0")?;
         late.until("of all\n")?;
         fs::write(&late.path, "of all\nand of who is late\n")?;
@@ -250,11 +243,7 @@ fn a_file_that_cannot_be_notes_stays_and_what_waits_for_a_grant_is_kept() {
         fs::remove_file(&host.path)?;
         host.until("of all, still\n")?;
         host.process.signal(Signal::SIGTERM)?;
-        holds!(
-            host.process.wait(DEADLINE)? == 143,
-            "{}",
-            host.process.stderr()
-        )
+        host.process.expect_exit(DEADLINE, 143)
     });
 }
 
@@ -419,14 +408,7 @@ fn a_folder_that_cannot_be_written_is_said_and_nothing_is_lost() {
         );
         let mut process = one.spawn("unshare", &["-m", "sh", "-c", &script])?;
         fs::write(&two.path, "of two\n")?;
-        eventually("what cannot be written is said", || {
-            let said = process.stdout();
-            holds!(
-                said.contains("it does not get what others write"),
-                "{said}{}",
-                process.stderr()
-            )
-        })?;
+        process.prints("it does not get what others write")?;
         ensure!(fs::read_to_string(&path)?.is_empty());
         // an editor that writes into the file: all get the text
         fs::write(&path, "of one\n")?;

@@ -135,10 +135,7 @@ fn who_has_only_the_text_of_a_session_attends_and_asks_through_closed_firewalls(
         let text = format!("{}@{url}", stage.text);
         // before somebody presents
         let mut early = attend(early, "early", &text, "--timeout 60s")?;
-        eventually("it says for what it waits", || {
-            let told = early.process.stderr();
-            holds!(told.contains("looking for the sender at"), "{told}")
-        })?;
+        early.process.says("looking for the sender at")?;
         let (mut presenter, printed) = stage.present(&format!("--at {url}"))?;
         ensure!(printed == text, "{printed}");
         sees(&early, 1)?;
@@ -180,9 +177,9 @@ fn who_has_only_the_text_of_a_session_attends_and_asks_through_closed_firewalls(
         }
         asks(&mut again, 1, &mut early, "and now?", &[&late, &confined])?;
         again.types("q")?;
-        ensure!(again.process.wait(DEADLINE)? == 0);
+        again.process.expect_exit(DEADLINE, 0)?;
         for mut attender in [early, late, confined] {
-            ensure!(attender.process.wait(DEADLINE)? == 0);
+            attender.process.expect_exit(DEADLINE, 0)?;
         }
         Ok(())
     });
@@ -305,9 +302,7 @@ fn sound_a_screen_captions_and_a_holder_are_in_the_network_of_a_session() {
                     .with_context(|| writer.process.stderr())
             })?;
         }
-        eventually("the screen", || {
-            holds!(watch.stdout().contains("PNG"), "{}", watch.stderr())
-        })?;
+        watch.prints("PNG")?;
         presenter.types("2")?;
         sees(&bob_sees, 2)?;
         eventually("it keeps what came", || {

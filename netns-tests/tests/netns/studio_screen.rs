@@ -209,8 +209,7 @@ fn a_screen_is_exact_for_who_joined_and_no_byte_for_others() {
             until_exact(folder, &page)?;
         }
         again.process.signal(Signal::SIGINT)?;
-        let code = again.process.wait(DEADLINE)?;
-        ensure!(code == 130, "{code}: {}", again.process.stderr());
+        again.process.expect_exit(DEADLINE, 130)?;
 
         let bytes = bytes_of_tracks(text, &counted)?;
         ensure!(bytes.values().all(|bytes| *bytes == 0), "{bytes:?}");

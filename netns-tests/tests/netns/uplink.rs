@@ -232,8 +232,7 @@ fn five_receivers_at_once_measured() {
             std::thread::sleep(Duration::from_secs_f64(apart));
         }
         for (receiver, fetch) in &mut fetches {
-            let code = fetch.wait(Duration::from_secs(600))?;
-            ensure!(code == 0, "exit code {code}: {}", fetch.stderr());
+            fetch.expect_exit(Duration::from_secs(600), 0)?;
             println!(
                 "{}: {:.1} s",
                 receiver.host.name(),
@@ -254,11 +253,7 @@ fn five_receivers_at_once_measured() {
         let alone = Instant::now();
         let first = &receivers[0].host;
         let mut fetch = first.spawn("lcsync", &["lc:folder", "again"])?;
-        ensure!(
-            fetch.wait(Duration::from_secs(600))? == 0,
-            "{}",
-            fetch.stderr()
-        );
+        fetch.expect_exit(Duration::from_secs(600), 0)?;
         println!("one alone: {:.1} s", alone.elapsed().as_secs_f64());
         Ok(())
     });
@@ -450,7 +445,7 @@ fn one_receiver_over_lc0_measured() {
                 own = fetch.processor_time().unwrap_or(own);
                 std::thread::sleep(Duration::from_millis(50));
             }
-            ensure!(fetch.wait(SOON)? == 0, "{}", fetch.stderr());
+            fetch.expect_exit(SOON, 0)?;
             let seconds = start.elapsed().as_secs_f64();
             let after = times(sender, receiver)?;
             let rate = bytes as f64 * 8e-6 / seconds;
@@ -500,11 +495,7 @@ fn two_paths_measured() {
                 let moved = [now[0] - before[0], now[1] - before[1]];
                 println!("{:.0} s: {moved:?} {parts}", start.elapsed().as_secs_f64());
             }
-            ensure!(
-                fetch.wait(Duration::from_secs(1))? == 0,
-                "{}",
-                fetch.stderr()
-            );
+            fetch.expect_exit(Duration::from_secs(1), 0)?;
             let seconds = start.elapsed().as_secs_f64();
             same_content(&sender.host.path("folder"), &receiver.host.path(name))?;
             let rate = bytes as f64 * 8e-6 / seconds;

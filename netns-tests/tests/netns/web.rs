@@ -225,11 +225,7 @@ fn data_is_for_those_who_have_the_key_and_for_pages_of_this_host() {
         network.members[0].start()?;
         eventually("the state again", || holds!(name(&latest(&page)?), "no"))?;
         pages.signal(nix::sys::signal::Signal::SIGINT)?;
-        ensure!(
-            pages.wait(lcroute_demo::lab::DEADLINE)? == 0,
-            "{}",
-            pages.stderr()
-        );
+        pages.expect_exit(lcroute_demo::lab::DEADLINE, 0)?;
         let said = page.stdout();
         holds!(!said.contains(&json!(key).to_string()), "the key")
     });

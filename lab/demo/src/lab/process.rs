@@ -148,6 +148,46 @@ impl Process {
         }
     }
 
+    /// Waits for `timeout` until the process has ended, and checks its exit code.
+    ///
+    /// # Errors
+    /// It still runs, or its exit code is another one; the error contains its output.
+    pub fn expect_exit(&mut self, timeout: Duration, code: i32) -> Result<()> {
+        let ended = self.wait(timeout)?;
+        ensure!(
+            ended == code,
+            "{} ended with exit code {ended}, not {code}: {}{}",
+            self.title,
+            self.stdout(),
+            self.stderr()
+        );
+        Ok(())
+    }
+
+    /// Waits until standard output contains `text`.
+    ///
+    /// # Errors
+    /// It does not; the error contains all output.
+    pub fn prints(&self, text: &str) -> Result<()> {
+        self.shows(text, Process::stdout)
+    }
+
+    /// Waits until standard error contains `text`.
+    ///
+    /// # Errors
+    /// It does not; the error contains all output.
+    pub fn says(&self, text: &str) -> Result<()> {
+        self.shows(text, Process::stderr)
+    }
+
+    fn shows(&self, text: &str, so_far: fn(&Process) -> String) -> Result<()> {
+        wait::eventually(&format!("{} shows `{text}`", self.title), || {
+            let output = || format!("{}{}", self.stdout(), self.stderr());
+            ensure!(so_far(self).contains(text), "{}", output());
+            Ok(())
+        })
+    }
+
     /// Returns whether it still runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))

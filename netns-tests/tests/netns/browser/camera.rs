@@ -257,7 +257,7 @@ fn a_tab_films_for_tabs_and_hosts_that_chose_it_and_a_host_for_tabs() {
         until_size(&tab, "64x36")?;
         until_moving(&tab, 10)?;
         camera.signal(Signal::SIGINT)?;
-        ensure!(camera.wait(DEADLINE)? == 130, "{}", camera.stderr());
+        camera.expect_exit(DEADLINE, 130)?;
         tab.until_says("#camera-state", "camera is off")?;
         choose(&tab)?;
         tab.until("document.querySelector('#camera').hidden")?;
@@ -273,7 +273,7 @@ fn a_tab_films_for_tabs_and_hosts_that_chose_it_and_a_host_for_tabs() {
 
         // the held film plays
         holder.signal(Signal::SIGTERM)?;
-        ensure!(holder.wait(DEADLINE)? == 0, "{}", holder.stderr());
+        holder.expect_exit(DEADLINE, 0)?;
         plays(&a.host, kind, &held)
     });
 }

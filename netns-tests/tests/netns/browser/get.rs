@@ -85,7 +85,7 @@ fn a_tab_receives_files_by_words_and_by_a_public_link() {
         let paths = others.each_ref().map(|path| path.display().to_string());
         let args = ["send", "--public", &paths[0], &paths[1]];
         let sends = lcsync(cy, &url, &args)?;
-        crate::guest::says(&sends, ",lc:files")?;
+        sends.prints(",lc:files")?;
         let link = sends.stdout().trim().to_owned();
         let public = browser.open_prepared("public", TAP, &format!("{origin}/get/#{link}"))?;
         public.until_says("#sent", " files")?;

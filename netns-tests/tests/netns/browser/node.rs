@@ -600,11 +600,7 @@ fn a_page_in_the_background_or_busy_with_itself_keeps_its_links_and_loses_nothin
             page.eval(
             "(() => { const end = performance.now() + 3000; while (performance.now() < end); })()",
         )?;
-            ensure!(
-                sender.wait(lcroute_demo::lab::DEADLINE)? == 0,
-                "{}",
-                sender.stderr()
-            );
+            sender.expect_exit(lcroute_demo::lab::DEADLINE, 0)?;
             page.until(&format!("{COUNT} === 200"))?;
 
             let _front = browser.open("front", "about:blank")?;

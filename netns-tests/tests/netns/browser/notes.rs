@@ -247,7 +247,7 @@ fn tabs_and_a_host_write_one_text_also_without_a_network_and_who_comes_late_gets
         host.until(&text)?;
         // all authors leave; a later tab gets the text from the host that holds it
         lecture.presenter.types("q")?;
-        ensure!(lecture.presenter.process.wait(DEADLINE)? == 0);
+        lecture.presenter.process.expect_exit(DEADLINE, 0)?;
         drop(browsers);
         let profile = there.host.path(&format!("{kind}-light"));
         ensure!(!profile.exists(), "this browser knows nothing yet");

@@ -207,7 +207,7 @@ fn a_tab_presents_to_tabs_and_terminals_and_goes_on_after_it_was_killed() {
         page.until("!document.querySelector('#texts').textContent.includes('Link for others') && document.querySelector('#forget-token-now').hidden")?;
         page.click("#end")?;
         tab.until_says("#state", "has ended")?;
-        ensure!(bob.process.wait(DEADLINE)? == 0, "{}", bob.process.stderr());
+        bob.process.expect_exit(DEADLINE, 0)?;
         let shown = tab.eval("document.querySelector('#problem').textContent")?;
         ensure!(shown == "", "{shown}");
         meeting.expect_clean(&browser, here)
