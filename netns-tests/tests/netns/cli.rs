@@ -50,7 +50,7 @@ fn without_a_membership_run_and_invite_end_with_4_and_say_what_to_do() {
 fn a_configuration_error_names_file_line_and_key() {
     world("config", |lab| {
         let host = lab.detached_host("a")?;
-        host.run("lcroute", &["init"])?.success()?;
+        host.call("lcroute init")?;
         for (content, line, key) in [
             ("name = \"a\"\n\n[tun]\nmood = \"tap\"\n", "4", "mood"),
             ("[tun]\nmode = \"tape\"\n", "2", "mode"),
@@ -144,7 +144,7 @@ fn listen_refuses_ipv4_without_an_address_and_tells_of_groups_that_stay_on_their
                 "{told}"
             );
         }
-        let said = host.run("lcroute", &["say", "ff02::42", "x"])?.success()?;
+        let said = host.call("lcroute say ff02::42 x")?;
         ensure!(said.stderr.contains("stays on its link"), "{}", said.stderr);
         let mut listener = host.spawn("lcroute", &["listen", "ff02::42"])?;
         listener.says("stays on its link")?;
@@ -158,18 +158,12 @@ fn say_and_listen_tell_what_sockets_cannot_see() {
     world("told", |lab| {
         let mut network = lab.closed_network(["a", "b"])?;
         let [a, b] = network.nodes()?;
-        let unheard = a
-            .host
-            .run("lcroute", &["say", "ff1e::43", "hello"])?
-            .success()?;
+        let unheard = a.host.call("lcroute say ff1e::43 hello")?;
         let said = "nobody listens to ff1e::43";
         ensure!(unheard.stderr.contains(said), "{}", unheard.stderr);
         let mut listener = b.host.spawn("lcroute", &["listen", "ff1e::43"])?;
         a.wait_wanted("ff1e::43", b)?;
-        let heard = a
-            .host
-            .run("lcroute", &["say", "ff1e::43", "hello"])?
-            .success()?;
+        let heard = a.host.call("lcroute say ff1e::43 hello")?;
         ensure!(heard.stderr.is_empty(), "{}", heard.stderr);
         listener.stop()?;
         b.host.close_everywhere()?;
@@ -270,7 +264,7 @@ fn two_daemons_on_one_state_directory_are_refused() {
 fn a_daemon_that_was_stopped_while_it_waited_for_links_ends_with_0() {
     world("lonely", |lab| {
         let host = lab.host("a")?;
-        host.run("lcroute", &["init"])?.success()?;
+        host.call("lcroute init")?;
         let mut member = lcroute_demo::lab::Member::new(host);
         // No server listens there.
         member.run_args = vec!["--signal".to_owned(), "ws://198.18.200.1:7117".to_owned()];

@@ -170,11 +170,11 @@ fn four_words_bring_a_token_to_the_first_host_that_says_them() {
             unreachable!("three hosts");
         };
         let network_of = |host: &Host| -> Result<serde_json::Value> {
-            let id = host.run("lcroute", &["id", "--json"])?.success()?.stdout;
+            let id = host.call("lcroute id --json")?.stdout;
             let id: serde_json::Value = serde_json::from_str(&id)?;
             Ok(id["network"].clone())
         };
-        ann.run("lcroute", &["init", "--name", "ann"])?.success()?;
+        ann.call("lcroute init --name ann")?;
         let mut invites = ann.spawn("lcroute", &["invite", "--code"])?;
         let code = words_of(&invites)?;
         invites.says("hosts of this LAN alone")?;

@@ -128,7 +128,7 @@ fn a_reload_keeps_links_and_joins() {
         let [a, b] = network.nodes()?;
         let receiver = b.host.receive("ff1e::42", &[])?;
         a.wait_wanted("ff1e::42", b)?;
-        b.host.run("lcroute", &["reload"])?.success()?;
+        b.host.call("lcroute reload")?;
         a.host.send("ff1e::42", 200, &[])?;
         receiver.expect_exactly(200)
     });

@@ -37,7 +37,7 @@ fn a_healthy_host_has_nothing_that_fails() {
             }
             holds!(code == 0, "exit code {code}: {checks:?}")
         })?;
-        let shown = b.host.run("lcroute", &["doctor"])?.success()?.stdout;
+        let shown = b.host.call("lcroute doctor")?.stdout;
         ensure!(shown.contains("ok       kernel "), "{shown}");
         holds!(shown.contains("signalling"), "{shown}")
     });

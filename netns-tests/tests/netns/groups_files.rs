@@ -169,11 +169,7 @@ fn files_have_names_lengths_and_numbers_that_mislead_nobody() {
         ensure!(fs::read(bob.host.path("profile"))? == b"touch it");
         bob.get(&["empty"])?.success()?;
         ensure!(fs::read(bob.host.path("empty"))?.is_empty());
-        let shown = bob
-            .host
-            .run("lcgroup", &["tail", "team"])?
-            .success()?
-            .stdout;
+        let shown = bob.host.call("lcgroup tail team")?.stdout;
         let number = number("empty", "ann")?;
         ensure!(
             shown.contains(&format!(
@@ -270,8 +266,7 @@ fn full_disks_and_kills_cost_no_file() {
         })?;
         people[3]
             .host
-            .run("mount", &["-o", "remount,size=80m", &folder])?
-            .success()?;
+            .call(&format!("mount -o remount,size=80m {folder}"))?;
         eventually("it has it once there is room", || people[3].holds_files(1))?;
         // its fetch is killed half way, and so is that of a member: both go on
         people[1].kill()?;

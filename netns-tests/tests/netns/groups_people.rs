@@ -224,11 +224,7 @@ fn a_newcomer_reads_what_the_group_allows_and_all_see_what_that_is() {
             join(&people[2])?;
             people[0].ask(&["send", group, "after"])?;
             eventually("cy reads it", || tail(&people[2], "ann: after").map(drop))?;
-            let told = people[2]
-                .host
-                .run("lcgroup", &["status"])?
-                .success()?
-                .stdout;
+            let told = people[2].host.call("lcgroup status")?.stdout;
             if history == "all" {
                 eventually("cy reads more", || {
                     tail(&people[2], "(earlier) bob: before").map(drop)
@@ -294,7 +290,7 @@ fn a_member_comes_back_after_400_days_without_an_invitation() {
             eventually("they read cy", || person.has("I am back"))?;
         }
         for person in &people[..3] {
-            let told = person.host.run("lcgroup", &["status"])?.success()?.stdout;
+            let told = person.host.call("lcgroup status")?.stdout;
             ensure!(told.contains("keeps what was said for 730 days"), "{told}");
         }
         Ok(())
@@ -461,10 +457,7 @@ fn text_and_names_of_all_writings_stay_as_they_are() {
         }
         people[1].say("a\u{202e}b\u{2067}c")?;
         eventually("ann reads it", || people[0].has("a\u{202e}b\u{2067}c"))?;
-        let tail = people[0]
-            .host
-            .run("lcgroup", &["tail", "team"])?
-            .success()?;
+        let tail = people[0].host.call("lcgroup tail team")?;
         let tail = tail.stdout;
         for words in written {
             ensure!(tail.contains(&format!("Z {name}: {words}\n")), "{tail:?}");
@@ -504,11 +497,7 @@ fn members_with_one_name_are_told_apart() {
             person.say(&format!("word {n}"))?;
             eventually("ann reads it", || people[0].has(&format!("word {n}")))?;
         }
-        let tail = people[0]
-            .host
-            .run("lcgroup", &["tail", "team"])?
-            .success()?
-            .stdout;
+        let tail = people[0].host.call("lcgroup tail team")?.stdout;
         let names: Vec<&str> = tail
             .lines()
             .filter_map(|line| line.get(21..)?.split(": ").next())
@@ -521,11 +510,7 @@ fn members_with_one_name_are_told_apart() {
             names[0].starts_with("Ann#") && !tail.contains("12D3Koo"),
             "{tail}"
         );
-        let listed = people[0]
-            .host
-            .run("lcgroup", &["members", "team"])?
-            .success()?
-            .stdout;
+        let listed = people[0].host.call("lcgroup members team")?.stdout;
         ensure!(names.iter().all(|name| listed.contains(name)), "{listed}");
         ensure!(!listed.contains("12D3Koo"), "{listed}");
         let json = people[0].ask(&["members", "team"])?.to_string();
@@ -561,8 +546,7 @@ fn members_with_one_name_are_told_apart() {
         let key = key["author"].as_str().context("key")?.to_owned();
         people[0]
             .host
-            .run("lcroute", &["book", "add", "mum", &key])?
-            .success()?;
+            .call(&format!("lcroute book add mum {key}"))?;
         let by_book = people[0].ask(&["verify", "team", "book:mum"])?;
         ensure!(
             by_book["words"] == own[1].trim_matches('"') && by_book["book"] == "mum",

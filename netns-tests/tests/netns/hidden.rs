@@ -88,7 +88,7 @@ fn three(lab: &Lab, setup: impl Fn(&str) -> String) -> Result<Network> {
     let mut network = lab.network(hosts?)?;
     network.signalling.restart_with_relay()?;
     let [hidden, _, friend] = network.nodes()?;
-    let id = friend.host.run("lcroute", &["id", "--json"])?.success()?;
+    let id = friend.host.call("lcroute id --json")?;
     let id: serde_json::Value = serde_json::from_str(&id.stdout)?;
     let id = id["peer_id"].as_str().context("no PeerId")?;
     let setup = setup(id);
@@ -214,7 +214,7 @@ fn without_any_relay_a_hidden_host_says_that_nobody_can_be_linked() {
         let [hidden, stranger] = network.nodes()?;
         ensure!(path(stranger, hidden)? == "connected relay");
         hidden.host.configure("")?;
-        hidden.host.run("lcroute", &["reload"])?.success()?;
+        hidden.host.call("lcroute reload")?;
         eventually("the link is direct", || {
             let now = path(stranger, hidden)?;
             holds!(now == "connected host", "{now}")
@@ -384,7 +384,7 @@ fn nothing_leaves_a_hidden_host_but_what_goes_to_its_server() {
             hidden.send("ff1e::7", 10, &[])?;
             receiver.expect_exactly(10)?;
             // an administrator's commands ask no other host either
-            hidden.run("lcroute", &["reload"])?.success()?;
+            hidden.call("lcroute reload")?;
             hidden.ask("lcroute", &["doctor"])?;
             let leaf = ["leaf", "ff1e::7", "--token", &network.token];
             let leaf = hidden.ask("lcroute", &leaf)?;
@@ -464,7 +464,7 @@ fn a_host_that_hides_from_now_on_takes_back_what_it_has_told() {
             )
         })?;
         hidden.configure(&relay)?;
-        hidden.run("lcroute", &["reload"])?.success()?;
+        hidden.call("lcroute reload")?;
         eventually("all is taken back", || {
             ensure!(taken_back() == 1, "{}", maps.stdout());
             ensure!(!has_record()?, "a file in the folder");
@@ -476,7 +476,7 @@ fn a_host_that_hides_from_now_on_takes_back_what_it_has_told() {
         dump.stop()?;
         let (mut dump, file) = capture_sent(&hidden, "hidden.pcap")?;
         hidden.ip("addr add 192.168.1.3/24 dev eth0")?;
-        hidden.run("lcroute", &["reload"])?.success()?;
+        hidden.call("lcroute reload")?;
         expect_carries(&[stranger, member])?;
         network.members[1].stop()?;
         dump.stop()?;
@@ -492,7 +492,7 @@ fn a_host_that_hides_from_now_on_takes_back_what_it_has_told() {
             holds!(mapping["by"] == "pcp", "{mapping}")
         })?;
         hidden.configure(&relay)?;
-        hidden.run("lcroute", &["reload", "--exec"])?.success()?;
+        hidden.call("lcroute reload --exec")?;
         eventually("it is taken back", || {
             holds!(taken_back() == 2, "{}", maps.stdout())
         })

@@ -53,10 +53,7 @@ fn lc0_has_the_address_that_status_shows_and_one_link_local() {
     world("addresses", |lab| {
         let network = lab.closed_network(["a", "b"])?;
         let [a, _] = network.nodes()?;
-        let shown = a
-            .host
-            .run("ip", &["-j", "-6", "addr", "show", "dev", "lc0"])?
-            .success()?;
+        let shown = a.host.call("ip -j -6 addr show dev lc0")?;
         let shown: serde_json::Value = serde_json::from_str(&shown.stdout)?;
         let addresses = shown[0]["addr_info"].as_array().context("addr_info")?;
         let mut found: Vec<&str> = addresses
@@ -80,9 +77,9 @@ fn a_host_firewall_that_drops_what_arrives_on_lc0_is_noticed_and_the_rule_shown(
         let [a, _] = network.nodes()?;
         wait_inbound(a, "open")?;
         a.host.close_everywhere()?;
-        a.host.run("lcroute", &["reload"])?.success()?;
+        a.host.call("lcroute reload")?;
         wait_inbound(a, "blocked")?;
-        let shown = a.host.run("lcroute", &["status"])?.success()?.stdout;
+        let shown = a.host.call("lcroute status")?.stdout;
         holds!(shown.contains("iifname \"lc0\""), "no rule: {shown}")
     });
 }
@@ -99,7 +96,7 @@ fn a_taken_interface_name_is_said_and_the_interface_left_alone() {
     world("taken", |lab| {
         let host = lab.host("a")?;
         host.ip("link add lc0 type veth peer name other")?;
-        host.run("lcroute", &["init"])?.success()?;
+        host.call("lcroute init")?;
         let refused = host.run("lcroute", &["run"])?;
         refused.exits(1)?;
         ensure!(
@@ -134,7 +131,7 @@ fn another_name_for_the_interface_works() {
 fn without_the_capability_it_says_which_one_is_missing() {
     world("capability", |lab| {
         let host = lab.host("a")?;
-        host.run("lcroute", &["init"])?.success()?;
+        host.call("lcroute init")?;
         let program = crate::PROGRAM;
         let drop = [
             "--bounding-set=-net_admin",
@@ -168,11 +165,7 @@ fn programs_that_name_no_interface_keep_their_lan_for_other_groups() {
             ("ff02::1234", "eth0"),
             ("ff05::1234", "eth0"),
         ] {
-            let route = a
-                .host
-                .run("ip", &["-6", "route", "get", group])?
-                .success()?
-                .stdout;
+            let route = a.host.call(&format!("ip -6 route get {group}"))?.stdout;
             ensure!(
                 route.contains(&format!("dev {expected} ")),
                 "{group}: {route}"
@@ -308,9 +301,7 @@ fn addresses_of_other_programs_on_lc0_are_left_alone() {
         let others = ["fe80::5e:1/64", "fd00:7e57::5/64"];
         let host = network.members[0].host.clone();
         let has = || -> Result<()> {
-            let shown = host
-                .run("ip", &["-6", "addr", "show", "dev", "lc0"])?
-                .success()?;
+            let shown = host.call("ip -6 addr show dev lc0")?;
             for other in others {
                 ensure!(shown.stdout.contains(other), "{}", shown.stdout);
             }
@@ -322,7 +313,7 @@ fn addresses_of_other_programs_on_lc0_are_left_alone() {
         // the daemon checks lc0 after a change, and again after a removal
         host.ip("link set lc0 txqueuelen 77")?;
         eventually("the daemon has repaired its own", || {
-            let shown = host.run("ip", &["link", "show", "dev", "lc0"])?.success()?;
+            let shown = host.call("ip link show dev lc0")?;
             holds!(shown.stdout.contains("qlen 10000"), "{}", shown.stdout)
         })?;
         has()?;
@@ -361,9 +352,7 @@ fn watcher_sees_join_and_part(lab: &Lab, mode: &str, watcher: &[&str]) -> Result
 
 /// Returns `tun` or `tap`, and whether it is persistent.
 fn link_kind(host: &Host) -> Result<(String, bool)> {
-    let shown = host
-        .run("ip", &["-j", "-d", "link", "show", "dev", "lc0"])?
-        .success()?;
+    let shown = host.call("ip -j -d link show dev lc0")?;
     let shown: serde_json::Value = serde_json::from_str(&shown.stdout)?;
     let data = &shown[0]["linkinfo"]["info_data"];
     let kind = data["type"]

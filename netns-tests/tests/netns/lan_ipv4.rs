@@ -364,7 +364,7 @@ fn an_ipv4_querier_that_is_no_gateway_is_named_and_comes_and_goes() {
         come_and_go("239.8.8.1")?;
         asks("192.168.1.1")?;
         wait_querier("192.168.1.1")?;
-        let said = gateway.host.run("lcroute", &["lan"])?.success()?.stdout;
+        let said = gateway.host.call("lcroute lan")?.stdout;
         ensure!(
             said.contains("IPv4 queries come from 192.168.1.1"),
             "{said}"

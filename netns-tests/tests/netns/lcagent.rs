@@ -114,10 +114,7 @@ fn a_node_that_was_away_runs_the_command_when_it_comes_back() {
 fn commands_of_strangers_and_of_keys_that_may_not_are_not_executed() {
     world("agt-stranger", |lab| {
         let fleet = Fleet::new(lab, LAN)?;
-        fleet
-            .operator
-            .run("lcagent", &["keygen", "stranger.key"])?
-            .success()?;
+        fleet.operator.call("lcagent keygen stranger.key")?;
         let begun = Instant::now();
         let stranger = fleet.exec(&["--key", "stranger.key", "--", "true"])?;
         stranger.exits(1)?;

@@ -327,9 +327,7 @@ fn a_folder_goes_to_no_pipe_but_a_file_of_it_does() {
             Ok(fs::write(folder.join("b"), "others")?)
         })?;
         refused(&receiver, &["lc:folder", "-"], "is a folder")?;
-        let done = receiver
-            .run("lcsync", &["get", "lc:folder/b", "-"])?
-            .success()?;
+        let done = receiver.call("lcsync get lc:folder/b -")?;
         holds!(done.stdout == "others", "{done:?}")
     });
 }

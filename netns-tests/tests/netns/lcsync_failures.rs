@@ -242,7 +242,7 @@ fn an_unmounted_disk_deletes_nothing_at_mirrors_before_and_after_a_restart() {
                 "not yet"
             )
         })?;
-        let status = server.run("lcsync", &["status", "folder"])?.success()?;
+        let status = server.call("lcsync status folder")?;
         ensure!(status.stdout.contains("vanished"), "{}", status.stdout);
         serving.stop()?;
         let mut serving = server.spawn("lcsync", &args)?;

@@ -82,7 +82,7 @@ fn of_two_folders_under_one_name_one_comes_whole_and_the_other_is_reported() {
         let first = root_of(&lan.share)?;
         let done = receiver.run("lcsync", &["lc:folder", "copy", "-i", "lan0"])?;
         ensure!(done.code == 0, "exit code {}: {}", done.code, done.stderr);
-        let hash = receiver.run("lcsync", &["hash", "copy"])?.success()?.stdout;
+        let hash = receiver.call("lcsync hash copy")?.stdout;
         let (taken, refused) = if hash.contains(&root) {
             (other.path("folder"), first)
         } else {

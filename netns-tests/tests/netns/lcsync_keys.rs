@@ -61,7 +61,7 @@ fn a_sealed_share_is_found_and_read_with_its_key_only() {
         let [server, right, wrong, none] = crate::each(&hosts)?;
         let folder = secret_folder(server)?;
         for host in [server, wrong] {
-            let made = host.run("lcsync", &["keygen", "team.key"])?.success()?;
+            let made = host.call("lcsync keygen team.key")?;
             ensure!(made.stdout.is_empty(), "keygen shows {}", made.stdout);
         }
         give(server, "team.key", right)?;
@@ -94,7 +94,7 @@ fn stretches_bring_many_blocks_by_few_joins_sealed_ones_too() {
     world("stretches", |lab| {
         let hosts = lab.lan(&["server", "receiver"])?;
         let (server, receiver) = (&hosts[0], &hosts[1]);
-        server.run("lcsync", &["keygen", "team.key"])?.success()?;
+        server.call("lcsync keygen team.key")?;
         give(server, "team.key", receiver)?;
         // one file of some thirty blocks
         let bytes = noise(1, 6_000_000);
@@ -130,7 +130,7 @@ fn a_sniffer_reads_a_plain_share_and_nothing_of_a_sealed_one() {
     world("key-sniffer", |lab| {
         let hosts = lab.lan(&["server", "receiver"])?;
         let folder = secret_folder(&hosts[0])?;
-        hosts[0].run("lcsync", &["keygen", "team.key"])?.success()?;
+        hosts[0].call("lcsync keygen team.key")?;
         give(&hosts[0], "team.key", &hosts[1])?;
         for (key, visible) in [(&[][..], true), (&["--keyfile", "team.key"][..], false)] {
             let capture = hosts[1].path(if visible { "plain" } else { "sealed" });
@@ -164,8 +164,7 @@ fn who_trusts_a_key_takes_nothing_of_a_forger() {
         let folder = secret_folder(owner)?;
         make_folder(&forger.path("folder"), 300_000)?;
         for host in [owner, forger] {
-            host.run("lcsync", &["keygen", "--sign", "own.key"])?
-                .success()?;
+            host.call("lcsync keygen --sign own.key")?;
         }
         give(owner, "own.key.pub", receiver)?;
         let signed = ["folder", "-i", "lan0", "--sign", "own.key"];
@@ -195,7 +194,7 @@ fn what_was_recorded_long_ago_is_not_taken_by_who_has_had_a_later_version() {
         let hosts = lab.lan(&["owner", "receiver"])?;
         let [owner, receiver] = crate::each(&hosts)?;
         let folder = secret_folder(owner)?;
-        owner.run("lcsync", &["keygen", "team.key"])?.success()?;
+        owner.call("lcsync keygen team.key")?;
         give(owner, "team.key", receiver)?;
         let sealed = ["-i", "lan0", "--keyfile", "team.key"];
         let (_share, root) = share(owner, &[&["folder"], &sealed[..]].concat())?;
@@ -251,9 +250,7 @@ fn the_higher_signed_generation_wins_in_the_middle_of_a_transfer() {
         let [old, new, receiver] = crate::each(&hosts)?;
         make_folder(&old.path("folder"), 4_000_000)?;
         let newest = secret_folder(new)?;
-        let public = old
-            .run("lcsync", &["keygen", "--sign", "own.key"])?
-            .success()?;
+        let public = old.call("lcsync keygen --sign own.key")?;
         give(old, "own.key", new)?;
         let signed = ["folder", "-i", "lan0", "--sign", "own.key"];
         let slow = [&signed[..], &["--bwlimit", "2M"]].concat();
@@ -341,10 +338,8 @@ fn a_seed_takes_over_when_the_server_is_killed_and_follows_a_new_version() {
         let [origin, seed, late] = crate::each(&hosts)?;
         let folder = origin.path("folder");
         make_folder(&folder, 3_000_000)?;
-        origin
-            .run("lcsync", &["keygen", "--sign", "own.key"])?
-            .success()?;
-        origin.run("lcsync", &["keygen", "team.key"])?.success()?;
+        origin.call("lcsync keygen --sign own.key")?;
+        origin.call("lcsync keygen team.key")?;
         for host in [seed, late] {
             give(origin, "own.key.pub", host)?;
             give(origin, "team.key", host)?;
@@ -446,14 +441,14 @@ fn two_servers_with_one_key_hear_of_each_other_and_no_server_takes_its_own_past_
     world("key-rivals", |lab| {
         let hosts = lab.lan(&["first", "second", "receiver"])?;
         let [first, second, receiver] = crate::each(&hosts)?;
-        first.run("lcsync", &["keygen", "team.key"])?.success()?;
+        first.call("lcsync keygen team.key")?;
         give(first, "team.key", second)?;
         give(first, "team.key", receiver)?;
         let key = SharedKey::load(&first.path("team.key"))?;
         let group = SharePrefix::of_name(key.bytes(), "folder").group(SERVERS_CHANNEL);
         let hex: String = group.octets().iter().map(|b| format!("{b:02x}")).collect();
         let is_member = |host: &Host| -> Result<bool> {
-            let members = host.run("cat", &["/proc/net/igmp6"])?.success()?.stdout;
+            let members = host.call("cat /proc/net/igmp6")?.stdout;
             Ok(members.contains(&hex))
         };
         first.write("folder/f", "before")?;

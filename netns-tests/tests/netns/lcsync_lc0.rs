@@ -38,11 +38,7 @@ fn a_folder_comes_from_a_server_that_accepts_no_tcp_and_no_udp_on_any_interface(
                 fetch.stderr()
             );
             same_content(&server.host.path("folder"), &receiver.host.path("copy"))?;
-            let hash = receiver
-                .host
-                .run("lcsync", &["hash", "copy"])?
-                .success()?
-                .stdout;
+            let hash = receiver.host.call("lcsync hash copy")?.stdout;
             ensure!(hash.contains(&root), "hash {hash} is not {root}");
         }
         let open = open_sockets(process.pid())?;

@@ -94,10 +94,7 @@ fn a_certificate_with_one_changed_byte_is_refused() {
 fn an_expired_token_makes_no_members() {
     world("expired", |lab| {
         let host = founder(lab, "founder")?;
-        let token = host
-            .run("lcroute", &["invite", "--ttl", "1s"])?
-            .success()?
-            .stdout;
+        let token = host.call("lcroute invite --ttl 1s")?.stdout;
         let mut number = 0;
         eventually("the token has expired", || {
             number += 1;
@@ -126,7 +123,7 @@ fn an_expired_token_makes_no_members() {
 fn a_mistyped_token_is_named_as_such() {
     world("mistyped", |lab| {
         let (host, other) = (founder(lab, "founder")?, lab.detached_host("other")?);
-        let token = host.run("lcroute", &["invite"])?.success()?.stdout;
+        let token = host.call("lcroute invite")?.stdout;
         let token = token.trim();
         let last = if token.ends_with('2') { "3" } else { "2" };
         for wrong in [
@@ -206,9 +203,7 @@ fn a_membership_renews_itself_and_its_token_takes_it_away_all_the_same() {
             })?;
         }
         ensure!(b.host.run("lcroute", &["revoke", "a"])?.code == NOT_PERMITTED);
-        a.host
-            .run("lcroute", &["revoke", "--token", &short])?
-            .success()?;
+        a.host.call(&format!("lcroute revoke --token {short}"))?;
         let id = c.peer_id()?;
         for node in [a, b] {
             eventually("c is out", || {
@@ -250,9 +245,7 @@ fn an_issuer_expels_nodes_and_tokens_without_the_networks_key() {
         };
         a.host.run("lcroute", &["revoke", &b_id])?.success()?;
         eventually("b is out, and c is not", only_c)?;
-        a.host
-            .run("lcroute", &["revoke", "--token", &token])?
-            .success()?;
+        a.host.call(&format!("lcroute revoke --token {token}"))?;
         eventually("all of the token are out", || {
             let linked = a.linked_with()?;
             holds!(linked.is_empty(), "{linked:?}")
@@ -347,7 +340,7 @@ fn a_membership_with_earlier_keys_of_a_token_holders_making_is_none() {
     use librecast::id::{PeerId, SecretKey};
     world("immune", |lab| {
         let (host, evil) = (founder(lab, "founder")?, lab.detached_host("evil")?);
-        let token = host.run("lcroute", &["invite"])?.success()?.stdout;
+        let token = host.call("lcroute invite")?.stdout;
         evil.run("lcroute", &["join", token.trim()])?.success()?;
         let path = evil.state_dir().join("membership.toml");
         let text = fs::read_to_string(&path)?;
@@ -402,7 +395,7 @@ fn what_was_revoked_without_a_daemon_counts_when_it_runs() {
         let founder = &network.members[0].host;
         founder.run("lcroute", &["revoke", "nobody"])?.exits(2)?;
         // by name: the founder remembers its members
-        let revoked = founder.run("lcroute", &["revoke", "b"])?.success()?;
+        let revoked = founder.call("lcroute revoke b")?;
         ensure!(revoked.stdout.contains(&id), "{}", revoked.stdout);
         network.members[0].start()?;
         let [a, b] = network.nodes()?;
@@ -425,12 +418,10 @@ fn what_was_revoked_without_a_daemon_counts_when_it_runs() {
         b.host
             .run("lcroute", &["join", &token])?
             .exits(NOT_PERMITTED)?;
-        b.host.run("lcroute", &["leave"])?.success()?;
+        b.host.call("lcroute leave")?;
         ensure!(!b.host.has_interface("lc0"), "the daemon still runs");
         b.host.run("lcroute", &["id"])?.exits(NOT_PERMITTED)?;
-        b.host
-            .run("lcroute", &["join", &token, "--name", "b"])?
-            .success()?;
+        b.host.call(&format!("lcroute join {token} --name b"))?;
         network.members[1].start()?;
         let [a, b] = network.nodes()?;
         eventually("b is back as another node", || {
@@ -498,10 +489,7 @@ fn members_are_listed_when_they_are_away_and_two_of_one_name_are_told_apart() {
             let gone = named(founder, "twin", false)?;
             holds!(gone["peer_id"] == last, "{gone}")
         })?;
-        founder
-            .host
-            .run("lcroute", &["revoke", "twin"])?
-            .success()?;
+        founder.host.call("lcroute revoke twin")?;
         eventually("the expelled is listed no more", || {
             let all = members(&founder.host)?;
             ensure!(all.iter().all(|m| m["peer_id"] != last), "{all:?}");
@@ -543,7 +531,7 @@ fn founder(lab: &Lab, name: &str) -> Result<Host> {
 }
 
 fn network_of(host: &Host) -> Result<String> {
-    let id = host.run("lcroute", &["id", "--json"])?.success()?.stdout;
+    let id = host.call("lcroute id --json")?.stdout;
     let id: serde_json::Value = serde_json::from_str(&id)?;
     Ok(id["network"]
         .as_str()

@@ -66,7 +66,7 @@ fn lcroute_tells_its_figures_and_changes_where_it_listens() {
         })?;
 
         // the next image serves metrics like this one
-        a.host.run("lcroute", &["reload", "--exec"])?.success()?;
+        a.host.call("lcroute reload --exec")?;
         eventually("a page of the new image", || {
             let seen = Exposition::at_socket(&socket)?;
             ensure!(seen.value("lcroute_link_tx_packets_total", &[])? == 0.0);
@@ -74,12 +74,12 @@ fn lcroute_tells_its_figures_and_changes_where_it_listens() {
         })?;
 
         a.host.configure(&listen("[::1]:9117"))?;
-        a.host.run("lcroute", &["reload"])?.success()?;
+        a.host.call("lcroute reload")?;
         let there = || Exposition::at_address(&a.host, "[::1]:9117");
         drops_rise(a, there)?;
         ensure!(!socket.exists(), "the socket stays behind");
         a.host.configure("")?;
-        a.host.run("lcroute", &["reload"])?.success()?;
+        a.host.call("lcroute reload")?;
         eventually("nobody listens", || holds!(there().is_err()))
     });
 }

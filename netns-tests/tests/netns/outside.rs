@@ -28,7 +28,7 @@ const CUT_WITHIN: Duration = Duration::from_secs(30);
 
 /// Returns `KEY` or `KEY@PLACE` of a host, as its user passes it on.
 pub(crate) fn contact(host: &Host) -> Result<String> {
-    let printed = host.run("lcroute", &["id", "--contact"])?.success()?;
+    let printed = host.call("lcroute id --contact")?;
     Ok(printed.stdout.trim().to_owned())
 }
 
@@ -95,11 +95,7 @@ fn two_keys_without_network_or_daemon_meet_at_a_server_that_belongs_to_neither()
         let [ann, bob, cy] = crate::each(&hosts)?;
         let (to_ann, to_bob) = (contact(ann)?, contact(bob)?);
         ensure!(to_bob.ends_with(&format!("@{url}")), "{to_bob}");
-        bob.run(
-            "lcroute",
-            &["book", "add", "ann", &to_ann, "--for", "voice"],
-        )?
-        .success()?;
+        bob.call(&format!("lcroute book add ann {to_ann} --for voice"))?;
         let command = ["sh", "-c", "cat; echo $LC_NAME $LC_FROM $LC_PEER"];
         let _serving = serve(bob, "book:ann", &command)?;
         let begun = Instant::now();
@@ -135,7 +131,7 @@ fn two_keys_without_network_or_daemon_meet_at_a_server_that_belongs_to_neither()
             holds!(look(ann)?["pairs"][0]["sought"] == true, "not yet")
         })?;
         std::thread::sleep(Duration::from_millis(300));
-        bob.run("lcroute", &["book", "remove", "ann"])?.success()?;
+        bob.call("lcroute book remove ann")?;
         let begun = Instant::now();
         within(REVOKED_WITHIN, "nothing is left", || {
             let left = look(bob)?;

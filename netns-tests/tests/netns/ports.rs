@@ -250,7 +250,7 @@ fn without_a_router_or_when_switched_off_nobody_is_asked() {
         }
         ensure!(!asked()?, "asked though it is switched off");
         a.host.configure("")?;
-        a.host.run("lcroute", &["reload"])?.success()?;
+        a.host.call("lcroute reload")?;
         eventually("it is asked now", || holds!(asked()?, "not yet"))
     });
 }

@@ -36,7 +36,7 @@ fn make_private(host: &Host, private: &str) -> Result<()> {
 }
 
 fn reload(member: &Member) -> Result<()> {
-    member.host.run("lcroute", &["reload"])?.success().map(drop)
+    member.host.call("lcroute reload").map(drop)
 }
 
 /// Alpha and beta have the key; the router between them does not.
@@ -273,10 +273,10 @@ fn nothing_of_a_private_prefix_leaves_in_clear_however_the_daemon_ends() {
         watch_leaks(&host)?;
         share_key("team.key", &[&host])?;
         make_private(&host, "keyfile = \"KEYSteam.key\"\n")?;
-        host.run("lcroute", &["init"])?.success()?;
+        host.call("lcroute init")?;
         let mut member = Member::new(host);
         // as the unit does before the network is up
-        member.host.run("lcroute", &["close"])?.success()?;
+        member.host.call("lcroute close")?;
         let _sender = member.host.send_for_ever(GROUP)?;
         ensure!(try_to_send(&member.host)? == 0, "sent before the start");
 
@@ -320,14 +320,14 @@ fn nothing_of_a_private_prefix_leaves_in_clear_however_the_daemon_ends() {
             holds!(closed(&member.host)?, "{}", routes(&member.host)?)
         })?;
 
-        member.host.run("lcroute", &["down"])?.success()?;
+        member.host.call("lcroute down")?;
         eventually("lc0 is gone", || holds!(!member.host.has_interface("lc0")))?;
         ensure!(try_to_send(&member.host)? == 0, "sent after `down`");
         ensure!(leaks(&member.host)? == 0, "{} left", leaks(&member.host)?);
         let check = doctor(&member.host)?;
         ensure!(check["state"] == "ok", "{check}");
         // control: the same packets are counted once the prefix is open
-        member.host.run("lcroute", &["close", "--end"])?.success()?;
+        member.host.call("lcroute close --end")?;
         ensure!(try_to_send(&member.host)? == 25, "still closed");
         ensure!(leaks(&member.host)? >= 25, "{}", leaks(&member.host)?);
         let check = doctor(&member.host)?;
@@ -340,7 +340,7 @@ fn nothing_of_a_private_prefix_leaves_in_clear_however_the_daemon_ends() {
 fn a_prefix_that_is_private_no_more_is_open_and_without_one_nothing_is_left_behind() {
     world("private-opened", |lab| {
         let host = lab.host("alpha")?;
-        host.run("lcroute", &["init"])?.success()?;
+        host.call("lcroute init")?;
         let mut member = Member::new(host);
         let nothing_is_left = |member: &Member| -> Result<()> {
             let routes = routes(&member.host)?;
@@ -389,10 +389,7 @@ fn a_prefix_that_is_private_no_more_is_open_and_without_one_nothing_is_left_behi
 
         make_private(&member.host, "")?;
         reload(&member)?;
-        member
-            .host
-            .run("lcroute", &["leave", "--force"])?
-            .success()?;
+        member.host.call("lcroute leave --force")?;
         eventually("nothing is left behind", || nothing_is_left(&member))
     });
 }

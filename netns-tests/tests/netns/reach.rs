@@ -34,7 +34,7 @@ pub(crate) fn members_without_server(hosts: Vec<Host>) -> Result<Vec<Member>> {
     let (founder, others) = hosts.split_first().context("hosts")?;
     let init = founder.run("lcroute", &["init", "--name", founder.name()])?;
     init.success()?;
-    let token = founder.run("lcroute", &["invite"])?.success()?.stdout;
+    let token = founder.call("lcroute invite")?.stdout;
     for host in others {
         let joined = host.run("lcroute", &["join", token.trim(), "--name", host.name()])?;
         joined.success()?;
@@ -141,10 +141,10 @@ fn without_lan_nobody_is_looked_for_there() {
             holds!(looks_on_lans(&mut members[1])?, "not yet")
         })?;
         members[0].host.configure("")?;
-        members[0].host.run("lcroute", &["reload"])?.success()?;
+        members[0].host.call("lcroute reload")?;
         members[0].wait_links(1)?;
         members[0].host.configure("[signal]\nlan = false\n")?;
-        members[0].host.run("lcroute", &["reload"])?.success()?;
+        members[0].host.call("lcroute reload")?;
         eventually("it is off again", || {
             holds!(!looks_on_lans(&mut members[0])?, "not yet")
         })?;
@@ -248,7 +248,7 @@ fn an_expelled_node_finds_nobody_in_the_folder_and_who_was_away_comes_back() {
         ensure!(mode & 0o777 == 0o600, "{mode:o}");
 
         // a new token leads a new member to the network, and all state outlives the daemons
-        let token = members[0].host.run("lcroute", &["invite"])?.success()?;
+        let token = members[0].host.call("lcroute invite")?;
         let joined = late.run("lcroute", &["join", token.stdout.trim(), "--name", "e"])?;
         joined.success()?;
         for member in &mut members[..3] {
@@ -419,14 +419,14 @@ fn one_command_is_enough_on_each_host() {
         ensure!(said(&b, "linked ")?.starts_with("a ("), "{}", b.stdout());
         ensure!(!b.stdout().contains("token "), "b may not invite");
         let (_pages, address) = serve(&hosts[0])?;
-        let again = hosts[0].run("lcroute", &["up", "--json"])?.success()?;
+        let again = hosts[0].call("lcroute up --json")?;
         let again: serde_json::Value = serde_json::from_str(&again.stdout)?;
         ensure!(again["linked"] == serde_json::json!(["b"]), "{again}");
         ensure!(again["pages"] == address, "{again}, {address}");
-        let down = hosts[1].run("lcroute", &["down"])?.success()?;
+        let down = hosts[1].call("lcroute down")?;
         ensure!(down.stderr.contains("still a member"), "{}", down.stderr);
         b.expect_exit(DEADLINE, 0)?;
-        hosts[1].run("lcroute", &["down"])?.success()?;
+        hosts[1].call("lcroute down")?;
         // a member without a reachable network
         a.stop()?;
         let lonely = hosts[1].spawn("lcroute", &["up", "--timeout", "2s"])?;
@@ -516,9 +516,7 @@ fn two_closed_hosts_link_by_pasted_texts() {
     world("reach-text", |lab| {
         let mut members = members_without_server(lab.closed_hosts(&["a", "b"])?)?;
         members.iter_mut().try_for_each(Member::start)?;
-        let text = |host: &Host| -> Result<String> {
-            Ok(host.run("lcroute", &["meet"])?.success()?.stdout)
-        };
+        let text = |host: &Host| -> Result<String> { Ok(host.call("lcroute meet")?.stdout) };
         let (of_a, of_b) = (text(&members[0].host)?, text(&members[1].host)?);
         let take = |host: &Host, text: &str| {
             let file = host.write("text", text)?;
@@ -709,7 +707,7 @@ fn two_closed_hosts_that_share_a_token_link_by_a_dht() {
 
         // switched off at run time: the program stays connected, and stores no more records
         members[0].host.configure("[signal]\nlan = false\n")?;
-        members[0].host.run("lcroute", &["reload"])?.success()?;
+        members[0].host.call("lcroute reload")?;
         ensure!(dht_of(&members[0]).is_err(), "still on");
         members[0].wait_links(1)
     });

@@ -325,7 +325,7 @@ fn hosts_that_only_a_web_proxy_leads_out_are_linked_through_it() {
         );
         configure(&network, "ann:pass\n")?;
         for member in &network.members {
-            member.host.run("lcroute", &["reload"])?.success()?;
+            member.host.call("lcroute reload")?;
         }
         let begun = Instant::now();
         network.wait_linked()?;

@@ -585,7 +585,7 @@ fn the_expelled_do_not_come_back() {
             let _sender = a.host.send_for_ever(GROUP)?;
             at_c.expect_more("c hears a")?;
             let id = c.peer_id()?;
-            a.host.run("lcroute", &["revoke", "c"])?.success()?;
+            a.host.call("lcroute revoke c")?;
             wait_out(&[a, b], &id)?;
             c.wait_links(0)?;
             let at_b = b.host.receive(GROUP, &[])?;
@@ -712,7 +712,7 @@ fn two_who_cannot_reach_each_other_talk_over_a_third() {
         let unicast = ping(&a.host, &b.address()?.to_string(), &[])?;
         ensure!(unicast.code != 0, "{}", unicast.stdout);
         // lcroute's own ping is: it concerns no port of a host
-        a.host.run("lcroute", &["ping", "b"])?.success()?;
+        a.host.call("lcroute ping b")?;
         // the firewall is removed: they link
         for host in [&a.host, &b.host] {
             host.heal_uplink()?;

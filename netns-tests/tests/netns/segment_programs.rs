@@ -87,9 +87,7 @@ fn a_media_server_of_the_other_house_is_found_and_its_description_fetched() {
             location.starts_with("http://192.168.1.20:8200/"),
             "{location}"
         );
-        let description = b1
-            .run("curl", &["-sS", "--max-time", "10", &location])?
-            .success()?;
+        let description = b1.call(&format!("curl -sS --max-time 10 {location}"))?;
         holds!(
             description.stdout.contains("<friendlyName>house a"),
             "{}",

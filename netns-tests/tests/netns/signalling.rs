@@ -68,13 +68,10 @@ fn a_daemon_can_be_the_signalling_server_itself() {
         let alpha = lab.host("alpha")?;
         let beta = lab.closed_hosts(&["beta"])?.remove(0);
         alpha.configure("[signal]\nlisten = \"[::]:7117\"\n")?;
-        alpha
-            .run("lcroute", &["init", "--name", "alpha"])?
-            .success()?;
+        alpha.call("lcroute init --name alpha")?;
         let url = format!("ws://{}:7117", alpha.v4()?);
         let token = alpha
-            .run("lcroute", &["invite", "--signal", &url])?
-            .success()?
+            .call(&format!("lcroute invite --signal {url}"))?
             .stdout;
         beta.run("lcroute", &["join", token.trim(), "--name", "beta"])?
             .success()?;
@@ -98,13 +95,10 @@ fn one_address_takes_no_more_than_its_share_of_a_signalling_server_and_is_told_s
         let alpha = lab.host("alpha")?;
         let hosts = lab.closed_hosts(&["beta", "gamma"])?;
         alpha.configure("[signal]\nlisten = \"[::]:7117\"\nper_address = 1\n")?;
-        alpha
-            .run("lcroute", &["init", "--name", "alpha"])?
-            .success()?;
+        alpha.call("lcroute init --name alpha")?;
         let url = format!("ws://{}:7117", alpha.v4()?);
         let token = alpha
-            .run("lcroute", &["invite", "--signal", &url])?
-            .success()?
+            .call(&format!("lcroute invite --signal {url}"))?
             .stdout;
         let mut alpha = Member::new(alpha);
         alpha.start()?;

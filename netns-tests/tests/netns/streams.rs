@@ -177,10 +177,7 @@ fn streams_end_as_they_should() {
         // an upgrade of either daemon breaks nothing
         let mut held = begin(alpha, beta)?;
         for member in [alpha, beta] {
-            member
-                .host
-                .run("lcroute", &["reload", "--exec"])?
-                .success()?;
+            member.host.call("lcroute reload --exec")?;
             let after = connect(&alpha.host, "echo again", "beta /cat/1")?.success()?;
             ensure!(after.stdout == "again\n", "{after:?}");
         }
@@ -214,7 +211,7 @@ fn streams_end_as_they_should() {
         // an expulsion during a stream
         let _serving = serve(alpha, "/cat/1", &["--allow", "beta"], &command)?;
         let _held = begin(beta, alpha)?;
-        alpha.host.run("lcroute", &["revoke", "beta"])?.success()?;
+        alpha.host.call("lcroute revoke beta")?;
         ended(alpha)?;
         Ok(())
     });
@@ -288,21 +285,18 @@ fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_mo
         for line in ["lcroute_streams_serving 2", "lcroute_streams_connections 1"] {
             ensure!(metrics.lines().any(|l| l == line), "{line}: {metrics}");
         }
-        let status = beta.host.run("lcroute", &["status"])?.success()?.stdout;
+        let status = beta.host.call("lcroute status")?.stdout;
         ensure!(
             status.contains("with 1 node, serving /http/1, /other/1"),
             "{status}"
         );
-        let status = beta.host.run("lcroute", &["status", "--json"])?.success()?;
+        let status = beta.host.call("lcroute status --json")?;
         let status: Value = serde_json::from_str(&status.stdout)?;
         ensure!(
             status["streams"]["accepted"].as_u64() >= Some(1),
             "{status}"
         );
-        let near = beta
-            .host
-            .run("lcroute", &["members", "--json"])?
-            .success()?;
+        let near = beta.host.call("lcroute members --json")?;
         let near: Vec<Value> = serde_json::from_str(&near.stdout)?;
         let near = near.iter().find(|m| m["name"] == "alpha");
         ensure!(
@@ -330,9 +324,7 @@ fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_mo
         beta.host.run("sh", &["-c", rule])?.success()?;
         ensure!(doctor()?.0 == "ok", "{:?}", doctor()?);
         // git over a command: one direction closes before the other answers
-        beta.host
-            .run("git", &["init", "-q", "--bare", "project.git"])?
-            .success()?;
+        beta.host.call("git init -q --bare project.git")?;
         let receive = ["git", "receive-pack", "project.git"];
         let _git = self::serve(beta, "/git/1", &["--allow", "alpha"], &receive)?;
         let push = "set -e; git init -q work; cd work; git config user.name a; git config user.email a@a\n\

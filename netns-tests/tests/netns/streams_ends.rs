@@ -216,7 +216,7 @@ fn nothing_that_broke_off_looks_whole() {
         let command = "if cat >up; then echo whole; else echo broken; fi >>how";
         let _up = serve(beta, "/up/1", command)?;
         let up = "exec 3<>fifo; echo some >&3; exec lcroute-streams connect beta /up/1 <&3";
-        alpha.host.run("mkfifo", &["fifo"])?.success()?;
+        alpha.host.call("mkfifo fifo")?;
         let sender = alpha.host.spawn("sh", &["-c", up])?;
         let how = |expected: &str| {
             eventually("the command knows how it ended", || {
@@ -243,7 +243,7 @@ fn nothing_that_broke_off_looks_whole() {
         let _to_some = forward("8004", "/some/1")?;
         let client = client("8004", "x")?;
         let fed = "exec 3<>fed; exec lcroute-streams connect beta /some/1 <&3";
-        alpha.host.run("mkfifo", &["fed"])?.success()?;
+        alpha.host.call("mkfifo fed")?;
         let mut connect = alpha.host.spawn("sh", &["-c", fed])?;
         eventually("both have some", || {
             ensure!(client.stdout().contains("some"), "{}", client.stdout());
@@ -302,7 +302,7 @@ fn a_slow_service_harms_itself_alone() {
         };
         let _deaf = serve(beta, "/deaf/1", "exec sleep 1000")?;
         // a stream that continues throughout
-        alpha.host.run("mkfifo", &["fifo"])?.success()?;
+        alpha.host.call("mkfifo fifo")?;
         let held = "exec 3<>fifo; echo first >&3; exec lcroute-streams connect beta /cat/1 <&3";
         let mut held = alpha.host.spawn("sh", &["-c", held])?;
         eventually("it goes there and back", || {

@@ -74,10 +74,7 @@ impl Typed {
 /// Makes a key; returns its path, its session's text, and its public half.
 pub(crate) fn keygen(host: &Host, name: &str) -> Result<(String, String, String)> {
     let path = host.path(name).display().to_string();
-    let said = host
-        .run("lcstudio", &["--json", "keygen", &path])?
-        .success()?
-        .stdout;
+    let said = host.call(&format!("lcstudio --json keygen {path}"))?.stdout;
     let told: Value = serde_json::from_str(&said)?;
     let of = |key: &str| Ok::<_, anyhow::Error>(told[key].as_str().context("no text")?.to_owned());
     Ok((path, of("session")?, of("public")?))
@@ -289,8 +286,7 @@ fn who_chooses_captions_gets_captions_and_who_comes_late_gets_all() {
         holder.expect_exit(DEADLINE, 0)?;
         let page = kept.path("talk.html");
         let out = page.display().to_string();
-        kept.run("lcstudio", &["export", &kept_in, &out])?
-            .success()?;
+        kept.call(&format!("lcstudio export {kept_in} {out}"))?;
         let page = fs::read_to_string(page)?;
         holds!(
             page.contains("they dance to tell where") && page.contains("They dance."),

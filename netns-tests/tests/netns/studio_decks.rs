@@ -27,8 +27,7 @@ fn lecture(host: &Host, slides: &str) -> Result<(PathBuf, String, String)> {
     let (key, text, _) = keygen(host, "talk.key")?;
     let folder = host.path("talk");
     let path = folder.display().to_string();
-    host.run("lcstudio", &["new", &path, "--key", &key])?
-        .success()?;
+    host.call(&format!("lcstudio new {path} --key {key}"))?;
     fs::write(folder.join("slides.md"), slides)?;
     Ok((folder, key, text))
 }
@@ -219,9 +218,7 @@ fn waits_are_explained_and_a_key_that_may_not_write_is_told_at_once() {
         let page = other.path("talk.html").display().to_string();
         let kept = other.path("kept").display().to_string();
         eventually("the page has all of it", || {
-            other
-                .run("lcstudio", &["export", &kept, &page])?
-                .success()?;
+            other.call(&format!("lcstudio export {kept} {page}"))?;
             let html = fs::read_to_string(&page)?;
             ensure!(html.contains("Text 1.") && html.contains("hello"), "{html}");
             holds!(html.matches("<h1>").count() == 1, "{html}")

@@ -101,9 +101,9 @@ fn one_copy_leaves_a_short_uplink_and_another_node_takes_over_from_a_dead_carrie
                 pauses.iter().copied().fold(0.0, f64::max)
             );
         }
-        let shown = sender.host.run("lcroute", &["status"])?.success()?.stdout;
+        let shown = sender.host.call("lcroute status")?.stdout;
         ensure!(shown.contains(&format!("carried by {first}")), "{shown}");
-        let shown = sender.host.run("lcroute", &["groups"])?.success()?.stdout;
+        let shown = sender.host.call("lcroute groups")?.stdout;
         ensure!(shown.contains(&format!("carried by {first}")), "{shown}");
         let doctor = sender.host.ask("lcroute", &["doctor", "--json"])?.stdout;
         let doctor: Value = serde_json::from_str(&doctor)?;
@@ -158,7 +158,7 @@ fn a_short_uplink_is_found_and_nobody_carries_who_does_not_want_to() {
             member
                 .host
                 .configure("[topology]\npolicy = \"mesh\"\n[network]\ncarry = \"no\"\n")?;
-            member.host.run("lcroute", &["reload"])?.success()?;
+            member.host.call("lcroute reload")?;
         }
         let _listeners: Vec<Receiver> = network.members[1..]
             .iter()
@@ -189,7 +189,7 @@ fn a_short_uplink_is_found_and_nobody_carries_who_does_not_want_to() {
         member
             .host
             .configure("[topology]\npolicy = \"mesh\"\n[network]\ncarry = \"any\"\n")?;
-        member.host.run("lcroute", &["reload"])?.success()?;
+        member.host.call("lcroute reload")?;
         let by = within(2 * SOON, "the one that wants to carries", || {
             carrier(sender)
         })?;
@@ -318,7 +318,7 @@ fn a_caster_with_many_listeners_measured() {
         caster
             .host
             .configure(&format!("{topology}[network]\nupload = \"100k\"\n"))?;
-        caster.host.run("lcroute", &["reload"])?.success()?;
+        caster.host.call("lcroute reload")?;
         let settled = |network: &Network| {
             within(SOON, "a node carries, one copy leaves", || {
                 let caster = &network.members[0];
@@ -503,15 +503,12 @@ fn two_paths_measured() {
             Ok(rate)
         };
         let both = fetch("both")?;
-        println!(
-            "{}",
-            sender.host.run("lcroute", &["status"])?.success()?.stdout
-        );
+        println!("{}", sender.host.call("lcroute status")?.stdout);
         // the receiver would carry as well
         for member in [left, right, receiver] {
             let no = "[topology]\npolicy = \"mesh\"\n[network]\ncarry = \"no\"\n";
             member.host.configure(no)?;
-            member.host.run("lcroute", &["reload"])?.success()?;
+            member.host.call("lcroute reload")?;
         }
         let one = fetch("one")?;
         println!("two paths: {:.2} times one", both / one);

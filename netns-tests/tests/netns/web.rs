@@ -140,7 +140,7 @@ fn a_page_shows_the_network_and_what_flows_between_other_nodes() {
         })?;
         // without permission a node stops reporting
         c.host.configure("")?;
-        c.host.run("lcroute", &["reload"])?.success()?;
+        c.host.call("lcroute reload")?;
         eventually("c reports no more", || {
             let reports: Vec<_> = latest(&page)?["nodes"]
                 .as_array()
@@ -211,7 +211,7 @@ fn data_is_for_those_who_have_the_key_and_for_pages_of_this_host() {
             status == 200 && checks.is_some_and(|c| c["checks"].is_array()),
             "{said}"
         );
-        let found = a.host.run("lcroute-web", &["web", "--open"])?.success()?;
+        let found = a.host.call("lcroute-web web --open")?;
         ensure!(found.stdout.trim() == address, "{}", found.stdout);
         // the daemon restarts: pages get a message, and continue
         let page = open(&a.host, &address)?;
@@ -235,7 +235,7 @@ fn data_is_for_those_who_have_the_key_and_for_pages_of_this_host() {
 fn an_invitation_is_a_link_and_a_code_for_telephones() {
     world("web-invite", |lab| {
         let host = lab.host("a")?;
-        host.run("lcroute", &["init", "--name", "a"])?.success()?;
+        host.call("lcroute init --name a")?;
         let invite = |more: &[&str]| {
             let args = ["invite", "--signal", "wss://meet.example", "--page"];
             host.run("lcroute", &[&args, more].concat())

@@ -171,6 +171,18 @@ impl Host {
             .with_context(|| format!("{program} {args:?}"))
     }
 
+    /// Runs a command line without quotes to its end, which must be a success.
+    ///
+    /// # Errors
+    /// There is no such program, it hangs, or fails; the error contains its output.
+    pub fn call(&self, line: &str) -> Result<Output> {
+        let mut words = line.split(' ');
+        let program = words.next().unwrap_or_default();
+        let args: Vec<&str> = words.collect();
+        let done = self.run(program, &args)?.success();
+        done.with_context(|| line.to_owned())
+    }
+
     /// Runs a program that is called repeatedly, without a log.
     pub fn ask(&self, program: &str, args: &[&str]) -> Result<Output> {
         let done = self

@@ -115,11 +115,7 @@ fn find_nodes(page: &Page) -> Result<()> {
 /// Makes an invitation link: the page's key alone does not suffice.
 fn invite(page: &Page, a: &Member) -> Result<()> {
     page.click("#invite summary")?;
-    let code = a
-        .host
-        .run("lcroute-web", &["web", "--code"])?
-        .success()?
-        .stdout;
+    let code = a.host.call("lcroute-web web --code")?.stdout;
     page.fill("#invite-code", code.trim())?;
     page.click("#invite .primary")?;
     page.until("document.querySelector('#invited svg.qr') !== null")?;
@@ -366,13 +362,9 @@ fn groups_and_nodes_have_the_names_that_this_host_knows() {
             a.host.spawn(RADIO, &["listen", &text, "-", "-i", "lc0"])
         });
         let mum = of_mum.key().to_string();
-        a.host
-            .run("lcroute", &["book", "add", "mum", &mum])?
-            .success()?;
+        a.host.call(&format!("lcroute book add mum {mum}"))?;
         let robert = b.peer_id()?;
-        a.host
-            .run("lcroute", &["book", "add", "robert", &robert])?
-            .success()?;
+        a.host.call(&format!("lcroute book add robert {robert}"))?;
         let choices = "#choose label";
         for name in ["team", "Radio <b>Berlin</b>", "mum"] {
             page.until_says(choices, name)?;

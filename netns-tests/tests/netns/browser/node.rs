@@ -842,9 +842,7 @@ fn what_is_wrong_with_a_token_is_said_in_plain_words() {
         copy.shot("second-tab")?;
         ensure!(page.eval("document.querySelector('#state').textContent")? == "linked to 2 nodes");
 
-        a.host
-            .run("lcroute", &["revoke", "--token", &other])?
-            .success()?;
+        a.host.call(&format!("lcroute revoke --token {other}"))?;
         page.until_says("#problem", "expelled from the network")?;
         // and a later member by that token
         become_member(&copy, &other)?;
