@@ -129,9 +129,7 @@ fn a_leaf_that_comes_late_has_the_lecture_and_asks_a_question() {
             lecture.link,
             notes.display()
         );
-        let refused = leaves[1].run("sh", &["-c", &refused])?;
-        refused.exits(4)?;
-        holds!(refused.stderr.contains("leaf"), "{}", refused.stderr)
+        leaves[1].run("sh", &["-c", &refused])?.fails(4, "leaf")
     });
 }
 

@@ -287,7 +287,7 @@ fn a_copied_folder_says_nothing_and_a_second_program_does_not_start() {
         second.fails(1, "used by another")?;
         let pid = people[1].daemon()?.pid();
         let told = format!("lcgroup runs already (pid {pid})");
-        ensure!(second.stderr.contains(&told), "{second:?}");
+        second.says(&told)?;
         // a copy of bob's folder; bob continues, then the copy starts
         people[1].daemon()?.stop()?;
         people[2].daemon()?.stop()?;
@@ -500,10 +500,7 @@ fn keys_of_a_group_seal_packets_without_loss_and_open_nothing_to_who_was_removed
         let closed = network.members[0]
             .host
             .run("lcroute", &["doctor", "--json"])?;
-        ensure!(
-            closed.stdout.contains("no program gives its keys"),
-            "{closed:?}"
-        );
+        closed.prints("no program gives its keys")?;
         people[0].protect()?;
         people[1].join(&invitation(&people[0], "1")?)?;
         eventually("bob is a member", || people[1].is("member"))?;

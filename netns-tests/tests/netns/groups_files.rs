@@ -103,8 +103,10 @@ fn a_file_waits_at_a_mailbox_that_cannot_read_it_while_its_sender_is_away() {
         people[0].kill()?;
         people[2].start()?;
         eventually("cy reads the message", || people[2].has_file("plan.bin"))?;
-        let got = people[2].get(&["plan.bin"])?.success()?;
-        ensure!(got.stdout.contains("plan.bin (21.0 MB) of bob"), "{got:?}");
+        people[2]
+            .get(&["plan.bin"])?
+            .success()?
+            .prints("plan.bin (21.0 MB) of bob")?;
         let dest = people[2].host.path("plan.bin");
         ensure!(fs::read(&dest)? == plan, "another content");
         let seen = contents(&people[3].folder())?;

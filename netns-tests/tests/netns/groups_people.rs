@@ -352,8 +352,10 @@ fn a_folder_that_was_put_back_says_nothing_while_no_other_host_can_show_its_age(
             person.host.run("sh", &["-c", &script])?.success()?;
         }
         let refuses = |person: &Person, args: &[&str]| -> Result<()> {
-            let sent = person.host.run("lcgroup", args)?;
-            sent.fails(1, "copied here or put back")
+            person
+                .host
+                .run("lcgroup", args)?
+                .fails(1, "copied here or put back")
         };
         people[1].start()?;
         refuses(&people[1], &["send", "team", "to nobody"])?;
@@ -432,7 +434,7 @@ fn a_copy_of_a_folder_on_a_second_host_says_nothing_more_and_tells_the_way_out()
             let refused = told.iter().find(|sent| sent.code == 1);
             let refused = refused.with_context(|| format!("{told:?}"))?;
             let way_out = "lcgroup leave --forget team";
-            holds!(refused.stderr.contains(way_out), "{refused:?}")
+            refused.says(way_out)
         })
     });
 }
@@ -478,8 +480,7 @@ fn text_and_names_of_all_writings_stay_as_they_are() {
             holds!(lengths == [65_536, 65_535, 65_536, 65_536], "{lengths:?}")
         })?;
         let script = "printf 'x%.0s' $(seq 65537) | lcgroup send team";
-        let longer = people[1].host.run("sh", &["-c", script])?;
-        longer.fails(2, "65536")
+        people[1].host.run("sh", &["-c", script])?.fails(2, "65536")
     });
 }
 
@@ -599,7 +600,7 @@ fn what_a_full_disk_refused_is_not_sent_later() {
             match sent.code {
                 0 => {}
                 _ => {
-                    ensure!(sent.stderr.contains("nothing was done"), "{sent:?}");
+                    sent.says("nothing was done")?;
                     refused.push(words);
                 }
             }

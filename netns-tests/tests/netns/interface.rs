@@ -140,13 +140,7 @@ fn without_the_capability_it_says_which_one_is_missing() {
             "lcroute",
             "run",
         ];
-        let refused = host.run("setpriv", &drop)?;
-        refused.exits(4)?;
-        holds!(
-            refused.stderr.contains("CAP_NET_ADMIN"),
-            "{}",
-            refused.stderr
-        )
+        host.run("setpriv", &drop)?.fails(4, "CAP_NET_ADMIN")
     });
 }
 
@@ -303,7 +297,7 @@ fn addresses_of_other_programs_on_lc0_are_left_alone() {
         let has = || -> Result<()> {
             let shown = host.call("ip -6 addr show dev lc0")?;
             for other in others {
-                ensure!(shown.stdout.contains(other), "{}", shown.stdout);
+                shown.prints(other)?;
             }
             Ok(())
         };
@@ -313,8 +307,7 @@ fn addresses_of_other_programs_on_lc0_are_left_alone() {
         // the daemon checks lc0 after a change, and again after a removal
         host.ip("link set lc0 txqueuelen 77")?;
         eventually("the daemon has repaired its own", || {
-            let shown = host.call("ip link show dev lc0")?;
-            holds!(shown.stdout.contains("qlen 10000"), "{}", shown.stdout)
+            host.call("ip link show dev lc0")?.prints("qlen 10000")
         })?;
         has()?;
         network.members[0].daemon()?.kill()?;

@@ -99,10 +99,10 @@ pub(crate) fn address(member: &Member) -> Result<String> {
     eventually("lc0 has an IPv4 address", || {
         let status = member.status()?;
         let address = status["ipv4"].as_str().context("none")?.to_owned();
-        let shown = member
+        member
             .host
-            .run("ip", &["-4", "-o", "addr", "show", "lc0"])?;
-        ensure!(shown.stdout.contains(&format!("{address}/16")), "{shown:?}");
+            .run("ip", &["-4", "-o", "addr", "show", "lc0"])?
+            .prints(&format!("{address}/16"))?;
         Ok(address)
     })
 }
@@ -164,8 +164,10 @@ fn an_ipv4_stream_comes_through_and_its_end_is_silent() {
         ensure!(done.code == 0, "{done:?}");
         expect(&heard, &format!("{from} 1000 "), 10)?;
         let ping = ["ping", &from, "--count", "1", "--json"];
-        let pinged = b.host.run("lcroute", &ping)?.success()?;
-        ensure!(pinged.stdout.contains("\"name\":\"a\""), "{pinged:?}");
+        b.host
+            .run("lcroute", &ping)?
+            .success()?
+            .prints("\"name\":\"a\"")?;
         // the display
         let groups = b.groups()?;
         let group = groups.iter().find(|g| g["group"] == "239.1.2.3");
@@ -187,8 +189,9 @@ fn an_ipv4_stream_comes_through_and_its_end_is_silent() {
             holds!(line["from"] == from && line["name"] == "a", "{line}")
         })?;
         // SSDP stays on the LAN
-        let ssdp = a.host.run("ip", &["route", "get", "239.255.255.250"])?;
-        ensure!(ssdp.stdout.contains("dev eth0"), "{ssdp:?}");
+        a.host
+            .run("ip", &["route", "get", "239.255.255.250"])?
+            .prints("dev eth0")?;
         // after a PART packets do not leave the sender's host
         heard.kill()?;
         a.wait_unwanted("239.1.2.3", b)?;
@@ -277,13 +280,15 @@ fn tcp_goes_between_ipv4_addresses_where_unicast_is_on() {
         wait_known(b, &at_a)?;
         let server = b.host.spawn("python3", &["-c", ECHO, &at_b])?;
         server.prints("listening")?;
-        let called = a.host.run("python3", &["-c", CALL, &at_b])?;
-        ensure!(called.stdout.contains("echoed True"), "{called:?}");
+        a.host
+            .run("python3", &["-c", CALL, &at_b])?
+            .prints("echoed True")?;
         // an address without a node
         let [x, y, _, _] = at_b.parse::<Ipv4Addr>()?.octets();
         let nobody = format!("{x}.{y}.0.9");
-        let ping = a.host.run("ping", &["-c", "1", "-W", "2", &nobody])?;
-        holds!(ping.stdout.contains("Unreachable"), "{ping:?}")
+        a.host
+            .run("ping", &["-c", "1", "-W", "2", &nobody])?
+            .prints("Unreachable")
     });
 }
 

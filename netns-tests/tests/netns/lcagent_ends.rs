@@ -55,12 +55,7 @@ fn hosts_with_one_key_are_told_apart_and_told() {
             )
         })?;
         let both = fleet.exec(&["--on", "first", "--json", "--", "seq", "3000"])?;
-        both.exits(1)?;
-        ensure!(
-            both.stderr.contains("2 hosts have one key"),
-            "{}",
-            both.stderr
-        );
+        both.fails(1, "2 hosts have one key")?;
         let mut outputs = BTreeMap::<String, String>::new();
         for line in both.stdout.lines() {
             let event: Value = serde_json::from_str(line)?;

@@ -25,32 +25,23 @@ fn a_rolling_command_stops_at_the_first_group_that_fails() {
         // one after another, by name
         let expected = "first: x\nsecond: x\nthird: x\n";
         ensure!(all.stdout == expected, "{}", all.stdout);
-        let folded = fleet
+        fleet
             .exec(&["-b", "--batch", "2", "--", "echo", "x"])?
-            .success()?;
-        ensure!(
-            folded.stdout.contains("first,second,third (3)"),
-            "{}",
-            folded.stdout
-        );
+            .success()?
+            .prints("first,second,third (3)")?;
         // the second fails, so the third is never asked
         let second = fleet.hosts[1].path("");
         let script = format!("! grep -q {} /proc/$PPID/cmdline", second.display());
-        let stopped = fleet.exec(&["--batch", "2", "--", "sh", "-c", &script])?;
-        stopped.exits(1)?;
-        ensure!(
-            stopped
-                .stderr
-                .contains("stopped after step 1 of 2: 1 node was not asked"),
-            "{}",
-            stopped.stderr
-        );
+        fleet
+            .exec(&["--batch", "2", "--", "sh", "-c", &script])?
+            .fails(1, "stopped after step 1 of 2: 1 node was not asked")?;
         ensure!(
             !fleet.audit(2)?.contains("cmdline"),
             "the third was asked all the same"
         );
-        let nobody = fleet.exec(&["--on", "nobody", "--canary", "--", "true"])?;
-        nobody.exits(3)
+        fleet
+            .exec(&["--on", "nobody", "--canary", "--", "true"])?
+            .exits(3)
     });
 }
 
@@ -120,12 +111,14 @@ fn a_module_is_called_by_name_and_only_as_the_policy_says() {
                 std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode))?;
             }
         }
-        let all = fleet.exec(&["--", "@other", "a b", "c"])?.success()?;
-        ensure!(all.stdout.contains("first: 2 a b\n"), "{}", all.stdout);
+        fleet
+            .exec(&["--", "@other", "a b", "c"])?
+            .success()?
+            .prints("first: 2 a b\n")?;
         for bad in ["@loose", "@missing", "@../modules/greet", "@"] {
             let refused = fleet.exec(&["--on", "first", "--", bad])?;
             ensure!(refused.code == 1, "{bad}: exit code {}", refused.code);
-            ensure!(refused.stderr.contains("refused"), "{}", refused.stderr);
+            refused.says("refused")?;
         }
         fleet
             .exec(&["--key", "restricted.key", "--", "@other"])?
@@ -270,11 +263,7 @@ fn jobs_are_run_by_who_listens_on_a_socket() {
         })?;
         let first = |args: &[&str]| fleet.exec(&[&["--on", "first", "--"], args].concat());
         let said = first(&["sh", "-c", "tr '\\0' ' ' < /proc/$PPID/cmdline; exit 3"])?;
-        ensure!(
-            said.stdout.contains("supervise --socket"),
-            "{}",
-            said.stdout
-        );
+        said.prints("supervise --socket")?;
         said.fails(1, "3")?;
 
         let mut exec = fleet.start_exec(&["--on", "first", "--", "sleep", "7654"])?;
@@ -299,8 +288,8 @@ fn jobs_are_run_by_who_listens_on_a_socket() {
         })?;
 
         runner.kill()?;
-        let nobody = fleet.exec(&["--on", "first", "--", "true"])?;
-        nobody.exits(1)?;
-        holds!(nobody.stderr.contains("jobs.sock"), "{}", nobody.stderr)
+        fleet
+            .exec(&["--on", "first", "--", "true"])?
+            .fails(1, "jobs.sock")
     });
 }

@@ -242,8 +242,7 @@ fn an_unmounted_disk_deletes_nothing_at_mirrors_before_and_after_a_restart() {
                 "not yet"
             )
         })?;
-        let status = server.call("lcsync status folder")?;
-        ensure!(status.stdout.contains("vanished"), "{}", status.stdout);
+        server.call("lcsync status folder")?.prints("vanished")?;
         serving.stop()?;
         let mut serving = server.spawn("lcsync", &args)?;
         eventually("the server misses the disk again", || {
@@ -426,8 +425,8 @@ fn a_terminated_receiver_leaves_all_groups_ends_with_143_and_leaves_partials_onl
 fn an_interface_that_does_not_exist_is_named() {
     world("no-interface", |lab| {
         let host = lab.lan(&["alone"])?.remove(0);
-        let done = host.run("lcsync", &["lc:x", "copy", "-i", "lan7"])?;
-        done.fails(2, "lan7")
+        host.run("lcsync", &["lc:x", "copy", "-i", "lan7"])?
+            .fails(2, "lan7")
     });
 }
 

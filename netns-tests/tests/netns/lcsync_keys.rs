@@ -84,8 +84,7 @@ fn a_sealed_share_is_found_and_read_with_its_key_only() {
             right.path("team.key"),
             std::fs::Permissions::from_mode(0o644),
         )?;
-        let done = right.run("lcsync", &with_key)?;
-        done.exits(4)
+        right.run("lcsync", &with_key)?.exits(4)
     });
 }
 
@@ -171,13 +170,9 @@ fn who_trusts_a_key_takes_nothing_of_a_forger() {
         let (_unsigned, _) = share(forger, &signed[..3])?;
         let (_forged, _) = share(forger, &signed)?;
         let fetch = ["lc:folder", "copy", "-i", "lan0", "--trust", "own.key.pub"];
-        let done = receiver.run("lcsync", &[&fetch[..], &["--timeout", "5s"]].concat())?;
-        done.exits(3)?;
-        ensure!(
-            done.stderr.contains("signed by 12D3KooW"),
-            "{}",
-            done.stderr
-        );
+        receiver
+            .run("lcsync", &[&fetch[..], &["--timeout", "5s"]].concat())?
+            .fails(3, "signed by 12D3KooW")?;
         ensure!(!receiver.path("copy").exists(), "something was made");
 
         let (_share, _) = share(owner, &signed)?;

@@ -131,11 +131,9 @@ fn a_router_maps_the_port_by_each_protocol_and_gets_it_back() {
                 let found = path(b)?;
                 holds!(found == "mapped", "{found}")
             })?;
-            let doctor = a.host.ask("lcroute", &["doctor"])?;
-            ensure!(
-                doctor.stdout.contains("the router maps 44.1.2.3:"),
-                "{doctor:?}"
-            );
+            a.host
+                .ask("lcroute", &["doctor"])?
+                .prints("the router maps 44.1.2.3:")?;
             network.members[0].stop()?;
             holds!(!rules(&router)?.contains("dnat"), "{}", rules(&router)?)
         });

@@ -283,7 +283,7 @@ fn a_token_for_leaves_opens_no_record_and_who_was_away_comes_back() {
         let invite = ["invite", "--leaf", "--groups", "ff1e:5::/32", "--signal"];
         let invite = [&invite[..], &["ws://meet.example:7117"]].concat();
         let token = members[0].host.run("lcroute", &invite)?.success()?;
-        ensure!(token.stderr.contains("by a new secret"), "{}", token.stderr);
+        token.says("by a new secret")?;
         let token: Token = token.stdout.trim().parse()?;
         ensure!(token.epoch.is_none(), "it has the secret");
         let stranger = RendezvousEpochs::new(token.network());
@@ -424,7 +424,7 @@ fn one_command_is_enough_on_each_host() {
         ensure!(again["linked"] == serde_json::json!(["b"]), "{again}");
         ensure!(again["pages"] == address, "{again}, {address}");
         let down = hosts[1].call("lcroute down")?;
-        ensure!(down.stderr.contains("still a member"), "{}", down.stderr);
+        down.says("still a member")?;
         b.expect_exit(DEADLINE, 0)?;
         hosts[1].call("lcroute down")?;
         // a member without a reachable network

@@ -88,11 +88,7 @@ fn a_media_server_of_the_other_house_is_found_and_its_description_fetched() {
             "{location}"
         );
         let description = b1.call(&format!("curl -sS --max-time 10 {location}"))?;
-        holds!(
-            description.stdout.contains("<friendlyName>house a"),
-            "{}",
-            description.stdout
-        )
+        description.prints("<friendlyName>house a")
     });
 }
 

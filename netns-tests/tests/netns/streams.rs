@@ -538,7 +538,7 @@ fn ssh_goes_over_a_stream() {
             let said = ssh("ip -6 -o addr show lc0")?;
             let said = said.success()?;
             let address = beta.address()?.to_string();
-            holds!(said.stdout.contains(&address), "{said:?}")
+            said.prints(&address)
         })?;
         holds!(ssh("exit 7")?.code == 7, "its exit code")
     });
@@ -591,8 +591,7 @@ fn ansible_runs_tasks_over_streams() {
             let args: Vec<&str> = environment.iter().map(String::as_str).chain(args).collect();
             alpha.host.run("env", &args)
         };
-        let said = play("/ansible/1")?.success()?;
-        ensure!(said.stdout.contains("failed=0"), "{said:?}");
+        play("/ansible/1")?.success()?.prints("failed=0")?;
         let fetched = fs::read(alpha.host.path("fetched"))?;
         ensure!(fetched == "word ".repeat(300_000).as_bytes(), "other bytes");
         // a node that does not serve it is unreachable, with the reason

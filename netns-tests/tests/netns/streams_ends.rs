@@ -408,11 +408,7 @@ fn whoever_waits_or_may_not_is_told_what_to_do() {
             &["serve", "/x/1", "--", "cat"],
         ] {
             let refused = run(verb)?;
-            refused.exits(4)?;
-            ensure!(
-                refused.stderr.contains("sudo usermod -aG lcroute nobody"),
-                "{refused:?}"
-            );
+            refused.fails(4, "sudo usermod -aG lcroute nobody")?;
         }
         Ok(())
     });

@@ -228,8 +228,7 @@ fn wrong_texts_of_sessions_are_refused_and_nobody_under_a_text_is_said() {
         let (other, _, _) = keygen(&host, "other.key")?;
         give(Path::new(&other))?;
         let wrong = format!("lcstudio invite {folder} --key {other} --outside --at {url}");
-        let refused = host.run("sh", &["-c", &nobody(&wrong)])?;
-        refused.exits(2)
+        host.run("sh", &["-c", &nobody(&wrong)])?.exits(2)
     });
 }
 
@@ -410,7 +409,6 @@ fn a_session_of_a_host_with_a_daemon_leaves_its_network_as_it_was() {
         ensure!(groups()? == before, "{}", groups()?);
         // a member that has the text without its place hears nothing of it
         let args = ["attend", &stage.text, "--timeout", "5s"];
-        let alone = member.host.run("lcstudio", &args)?;
-        alone.exits(3)
+        member.host.run("lcstudio", &args)?.exits(3)
     });
 }

@@ -172,9 +172,6 @@ impl Host {
     }
 
     /// Runs a command line without quotes to its end, which must be a success.
-    ///
-    /// # Errors
-    /// There is no such program, it hangs, or fails; the error contains its output.
     pub fn call(&self, line: &str) -> Result<Output> {
         let mut words = line.split(' ');
         let program = words.next().unwrap_or_default();

@@ -51,22 +51,28 @@ impl Output {
     }
 
     /// Checks the exit code.
-    ///
-    /// # Errors
-    /// It is another one; the error contains the command's output.
     pub fn exits(&self, code: i32) -> Result<()> {
         self.fails(code, "")
     }
 
     /// Checks the exit code, and that standard error contains `said`.
-    ///
-    /// # Errors
-    /// One of them is different; the error contains the command's output.
     pub fn fails(&self, code: i32, said: &str) -> Result<()> {
         ensure!(
             self.code == code && self.stderr.contains(said),
             "expected exit code {code} and `{said}`: {self:?}"
         );
+        Ok(())
+    }
+
+    /// Checks that standard output contains `text`.
+    pub fn prints(&self, text: &str) -> Result<()> {
+        ensure!(self.stdout.contains(text), "no `{text}` in {self:?}");
+        Ok(())
+    }
+
+    /// Checks that standard error contains `text`.
+    pub fn says(&self, text: &str) -> Result<()> {
+        ensure!(self.stderr.contains(text), "no `{text}` in {self:?}");
         Ok(())
     }
 }
@@ -149,9 +155,6 @@ impl Process {
     }
 
     /// Waits for `timeout` until the process has ended, and checks its exit code.
-    ///
-    /// # Errors
-    /// It still runs, or its exit code is another one; the error contains its output.
     pub fn expect_exit(&mut self, timeout: Duration, code: i32) -> Result<()> {
         let ended = self.wait(timeout)?;
         ensure!(
@@ -165,17 +168,11 @@ impl Process {
     }
 
     /// Waits until standard output contains `text`.
-    ///
-    /// # Errors
-    /// It does not; the error contains all output.
     pub fn prints(&self, text: &str) -> Result<()> {
         self.shows(text, Process::stdout)
     }
 
     /// Waits until standard error contains `text`.
-    ///
-    /// # Errors
-    /// It does not; the error contains all output.
     pub fn says(&self, text: &str) -> Result<()> {
         self.shows(text, Process::stderr)
     }
