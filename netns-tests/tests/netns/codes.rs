@@ -94,8 +94,7 @@ fn ends(process: &mut Process, code: i32, said: &str) -> Result<()> {
 fn four_words_bring_files_to_whoever_says_them_on_a_lan_without_a_server() {
     world("codes-lan", |lab| {
         open_driver()?;
-        let hosts = closed_lan(lab, &["ann", "bob", "cy", "dan"])?;
-        let [ann, bob, cy, dan] = crate::each(&hosts)?;
+        let [ann, bob, cy, dan] = &crate::all(closed_lan(lab, &["ann", "bob", "cy", "dan"])?)?;
         let sent = make_files(ann, 3 * MEGABYTE)?;
         let links = ann.run("ip", &["-br", "link"])?.stdout;
         let (sends, code) = send(ann, "", &sent)?;
@@ -214,8 +213,7 @@ fn four_words_bring_a_token_to_the_first_host_that_says_them() {
 fn wrong_words_and_two_senders_are_said_and_nothing_is_received() {
     world("codes-wrong", |lab| {
         open_driver()?;
-        let hosts = closed_lan(lab, &["ann", "bob", "eve"])?;
-        let [ann, bob, eve] = crate::each(&hosts)?;
+        let [ann, bob, eve] = &crate::all(closed_lan(lab, &["ann", "bob", "eve"])?)?;
         let sent = make_files(ann, 100_000)?;
         let (mut sends, code) = send(ann, "", &sent)?;
         let began = std::time::Instant::now();
@@ -254,8 +252,7 @@ fn wrong_words_and_two_senders_are_said_and_nothing_is_received() {
 fn hidden_names_and_links_are_not_touched_unless_the_receiver_asks_for_it() {
     world("codes-hidden", |lab| {
         open_driver()?;
-        let hosts = closed_lan(lab, &["ann", "bob"])?;
-        let [ann, bob] = crate::each(&hosts)?;
+        let [ann, bob] = &crate::all(closed_lan(lab, &["ann", "bob"])?)?;
         let sent = make_files(ann, 10_000)?;
         let (_sends, code) = send(ann, "", &sent)?;
         let dest = open_folder(bob, "dest")?;
@@ -289,8 +286,7 @@ fn hidden_names_and_links_are_not_touched_unless_the_receiver_asks_for_it() {
 fn a_corrected_file_arrives_beside_one_that_never_rests() {
     world("codes-restless", |lab| {
         open_driver()?;
-        let hosts = closed_lan(lab, &["ann", "bob"])?;
-        let [ann, bob] = crate::each(&hosts)?;
+        let [ann, bob] = &crate::all(closed_lan(lab, &["ann", "bob"])?)?;
         let sent = make_files(ann, 10_000)?;
         let (_sends, code) = send(ann, "", &sent)?;
         let state = sent[1].join("state").display().to_string();
@@ -314,8 +310,7 @@ fn a_killed_receiver_of_codes_goes_on_and_hostile_beacons_change_nothing() {
     const SIZE: usize = 12 * MEGABYTE;
     world("codes-resume", |lab| {
         open_driver()?;
-        let hosts = closed_lan(lab, &["ann", "bob", "eve"])?;
-        let [ann, bob, eve] = crate::each(&hosts)?;
+        let [ann, bob, eve] = &crate::all(closed_lan(lab, &["ann", "bob", "eve"])?)?;
         let sent = make_files(ann, SIZE)?;
         let paths = sent.each_ref().map(|p| p.display().to_string());
         let args = ["send", "--bwlimit", "24M", &paths[0], &paths[1]];
@@ -380,8 +375,7 @@ fn a_code_with_a_host_leads_through_closed_firewalls() {
         open_driver()?;
         let server = lab.signalling_server()?;
         let url = server.url()?;
-        let hosts = lab.closed_hosts(&["ann", "bob"])?;
-        let [ann, bob] = crate::each(&hosts)?;
+        let [ann, bob] = &crate::all(lab.closed_hosts(&["ann", "bob"])?)?;
         let sent = make_files(ann, MEGABYTE)?;
         let (_sends, code) = send(ann, &url, &sent)?;
         ensure!(code.contains('@'), "{code}");
@@ -449,8 +443,7 @@ fn words_of(sends: &Process) -> Result<String> {
 fn a_station_goes_by_four_words_and_two_senders_are_refused() {
     world("codes-station", |lab| {
         open_driver()?;
-        let hosts = closed_lan(lab, &["ann", "bob", "eve"])?;
-        let [ann, bob, eve] = crate::each(&hosts)?;
+        let [ann, bob, eve] = &crate::all(closed_lan(lab, &["ann", "bob", "eve"])?)?;
         let chirp = write_chirp(ann, 60)?.display().to_string();
         let sends = shell(ann, &format!("exec {RADIO} cast --code - <{chirp}"))?;
         let code = words_of(&sends)?;
@@ -486,8 +479,7 @@ fn a_station_goes_by_four_words_and_two_senders_are_refused() {
 fn a_lecture_goes_by_four_words() {
     world("codes-lecture", |lab| {
         open_driver()?;
-        let hosts = closed_lan(lab, &["ann", "bob"])?;
-        let [ann, bob] = crate::each(&hosts)?;
+        let [ann, bob] = &crate::all(closed_lan(lab, &["ann", "bob"])?)?;
         let home = open_folder(ann, "home")?.display().to_string();
         let made = format!(
             "cd {home} && lcstudio keygen k && lcstudio new talk --key k --title Bees && printf '# Bees\\n\\nThey dance.\\n' >talk/slides.md"
@@ -511,8 +503,7 @@ fn a_lecture_goes_by_four_words() {
 fn of_two_who_send_under_a_code_receivers_take_none() {
     world("codes-two", |lab| {
         open_driver()?;
-        let hosts = closed_lan(lab, &["ann", "bob", "eve"])?;
-        let [ann, bob, eve] = crate::each(&hosts)?;
+        let [ann, bob, eve] = &crate::all(closed_lan(lab, &["ann", "bob", "eve"])?)?;
         let sent = make_files(ann, 100_000)?;
         let (sends, code) = send(ann, "", &sent)?;
         // offers of a thousand senders, each whole, and garbage between them
@@ -543,8 +534,7 @@ fn a_public_link_lets_leaves_receive_and_nobody_else_send() {
         open_driver()?;
         let server = lab.signalling_server()?;
         let url = server.url()?;
-        let hosts = lab.closed_hosts(&["ann", "bob", "eve"])?;
-        let [ann, bob, eve] = crate::each(&hosts)?;
+        let [ann, bob, eve] = &crate::all(lab.closed_hosts(&["ann", "bob", "eve"])?)?;
         let sent = make_files(ann, MEGABYTE)?;
         let paths = sent.each_ref().map(|p| p.display().to_string());
         let mut without = lcsync(ann, "", &["send", "--public", &paths[0]])?;
@@ -585,8 +575,7 @@ fn a_public_link_lets_leaves_receive_and_nobody_else_send() {
 #[ignore = "long: `make test-all`"]
 fn both_ends_of_a_code_do_without_namespaces() {
     world("codes-pair", |lab| {
-        let hosts = closed_lan(lab, &["ann", "bob"])?;
-        let [ann, bob] = crate::each(&hosts)?;
+        let [ann, bob] = &crate::all(closed_lan(lab, &["ann", "bob"])?)?;
         let sent = make_files(ann, 3 * MEGABYTE)?;
         let paths = sent.each_ref().map(|p| p.display().to_string());
         let env = ["env", "LCROUTE_SIGNAL=", "lcsync"];

@@ -131,8 +131,7 @@ fn a_file_waits_at_a_mailbox_that_cannot_read_it_while_its_sender_is_away() {
 #[test]
 fn files_have_names_lengths_and_numbers_that_mislead_nobody() {
     world("groups-file-names", |lab| {
-        let people = people(lab, &["ann", "bob", "box"], "64Mi")?;
-        let [ann, bob, holder] = crate::each(&people)?;
+        let [ann, bob, holder] = &crate::all(people(lab, &["ann", "bob", "box"], "64Mi")?)?;
         let long = ann.host.path("long");
         fs::File::create(&long)?.set_len(65 << 20)?;
         let long = long.display().to_string();

@@ -278,8 +278,7 @@ fn members_find_each_other_without_the_owner_and_a_removed_one_is_expelled() {
         ensure!(!people[3].reads("without dan")? && !people[3].reads("again without dan")?);
         ensure!(people[3].status()?["network"]["links"] == 0);
         // the line by which dan came leads nobody in any more, and another one does
-        let hosts = lab.closed_hosts(&["eve", "fay"])?;
-        let [eve, fay] = crate::each(&hosts)?;
+        let [eve, fay] = &crate::all(lab.closed_hosts(&["eve", "fay"])?)?;
         let (eve, fay) = (Person::new(eve, false)?, Person::new(fay, false)?);
         eve.join(&line)?;
         let other = people[0].invite("1")?;

@@ -66,8 +66,8 @@ fn sound_crosses_the_uplink_of_the_caster_once_for_a_helper_and_goes_on_without_
     world("helper", |lab| {
         open_driver()?;
         let (_server, url) = public_server(lab)?;
-        let hosts = lab.closed_hosts(&["ann", "eve", "early", "bob", "cy"])?;
-        let [ann, eve, early, bob, cy] = crate::each(&hosts)?;
+        let [ann, eve, early, bob, cy] =
+            &crate::all(lab.closed_hosts(&["ann", "eve", "early", "bob", "cy"])?)?;
         let (path, _) = station(ann, "station.key")?;
         let token = invite(ann, &path, "eve", &["--at", &url])?;
         // sound until the end of the test

@@ -111,8 +111,7 @@ fn who_joins_while_others_send_receives_from_then_on() {
         let also = b.host.receive("ff1e::42", &[])?;
         also.expect_more("a second program on one host receives as well")?;
         for receiver in [first, second, also] {
-            let state = receiver.state()?;
-            ensure!(state["duplicates"] == 0, "{state}");
+            receiver.expect_no_duplicates()?;
         }
         Ok(())
     });

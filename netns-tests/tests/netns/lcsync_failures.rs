@@ -19,8 +19,7 @@ const FETCH: [&str; 4] = ["lc:folder", "copy", "-i", "lan0"];
 #[test]
 fn what_the_server_cannot_read_deletes_nothing_at_receivers() {
     world("fail-unread", |lab| {
-        let hosts = lab.lan(&["server", "receiver"])?;
-        let [server, receiver] = crate::each(&hosts)?;
+        let [server, receiver] = &crate::all(lab.lan(&["server", "receiver"])?)?;
         server.write("folder/open", "words")?;
         server.write("folder/closed/f", "secret")?;
         let closed = server.path("folder/closed");
@@ -209,8 +208,7 @@ fn a_shared_folder_that_is_removed_and_made_again_is_served_again() {
 #[test]
 fn an_unmounted_disk_deletes_nothing_at_mirrors_before_and_after_a_restart() {
     world("unmounted", |lab| {
-        let hosts = lab.lan(&["server", "receiver"])?;
-        let [server, receiver] = crate::each(&hosts)?;
+        let [server, receiver] = &crate::all(lab.lan(&["server", "receiver"])?)?;
         let folder = server.path("folder");
         let disk = Disk::new(folder.clone(), MEGABYTE)?;
         server.write("folder/f", "words")?;
@@ -433,8 +431,7 @@ fn an_interface_that_does_not_exist_is_named() {
 #[test]
 fn a_share_waits_for_an_interface_that_comes_later_and_survives_its_end() {
     world("lcsync-later", |lab| {
-        let hosts = lab.lan(&["server", "receiver"])?;
-        let [server, receiver] = crate::each(&hosts)?;
+        let [server, receiver] = &crate::all(lab.lan(&["server", "receiver"])?)?;
         make_folder(&server.path("folder"), MEGABYTE / 2)?;
         server.ip("link set lan0 name later0 down\n")?;
         let (mut process, _) = share(server, &["folder", "-i", "lan0"])?;

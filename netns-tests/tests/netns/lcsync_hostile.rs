@@ -100,8 +100,7 @@ fn of_two_folders_under_one_name_one_comes_whole_and_the_other_is_reported() {
 #[test]
 fn a_root_hash_brings_neither_modes_nor_times_of_whoever_answers() {
     world("hostile-modes", |lab| {
-        let hosts = lab.lan(&["forger", "receiver"])?;
-        let [forger, receiver] = crate::each(&hosts)?;
+        let [forger, receiver] = &crate::all(lab.lan(&["forger", "receiver"])?)?;
         // the owner's files, with wider permissions
         forger.write("folder/key", "of the owner")?;
         forger.write("folder/sub/f", "words")?;

@@ -57,8 +57,8 @@ const NAME: &str = "plan-of-the-year.txt";
 #[test]
 fn a_sealed_share_is_found_and_read_with_its_key_only() {
     world("key", |lab| {
-        let hosts = lab.lan(&["server", "right", "wrong", "none"])?;
-        let [server, right, wrong, none] = crate::each(&hosts)?;
+        let [server, right, wrong, none] =
+            &crate::all(lab.lan(&["server", "right", "wrong", "none"])?)?;
         let folder = secret_folder(server)?;
         for host in [server, wrong] {
             let made = host.call("lcsync keygen team.key")?;
@@ -158,8 +158,7 @@ fn a_sniffer_reads_a_plain_share_and_nothing_of_a_sealed_one() {
 #[test]
 fn who_trusts_a_key_takes_nothing_of_a_forger() {
     world("signed", |lab| {
-        let hosts = lab.lan(&["owner", "forger", "receiver"])?;
-        let [owner, forger, receiver] = crate::each(&hosts)?;
+        let [owner, forger, receiver] = &crate::all(lab.lan(&["owner", "forger", "receiver"])?)?;
         let folder = secret_folder(owner)?;
         make_folder(&forger.path("folder"), 300_000)?;
         for host in [owner, forger] {
@@ -186,8 +185,7 @@ fn who_trusts_a_key_takes_nothing_of_a_forger() {
 #[test]
 fn what_was_recorded_long_ago_is_not_taken_by_who_has_had_a_later_version() {
     world("rollback", |lab| {
-        let hosts = lab.lan(&["owner", "receiver"])?;
-        let [owner, receiver] = crate::each(&hosts)?;
+        let [owner, receiver] = &crate::all(lab.lan(&["owner", "receiver"])?)?;
         let folder = secret_folder(owner)?;
         owner.call("lcsync keygen team.key")?;
         give(owner, "team.key", receiver)?;
@@ -198,8 +196,7 @@ fn what_was_recorded_long_ago_is_not_taken_by_who_has_had_a_later_version() {
             receiver.run("lcsync", &args)
         };
         fetch("lc:folder")?.success()?;
-        let states = walk(&receiver.path("."), ".generation")?;
-        let [kept] = crate::each(&states)?;
+        let [kept] = &crate::all(walk(&receiver.path("."), ".generation")?)?;
         // simulates a later version, and a replay of this recorded one
         let text = std::fs::read_to_string(kept)?;
         let (name, generation) = text.trim().rsplit_once(' ').context("a generation")?;
@@ -241,8 +238,7 @@ fn walk(folder: &Path, end: &str) -> Result<Vec<PathBuf>> {
 #[test]
 fn the_higher_signed_generation_wins_in_the_middle_of_a_transfer() {
     world("signed-newer", |lab| {
-        let hosts = lab.lan(&["old", "new", "receiver"])?;
-        let [old, new, receiver] = crate::each(&hosts)?;
+        let [old, new, receiver] = &crate::all(lab.lan(&["old", "new", "receiver"])?)?;
         make_folder(&old.path("folder"), 4_000_000)?;
         let newest = secret_folder(new)?;
         let public = old.call("lcsync keygen --sign own.key")?;
@@ -266,8 +262,7 @@ fn the_higher_signed_generation_wins_in_the_middle_of_a_transfer() {
 #[test]
 fn a_configuration_is_read_again_without_dropping_what_stays() {
     world("share-config", |lab| {
-        let hosts = lab.lan(&["server", "receiver"])?;
-        let [server, receiver] = crate::each(&hosts)?;
+        let [server, receiver] = &crate::all(lab.lan(&["server", "receiver"])?)?;
         make_folder(&server.path("one"), 2_000_000)?;
         let folder = secret_folder(server)?;
         let one = "[[share]]\npath = \"one\"\nbwlimit = \"4M\"\n";
@@ -329,8 +324,7 @@ fn a_configuration_is_read_again_without_dropping_what_stays() {
 #[test]
 fn a_seed_takes_over_when_the_server_is_killed_and_follows_a_new_version() {
     world("seed", |lab| {
-        let hosts = lab.lan(&["origin", "seed", "late"])?;
-        let [origin, seed, late] = crate::each(&hosts)?;
+        let [origin, seed, late] = &crate::all(lab.lan(&["origin", "seed", "late"])?)?;
         let folder = origin.path("folder");
         make_folder(&folder, 3_000_000)?;
         origin.call("lcsync keygen --sign own.key")?;
@@ -434,8 +428,7 @@ fn two_half_filled_seeds_complete_each_other_after_the_server_has_gone() {
 #[test]
 fn two_servers_with_one_key_hear_of_each_other_and_no_server_takes_its_own_past_for_another() {
     world("key-rivals", |lab| {
-        let hosts = lab.lan(&["first", "second", "receiver"])?;
-        let [first, second, receiver] = crate::each(&hosts)?;
+        let [first, second, receiver] = &crate::all(lab.lan(&["first", "second", "receiver"])?)?;
         first.call("lcsync keygen team.key")?;
         give(first, "team.key", second)?;
         give(first, "team.key", receiver)?;

@@ -26,11 +26,7 @@ fn a_cut_uplink_is_noticed_and_heals() {
         network.wait_linked()?;
         at_b.expect_more("b hears a again")?;
         for receiver in [at_b, at_c] {
-            ensure!(
-                receiver.state()?["duplicates"] == 0,
-                "{}",
-                receiver.state()?
-            );
+            receiver.expect_no_duplicates()?;
         }
         Ok(())
     });

@@ -120,9 +120,13 @@ fn words(line: &str) -> Vec<&str> {
 }
 
 /// Returns all of these, as many as the caller's pattern has names.
-fn each<T, const N: usize>(all: &[T]) -> anyhow::Result<[&T; N]> {
-    let all: Vec<&T> = all.iter().collect();
-    <[&T; N]>::try_from(all).map_err(|all| anyhow::anyhow!("{} for {N} names", all.len()))
+fn all<T, const N: usize>(all: Vec<T>) -> anyhow::Result<[T; N]> {
+    <[T; N]>::try_from(all).map_err(|all| anyhow::anyhow!("{} for {N} names", all.len()))
+}
+
+/// Returns references to all of these, as many as the caller's pattern has names.
+fn each<T, const N: usize>(each: &[T]) -> anyhow::Result<[&T; N]> {
+    all(each.iter().collect())
 }
 
 /// Runs a test in its own world.

@@ -247,8 +247,7 @@ fn mixed_up(signs: &Station, reads: &Station) -> Result<String> {
 #[test]
 fn push_to_talk_sends_silence_until_a_signal_says_otherwise() {
     world("radio-talk", |lab| {
-        let hosts = lab.lan(&["caster", "listener"])?;
-        let [caster, listener] = crate::each(&hosts)?;
+        let [caster, listener] = &crate::all(lab.lan(&["caster", "listener"])?)?;
         let file = write_chirp(caster, 60)?;
         let (key, station, _) = key_of(caster, "station.key")?;
         let (hears, heard) = listen(listener, &station.encode(), "heard", "")?;
@@ -280,8 +279,7 @@ fn push_to_talk_sends_silence_until_a_signal_says_otherwise() {
 #[test]
 fn a_caster_that_was_killed_is_heard_again_and_of_two_the_later_one_stays() {
     world("radio-restart", |lab| {
-        let hosts = lab.lan(&["caster", "listener"])?;
-        let [caster, listener] = crate::each(&hosts)?;
+        let [caster, listener] = &crate::all(lab.lan(&["caster", "listener"])?)?;
         let file = write_chirp(caster, 30)?;
         let (key, station, _) = key_of(caster, "station.key")?;
         let (mut hears, heard) = listen(listener, &station.encode(), "heard", "")?;
@@ -335,8 +333,7 @@ fn a_caster_that_was_killed_is_heard_again_and_of_two_the_later_one_stays() {
 #[test]
 fn a_caster_by_a_grant_is_heard_beside_the_station_until_the_grant_expires() {
     world("radio-grant", |lab| {
-        let hosts = lab.lan(&["caster", "guest", "listener"])?;
-        let [caster, guest, listener] = crate::each(&hosts)?;
+        let [caster, guest, listener] = &crate::all(lab.lan(&["caster", "guest", "listener"])?)?;
         let file = write_chirp(caster, 30)?;
         let (key, station, _) = key_of(caster, "station.key")?;
         let (guest_key, _, guest_id) = key_of(guest, "guest.key")?;
@@ -452,8 +449,7 @@ fn good_share(heard: &[f64]) -> f64 {
 #[test]
 fn a_microphone_is_heard_by_loudspeakers_and_one_that_goes_away_is_taken_again() {
     world("radio-devices", |lab| {
-        let hosts = lab.lan(&["caster", "listener", "fickle"])?;
-        let [caster, listener, fickle] = crate::each(&hosts)?;
+        let [caster, listener, fickle] = &crate::all(lab.lan(&["caster", "listener", "fickle"])?)?;
         let says = write_chirp(caster, 8)?;
         let (key, station, _) = key_of(caster, "station.key")?;
         let text = station.encode().to_string();
@@ -757,8 +753,7 @@ fn the_router_next_to_the_caster_is_killed_and_sound_comes_by_another() {
 #[test]
 fn a_recording_is_shared_when_it_has_ended_and_a_private_one_with_a_key_alone() {
     world("radio-archive", |lab| {
-        let hosts = lab.lan(&["caster", "listener", "later"])?;
-        let [caster, listener, later] = crate::each(&hosts)?;
+        let [caster, listener, later] = &crate::all(lab.lan(&["caster", "listener", "later"])?)?;
         let file = write_chirp(caster, 2)?;
         let (key, station, _) = key_of(caster, "station.key")?;
         let text = station.encode().to_string();

@@ -19,8 +19,7 @@ fn record(host: &Host, station: &str, file: &Path, args: &[&str]) -> Result<Proc
 #[ignore = "long: `make test-all`"]
 fn a_damaged_recording_is_cast_to_its_end_and_each_damaged_passage_is_said() {
     world_alone("radio-damaged", |lab| {
-        let hosts = lab.lan(&["caster", "listener"])?;
-        let [caster, listener] = crate::each(&hosts)?;
+        let [caster, listener] = &crate::all(lab.lan(&["caster", "listener"])?)?;
         let (key, station, _) = key_of(caster, "station.key")?;
         let text = station.encode();
         let whole = caster.path("whole.opus");
@@ -62,8 +61,7 @@ fn a_damaged_recording_is_cast_to_its_end_and_each_damaged_passage_is_said() {
 #[ignore = "long: `make test-all`"]
 fn a_recorder_that_is_started_again_begins_a_new_file_and_waits_for_a_day() {
     world_alone("radio-recorder", |lab| {
-        let hosts = lab.lan(&["caster", "recorder"])?;
-        let [caster, recorder] = crate::each(&hosts)?;
+        let [caster, recorder] = &crate::all(lab.lan(&["caster", "recorder"])?)?;
         let (key, station, _) = key_of(caster, "station.key")?;
         let (text, file) = (station.encode(), recorder.path("story.opus"));
         let chirp = write_chirp(caster, 30)?;

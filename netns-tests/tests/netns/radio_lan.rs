@@ -17,8 +17,7 @@ fn sent(host: &Host) -> Result<u64> {
 #[ignore = "long: `make test-all`"]
 fn a_caster_sends_on_a_lan_only_while_somebody_listens_there() {
     world_alone("radio-consent", |lab| {
-        let hosts = lab.lan(&["caster", "listener"])?;
-        let [caster, listener] = crate::each(&hosts)?;
+        let [caster, listener] = &crate::all(lab.lan(&["caster", "listener"])?)?;
         let (key, station, _) = key_of(caster, "station.key")?;
         let file = write_chirp(caster, 4)?;
         let args = format!("--key {key} --public");

@@ -206,8 +206,7 @@ fn send_noise(host: &Host, station: &Station, key: &StationKey) -> Result<()> {
 #[test]
 fn two_rooms_with_clocks_apart_are_in_step_whatever_strangers_send() {
     world_alone("radio-step", |lab| {
-        let hosts = lab.lan(&["caster", "near", "next"])?;
-        let [caster, near, next] = crate::each(&hosts)?;
+        let [caster, near, next] = &crate::all(lab.lan(&["caster", "near", "next"])?)?;
         let (key, station, secret) = key_of(caster, "station.key")?;
         let text = station.encode();
         let begun = Instant::now();
@@ -250,8 +249,7 @@ fn two_rooms_with_clocks_apart_are_in_step_whatever_strangers_send() {
 #[ignore = "an interface for a stranger; make test-all"]
 fn a_stranger_on_another_interface_puts_no_room_out_of_step() {
     world_alone("radio-step-strange", |lab| {
-        let hosts = lab.lan(&["caster", "near"])?;
-        let [caster, near] = crate::each(&hosts)?;
+        let [caster, near] = &crate::all(lab.lan(&["caster", "near"])?)?;
         let stranger = lab.detached_host("stranger")?;
         let peer = stranger.namespace().path();
         near.ip(&format!(

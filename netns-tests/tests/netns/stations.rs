@@ -97,8 +97,8 @@ fn who_has_only_the_text_of_a_station_hears_it_through_closed_firewalls() {
     world("station", |lab| {
         open_driver()?;
         let (_server, url) = public_server(lab)?;
-        let hosts = lab.closed_hosts(&["caster", "early", "confined"])?;
-        let [caster, early, confined] = crate::each(&hosts)?;
+        let [caster, early, confined] =
+            &crate::all(lab.closed_hosts(&["caster", "early", "confined"])?)?;
         let (path, key) = station(caster, "station.key")?;
         let text = format!("{}@{url}", *key.station(false).encode());
         // before somebody casts
@@ -173,8 +173,7 @@ fn wrong_texts_of_stations_are_refused_and_nobody_under_a_text_is_said() {
 fn a_station_on_a_lan_needs_no_server_and_says_what_is_closed() {
     world("station-lan", |lab| {
         open_driver()?;
-        let hosts = lab.lan(&["caster", "listener"])?;
-        let [caster, listener] = crate::each(&hosts)?;
+        let [caster, listener] = &crate::all(lab.lan(&["caster", "listener"])?)?;
         let (path, _) = station(caster, "station.key")?;
         let casts = cast(caster, &path, "")?;
         let text = text_of(&casts)?;
@@ -296,8 +295,7 @@ fn whoever_has_a_grant_casts_in_a_station_s_own_network() {
     world("station-granted", |lab| {
         open_driver()?;
         let (_server, url) = public_server(lab)?;
-        let hosts = lab.closed_hosts(&["ann", "dee", "bob"])?;
-        let [ann, dee, bob] = crate::each(&hosts)?;
+        let [ann, dee, bob] = &crate::all(lab.closed_hosts(&["ann", "dee", "bob"])?)?;
         let (path, _) = station(ann, "station.key")?;
         let (own, key) = station(dee, "dee.key")?;
         let public = key.station(true).encode();

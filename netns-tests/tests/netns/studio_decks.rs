@@ -62,8 +62,7 @@ fn slides_of(process: &Process) -> Vec<(u64, String)> {
 #[ignore = "long: `make test-all`"]
 fn a_deck_that_lost_its_slides_waits_until_it_is_whole_and_the_slide_stays() {
     world("studio-emptied", |lab| {
-        let hosts = lab.lan(&["presenter", "attender"])?;
-        let [presenter, attender] = crate::each(&hosts)?;
+        let [presenter, attender] = &crate::all(lab.lan(&["presenter", "attender"])?)?;
         let (folder, key, text) = lecture(presenter, &deck(1..=12))?;
         let mut presents = present(presenter, &folder, &key)?;
         let attends = Typed::start(
@@ -120,8 +119,7 @@ fn a_deck_that_lost_its_slides_waits_until_it_is_whole_and_the_slide_stays() {
 #[test]
 fn front_matter_is_not_shown_and_what_would_not_be_seen_is_named_by_line() {
     world("studio-markdown", |lab| {
-        let hosts = lab.lan(&["presenter", "attender"])?;
-        let [presenter, attender] = crate::each(&hosts)?;
+        let [presenter, attender] = &crate::all(lab.lan(&["presenter", "attender"])?)?;
         let slides = "---\nmarp: true\ntitle: \"How bees talk\"\nauthor: Ann\n---\n\n# One\n\n![a](images/my%20photo.png)\n![b](images/my photo.png)\n\
                       ![c](images/pipe.png) ![d](images) ![e](images/null.png)\n\nlast words\n---\n\n# Two\n\n<!-- wave\nat them -->\n";
         let (folder, key, text) = lecture(presenter, slides)?;
@@ -183,8 +181,7 @@ fn front_matter_is_not_shown_and_what_would_not_be_seen_is_named_by_line() {
 #[ignore = "long: `make test-all`"]
 fn waits_are_explained_and_a_key_that_may_not_write_is_told_at_once() {
     world("studio-waits", |lab| {
-        let hosts = lab.lan(&["presenter", "other"])?;
-        let [presenter, other] = crate::each(&hosts)?;
+        let [presenter, other] = &crate::all(lab.lan(&["presenter", "other"])?)?;
         let (folder, key, text) = lecture(presenter, &deck(1..=3))?;
         let (own, _, _) = keygen(other, "own.key")?;
         let mut attends = other.spawn("lcstudio", &["attend", &text, "--timeout", "4s"])?;
@@ -231,8 +228,7 @@ fn waits_are_explained_and_a_key_that_may_not_write_is_told_at_once() {
 #[test]
 fn where_lcroute_runs_entries_go_to_a_lan_once_somebody_there_was_heard() {
     world("studio-interfaces", |lab| {
-        let hosts = lab.lan(&["presenter", "attender"])?;
-        let [presenter, attender] = crate::each(&hosts)?;
+        let [presenter, attender] = &crate::all(lab.lan(&["presenter", "attender"])?)?;
         // an lc0, as programs see it
         presenter.ip("link add lc0 type veth peer name far0\nlink set lc0 up\nlink set far0 up")?;
         presenter.nft(

@@ -190,8 +190,7 @@ fn two_hosts_write_one_text_also_without_a_network() {
 #[test]
 fn a_file_that_cannot_be_notes_stays_and_what_waits_for_a_grant_is_kept() {
     world("studio-notes-file", |lab| {
-        let hosts = lab.lan(&["stage", "one", "two"])?;
-        let [stage, one, two] = crate::each(&hosts)?;
+        let [stage, one, two] = &crate::all(lab.lan(&["stage", "one", "two"])?)?;
         // a foreign file
         let (mut presenter, lcs) = present_notes(stage, "lan0")?;
         let theirs = two.write("other.md", "not of these notes\n")?;
@@ -356,8 +355,7 @@ impl Author {
 #[test]
 fn an_update_that_wants_all_memory_ends_the_document_and_the_text_of_others_goes_on() {
     world("studio-notes-harm", |lab| {
-        let hosts = lab.lan(&["stage", "one", "two", "bad"])?;
-        let [stage, one, two, bad] = crate::each(&hosts)?;
+        let [stage, one, two, bad] = &crate::all(lab.lan(&["stage", "one", "two", "bad"])?)?;
         let (_presenter, lcs) = present_notes(stage, "lan0")?;
         let one = NotesFile::start(one, &lcs, "lan0")?;
         eventually("it has a file", || one.read().map(drop))?;
@@ -394,8 +392,7 @@ fn an_update_that_wants_all_memory_ends_the_document_and_the_text_of_others_goes
 #[test]
 fn a_folder_that_cannot_be_written_is_said_and_nothing_is_lost() {
     world("studio-notes-read-only", |lab| {
-        let hosts = lab.lan(&["stage", "one", "two"])?;
-        let [stage, one, two] = crate::each(&hosts)?;
+        let [stage, one, two] = &crate::all(lab.lan(&["stage", "one", "two"])?)?;
         let (_presenter, lcs) = present_notes(stage, "lan0")?;
         let two = NotesFile::start(two, &lcs, "lan0")?;
         eventually("it has a file", || two.read().map(drop))?;

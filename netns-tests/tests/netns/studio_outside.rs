@@ -129,8 +129,8 @@ fn who_has_only_the_text_of_a_session_attends_and_asks_through_closed_firewalls(
     world("session", |lab| {
         open_driver()?;
         let (_server, url) = public_server(lab)?;
-        let hosts = lab.closed_hosts(&["stage", "early", "late", "confined"])?;
-        let [stage, early, late, confined] = crate::each(&hosts)?;
+        let [stage, early, late, confined] =
+            &crate::all(lab.closed_hosts(&["stage", "early", "late", "confined"])?)?;
         let stage = Stage::new(stage, None)?;
         let text = format!("{}@{url}", stage.text);
         // before somebody presents
@@ -238,8 +238,8 @@ fn sound_a_screen_captions_and_a_holder_are_in_the_network_of_a_session() {
     world("session-tracks", |lab| {
         open_driver()?;
         let (_server, url) = public_server(lab)?;
-        let hosts = lab.closed_hosts(&["stage", "voice", "ann", "kept", "bob"])?;
-        let [stage, voice, ann, kept, bob] = crate::each(&hosts)?;
+        let [stage, voice, ann, kept, bob] =
+            &crate::all(lab.closed_hosts(&["stage", "voice", "ann", "kept", "bob"])?)?;
         let (writes, _, public) = keygen(ann, "ann.key")?;
         give(Path::new(&writes))?;
         let stage = Stage::new(stage, Some(&public))?;
@@ -324,8 +324,7 @@ fn sound_a_screen_captions_and_a_holder_are_in_the_network_of_a_session() {
 fn a_session_on_a_lan_needs_no_server() {
     world("session-lan", |lab| {
         open_driver()?;
-        let hosts = lab.lan(&["stage", "bob"])?;
-        let [stage, bob] = crate::each(&hosts)?;
+        let [stage, bob] = &crate::all(lab.lan(&["stage", "bob"])?)?;
         let stage = Stage::new(stage, None)?;
         let (presenter, text) = stage.present("")?;
         ensure!(text == stage.text, "{text}");
@@ -374,8 +373,7 @@ fn without_udp_a_session_is_attended_by_the_relay_of_the_server() {
         server.args = vec!["--public".to_owned()];
         server.start()?;
         let url = server.url()?;
-        let hosts = lab.closed_hosts(&["stage", "bob"])?;
-        let [stage, bob] = crate::each(&hosts)?;
+        let [stage, bob] = &crate::all(lab.closed_hosts(&["stage", "bob"])?)?;
         bob.drop_udp()?;
         let stage = Stage::new(stage, None)?;
         let (mut presenter, text) = stage.present(&format!("--at {url}"))?;

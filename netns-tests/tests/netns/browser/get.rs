@@ -50,8 +50,7 @@ fn a_tab_receives_files_by_words_and_by_a_public_link() {
         open_driver()?;
         let server = lab.signalling_server()?;
         let url = server.url()?;
-        let hosts = lab.closed_hosts(&["ann", "cy", "visitor"])?;
-        let [ann, cy, visitor] = crate::each(&hosts)?;
+        let [ann, cy, visitor] = &crate::all(lab.closed_hosts(&["ann", "cy", "visitor"])?)?;
         let sent = make_files(ann, 3_000_000)?;
         let expected = hashes(ann, &sent)?;
         let (_sends, code) = send(ann, &url, &sent)?;
