@@ -126,6 +126,15 @@ fn examine(host: &Host) -> Result<(i32, Vec<Value>)> {
     Ok((done.code, checks))
 }
 
+/// Returns a check of `lcroute doctor` on this host.
+pub(crate) fn check(host: &Host, name: &str) -> Result<Value> {
+    let done = host.ask("lcroute", &["doctor", "--json"])?;
+    let answer: Value = serde_json::from_str(&done.stdout).context(done.stderr)?;
+    let mut checks = answer["checks"].as_array().into_iter().flatten();
+    let check = checks.find(|check| check["name"] == name);
+    Ok(check.with_context(|| format!("no {name}"))?.clone())
+}
+
 fn find<'a>(checks: &'a [Value], name: &str) -> Result<&'a Value> {
     let mut found = checks.iter().filter(|c| c["name"] == name);
     let check = found.next().with_context(|| format!("no {name}"))?;

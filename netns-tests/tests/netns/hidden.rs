@@ -200,11 +200,7 @@ fn without_any_relay_a_hidden_host_says_that_nobody_can_be_linked() {
         })?;
         let status = hidden.host.run("lcroute", &["status"])?.stdout;
         ensure!(status.contains("no relay is known"), "{status}");
-        let doctor = hidden.host.ask("lcroute", &["doctor", "--json"])?.stdout;
-        let doctor: serde_json::Value = serde_json::from_str(&doctor)?;
-        let mut checks = doctor["checks"].as_array().into_iter().flatten();
-        let relay = checks.find(|check| check["name"] == "relay");
-        let relay = relay.context("no such check")?;
+        let relay = crate::doctor::check(&hidden.host, "relay")?;
         ensure!(relay["state"] == "fail", "{relay}");
         hidden.host.ask("lcroute", &["meet"])?.says("policy")?;
         // it links once a relay exists, and stops hiding once the file changes

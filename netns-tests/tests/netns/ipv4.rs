@@ -341,11 +341,7 @@ fn programs_that_broadcast_are_named() {
         );
         a.host.run("python3", &["-c", &send])?.success()?;
         eventually("doctor names it", || {
-            let said = a.host.run("lcroute", &["doctor", "--json"])?;
-            let said: Value = serde_json::from_str(&said.stdout).context(said.stderr)?;
-            let checks = said["checks"].as_array().context("no checks")?;
-            let check = checks.iter().find(|check| check["name"] == "ipv4");
-            let check = check.context("no such check")?;
+            let check = crate::doctor::check(&a.host, "ipv4")?;
             let named = check.to_string().contains("sent 3 IPv4 broadcasts");
             holds!(check["state"] == "warn" && named, "{check}")
         })
@@ -368,13 +364,7 @@ fn a_host_whose_routes_overlap_has_no_ipv4_and_doctor_says_why() {
         let shown = a.run("ip", &["-4", "-o", "addr", "show", "lc0"])?;
         ensure!(!shown.stdout.contains("inet "), "{shown:?}");
         ensure!(at_a.status()?["ipv4"].is_null(), "{}", at_a.status()?);
-        let check = |member: &Member| -> Result<Value> {
-            let said = member.host.run("lcroute", &["doctor", "--json"])?;
-            let said: Value = serde_json::from_str(&said.stdout).context(said.stderr)?;
-            let checks = said["checks"].as_array().context("no checks")?;
-            let found = checks.iter().find(|check| check["name"] == "ipv4");
-            Ok(found.context("no such check")?.clone())
-        };
+        let check = |member: &Member| crate::doctor::check(&member.host, "ipv4");
         let said = check(at_a)?;
         ensure!(said["state"] == "fail", "{said}");
         ensure!(said.to_string().contains("10.0.0.0/8"), "{said}");

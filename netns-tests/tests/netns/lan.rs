@@ -315,13 +315,7 @@ fn a_node_that_may_not_says_so() {
                 "{said}"
             )
         })?;
-        let doctor = network.members[1]
-            .host
-            .ask("lcroute", &["doctor", "--json"])?;
-        let found: Value = serde_json::from_str(&doctor.stdout)?;
-        let checks = found["checks"].as_array().context("no checks")?;
-        let lans = checks.iter().find(|check| check["name"] == "lans");
-        let lans = lans.context("no check of LANs")?;
+        let lans = crate::doctor::check(&network.members[1].host, "lans")?;
         let remedy = lans["remedy"].as_str().unwrap_or_default();
         holds!(
             lans["state"] == "fail" && remedy.contains("--gateway"),

@@ -173,11 +173,7 @@ fn without_its_key_nothing_of_a_prefix_leaves_or_enters() {
             holds!(closed == 20, "{closed}")
         })?;
         ensure!(receiver.packets()? == 20, "{}", receiver.state()?);
-        let doctor = beta.host.ask("lcroute", &["doctor", "--json"])?;
-        let checks: Value = serde_json::from_str(&doctor.stdout)?;
-        let all = checks["checks"].as_array().context("checks")?;
-        let check = all.iter().find(|c| c["name"] == "private prefixes");
-        let check = check.context("private prefixes")?;
+        let check = doctor(&beta.host)?;
         ensure!(check["state"] == "fail", "{check}");
         ensure!(check["detail"].to_string().contains("team.key"), "{check}");
 
@@ -250,11 +246,7 @@ fn try_to_send(host: &Host) -> Result<u64> {
 
 /// Returns the check of private prefixes by `lcroute doctor`.
 fn doctor(host: &Host) -> Result<Value> {
-    let said = host.ask("lcroute", &["doctor", "--json"])?;
-    let said: Value = serde_json::from_str(&said.stdout)?;
-    let checks = said["checks"].as_array().context("checks")?;
-    let check = checks.iter().find(|c| c["name"] == "private prefixes");
-    check.cloned().context("private prefixes")
+    crate::doctor::check(host, "private prefixes")
 }
 
 fn routes(host: &Host) -> Result<String> {

@@ -169,11 +169,7 @@ fn a_doctor_says_what_leads_to_a_relay() {
         let network = relayed(lab, without_udp(lab)?)?;
         let [_, b] = network.nodes()?;
         let ask = |member: &Member| -> Result<String> {
-            let done = member.host.ask("lcroute", &["doctor", "--json"])?;
-            let answer: serde_json::Value = serde_json::from_str(&done.stdout)?;
-            let mut checks = answer["checks"].as_array().into_iter().flatten();
-            let relay = checks.find(|check| check["name"] == "relay");
-            Ok(relay.context("no such check")?.to_string())
+            Ok(crate::doctor::check(&member.host, "relay")?.to_string())
         };
         let cut = ask(b)?;
         ensure!(cut.contains("no answer by UDP, TCP works"), "{cut}");

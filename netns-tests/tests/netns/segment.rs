@@ -685,13 +685,7 @@ fn a_gateway_without_the_label_says_so_and_joins_nothing() {
             let said = lan(other)?;
             let problem = said["segment"]["problem"].as_str().unwrap_or_default();
             ensure!(problem.contains("does not permit segment home"), "{said}");
-            let doctor = other.host.ask("lcroute", &["doctor", "--json"])?;
-            let found: Value = serde_json::from_str(&doctor.stdout)?;
-            let checks = found["checks"].as_array().context("no checks")?;
-            let lans = checks
-                .iter()
-                .find(|check| check["name"] == "lans")
-                .context("no check")?;
+            let lans = crate::doctor::check(&other.host, "lans")?;
             let remedy = lans["remedy"].as_str().unwrap_or_default();
             ensure!(
                 lans["state"] == "fail" && remedy.contains("invite --segment"),

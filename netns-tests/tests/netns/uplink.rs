@@ -7,7 +7,6 @@ use lcroute_demo::lab::{
     Host, Lab, Member, Network, Receiver, UPLINK, make_folder, same_content, wait_reach, within,
 };
 use nix::sys::signal::Signal;
-use serde_json::Value;
 
 use crate::lcsync_lan::share;
 use crate::world;
@@ -105,11 +104,7 @@ fn one_copy_leaves_a_short_uplink_and_another_node_takes_over_from_a_dead_carrie
         ensure!(shown.contains(&format!("carried by {first}")), "{shown}");
         let shown = sender.host.call("lcroute groups")?.stdout;
         ensure!(shown.contains(&format!("carried by {first}")), "{shown}");
-        let doctor = sender.host.ask("lcroute", &["doctor", "--json"])?.stdout;
-        let doctor: Value = serde_json::from_str(&doctor)?;
-        let checks = doctor["checks"].as_array().context("checks")?;
-        let uplink = checks.iter().find(|check| check["name"] == "uplink");
-        let uplink = uplink.context("no check of the uplink")?;
+        let uplink = crate::doctor::check(&sender.host, "uplink")?;
         ensure!(uplink["state"] == "ok", "{uplink}");
         let at = NAMES
             .iter()
