@@ -485,11 +485,10 @@ impl Person {
 #[test]
 fn keys_of_a_group_seal_packets_without_loss_and_open_nothing_to_who_was_removed() {
     world("groups-protect", |lab| {
-        let hosts = lab.closed_hosts(&["ann", "bob", "cy"])?;
-        for host in &hosts {
-            host.configure(&format!("[[private]]\nprefix = \"{PREFIX}\"\n"))?;
-        }
-        let mut network = lab.network(hosts)?;
+        let mut network = lab.network(lab.configured_hosts(
+            &["ann", "bob", "cy"],
+            &format!("[[private]]\nprefix = \"{PREFIX}\"\n"),
+        )?)?;
         network.start()?;
         let hosts = network.members.iter().map(|member| member.host.clone());
         let mut people: Vec<Person> = hosts

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::guest::{all_end, as_confined, as_nobody, family, open_driver};
+use crate::outside_dht::with_dht;
 use crate::reach::swarm;
 use crate::stations::{open_port, public_server};
 use crate::world;
@@ -407,11 +408,7 @@ fn a_group_is_found_by_a_dht_if_a_port_is_open() {
         open_driver()?;
         let (_swarm, enters) = swarm(lab)?;
         let hosts = lab.closed_hosts(&["ann", "bob", "cy"])?;
-        for host in &hosts {
-            host.configure(&format!(
-                "[signal]\nlan = false\ndht_bootstrap = [\"{enters}\"]\n[outside]\ndht = true\n"
-            ))?;
-        }
+        hosts.iter().try_for_each(|host| with_dht(host, &enters))?;
         let mut people = hosts
             .iter()
             .map(|host| Person::new(host, false))

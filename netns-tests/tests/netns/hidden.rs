@@ -104,9 +104,7 @@ fn policy(friend: &str) -> String {
 fn seen_by_stranger(network: &mut Network) -> Result<(usize, [String; 2])> {
     let [_, stranger, _] = network.nodes()?;
     let (mut dump, file) = capture(&stranger.host)?;
-    for member in &mut network.members {
-        member.start()?;
-    }
+    network.start_each()?;
     network.wait_linked()?;
     let [hidden, stranger, friend] = network.nodes()?;
     let paths = [path(stranger, hidden)?, path(friend, hidden)?];
@@ -149,9 +147,7 @@ fn a_hidden_host_that_keeps_nothing_comes_back_under_another_key_and_is_linked_a
         network.members[1]
             .host
             .configure("[ice]\npolicy = \"relay\"\n")?;
-        for member in &mut network.members {
-            member.start()?;
-        }
+        network.start_each()?;
         let mut keys = Vec::new();
         for _day in 0..2 {
             network.wait_linked()?;
@@ -190,9 +186,7 @@ fn without_any_relay_a_hidden_host_says_that_nobody_can_be_linked() {
         let [hidden, _] = network.nodes()?;
         let setup = "[ice]\npolicy = \"relay\"\n";
         hidden.host.configure(setup)?;
-        for member in &mut network.members {
-            member.start()?;
-        }
+        network.start_each()?;
         let [hidden, _] = network.nodes()?;
         eventually("the reason is shown", || {
             let peers = format!("{:?}", hidden.peers()?);
@@ -440,9 +434,7 @@ fn a_host_that_hides_from_now_on_takes_back_what_it_has_told() {
         hidden.configure(&spool)?;
         maps.prints("ready")?;
         let (mut dump, file) = capture_sent(&hidden, "open.pcap")?;
-        for member in &mut network.members {
-            member.start()?;
-        }
+        network.start_each()?;
         network.wait_linked()?;
         let has_record = || -> Result<bool> { Ok(std::fs::read_dir(&folder)?.count() > 0) };
         let [stranger, member] = network.nodes()?;
@@ -544,9 +536,7 @@ fn a_host_is_linked_through_a_private_tor_network() {
         let watched = [&stranger.host, &network.signalling.host];
         let watched = watched.map(capture);
         let mut client = tor.client(&hidden.host)?;
-        for member in &mut network.members {
-            member.start()?;
-        }
+        network.start_each()?;
         let [stranger, hidden] = network.nodes()?;
         wait_link(hidden, stranger)?;
         expect_passes([hidden, stranger])?;
@@ -608,9 +598,7 @@ fn a_signalling_server_that_is_an_onion_service_relays_for_a_hidden_host() {
         let (mut own, file) = capture(&hidden)?;
         let _client = tor.client(&hidden)?;
         network.members.push(Member::new(hidden));
-        for member in &mut network.members {
-            member.start()?;
-        }
+        network.start_each()?;
         let [stranger, hidden] = network.nodes()?;
         wait_link(hidden, stranger)?;
         let relay = &hidden.status()?["relay"];

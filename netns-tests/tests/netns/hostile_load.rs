@@ -13,9 +13,7 @@ pub const PORT: u16 = 7201;
 pub fn besieged(lab: &Lab) -> Result<(Network, Host)> {
     let hosts = vec![lab.host("a")?, lab.host("b")?];
     hosts[0].cut_towards(hosts[1].v6()?.into())?;
-    for host in &hosts {
-        host.configure(&format!("[ice]\nport = {PORT}\n"))?;
-    }
+    crate::configure(&hosts, &format!("[ice]\nport = {PORT}\n"))?;
     let mallory = lab.host("mallory")?;
     let mut network = lab.network(hosts)?;
     network.start()?;

@@ -111,8 +111,7 @@ fn a_taken_interface_name_is_said_and_the_interface_left_alone() {
 #[test]
 fn another_name_for_the_interface_works() {
     world("name", |lab| {
-        let hosts = lab.closed_hosts(&["a", "b"])?;
-        let mut network = lab.network(hosts)?;
+        let mut network = lab.network(lab.closed_hosts(&["a", "b"])?)?;
         network.members[0]
             .run_args
             .extend(["--tun".to_owned(), "mc7".to_owned()]);
@@ -240,11 +239,8 @@ fn each_lc0_has_an_ethernet_address_of_its_own_and_is_in_no_bridge() {
 #[test]
 fn among_friends_udp_to_all_nodes_is_carried_and_unicast_as_far_as_a_rule_lets_it() {
     world("all-nodes", |lab| {
-        let hosts = lab.closed_hosts(&["a", "b"])?;
-        for host in &hosts {
-            host.configure("[network]\nprofile = \"lan\"\n")?;
-        }
-        let mut network = lab.network(hosts)?;
+        let mut network =
+            lab.network(lab.configured_hosts(&["a", "b"], "[network]\nprofile = \"lan\"\n")?)?;
         network.start()?;
         let [a, b] = network.nodes()?;
         let lc0 = ["--interface", "lc0"];

@@ -82,11 +82,7 @@ const ON: &str = "[tun]\nipv4 = true\n";
 
 /// Starts closed hosts whose nodes carry IPv4, and have addresses.
 fn network(lab: &Lab, names: &[&str], config: &str) -> Result<Network> {
-    let hosts = lab.closed_hosts(names)?;
-    for host in &hosts {
-        host.configure(config)?;
-    }
-    let mut network = lab.network(hosts)?;
+    let mut network = lab.network(lab.configured_hosts(names, config)?)?;
     network.start()?;
     for member in &network.members {
         address(member)?;
@@ -351,10 +347,7 @@ fn programs_that_broadcast_are_named() {
 #[test]
 fn a_host_whose_routes_overlap_has_no_ipv4_and_doctor_says_why() {
     world("ipv4-overlap", |lab| {
-        let hosts = lab.closed_hosts(&["a", "b"])?;
-        for host in &hosts {
-            host.configure("[tun]\nipv4 = \"10.77.0.0/16\"\n")?;
-        }
+        let hosts = lab.configured_hosts(&["a", "b"], "[tun]\nipv4 = \"10.77.0.0/16\"\n")?;
         let [a, b] = [hosts[0].clone(), hosts[1].clone()];
         a.ip("route add 10.0.0.0/8 dev eth0")?;
         let mut network = lab.network(hosts)?;

@@ -39,9 +39,7 @@ impl Sites {
             lab.site(n, &gateways, &names)
         };
         let sites = [site(1, a, ["a1", "a2"])?, site(2, b, ["b1", "b2"])?];
-        for host in &hosts {
-            host.configure(&format!("{LAN}{settings}"))?;
-        }
+        crate::configure(&hosts, &format!("{LAN}{settings}"))?;
         let mut network = lab.network_invited(hosts, &["--gateway", "any"])?;
         network.start()?;
         let sites = Sites {

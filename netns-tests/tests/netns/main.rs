@@ -107,7 +107,7 @@ mod uplink;
 mod watch;
 mod web;
 
-use lcroute_demo::lab::{Lab, Turn};
+use lcroute_demo::lab::{Host, Lab, Turn};
 
 lcroute_demo::isolate_before_main!();
 
@@ -127,6 +127,11 @@ fn all<T, const N: usize>(all: Vec<T>) -> anyhow::Result<[T; N]> {
 /// Returns references to all of these, as many as the caller's pattern has names.
 fn each<T, const N: usize>(each: &[T]) -> anyhow::Result<[&T; N]> {
     all(each.iter().collect())
+}
+
+/// Writes the same configuration for the daemons of these hosts.
+fn configure(hosts: &[Host], content: &str) -> anyhow::Result<()> {
+    hosts.iter().try_for_each(|host| host.configure(content))
 }
 
 /// Runs a test in its own world.

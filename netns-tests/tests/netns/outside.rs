@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::clocks::spawn_skewed_with;
+use crate::outside_dht::with_dht;
 use crate::reach::{closed_lan, swarm};
 use crate::world;
 
@@ -68,11 +69,10 @@ pub(crate) fn look(host: &Host) -> Result<Value> {
 fn meet(lab: &Lab, hosts: &[Host]) -> Result<(SignallingServer, String)> {
     let server = lab.signalling_server()?;
     let url = server.url()?;
-    for host in hosts {
-        host.configure(&format!(
-            "[signal]\nlan = false\n[outside]\nmeet = [\"{url}\"]\n"
-        ))?;
-    }
+    crate::configure(
+        hosts,
+        &format!("[signal]\nlan = false\n[outside]\nmeet = [\"{url}\"]\n"),
+    )?;
     Ok((server, url))
 }
 
@@ -154,9 +154,7 @@ pub(crate) fn key(contact: &str) -> &str {
 fn two_keys_on_one_lan_need_nothing_else() {
     world("outside-lan", |lab| {
         let hosts = closed_lan(lab, &["ann", "bob"])?;
-        for host in &hosts {
-            host.configure("")?;
-        }
+        crate::configure(&hosts, "")?;
         let (to_ann, to_bob) = (contact(&hosts[0])?, contact(&hosts[1])?);
         ensure!(!to_bob.contains('@'), "{to_bob}");
         let _serving = serve(&hosts[1], &to_ann, &["cat"])?;
@@ -174,11 +172,7 @@ fn two_keys_on_one_lan_need_nothing_else() {
 /// Lets two hosts without any server find each other by a DHT.
 fn meet_by_a_dht(lab: &Lab, hosts: &[Host]) -> Result<()> {
     let (_swarm, enters) = swarm(lab)?;
-    for host in hosts {
-        host.configure(&format!(
-            "[signal]\nlan = false\ndht_bootstrap = [\"{enters}\"]\n[outside]\ndht = true\n"
-        ))?;
-    }
+    hosts.iter().try_for_each(|host| with_dht(host, &enters))?;
     let (to_ann, to_bob) = (contact(&hosts[0])?, contact(&hosts[1])?);
     let _serving = serve(&hosts[1], &to_ann, &["cat"])?;
     let begun = Instant::now();
@@ -425,9 +419,7 @@ fn without_udp_and_behind_two_symmetric_nats_the_place_relays() {
             lab.host_behind_symmetric_nat("dan")?,
         ];
         for (hosts, path) in [(&closed[..], "tcp"), (&nats[..], "relay")] {
-            for host in hosts {
-                host.configure(&configured)?;
-            }
+            crate::configure(hosts, &configured)?;
             let (to_one, to_two) = (contact(&hosts[0])?, contact(&hosts[1])?);
             let _serving = serve(&hosts[1], &to_one, &["cat"])?;
             let begun = Instant::now();
@@ -580,9 +572,7 @@ fn a_stranger_calls_an_open_key_on_one_lan() {
     world("outside-open-lan", |lab| {
         // a closed firewall would drop calls of strangers
         let hosts = lab.lan(&["bob", "stranger"])?;
-        for host in &hosts {
-            host.configure("")?;
-        }
+        crate::configure(&hosts, "")?;
         let [bob, stranger] = crate::each(&hosts)?;
         let to_bob = contact(bob)?;
         ensure!(!to_bob.contains('@'), "{to_bob}");

@@ -72,9 +72,7 @@ fn narrow(lab: &Lab, host: &Host, mtu: u32) -> anyhow::Result<()> {
 /// Checks that full packets of lc0 arrive once on paths of several MTUs, without IP fragments.
 fn full_packets_pass(lab: &Lab, v4: bool, config: &str) -> anyhow::Result<()> {
     let hosts = narrow_hosts(lab, v4)?;
-    for host in &hosts {
-        host.configure(config)?;
-    }
+    crate::configure(&hosts, config)?;
     let mut network = lab.network(hosts.clone())?;
     for mtu in [1_500, 1_400, 1_300, 1_280] {
         narrow(lab, &hosts[1], mtu)?;

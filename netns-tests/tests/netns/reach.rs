@@ -634,6 +634,11 @@ fn of_many_signalling_servers_members_use_the_same_three_and_others_when_those_g
     });
 }
 
+/// Returns a configuration by which nodes find each other in a DHT alone.
+pub(crate) fn by_a_dht(enters: &str) -> String {
+    format!("[signal]\nlan = false\ndht = true\ndht_bootstrap = [\"{enters}\"]\n")
+}
+
 /// Starts nodes of a DHT on a host of their own; returns the address of the first.
 pub(crate) fn swarm(lab: &Lab) -> Result<(Process, String)> {
     let host = lab.host("swarm")?;
@@ -657,12 +662,7 @@ fn dht_of(member: &Member) -> Result<(bool, String)> {
 fn two_closed_hosts_that_share_a_token_link_by_a_dht() {
     world("reach-dht", |lab| {
         let (_swarm, enters) = swarm(lab)?;
-        let hosts = lab.closed_hosts(&["a", "b"])?;
-        for host in &hosts {
-            host.configure(&format!(
-                "[signal]\nlan = false\ndht = true\ndht_bootstrap = [\"{enters}\"]\n"
-            ))?;
-        }
+        let hosts = lab.configured_hosts(&["a", "b"], &by_a_dht(&enters))?;
         let mut members = members_without_server(hosts)?;
         members.iter_mut().try_for_each(Member::start)?;
         let (open, note) = dht_of(&members[0])?;
@@ -719,11 +719,7 @@ fn two_hosts_behind_nats_that_keep_ports_link_by_a_dht_alone() {
     world("reach-dht-nat", |lab| {
         let (_swarm, enters) = swarm(lab)?;
         let hosts = [lab.host_behind_nat("a")?, lab.host_behind_nat("b")?];
-        for host in &hosts {
-            host.configure(&format!(
-                "[signal]\nlan = false\ndht = true\ndht_bootstrap = [\"{enters}\"]\n"
-            ))?;
-        }
+        crate::configure(&hosts, &by_a_dht(&enters))?;
         let mut members = members_without_server(hosts.into())?;
         members.iter_mut().try_for_each(Member::start)?;
         let began = Instant::now();

@@ -18,9 +18,7 @@ fn relayed(lab: &Lab, hosts: Vec<Host>) -> Result<Network> {
 
 /// Starts both; returns the time until they were linked.
 fn start(network: &mut Network) -> Result<Duration> {
-    for member in &mut network.members {
-        member.start()?;
-    }
+    network.start_each()?;
     let begun = Instant::now();
     network.wait_linked()?;
     let took = begun.elapsed();
@@ -311,9 +309,7 @@ fn hosts_that_only_a_web_proxy_leads_out_are_linked_through_it() {
             Ok(())
         };
         configure(&network, "ann:wrong\n")?;
-        for member in &mut network.members {
-            member.start()?;
-        }
+        network.start_each()?;
         let doctor = network.members[0].host.ask("lcroute", &["doctor"])?.stdout;
         ensure!(
             doctor.contains("refuses this user and password (407)"),

@@ -22,11 +22,7 @@ impl Outcome {
 }
 
 fn run(lab: &Lab, config: &str) -> Result<Outcome> {
-    let hosts = lab.closed_hosts(&["a", "b"])?;
-    for host in &hosts {
-        host.configure(config)?;
-    }
-    let mut network = lab.network(hosts)?;
+    let mut network = lab.network(lab.configured_hosts(&["a", "b"], config)?)?;
     network.start()?;
     let [a, b] = network.nodes()?;
     let receiver = b.host.receive("ff1e::42", &[])?;

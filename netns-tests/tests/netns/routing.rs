@@ -45,11 +45,9 @@ impl Meshwork {
     fn new(lab: &Lab) -> Result<Meshwork> {
         let names: Vec<String> = (0..NODES).map(|n| format!("n{n}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let hosts = lab.closed_hosts(&names)?;
-        for host in &hosts {
-            host.configure("[topology]\npolicy = \"regular\"\ndegree = 3\n")?;
-        }
-        let mut network = lab.network(hosts)?;
+        let mut network = lab.network(
+            lab.configured_hosts(&names, "[topology]\npolicy = \"regular\"\ndegree = 3\n")?,
+        )?;
         network.start_routed()?;
         let mut listeners = Vec::new();
         for at in LISTENERS {
@@ -222,11 +220,7 @@ fn a_mesh_that_grows_gives_up_links_and_loses_no_packet() {
     world("growth", |lab| {
         let names: Vec<String> = (0..GROWN).map(|n| format!("n{n}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let hosts = lab.closed_hosts(&names)?;
-        for host in &hosts {
-            host.configure("[topology]\ndegree = 4\n")?;
-        }
-        let mut network = lab.network(hosts)?;
+        let mut network = lab.network(lab.configured_hosts(&names, "[topology]\ndegree = 4\n")?)?;
         let start = |members: &mut [Member]| members.iter_mut().try_for_each(Member::start);
         start(&mut network.members[..SMALL])?;
         let members = &network.members[..SMALL];
@@ -271,8 +265,8 @@ fn a_mesh_that_grows_gives_up_links_and_loses_no_packet() {
 #[test]
 fn two_halves_part_and_meet_again() {
     world("halves", |lab| {
-        let hosts = lab.hosts_in_a_row(&["a1", "a2", "a3", "b1", "b2", "b3"])?;
-        let mut network = lab.network(hosts)?;
+        let mut network =
+            lab.network(lab.hosts_in_a_row(&["a1", "a2", "a3", "b1", "b2", "b3"])?)?;
         network.start_routed()?;
         let [a1, a2, a3, b1, b2, b3] = network.nodes()?;
         let at_a2 = a2.host.receive(GROUP, &[])?;
@@ -365,11 +359,10 @@ fn a_router_that_is_killed_and_comes_back_goes_on_routing_and_sending() {
 #[test]
 fn a_network_outlives_its_signalling_server_and_makes_new_links_over_itself() {
     world("over-itself", |lab| {
-        let hosts = lab.closed_hosts(&["a", "b", "c", "d", "e", "f"])?;
-        for host in &hosts {
-            host.configure("[topology]\npolicy = \"regular\"\ndegree = 3\n")?;
-        }
-        let mut network = lab.network(hosts)?;
+        let mut network = lab.network(lab.configured_hosts(
+            &["a", "b", "c", "d", "e", "f"],
+            "[topology]\npolicy = \"regular\"\ndegree = 3\n",
+        )?)?;
         network.start_routed()?;
         let receiver = network.members[1].host.receive(GROUP, &[])?;
         let _sender = network.members[0].host.send_for_ever(GROUP)?;
@@ -649,9 +642,7 @@ fn wait_out(members: &[&Member], peer: &str) -> Result<()> {
 fn unicast_ping_and_a_share_reach_a_node_three_hops_away() {
     world("three-hops", |lab| {
         let hosts = lab.hosts_in_a_row(&["a", "r", "s", "b"])?;
-        for host in &hosts {
-            host.configure("[network]\nunicast = true\n")?;
-        }
+        crate::configure(&hosts, "[network]\nunicast = true\n")?;
         let mut network = lab.network(hosts)?;
         network.start_routed()?;
         let [a, r, s, b] = network.nodes()?;

@@ -46,9 +46,7 @@ impl Houses {
         let hosts = lab.closed_hosts(&names)?;
         let sites = houses(lab, [&hosts[..gateways], &hosts[gateways..]])?;
         prepare(&sites)?;
-        for host in &hosts {
-            host.configure(&format!("{SEGMENT}{settings}"))?;
-        }
+        crate::configure(&hosts, &format!("{SEGMENT}{settings}"))?;
         let mut network = lab.network_invited(hosts, &["--segment", "home"])?;
         network.start()?;
         let houses = Self {
@@ -675,9 +673,7 @@ fn a_gateway_without_the_label_says_so_and_joins_nothing() {
     world("segment-label", |lab| {
         let hosts = lab.closed_hosts(&["gw0", "gw1"])?;
         let sites = houses(lab, [&hosts[..1], &hosts[1..]])?;
-        for host in &hosts {
-            host.configure(SEGMENT)?;
-        }
+        crate::configure(&hosts, SEGMENT)?;
         let mut network = lab.network_invited(hosts, &["--gateway", "any"])?;
         network.start()?;
         let [permitted, other] = network.nodes()?;

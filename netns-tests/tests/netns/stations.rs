@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::guest::{all_end, as_confined, as_nobody, family, open_driver};
+use crate::outside_dht::with_dht;
 use crate::radio::{RADIO, key_of, last_status, station_of, write_chirp};
 use crate::reach::swarm;
 use crate::world;
@@ -207,11 +208,7 @@ fn a_station_without_a_server_is_found_by_a_dht_if_its_port_is_open() {
         let (_swarm, enters) = swarm(lab)?;
         let hosts = lab.closed_hosts(&["caster", "listener"])?;
         let [caster, listener] = crate::each(&hosts)?;
-        for host in &hosts {
-            host.configure(&format!(
-                "[signal]\nlan = false\ndht_bootstrap = [\"{enters}\"]\n[outside]\ndht = true\n"
-            ))?;
-        }
+        hosts.iter().try_for_each(|host| with_dht(host, &enters))?;
         let (path, key) = station(caster, "station.key")?;
         let text = key.station(false).encode().to_string();
         let casts = cast(caster, &path, "")?;

@@ -10,6 +10,7 @@ use lcroute_demo::lab::{DEADLINE, Host, Process, eventually};
 use serde_json::Value;
 
 use crate::guest::{as_confined, as_nobody, family, open_driver};
+use crate::outside_dht::with_dht;
 use crate::radio::{RADIO, write_chirp};
 use crate::reach::swarm;
 use crate::stations::{kill_all, open_port, public_server};
@@ -349,11 +350,7 @@ fn a_session_without_a_server_is_found_by_a_dht_if_its_port_is_open() {
         let (_swarm, enters) = swarm(lab)?;
         let hosts = lab.closed_hosts(&["stage", "bob"])?;
         let [stage, bob] = crate::each(&hosts)?;
-        for host in &hosts {
-            host.configure(&format!(
-                "[signal]\nlan = false\ndht_bootstrap = [\"{enters}\"]\n[outside]\ndht = true\n"
-            ))?;
-        }
+        hosts.iter().try_for_each(|host| with_dht(host, &enters))?;
         let stage = Stage::new(stage, None)?;
         let (mut presenter, text) = stage.present("")?;
         open_port(stage.host, &port_of(&presenter.process)?)?;

@@ -267,9 +267,7 @@ fn a_caster_with_many_listeners_measured() {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let hosts = lab.closed_hosts(&names)?;
         let topology = format!("[topology]\npolicy = \"{policy}\"\n");
-        for host in &hosts {
-            host.configure(&topology)?;
-        }
+        crate::configure(&hosts, &topology)?;
         let mut network = lab.network(hosts)?;
         network.start_routed()?;
         let caster = &network.members[0];
@@ -372,11 +370,10 @@ fn a_caster_with_many_listeners_measured() {
 fn diamond(lab: &Lab) -> Result<Network> {
     let hosts = lab.closed_hosts(&NAMES[..4])?;
     let carry = std::env::var("CARRY").map_or(String::new(), |c| format!("carry = \"{c}\"\n"));
-    for host in &hosts {
-        host.configure(&format!(
-            "[topology]\npolicy = \"mesh\"\n[network]\n{carry}"
-        ))?;
-    }
+    crate::configure(
+        &hosts,
+        &format!("[topology]\npolicy = \"mesh\"\n[network]\n{carry}"),
+    )?;
     let mut network = lab.network(hosts)?;
     let [first, .., last] = &network.members[..] else {
         anyhow::bail!("four members");

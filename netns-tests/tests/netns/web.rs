@@ -95,9 +95,7 @@ fn flow(look: &Value, group: &str, from: &Member, to: &Member) -> Result<f64> {
 fn a_page_shows_the_network_and_what_flows_between_other_nodes() {
     world("web-flows", |lab| {
         let hosts = lab.hosts_in_a_row(&["a", "b", "c"])?;
-        for host in &hosts {
-            host.configure("[web]\nreport = true\n")?;
-        }
+        crate::configure(&hosts, "[web]\nreport = true\n")?;
         let mut network = lab.network(hosts)?;
         network.members.iter_mut().try_for_each(Member::start)?;
         let [a, b, c] = network.nodes()?;

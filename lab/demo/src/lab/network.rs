@@ -87,6 +87,13 @@ impl Lab {
         names.iter().map(closed).collect()
     }
 
+    /// Makes closed hosts whose daemons have this configuration.
+    pub fn configured_hosts(&self, names: &[&str], content: &str) -> Result<Vec<Host>> {
+        let hosts = self.closed_hosts(names)?;
+        hosts.iter().try_for_each(|host| host.configure(content))?;
+        Ok(hosts)
+    }
+
     /// Makes closed hosts in a row: each reaches only its neighbours (and the signalling server).
     ///
     /// ```text
@@ -191,10 +198,13 @@ impl SignallingServer {
 impl Network {
     /// Starts all daemons and waits until each is linked with each.
     pub fn start(&mut self) -> Result<()> {
-        for member in &mut self.members {
-            member.start()?;
-        }
+        self.start_each()?;
         self.wait_linked()
+    }
+
+    /// Starts one daemon after the other, each when the one before is ready.
+    pub fn start_each(&mut self) -> Result<()> {
+        self.members.iter_mut().try_for_each(Member::start)
     }
 
     /// Starts all daemons at once and waits until each reaches each, over links of their choice.

@@ -19,9 +19,7 @@ const NODES: &str = "document.querySelectorAll('#map .node').length";
 /// Starts a, b and c, each linked with the next; all report.
 fn row(lab: &Lab) -> Result<Network> {
     let hosts = lab.hosts_in_a_row(&["a", "b", "c"])?;
-    for host in &hosts {
-        host.configure("[web]\nreport = true\ninvite = true\n")?;
-    }
+    crate::configure(&hosts, "[web]\nreport = true\ninvite = true\n")?;
     let mut network = lab.network(hosts)?;
     network.members.iter_mut().try_for_each(Member::start)?;
     for (member, links) in network.members.iter().zip([1, 2, 1]) {

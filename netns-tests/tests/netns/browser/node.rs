@@ -43,11 +43,8 @@ pub(super) fn meeting(lab: &Lab, visitors: &[&str], has_relay: bool) -> Result<M
 
 /// Starts a meeting with more settings for the hosts.
 fn meeting_with(lab: &Lab, visitors: &[&str], has_relay: bool, more: &str) -> Result<Meeting> {
-    let hosts = lab.closed_hosts(&["a", "b"])?;
-    for host in &hosts {
-        host.configure(&format!("[web]\nreport = true\n{more}"))?;
-    }
-    let mut network = lab.network(hosts)?;
+    let mut network =
+        lab.network(lab.configured_hosts(&["a", "b"], &format!("[web]\nreport = true\n{more}"))?)?;
     if has_relay {
         network.signalling.restart_with_relay()?;
     }
@@ -445,9 +442,7 @@ fn a_page_with_links_to_both_sides_passes_nothing_on() {
         let mut hosts = lab.hosts_in_a_row(&["a", "visitor", "b"])?;
         let visitor = Visitor::new(hosts.remove(1))?;
         let mut network = lab.network(hosts)?;
-        for member in &mut network.members {
-            member.start()?;
-        }
+        network.start_each()?;
         let meeting = Meeting {
             network,
             visitors: vec![visitor],
@@ -984,9 +979,7 @@ fn two_tabs_of_a_browser_are_no_network() {
             tab.until_says("#state", "only this computer: linked to 1 tab")?;
         }
         page.shot("alone")?;
-        for member in &mut meeting.network.members {
-            member.start()?;
-        }
+        meeting.network.start_each()?;
         for tab in [&page, &radio] {
             tab.until_says("#state", "linked to 3 nodes")?;
         }
