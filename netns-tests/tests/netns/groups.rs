@@ -117,12 +117,7 @@ pub(crate) fn holding_key(owner: &Person) -> Result<String> {
 pub(crate) fn people(lab: &Lab, names: &[&str]) -> Result<(Network, Vec<Person>)> {
     let mut network = lab.network(lab.closed_hosts(names)?)?;
     // messages before all links exist are repaired
-    for member in &mut network.members {
-        member.launch()?;
-    }
-    for member in &mut network.members {
-        member.wait_ready()?;
-    }
+    network.start_at_once()?;
     let hosts = network.members.iter().map(|member| member.host.clone());
     let people: Vec<Person> = hosts
         .map(|host| Person::new(host, "lc0"))
@@ -294,7 +289,7 @@ fn a_copied_folder_says_nothing_and_a_second_program_does_not_start() {
         let (from, to) = (people[1].folder(), people[2].folder());
         let (from, to) = (from.join("groups"), to.join("groups"));
         let script = format!("cp -a {}/. {}/", from.display(), to.display());
-        people[2].host.run("sh", &["-c", &script])?.success()?;
+        people[2].host.sh(&script)?.success()?;
         people[1].start()?;
         people[1].say("second")?;
         eventually("ann reads it", || people[0].has("second"))?;

@@ -306,7 +306,7 @@ fn a_folder_that_was_put_back_says_nothing_and_tells_the_way_out() {
         people[1].daemon()?.stop()?;
         let (folder, copy) = (people[1].folder(), people[1].host.path("copy"));
         let (folder, copy) = (folder.display(), copy.display());
-        let sh = |person: &Person, script: &str| person.host.run("sh", &["-c", script]);
+        let sh = |person: &Person, script: &str| person.host.sh(script);
         sh(&people[1], &format!("cp -a {folder} {copy}"))?.success()?;
         people[1].start()?;
         people[1].say("second")?;
@@ -349,7 +349,7 @@ fn a_folder_that_was_put_back_says_nothing_while_no_other_host_can_show_its_age(
             let script = format!(
                 "cp -a {folder} {folder}-copy && rm -r {folder} && mv {folder}-copy {folder}"
             );
-            person.host.run("sh", &["-c", &script])?.success()?;
+            person.host.sh(&script)?.success()?;
         }
         let refuses = |person: &Person, args: &[&str]| -> Result<()> {
             person
@@ -402,7 +402,7 @@ fn a_copy_of_a_folder_on_a_second_host_says_nothing_more_and_tells_the_way_out()
             from.display(),
             to.display()
         );
-        people[2].host.run("sh", &["-c", &script])?.success()?;
+        people[2].host.sh(&script)?.success()?;
         // both are cut off while they write
         let cut = "add table inet cut; add chain inet cut input { type filter hook input priority 0; policy accept; }; \
                    add rule inet cut input udp dport 14246 drop";
@@ -468,7 +468,7 @@ fn text_and_names_of_all_writings_stay_as_they_are() {
         // 64 KiB of text, independent of their length in JSON
         for byte in ["\"", "\\n", "\\001", "\\000"] {
             let script = format!("printf '{byte}%.0s' $(seq 65536) | lcgroup send team");
-            let sent = people[1].host.run("sh", &["-c", &script])?;
+            let sent = people[1].host.sh(&script)?;
             sent.success().with_context(|| format!("{byte:?}"))?;
         }
         eventually("ann has all", || {
@@ -480,7 +480,7 @@ fn text_and_names_of_all_writings_stay_as_they_are() {
             holds!(lengths == [65_536, 65_535, 65_536, 65_536], "{lengths:?}")
         })?;
         let script = "printf 'x%.0s' $(seq 65537) | lcgroup send team";
-        people[1].host.run("sh", &["-c", script])?.fails(2, "65536")
+        people[1].host.sh(script)?.fails(2, "65536")
     });
 }
 
@@ -592,7 +592,7 @@ fn what_a_full_disk_refused_is_not_sent_later() {
         people[1].say("before")?;
         eventually("ann reads it", || people[0].has("before"))?;
         let fill = format!("cat /dev/zero > {folder}/filler || true");
-        people[1].host.run("sh", &["-c", &fill])?.success()?;
+        people[1].host.sh(&fill)?.success()?;
         let mut refused = Vec::new();
         for n in 0..6 {
             let words = format!("{n} on a full disk {}", "x".repeat(5_000));

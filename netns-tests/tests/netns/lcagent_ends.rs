@@ -166,7 +166,7 @@ fn an_operator_is_told_when_nothing_is_run_because_a_disk_is_full() {
         fleet.start_agent(0)?;
         fleet.exec(&["--on", "first", "--", "true"])?.success()?;
         let fill = format!("dd if=/dev/zero of={state}/fill bs=4k; true");
-        host.run("sh", &["-c", &fill])?.success()?;
+        host.sh(&fill)?.success()?;
         for _ in 0..2 {
             let full = fleet.exec(&["--on", "first", "--timeout", "20s", "--", "echo", "ran"])?;
             ensure!(

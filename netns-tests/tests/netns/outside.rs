@@ -56,7 +56,7 @@ fn connect(host: &Host, input: &str, to: &str) -> Result<Output> {
 
 pub(crate) fn connect_by(host: &Host, input: &str, to: &str, protocol: &str) -> Result<Output> {
     let line = format!("{input} | lcroute-streams connect {to} {protocol}");
-    host.run("sh", &["-c", &line])
+    host.sh(&line)
 }
 
 /// Returns what `lcroute outside --json` shows.

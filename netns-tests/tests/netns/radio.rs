@@ -497,13 +497,10 @@ fn a_microphone_is_heard_by_loudspeakers_and_one_that_goes_away_is_taken_again()
         let told = misses.stderr();
         ensure!(told.matches("is away").count() == 1, "said once: {told}");
 
-        let told = listener.run(
-            "sh",
-            &[
-                "-c",
-                &format!("ALSA_CONFIG_PATH={} {RADIO} devices", on_listener.display()),
-            ],
-        )?;
+        let told = listener.sh(&format!(
+            "ALSA_CONFIG_PATH={} {RADIO} devices",
+            on_listener.display()
+        ))?;
         ensure!(
             told.success()?
                 .stdout

@@ -16,6 +16,7 @@ use lcradio_core::{BEACON_PORT, Station, StationKey};
 use lcroute_demo::lab::{DEADLINE, Host, LAN, Lab, Process, eventually};
 
 use crate::radio::{RATE, cast, key_of, last_status};
+use crate::radio_call::behind_a_wire;
 use crate::world_alone;
 
 /// Samples of a frame, and bytes of a sample of both channels.
@@ -160,23 +161,9 @@ struct Houses {
 
 impl Houses {
     fn new(lab: &Lab) -> Result<Self> {
-        let [caster, near, wire]: [Host; 3] = lab
-            .lan(&["caster", "near", "wire"])?
-            .try_into()
-            .map_err(|_| anyhow::anyhow!("three hosts"))?;
-        let far = lab.detached_host("far")?;
-        let peer = far.namespace().path();
-        wire.ip(&format!(
-            "link add far0 type veth peer name {LAN} netns {peer}\nlink set far0 up"
-        ))?;
-        far.ip(&format!(
-            "addr add fd00:1::9/64 dev {LAN} nodad\nlink set {LAN} up"
-        ))?;
-        let args = [
-            LAN, "far0", "--delay", "40ms", "--jitter", "3ms", "--loss", "0.05",
-        ];
-        let slow = wire.spawn("slow-wire", &args)?;
-        slow.prints("joined")?;
+        let [caster, near, wire] = crate::all(lab.lan(&["caster", "near", "wire"])?)?;
+        let args = crate::words("--delay 40ms --jitter 3ms --loss 0.05");
+        let (far, slow) = behind_a_wire(lab, &wire, "far", &args)?;
         Ok(Self {
             caster,
             near,

@@ -1,5 +1,6 @@
 //! Nodes that find each other without a signalling server: on a LAN, by a folder, by text.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -152,15 +153,22 @@ fn without_lan_nobody_is_looked_for_there() {
     });
 }
 
+/// Makes closed hosts that find each other by a folder, which does not exist yet.
+fn with_a_spool(lab: &Lab, names: &[&str]) -> Result<(Vec<Host>, PathBuf)> {
+    let hosts = lab.closed_hosts(names)?;
+    let folder = hosts[0].path("spool");
+    let shown = folder.display();
+    crate::configure(
+        &hosts,
+        &format!("[signal]\nspool = \"{shown}\"\nlan = false\n"),
+    )?;
+    Ok((hosts, folder))
+}
+
 #[test]
 fn hosts_that_share_a_folder_link_without_server() {
     world("reach-spool", |lab| {
-        let hosts = lab.closed_hosts(&["a", "b"])?;
-        let folder = hosts[0].path("spool");
-        for host in &hosts {
-            let folder = folder.display();
-            host.configure(&format!("[signal]\nspool = \"{folder}\"\nlan = false\n"))?;
-        }
+        let (hosts, folder) = with_a_spool(lab, &["a", "b"])?;
         let mut members = members_without_server(hosts)?;
         members.iter_mut().try_for_each(Member::start)?;
         // the folder appears later, like a USB stick
@@ -187,12 +195,7 @@ fn hosts_that_share_a_folder_link_without_server() {
 #[test]
 fn an_expelled_node_finds_nobody_in_the_folder_and_who_was_away_comes_back() {
     world("reach-epoch", |lab| {
-        let mut hosts = lab.closed_hosts(&["a", "b", "c", "d", "e"])?;
-        let folder = hosts[0].path("spool");
-        for host in &hosts {
-            let folder = folder.display();
-            host.configure(&format!("[signal]\nspool = \"{folder}\"\nlan = false\n"))?;
-        }
+        let (mut hosts, folder) = with_a_spool(lab, &["a", "b", "c", "d", "e"])?;
         std::fs::create_dir(&folder)?;
         let late = hosts.pop().context("e")?;
         let mut members = members_without_server(hosts)?;
@@ -267,12 +270,7 @@ fn an_expelled_node_finds_nobody_in_the_folder_and_who_was_away_comes_back() {
 #[test]
 fn a_token_for_leaves_opens_no_record_and_who_was_away_comes_back() {
     world("reach-leaf-token", |lab| {
-        let hosts = lab.closed_hosts(&["a", "b", "c"])?;
-        let folder = hosts[0].path("spool");
-        for host in &hosts {
-            let folder = folder.display();
-            host.configure(&format!("[signal]\nspool = \"{folder}\"\nlan = false\n"))?;
-        }
+        let (hosts, folder) = with_a_spool(lab, &["a", "b", "c"])?;
         std::fs::create_dir(&folder)?;
         let mut members = members_without_server(hosts)?;
         members.iter_mut().try_for_each(Member::start)?;
@@ -339,12 +337,7 @@ fn a_token_for_leaves_opens_no_record_and_who_was_away_comes_back() {
 #[test]
 fn an_epoch_that_a_full_disk_lost_comes_again_with_the_next_link() {
     world("reach-epoch-full", |lab| {
-        let hosts = lab.closed_hosts(&["a", "b"])?;
-        let folder = hosts[0].path("spool");
-        for host in &hosts {
-            let folder = folder.display();
-            host.configure(&format!("[signal]\nspool = \"{folder}\"\nlan = false\n"))?;
-        }
+        let (hosts, folder) = with_a_spool(lab, &["a", "b"])?;
         std::fs::create_dir(&folder)?;
         let mut members = members_without_server(hosts)?;
         // b's state on a disk of its own, which is full
@@ -359,9 +352,7 @@ fn an_epoch_that_a_full_disk_lost_comes_again_with_the_next_link() {
         members.iter_mut().try_for_each(Member::start)?;
         members[0].wait_links(1)?;
         let fill = "head -c 100000 /dev/zero > fill";
-        let filled = members[1]
-            .host
-            .run("sh", &["-c", &format!("cd {state_arg} && {fill}")])?;
+        let filled = members[1].host.sh(&format!("cd {state_arg} && {fill}"))?;
         ensure!(filled.code != 0, "the disk is not full");
 
         let stranger = SecretKey::generate().peer_id().to_string();
@@ -658,6 +649,13 @@ fn dht_of(member: &Member) -> Result<(bool, String)> {
     Ok((door["open"] == true, note.to_owned()))
 }
 
+fn reach_programs(members: &[Member]) -> Result<Vec<Process>> {
+    let programs = members.iter();
+    programs
+        .map(|member| member.host.spawn("lcroute-reach", &[]))
+        .collect()
+}
+
 #[test]
 fn two_closed_hosts_that_share_a_token_link_by_a_dht() {
     world("reach-dht", |lab| {
@@ -668,10 +666,7 @@ fn two_closed_hosts_that_share_a_token_link_by_a_dht() {
         let (open, note) = dht_of(&members[0])?;
         ensure!(!open && note.contains("does not run"), "{note}");
         let began = Instant::now();
-        let mut programs = Vec::new();
-        for member in &members {
-            programs.push(member.host.spawn("lcroute-reach", &[])?);
-        }
+        let mut programs = reach_programs(&members)?;
         members[0].wait_links(1)?;
         println!("linked after {} ms", began.elapsed().as_millis());
         for member in &members {
@@ -723,10 +718,7 @@ fn two_hosts_behind_nats_that_keep_ports_link_by_a_dht_alone() {
         let mut members = members_without_server(hosts.into())?;
         members.iter_mut().try_for_each(Member::start)?;
         let began = Instant::now();
-        let mut programs = Vec::new();
-        for member in &members {
-            programs.push(member.host.spawn("lcroute-reach", &[])?);
-        }
+        let _programs = reach_programs(&members)?;
         members[0].wait_links(1)?;
         println!("linked after {} ms", began.elapsed().as_millis());
         let peers = members[0].peers()?;

@@ -199,7 +199,7 @@ impl Page {
                     self.watch(command, &shown)?;
                 }
                 Some(("operator", command)) => {
-                    let done = self.operator.run("sh", &["-c", command])?;
+                    let done = self.operator.sh(command)?;
                     let last_word = shown.iter().any(|line| line.starts_with("exit code"));
                     ensure!(
                         done.code == 0 || last_word,

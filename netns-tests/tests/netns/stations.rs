@@ -322,6 +322,6 @@ fn whoever_has_a_grant_casts_in_a_station_s_own_network() {
             .display()
             .to_string();
         let refused = format!("{RADIO} cast --key {other} --grant {copy} - </dev/null");
-        bob.run("sh", &["-c", &refused])?.exits(4)
+        bob.sh(&refused)?.exits(4)
     });
 }

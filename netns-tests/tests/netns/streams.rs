@@ -35,10 +35,7 @@ fn serve(member: &Member, protocols: &str, more: &[&str], command: &[&str]) -> R
 
 /// Runs `lcroute connect` with this standard input, by a shell.
 fn connect(host: &Host, input: &str, args: &str) -> Result<Output> {
-    host.run(
-        "sh",
-        &["-c", &format!("{input} | lcroute-streams connect {args}")],
-    )
+    host.sh(&format!("{input} | lcroute-streams connect {args}"))
 }
 
 #[test]
@@ -321,7 +318,7 @@ fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_mo
         ensure!(state == "warn", "{state}");
         connect(&alpha.host, "true", "beta /other/1")?.exits(UNREACHABLE)?;
         let rule = remedy.lines().next().unwrap_or_default();
-        beta.host.run("sh", &["-c", rule])?.success()?;
+        beta.host.sh(rule)?.success()?;
         ensure!(doctor()?.0 == "ok", "{:?}", doctor()?);
         // git over a command: one direction closes before the other answers
         beta.host.call("git init -q --bare project.git")?;
@@ -330,7 +327,7 @@ fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_mo
         let push = "set -e; git init -q work; cd work; git config user.name a; git config user.email a@a\n\
             git config protocol.ext.allow user; echo word > file; git add file; git commit -qm first\n\
             git push -q 'ext::lcroute-streams connect beta /git/1' HEAD:refs/heads/main";
-        alpha.host.run("sh", &["-c", push])?.success()?;
+        alpha.host.sh(push)?.success()?;
         let log = ["--git-dir", "project.git", "log", "--format=%s", "main"];
         ensure!(
             beta.host.run("git", &log)?.success()?.stdout == "first\n",
@@ -356,18 +353,22 @@ fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_mo
     });
 }
 
+/// Starts the program of streams on both nodes.
+fn programs_of(alpha: &Member, beta: &Member) -> Result<[Process; 2]> {
+    let [one, other] = [alpha, beta].map(|node| node.host.spawn("lcroute-streams", &["streams"]));
+    let programs = [one?, other?];
+    eventually("both answer", || {
+        counted(&alpha.host).and(counted(&beta.host))
+    })?;
+    Ok(programs)
+}
+
 #[test]
 fn a_thousand_streams_and_one_that_nobody_reads_take_bounded_memory() {
     world("streams-many", |lab| {
         let network = lab.closed_network(["alpha", "beta"])?;
         let [alpha, beta] = network.nodes()?;
-        let mut programs = Vec::new();
-        for member in [alpha, beta] {
-            programs.push(member.host.spawn("lcroute-streams", &["streams"])?);
-        }
-        eventually("both answer", || {
-            counted(&alpha.host).and(counted(&beta.host))
-        })?;
+        let programs = programs_of(alpha, beta)?;
         let serve = library::python(&beta.host, "stream_serve.py")?;
         let serve = [&serve[..], &["/capitals/1".to_owned()]].concat();
         let _capitals = library::spawn(&beta.host, &serve)?;
@@ -648,13 +649,7 @@ fn datagrams_go_both_ways_and_end_with_either_side() {
     world("streams-datagrams", |lab| {
         let network = lab.closed_network(["alpha", "beta"])?;
         let [alpha, beta] = network.nodes()?;
-        let mut programs = Vec::new();
-        for member in [alpha, beta] {
-            programs.push(member.host.spawn("lcroute-streams", &["streams"])?);
-        }
-        eventually("both answer", || {
-            counted(&alpha.host).and(counted(&beta.host))
-        })?;
+        let _programs = programs_of(alpha, beta)?;
         let capitals = beta.host.spawn("python3", &["-c", CAPITALS])?;
         capitals.prints("ok")?;
         let said = alpha.host.run("python3", &["-c", WORDS])?.success()?.stdout;

@@ -83,7 +83,7 @@ fn connect_ends_with_the_command_and_passes_on_its_exit_code() {
         // one direction closes before the other answers
         let _count = serve(beta, "/count/1", "wc -c; exit 5")?;
         let input = "head -c 3000000 /dev/zero | lcroute-streams connect beta /count/1";
-        let counted = alpha.host.run("sh", &["-c", input])?;
+        let counted = alpha.host.sh(input)?;
         holds!(
             counted.code == 5 && counted.stdout == "3000000\n",
             "{counted:?}"
@@ -232,10 +232,9 @@ fn nothing_that_broke_off_looks_whole() {
         })?;
         sender.signal(Signal::SIGKILL)?;
         how("broken\n")?;
-        let whole = alpha.host.run(
-            "sh",
-            &["-c", "echo all | lcroute-streams connect beta /up/1"],
-        )?;
+        let whole = alpha
+            .host
+            .sh("echo all | lcroute-streams connect beta /up/1")?;
         ensure!(whole.code == 0, "{whole:?}");
         how("broken\nwhole\n")?;
         // the far program for streams is killed: readers and writers get an error
@@ -325,12 +324,9 @@ fn a_slow_service_harms_itself_alone() {
             );
         }
         let much = "head -c 20000000 /dev/zero | lcroute-streams connect beta /cat/1 | wc -c";
-        let said = alpha.host.run("sh", &["-c", much])?.success()?;
+        let said = alpha.host.sh(much)?.success()?;
         ensure!(said.stdout == "20000000\n", "{said:?}");
-        alpha
-            .host
-            .run("sh", &["-c", "echo second >fifo"])?
-            .success()?;
+        alpha.host.sh("echo second >fifo")?.success()?;
         eventually("the one that was there goes on", || {
             holds!(held.stdout() == "first\nsecond\n", "{}", held.stdout())
         })?;

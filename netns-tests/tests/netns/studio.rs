@@ -32,12 +32,7 @@ const LINES: u32 = 4;
 /// A network behind closed firewalls, on the air.
 pub(crate) fn network(lab: &Lab, names: &[&str]) -> Result<(Network, Vec<Host>)> {
     let mut network = lab.network(lab.closed_hosts(names)?)?;
-    for member in &mut network.members {
-        member.launch()?;
-    }
-    for member in &mut network.members {
-        member.wait_ready()?;
-    }
+    network.start_at_once()?;
     let hosts = network.members.iter().map(|member| member.host.clone());
     let hosts = hosts.collect();
     Ok((network, hosts))
@@ -266,13 +261,7 @@ fn who_chooses_captions_gets_captions_and_who_comes_late_gets_all() {
         }
         writer.process.kill()?;
         network.members[0].stop()?;
-        let late = text.run(
-            "sh",
-            &[
-                "-c",
-                &format!("lcstudio --json attend {lcs} -i lc0 </dev/null"),
-            ],
-        )?;
+        let late = text.sh(&format!("lcstudio --json attend {lcs} -i lc0 </dev/null"))?;
         let late = late.success()?.stdout;
         for words in [
             "they dance to tell where",
@@ -494,13 +483,7 @@ fn a_presenter_that_was_killed_goes_on_and_strangers_write_nothing() {
         })?;
         // twice with one folder
         let path = folder.display().to_string();
-        let twice = stage.run(
-            "sh",
-            &[
-                "-c",
-                &format!("lcstudio present {path} --key {key} </dev/null"),
-            ],
-        )?;
+        let twice = stage.sh(&format!("lcstudio present {path} --key {key} </dev/null"))?;
         twice.fails(1, "used by another")?;
         presenter.process.kill()?;
         let mut presenter = present(stage, &folder, &key)?;
@@ -516,25 +499,18 @@ fn a_presenter_that_was_killed_goes_on_and_strangers_write_nothing() {
         );
         // a key without permission, a session without a presenter, invalid texts
         let (mallory, other, _) = keygen(hall, "mallory.key")?;
-        let refused = hall.run(
-            "sh",
-            &["-c", &format!("echo lies | lcstudio caption {lcs} --key {mallory} --lang en --timeout 2s -i lc0 -")],
-        )?;
+        let refused = hall.sh(&format!(
+            "echo lies | lcstudio caption {lcs} --key {mallory} --lang en --timeout 2s -i lc0 -"
+        ))?;
         refused.fails(4, "session.toml")?;
-        let nobody = hall.run(
-            "sh",
-            &[
-                "-c",
-                &format!("lcstudio attend {other} --timeout 2s </dev/null"),
-            ],
-        )?;
+        let nobody = hall.sh(&format!("lcstudio attend {other} --timeout 2s </dev/null"))?;
         nobody.exits(3)?;
         for (args, code) in [
             ("attend lct1abc", 2),
             ("attend nofile", 2),
             ("present /nowhere --key nokey", 4),
         ] {
-            let wrong = hall.run("sh", &["-c", &format!("lcstudio {args} </dev/null")])?;
+            let wrong = hall.sh(&format!("lcstudio {args} </dev/null"))?;
             ensure!(wrong.code == code, "{args}: {wrong:?}");
         }
         ensure!(

@@ -213,7 +213,7 @@ fn wrong_texts_of_sessions_are_refused_and_nobody_under_a_text_is_said() {
                 "nobody presents",
             ),
         ] {
-            let refused = host.run("sh", &["-c", &nobody(&format!("lcstudio {args} <&-"))])?;
+            let refused = host.sh(&nobody(&format!("lcstudio {args} <&-")))?;
             let told = refused.stderr;
             ensure!(
                 refused.code == code && told.contains(said),
@@ -224,12 +224,12 @@ fn wrong_texts_of_sessions_are_refused_and_nobody_under_a_text_is_said() {
         let (folder, key) = (stage.folder.display(), &stage.key);
         let many = "--at a --at b --at c --at d";
         let many = format!("lcstudio present {folder} --key {key} --outside {many}");
-        host.run("sh", &["-c", &nobody(&many)])?.exits(2)?;
+        host.sh(&nobody(&many))?.exits(2)?;
         // a key that presents something else
         let (other, _, _) = keygen(&host, "other.key")?;
         give(Path::new(&other))?;
         let wrong = format!("lcstudio invite {folder} --key {other} --outside --at {url}");
-        host.run("sh", &["-c", &nobody(&wrong)])?.exits(2)
+        host.sh(&nobody(&wrong))?.exits(2)
     });
 }
 
@@ -261,7 +261,7 @@ fn sound_a_screen_captions_and_a_holder_are_in_the_network_of_a_session() {
         // others that send have a member's token
         let (folder, own) = (stage.folder.display(), &stage.key);
         let invite = format!("lcstudio invite {folder} --key {own} --outside --member --at {url}");
-        let invited = stage.host.run("sh", &["-c", &nobody(&invite)])?.success()?;
+        let invited = stage.host.sh(&nobody(&invite))?.success()?;
         let token = invited.stdout.trim().to_owned();
         ensure!(token.starts_with("lct1"), "{token}");
         let sound = voice.path("audio-en.key");

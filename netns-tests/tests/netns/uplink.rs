@@ -75,18 +75,23 @@ fn one_copy(sender: &Member) -> Result<()> {
     })
 }
 
+/// Lets all nodes but the first listen, which knows it.
+fn listeners(network: &Network) -> Result<Vec<Receiver>> {
+    let (sender, others) = network.members.split_first().context("members")?;
+    let receive = |member: &Member| member.host.receive(GROUP, &[]);
+    let listeners = others.iter().map(receive).collect::<Result<_>>()?;
+    for member in others {
+        sender.wait_wanted(GROUP, member)?;
+    }
+    Ok(listeners)
+}
+
 #[test]
 fn one_copy_leaves_a_short_uplink_and_another_node_takes_over_from_a_dead_carrier() {
     world("uplink", |lab| {
         let mut network = mesh(lab, Some("400k"))?;
-        let listeners: Vec<Receiver> = network.members[1..]
-            .iter()
-            .map(|member| member.host.receive(GROUP, &[]))
-            .collect::<Result<_>>()?;
+        let listeners = listeners(&network)?;
         let sender = &network.members[0];
-        for member in &network.members[1..] {
-            sender.wait_wanted(GROUP, member)?;
-        }
         let args = format!("{GROUP} --count 1000000000 --rate 100 --size 125");
         let args = crate::words(&args);
         let _stream = sender.host.spawn("mc-send", &args)?;
@@ -155,14 +160,8 @@ fn a_short_uplink_is_found_and_nobody_carries_who_does_not_want_to() {
                 .configure("[topology]\npolicy = \"mesh\"\n[network]\ncarry = \"no\"\n")?;
             member.host.call("lcroute reload")?;
         }
-        let _listeners: Vec<Receiver> = network.members[1..]
-            .iter()
-            .map(|member| member.host.receive(GROUP, &[]))
-            .collect::<Result<_>>()?;
+        let _listeners = listeners(&network)?;
         let sender = &network.members[0];
-        for member in &network.members[1..] {
-            sender.wait_wanted(GROUP, member)?;
-        }
         let args = format!("{GROUP} --count 1000000000 --rate 125 --size 1000");
         let args = crate::words(&args);
         let _stream = sender.host.spawn("mc-send", &args)?;

@@ -171,6 +171,11 @@ impl Host {
             .with_context(|| format!("{program} {args:?}"))
     }
 
+    /// Runs a script of the shell to its end.
+    pub fn sh(&self, script: &str) -> Result<Output> {
+        self.run("sh", &["-c", script])
+    }
+
     /// Runs a command line without quotes to its end, which must be a success.
     pub fn call(&self, line: &str) -> Result<Output> {
         let mut words = line.split(' ');

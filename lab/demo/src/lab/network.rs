@@ -209,13 +209,14 @@ impl Network {
 
     /// Starts all daemons at once and waits until each reaches each, over links of their choice.
     pub fn start_routed(&mut self) -> Result<()> {
-        for member in &mut self.members {
-            member.launch()?;
-        }
-        for member in &mut self.members {
-            member.wait_ready()?;
-        }
+        self.start_at_once()?;
         wait_reach(&self.members.iter().collect::<Vec<_>>())
+    }
+
+    /// Starts all daemons at once, and waits until each is ready.
+    pub fn start_at_once(&mut self) -> Result<()> {
+        self.members.iter_mut().try_for_each(Member::launch)?;
+        self.members.iter_mut().try_for_each(Member::wait_ready)
     }
 
     /// Waits until each member is linked with each other one.

@@ -31,7 +31,7 @@ fn hashes(host: &Host, sent: &[PathBuf; 2]) -> Result<Vec<String>> {
     let paths = sent.each_ref().map(|path| path.display().to_string());
     let find = format!("find '{}' '{}' -type f -print0", paths[0], paths[1]);
     let command = format!("{find} | xargs -0 sha256sum | cut -c-64 | tr -d '\\\\' | sort");
-    let said = host.run("sh", &["-c", &command])?.success()?.stdout;
+    let said = host.sh(&command)?.success()?.stdout;
     Ok(said.lines().map(str::to_owned).collect())
 }
 
