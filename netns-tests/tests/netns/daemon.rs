@@ -118,8 +118,7 @@ fn a_reload_keeps_links_and_joins() {
     world("reload", |lab| {
         let network = lab.closed_network(["a", "b"])?;
         let [a, b] = network.nodes()?;
-        let receiver = b.host.receive("ff1e::42", &[])?;
-        a.wait_wanted("ff1e::42", b)?;
+        let receiver = a.heard_by(b, "ff1e::42", &[])?;
         b.host.call("lcroute reload")?;
         a.host.send("ff1e::42", 200, &[])?;
         receiver.expect_exactly(200)

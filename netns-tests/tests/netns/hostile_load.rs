@@ -47,8 +47,7 @@ fn garbage_stops_neither_links_nor_live_traffic_and_is_counted() {
     world("garbage", |lab| {
         let (network, mallory) = besieged(lab)?;
         let [a, b] = network.nodes()?;
-        let receiver = b.host.receive("ff1e::42", &[])?;
-        a.wait_wanted("ff1e::42", b)?;
+        let receiver = a.heard_by(b, "ff1e::42", &[])?;
         let _floods = [
             flood(&mallory, b, a, "2000")?,
             flood(&mallory, a, b, "2000")?,
@@ -65,10 +64,7 @@ fn garbage_stops_neither_links_nor_live_traffic_and_is_counted() {
         a.host.send("ff1e::42", 1_000, &[])?;
         receiver.expect_exactly(1_000)?;
         // a join passes as well
-        let other = b.host.receive("ff1e::43", &[])?;
-        a.wait_wanted("ff1e::43", b)?;
-        a.host.send("ff1e::43", 100, &[])?;
-        other.expect_exactly(100)?;
+        a.reaches(b, "ff1e::43", 100)?;
         // it was one link all the time
         let peer = a.peers()?.first().cloned().context("no peer")?;
         holds!(

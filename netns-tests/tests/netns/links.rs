@@ -52,8 +52,7 @@ fn joins_of_a_lost_neighbour_are_forgotten() {
     world("cut-forget", |lab| {
         let network = lab.closed_network(["a", "b"])?;
         let [a, b] = network.nodes()?;
-        let _receiver = b.host.receive("ff1e::42", &[])?;
-        a.wait_wanted("ff1e::42", b)?;
+        let _receiver = a.heard_by(b, "ff1e::42", &[])?;
         b.host.cut_uplink()?;
         eventually("a has no groups left", || {
             let groups = a.groups()?;
@@ -70,10 +69,7 @@ fn links_use_ipv6_where_ipv4_is_cut() {
         let mut network = lab.network(hosts)?;
         network.start()?;
         let [a, b] = network.nodes()?;
-        let receiver = b.host.receive("ff1e::42", &[])?;
-        a.wait_wanted("ff1e::42", b)?;
-        a.host.send("ff1e::42", 100, &[])?;
-        receiver.expect_exactly(100)
+        a.reaches(b, "ff1e::42", 100)
     });
 }
 

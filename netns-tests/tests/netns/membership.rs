@@ -23,8 +23,7 @@ fn a_stranger_on_the_same_signalling_server_gets_no_link_and_no_packet() {
         stranger.run_args = vec!["--signal".to_owned(), network.signalling.url()?];
         stranger.start()?;
         let at_stranger = stranger.host.receive("ff1e::42", &[])?;
-        let at_b = b.host.receive("ff1e::42", &[])?;
-        a.wait_wanted("ff1e::42", b)?;
+        let at_b = a.heard_by(b, "ff1e::42", &[])?;
         network.wait_probed()?;
         let (before, _) = stranger.host.uplink_data()?;
         a.host.send("ff1e::42", 300, &[])?;
@@ -174,10 +173,7 @@ fn a_member_with_a_prefix_can_send_to_its_groups_only() {
         allowed.expect_exactly(100)?;
         ensure!(forbidden.packets()? == 0, "{}", forbidden.state()?);
         // The other direction is unrestricted.
-        let receiver = b.host.receive("ff1e:3::1", &[])?;
-        a.wait_wanted("ff1e:3::1", b)?;
-        a.host.send("ff1e:3::1", 100, &[])?;
-        receiver.expect_exactly(100)
+        a.reaches(b, "ff1e:3::1", 100)
     });
 }
 

@@ -43,10 +43,9 @@ fn lcroute_tells_its_figures_and_changes_where_it_listens() {
             idle.push(stream);
         }
         Exposition::at_socket(&socket)?;
-        let listener = b.host.receive("ff1e::42", &[])?;
-        a.wait_wanted("ff1e::42", b)?;
+        let receiver = a.heard_by(b, "ff1e::42", &[])?;
         a.host.send("ff1e::42", 20, &[])?;
-        listener.expect_exactly(20)?;
+        receiver.expect_exactly(20)?;
         eventually("a page that knows of it", || {
             let seen = Exposition::at_socket(&socket)?;
             ensure!(seen.value("lcroute_groups_remote", &[])? == 1.0);

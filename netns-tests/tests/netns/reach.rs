@@ -92,10 +92,7 @@ fn closed_hosts_of_a_lan_link_without_server_and_without_route() {
         }
         let lan = json!([{ "kind": "lan", "at": LAN, "open": true }]);
         ensure!(members[0].status()?["doors"] == lan, "{lan}");
-        let receiver = members[1].host.receive("ff1e::42", &[])?;
-        members[0].wait_wanted("ff1e::42", &members[1])?;
-        members[0].host.send("ff1e::42", 100, &[])?;
-        receiver.expect_exactly(100)?;
+        members[0].reaches(&members[1], "ff1e::42", 100)?;
         // a killed node is found again after its restart; a stopped node is gone
         members[2].daemon()?.kill()?;
         members[0].wait_links(1)?;
@@ -723,9 +720,6 @@ fn two_hosts_behind_nats_that_keep_ports_link_by_a_dht_alone() {
         println!("linked after {} ms", began.elapsed().as_millis());
         let peers = members[0].peers()?;
         ensure!(peers[0]["path"] == "reflexive", "{peers:?}");
-        let receiver = members[1].host.receive("ff1e::42", &[])?;
-        members[0].wait_wanted("ff1e::42", &members[1])?;
-        members[0].host.send("ff1e::42", 100, &[])?;
-        receiver.expect_exactly(100)
+        members[0].reaches(&members[1], "ff1e::42", 100)
     });
 }

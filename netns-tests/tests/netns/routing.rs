@@ -467,8 +467,7 @@ fn a_neighbour_that_joins_thousands_of_groups_harms_nobody() {
         let mut network = lab.network(lab.hosts_in_a_row(&["a", "b", "mallory"])?)?;
         network.start_routed()?;
         let [a, b, mallory] = network.nodes()?;
-        let receiver = b.host.receive(GROUP, &[])?;
-        a.wait_wanted(GROUP, b)?;
+        let receiver = a.heard_by(b, GROUP, &[])?;
         let stream = ["--rate", "500", "--size", "200"];
         let mut crowd = Vec::new();
         for n in 0..9 {
@@ -489,10 +488,7 @@ fn a_neighbour_that_joins_thousands_of_groups_harms_nobody() {
         // where all processors are busy with joins, packets wait too long in a queue (50 ms are 25)
         receiver.expect(1_940)?;
         // joins of other nodes pass
-        let other = a.host.receive("ff1e::43", &[])?;
-        b.wait_wanted("ff1e::43", a)?;
-        b.host.send("ff1e::43", 100, &[])?;
-        other.expect_exactly(100)?;
+        b.reaches(a, "ff1e::43", 100)?;
         // after its end none of its groups remain
         crowd.iter_mut().try_for_each(|process| process.kill())?;
         eventually("the crowd's groups are gone", || {
@@ -511,8 +507,7 @@ fn a_hundred_joins_and_leaves_a_second_harm_nobody() {
         let mut network = lab.network(lab.hosts_in_a_row(&["a", "r", "b"])?)?;
         network.start_routed()?;
         let [a, r, b] = network.nodes()?;
-        let at_r = r.host.receive(GROUP, &[])?;
-        a.wait_wanted(GROUP, r)?;
+        let at_r = a.heard_by(r, GROUP, &[])?;
         let mut flapping = b.host.spawn("mc-flap", &[GROUP, "--seconds", "3"])?;
         a.host
             .send(GROUP, 1_500, &["--rate", "500", "--size", "200"])?;
@@ -525,8 +520,7 @@ fn a_hundred_joins_and_leaves_a_second_harm_nobody() {
             let groups = b.groups()?;
             holds!(groups.iter().all(|g| g["local"] == false), "{groups:?}")
         })?;
-        let at_b = b.host.receive(GROUP, &[])?;
-        r.wait_wanted(GROUP, b)?;
+        let at_b = r.heard_by(b, GROUP, &[])?;
         a.host.send(GROUP, 100, &[])?;
         at_b.expect_exactly(100)?;
         at_r.expect_exactly(1_600)
@@ -561,10 +555,7 @@ fn an_announcement_outside_the_certificate_is_named_and_not_made() {
         network.members[2].stop()?;
         let [a, b, _] = network.nodes()?;
         wait_reach(&[a, b])?;
-        let receiver = b.host.receive("ff1e:2::2", &[])?;
-        a.wait_wanted("ff1e:2::2", b)?;
-        a.host.send("ff1e:2::2", 100, &[])?;
-        receiver.expect_exactly(100)
+        a.reaches(b, "ff1e:2::2", 100)
     });
 }
 

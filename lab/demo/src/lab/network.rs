@@ -11,7 +11,7 @@ use lcroute_control::Request;
 use lcroute_control::client::Client;
 use serde_json::Value;
 
-use super::{Host, Lab, Process, eventually, wait, within};
+use super::{Host, Lab, Process, Receiver, eventually, wait, within};
 
 /// The daemon's control socket, in the folder of its host.
 const SOCKET: &str = "run/control.sock";
@@ -417,6 +417,20 @@ impl Member {
             ensure!(way, "groups: {}", Value::from(self.groups()?));
             Ok(())
         })
+    }
+
+    /// Starts `mc-recv GROUP ARGS...` at `by`, and waits until this node knows of it.
+    pub fn heard_by(&self, by: &Member, group: &str, args: &[&str]) -> Result<Receiver> {
+        let receiver = by.host.receive(group, args)?;
+        self.wait_wanted(group, by)?;
+        Ok(receiver)
+    }
+
+    /// Checks that `count` datagrams to `group` reach a program at `other`, each once.
+    pub fn reaches(&self, other: &Member, group: &str, count: u64) -> Result<()> {
+        let receiver = self.heard_by(other, group, &[])?;
+        self.host.send(group, count, &[])?;
+        receiver.expect_exactly(count)
     }
 
     /// Waits until this node knows that `by` no longer wants `group`.
