@@ -85,9 +85,7 @@ fn number(variable: &str, default: usize) -> usize {
 }
 
 fn ends(process: &mut Process, code: i32, said: &str) -> Result<()> {
-    let ended = process.wait(DEADLINE)?;
-    let told = process.stderr();
-    holds!(ended == code && told.contains(said), "{ended}: {told}")
+    process.fails(DEADLINE, code, said)
 }
 
 #[test]
@@ -272,8 +270,7 @@ fn hidden_names_and_links_are_not_touched_unless_the_receiver_asks_for_it() {
         // until the sender has read the change, it offers the former files
         eventually("hidden names are refused", || {
             let mut receives = receive(bob, "", &code)?;
-            let ended = receives.wait(DEADLINE)?;
-            holds!(ended == 1 && receives.stderr().contains(hidden))
+            receives.fails(DEADLINE, 1, hidden)
         })?;
         ensure!(!dest.join("photos/.ssh").exists());
         let mut taken = lcsync(bob, "", &["receive", &code, &path, "--hidden"])?;

@@ -136,12 +136,7 @@ fn sound_crosses_the_uplink_of_the_caster_once_for_a_helper_and_goes_on_without_
         let again = cast(ann, &path, &format!("--at {url} --without eve"))?;
         text_of(&again)?;
         let mut helper = helper;
-        let code = helper.wait(DEADLINE)?;
-        let told = helper.stderr();
-        ensure!(
-            code == 4 && told.contains("takes no help by this token"),
-            "{code}: {told}"
-        );
+        helper.fails(DEADLINE, 4, "takes no help by this token")?;
         for listener in &listeners {
             hears(listener, 1)?;
         }
@@ -169,9 +164,7 @@ fn by_tokens_of_other_kinds_nobody_helps() {
             ("lct1damaged", 2, "lcradio: "),
         ] {
             let mut refused = help(&host, token)?;
-            let ended = refused.wait(DEADLINE)?;
-            let told = refused.stderr();
-            ensure!(ended == code && told.contains(said), "{ended}: {told}");
+            refused.fails(DEADLINE, code, said)?;
         }
         // nobody is there, and no place answers
         let alone = invite(&host, &path, "eve", &["--at", "ws://127.0.0.1:9"])?;

@@ -195,12 +195,7 @@ fn an_interrupted_device_is_continued() {
             holds!(same > 500, "{same} pages")
         })?;
         first.signal(nix::sys::signal::Signal::SIGINT)?;
-        let code = first.wait(Duration::from_secs(10))?;
-        ensure!(
-            code == 130 && first.stderr().contains("continues"),
-            "{code}: {}",
-            first.stderr()
-        );
+        first.fails(Duration::from_secs(10), 130, "continues")?;
         let rest = receiver
             .run("lcsync", &[&fetch[..], &["--json"]].concat())?
             .success()?;

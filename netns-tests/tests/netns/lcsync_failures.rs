@@ -95,12 +95,7 @@ fn a_full_disk_is_named_and_after_room_was_made_only_the_rest_travels() {
         let room = vec![0; 64 << 10];
         let mut other = fs::File::create(receiver.path("copy/other"))?;
         while std::io::Write::write_all(&mut other, &room).is_ok() {}
-        let code = full.wait(Duration::from_secs(60))?;
-        ensure!(
-            code == 1 && full.stderr().contains("No space left"),
-            "exit code {code}: {}",
-            full.stderr()
-        );
+        full.fails(Duration::from_secs(60), 1, "No space left")?;
         fs::remove_file(receiver.path("copy/other"))?;
         nothing_but_partials(&receiver.path("copy"))?;
         disk.resize(4 * SIZE)?;

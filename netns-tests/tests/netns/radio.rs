@@ -222,12 +222,7 @@ fn stations_are_heard_behind_closed_firewalls_and_by_nobody_without_the_key() {
         );
         // listeners without the key get no sample, and an explanation
         hears_nothing.expect_exit(DEADLINE, 3)?;
-        let code = is_refused.wait(DEADLINE)?;
-        let told = is_refused.stderr();
-        ensure!(
-            code == 4 && told.contains("this key does not open it"),
-            "{code}: {told}"
-        );
+        is_refused.fails(DEADLINE, 4, "this key does not open it")?;
         for file in [nothing, refused] {
             ensure!(fs::metadata(&file)?.len() == 0, "{}", file.display());
         }
@@ -311,12 +306,7 @@ fn a_caster_that_was_killed_is_heard_again_and_of_two_the_later_one_stays() {
         again.must_run()?;
         hears.must_run()?;
         let mut later = cast(caster, &file, &args)?;
-        let code = again.wait(DEADLINE)?;
-        let told = again.stderr();
-        ensure!(
-            code == 1 && told.contains("another caster has this key"),
-            "{code}: {told}"
-        );
+        again.fails(DEADLINE, 1, "another caster has this key")?;
         later.must_run()?;
         ensure!(later.stop()? == 143, "an interrupted command");
         // its last packets announced its end
@@ -384,9 +374,7 @@ fn a_caster_by_a_grant_is_heard_beside_the_station_until_the_grant_expires() {
         })?;
         // a grant that expires during the cast
         let mut expires = cast(guest, &file, &by(&guest_key, &short))?;
-        let code = expires.wait(DEADLINE)?;
-        let told = expires.stderr();
-        ensure!(code == 4 && told.contains("expired"), "{code}: {told}");
+        expires.fails(DEADLINE, 4, "expired")?;
         let code = casts.wait(DEADLINE)?;
         holds!(
             code == 1,
@@ -508,12 +496,7 @@ fn a_microphone_is_heard_by_loudspeakers_and_one_that_goes_away_is_taken_again()
             "a device with a hint"
         );
         let mut none = with_devices(listener, &on_listener, "cast --device none")?;
-        let code = none.wait(DEADLINE)?;
-        let told = none.stderr();
-        holds!(
-            code == 1 && told.contains("microphone none: there is none"),
-            "{code}: {told}"
-        )
+        none.fails(DEADLINE, 1, "microphone none: there is none")
     });
 }
 
@@ -757,12 +740,7 @@ fn a_recording_is_shared_when_it_has_ended_and_a_private_one_with_a_key_alone() 
         let recording = listener.path("story.opus").display().to_string();
         let args = ["listen", &text, "--record", &recording, "--archive"];
         let mut open = listener.spawn(RADIO, &args)?;
-        let code = open.wait(DEADLINE)?;
-        ensure!(
-            code == 2 && open.stderr().contains("--keyfile"),
-            "{code}: {}",
-            open.stderr()
-        );
+        open.fails(DEADLINE, 2, "--keyfile")?;
         ensure!(!listener.path("story.opus").exists(), "it has begun");
 
         let shared = listener.path("shared.key").display().to_string();

@@ -156,12 +156,7 @@ fn wrong_texts_of_stations_are_refused_and_nobody_under_a_text_is_said() {
         }
         // a station that does not cast
         let mut nobody = listen(&host, &format!("{}@{url}", *text), &["--timeout", "4s"])?;
-        let code = nobody.wait(DEADLINE)?;
-        let told = nobody.stderr();
-        ensure!(
-            code == 3 && told.contains("nothing came for 4 s"),
-            "{code}: {told}"
-        );
+        nobody.fails(DEADLINE, 3, "nothing came for 4 s")?;
         let (path, _) = self::station(&host, "station.key")?;
         let places = ["a", "b", "c", "d"].map(|place| format!("--at {place}"));
         let mut many = cast(&host, &path, &places.join(" "))?;

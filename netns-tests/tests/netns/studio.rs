@@ -527,12 +527,9 @@ fn a_presenter_that_was_killed_goes_on_and_strangers_write_nothing() {
         let to = copy.display().to_string();
         hall.run("cp", &["-r", &path, &to])?.success()?;
         let mut second = present(hall, &copy, &key)?;
-        let code = presenter.process.wait(DEADLINE)?;
-        let why = presenter.process.stderr();
-        ensure!(
-            code == 1 && why.contains("another host presents"),
-            "{code}: {why}"
-        );
+        presenter
+            .process
+            .fails(DEADLINE, 1, "another host presents")?;
         second.process.signal(Signal::SIGTERM)?;
         second.process.expect_exit(DEADLINE, 0)
     });

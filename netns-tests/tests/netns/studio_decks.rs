@@ -200,12 +200,9 @@ fn waits_are_explained_and_a_key_that_may_not_write_is_told_at_once() {
         // without input, long before the timeout
         let command = format!("lcstudio caption {text} --key {own} --timeout 1h -");
         let mut captions = Typed::start(other, "captions", &command)?;
-        let code = captions.process.wait(DEADLINE)?;
-        let told = captions.process.stderr();
-        ensure!(
-            code == 4 && told.contains("[[captions]] in session.toml"),
-            "{code}: {told}"
-        );
+        captions
+            .process
+            .fails(DEADLINE, 4, "[[captions]] in session.toml")?;
         let command = format!("lcstudio caption {text} --key {key} --timeout 1h -");
         let owner = presenter.spawn("sh", &["-c", &format!("echo hello | {command}")])?;
         let mut owner = owner;

@@ -226,9 +226,7 @@ fn refused(stage: &Host, folder: &Path, key: &str) -> Result<()> {
     ] {
         let mut process = show(stage, &format!("wrong{code}"), folder, key)?;
         process.writes(input.as_bytes())?;
-        let exit = process.process.wait(DEADLINE)?;
-        let said = process.process.stderr();
-        ensure!(exit == code && said.contains(told), "{exit}: {said}");
+        process.process.fails(DEADLINE, code, told)?;
     }
     Ok(())
 }

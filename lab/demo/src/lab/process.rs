@@ -167,6 +167,14 @@ impl Process {
         Ok(())
     }
 
+    /// Does the same, and checks that standard error contains `said`.
+    pub fn fails(&mut self, timeout: Duration, code: i32, said: &str) -> Result<()> {
+        self.expect_exit(timeout, code)?;
+        let told = self.stderr();
+        ensure!(told.contains(said), "no `{said}` in {told}");
+        Ok(())
+    }
+
     /// Waits until standard output contains `text`.
     pub fn prints(&self, text: &str) -> Result<()> {
         self.shows(text, Process::stdout)
