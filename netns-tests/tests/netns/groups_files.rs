@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Lab, Output, Process, eventually};
+use lcroute_demo::lab::{Lab, Output, Process, eventually, noise};
 use serde_json::Value;
 
 use crate::groups::{Person, contents, holding_key, holds, invitation};
@@ -28,18 +28,6 @@ fn people(lab: &Lab, names: &[&str], space: &str) -> Result<Vec<Person>> {
         eventually("they are members", || person.is("member"))?;
     }
     Ok(people)
-}
-
-/// Bytes that no compression shortens, and that differ by seed.
-fn content(length: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed | 1;
-    let mut next = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (state >> 33) as u8
-    };
-    (0..length).map(|_| next()).collect()
 }
 
 impl Person {
@@ -93,7 +81,7 @@ fn a_file_waits_at_a_mailbox_that_cannot_read_it_while_its_sender_is_away() {
     world("groups-file-waits", |lab| {
         let mut people = people(lab, &["ann", "bob", "cy", "box"], "64Mi")?;
         people[2].daemon()?.stop()?;
-        let mut plan = content(20 * MIB, 1);
+        let mut plan = noise(1, 20 * MIB);
         let mark = b"meet at the old mill, by the river".repeat(20);
         plan.splice(..mark.len(), mark.iter().copied());
         people[1].send_file("plan.bin", &plan)?;
@@ -201,7 +189,7 @@ fn a_mailbox_that_lies_serves_nobody_and_an_honest_one_is_found() {
         let key = holding_key(&people[0])?;
         people[3].ask(&["leave", "--forget", "team"])?;
         people[3].ask(&["hold", &key, "team"])?;
-        let plan = content(3 * MIB, 2);
+        let plan = noise(2, 3 * MIB);
         people[1].send_file("plan.bin", &plan)?;
         for at in [3, 4] {
             eventually("mailboxes have it", || people[at].holds_files(1))?;
@@ -259,7 +247,7 @@ fn full_disks_and_kills_cost_no_file() {
         people[3].host.run("mount", &mount)?.success()?;
         people[3].start()?;
         people[2].daemon()?.stop()?;
-        let plan = content(20 * MIB, 3);
+        let plan = noise(3, 20 * MIB);
         people[1].send_file("plan.bin", &plan)?;
         eventually("the mailbox says why it has nothing", || {
             let status = people[3].host.run("lcgroup", &["status"])?.stdout;
@@ -313,10 +301,10 @@ fn full_disks_and_kills_cost_no_file() {
 fn one_member_displaces_its_own_files_alone_and_a_removed_one_opens_no_later_file() {
     world("groups-file-space", |lab| {
         let people = people(lab, &["ann", "bob", "cy", "box"], "8Mi")?;
-        people[0].send_file("small", &content(MIB, 4))?;
+        people[0].send_file("small", &noise(4, MIB))?;
         eventually("the mailbox has it", || people[3].holds_files(1))?;
         for n in 0..6 {
-            people[1].send_file(&format!("flood{n}"), &content(2 * MIB, 5 + n))?;
+            people[1].send_file(&format!("flood{n}"), &noise(5 + n, 2 * MIB))?;
         }
         eventually("the mailbox is full, and has ann's", || {
             let held = people[3].ask(&["status"])?["held"][0]["files"].clone();

@@ -4,24 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Output, eventually};
+use lcroute_demo::lab::{Output, eventually, noise};
 
 use crate::groups_outside::{Person, people};
 use crate::world;
 
 const MIB: usize = 1 << 20;
-
-/// Bytes that no compression shortens.
-fn content(length: usize) -> Vec<u8> {
-    let mut state = 1_u64;
-    let mut next = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (state >> 33) as u8
-    };
-    (0..length).map(|_| next()).collect()
-}
 
 impl Person {
     fn send_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
@@ -127,7 +115,7 @@ fn a_file_waits_in_the_groups_network_while_its_sender_is_killed() {
         people[3].ask(&["hold", &key, "team", "--space", "64Mi"])?;
         people[1].becomes("member")?;
         people[2].becomes("member")?;
-        let plan = content(20 * MIB);
+        let plan = noise(1, 20 * MIB);
         people[1].send_file("plan.bin", &plan)?;
         eventually("the mailbox has it", || {
             let held = people[3].ask(&["status"])?["held"][0]["files"].clone();

@@ -113,10 +113,7 @@ pub(crate) fn wait_known(at: &Member, address: &str) -> Result<()> {
 
 fn hear(host: &Host, group: &str, source: &str) -> Result<Process> {
     let heard = host.spawn("python3", &["-c", HEAR, group, "5004", source])?;
-    eventually("it has joined", || {
-        let said = heard.stdout();
-        holds!(said.starts_with("joined"), "{said}{}", heard.stderr())
-    })?;
+    heard.prints("joined")?;
     Ok(heard)
 }
 

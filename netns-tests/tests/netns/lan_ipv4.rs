@@ -151,10 +151,7 @@ fn forwarder_address(sites: &Sites, site: usize) -> Result<String> {
 
 fn hear(host: &Host, group: &str, port: u16) -> Result<Process> {
     let heard = host.spawn("python3", &["-c", HEAR, group, &port.to_string()])?;
-    eventually("it has joined", || {
-        let said = heard.stdout();
-        holds!(said.starts_with("joined"), "{said}{}", heard.stderr())
-    })?;
+    heard.prints("joined")?;
     Ok(heard)
 }
 

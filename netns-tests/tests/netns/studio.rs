@@ -75,6 +75,16 @@ pub(crate) fn keygen(host: &Host, name: &str) -> Result<(String, String, String)
     Ok((path, of("session")?, of("public")?))
 }
 
+/// Lets a session have a track that it does not have by default.
+pub(crate) fn turn_on(folder: &Path, track: &str) -> Result<()> {
+    let settings = folder.join("session.toml");
+    let written = fs::read_to_string(&settings)?;
+    let off = format!("\n{track} = false\n");
+    ensure!(written.contains(&off), "{written}");
+    let on = written.replace(&off, &format!("\n{track} = true\n"));
+    Ok(fs::write(settings, on)?)
+}
+
 /// Makes a session for presenting; returns its folder, its key, and its text.
 pub(crate) fn session(host: &Host, captioner: Option<&str>) -> Result<(PathBuf, String, String)> {
     let (key, text, _) = keygen(host, "talk.key")?;

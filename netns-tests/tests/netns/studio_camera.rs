@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::foreign::foreign;
 use crate::studio::{
-    attend, bytes_of_tracks, count_tracks, groups, keygen, network, present, session, told,
+    attend, bytes_of_tracks, count_tracks, groups, keygen, network, present, session, told, turn_on,
 };
 use crate::{world, world_alone};
 
@@ -101,13 +101,7 @@ pub(crate) fn groups_of_camera(key: &str) -> Result<BTreeMap<String, Ipv6Addr>> 
 /// Makes a session with a camera.
 fn with_camera(stage: &Host) -> Result<(std::path::PathBuf, String, String)> {
     let (folder, key, lcs) = session(stage, None)?;
-    let settings = folder.join("session.toml");
-    let written = fs::read_to_string(&settings)?;
-    ensure!(written.contains("camera = false"), "{written}");
-    fs::write(
-        &settings,
-        written.replace("camera = false", "camera = true"),
-    )?;
+    turn_on(&folder, "camera")?;
     Ok((folder, key, lcs))
 }
 

@@ -15,7 +15,7 @@ use librecast_log::Role;
 use librecast_log_host::{KeptLog, Network};
 use nix::sys::signal::Signal;
 
-use crate::studio::{Typed, session};
+use crate::studio::{Typed, session, turn_on};
 use crate::world;
 
 /// A host with a file of the notes.
@@ -107,9 +107,7 @@ impl<'a> NotesFile<'a> {
 /// Presents on this host, and permits all to write notes.
 pub(crate) fn present_notes(host: &Host, interface: &str) -> Result<(Typed, String)> {
     let (folder, key, lcs) = session(host, None)?;
-    let settings = folder.join("session.toml");
-    let written = fs::read_to_string(&settings)?;
-    fs::write(&settings, written.replace("notes = false", "notes = true"))?;
+    turn_on(&folder, "notes")?;
     let folder = folder.display();
     let command = format!("lcstudio --json present {folder} --key {key} -i {interface}");
     Ok((Typed::start(host, "present", &command)?, lcs))

@@ -14,7 +14,7 @@ use crate::outside_dht::with_dht;
 use crate::radio::{RADIO, write_chirp};
 use crate::reach::swarm;
 use crate::stations::{kill_all, open_port, public_server};
-use crate::studio::{Typed, keygen, session, told};
+use crate::studio::{Typed, keygen, session, told, turn_on};
 use crate::studio_pictures::png;
 use crate::world;
 
@@ -46,10 +46,7 @@ fn nobody(args: &str) -> String {
 impl<'a> Stage<'a> {
     fn new(host: &'a Host, captioner: Option<&str>) -> Result<Self> {
         let (folder, key, text) = session(host, captioner)?;
-        let settings = folder.join("session.toml");
-        let written = fs::read_to_string(&settings)?;
-        let written = written.replace("screen = false", "screen = true");
-        fs::write(settings, written)?;
+        turn_on(&folder, "screen")?;
         give(&folder)?;
         give(Path::new(&key))?;
         Ok(Self {

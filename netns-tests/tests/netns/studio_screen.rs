@@ -16,6 +16,7 @@ use serde_json::json;
 
 use crate::studio::{
     Typed, attend, bytes_of_tracks, count_tracks, groups, keygen, network, present, session, told,
+    turn_on,
 };
 use crate::studio_pictures::hold;
 use crate::world;
@@ -130,13 +131,7 @@ fn a_screen_is_exact_for_who_joined_and_no_byte_for_others() {
         let (_network, hosts) = network(lab, &["stage", "text", "kept", "late"])?;
         let [stage, text, kept, late] = crate::each(&hosts)?;
         let (folder, key, lcs) = session(stage, None)?;
-        let settings = folder.join("session.toml");
-        let written = fs::read_to_string(&settings)?;
-        ensure!(written.contains("screen = false"), "{written}");
-        fs::write(
-            &settings,
-            written.replace("screen = false", "screen = true"),
-        )?;
+        turn_on(&folder, "screen")?;
         let counted = groups_of_screen(&key)?;
         for host in [text, late] {
             count_tracks(host, &counted)?;

@@ -42,6 +42,16 @@ pub(super) fn write(page: &Page, text: &str) -> Result<()> {
     page.eval(&js).map(drop)
 }
 
+/// Presents by the key of a session.
+pub(super) fn present_by(page: &Page, key: &str) -> Result<String> {
+    page.until("document.querySelector('#create')?.checkVisibility()")?;
+    page.eval("document.querySelector('#choose details').open = true, null")?;
+    page.upload("#key", key.as_ref())?;
+    page.until("document.querySelector('#lecture').checkVisibility()")?;
+    page.fill("#lecture", "Bees")?;
+    go_on_air(page)
+}
+
 /// Goes on air, with at least one link; returns the session.
 pub(super) fn go_on_air(page: &Page) -> Result<String> {
     // slides that nobody wrote are asked about
