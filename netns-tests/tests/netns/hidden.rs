@@ -202,8 +202,7 @@ fn without_any_relay_a_hidden_host_says_that_nobody_can_be_linked() {
         network.wait_linked()?;
         let [hidden, stranger] = network.nodes()?;
         ensure!(path(stranger, hidden)? == "connected relay");
-        hidden.host.configure("")?;
-        hidden.host.call("lcroute reload")?;
+        hidden.host.reconfigure("")?;
         eventually("the link is direct", || {
             let now = path(stranger, hidden)?;
             holds!(now == "connected host", "{now}")
@@ -450,8 +449,7 @@ fn a_host_that_hides_from_now_on_takes_back_what_it_has_told() {
                 "{by}"
             )
         })?;
-        hidden.configure(&relay)?;
-        hidden.call("lcroute reload")?;
+        hidden.reconfigure(&relay)?;
         eventually("all is taken back", || {
             ensure!(taken_back() == 1, "{}", maps.stdout());
             ensure!(!has_record()?, "a file in the folder");

@@ -286,8 +286,9 @@ fn hosts_of_a_lan_without_a_router_are_given_addresses() {
                 ensure!(lan["role"] == "forwarder" && lan["groups"] == 1, "{lan}");
                 let prefix = lan["prefixes"][0].as_str().context("no prefix")?;
                 let prefix = prefix.trim_end_matches("::/64");
-                let args = crate::words("-6 addr show dev lan0 scope global -tentative");
-                let addresses = a.hosts[0].run("ip", &args)?.success()?.stdout;
+                let addresses = a.hosts[0]
+                    .call("ip -6 addr show dev lan0 scope global -tentative")?
+                    .stdout;
                 holds!(addresses.contains(prefix), "{prefix}: {addresses}")
             },
         )?;

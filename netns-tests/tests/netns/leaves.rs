@@ -19,9 +19,9 @@ const LEAVES: usize = 60;
 /// Returns a token for leaves of `ff1e:5::/32`.
 fn invite(network: &Network) -> Result<String> {
     let url = network.signalling.url()?;
-    let args = format!("invite --leaf --groups ff1e:5::/32 --signal {url}");
-    let args = crate::words(&args);
-    let token = network.members[0].host.run("lcroute", &args)?.success()?;
+    let token = network.members[0].host.call(&format!(
+        "lcroute invite --leaf --groups ff1e:5::/32 --signal {url}"
+    ))?;
     Ok(token.stdout.trim().to_owned())
 }
 

@@ -150,8 +150,7 @@ fn closed_hosts_that_share_a_token_and_a_room_link() {
         wait_note(&members[0], "M_UNKNOWN_TOKEN")?;
         members[0].wait_links(2)?;
         // switched off at run time
-        members[0].host.configure("[signal]\nlan = false\n")?;
-        members[0].host.call("lcroute reload")?;
+        members[0].host.reconfigure("[signal]\nlan = false\n")?;
         ensure!(room_of(&members[0]).is_err(), "still on");
 
         for member in &members {

@@ -72,13 +72,11 @@ fn lcroute_tells_its_figures_and_changes_where_it_listens() {
             holds!(seen.value("lcroute_state", &[("state", "connected")])? == 1.0)
         })?;
 
-        a.host.configure(&listen("[::1]:9117"))?;
-        a.host.call("lcroute reload")?;
+        a.host.reconfigure(&listen("[::1]:9117"))?;
         let there = || Exposition::at_address(&a.host, "[::1]:9117");
         drops_rise(a, there)?;
         ensure!(!socket.exists(), "the socket stays behind");
-        a.host.configure("")?;
-        a.host.call("lcroute reload")?;
+        a.host.reconfigure("")?;
         eventually("nobody listens", || holds!(there().is_err()))
     });
 }

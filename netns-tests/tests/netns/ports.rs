@@ -247,8 +247,7 @@ fn without_a_router_or_when_switched_off_nobody_is_asked() {
             ensure!(failure.contains(why), "{mapping}");
         }
         ensure!(!asked()?, "asked though it is switched off");
-        a.host.configure("")?;
-        a.host.call("lcroute reload")?;
+        a.host.reconfigure("")?;
         eventually("it is asked now", || holds!(asked()?, "not yet"))
     });
 }

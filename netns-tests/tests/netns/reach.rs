@@ -138,11 +138,9 @@ fn without_lan_nobody_is_looked_for_there() {
         eventually("the other one looks", || {
             holds!(looks_on_lans(&mut members[1])?, "not yet")
         })?;
-        members[0].host.configure("")?;
-        members[0].host.call("lcroute reload")?;
+        members[0].host.reconfigure("")?;
         members[0].wait_links(1)?;
-        members[0].host.configure("[signal]\nlan = false\n")?;
-        members[0].host.call("lcroute reload")?;
+        members[0].host.reconfigure("[signal]\nlan = false\n")?;
         eventually("it is off again", || {
             holds!(!looks_on_lans(&mut members[0])?, "not yet")
         })?;
@@ -698,8 +696,7 @@ fn two_closed_hosts_that_share_a_token_link_by_a_dht() {
         members[0].wait_links(1)?;
 
         // switched off at run time: the program stays connected, and stores no more records
-        members[0].host.configure("[signal]\nlan = false\n")?;
-        members[0].host.call("lcroute reload")?;
+        members[0].host.reconfigure("[signal]\nlan = false\n")?;
         ensure!(dht_of(&members[0]).is_err(), "still on");
         members[0].wait_links(1)
     });

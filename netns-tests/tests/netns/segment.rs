@@ -636,8 +636,7 @@ fn a_sealed_segment_is_read_by_gateways_with_the_key_alone() {
         let said = near.host.ask("lcroute", &["lan"])?.stdout;
         ensure!(said.contains("sealed segment home: 2 LANs"), "{said}");
         // one of them loses the key
-        far.host.configure(SEGMENT)?;
-        far.host.call("lcroute reload")?;
+        far.host.reconfigure(SEGMENT)?;
         let asked = a1.run("ping", &["-c", "2", "-W", "1", "192.168.1.31"])?;
         ensure!(asked.code != 0, "{}", asked.stdout);
         let asked = b1.run("ping", &["-c", "2", "-W", "1", "192.168.1.21"])?;

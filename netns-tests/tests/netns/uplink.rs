@@ -157,8 +157,7 @@ fn a_short_uplink_is_found_and_nobody_carries_who_does_not_want_to() {
         for member in &mut network.members[1..] {
             member
                 .host
-                .configure("[topology]\npolicy = \"mesh\"\n[network]\ncarry = \"no\"\n")?;
-            member.host.call("lcroute reload")?;
+                .reconfigure("[topology]\npolicy = \"mesh\"\n[network]\ncarry = \"no\"\n")?;
         }
         let _listeners = listeners(&network)?;
         let sender = &network.members[0];
@@ -182,8 +181,7 @@ fn a_short_uplink_is_found_and_nobody_carries_who_does_not_want_to() {
         let member = &network.members[3];
         member
             .host
-            .configure("[topology]\npolicy = \"mesh\"\n[network]\ncarry = \"any\"\n")?;
-        member.host.call("lcroute reload")?;
+            .reconfigure("[topology]\npolicy = \"mesh\"\n[network]\ncarry = \"any\"\n")?;
         let by = within(2 * SOON, "the one that wants to carries", || {
             carrier(sender)
         })?;
@@ -309,8 +307,7 @@ fn a_caster_with_many_listeners_measured() {
         println!("all listeners: {:.1} kbit/s", all / 125.0);
         caster
             .host
-            .configure(&format!("{topology}[network]\nupload = \"100k\"\n"))?;
-        caster.host.call("lcroute reload")?;
+            .reconfigure(&format!("{topology}[network]\nupload = \"100k\"\n"))?;
         let settled = |network: &Network| {
             within(SOON, "a node carries, one copy leaves", || {
                 let caster = &network.members[0];
@@ -497,8 +494,7 @@ fn two_paths_measured() {
         // the receiver would carry as well
         for member in [left, right, receiver] {
             let no = "[topology]\npolicy = \"mesh\"\n[network]\ncarry = \"no\"\n";
-            member.host.configure(no)?;
-            member.host.call("lcroute reload")?;
+            member.host.reconfigure(no)?;
         }
         let one = fetch("one")?;
         println!("two paths: {:.2} times one", both / one);

@@ -137,8 +137,7 @@ fn a_page_shows_the_network_and_what_flows_between_other_nodes() {
             holds!(flow(&latest(&page)?, "ff1e::42", b, c).is_err(), "still")
         })?;
         // without permission a node stops reporting
-        c.host.configure("")?;
-        c.host.call("lcroute reload")?;
+        c.host.reconfigure("")?;
         eventually("c reports no more", || {
             let reports: Vec<_> = latest(&page)?["nodes"]
                 .as_array()

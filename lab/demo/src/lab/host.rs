@@ -271,6 +271,12 @@ impl Host {
         self.write(CONFIG, content).map(drop)
     }
 
+    /// Writes the configuration of this host's daemon, which reads it anew.
+    pub fn reconfigure(&self, content: &str) -> Result<()> {
+        self.configure(content)?;
+        self.call("lcroute reload").map(drop)
+    }
+
     /// Returns the state folder of this host's programs.
     pub fn state_dir(&self) -> PathBuf {
         self.path("state/lcroute")
