@@ -871,6 +871,38 @@ const FILES: &[File] = &[
                     ("tls_key", "no TLS", "Their key, PEM."),
                 ],
             },
+            Table {
+                heading: "[players]",
+                with: "",
+                keys: &[
+                    (
+                        "listen",
+                        "off",
+                        "Where `lcroute web` serves groups and stations to players, without key and encryption: `ADDRESS:PORT`. It serves nothing else there.",
+                    ),
+                    (
+                        "groups",
+                        "none",
+                        "Groups of this node's `lc0` that are offered, by name, such as `{ camera = \"[ff1e::42]:5004\" }`; at most 32. No other group can be asked for.",
+                    ),
+                    (
+                        "stations",
+                        "none",
+                        "Stations that are offered, by name, such as `{ news = \"lcr1...\" }`; at most 32. The text of a private station is secret.",
+                    ),
+                    (
+                        "public",
+                        "false",
+                        "Offer all public stations that announce themselves in the network.",
+                    ),
+                    (
+                        "clients",
+                        "200",
+                        "Clients at a time; at most 1,024. Further ones are refused.",
+                    ),
+                    ("per_address", "16", "Clients of one address at a time."),
+                ],
+            },
             METRICS,
         ],
     },
