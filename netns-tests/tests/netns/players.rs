@@ -1,16 +1,19 @@
 //! `[players]`: groups and stations of lc0 over HTTP, for programs that know nothing of lcroute.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use lcradio_core::{CLOCK_RATE, OggWriter};
 use lcroute_demo::lab::{DEADLINE, Host, Member, Process, eventually};
 
-use crate::radio::{cast, key_of, write_chirp};
+use crate::radio::{RADIO, cast, key_of, write_chirp};
 use crate::web::serve;
 use crate::world;
 
 const PLAYERS: &str = "127.0.0.1:7182";
+const ICECAST: &str = "127.0.0.1:8000";
 const GROUP: &str = "ff1e::42";
 /// The group, as the kernel prints it.
 const PRINTED: &str = "ff1e0000000000000000000000000042";
@@ -174,5 +177,73 @@ fn a_station_is_one_chain_of_ogg_that_ends_with_it() {
             ensure!(!page.contains(text.as_str()), "the text is a secret");
             Ok(())
         })
+    });
+}
+
+/// Returns a song whose packets have numbers.
+fn song(packets: u16) -> Result<Vec<u8>> {
+    let mut song = OggWriter::new(Vec::new(), 7, 2, "Tea", CLOCK_RATE)?;
+    for n in 0..packets {
+        let [high, low] = n.to_be_bytes();
+        song.write(vec![31 << 3, b'P', b'K', high, low], 960)?;
+    }
+    song.finish()?;
+    Ok(std::mem::take(song.out_mut()))
+}
+
+/// Returns the numbers in a stream.
+fn numbers(file: &Path) -> Vec<u16> {
+    let bytes = fs::read(file).unwrap_or_default();
+    let found = bytes.windows(5).filter(|w| w[..3] == [31 << 3, b'P', b'K']);
+    found.map(|w| u16::from_be_bytes([w[3], w[4]])).collect()
+}
+
+#[test]
+fn sound_for_icecast_comes_to_players_as_it_was_sent() {
+    world("players-icecast", |lab| {
+        let hosts = lab.hosts_in_a_row(&["a", "b"])?;
+        let (key, station, _) = key_of(&hosts[0], "station.key")?;
+        let text = station.encode();
+        hosts[1].configure(&format!(
+            "[players]\nlisten = \"{PLAYERS}\"\nstations = {{ news = \"{}\" }}\n",
+            *text
+        ))?;
+        let mut network = lab.network(hosts)?;
+        network.members.iter_mut().try_for_each(Member::start)?;
+        let [a, b] = network.nodes()?;
+        a.wait_links(1)?;
+        let (_pages, _) = serve(&b.host)?;
+        let password = a.host.write("password", "hackme\n")?;
+        fs::set_permissions(&password, PermissionsExt::from_mode(0o600))?;
+        let password = password.display().to_string();
+        let args = ["cast", "--key", &key, "-i", "lc0", "--icecast", ICECAST];
+        let args = [&args[..], &["--icecast-password", &password]].concat();
+        let caster = a.host.spawn(RADIO, &args)?;
+        eventually("it waits for a source", || {
+            let told = caster.stderr();
+            ensure!(told.contains("waits for a source"), "{told}");
+            Ok(())
+        })?;
+        let title = format!("http://{ICECAST}/admin/metadata?mode=updinfo&song=x");
+        let wrong = ["-s", "-w", "%{http_code}", "-u", "source:guess", &title];
+        let told = a.host.ask("curl", &wrong)?.success()?.stdout;
+        ensure!(told == "401", "{told}");
+        let song = a.host.write("song.opus", song(3_000)?)?;
+        let song = song.display().to_string();
+        let url = format!("http://{ICECAST}/live");
+        let _source = a
+            .host
+            .spawn("curl", &["-s", "-u", "source:hackme", "-T", &song, &url])?;
+        let (_client, file) = curl(&b.host, "/station/news.ogg", "news.ogg")?;
+        eventually("two seconds of packets", || {
+            let numbers = numbers(&file);
+            ensure!(numbers.len() > 100, "{} packets", numbers.len());
+            let gaps = numbers.windows(2).filter(|pair| pair[1] != pair[0] + 1);
+            ensure!(gaps.count() == 0, "{numbers:?}");
+            Ok(())
+        })?;
+        let (_, page) = ask(&b.host, "/list/")?;
+        ensure!(page.contains("news (on air: Tea)"), "{page}");
+        Ok(())
     });
 }

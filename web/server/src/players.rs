@@ -152,7 +152,7 @@ impl Players {
     fn enter(self: &Arc<Self>, from: IpAddr) -> Seat {
         let from = from.to_canonical();
         let entry = self.places().enter(from);
-        if let Entry::Told(reason) | Entry::Refused(reason) = entry {
+        if let Entry::Answered(reason) | Entry::Refused(reason) = entry {
             self.streams.closed.count(reason);
         }
         Seat {
@@ -206,10 +206,10 @@ impl Players {
     async fn find(&self, request: &Parts, seat: &Seat) -> Answer {
         let full = StatusCode::SERVICE_UNAVAILABLE;
         match seat.entry {
-            Entry::Told(CloseReason::TooManyOfAddress) => {
+            Entry::Answered(CloseReason::TooManyOfAddress) => {
                 return text(full, "too many clients of this address\n");
             }
-            Entry::Told(_) | Entry::Refused(_) => return text(full, "too many clients\n"),
+            Entry::Answered(_) | Entry::Refused(_) => return text(full, "too many clients\n"),
             Entry::Admitted => {}
         }
         // browsers always name the host; old players may not

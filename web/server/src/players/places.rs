@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::reasons::CloseReason;
 
 /// Clients beyond the bounds that are told so at a time. Chosen: further ones are closed at once.
-const MAX_TOLD: usize = 16;
+const MAX_ANSWERED: usize = 16;
 
 /// The taken places.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub struct Places {
     per_address: usize,
     /// Whole addresses: all hosts of a LAN have one prefix.
     taken: BTreeMap<IpAddr, usize>,
-    told: usize,
+    answered: usize,
 }
 
 /// The decision about a new connection.
@@ -24,7 +24,7 @@ pub enum Entry {
     /// It has a place.
     Admitted,
     /// It has none, and may read why.
-    Told(CloseReason),
+    Answered(CloseReason),
     /// It has none.
     Refused(CloseReason),
 }
@@ -36,7 +36,7 @@ impl Places {
             most,
             per_address,
             taken: BTreeMap::new(),
-            told: 0,
+            answered: 0,
         }
     }
 
@@ -51,11 +51,11 @@ impl Places {
             *self.taken.entry(from).or_default() += 1;
             return Entry::Admitted;
         };
-        if self.told >= MAX_TOLD {
+        if self.answered >= MAX_ANSWERED {
             return Entry::Refused(reason);
         }
-        self.told += 1;
-        Entry::Told(reason)
+        self.answered += 1;
+        Entry::Answered(reason)
     }
 
     /// Frees the place of a connection that was decided so.
@@ -71,7 +71,7 @@ impl Places {
                     }
                 }
             }
-            Entry::Told(_) => self.told -= 1,
+            Entry::Answered(_) => self.answered -= 1,
             Entry::Refused(_) => {}
         }
     }
@@ -96,7 +96,7 @@ mod tests {
         for n in 0..200 {
             assert_eq!(places.enter(address(n / 16)), Entry::Admitted, "{n}");
         }
-        let all = Entry::Told(CloseReason::TooManyClients);
+        let all = Entry::Answered(CloseReason::TooManyClients);
         assert_eq!(places.enter(address(99)), all);
         places.leave(address(0), Entry::Admitted);
         assert_eq!(places.enter(address(99)), Entry::Admitted);
@@ -108,13 +108,17 @@ mod tests {
         let entries = [(); 64].map(|()| places.enter(address(1)));
         let reason = CloseReason::TooManyOfAddress;
         assert!(entries[..16].iter().all(|e| *e == Entry::Admitted));
-        assert!(entries[16..32].iter().all(|e| *e == Entry::Told(reason)));
+        assert!(
+            entries[16..32]
+                .iter()
+                .all(|e| *e == Entry::Answered(reason))
+        );
         assert!(entries[32..].iter().all(|e| *e == Entry::Refused(reason)));
         assert_eq!(places.enter(address(2)), Entry::Admitted);
         for entry in entries {
             places.leave(address(1), entry);
         }
-        assert_eq!((places.clients(), places.told), (1, 0));
+        assert_eq!((places.clients(), places.answered), (1, 0));
         assert!(!places.taken.contains_key(&address(1)));
     }
 }
