@@ -217,7 +217,7 @@ fn sound_for_icecast_comes_to_players_as_it_was_sent() {
         fs::set_permissions(&password, PermissionsExt::from_mode(0o600))?;
         let password = password.display().to_string();
         let args = ["cast", "--key", &key, "-i", "lc0", "--icecast", ICECAST];
-        let args = [&args[..], &["--icecast-password", &password]].concat();
+        let args = [&args[..], &["--icecast-password", &password[..]]].concat();
         let caster = a.host.spawn(RADIO, &args)?;
         eventually("it waits for a source", || {
             let told = caster.stderr();

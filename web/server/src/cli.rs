@@ -48,7 +48,9 @@ enum Verb {
     #[command(after_help = "\
 Examples:
   lcroute web --open               the address of the pages; serves them where no service does
-  lcroute web --listen [::]:7180   for other hosts as well: [web] tls_cert and tls_key in the configuration encrypt it")]
+  lcroute web --listen [::]:7180   for other hosts as well: [web] tls_cert and tls_key in the configuration encrypt it
+
+With [players] listen in the configuration, players get groups and stations by HTTP, too: http://HOST:PORT/list/")]
     Web {
         /// Where to serve [default: [web] listen, or [::1]:7180]
         #[arg(long, value_name = "ADDR:PORT")]

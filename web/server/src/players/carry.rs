@@ -179,7 +179,7 @@ async fn station_as_ogg(
             });
             copies = socket;
         }
-        let has_passed = |at: Instant, time| now.saturating_duration_since(at) >= time;
+        let has_passed = |at: Instant, time: Duration| now.saturating_duration_since(at) >= time;
         if tuned.ended_at().is_some_and(|at| has_passed(at, END_TIME)) {
             channel.push(chain.finish(now)?, now);
             return Ok(CloseReason::Ended);
