@@ -144,7 +144,8 @@ enum Verb {
         /// Ogg Opus, sent as it is, or WAV
         #[arg(long, value_name = "FILE", conflicts_with = "input")]
         file: Option<PathBuf>,
-        /// Sound of BUTT, Mixxx, OBS or ffmpeg, which connect here as to an Icecast server: Ogg Opus, sent as it is, or what ffmpeg reads
+        /// Sound of BUTT, Mixxx, OBS or ffmpeg, which connect here as to an Icecast server: Ogg Opus, sent as it is, or
+        /// another format, by ffmpeg
         #[arg(long, value_name = "ADDR:PORT", requires = "icecast_password",
             conflicts_with_all = ["input", "device", "file", "code", "outside", "push_to_talk"])]
         icecast: Option<SocketAddr>,
