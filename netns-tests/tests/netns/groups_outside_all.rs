@@ -357,8 +357,6 @@ fn a_call_goes_over_the_groups_network_through_closed_firewalls_and_ends_with_it
         }
         // her network is gone: nobody waits in silence
         people[0].kill()?;
-        let code = a.process.wait(DEADLINE)?;
-        let told = a.process.stderr();
-        holds!(code == 1 && told.contains("has ended"), "{code}: {told}")
+        a.process.fails(DEADLINE, 1, "has ended")
     });
 }

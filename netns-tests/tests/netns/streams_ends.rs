@@ -403,8 +403,7 @@ fn whoever_waits_or_may_not_is_told_what_to_do() {
             &["forward", "127.0.0.1:8080", "beta:/echo/1"],
             &["serve", "/x/1", "--", "cat"],
         ] {
-            let refused = run(verb)?;
-            refused.fails(4, "sudo usermod -aG lcroute nobody")?;
+            run(verb)?.fails(4, "sudo usermod -aG lcroute nobody")?;
         }
         Ok(())
     });
