@@ -55,7 +55,6 @@ pub struct Pair {
 #[derive(Debug)]
 struct State {
     host: MldHost,
-    /// Sockets in each group.
     members: BTreeMap<Ipv6Addr, usize>,
     sockets: Vec<Weak<Inbox>>,
     listeners: Vec<Weak<Inbox>>,
@@ -210,7 +209,6 @@ impl Pair {
         }
     }
 
-    /// Hands a packet of the guest to the sockets that it is for.
     fn handle(&self, packet: &[u8]) {
         if packet.get(6) != Some(&0) {
             self.deliver(packet);

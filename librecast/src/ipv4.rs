@@ -110,7 +110,6 @@ impl<'a> Header<'a> {
         })
     }
 
-    /// Returns the kinds of its readable options.
     fn option_kinds(&self) -> impl Iterator<Item = u8> {
         let mut rest = self.options;
         std::iter::from_fn(move || {

@@ -266,9 +266,7 @@ fn flag(text: &str) -> usize {
 /// The treatment of an isolate without an end.
 #[derive(Clone, Copy, PartialEq)]
 enum Open {
-    /// Close it at the end of the line.
     Close,
-    /// Treat it as deceptive.
     Replace,
     /// Treat all changes of direction as deceptive, with an end or without.
     ReplaceAll,

@@ -103,7 +103,6 @@ pub struct ReceiveSockets {
 #[derive(Debug)]
 enum Incoming {
     Kernel(Receiver),
-    /// A queue of a guest's socket pair.
     Guest(&'static Arc<Pair>, Arc<Inbox>),
 }
 

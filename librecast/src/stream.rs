@@ -703,7 +703,6 @@ const RECEIVE: MsgFlags = {
     flags
 };
 
-/// Receives a line in one message, with its descriptors.
 fn receive_line(socket: &UnixStream) -> Result<(Vec<u8>, Vec<OwnedFd>), StreamError> {
     let mut line = vec![0; MAX_LINE];
     let mut space = nix::cmsg_space!([std::os::fd::RawFd; 2]);

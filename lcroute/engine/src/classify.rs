@@ -77,7 +77,6 @@ pub struct CarriedScopes {
     link_scope_groups: Vec<Ipv6Addr>,
     /// All groups of scope 2 are carried.
     all_link_scope: bool,
-    /// IPv4 packets are carried.
     ipv4: bool,
 }
 
@@ -284,10 +283,8 @@ fn is_link_control(icmpv6_type: u8) -> bool {
     matches!(icmpv6_type, 130..=138 | 141..=143 | 148 | 149 | 151..=154)
 }
 
-/// The upper layer of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Upper {
-    /// A message of this type.
     Icmpv6(u8),
     Udp,
     /// Anything else, or a later fragment of ICMPv6: only the first one has its type.

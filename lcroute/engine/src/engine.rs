@@ -1026,7 +1026,6 @@ impl Engine {
         }
     }
 
-    /// A control message of a leaf.
     fn handle_leaf(&mut self, link: LinkId, message: &[u8]) {
         let (leaves, outbox) = (&mut self.membership.leaves, &mut self.outbox);
         if leaves.is_faulty(link) {
@@ -1575,7 +1574,6 @@ impl Engine {
     }
 }
 
-/// The flags of this router's advertisement.
 fn flags(node: &Node) -> u8 {
     let config = &node.config;
     let core = if config.member.core { FLAG_CORE } else { 0 };

@@ -384,7 +384,6 @@ impl Forwarding {
     }
 }
 
-/// Links to neighbours and leaves together.
 fn with_leaves(links: &Links, leaves: &Links) -> Links {
     match (links.is_empty(), leaves.is_empty()) {
         (_, true) => links.clone(),

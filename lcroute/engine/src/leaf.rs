@@ -140,7 +140,6 @@ pub enum LinkRefusal {
     ClockDiffers,
 }
 
-/// A router known to the leaf.
 #[derive(Debug, Default)]
 struct Router {
     /// A carrier of signalling reports it as present.
@@ -166,7 +165,6 @@ impl Router {
 struct Link {
     router: PeerId,
     rtt: Option<Duration>,
-    /// It has the joins.
     joined: bool,
     /// Time at which the joins on it end.
     leaves_at: Option<Instant>,
@@ -270,7 +268,6 @@ pub struct Leaf {
     passed: Passed,
     /// Packets to asking groups, as routers admit them.
     asked: Bucket,
-    /// Number of packets sent.
     sent: u64,
     random: Random,
     outputs: VecDeque<LeafOutput>,
@@ -724,7 +721,6 @@ impl Leaf {
         }
     }
 
-    /// Sends all joins over a link.
     fn join_over(&mut self, link: LinkId) {
         let Some(known) = self.links.get_mut(&link) else {
             return;
@@ -1012,7 +1008,6 @@ impl Leaf {
         running.map(|run| self.heard + run.silence()).min()
     }
 
-    /// When to judge next.
     fn judged_at(&self) -> Option<Instant> {
         let silent_at = self.silent_at().filter(|_| self.suspected.is_none());
         let end = self.flows.values().map(Run::ends_at).min();

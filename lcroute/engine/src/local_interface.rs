@@ -515,7 +515,6 @@ impl LocalInterface {
         self.handle_report(source, message, scopes, outbox, now)
     }
 
-    /// Handles an IGMP message.
     fn handle_igmp(
         &mut self,
         packet: &[u8],
@@ -565,7 +564,6 @@ impl LocalInterface {
         self.proxy.handle_query(query, now);
     }
 
-    /// Handles a listener's report.
     fn handle_report(
         &mut self,
         source: Ipv6Addr,

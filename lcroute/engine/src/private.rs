@@ -125,7 +125,6 @@ pub enum Privacy {
     NoKey,
 }
 
-/// A secret with its numbers.
 #[derive(Debug)]
 struct NumberedSecret {
     secret: Secret,

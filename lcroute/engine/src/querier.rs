@@ -84,7 +84,6 @@ pub struct Room {
 #[derive(Debug)]
 pub struct Querier {
     configured: Timing,
-    /// Timing of the present querier.
     timing: Timing,
     groups: Table<Ipv6Addr, Group>,
     /// Another querier with a lower address, and the end of its presence.
@@ -489,7 +488,6 @@ impl Querier {
         self.groups.get(&group).map_or(0, |g| g.reporters.len())
     }
 
-    /// Number of groups.
     pub(crate) fn len(&self) -> usize {
         self.groups.len()
     }

@@ -145,7 +145,6 @@ impl Routing {
         computes
     }
 
-    /// Passes the reachable routers to the topology.
     fn update_topology(&mut self, parts: &mut Computation<'_>) {
         let (own, graph) = (parts.node.own, &self.graph);
         self.topology_stale = false;
@@ -211,7 +210,6 @@ impl Routing {
         parts.forwarding.trees.place(root, tree, edges, parts.now);
     }
 
-    /// Computes the roots of groups again.
     fn compute_roots(&mut self, forced: bool, parts: &mut Computation<'_>) {
         // listeners stay on trees whose root changed and changed back in between
         let version = Some(parts.database.rps_version());

@@ -1212,7 +1212,6 @@ impl SegmentProblem {
     }
 }
 
-/// The LAN's default routers, by their names.
 fn default_routers(settings: &SegmentSettings) -> Vec<Ipv6Addr> {
     let routers = settings.default_routers.iter();
     routers.map(|router| mapped::name_of(*router)).collect()

@@ -242,7 +242,6 @@ struct PrefixEntry {
     local: bool,
 }
 
-/// This router's part of a tree.
 #[derive(Debug)]
 struct TreeState {
     position: TreePosition,

@@ -208,7 +208,6 @@ fn is_of_streams(packet: &[u8]) -> bool {
     }
 }
 
-/// Whether a UDP header has the ports of streams.
 fn has_stream_ports(udp: &[u8]) -> bool {
     let [high, low] = STREAM_PORT.to_be_bytes();
     udp.starts_with(&[high, low, high, low])

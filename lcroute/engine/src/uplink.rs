@@ -33,7 +33,6 @@ pub const MAX_DATA: usize = 1_232;
 #[derive(Debug, Clone, Copy)]
 struct Asked {
     bucket: Bucket,
-    /// Time of the last packet.
     last: Instant,
     /// The leaf that pays for the place; none: it is gone.
     payer: Option<LinkId>,

@@ -57,7 +57,6 @@ impl Bench {
         Self::with(root_config(), neighbors)
     }
 
-    /// Brings up a link to an engine.
     fn up(&mut self, n: u16, mut other: Engine, as_seen: lcroute_engine::Neighbor) {
         other.handle_start(self.now);
         other.handle_link_up(LinkId(1), neighbor(1), self.now);
@@ -213,7 +212,6 @@ impl Bench {
     }
 }
 
-/// The join state and refusals of a message.
 fn join_states(message: &[u8]) -> Vec<Element> {
     let of_joins = |e: &Element| matches!(e, Element::JoinState(_) | Element::Refusal { .. });
     let elements = control::decode(message).unwrap().into_iter();
@@ -1088,7 +1086,6 @@ fn unicast_goes_to_its_node_or_an_error_comes_back() {
     assert!(local_packets(b.outputs()).is_empty());
 }
 
-/// The packet as a datagram of streams.
 fn with_stream_ports(mut packet: Vec<u8>) -> Vec<u8> {
     let port = librecast::channel::STREAM_PORT.to_be_bytes();
     packet[40..44].copy_from_slice(&[port, port].concat());

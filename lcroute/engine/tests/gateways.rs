@@ -34,7 +34,6 @@ pub trait Wires: Sized {
     /// An event on a LAN.
     type Event;
 
-    /// Returns the Ethernet address of a gateway on a LAN.
     fn mac(gateway: usize, lan: usize) -> MacAddress;
 
     /// Handles a frame of a gateway for a LAN, except PROBEs.
@@ -42,7 +41,6 @@ pub trait Wires: Sized {
 
     fn happen(world: &mut World<Self>, event: Self::Event);
 
-    /// Counts a packet of a gateway for a link.
     fn count(&mut self, _gateway: usize, _packet: &[u8]) {}
 }
 

@@ -56,7 +56,6 @@ enum Sent {
     Data(Bytes),
 }
 
-/// Routers and leaves.
 struct World {
     now: Instant,
     routers: BTreeMap<u16, Engine>,
@@ -81,7 +80,6 @@ struct World {
     silent: BTreeSet<u16>,
     /// The last packet for programs on each router.
     last_at: BTreeMap<u16, Bytes>,
-    /// New leaves have an uplink.
     uplink: bool,
 }
 
@@ -90,13 +88,11 @@ impl World {
         Self::with(routers, &Limits::default())
     }
 
-    /// A world with all routers linked with all.
     fn with(routers: u16, limits: &Limits) -> Self {
         let pairs = (1..=routers).flat_map(|a| (a + 1..=routers).map(move |b| (a, b)));
         Self::shaped(routers, &pairs.collect::<Vec<_>>(), limits)
     }
 
-    /// A world of routers with these links.
     fn shaped(routers: u16, pairs: &[(u16, u16)], limits: &Limits) -> Self {
         let now = start();
         let mut world = Self {
@@ -205,7 +201,6 @@ impl World {
         self.unlink(End::Leaf(FIRST_LEAF + n));
     }
 
-    /// Removes all links of an end that is gone.
     fn unlink(&mut self, gone: End) {
         let now = self.now;
         let links = self.links.iter();
@@ -220,7 +215,6 @@ impl World {
         self.flush();
     }
 
-    /// A program on a router sends a number.
     fn say(&mut self, router: u16, g: Ipv6Addr, number: u32) {
         let packet = udp(addresses(router).address, g, &number.to_be_bytes());
         let engine = self.routers.get_mut(&router).unwrap();
@@ -420,7 +414,6 @@ impl World {
         gaps.max().unwrap()
     }
 
-    /// Number of groups that leaves of a router join.
     fn joined_by_leaves(&self, router: u16) -> usize {
         let groups = self.routers[&router].snapshot().groups;
         groups.iter().filter(|group| group.leaves > 0).count()
@@ -1003,7 +996,6 @@ fn leaves_that_come_and_go_leave_routers_as_the_model_says() {
 }
 
 impl World {
-    /// A program on a router joins.
     fn joins_at(&mut self, router: u16, g: Ipv6Addr) {
         let now = self.now;
         let packet = join(g).into();
@@ -1210,7 +1202,6 @@ fn a_leaf_leaves_a_router_without_neighbours_for_one_with_some() {
     assert_eq!(world.numbers(0), (0..next).collect::<Vec<_>>());
 }
 
-/// A leaf of a sender's router, which is spare, and of another one.
 #[test]
 fn a_leaf_leaves_a_spare_router_and_loses_no_packet_by_it() {
     let mut world = World::new(3);

@@ -92,15 +92,12 @@ struct Host {
     waiting: BTreeMap<Ipv4Addr, Vec<Bytes>>,
     joined: BTreeSet<Ipv4Addr>,
     got: Vec<Got>,
-    /// Answers to what it sent.
     answers: BTreeSet<u64>,
-    /// It looks for an address, and somebody has it.
     looks_for: Option<(Ipv4Addr, bool)>,
     /// The gateway whose own kernel it is.
     inside: Option<usize>,
 }
 
-/// Hosts on LANs with segments.
 struct Lans {
     hosts: Vec<Host>,
     /// Time after which hosts ask again for a neighbour that nobody confirmed.
@@ -200,7 +197,6 @@ impl World {
         self.settle(n);
     }
 
-    /// A host with this address on a LAN, which it announces.
     fn host(&mut self, lan: usize, address: Ipv4Addr) -> usize {
         self.host_of(lan, address, mac(2, self.lans.hosts.len()), None)
     }
@@ -456,7 +452,6 @@ impl World {
         self.request(host, self.lans.hosts[host].address, target);
     }
 
-    /// Whether an address is free, as this host finds out.
     fn is_free(&mut self, host: usize, address: Ipv4Addr) -> bool {
         self.lans.hosts[host].looks_for = Some((address, false));
         for _ in 0..3 {
@@ -600,7 +595,6 @@ impl World {
         Some(mac)
     }
 
-    /// Sends the next number.
     fn send(&mut self, host: usize, to: Ipv4Addr) -> u64 {
         self.next += 1;
         self.say(host, to, (b"N", self.next));

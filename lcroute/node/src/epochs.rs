@@ -246,7 +246,6 @@ impl Epochs {
     }
 }
 
-/// Encodes epochs for a link.
 pub(crate) fn message<'a>(epochs: impl Iterator<Item = &'a Epoch>) -> Bytes {
     let mut bytes = Vec::new();
     for epoch in epochs {
@@ -385,7 +384,6 @@ mod tests {
         Epoch::sign(made, revocation(of), Some(&issuer(by)), &key(by)).unwrap()
     }
 
-    /// Adds it.
     fn expel(known: &mut Epochs, by: u8, of: u8, secret: u8) -> Epoch {
         let epoch = next(known, by, of, secret);
         assert!(known.add(epoch.clone()));

@@ -12,7 +12,6 @@ use librecast::time::{Duration, Instant};
 /// Interval at which an unchanged offer is repeated. Chosen: a slow link may drop one.
 const REPEAT: Duration = Duration::from_secs(10);
 
-/// Offers of neighbours, and this node's own.
 #[derive(Debug, Default)]
 pub(crate) struct Offers {
     /// The last offer of each neighbour.
@@ -31,13 +30,11 @@ impl Offers {
         true
     }
 
-    /// Forgets all about a link.
     pub(crate) fn link_down(&mut self, link: LinkId) {
         self.taken.remove(&link);
         self.sent.remove(&link);
     }
 
-    /// Returns the last offer of a neighbour.
     pub(crate) fn of(&self, link: LinkId) -> Option<&HelperOffer> {
         self.taken.get(&link)
     }

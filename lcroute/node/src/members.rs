@@ -257,7 +257,6 @@ impl Members {
             .unwrap_or_else(|| name.to_owned())
     }
 
-    /// Returns whether this member was seen.
     pub(crate) fn knows(&self, peer: &PeerId) -> bool {
         self.known.contains_key(peer)
     }

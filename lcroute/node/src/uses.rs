@@ -25,7 +25,6 @@ const MAX_EXPELLED: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Token {
-    /// The invitation's key.
     invitation: PeerId,
     /// The maximum number of nodes.
     uses: u32,

@@ -68,7 +68,6 @@ pub struct Carriers {
     spool: Option<(CarrierId, PathBuf, Spool)>,
     reach: Option<(ReachIds, Reach)>,
     seeking: Seeking,
-    /// This node's present record.
     record: Option<Published>,
     next: u32,
 }

@@ -81,7 +81,6 @@ impl Counts {
     }
 }
 
-/// Counts one until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Counting<'a>(&'a AtomicUsize);
 

@@ -170,7 +170,6 @@ struct Session {
 
 /// The reason for which a run of mDNS has ended.
 enum Ended {
-    /// The carrier was dropped.
     Dropped,
     /// Its thread has ended, or does not respond.
     Failed(String),

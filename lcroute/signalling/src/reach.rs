@@ -280,7 +280,6 @@ impl Newcomer {
         }
     }
 
-    /// Returns the time to sign, for the mailbox of this issuer.
     fn signed(&mut self, issuer: Option<PeerId>, time: UnixTime, now: Instant) -> u64 {
         if self.issuer != issuer {
             *self = Self::new(issuer, time, now);

@@ -109,7 +109,6 @@ async fn run(
     }
 }
 
-/// The state of the folder.
 #[derive(Debug)]
 struct Reader {
     carrier: CarrierId,
@@ -118,7 +117,6 @@ struct Reader {
     seen: BTreeMap<String, Vec<u8>>,
     /// Name and content of this node's last file.
     own: Option<(String, Published)>,
-    /// The last logged problem.
     problem: Option<String>,
 }
 

@@ -15,7 +15,6 @@ const SLOTS: u64 = 1 << 12;
 #[derive(Debug)]
 struct Slot<T> {
     items: Vec<(Nanos, T)>,
-    /// Time of the earliest item.
     earliest: Nanos,
 }
 

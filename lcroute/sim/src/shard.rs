@@ -626,7 +626,6 @@ impl Shard {
         }
     }
 
-    /// Handles a datagram at a host.
     fn datagram(&mut self, node: u32, from: SocketAddr, contents: &[u8], now: Nanos) {
         let socket = self.node(node).socket.as_ref();
         if !socket.is_some_and(|socket| socket.admits(from, now)) {

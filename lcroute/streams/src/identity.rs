@@ -49,7 +49,6 @@ pub trait Sign: Send + Sync + fmt::Debug {
     fn sign(&self, message: &[u8]) -> Result<[u8; 64], String>;
 }
 
-/// The key of this node for TLS.
 #[derive(Debug, Clone)]
 struct NodeKey {
     peer: PeerId,

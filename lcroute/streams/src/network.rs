@@ -161,7 +161,6 @@ pub struct Link {
     pub connection: Connection,
     /// The receivers of its datagrams.
     pub takers: Takers,
-    /// Whether its streams are framed.
     is_framed: bool,
     /// The bound of bytes that wait for readers.
     window: Arc<Window>,
@@ -271,7 +270,6 @@ fn open_socket(own: &Own) -> io::Result<std::net::UdpSocket> {
     Ok(socket.into())
 }
 
-/// Returns the transport settings, for an interface of this MTU.
 fn transport(mtu: u16) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let mut discovery = MtuDiscoveryConfig::default();
@@ -1127,7 +1125,6 @@ async fn connect_in_turn(path: &Path) -> io::Result<UnixStream> {
     }
 }
 
-/// A connection to a server.
 enum Reached {
     Stream(Local, Option<Report>),
     Datagrams(OwnedFd),
@@ -1223,7 +1220,6 @@ async fn read_message<T>(
     decode(&bytes).map_err(io::Error::other)
 }
 
-/// Sends a negative answer, and ends the stream.
 async fn say(send: &mut SendStream, answer: &Answer) {
     if send.write_all(&answer.encode()).await.is_ok() && send.finish().is_ok() {
         // waits for its arrival

@@ -77,7 +77,6 @@ pub enum Keys {
 }
 
 impl Keys {
-    /// Returns the secret of a pair.
     async fn pair(&self, own: PeerId, other: PeerId) -> Result<PairSecret, String> {
         match self {
             Self::Own(key) => PairSecret::agree(key, &other).map_err(|e| e.to_string()),
@@ -193,7 +192,6 @@ struct State {
 }
 
 impl State {
-    /// Returns whether the program is needed.
     fn is_used(&self) -> bool {
         !self.wants.is_empty() || self.open > 0
     }

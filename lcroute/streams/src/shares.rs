@@ -36,7 +36,6 @@ const OTHERS_OF_SERVER: Most = Most {
     all: 4_096,
 };
 
-/// Bounds of streams.
 #[derive(Debug, Clone, Copy)]
 struct Most {
     of_caller: usize,

@@ -389,9 +389,7 @@ pub fn outside(common: &Common) -> anyhow::Result<Exit> {
 
 /// The reason for which not all was copied.
 enum Uncopied {
-    /// A read failed.
     Read(io::Error),
-    /// A write failed.
     Write(io::Error),
 }
 
@@ -972,7 +970,6 @@ fn is_socket(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
 }
 
-/// Carries one connection.
 fn carry(incoming: Incoming, program: &Path, remote: &Remote) -> anyhow::Result<()> {
     let protocols = std::slice::from_ref(&remote.protocol);
     let opened = open(program, &remote.node, protocols).and_then(|stream| {

@@ -110,15 +110,12 @@ fn past(since: Duration, period: Duration) -> Duration {
 /// Result of [`Liveness::poll`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Nothing.
     Wait,
     /// Send a hello with this transaction; `asks` requests hellos from the peer.
     Hello { id: TxId, asks: bool },
-    /// The link is dead, for this reason.
     Down(EndReason),
 }
 
-/// Liveness of a link.
 #[derive(Debug)]
 pub(crate) struct Liveness {
     /// Hellos of all links go out at this time plus multiples of [`HELLO_INTERVAL`], so that a node
@@ -186,7 +183,6 @@ impl Liveness {
         }
     }
 
-    /// Notes a sign of life.
     pub(crate) fn note_received(&mut self, now: Instant) {
         let gap = now.saturating_duration_since(self.received_at);
         if now.saturating_duration_since(self.gaps_since) >= GAP_MEMORY {
@@ -234,7 +230,6 @@ impl Liveness {
         self.received_at.max(self.excused)
     }
 
-    /// Starts a suspicion.
     pub(crate) fn suspect(&mut self, now: Instant) {
         if self.suspected.is_none() {
             self.wary_until = now + ANSWERER_WARY_PERIOD;

@@ -104,7 +104,6 @@ pub(crate) struct Factory {
     provider: Arc<dyn RTCCryptoProvider>,
     certificate: RTCCertificate,
     fingerprint: Fingerprint,
-    /// Version of control messages.
     pub(crate) control: u8,
     media: bool,
     /// Whether the seed of a connection decides the public randomness of its DTLS.
@@ -129,7 +128,6 @@ pub(crate) enum Notice {
     Open,
     Control(Bytes),
     Data(Bytes),
-    /// ICE has chosen a path.
     Path {
         local: SocketAddr,
         remote: SocketAddr,
@@ -138,7 +136,6 @@ pub(crate) enum Notice {
     OtherControl(u8),
     /// This number of SCTP packets was not passed to the stack.
     LeftOut(u32),
-    /// The connection has ended, with the reason.
     Closed(EndReason),
 }
 
@@ -154,7 +151,6 @@ struct Channels {
     data_out_open: bool,
 }
 
-/// One peer connection.
 pub(crate) struct PeerConnection {
     pc: Fenced<RTCPeerConnection>,
     clock: StackClock,
@@ -165,7 +161,6 @@ pub(crate) struct PeerConnection {
     kick: bool,
     keys: Arc<KeyTap>,
     provider: Arc<dyn RTCCryptoProvider>,
-    /// Version of control messages.
     control: u8,
     /// Whether each side offers the media lane.
     media: [bool; 2],
@@ -404,7 +399,6 @@ impl PeerConnection {
         self.relayed
     }
 
-    /// Returns the addresses of the peer's candidates.
     pub(crate) fn remote_addresses(&self) -> impl Iterator<Item = SocketAddr> + use<'_> {
         self.remote.iter().map(|candidate| candidate.addr)
     }
@@ -440,7 +434,6 @@ impl PeerConnection {
         self.credentials.remote_ufrag.is_empty()
     }
 
-    /// Accepts the answer to our offer.
     pub(crate) fn accept(&mut self, answer: &Description, now: Instant) -> Result<()> {
         self.set_remote(answer);
         self.set_lanes(answer);
@@ -452,7 +445,6 @@ impl PeerConnection {
         Ok(())
     }
 
-    /// Adds addresses of the peer.
     pub(crate) fn add_remote(&mut self, candidates: &[Candidate]) -> Result<()> {
         for candidate in candidates {
             let rank = self.remote.len();
@@ -500,7 +492,6 @@ impl PeerConnection {
         self.keys.unwatch();
     }
 
-    /// Makes the stack panic.
     #[cfg(test)]
     pub(crate) fn panic_for_test(&mut self) {
         let _ = self.pc.call(|_| panic!("as a test wants it"));

@@ -46,7 +46,6 @@ pub(crate) enum Class {
     Other,
 }
 
-/// A decoded binding message.
 #[derive(Debug)]
 pub(crate) struct Binding {
     message: Message,

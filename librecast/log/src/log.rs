@@ -1023,7 +1023,6 @@ impl Log {
         Ok(())
     }
 
-    /// Stores a verified entry in the log and on disk.
     fn store(&mut self, entry: Entry, time: UnixTime, now: Instant) {
         let (time, ttl) = (time.as_millis(), self.space.ttl().as_millis() as u64);
         let expires = entry.author != self.owner && ttl > 0;
@@ -1135,7 +1134,6 @@ impl Log {
         Some(result)
     }
 
-    /// Inserts a verified entry.
     fn put(&mut self, entry: Entry, received: Option<u64>, now: Instant) {
         let id = entry.author;
         let Some(author) = self.authors.get_mut(&id) else {

@@ -181,7 +181,6 @@ pub fn by_text(entry: &TextEntry, arguments: &[OsString]) -> ExitError {
     }
 }
 
-/// The way into a network.
 #[derive(Clone, Copy)]
 enum Entry<'a> {
     /// By a token or code.

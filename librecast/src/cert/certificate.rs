@@ -329,7 +329,6 @@ impl Certificate {
     }
 }
 
-/// Returns a node's name, or an invitation's terms.
 fn name_or_terms(kind: Kind, grant: &Grant) -> Result<String, WireError> {
     let Grant { uses, uplink, .. } = *grant;
     if uplink && !(kind == Kind::Invitation && grant.leaf) {
@@ -401,7 +400,6 @@ fn decode_previous(r: &mut Reader<'_>) -> Result<KeysAbove, WireError> {
     }
 }
 
-/// Decodes a grant, and the flag "renewed".
 fn decode_grant(r: &mut Reader<'_>, kind: Kind) -> Result<(Grant, bool), WireError> {
     let (not_before, not_after, renew_for) = (r.u64()?, r.u64()?, r.u64()?);
     let flags = r.u8()?;

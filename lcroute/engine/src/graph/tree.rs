@@ -443,7 +443,6 @@ impl Moves {
     }
 }
 
-/// The repairs of a tree.
 struct Repair {
     /// Routers with a link to the parent that is gone or costs more.
     cut: Vec<usize>,
@@ -527,7 +526,6 @@ mod tests {
         (OriginId(a), OriginId(b), cost.into())
     }
 
-    /// The metric of a link with this cost.
     fn metric(a: OriginId, b: OriginId, cost: u16, stubs: &Stubs) -> Metric {
         let stubs = [a, b].map(|end| stubs.contains(&end.0));
         Metric { cost, stubs }

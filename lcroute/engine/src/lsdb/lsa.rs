@@ -87,7 +87,6 @@ impl Lsa {
     }
 }
 
-/// The signed message of an LSA, and the signature at its end.
 pub(super) fn signed_part(kind: u8, lsa: &[u8]) -> Result<(Vec<u8>, [u8; 64]), WireError> {
     let (message, signature) = lsa.split_last_chunk::<64>().ok_or(WireError::Truncated)?;
     Ok(([&[kind], message].concat(), *signature))
@@ -107,7 +106,6 @@ pub enum LsaError {
     Refused(CertError),
 }
 
-/// The drop reason that counts this error.
 pub(super) fn drop_reason(error: LsaError) -> DropReason {
     match error {
         LsaError::Malformed(_) => DropReason::BadLsa,

@@ -137,7 +137,6 @@ struct Invited {
     uses: Option<u32>,
 }
 
-/// All LSAs.
 #[derive(Debug)]
 pub(super) struct Store {
     pub own: OriginId,

@@ -264,7 +264,6 @@ impl Network {
         }
     }
 
-    /// Cuts all links of a node.
     fn cut_off(&mut self, at: usize) {
         for link in self.links_of(at) {
             self.cut(link);
@@ -1257,7 +1256,6 @@ fn a_full_database_forgets_who_is_gone_longest() {
     assert!(network.router(0, 1).is_some());
 }
 
-/// A node that came by this invitation.
 fn invited(n: u16, invitation: (u8, Option<u32>), renewed: bool) -> TestServices {
     let rights = Rights {
         invitation: Some(invitation),

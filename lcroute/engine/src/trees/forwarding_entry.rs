@@ -110,7 +110,6 @@ impl ForwardingEntries {
     }
 }
 
-/// The inputs of forwarding entries.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct EntryInputs<'a> {
     pub position: &'a TreePosition,

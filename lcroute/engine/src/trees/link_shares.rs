@@ -58,7 +58,6 @@ pub(super) struct Room {
     pub sources: usize,
 }
 
-/// The shares of one neighbour's room.
 #[derive(Debug, Default)]
 pub(super) struct LinkShares {
     /// Entries that are advertised.

@@ -56,7 +56,6 @@ pub(super) struct TreePosition {
     pub version: u32,
 }
 
-/// A former tree.
 #[derive(Debug)]
 struct Previous {
     tree: Arc<Tree>,
@@ -67,7 +66,6 @@ struct Previous {
 /// The effect of another position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moved {
-    /// Nothing.
     No,
     /// Sources may lie behind other edges.
     Sources,

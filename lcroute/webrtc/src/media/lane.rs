@@ -60,7 +60,6 @@ pub(crate) struct Media {
     inbound: Inbound,
     /// Search for the longest datagram.
     path: PathMtu,
-    /// Path probes to send.
     probes: Vec<Bytes>,
     /// The packet being filled, which begins with room for its header; or empty.
     packet: BytesMut,
@@ -263,7 +262,6 @@ impl Media {
         self.broken
     }
 
-    /// Takes the messages for the control channel.
     pub(crate) fn take_channel(&mut self) -> impl Iterator<Item = Bytes> + '_ {
         self.channel.drain(..)
     }
@@ -290,7 +288,6 @@ impl Media {
         }
     }
 
-    /// Whether it is a track into a page.
     pub(crate) fn is_track(&self) -> bool {
         matches!(self.inbound, Inbound::Page(_))
     }
@@ -716,7 +713,6 @@ impl Media {
         }
     }
 
-    /// Probes the path for longer datagrams.
     fn probe(&mut self, has_path: bool, now: Instant) {
         if !has_path {
             return self.path.postpone(now);

@@ -45,7 +45,6 @@ const SUSPECT_PAUSE: Duration = Duration::from_secs(1);
 /// Bound of remembered packets without a report.
 const MOST_SENT: usize = 64;
 
-/// The search on one link.
 #[derive(Debug)]
 pub(crate) struct PathMtu {
     /// Sizes to probe, in rising order.
@@ -206,7 +205,6 @@ impl PathMtu {
         }
     }
 
-    /// Judges the last pair.
     fn judge(&mut self, now: Instant) {
         let Some(trial) = &mut self.trial else {
             return;

@@ -136,13 +136,11 @@ pub struct RelayStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     Allocated,
-    /// This relayed address is gone.
     Lost(SocketAddr),
     /// No relay is usable for now.
     Failed,
 }
 
-/// The relays of a node.
 pub(crate) struct Relays {
     provider: Option<Arc<dyn RTCCryptoProvider>>,
     offers: Vec<RelayOffer>,
@@ -275,7 +273,6 @@ impl Relays {
         self.begin(now);
     }
 
-    /// Returns the relayed address.
     pub(crate) fn relayed(&self) -> Option<SocketAddr> {
         self.attempt.as_ref()?.relayed
     }
@@ -388,7 +385,6 @@ impl Relays {
         Ok(())
     }
 
-    /// Permits these peers to send to the relayed address.
     pub(crate) fn permit(&mut self, peers: impl Iterator<Item = SocketAddr>, now: Instant) {
         let Some(attempt) = self.attempt.as_mut() else {
             return;

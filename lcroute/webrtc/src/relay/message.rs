@@ -16,7 +16,6 @@ use rtc::stun::xoraddr::XorMappedAddress;
 use super::framing::MAX_FRAME;
 use crate::stun::{build, guarded};
 
-/// Decodes a STUN message.
 pub(super) fn parse(datagram: &[u8]) -> Option<Message> {
     if datagram.len() > MAX_FRAME || !is_stun_message(datagram) {
         return None;

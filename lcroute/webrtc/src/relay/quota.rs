@@ -80,7 +80,6 @@ struct Use {
     bucket: TokenBucket,
     /// Bucket of the priority rate, for sites and networks.
     little: Option<TokenBucket>,
-    /// Requests of a user.
     requests: TokenBucket,
     full_at: Instant,
 }
@@ -266,7 +265,6 @@ enum Class {
     Stranger(bool),
 }
 
-/// Returns half of a bucket.
 fn half(rate: Rate) -> u64 {
     rate.burst() / 2
 }

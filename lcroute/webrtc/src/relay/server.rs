@@ -177,7 +177,6 @@ struct Permission {
     own: bool,
 }
 
-/// A request with valid credentials.
 struct Request {
     client: Client,
     message: Message,

@@ -120,7 +120,6 @@ impl Log {
         (self.history.heads_due, self.history.heads_sent) = (None, Some(now));
     }
 
-    /// Sends due answers.
     pub(super) fn send_history(&mut self, now: Instant) {
         if self.history.rate.ready(now) && self.history.heads_due.is_some_and(|at| at <= now) {
             self.note_answered_heads(now);

@@ -84,7 +84,6 @@ impl Offices {
             && decode_term(&entry.body, granting.place).is_some_and(|term| term > most)
     }
 
-    /// All logs with grants.
     pub(super) fn ids(&self) -> impl Iterator<Item = &AuthorId> {
         self.all.keys()
     }

@@ -25,7 +25,6 @@ struct World {
     clients: Vec<(Client, TurnClient)>,
     /// Packets received by peers: source, destination, contents.
     out: Vec<(SocketAddr, SocketAddr, Bytes)>,
-    /// Permitted sources of each socket.
     permitted: BTreeMap<AllocationId, Vec<IpAddr>>,
     events: Vec<(usize, Event)>,
     ports: u16,
