@@ -231,7 +231,6 @@ impl Offering {
 /// Waits for a datagram, up to this time.
 ///
 /// # Errors
-///
 /// System errors.
 pub fn wait(sockets: &ReceiveSockets, time: Duration) -> io::Result<()> {
     let poll_fd = |fd| PollFd::new(fd, PollFlags::POLLIN);

@@ -303,7 +303,6 @@ pub fn keep_open(fd: BorrowedFd<'_>, keeps: bool) -> std::io::Result<()> {
 /// Returns a descriptor from which the next program reads the token, once it is kept open.
 ///
 /// # Errors
-///
 /// Those of the system.
 pub fn inherited(token: &[u8]) -> std::io::Result<OwnedFd> {
     // shorter than a pipe's capacity; another thread's child does not get it
