@@ -500,13 +500,9 @@ mod tests {
         change(&guest).unwrap();
         let query = Query {
             max_response: std::time::Duration::from_secs(1),
-            group: None,
-            suppress_router_processing: false,
             robustness: 2,
             query_interval: std::time::Duration::from_secs(125),
-            sources: Vec::new(),
-            truncated: false,
-            version_1: false,
+            ..Query::default()
         };
         let packet = query_packet(ROUTER, &query);
         pair.handle(&packet);

@@ -143,7 +143,7 @@ impl Record {
 }
 
 /// The content of a query, with the querier's variables (RFC 9777 §5.1).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Query {
     /// Answers come within this time.
     pub max_response: Duration,
@@ -308,12 +308,8 @@ fn parse_query(len: usize, mut r: Reader<'_>) -> Result<Query, MldError> {
         return Ok(Query {
             max_response: Duration::from_millis(code.into()),
             group,
-            suppress_router_processing: false,
-            robustness: 0,
-            query_interval: Duration::ZERO,
-            sources: Vec::new(),
-            truncated: false,
             version_1: true,
+            ..Query::default()
         });
     }
     let flags = r.u8()?;
@@ -608,13 +604,9 @@ mod tests {
     fn general_query() -> Query {
         Query {
             max_response: Duration::from_secs(10),
-            group: None,
-            suppress_router_processing: false,
             robustness: 2,
             query_interval: Duration::from_secs(125),
-            sources: Vec::new(),
-            truncated: false,
-            version_1: false,
+            ..Query::default()
         }
     }
 
@@ -869,8 +861,7 @@ mod tests {
                 robustness,
                 query_interval: Duration::from_secs(decode_interval(interval).into()),
                 sources: if g.is_some() { (1..=n).map(source).collect() } else { Vec::new() },
-                truncated: false,
-                version_1: false,
+                ..Query::default()
             };
             let packet = query_packet(HOST, &query);
             prop_assert_eq!(parse_packet(&packet).unwrap(), (HOST, Message::Query(query)));

@@ -127,12 +127,9 @@ fn query(group: Option<Ipv6Addr>, max_response: Duration) -> Query {
     Query {
         max_response,
         group,
-        suppress_router_processing: false,
         robustness: ROBUSTNESS,
         query_interval: INTERVAL,
-        sources: Vec::new(),
-        truncated: false,
-        version_1: false,
+        ..Query::default()
     }
 }
 

@@ -387,12 +387,10 @@ mod tests {
         Query {
             max_response: Duration::from_secs(1),
             group,
-            suppress_router_processing: false,
             robustness: 2,
             query_interval: Duration::from_secs(125),
             sources: sources.iter().map(|n| source(*n)).collect(),
-            truncated: false,
-            version_1: false,
+            ..Query::default()
         }
     }
 

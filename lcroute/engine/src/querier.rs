@@ -511,12 +511,10 @@ fn query(
     Query {
         max_response,
         group,
-        suppress_router_processing: false,
         robustness: timing.robustness,
         query_interval: timing.query_interval,
         sources,
-        truncated: false,
-        version_1: false,
+        ..Query::default()
     }
 }
 

@@ -513,12 +513,9 @@ fn a_query_of_a_local_program_is_answered() {
     let mut query = Query {
         max_response: Duration::from_secs(1),
         group: Some(group(1)),
-        suppress_router_processing: false,
         robustness: 2,
         query_interval: Duration::from_secs(125),
-        sources: vec![],
-        truncated: false,
-        version_1: false,
+        ..Query::default()
     };
     b.local(&mld::query_packet(addresses(1).link_local, &query));
     assert_eq!(b.mld(), records(RecordType::ModeIsExclude, 1));
