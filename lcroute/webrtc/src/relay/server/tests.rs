@@ -101,6 +101,18 @@ impl World {
         self.clients.len() - 1
     }
 
+    /// Makes a client of this member with an allocation.
+    fn allocated(&mut self, who: u8, from: &str) -> (usize, SocketAddr) {
+        let n = self.add_member(who, from);
+        let relayed = self.allocate(n).unwrap();
+        (n, relayed)
+    }
+
+    fn add_member(&mut self, who: u8, from: &str) -> usize {
+        let credentials = self.mint(who);
+        self.add(from, None, credentials)
+    }
+
     /// Runs until there is no more output.
     fn run(&mut self) {
         loop {
@@ -263,10 +275,8 @@ fn two_clients_of_one_relay_meet_inside_it() {
 fn a_user_inside_reaches_relayed_addresses_alone() {
     let mut w = world(|_| ());
     let inside = w.server.mint((&[1; 32], &[0; 32]), true, w.now).0;
-    let (leaf, router) = (w.add("198.51.100.1:1", None, inside), {
-        let member = w.mint(2);
-        w.add("198.51.100.2:1", None, member)
-    });
+    let leaf = w.add("198.51.100.1:1", None, inside);
+    let router = w.add_member(2, "198.51.100.2:1");
     let (here, there) = (w.allocate(leaf).unwrap(), w.allocate(router).unwrap());
     let outside = addr("203.0.113.9:9");
     assert!(!w.permit(leaf, here, outside));
@@ -301,17 +311,14 @@ fn users_inside_have_quotas_beside_those_of_members() {
         taken += usize::from(w.allocate(n).is_some());
     }
     assert_eq!(taken, 256);
-    let member = w.mint(2);
-    let member = w.add("203.0.113.2:1", None, member);
+    let member = w.add_member(2, "203.0.113.2:1");
     assert!(w.allocate(member).is_some());
 }
 
 #[test]
 fn nothing_else_of_the_relays_own_host_is_reached() {
     let mut w = world(|config| config.private = true);
-    let credentials = w.mint(1);
-    let n = w.add("203.0.113.5:4000", None, credentials);
-    let relayed = w.allocate(n).unwrap();
+    let (n, relayed) = w.allocated(1, "203.0.113.5:4000");
     for port in [7117, 53] {
         let own = SocketAddr::new(addr(SERVER).ip(), port);
         assert!(w.permit(n, relayed, own));
@@ -347,9 +354,7 @@ fn peers_that_are_no_public_hosts_are_refused() {
         ),
     ] {
         let mut w = world(|config| config.private = private);
-        let credentials = w.mint(1);
-        let n = w.add("203.0.113.5:4000", None, credentials);
-        let relayed = w.allocate(n).unwrap();
+        let (n, relayed) = w.allocated(1, "203.0.113.5:4000");
         for peer in refused {
             assert!(!w.permit(n, relayed, addr(peer)), "{peer}");
         }
@@ -366,9 +371,7 @@ fn what_the_host_reaches_without_a_router_is_no_peer() {
             config.private = private;
             config.is_near = Arc::new(|ip| ip == addr("9.9.9.9:1").ip());
         });
-        let credentials = w.mint(1);
-        let n = w.add("203.0.113.5:4000", None, credentials);
-        let relayed = w.allocate(n).unwrap();
+        let (n, relayed) = w.allocated(1, "203.0.113.5:4000");
         assert_eq!(w.permit(n, relayed, addr("9.9.9.9:9")), granted);
         assert!(w.permit(n, relayed, addr("9.9.9.8:9")));
         let own = SocketAddr::new(addr(SERVER).ip(), 9);
@@ -432,8 +435,7 @@ fn allocations_are_bounded_for_users_addresses_and_all() {
         (config.per_user, config.per_address, config.allocations) = (2, 3, 5);
     });
     let mut allocated = |who: u8, from: &str| {
-        let credentials = w.mint(who);
-        let n = w.add(from, None, credentials);
+        let n = w.add_member(who, from);
         w.allocate(n).is_some()
     };
     assert!(allocated(1, "203.0.113.5:1") && allocated(1, "203.0.113.6:1"));
@@ -453,9 +455,7 @@ fn allocations_are_bounded_for_users_addresses_and_all() {
 #[test]
 fn peers_of_an_allocation_are_bounded() {
     let mut w = world(|config| config.peers = 2);
-    let credentials = w.mint(1);
-    let n = w.add("203.0.113.5:4000", None, credentials);
-    let relayed = w.allocate(n).unwrap();
+    let (n, relayed) = w.allocated(1, "203.0.113.5:4000");
     let mut granted = |peer: &str| w.permit(n, relayed, addr(peer));
     assert!(granted("203.0.113.1:1") && granted("203.0.113.2:1") && granted("203.0.113.2:2"));
     assert!(!granted("203.0.113.3:1"));
@@ -464,9 +464,7 @@ fn peers_of_an_allocation_are_bounded() {
 #[test]
 fn a_user_sends_no_faster_than_it_may() {
     let mut w = world(|config| config.rate = 1_000_000);
-    let credentials = w.mint(1);
-    let n = w.add("203.0.113.5:4000", None, credentials);
-    let relayed = w.allocate(n).unwrap();
+    let (n, relayed) = w.allocated(1, "203.0.113.5:4000");
     let peer = addr("203.0.113.9:5000");
     assert!(w.permit(n, relayed, peer));
     for _ in 0..2_000 {
@@ -693,8 +691,7 @@ fn prefixes_are_bounded_beside_addresses() {
     let mut who = 0_u8;
     let mut allocated = |from: String| {
         who += 1;
-        let credentials = w.mint(who);
-        let n = w.add(&from, None, credentials);
+        let n = w.add_member(who, &from);
         w.allocate(n).is_some()
     };
     let of_56 = (0..9).filter(|n| allocated(format!("[2001:db8:5:{n:x}::1]:1")));
@@ -760,8 +757,7 @@ fn the_end_of_a_stream_ends_its_allocation() {
 #[test]
 fn no_socket_no_allocation() {
     let mut w = world(|_| {});
-    let credentials = w.mint(1);
-    let n = w.add("203.0.113.5:4000", None, credentials);
+    let n = w.add_member(1, "203.0.113.5:4000");
     w.clients[n].1.allocate(w.now).unwrap();
     while let Some(sent) = w.clients[n].1.poll_write() {
         w.server.handle_client(w.clients[n].0, &sent.message, w.now);
@@ -852,8 +848,7 @@ proptest! {
         messages in prop::collection::vec((0_u16..0x200, prop::collection::vec((0_usize..12, prop::collection::vec(any::<u8>(), 0..30)), 0..6), any::<bool>()), 0..20),
     ) {
         let mut w = world(|_| {});
-        let credentials = w.mint(1);
-        let n = w.add("203.0.113.5:4000", None, credentials);
+        let n = w.add_member(1, "203.0.113.5:4000");
         w.allocate(n).unwrap();
         let client = w.clients[n].0;
         for (kind, attributes, stun) in messages {
