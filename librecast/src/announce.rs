@@ -104,7 +104,6 @@ fn announce(stream: UnixStream, wanted: &Mutex<Wanted>) -> std::io::Result<()> {
 }
 
 /// Returns the default control sockets of lcroute; a user's own daemon first.
-#[must_use]
 pub fn control_sockets() -> Vec<PathBuf> {
     if let Some(path) = std::env::var_os("LCROUTE_CONTROL") {
         return vec![path.into()];
@@ -119,7 +118,6 @@ pub fn control_sockets() -> Vec<PathBuf> {
 }
 
 /// Returns a socket beside the control socket: `WHAT.sock` beside `control.sock`, else `NAME.WHAT`.
-#[must_use]
 pub fn socket_beside(control: &Path, what: &str) -> PathBuf {
     match control.file_name() {
         Some(name) if name == "control.sock" => control.with_file_name(format!("{what}.sock")),

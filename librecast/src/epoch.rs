@@ -195,7 +195,6 @@ impl Epoch {
     }
 
     /// Returns the signer: an issuer's key, or the network's.
-    #[must_use]
     pub fn signer(&self) -> PeerId {
         let issuer = self.issuer.as_ref();
         issuer.map_or(self.network, Certificate::subject)

@@ -20,7 +20,6 @@ pub struct MldHost {
 
 impl MldHost {
     /// Starts without memberships; reports come from this address, in packets of at most `mtu`.
-    #[must_use]
     pub fn new(link_local: Ipv6Addr, mtu: usize) -> Self {
         Self {
             link_local,

@@ -112,7 +112,6 @@ pub struct Network<T, N, P> {
 
 impl<T: Time, N: Copy + Ord, P: Clone> Network<T, N, P> {
     /// Makes a network of one path between all hosts.
-    #[must_use]
     pub fn new(path: Path, seed: u64) -> Self {
         Self {
             path,

@@ -42,7 +42,6 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 pub const MAX_LINE: usize = 64 * 1024;
 
 /// Returns the stream daemon's socket beside this control socket.
-#[must_use]
 pub fn socket_of(control: &Path) -> PathBuf {
     socket_beside(control, "streams")
 }
@@ -294,7 +293,6 @@ pub struct Stream {
 
 impl Stream {
     /// Returns the peer, with the protocol.
-    #[must_use]
     pub fn peer(&self) -> &Peer {
         &self.peer
     }
@@ -626,7 +624,6 @@ impl Report {
 
     /// Waits for the stream's end; true if it was aborted. The command's input may then fail, until
     /// [`Self::passed_on`] answers.
-    #[must_use]
     pub fn broke_off(&self) -> bool {
         let line = read_line(&mut &self.socket);
         line.is_ok_and(|line| matches!(serde_json::from_slice(&line), Ok(End::Reset)))
@@ -672,7 +669,6 @@ impl Datagrams {
     }
 
     /// Returns the peer, with the protocol and the longest datagram.
-    #[must_use]
     pub fn peer(&self) -> &Peer {
         &self.peer
     }

@@ -89,7 +89,6 @@ impl CarriedScopes {
     };
 
     /// With these groups of scope 2, except those that are never carried.
-    #[must_use]
     pub fn new(link_scope_groups: &[Ipv6Addr], ipv4: bool) -> Self {
         let mut listed: Vec<_> = link_scope_groups
             .iter()
@@ -121,7 +120,6 @@ impl CarriedScopes {
     }
 
     /// The class of `packet`. Bytes behind its payload length do not count, see [`trim`].
-    #[must_use]
     pub fn classify(&self, packet: &[u8]) -> Class {
         self.try_classify(packet)
             .unwrap_or(Class::Dropped(DropReason::Malformed))
@@ -212,7 +210,6 @@ impl CarriedScopes {
 }
 
 /// Whether a packet, or a part of one, is IPv4.
-#[must_use]
 pub fn is_ipv4(packet: &[u8]) -> bool {
     packet.first().is_some_and(|first| first >> 4 == 4)
 }
@@ -223,7 +220,6 @@ fn is_never_carried(group: Ipv6Addr) -> bool {
 }
 
 /// Source and destination of a classified packet.
-#[must_use]
 pub fn flow_of(packet: &[u8]) -> Option<Flow> {
     if is_ipv4(packet) {
         let address = |at: usize| {
@@ -257,19 +253,16 @@ pub fn trim(packet: &mut Bytes) {
 }
 
 /// The scope field of a multicast address (RFC 4291 §2.7).
-#[must_use]
 pub fn scope(group: Ipv6Addr) -> u8 {
     group.octets()[1] & 0x0f
 }
 
 /// Whether a group stays on its link unless it is listed.
-#[must_use]
 pub fn is_link_scope(group: Ipv6Addr) -> bool {
     scope(group) == 2
 }
 
 /// Whether a group is source-specific: ff3x::/32 (RFC 4607 §1).
-#[must_use]
 pub fn is_source_specific(group: Ipv6Addr) -> bool {
     let [first, second, ..] = group.segments();
     first & 0xfff0 == 0xff30 && second == 0
@@ -336,7 +329,6 @@ fn skip_extensions(
 }
 
 /// The protocol of a packet and its bytes; none in a later fragment, or if it cannot be read.
-#[must_use]
 pub fn protocol_of(packet: &[u8]) -> (u8, &[u8]) {
     match transport_of(packet) {
         Ok((protocol, bytes)) => (protocol, bytes.unwrap_or_default()),

@@ -259,7 +259,6 @@ pub enum RefusalReason {
 
 impl RefusalReason {
     /// The name shown in `groups`.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::TooManyGroups => "too_many_groups",

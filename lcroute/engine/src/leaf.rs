@@ -278,7 +278,6 @@ pub struct Leaf {
 /// Joins.
 impl Leaf {
     /// A leaf without links and groups.
-    #[must_use]
     pub fn new(seed: u64, now: Instant) -> Self {
         Self {
             joins: BTreeMap::new(),
@@ -329,7 +328,6 @@ impl Leaf {
     }
 
     /// The state of its reception.
-    #[must_use]
     pub fn state(&self) -> LeafState {
         match self.active {
             None => LeafState::Lost,
@@ -339,25 +337,21 @@ impl Leaf {
     }
 
     /// The router at the other end of the active link.
-    #[must_use]
     pub fn active(&self) -> Option<PeerId> {
         Some(self.links.get(&self.active?)?.router)
     }
 
     /// Number of links.
-    #[must_use]
     pub fn links(&self) -> usize {
         self.links.len()
     }
 
     /// Dropped packets and messages so far, by reason.
-    #[must_use]
     pub fn drops(&self) -> BTreeMap<&'static str, u64> {
         self.drops.by_name()
     }
 
     /// The reason for which no known router gives this leaf a link, if all have one.
-    #[must_use]
     pub fn refusal(&self) -> Option<LinkRefusal> {
         if !self.links.is_empty() {
             return None;
@@ -368,7 +362,6 @@ impl Leaf {
     }
 
     /// Whether this leaf has no link, and a router had no room for it.
-    #[must_use]
     pub fn waits_for_room(&self) -> bool {
         let is_full = |reason| reason == Some(LinkRefusal::NoRoom);
         self.links.is_empty() && self.refusals().any(is_full)
@@ -817,7 +810,6 @@ impl Leaf {
     }
 
     /// Whether a router takes packets to asking groups.
-    #[must_use]
     pub fn has_uplink(&self) -> bool {
         self.links.values().any(|link| link.uplink)
     }

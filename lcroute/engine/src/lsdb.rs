@@ -135,7 +135,6 @@ pub struct Database {
 /// Inputs.
 impl Database {
     /// A database that knows only this router.
-    #[must_use]
     pub fn new(
         own: LocalRouter,
         limits: &Limits,
@@ -1019,7 +1018,6 @@ impl Database {
     }
 
     /// Sizes of the tables.
-    #[must_use]
     pub fn tables(&self) -> DatabaseTables {
         DatabaseTables {
             routers: self.store.routers.len(),

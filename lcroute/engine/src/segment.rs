@@ -1182,7 +1182,6 @@ impl fmt::Display for SegmentProblem {
 
 impl SegmentProblem {
     /// The remedy.
-    #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::NotPermitted(_) => {

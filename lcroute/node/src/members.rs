@@ -108,7 +108,6 @@ pub struct Members {
 
 impl Members {
     /// Parses the file's text, a member a line. Skips damaged lines, which the network can replace.
-    #[must_use]
     pub fn parse(text: &str) -> Self {
         let lines = text.lines().take(MAX_MEMBERS);
         let members = lines.filter_map(|line| serde_json::from_str::<Known>(line).ok());
@@ -273,7 +272,6 @@ impl Members {
     }
 
     /// Returns all members by name; `is_present`: whether one can be reached now.
-    #[must_use]
     pub fn rows(
         &self,
         network: &NetworkId,

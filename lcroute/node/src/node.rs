@@ -243,7 +243,6 @@ pub struct Node<C> {
 /// Setup.
 impl<C: Connections> Node<C> {
     /// Returns a node without links, over `connections`. It has no output before [`Self::start`].
-    #[must_use]
     pub fn new(config: NodeConfig, connections: C, now: Instant) -> Self {
         let mut random = Random::new(config.seed);
         let settings = config.settings;
@@ -388,13 +387,11 @@ impl<C: Connections> Node<C> {
 /// Queries.
 impl<C: Connections> Node<C> {
     /// Returns the router.
-    #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
 
     /// Returns the links.
-    #[must_use]
     pub fn overlay(&self) -> &Overlay<C> {
         &self.overlay
     }
@@ -410,50 +407,42 @@ impl<C: Connections> Node<C> {
     }
 
     /// Returns the stack below.
-    #[must_use]
     pub fn connections(&self) -> &C {
         self.overlay.connections()
     }
 
     /// Returns the conflict with another host that runs with this node's key.
-    #[must_use]
     pub fn key_conflict(&self, now: Instant) -> Option<&KeyConflict> {
         self.key_conflicts.now(now)
     }
 
     /// Returns the network's key.
-    #[must_use]
     pub fn network(&self) -> NetworkId {
         self.membership.network
     }
 
     /// Returns the LANs that this node serves, or stands by for.
-    #[must_use]
     pub fn lans(&self) -> Vec<LanSnapshot> {
         self.engine.lans()
     }
 
     /// Returns the state of each LAN.
-    #[must_use]
     pub fn lan_standings(&self) -> Vec<LanStanding> {
         self.engine.lan_standings()
     }
 
     /// Returns the virtual Ethernet address of a LAN of a segment, for which frames are received.
     /// Roles change without an event: to be compared after each turn.
-    #[must_use]
     pub fn virtual_mac(&self, interface: LocalInterfaceId) -> Option<MacAddress> {
         self.engine.virtual_mac(interface)
     }
 
     /// Whether this node is the forwarder of a LAN of a segment.
-    #[must_use]
     pub fn serves_segment(&self, interface: LocalInterfaceId) -> bool {
         self.engine.serves_segment(interface)
     }
 
     /// Returns the place of a host of a segment, as this gateway knows it.
-    #[must_use]
     pub fn where_is(&self, interface: LocalInterfaceId, address: IpAddr) -> HostPlace {
         self.engine.where_is(interface, address)
     }
@@ -465,7 +454,6 @@ impl<C: Connections> Node<C> {
     }
 
     /// Returns this node by its certificate.
-    #[must_use]
     pub fn member(&self) -> &Member {
         &self.membership.member
     }
@@ -477,37 +465,31 @@ impl<C: Connections> Node<C> {
     }
 
     /// Returns the number of links with leaves.
-    #[must_use]
     pub fn leaves(&self) -> usize {
         self.leaves.len()
     }
 
     /// Returns the links that are up, with their members; without those of leaves.
-    #[must_use]
     pub fn links(&self) -> &BTreeMap<LinkId, Member> {
         &self.links
     }
 
     /// Returns the number of connected signalling servers.
-    #[must_use]
     pub fn servers(&self) -> usize {
         self.present.servers()
     }
 
     /// Returns whether this signalling server is connected.
-    #[must_use]
     pub fn is_connected(&self, server: CarrierId) -> bool {
         self.present.is_connected(server)
     }
 
     /// Returns the number of the rendezvous epoch; 0: no expulsion yet.
-    #[must_use]
     pub fn epoch(&self) -> u32 {
         self.epochs.number()
     }
 
     /// Returns all members that were seen, absent ones too.
-    #[must_use]
     pub fn members(&self) -> Vec<KnownMember> {
         let (present, own) = (self.present.reachable(), self.membership.member.peer);
         let is_present = |peer: &PeerId| *peer == own || present.contains(peer);
@@ -518,7 +500,6 @@ impl<C: Connections> Node<C> {
     }
 
     /// Returns the members of this PeerId, address or name, and whether each takes streams.
-    #[must_use]
     pub fn find_members(&self, node: &str) -> Vec<(KnownMember, bool)> {
         let own = self.membership.member.peer;
         let is_present = |peer: &PeerId| *peer == own || self.present.is_reachable(peer);
@@ -540,19 +521,16 @@ impl<C: Connections> Node<C> {
     }
 
     /// Returns the counters of packets that links accepted; the engine has the other counters.
-    #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
     /// Returns the number of links that held packets back at the last look.
-    #[must_use]
     pub fn pressed_links(&self) -> usize {
         self.pressed.len()
     }
 
     /// Returns the drops so far, by reason: of the router, of links, and between them.
-    #[must_use]
     pub fn drops(&self) -> BTreeMap<&'static str, u64> {
         let mut all = self.drops.by_name();
         let others = [self.engine.counters().drops, self.overlay.drops()];
@@ -706,7 +684,6 @@ impl<C: Connections> Node<C> {
     }
 
     /// Returns whether some members do not learn addresses of this host.
-    #[must_use]
     pub fn hides_addresses(&self) -> bool {
         self.overlay.hides_addresses()
     }
@@ -799,7 +776,6 @@ impl<C: Connections> Node<C> {
 
     /// Returns whether the membership of a reachable node, other than the issuer's own, ends once this
     /// issuer is revoked.
-    #[must_use]
     pub fn has_dependents(&self, issuer: &PeerId) -> bool {
         let mut reachable = self.present.reachable().into_iter();
         reachable.any(|peer| {

@@ -57,7 +57,6 @@ pub(crate) enum Counted {
 
 impl Uses {
     /// Parses the file's text, a token a line; skips damaged lines.
-    #[must_use]
     pub fn parse(text: &str) -> Self {
         let tokens = text.lines().take(MAX_TOKENS);
         let tokens = tokens.filter_map(|line| serde_json::from_str::<Token>(line).ok());

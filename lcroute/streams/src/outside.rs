@@ -227,7 +227,6 @@ pub struct Outside {
 }
 
 /// Returns the address of a key within this process.
-#[must_use]
 pub fn address_of(key: &PeerId) -> Ipv6Addr {
     let hash = derive("lcroute 2026 outside address", &[key.public_key()]);
     let mut bytes = [0; 16];
@@ -240,7 +239,6 @@ pub fn address_of(key: &PeerId) -> Ipv6Addr {
 impl Outside {
     /// Returns the keys outside of this host's networks, none so far. The socket of the service is
     /// `path`; with `starts` a program is started where there is no service.
-    #[must_use]
     pub fn new(own: PeerId, keys: Keys, path: PathBuf, plan: Plan, starts: bool) -> Arc<Self> {
         let (to_program, frames) = mpsc::channel(PACKETS);
         Arc::new(Self {
@@ -259,12 +257,10 @@ impl Outside {
         })
     }
 
-    #[must_use]
     pub fn own(&self) -> PeerId {
         self.own
     }
 
-    #[must_use]
     pub fn keys(&self) -> &Keys {
         &self.keys
     }
@@ -497,7 +493,6 @@ impl Outside {
     }
 
     /// Returns all pairs with their names, as `lcroute outside` shows them.
-    #[must_use]
     pub fn look(&self) -> librecast::stream::OutsideLook {
         let state = lock(&self.state);
         let row = |(key, want): (&PeerId, &Want)| {

@@ -89,7 +89,6 @@ const HINT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Returns the hello epoch of all hosts with equal clocks; `time` is the wall clock at `now`.
 /// Their hellos coincide, and a node wakes once for all its idle links.
-#[must_use]
 pub fn common_epoch(now: Instant, time: UnixTime) -> Instant {
     now.checked_sub(past(time.since_1970(), HELLO_INTERVAL * EPOCH_HELLOS))
         .unwrap_or(now)

@@ -370,7 +370,6 @@ pub struct Log {
 
 impl Log {
     /// Returns an empty log. [`Log::restore`] must come first, with each record that is on disk.
-    #[must_use]
     pub fn new(config: Config, now: Instant) -> Self {
         let Config { space, keys, seed } = config;
         let owner_key = space.owner();

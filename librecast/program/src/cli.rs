@@ -153,7 +153,6 @@ pub fn note_of_input(what: &str) {
 pub const MDNS_RULE: &str = "nft insert rule inet filter input udp dport 5353 accept";
 
 /// The command by which a user joins the group that may ask a daemon.
-#[must_use]
 pub fn to_join(group: &str) -> String {
     let own = nix::unistd::Uid::effective();
     let user = nix::unistd::User::from_uid(own).ok().flatten();
@@ -235,7 +234,6 @@ fn parse_filter(filter: &str) -> Result<Targets, ExitError> {
 }
 
 /// Whether stderr leads to the journal, and not to where somebody has sent it since (systemd.exec(5), $JOURNAL_STREAM).
-#[must_use]
 pub fn is_journal() -> bool {
     let Ok(told) = std::env::var("JOURNAL_STREAM") else {
         return false;

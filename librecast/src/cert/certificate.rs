@@ -63,7 +63,6 @@ pub struct Grant {
 
 impl Grant {
     /// Grants sending to all groups between two Unix times; no labels, no rendezvous point.
-    #[must_use]
     pub fn new(name: impl Into<String>, (not_before, not_after): (u64, u64)) -> Self {
         Self {
             not_before,

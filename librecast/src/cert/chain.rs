@@ -82,7 +82,6 @@ impl Chain {
     }
 
     /// Returns the invitation by which the node joined; none: an issuer signed its certificate.
-    #[must_use]
     pub fn invitation(&self) -> Option<&Certificate> {
         match self.0.as_slice() {
             [_, invitation, _] => Some(invitation),
@@ -100,7 +99,6 @@ impl Chain {
     }
 
     /// Returns the life of a renewed membership in seconds, as signed by an issuer.
-    #[must_use]
     pub fn life(&self) -> u64 {
         let grant = &self.invitation().unwrap_or(self.node()).grant;
         match grant.renew_for {
@@ -198,7 +196,6 @@ impl Chain {
     }
 
     /// Encodes a count, then each certificate after a two-byte length.
-    #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
         w.u8(self.0.len() as u8);

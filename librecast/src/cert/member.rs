@@ -22,7 +22,6 @@ pub const SEGMENT: &str = "segment";
 pub const EPHEMERAL_FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 
 /// Returns whether these are the labels of an ephemeral member.
-#[must_use]
 pub fn is_ephemeral(labels: &BTreeMap<String, String>) -> bool {
     let (label, value) = EPHEMERAL;
     labels.get(label).is_some_and(|known| known == value)

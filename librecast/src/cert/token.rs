@@ -165,13 +165,11 @@ impl Token {
     }
 
     /// Returns one line of text, to be passed on secretly.
-    #[must_use]
     pub fn encode(&self) -> Zeroizing<String> {
         text::encode(TextKind::Token, &self.to_bytes())
     }
 
     /// Returns the content of the text.
-    #[must_use]
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
         let mut w = Writer::new();
         w.put(self.network.public_key())

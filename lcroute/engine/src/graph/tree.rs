@@ -41,7 +41,6 @@ pub struct Tree {
 
 impl Tree {
     /// The tree of `root`; `None` if the graph does not contain it.
-    #[must_use]
     pub fn compute(graph: &Arc<Graph>, root: OriginId) -> Option<Self> {
         let start = graph.index(root)?;
         let mut tree = Self::blank(graph, start);
@@ -260,7 +259,6 @@ impl Tree {
 impl Tree {
     /// The tree of `root` in a graph. `before` is its tree in another graph; it saves work if both
     /// are similar, and does not change the result.
-    #[must_use]
     pub fn of(graph: &Arc<Graph>, root: OriginId, before: Option<&Arc<Self>>) -> Option<Arc<Self>> {
         match before.filter(|tree| tree.root() == root) {
             Some(before) if Arc::ptr_eq(&before.graph, graph) => Some(Arc::clone(before)),

@@ -33,19 +33,16 @@ pub struct Version(pub u64);
 
 impl Version {
     /// The version of an advertisement.
-    #[must_use]
     pub fn new(incarnation: u32, sequence: u32) -> Self {
         Self(u64::from(incarnation) << 32 | u64::from(sequence))
     }
 
     /// The upper half.
-    #[must_use]
     pub fn incarnation(self) -> u32 {
         (self.0 >> 32) as u32
     }
 
     /// The lower half.
-    #[must_use]
     pub fn sequence(self) -> u32 {
         self.0 as u32
     }

@@ -47,7 +47,6 @@ pub type HasAddress = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 impl RelayConfig {
     /// Makes the default configuration.
-    #[must_use]
     pub fn new(secret: [u8; 32], is_own: HasAddress, is_near: HasAddress) -> Self {
         Self {
             secret,

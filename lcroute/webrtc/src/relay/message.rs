@@ -82,7 +82,6 @@ impl Setter for Raw<'_> {
 }
 
 /// Makes an Allocate request without credentials, which a relay refuses.
-#[must_use]
 pub fn relay_probe(id: [u8; 12]) -> Option<Vec<u8>> {
     build(&[
         Box::new(TransactionId(id)),
@@ -93,7 +92,6 @@ pub fn relay_probe(id: [u8; 12]) -> Option<Vec<u8>> {
 }
 
 /// Whether this is a relay's refusal of it.
-#[must_use]
 pub fn is_relay_answer(datagram: &[u8], id: [u8; 12]) -> bool {
     let refused = MessageType::new(METHOD_ALLOCATE, CLASS_ERROR_RESPONSE);
     parse(datagram).is_some_and(|m| m.typ == refused && m.transaction_id.0 == id)

@@ -38,7 +38,6 @@ const INSIDE_ALLOCATIONS: usize = 256;
 const REQUESTS: Rate = Rate::per_second(64, 512);
 
 /// Returns the charge of a packet, in bytes.
-#[must_use]
 pub fn charged(contents: usize) -> usize {
     (contents + HEADERS).max(LEAST)
 }

@@ -203,7 +203,6 @@ enum Code {
 
 impl RelayServer {
     /// Makes a relay without clients; `time`: the wall clock. `None` without cryptography.
-    #[must_use]
     pub fn new(config: RelayConfig, now: Instant, time: UnixTime) -> Option<Self> {
         let nonces = sign(&Key::new(HMAC_SHA256, &config.secret), b"nonces");
         Some(Self {

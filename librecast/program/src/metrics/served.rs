@@ -30,7 +30,6 @@ impl fmt::Debug for Served {
 
 impl Served {
     /// Serves nothing yet; `group` will own a unix socket, `wake` ends the loop's wait.
-    #[must_use]
     pub fn new(group: &'static str, wake: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
             asks: None,
