@@ -346,17 +346,11 @@ impl From<Stream> for OwnedFd {
 }
 
 /// Opens a stream to a program on `node`: in the first protocol of the other side's preference.
-///
-/// # Errors
-/// See [`StreamError`].
 pub fn connect(node: &str, protocols: &[ProtocolName]) -> Result<Stream, StreamError> {
     connect_at(&default_socket(), node, protocols)
 }
 
 /// The same over the stream daemon at this socket.
-///
-/// # Errors
-/// See [`StreamError`].
 pub fn connect_at(
     socket: &Path,
     node: &str,
@@ -372,9 +366,6 @@ pub fn connect_at(
 }
 
 /// Waits for the end of the stream of this number.
-///
-/// # Errors
-/// See [`StreamError`].
 pub fn end_of(socket: &Path, stream: u64) -> Result<End, StreamError> {
     Ending::of(socket, stream)?.wait()
 }
@@ -387,18 +378,12 @@ pub struct Ending {
 
 impl Ending {
     /// Requests the end of the stream of this number.
-    ///
-    /// # Errors
-    /// See [`StreamError`].
     pub fn of(socket: &Path, stream: u64) -> Result<Self, StreamError> {
         let socket = send_request(socket, &Request::End { stream })?;
         Ok(Self { socket })
     }
 
     /// Waits for the end of the stream.
-    ///
-    /// # Errors
-    /// See [`StreamError`].
     pub fn wait(&self) -> Result<End, StreamError> {
         read_answer(&mut &self.socket)
     }
@@ -411,9 +396,6 @@ impl Ending {
 }
 
 /// Returns the keys outside of this host's networks, by the stream daemon at this socket.
-///
-/// # Errors
-/// See [`StreamError`].
 pub fn outside(socket: &Path) -> Result<OutsideLook, StreamError> {
     let mut socket = send_request(socket, &Request::Outside)?;
     socket.set_read_timeout(Some(STATUS_TIMEOUT))?;
@@ -421,9 +403,6 @@ pub fn outside(socket: &Path) -> Result<OutsideLook, StreamError> {
 }
 
 /// Returns the counters of the stream daemon at this socket.
-///
-/// # Errors
-/// See [`StreamError`].
 pub fn status(socket: &Path) -> Result<Status, StreamError> {
     let mut socket = send_request(socket, &Request::Status)?;
     socket.set_read_timeout(Some(STATUS_TIMEOUT))?;
@@ -457,17 +436,11 @@ pub struct Listener {
 
 impl Listener {
     /// Serves these protocols, the preferred first, to permitted nodes.
-    ///
-    /// # Errors
-    /// See [`StreamError`].
     pub fn bind(protocols: &[ProtocolName], allowed: &Allowed) -> Result<Self, StreamError> {
         Self::bind_at(&default_socket(), protocols, allowed)
     }
 
     /// The same over the stream daemon at this socket.
-    ///
-    /// # Errors
-    /// See [`StreamError`].
     pub fn bind_at(
         socket: &Path,
         protocols: &[ProtocolName],
@@ -477,9 +450,6 @@ impl Listener {
     }
 
     /// The same for commands with reports of their ends: [`Self::accept_command`].
-    ///
-    /// # Errors
-    /// See [`StreamError`].
     pub fn bind_commands_at(
         socket: &Path,
         protocols: &[ProtocolName],
@@ -489,9 +459,6 @@ impl Listener {
     }
 
     /// Accepts datagrams in these protocols: [`Self::accept_datagrams`].
-    ///
-    /// # Errors
-    /// See [`StreamError`].
     pub fn bind_datagrams(
         protocols: &[ProtocolName],
         allowed: &Allowed,
@@ -649,9 +616,6 @@ pub struct Datagrams {
 
 impl Datagrams {
     /// Opens datagrams to a program on `node`, as [`connect`] does a stream.
-    ///
-    /// # Errors
-    /// See [`StreamError`].
     pub fn connect(node: &str, protocols: &[ProtocolName]) -> Result<Self, StreamError> {
         let request = Request::Connect {
             node: node.to_owned(),

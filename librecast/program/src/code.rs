@@ -143,9 +143,6 @@ impl Offering {
     }
 
     /// Listens for an interval of beacons, and warns the user of another sender, once.
-    ///
-    /// # Errors
-    /// System errors.
     pub fn listen(&mut self) -> io::Result<()> {
         if let Some(other) = self.listen_until(Instant::now() + BEACON_INTERVAL)?
             && !std::mem::replace(&mut self.told, true)
@@ -229,9 +226,6 @@ impl Offering {
 }
 
 /// Waits for a datagram, up to this time.
-///
-/// # Errors
-/// System errors.
 pub fn wait(sockets: &ReceiveSockets, time: Duration) -> io::Result<()> {
     let poll_fd = |fd| PollFd::new(fd, PollFlags::POLLIN);
     let mut fds: Vec<_> = sockets.fds().map(poll_fd).collect();

@@ -284,9 +284,6 @@ fn beside(own: &Path) -> Option<PathBuf> {
 }
 
 /// Sets whether the next program that this process executes has the descriptor.
-///
-/// # Errors
-/// Those of the system.
 pub fn keep_open(fd: BorrowedFd<'_>, keeps: bool) -> std::io::Result<()> {
     let flags = match keeps {
         true => FdFlag::empty(),
@@ -296,9 +293,6 @@ pub fn keep_open(fd: BorrowedFd<'_>, keeps: bool) -> std::io::Result<()> {
 }
 
 /// Returns a descriptor from which the next program reads the token, once it is kept open.
-///
-/// # Errors
-/// Those of the system.
 pub fn inherited(token: &[u8]) -> std::io::Result<OwnedFd> {
     // shorter than a pipe's capacity; another thread's child does not get it
     let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
