@@ -129,7 +129,6 @@ pub fn socket_beside(control: &Path, what: &str) -> PathBuf {
     }
 }
 
-/// Announces all prefixes and waits until lcroute is gone.
 fn announce_and_wait(stream: UnixStream, prefixes: &[Prefix]) -> std::io::Result<()> {
     let mut lcroute = Connection::over(stream, ANSWER_TIMEOUT, MAX_ANSWER)?;
     for (address, length) in prefixes {

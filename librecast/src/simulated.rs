@@ -87,7 +87,6 @@ impl Path {
         self.delay + self.jitter.mul_f64(random.unit())
     }
 
-    /// Draws the number of copies of a datagram.
     fn copies(&self, random: &mut Random) -> usize {
         if random.chance(self.loss) {
             return 0;

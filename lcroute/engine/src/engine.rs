@@ -126,7 +126,6 @@ impl Engine {
         }
     }
 
-    /// Sets the address of local senders of IPv4.
     fn set_ipv4_address(&mut self, address: Option<Ipv4Addr>) {
         self.node.sources = self.node.sources.with_ipv4(address.map(mapped::name));
         let groups = self.joinable_groups();

@@ -41,7 +41,6 @@ pub struct Outgoing {
     pub routed: PerLink<Routed>,
 }
 
-/// The control exchange with all neighbours.
 #[derive(Debug)]
 pub struct ControlExchange {
     adjacencies: SmallMap<LinkId, Adjacency>,
@@ -62,7 +61,6 @@ pub struct ControlExchange {
 
 /// Links.
 impl ControlExchange {
-    /// An exchange without neighbours.
     pub fn new(node: &Node) -> Self {
         let seed = node.config.seed;
         Self {
@@ -113,12 +111,10 @@ impl ControlExchange {
         self.neighbors = links.map(|(link, a)| (a.origin(), link)).collect();
     }
 
-    /// The link to each neighbour.
     pub fn neighbors(&self) -> &BTreeMap<OriginId, LinkId> {
         &self.neighbors
     }
 
-    /// All adjacencies, by link.
     pub fn adjacencies(&self) -> &SmallMap<LinkId, Adjacency> {
         &self.adjacencies
     }
@@ -229,7 +225,6 @@ impl ControlExchange {
         }
     }
 
-    /// Handles part of the audit of a link.
     pub fn handle_audit(
         &mut self,
         link: LinkId,

@@ -871,7 +871,6 @@ impl Leaf {
         }
     }
 
-    /// Notes that packets come over a link.
     fn note_carries(&mut self, link: LinkId) {
         let known = self.links.get_mut(&link);
         let is_new = known.is_some_and(|known| !std::mem::replace(&mut known.carries, true));

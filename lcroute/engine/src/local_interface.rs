@@ -80,7 +80,6 @@ impl Senders {
     }
 }
 
-/// IPv4 on an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ipv4Link {
     /// lc0, with hosts of this network.
@@ -99,14 +98,10 @@ impl Ipv4Link {
     }
 }
 
-/// Settings of an interface.
 #[derive(Debug, Clone)]
 pub struct InterfaceSettings {
-    /// The source of queries.
     pub querier_address: Ipv6Addr,
-    /// The source of reports.
     pub reporter_address: Ipv6Addr,
-    /// Timing of queries.
     pub timing: Timing,
     /// MTU in bytes: reports and queries are built to fit.
     pub mtu: u16,
@@ -127,7 +122,6 @@ pub struct InterfaceSettings {
 }
 
 impl InterfaceSettings {
-    /// The settings of lc0.
     pub fn of_host(
         limits: &Limits,
         mtu: u16,
@@ -214,7 +208,6 @@ impl LocalInterface {
         }
     }
 
-    /// Sets the segment of which the LAN is a part.
     pub fn set_segment(&mut self, segment: Option<SegmentId>, scopes: &CarriedScopes) {
         (self.segment, self.scopes) = (segment, scopes.clone());
         if segment.is_none() {
@@ -313,7 +306,6 @@ impl LocalInterface {
         self.active
     }
 
-    /// Sets the senders of this interface.
     pub fn set_senders(&mut self, senders: Senders) {
         self.settings.senders = senders;
     }
@@ -360,7 +352,6 @@ impl LocalInterface {
         [ipv6].into_iter().chain(ipv4)
     }
 
-    /// Groups that listeners have joined.
     pub fn groups(&self) -> Vec<Ipv6Addr> {
         let joined = self.queriers().flat_map(Querier::groups);
         let names = joined.flat_map(|group| self.names(group));
@@ -378,7 +369,6 @@ impl LocalInterface {
             .map_or(0, |group| self.querier(group).reporters(group))
     }
 
-    /// The counters of a group.
     pub fn traffic(&self, group: Ipv6Addr) -> Option<&Traffic> {
         self.querier(group).traffic(group)
     }

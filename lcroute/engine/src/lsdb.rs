@@ -677,7 +677,6 @@ impl Database {
         self.graph.note_router(false);
     }
 
-    /// Removes expired certificates and revocations.
     fn expire(&mut self) {
         let time = self.services.unix_now();
         for origin in self.store.expired_routers(time) {

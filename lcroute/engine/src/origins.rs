@@ -146,7 +146,6 @@ impl Origins {
         self.gone.first().map(|(at, _)| *at)
     }
 
-    /// Number of origins.
     pub fn len(&self) -> usize {
         self.origins.len()
     }

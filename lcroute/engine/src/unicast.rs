@@ -35,13 +35,11 @@ type Parts<'a> = (&'a Node, &'a Database, RouteView<'a>);
 /// Routes of unicast, and the rate of its errors.
 #[derive(Debug)]
 pub struct Unicast {
-    /// Routes to routers.
     pub routes: UnicastRoutes,
     icmp: Bucket,
 }
 
 impl Unicast {
-    /// Unicast without routes.
     pub fn new(seed: u64, now: Instant) -> Self {
         Self {
             routes: UnicastRoutes::new(seed),

@@ -117,12 +117,10 @@ impl<W: Wires> World<W> {
         world
     }
 
-    /// Adds an event on a LAN.
     pub fn push(&mut self, at: Instant, event: W::Event) {
         self.queue.push(at, Event::OnLan(event));
     }
 
-    /// Starts a gateway with these settings of its LANs.
     pub fn start(&mut self, n: usize, lans: Vec<LanSettings>) {
         let gateway = &mut self.gateways[n];
         gateway.runs += 1;
@@ -258,7 +256,6 @@ impl<W: Wires> World<W> {
         }
     }
 
-    /// Advances the time.
     pub fn run(&mut self, time: Duration) {
         let end = self.now + time;
         loop {
@@ -320,7 +317,6 @@ impl<W: Wires> World<W> {
         }
     }
 
-    /// Returns whether frames of a LAN reach another one.
     pub fn reaches(&self, lan: usize, other: usize) -> bool {
         let wired = |a, b| self.wired.contains(&(a, b)) || self.wired.contains(&(b, a));
         lan == other || wired(lan, other)

@@ -58,7 +58,6 @@ fn stream(n: u8) -> Ipv6Addr {
     mapped::name(Ipv4Addr::new(239, 1, 2, n))
 }
 
-/// The name of an IPv4 group.
 fn settings_ipv4(lan: usize, gateway: usize) -> LanSettings {
     let mut groups = GroupPrefix::all_of("224.0.0.0/4").unwrap();
     groups.push(GroupPrefix::ALL);

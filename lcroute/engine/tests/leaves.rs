@@ -179,7 +179,6 @@ impl World {
         self.unlink(End::Router(router));
     }
 
-    /// Removes a router's links with other routers.
     fn cut_off(&mut self, router: u16) {
         let now = self.now;
         let is_between = |(end, _): &(End, LinkId), (other, _): &(End, LinkId)| {
@@ -315,7 +314,6 @@ impl World {
         }
     }
 
-    /// The next timer of a router or a leaf.
     fn timer(&self, end: End) -> Option<Instant> {
         match end {
             End::Router(n) => self.routers.get(&n)?.next_timeout().map(|(at, _)| at),

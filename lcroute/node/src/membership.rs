@@ -114,7 +114,6 @@ impl Membership {
         self.revocations.iter()
     }
 
-    /// Notes a present node with these certificates.
     pub(crate) fn note(&mut self, member: &Member) {
         self.members.note(member, self.clock.now());
     }

@@ -178,7 +178,6 @@ impl Reach {
         wish.account.as_ref().map(|account| account.room.clone())
     }
 
-    /// Sets the nodes to search for.
     pub(crate) fn seek(&self, seeking: &Seeking) {
         let seeking = seeking.clone();
         self.wish.send_modify(|wish| wish.seeking = seeking);

@@ -49,7 +49,6 @@ impl Disk {
     }
 }
 
-/// An effect of a router.
 #[derive(Debug)]
 pub enum Effect {
     /// Send header and packet on the data channel of each link.
@@ -80,7 +79,6 @@ pub enum Effect {
     Linked(BTreeSet<u32>),
 }
 
-/// Parameters of a daemon's start.
 #[derive(Debug)]
 pub struct Start<'a> {
     pub scenario: &'a Scenario,
@@ -94,7 +92,6 @@ pub struct Start<'a> {
     pub disk: &'a Disk,
 }
 
-/// Returns the bounds of the router.
 pub fn limits(scenario: &Scenario) -> Limits {
     let mut limits = Limits::default();
     if let Some(states) = scenario.limits.join_states_per_neighbor {
@@ -109,7 +106,6 @@ pub fn limits(scenario: &Scenario) -> Limits {
     limits
 }
 
-/// Returns the topology settings of the router.
 pub fn topology(scenario: &Scenario) -> TopologyConfig {
     TopologyConfig {
         policy: match scenario.topology.policy {

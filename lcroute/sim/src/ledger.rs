@@ -140,7 +140,6 @@ impl Ledger {
 /// Results of a packet in one shard.
 #[derive(Debug)]
 pub struct Fate {
-    /// Whether a link has lost a copy.
     pub lost: bool,
     received: Box<[u64]>,
 }

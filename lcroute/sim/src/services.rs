@@ -21,7 +21,6 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Sets the virtual time.
     pub fn set_seconds(&self, seconds: u64) {
         self.seconds.store(seconds, Ordering::Relaxed);
     }
@@ -38,7 +37,6 @@ impl Watch {
     }
 }
 
-/// The services of one node.
 #[derive(Debug)]
 pub struct NodeServices {
     population: Arc<Population>,
@@ -47,7 +45,6 @@ pub struct NodeServices {
 }
 
 impl NodeServices {
-    /// Makes the services of a node in a run.
     pub fn new(population: Arc<Population>, node: u32, watch: Arc<Watch>) -> Self {
         Self {
             population,
@@ -56,12 +53,10 @@ impl NodeServices {
         }
     }
 
-    /// Returns the identities of all nodes.
     pub fn population(&self) -> &Population {
         &self.population
     }
 
-    /// Returns the identity of this node.
     pub fn identity(&self) -> &Identity {
         self.population.get(self.node)
     }

@@ -59,7 +59,6 @@ pub enum Event {
     Probe { node: u32, group: Ipv6Addr },
 }
 
-/// A network of routers.
 #[derive(Debug)]
 pub struct Simulation {
     pub(crate) now: Nanos,
@@ -180,7 +179,6 @@ impl Simulation {
         self.script
     }
 
-    /// Returns the virtual time.
     pub fn now(&self) -> Nanos {
         self.now
     }
@@ -191,7 +189,6 @@ impl Simulation {
         self.all().fold(self.log, log)
     }
 
-    /// Returns the counts so far.
     pub fn statistics(&self) -> Statistics {
         let mut sum = self.counts;
         for shard in &self.shards {

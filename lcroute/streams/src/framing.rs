@@ -37,7 +37,6 @@ pub fn end(end: End) -> [u8; END_LEN] {
     [0, 0, 0, 0, kind, number]
 }
 
-/// A piece of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece<'a> {
     /// Bytes of the program, at least one.

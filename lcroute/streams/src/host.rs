@@ -37,7 +37,6 @@ pub type Places = Vec<(PeerId, Place)>;
 pub struct Offer {
     /// The protocols, by preference.
     pub protocols: Vec<librecast::stream::ProtocolName>,
-    /// Whether it takes datagrams.
     pub datagrams: bool,
     /// The permitted nodes; names of address books are resolved.
     pub access: Access,
@@ -47,7 +46,6 @@ pub struct Offer {
     pub outside: bool,
     /// Whether any key may from there.
     pub anyone: bool,
-    /// The destination of streams.
     pub destination: Destination,
     /// Closed when it has ended.
     pub ended: watch::Receiver<()>,

@@ -90,7 +90,6 @@ fn protocols() -> Vec<Vec<u8>> {
     vec![ALPN_FRAMED.to_vec(), ALPN.to_vec()]
 }
 
-/// Returns whether streams of a connection in this protocol are framed.
 pub fn is_framed(protocol: Option<&[u8]>) -> bool {
     protocol == Some(ALPN_FRAMED)
 }

@@ -131,7 +131,6 @@ pub struct Own {
     pub name: String,
     /// Its address on lc0.
     pub address: Ipv6Addr,
-    /// Its interface.
     pub interface: String,
 }
 
@@ -157,9 +156,7 @@ pub struct Network {
 /// A connection, with the state that its streams share.
 #[derive(Debug, Clone)]
 pub struct Link {
-    /// The connection.
     pub connection: Connection,
-    /// The receivers of its datagrams.
     pub takers: Takers,
     is_framed: bool,
     /// The bound of bytes that wait for readers.
@@ -191,7 +188,6 @@ impl Link {
     }
 }
 
-/// A stream that this node has opened.
 #[derive(Debug)]
 pub struct Opened {
     /// Both directions.
@@ -472,7 +468,6 @@ impl Network {
         self.open_to(contact, hello, Some(seek)).await
     }
 
-    /// Closes connections with a node.
     pub fn close_with(&self, peer: &PeerId) {
         let connections = lock(&self.connections);
         for link in connections.get(peer).into_iter().flatten() {

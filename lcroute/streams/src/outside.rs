@@ -274,7 +274,6 @@ impl Outside {
         });
     }
 
-    /// Returns the socket of QUIC.
     #[must_use]
     pub fn socket(self: &Arc<Self>) -> Arc<dyn AsyncUdpSocket> {
         Arc::new(KeySocket(Arc::clone(self)))
@@ -363,7 +362,6 @@ impl Outside {
         Some(guest(&state, *address, peer))
     }
 
-    /// Sets the names of keys.
     pub fn set_names(&self, names: impl Iterator<Item = (PeerId, String)>) {
         lock(&self.state).names.extend(names);
     }

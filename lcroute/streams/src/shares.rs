@@ -46,7 +46,6 @@ struct Most {
 /// The node of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Caller {
-    /// Its key.
     pub key: PeerId,
     /// Its prefix, if it calls the open key.
     pub prefix: Option<String>,

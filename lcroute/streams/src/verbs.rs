@@ -414,7 +414,6 @@ fn copy(from: &mut impl Read, to: &mut impl Write) -> Result<(), Uncopied> {
 pub struct Serving {
     /// The protocols of the command, by preference.
     pub protocols: Vec<ProtocolName>,
-    /// The permitted nodes.
     pub allowed: Allowed,
     /// The account of the process; none: that of the caller.
     pub user: Option<String>,
@@ -422,7 +421,6 @@ pub struct Serving {
     pub variables: Vec<OsString>,
     /// Whether set-user-ID programs may give it rights.
     pub gains_rights: bool,
-    /// The command.
     pub command: Vec<OsString>,
 }
 
@@ -822,7 +820,6 @@ impl std::str::FromStr for Listen {
 pub struct Remote {
     /// A name, a PeerId or an address.
     pub node: String,
-    /// The protocol.
     pub protocol: ProtocolName,
 }
 

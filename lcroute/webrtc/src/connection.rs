@@ -819,7 +819,6 @@ impl Connection {
         self.up.as_ref()?.media.as_ref()?.deadline()
     }
 
-    /// Returns the time of its next timer.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         if self.closed {
             return None;

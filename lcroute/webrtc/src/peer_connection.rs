@@ -303,7 +303,6 @@ impl Factory {
         })
     }
 
-    /// Makes a new connection, and its offer.
     pub(crate) fn offer(
         &self,
         own: &Own<'_>,

@@ -190,7 +190,6 @@ impl Entry {
         *hash.first_chunk().expect("a hash has 32 bytes")
     }
 
-    /// Bytes that it takes on the wire.
     pub(crate) fn size(&self) -> usize {
         ENTRY_OVERHEAD + self.body.len()
     }

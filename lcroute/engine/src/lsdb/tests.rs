@@ -205,7 +205,6 @@ impl Network {
         network
     }
 
-    /// Adds a node without links.
     fn add(&mut self, services: TestServices) -> usize {
         let last = node(services, 1, &Limits::default(), self.now);
         self.nodes.push(last);

@@ -25,7 +25,6 @@ pub struct Lookup<'a> {
 }
 
 impl Lookup<'_> {
-    /// The outgoing links.
     pub fn links(&self) -> &Links {
         &self.route.links
     }

@@ -18,9 +18,7 @@ const MAX_PREVIOUS: usize = 4;
 pub struct Edge {
     /// The router at the other end.
     pub neighbor: OriginId,
-    /// The link to it.
     pub link: LinkId,
-    /// It is nearer to the root.
     pub is_parent: bool,
     /// Numbers of the routers behind a child; for the parent, of this router and those behind it.
     pub span: (u32, u32),

@@ -252,7 +252,6 @@ impl Media {
         }
     }
 
-    /// Returns the next received control message.
     pub(crate) fn take_control(&mut self) -> Option<Bytes> {
         self.control.as_mut()?.take()
     }
@@ -593,7 +592,6 @@ impl Media {
         Some(others.map_or(probe, |at| at.min(probe)))
     }
 
-    /// Runs the due timers.
     pub(crate) fn poll(&mut self, has_path: bool, dropped: &mut Dropped, now: Instant) {
         match &mut self.inbound {
             Inbound::Page(page) => {

@@ -141,7 +141,6 @@ impl PathMtu {
         Some([trial.size, SHORT])
     }
 
-    /// Notes a sent packet of a probe.
     pub(crate) fn sent(&mut self, index: u64, size: usize) {
         if self.sent.len() == MOST_SENT {
             self.sent.remove(0);

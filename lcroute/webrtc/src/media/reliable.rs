@@ -281,7 +281,6 @@ impl Reliable {
         Ok(())
     }
 
-    /// Returns the next received message.
     pub(crate) fn take(&mut self) -> Option<Bytes> {
         self.arrived.pop_front()
     }

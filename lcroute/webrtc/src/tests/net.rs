@@ -702,7 +702,6 @@ impl Net {
         nodes.position(|node| node.firewall.is_at(address))
     }
 
-    /// Drains the output of a node.
     pub(crate) fn collect(&mut self, n: usize) {
         if !self.nodes[n].alive {
             return;

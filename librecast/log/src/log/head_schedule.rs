@@ -96,7 +96,6 @@ impl HeadSchedule {
         }
     }
 
-    /// Returns when heads may leave.
     pub(super) fn next_timeout(&self) -> Instant {
         self.trickle.next_timeout()
     }

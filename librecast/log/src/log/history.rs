@@ -50,7 +50,6 @@ fn is_recent(at: Option<Instant>, now: Instant) -> bool {
 }
 
 impl Log {
-    /// Plans answers to wants of readers.
     pub(super) fn handle_asked(&mut self, wants: &[Want], now: Instant) {
         let others = self.plan_heads(now);
         let mut places = MAX_ANSWERS.saturating_sub(self.history.entries.len()) / ANSWERS_OF_PACKET;

@@ -93,7 +93,6 @@ impl Log {
         self.reading.review(lacks, expects, random, now);
     }
 
-    /// Sends due wants.
     pub(super) fn read_on(&mut self, now: Instant) {
         self.review_reading(now);
         if self.reading.take_ask(&mut self.random, now) {

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 
 use super::*;
 
-/// A kind of lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lie {
     /// Heads of unknown authors.

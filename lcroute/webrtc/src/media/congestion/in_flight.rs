@@ -145,7 +145,6 @@ impl InFlight {
         micros(now, self.began)
     }
 
-    /// Returns the time at which a packet still in flight was sent.
     pub(crate) fn sent_at(&self, index: u64) -> Option<u32> {
         let at = usize::try_from(index.checked_sub(self.first)?).ok()?;
         self.packets.get(at).map(|sent| sent.at)

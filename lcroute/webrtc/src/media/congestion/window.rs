@@ -81,7 +81,6 @@ impl Window {
         self.ceiling = Some((bytes, now + CEILING_LIFETIME));
     }
 
-    /// Drops the ceiling of the old path.
     pub(crate) fn clear_ceiling(&mut self) {
         self.ceiling = None;
     }
