@@ -441,6 +441,10 @@ impl Net {
         self.collect(n);
     }
 
+    pub(crate) fn webrtc(&mut self, n: usize) -> &mut WebRtc {
+        self.nodes[n].overlay.connections_mut()
+    }
+
     pub(crate) fn index(&self, id: PeerId) -> Option<usize> {
         self.nodes.iter().position(|n| n.id == id)
     }

@@ -269,18 +269,10 @@ fn datagrams_from_nowhere_are_counted_and_cost_nothing() {
             1, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,
         ],
     ] {
-        net.nodes[0]
-            .overlay
-            .connections_mut()
+        net.webrtc(0)
             .handle_datagram(from, to, datagram, Ecn::None, now);
     }
-    assert!(
-        net.nodes[0]
-            .overlay
-            .connections_mut()
-            .poll_transmit()
-            .is_none()
-    );
+    assert!(net.webrtc(0).poll_transmit().is_none());
     let drops = net.nodes[0].overlay.drops();
     assert_eq!(drops["udp_no_protocol"], 1);
     assert_eq!(drops["media_no_link"], 1);
@@ -303,9 +295,7 @@ fn plaintext_dtls_from_a_spoofed_address_is_dropped() {
     );
     // a fatal alert, which anybody can forge
     let alert = [21, 254, 253, 0, 0, 0, 0, 0, 0, 0, 99, 0, 2, 2, 40];
-    net.nodes[0]
-        .overlay
-        .connections_mut()
+    net.webrtc(0)
         .handle_datagram(from, to, &alert, Ecn::None, now);
     assert_eq!(net.nodes[0].overlay.drops()["dtls_plaintext"], 1);
     net.run(Duration::from_secs(5));
