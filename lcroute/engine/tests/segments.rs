@@ -630,11 +630,16 @@ impl World {
     }
 }
 
+/// A world of two LANs with a host on each: 20 and 30.
+fn two_houses() -> (World, usize, usize) {
+    let mut w = World::new(&[&[0], &[1]]);
+    let (a, b) = (w.host(0, ip(20)), w.host(1, ip(30)));
+    (w, a, b)
+}
+
 #[test]
 fn hosts_of_two_houses_with_one_subnet_reach_each_other_under_their_own_addresses() {
-    let mut w = World::new(&[&[0], &[1]]);
-    let a = w.host(0, ip(20));
-    let b = w.host(1, ip(30));
+    let (mut w, a, b) = two_houses();
     w.run(secs(10));
     assert!(w.ping(a, ip(30), ms(300)), "the first packet");
     assert!(w.ping(a, ip(30), ms(50)));
@@ -654,9 +659,7 @@ fn hosts_of_two_houses_with_one_subnet_reach_each_other_under_their_own_addresse
 
 #[test]
 fn broadcast_and_groups_of_all_kinds_reach_their_listeners_once() {
-    let mut w = World::new(&[&[0], &[1]]);
-    let a = w.host(0, ip(20));
-    let b = w.host(1, ip(30));
+    let (mut w, a, b) = two_houses();
     let source_specific = Ipv4Addr::new(232, 1, 2, 3);
     w.join(b, SSDP);
     w.join(b, source_specific);
@@ -779,9 +782,7 @@ fn a_host_that_moves_without_a_word_is_found_by_those_who_ask() {
 
 #[test]
 fn an_address_in_use_elsewhere_is_not_free_but_for_its_own_host() {
-    let mut w = World::new(&[&[0], &[1]]);
-    let a = w.host(0, ip(20));
-    let newcomer = w.host(1, ip(30));
+    let (mut w, a, newcomer) = two_houses();
     w.run(secs(6));
     assert!(!w.is_free(newcomer, ip(20)));
     assert!(w.is_free(newcomer, ip(99)));
@@ -805,9 +806,7 @@ fn nothing_is_sent_while_no_host_speaks() {
 
 #[test]
 fn a_silent_host_is_asked_for_seldom_and_reached_again_once_it_speaks() {
-    let mut w = World::new(&[&[0], &[1]]);
-    let a = w.host(0, ip(20));
-    let sleeper = w.host(1, ip(30));
+    let (mut w, a, sleeper) = two_houses();
     w.lans.hosts[sleeper].lan = None;
     w.run(secs(10));
     let before = w.lans.carried[0];
@@ -825,9 +824,7 @@ fn a_silent_host_is_asked_for_seldom_and_reached_again_once_it_speaks() {
 
 #[test]
 fn packets_to_a_host_that_is_gone_end_and_its_return_is_noticed() {
-    let mut w = World::new(&[&[0], &[1]]);
-    let a = w.host(0, ip(20));
-    let b = w.host(1, ip(30));
+    let (mut w, a, b) = two_houses();
     assert!(w.ping(a, ip(30), secs(1)));
     w.lans.hosts[b].lan = None;
     w.run(secs(31));
@@ -843,9 +840,7 @@ fn packets_to_a_host_that_is_gone_end_and_its_return_is_noticed() {
 
 #[test]
 fn address_servers_and_routers_of_one_house_stay_in_it() {
-    let mut w = World::new(&[&[0], &[1]]);
-    let a = w.host(0, ip(20));
-    let b = w.host(1, ip(30));
+    let (mut w, a, b) = two_houses();
     w.join(b, SSDP);
     w.run(secs(2));
     let before = w.lans.carried[0];
@@ -921,9 +916,7 @@ fn a_forwarder_that_fails_is_replaced_and_no_host_asks_again() {
 
 #[test]
 fn a_cable_between_two_lans_makes_no_storm_and_its_end_leaves_no_trace() {
-    let mut w = World::new(&[&[0], &[1]]);
-    let a = w.host(0, ip(20));
-    let b = w.host(1, ip(30));
+    let (mut w, a, b) = two_houses();
     w.join(b, SSDP);
     assert!(w.ping(a, ip(30), secs(1)));
     for _ in 0..3 {
@@ -1158,9 +1151,7 @@ fn routers_between_carry_a_segment_without_taking_part() {
 
 #[test]
 fn a_flood_of_questions_and_hosts_stays_within_bounds_and_cuts_no_running_pair() {
-    let mut w = World::new(&[&[0], &[1]]);
-    let a = w.host(0, ip(20));
-    w.host(1, ip(30));
+    let (mut w, a, _) = two_houses();
     let flooder = w.host(0, ip(66));
     assert!(w.ping(a, ip(30), secs(1)));
     let mut random = Random::new(7);
@@ -1560,9 +1551,7 @@ fn a_sealed_segment_is_read_by_gateways_with_its_key_alone() {
 /// A switch that drops the gateways' frames, or frames to them: hosts ask, and nothing comes.
 #[test]
 fn a_lan_that_drops_frames_of_gateways_is_named_until_one_arrives() {
-    let mut w = World::new(&[&[0], &[1]]);
-    let a = w.host(0, ip(20));
-    w.host(1, ip(30));
+    let (mut w, a, _) = two_houses();
     w.run(secs(6));
     assert!(w.ping(a, ip(30), secs(2)));
     assert_eq!(w.segment(0).problem, None);

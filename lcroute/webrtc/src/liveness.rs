@@ -421,6 +421,12 @@ mod tests {
     use librecast::simulated::{Network, Path};
     use proptest::test_runner::Config;
 
+    fn new_link() -> (Instant, Liveness) {
+        let start = Instant::now();
+        let live = Liveness::new(start, false, Random::new([1; 32]), start);
+        (start, live)
+    }
+
     /// Runs the clock for `span`; `answer` decides whether a hello sent at a time is answered.
     fn run(
         live: &mut Liveness,
@@ -473,8 +479,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_answers_lives() {
-        let start = Instant::now();
-        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        let (start, mut live) = new_link();
         assert_eq!(
             run(&mut live, start, Duration::from_secs(60), |_| true),
             None
@@ -516,8 +521,7 @@ mod tests {
 
     #[test]
     fn a_new_link_measures_its_path_a_few_times_at_once() {
-        let start = Instant::now();
-        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        let (start, mut live) = new_link();
         let mut trips = [5, 2, 3].into_iter();
         let mut now = start;
         while live.rtt().is_none() {
@@ -585,8 +589,7 @@ mod tests {
 
     #[test]
     fn a_dead_peer_is_noticed_within_about_a_second() {
-        let start = Instant::now();
-        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        let (start, mut live) = new_link();
         let at = run(&mut live, start, Duration::from_secs(60), |t| {
             t < Duration::from_secs(5)
         })
@@ -599,8 +602,7 @@ mod tests {
 
     #[test]
     fn a_gap_shorter_than_the_suspicion_is_forgiven() {
-        let start = Instant::now();
-        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        let (start, mut live) = new_link();
         let gap = |t: Duration| !(5_000..5_600).contains(&t.as_millis());
         assert_eq!(run(&mut live, start, Duration::from_secs(20), gap), None);
         assert!(live.loss() > 0.0);
@@ -608,8 +610,7 @@ mod tests {
 
     #[test]
     fn a_short_silence_is_little_loss_however_often_the_peer_was_asked() {
-        let start = Instant::now();
-        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        let (start, mut live) = new_link();
         let gap = |t: Duration| !(5_000..5_600).contains(&t.as_millis());
         // until all hellos of the gap count as lost
         assert_eq!(run(&mut live, start, Duration::from_secs(7), gap), None);
@@ -618,8 +619,7 @@ mod tests {
 
     #[test]
     fn who_slept_asks_before_it_judges() {
-        let start = Instant::now();
-        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        let (start, mut live) = new_link();
         live.note_received(start);
         let woke = start + Duration::from_secs(30);
         assert!(matches!(live.poll(woke), Verdict::Hello { .. }));
@@ -634,8 +634,7 @@ mod tests {
 
     #[test]
     fn a_forged_hint_makes_it_ask_once_a_second() {
-        let start = Instant::now();
-        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        let (start, mut live) = new_link();
         let mut hellos = 0;
         let second = Duration::from_secs(1);
         let mut now = start;
@@ -653,8 +652,7 @@ mod tests {
     /// Returns the time from a peer's death to the verdict while its host refuses each hello, at a
     /// round trip of `trip`. `None`: it lives, and the refusals are forged.
     fn refused(trip: u64, lives: bool, hint: impl Fn(&mut Liveness, Instant)) -> Option<Duration> {
-        let start = Instant::now();
-        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        let (start, mut live) = new_link();
         let mut answers = VecDeque::new();
         for ms in 0..10_000 {
             let now = start + Duration::from_millis(ms);
@@ -692,8 +690,7 @@ mod tests {
 
     #[test]
     fn who_is_asked_sends_fast_for_a_while() {
-        let start = Instant::now();
-        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        let (start, mut live) = new_link();
         let answered = |_: Duration| true;
         run(&mut live, start, Duration::from_secs(5), answered);
         let now = start + Duration::from_secs(5);
@@ -715,8 +712,7 @@ mod tests {
 
     #[test]
     fn strangers_answers_do_not_count() {
-        let start = Instant::now();
-        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        let (start, mut live) = new_link();
         assert!(matches!(live.poll(start), Verdict::Hello { .. }));
         assert!(!live.answered([0; 12], start));
     }
