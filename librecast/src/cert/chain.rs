@@ -267,18 +267,14 @@ impl Chain {
 mod tests {
     use super::*;
     use crate::cert::SEGMENT;
-    use crate::cert::fixture::{DAY, NOW, grant, network, signed_by_the_holder, token};
+    use crate::cert::fixture::{DAY, NOW, TODAY, grant, network, signed_by_the_holder, token};
 
     #[test]
     fn expiry_counts_with_a_day_of_tolerance_but_a_token_without() {
         let n = network();
         let token = token(&n, grant(""));
         let chain = token
-            .join(
-                SecretKey::generate().peer_id(),
-                "a",
-                UnixTime::from_secs(NOW),
-            )
+            .join(SecretKey::generate().peer_id(), "a", TODAY)
             .unwrap();
         let net = n.key.peer_id();
         assert!(
@@ -312,7 +308,7 @@ mod tests {
             Certificate::sign(Kind::Node, net, stranger.peer_id(), grant("x"), &stranger).unwrap();
         let chain = Chain::new(vec![n.issuer.clone(), node.clone()]).unwrap();
         assert_eq!(
-            chain.verify(&net, UnixTime::from_secs(NOW)),
+            chain.verify(&net, TODAY),
             Err(CertError::Forged(Kind::Node))
         );
         assert_eq!(Chain::new(vec![node.clone()]), Err(CertError::Order));
@@ -326,18 +322,13 @@ mod tests {
     fn any_flipped_bit_is_noticed() {
         let n = network();
         let chain = token(&n, grant(""))
-            .join(
-                SecretKey::generate().peer_id(),
-                "a",
-                UnixTime::from_secs(NOW),
-            )
+            .join(SecretKey::generate().peer_id(), "a", TODAY)
             .unwrap();
         let bytes = chain.encode();
         for i in 0..bytes.len() {
             let mut bad = bytes.clone();
             bad[i] ^= 1;
-            let verdict =
-                Chain::decode(&bad).map(|c| c.verify(&n.key.peer_id(), UnixTime::from_secs(NOW)));
+            let verdict = Chain::decode(&bad).map(|c| c.verify(&n.key.peer_id(), TODAY));
             assert!(!matches!(verdict, Ok(Ok(_))), "byte {i}");
         }
     }
@@ -417,11 +408,7 @@ mod tests {
         let n = network();
         let net = n.key.peer_id();
         let chain = token(&n, grant(""))
-            .join(
-                SecretKey::generate().peer_id(),
-                "a",
-                UnixTime::from_secs(NOW),
-            )
+            .join(SecretKey::generate().peer_id(), "a", TODAY)
             .unwrap();
         let narrow = Grant {
             prefixes: vec!["ff1e::/16".parse().unwrap()],
@@ -432,17 +419,17 @@ mod tests {
             Certificate::sign(Kind::Issuer, net, key.peer_id(), grant.clone(), &n.key).unwrap()
         };
         assert_eq!(
-            chain.renew(&issuer(&narrow), &key, UnixTime::from_secs(NOW), DAY),
+            chain.renew(&issuer(&narrow), &key, TODAY, DAY),
             Err(CertError::Widened(Kind::Node))
         );
         assert_eq!(
-            chain.renew(&n.issuer, &key, UnixTime::from_secs(NOW), DAY),
+            chain.renew(&n.issuer, &key, TODAY, DAY),
             Err(CertError::Order),
             "not its key"
         );
         let node = chain.node();
         assert_eq!(
-            chain.renew(node, &key, UnixTime::from_secs(NOW), DAY),
+            chain.renew(node, &key, TODAY, DAY),
             Err(CertError::Order),
             "no issuer"
         );
@@ -459,18 +446,11 @@ mod tests {
             not_after: NOW + 60,
             ..n.issuer.grant.clone()
         };
-        let renewed = chain
-            .renew(&issuer(&short), &key, UnixTime::from_secs(NOW), DAY)
-            .unwrap();
+        let renewed = chain.renew(&issuer(&short), &key, TODAY, DAY).unwrap();
         assert_eq!(renewed.not_after(), NOW + 60, "no longer than the issuer");
         let other = network();
         assert_eq!(
-            chain.renew(
-                &other.issuer,
-                &other.issuer_key,
-                UnixTime::from_secs(NOW),
-                DAY
-            ),
+            chain.renew(&other.issuer, &other.issuer_key, TODAY, DAY),
             Err(CertError::OtherNetwork)
         );
     }
@@ -498,12 +478,8 @@ mod tests {
         );
         let forged = signed_by_the_holder(&n, &token, &forged.unwrap());
         let widened = Err(CertError::Widened(Kind::Node));
-        assert_eq!(forged.verify(&net, UnixTime::from_secs(NOW)), widened);
-        assert!(
-            forged
-                .renew(&n.issuer, &n.issuer_key, UnixTime::from_secs(NOW), DAY)
-                .is_err()
-        );
+        assert_eq!(forged.verify(&net, TODAY), widened);
+        assert!(forged.renew(&n.issuer, &n.issuer_key, TODAY, DAY).is_err());
         // even if an issuer has signed them, they make no node an issuer and protect none
         let lent = KeysAbove {
             invitations: vec![invitation],
@@ -512,7 +488,7 @@ mod tests {
         let lent =
             Certificate::sign_with(Kind::Node, net, node, grant("m"), lent, &n.issuer_key).unwrap();
         let member = Chain::new(vec![n.issuer.clone(), lent]).unwrap();
-        let member = member.verify(&net, UnixTime::from_secs(NOW)).unwrap();
+        let member = member.verify(&net, TODAY).unwrap();
         assert!(!member.is_issuer());
         assert!(member.is_expelled_by(&node, false) && member.is_expelled_by(&invitation, false));
         assert!(!member.is_expelled_by(&issuer, false) && member.is_expelled_by(&issuer, true));
@@ -541,24 +517,17 @@ mod tests {
             let own = labelled("m", claimed);
             let own = Certificate::sign(Kind::Node, net, node, own, &token.secret).unwrap();
             let chain = signed_by_the_holder(&n, &token, &own);
-            let member = chain.verify(&net, UnixTime::from_secs(NOW));
+            let member = chain.verify(&net, TODAY);
             assert_eq!(member.is_ok(), is_valid, "{invited:?} {claimed:?}");
             if !is_valid {
                 assert_eq!(member, widened);
-                assert!(
-                    chain
-                        .renew(&n.issuer, &n.issuer_key, UnixTime::from_secs(NOW), DAY)
-                        .is_err()
-                );
+                assert!(chain.renew(&n.issuer, &n.issuer_key, TODAY, DAY).is_err());
             }
         }
         // directly by an issuer
         let own = Certificate::sign(Kind::Node, net, node, labelled("m", home), &n.issuer_key);
         let chain = Chain::new(vec![n.issuer.clone(), own.unwrap()]).unwrap();
-        assert_eq!(
-            chain.verify(&net, UnixTime::from_secs(NOW)).unwrap().labels[SEGMENT],
-            "home"
-        );
+        assert_eq!(chain.verify(&net, TODAY).unwrap().labels[SEGMENT], "home");
     }
 
     #[test]
@@ -570,7 +539,7 @@ mod tests {
             SecretKey::generate().peer_id(),
             token.invitation().subject(),
         );
-        let mut chain = token.join(node, "a", UnixTime::from_secs(NOW)).unwrap();
+        let mut chain = token.join(node, "a", TODAY).unwrap();
         for round in 0..3 {
             let member = chain
                 .verify(&net, UnixTime::from_secs(NOW + round))
