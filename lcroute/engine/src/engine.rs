@@ -694,7 +694,8 @@ impl Engine {
     }
 
     /// The virtual Ethernet address of a LAN, for which the shell receives packets: of the
-    /// forwarder, and of a standby whose LAN has become a part of another.
+    /// forwarder, and of a standby whose LAN has become a part of another. Roles change without an
+    /// event: to be compared after each turn.
     pub fn virtual_mac(&self, interface: LocalInterfaceId) -> Option<MacAddress> {
         self.gateway.virtual_mac(interface)
     }
