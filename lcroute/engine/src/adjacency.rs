@@ -252,7 +252,6 @@ impl Refusals {
         self.refused.get(&key).map(|r| r.reason)
     }
 
-    /// Number of refused join states.
     pub fn refused_len(&self) -> usize {
         self.refused.len()
     }

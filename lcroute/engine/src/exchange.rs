@@ -124,7 +124,6 @@ impl ControlExchange {
         self.adjacencies.get(&link).is_some_and(|a| !a.faulty)
     }
 
-    /// Queues rendezvous epochs for a neighbour.
     pub fn send_epochs(&mut self, link: LinkId, epochs: Bytes) {
         if let Some(adjacency) = self.adjacencies.get_mut(&link) {
             adjacency.pending.push(Element::Epochs(epochs));
@@ -201,7 +200,6 @@ impl ControlExchange {
         }
     }
 
-    /// Handles the refusal of join state of this router.
     pub fn handle_refusal(
         &mut self,
         link: LinkId,

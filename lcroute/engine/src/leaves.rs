@@ -59,7 +59,6 @@ const LEAF_BURST: u64 = 640 << 10;
 /// Bytes of a long packet to one leaf. Chosen: as in [`LEAF_BURST`].
 const LEAF_PACKET: u64 = 1_300;
 
-/// A leaf at the other end of a link.
 #[derive(Debug)]
 struct Leaf {
     peer: PeerId,

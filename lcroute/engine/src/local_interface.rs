@@ -282,7 +282,6 @@ impl LocalInterface {
         self.proxy.stop();
     }
 
-    /// Sets or removes the gateway's IPv4 address on the LAN.
     pub fn set_lan_ipv4(&mut self, address: Option<Ipv4Addr>, now: Instant) {
         let link = address.map(Ipv4Link::Lan);
         let Some(querier) = self
@@ -379,7 +378,6 @@ impl LocalInterface {
         (self.querier.other_querier(), ipv4.and_then(mapped::ipv4))
     }
 
-    /// Whether IPv4 groups are served.
     pub fn has_ipv4(&self) -> bool {
         self.settings.ipv4.is_some()
     }
@@ -404,7 +402,6 @@ impl LocalInterface {
         self.scopes = scopes.clone();
     }
 
-    /// Handles expired timers of queriers.
     pub fn handle_timeout(&mut self, now: Instant) {
         for querier in self.queriers_mut() {
             querier.handle_timeout(now);

@@ -163,7 +163,6 @@ impl Membership {
         }
     }
 
-    /// Handles expired timers of queriers.
     pub fn handle_timeout(&mut self, now: Instant) {
         for interface in self.interfaces.values_mut() {
             interface.handle_timeout(now);

@@ -131,7 +131,6 @@ impl Origins {
         }
     }
 
-    /// Forgets expired windows.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(&(at, origin)) = self.gone.first()
             && at <= now

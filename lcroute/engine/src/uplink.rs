@@ -124,7 +124,6 @@ impl Uplink {
         Some(*group)
     }
 
-    /// Notes that a leaf is gone.
     pub fn link_down(&mut self, link: LinkId) {
         while let Some(group) = self.shares.last(Some(link)) {
             self.shares.remove(Some(link), group);

@@ -196,7 +196,6 @@ impl<W: Wires> World<W> {
         self.settle(n);
     }
 
-    /// Handles all outputs of a gateway.
     pub fn settle(&mut self, n: usize) {
         if self.gateways[n].paused > self.now {
             return;
@@ -322,7 +321,6 @@ impl<W: Wires> World<W> {
         lan == other || wired(lan, other)
     }
 
-    /// Returns the gateways that hear a frame now, each with its interface.
     pub fn hearing(&self, lan: usize, from: MacAddress) -> Vec<(usize, LocalInterfaceId)> {
         let mut hearing = Vec::new();
         for (n, gateway) in self.gateways.iter().enumerate() {

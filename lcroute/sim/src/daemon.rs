@@ -17,7 +17,6 @@ use crate::scenario::{Policy, Scenario};
 use crate::services::Watch;
 use crate::time::Clock;
 
-/// State of a daemon on the host's disk.
 #[derive(Debug, Default)]
 pub struct Disk {
     pub chain: Option<Chain>,

@@ -70,7 +70,6 @@ impl Ledger {
         }
     }
 
-    /// Returns the number of a new link end.
     pub fn new_direction(&mut self) -> usize {
         self.directions += 1;
         self.directions - 1

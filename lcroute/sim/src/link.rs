@@ -279,7 +279,6 @@ mod tests {
 #[derive(Debug, Default)]
 pub struct Pair {
     pub link: Option<u32>,
-    /// Whether an attempt is under way.
     pub pending: bool,
     pub failures: u32,
     pub number: u64,

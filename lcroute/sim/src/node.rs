@@ -148,7 +148,6 @@ impl Router {
         }
     }
 
-    /// Runs the due timers.
     pub fn timeout(&mut self, now: Nanos) {
         match &mut self.kind {
             Kind::Alone(router) => router.timeout(now),

@@ -105,7 +105,6 @@ impl RouterAlone {
         self.engine.handle_local_packet(packet.into(), now);
     }
 
-    /// Handles a message of a data channel.
     pub fn data(&mut self, link: u32, header: &[u8; HEADER_LEN], packet: Bytes, now: Nanos) {
         let now = self.clock.instant(now);
         let link = link_id(link);
@@ -117,7 +116,6 @@ impl RouterAlone {
         self.engine.handle_control(link_id(link), message, now);
     }
 
-    /// Runs the due timers.
     pub fn timeout(&mut self, now: Nanos) {
         let now = self.clock.instant(now);
         self.engine.handle_timeout(now);

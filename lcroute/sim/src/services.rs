@@ -25,12 +25,10 @@ impl Watch {
         self.seconds.store(seconds, Ordering::Relaxed);
     }
 
-    /// Advances the clocks of all hosts.
     pub fn put_forward(&self, seconds: u64) {
         self.ahead.fetch_add(seconds, Ordering::Relaxed);
     }
 
-    /// Returns the wall clock of all hosts.
     pub fn unix(&self) -> UnixTime {
         let [seconds, ahead] = [&self.seconds, &self.ahead].map(|s| s.load(Ordering::Relaxed));
         UnixTime::from_secs(UNIX_START + seconds + ahead)

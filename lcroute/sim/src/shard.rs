@@ -417,7 +417,6 @@ impl Shard {
         });
     }
 
-    /// Passes a kernel's reports to the router.
     pub fn report(&mut self, node: u32, records: &[Record], now: Nanos) {
         for packet in mld::report_packets(KERNEL, records, 1280) {
             self.input(node, now, |router, now| router.local_packet(packet, now));

@@ -17,7 +17,6 @@ const KINDS: [&str; 9] = [
     "link_request",
 ];
 
-/// Counts of a whole run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Statistics {
     pub events: u64,

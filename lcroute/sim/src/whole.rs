@@ -191,7 +191,6 @@ impl WholeNode {
         self.node.configure(settings(prefixes), now);
     }
 
-    /// Expels a node with the network's key.
     pub fn revoke(&mut self, target: u32, time: UnixTime, now: Nanos) -> Result<(), String> {
         let text = self.population.revocation(target, time);
         let now = self.clock.instant(now);

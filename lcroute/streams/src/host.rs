@@ -72,7 +72,6 @@ impl Host {
         self.first().client()
     }
 
-    /// Returns the number of connected programs of this host.
     pub fn clients(&self) -> watch::Receiver<usize> {
         self.first().clients()
     }
@@ -95,7 +94,6 @@ impl Host {
         }
     }
 
-    /// Returns the counters of both networks.
     pub fn status(&self) -> Status {
         let abroad = self.abroad.status();
         let Some(inside) = &self.inside else {

@@ -264,7 +264,6 @@ impl HmacKey for ResetKey {
     }
 }
 
-/// TLS settings of this node.
 #[derive(Debug, Clone)]
 pub struct Identity {
     key: Arc<CertifiedKey>,

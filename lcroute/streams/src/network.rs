@@ -134,7 +134,6 @@ pub struct Own {
     pub interface: String,
 }
 
-/// Connections to other nodes.
 #[derive(Debug)]
 pub struct Network {
     own: Own,
@@ -413,7 +412,6 @@ impl Network {
         *lock(&self.counters.refused).entry(reason).or_default() += 1;
     }
 
-    /// Begins a stream of a program of this host.
     pub fn begin(self: &Arc<Self>) -> Number {
         self.counters.opened.fetch_add(1, Relaxed);
         let (end, known) = watch::channel(None);

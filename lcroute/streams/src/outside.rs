@@ -265,7 +265,6 @@ impl Outside {
         &self.keys
     }
 
-    /// Sets the settings of a new configuration.
     pub fn set_plan(&self, plan: Plan) {
         self.plan.send_if_modified(|known| {
             let is_new = *known != plan;
