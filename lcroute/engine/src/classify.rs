@@ -361,6 +361,7 @@ mod tests {
     use super::*;
     use crate::testing::{packet_with, udp_packet};
 
+    const MALFORMED: Class = Class::Dropped(DropReason::Malformed);
     const SOURCE: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
     const MDNS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
 
@@ -481,10 +482,7 @@ mod tests {
             FRAGMENT,
             &[ICMPV6, 0, 0, 1, 0, 0, 0, 1],
         );
-        assert_eq!(
-            scopes.classify(&packet),
-            Class::Dropped(DropReason::Malformed)
-        );
+        assert_eq!(scopes.classify(&packet), MALFORMED);
     }
 
     #[test]
@@ -492,10 +490,7 @@ mod tests {
         let scopes = CarriedScopes::default();
         let good = udp_packet(SOURCE, group(0xff1e), b"hello");
         for len in [0, 1, 39, good.len() - 1] {
-            assert_eq!(
-                scopes.classify(&good[..len]),
-                Class::Dropped(DropReason::Malformed)
-            );
+            assert_eq!(scopes.classify(&good[..len]), MALFORMED);
         }
         let mut longer = good.clone();
         longer.extend([0; 7]);
@@ -505,21 +500,12 @@ mod tests {
         assert_eq!(trimmed, good);
         let mut version_4 = good.clone();
         version_4[0] = 0x45;
-        assert_eq!(
-            scopes.classify(&version_4),
-            Class::Dropped(DropReason::Malformed)
-        );
+        assert_eq!(scopes.classify(&version_4), MALFORMED);
         let from_group = udp_packet(group(0xff1e), group(0xff1e), b"x");
-        assert_eq!(
-            scopes.classify(&from_group),
-            Class::Dropped(DropReason::Malformed)
-        );
+        assert_eq!(scopes.classify(&from_group), MALFORMED);
         let chain = [DESTINATION_OPTIONS, 0, 1, 4, 0, 0, 0, 0].repeat(40);
         let endless = packet_with(SOURCE, group(0xff1e), DESTINATION_OPTIONS, &chain);
-        assert_eq!(
-            scopes.classify(&endless),
-            Class::Dropped(DropReason::Malformed)
-        );
+        assert_eq!(scopes.classify(&endless), MALFORMED);
     }
 
     #[test]
@@ -574,7 +560,7 @@ mod tests {
             assert_eq!(scopes.classify(&packet), Class::Carried(flow(to)));
             assert_eq!(flow_of(&packet), Some(flow(to)));
             let off = CarriedScopes::new(&listed, false).classify(&packet);
-            assert_eq!(off, Class::Dropped(DropReason::Malformed));
+            assert_eq!(off, MALFORMED);
         }
         let node = Ipv4Addr::new(10, 77, 3, 4);
         let unicast = ipv4_packet(node, 6, &[0; 20]);
@@ -623,7 +609,6 @@ mod tests {
     #[test]
     fn ipv4_from_nobody_and_on_a_chosen_path_is_malformed() {
         let scopes = CarriedScopes::ON_LINKS;
-        let malformed = Class::Dropped(DropReason::Malformed);
         for source in [
             "0.0.0.0",
             "0.1.2.3",
@@ -632,7 +617,7 @@ mod tests {
             "255.255.255.255",
         ] {
             let packet = ipv4_from(source.parse().unwrap(), STREAM, ipv4::UDP, &[0; 8]);
-            assert_eq!(scopes.classify(&packet), malformed, "{source}");
+            assert_eq!(scopes.classify(&packet), MALFORMED, "{source}");
         }
         let mut routed = ipv4_packet(STREAM, ipv4::UDP, &[0; 8]);
         routed.splice(20..20, [131, 3, 4, 0]);
@@ -643,7 +628,7 @@ mod tests {
         let sum = librecast::checksum::Sum::default().bytes(header).fold();
         header[10..12].copy_from_slice(&(!sum).to_be_bytes());
         assert!(Header::read(&routed).is_ok());
-        assert_eq!(scopes.classify(&routed), malformed);
+        assert_eq!(scopes.classify(&routed), MALFORMED);
         let mut longer = ipv4_packet(STREAM, ipv4::UDP, &[0; 8]);
         let whole = longer.clone();
         longer.extend([7; 9]);
@@ -666,10 +651,7 @@ mod tests {
             assert_eq!(scopes.classify(&packet), reserved, "{group}");
         }
         let from = udp_packet(mapped::name(HOST), group(0xff1e), b"x");
-        assert_eq!(
-            scopes.classify(&from),
-            Class::Dropped(DropReason::Malformed)
-        );
+        assert_eq!(scopes.classify(&from), MALFORMED);
     }
 
     proptest! {

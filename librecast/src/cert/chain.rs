@@ -267,7 +267,7 @@ impl Chain {
 mod tests {
     use super::*;
     use crate::cert::SEGMENT;
-    use crate::cert::fixture::{DAY, NOW, TODAY, grant, network, signed_by_the_holder, token};
+    use crate::cert::fixture::{DAY, NOW, TODAY, at, grant, network, signed_by_the_holder, token};
 
     #[test]
     fn expiry_counts_with_a_day_of_tolerance_but_a_token_without() {
@@ -277,25 +277,17 @@ mod tests {
             .join(SecretKey::generate().peer_id(), "a", TODAY)
             .unwrap();
         let net = n.key.peer_id();
-        assert!(
-            chain
-                .verify(&net, UnixTime::from_secs(NOW + 8 * DAY))
-                .is_ok()
-        );
+        assert!(chain.verify(&net, at(NOW + 8 * DAY)).is_ok());
         assert_eq!(
-            chain.verify(&net, UnixTime::from_secs(NOW + 8 * DAY + 1)),
+            chain.verify(&net, at(NOW + 8 * DAY + 1)),
             Err(CertError::Expired(Kind::Invitation))
         );
-        assert!(chain.verify(&net, UnixTime::from_secs(NOW - DAY)).is_ok());
+        assert!(chain.verify(&net, at(NOW - DAY)).is_ok());
         assert_eq!(
-            chain.verify(&net, UnixTime::from_secs(NOW - DAY - 1)),
+            chain.verify(&net, at(NOW - DAY - 1)),
             Err(CertError::NotYetValid(Kind::Issuer))
         );
-        let late = token.join(
-            SecretKey::generate().peer_id(),
-            "a",
-            UnixTime::from_secs(NOW + 7 * DAY + 1),
-        );
+        let late = token.join(SecretKey::generate().peer_id(), "a", at(NOW + 7 * DAY + 1));
         assert_eq!(late, Err(CertError::Expired(Kind::Invitation)));
     }
 
@@ -342,25 +334,16 @@ mod tests {
         let token = token(&n, invited);
         let node = SecretKey::generate().peer_id();
         // joined in the invitation's last minute, but granted for a week
-        let chain = token
-            .join(node, "alpha", UnixTime::from_secs(NOW + 7 * DAY - 60))
-            .unwrap();
+        let chain = token.join(node, "alpha", at(NOW + 7 * DAY - 60)).unwrap();
         assert_eq!(chain.life(), 7 * DAY);
         let later = NOW + 7 * DAY - 30;
         let renewed = chain
-            .renew(
-                &n.issuer,
-                &n.issuer_key,
-                UnixTime::from_secs(later),
-                chain.life(),
-            )
+            .renew(&n.issuer, &n.issuer_key, at(later), chain.life())
             .unwrap();
         let renewed = Chain::decode(&renewed.encode()).unwrap();
         let (old, new) = (
-            chain.verify(&net, UnixTime::from_secs(later)).unwrap(),
-            renewed
-                .verify(&net, UnixTime::from_secs(later + 8 * DAY))
-                .unwrap(),
+            chain.verify(&net, at(later)).unwrap(),
+            renewed.verify(&net, at(later + 8 * DAY)).unwrap(),
         );
         assert_eq!(new.not_after, later + 7 * DAY);
         assert_eq!(renewed.not_after(), new.not_after);
@@ -383,9 +366,9 @@ mod tests {
         )
         .unwrap();
         let again = renewed
-            .renew(&other, &other_key, UnixTime::from_secs(later + 5), 60)
+            .renew(&other, &other_key, at(later + 5), 60)
             .unwrap();
-        let again = again.verify(&net, UnixTime::from_secs(later + 5)).unwrap();
+        let again = again.verify(&net, at(later + 5)).unwrap();
         assert_eq!(
             again.keys.issuers,
             [other_key.peer_id(), n.issuer_key.peer_id()]
@@ -393,12 +376,7 @@ mod tests {
         assert_eq!(again.keys.invitations, new.keys.invitations);
         // the issuer's clock is behind: newer than the old one all the same
         let behind = renewed
-            .renew(
-                &n.issuer,
-                &n.issuer_key,
-                UnixTime::from_secs(later - DAY / 2),
-                DAY,
-            )
+            .renew(&n.issuer, &n.issuer_key, at(later - DAY / 2), DAY)
             .unwrap();
         assert!(behind.issued() > renewed.issued());
     }
@@ -434,12 +412,7 @@ mod tests {
             "no issuer"
         );
         assert_eq!(
-            chain.renew(
-                &n.issuer,
-                &n.issuer_key,
-                UnixTime::from_secs(NOW + 8 * DAY + 1),
-                DAY
-            ),
+            chain.renew(&n.issuer, &n.issuer_key, at(NOW + 8 * DAY + 1), DAY),
             Err(CertError::Expired(Kind::Invitation))
         );
         let short = Grant {
@@ -541,19 +514,12 @@ mod tests {
         );
         let mut chain = token.join(node, "a", TODAY).unwrap();
         for round in 0..3 {
-            let member = chain
-                .verify(&net, UnixTime::from_secs(NOW + round))
-                .unwrap();
+            let member = chain.verify(&net, at(NOW + round)).unwrap();
             for key in [node, invitation] {
                 assert!(member.is_expelled_by(&key, false), "after {round} renewals");
             }
             chain = chain
-                .renew(
-                    &n.issuer,
-                    &n.issuer_key,
-                    UnixTime::from_secs(NOW + round),
-                    DAY,
-                )
+                .renew(&n.issuer, &n.issuer_key, at(NOW + round), DAY)
                 .unwrap();
         }
     }

@@ -14,6 +14,10 @@ pub(super) struct Network {
     pub issuer: Certificate,
 }
 
+pub(super) fn at(seconds: u64) -> UnixTime {
+    UnixTime::from_secs(seconds)
+}
+
 pub(super) fn grant(name: &str) -> Grant {
     Grant::new(name, (NOW, NOW + 7 * DAY))
 }

@@ -249,7 +249,7 @@ mod tests {
     use proptest::prelude::*;
 
     use crate::cert::Member;
-    use crate::cert::fixture::{DAY, NOW, TODAY, grant, network, signed_by_the_holder, token};
+    use crate::cert::fixture::{DAY, NOW, TODAY, at, grant, network, signed_by_the_holder, token};
 
     const WIDENED: Result<Member, CertError> = Err(CertError::Widened(Kind::Node));
 
@@ -262,13 +262,9 @@ mod tests {
         let token: Token = text.parse().unwrap();
         assert_eq!(token.signal, ["ws://host:7117"]);
         let node = SecretKey::generate().peer_id();
-        let chain = token
-            .join(node, "alpha", UnixTime::from_secs(NOW + 5))
-            .unwrap();
+        let chain = token.join(node, "alpha", at(NOW + 5)).unwrap();
         let chain = Chain::decode(&chain.encode()).unwrap();
-        let member = chain
-            .verify(&n.key.peer_id(), UnixTime::from_secs(NOW + 10))
-            .unwrap();
+        let member = chain.verify(&n.key.peer_id(), at(NOW + 10)).unwrap();
         assert_eq!((member.peer, member.name.as_str()), (node, "alpha"));
         assert_eq!(member.labels["site"], "berlin");
         assert_eq!(member.not_after, NOW + 7 * DAY);
