@@ -13,7 +13,7 @@ use lcroute_engine::control::{self, Audit, Element, JoinState, RefusalReason, Ro
 use lcroute_engine::header::DataHeader;
 use lcroute_engine::{Config, Engine, LC0, Limits, Output, ROUTER_ADDRESS, SourceFilter};
 use librecast::cert::{GroupPrefix, Member};
-use librecast::id::LinkId;
+use librecast::id::{LinkId, OriginId};
 use librecast::mld::{self, Message, Query, RecordType};
 
 const L: LinkId = LinkId(1);
@@ -219,11 +219,14 @@ fn join_states(message: &[u8]) -> Vec<Element> {
 }
 
 fn join_state(root: u64, g: u16, wanted: Option<SourceFilter>) -> Element {
-    let root = librecast::id::OriginId(root);
+    join_of(OriginId(root), GroupPrefix::group(group(g)), wanted)
+}
+
+fn join_of(root: OriginId, prefix: GroupPrefix, join: Option<SourceFilter>) -> Element {
     Element::JoinState(JoinState {
         root,
-        prefix: GroupPrefix::group(group(g)),
-        join: wanted,
+        prefix,
+        join,
         source_active: false,
     })
 }
@@ -550,15 +553,7 @@ fn remote_joins_of_what_is_not_carried_here_are_not_reported() {
     let root = addresses(1).origin;
     for g in ["ff02::1", "ff02::16", "ff02::c", "ff01::5", "ff03::5"] {
         let prefix = GroupPrefix::group(g.parse().unwrap());
-        b.sends(
-            2,
-            &[Element::JoinState(JoinState {
-                root,
-                prefix,
-                join: ALL(),
-                source_active: false,
-            })],
-        );
+        b.sends(2, &[join_of(root, prefix, ALL())]);
     }
     assert!(b.mld().is_empty());
     b.engine
@@ -576,15 +571,8 @@ fn what_others_join_of_scope_2_is_passed_on_listed_here_or_not() {
     let ssdp: std::net::Ipv6Addr = "ff02::c".parse().unwrap();
     let routers: std::net::Ipv6Addr = "ff02::2".parse().unwrap();
     for group in [ssdp, routers] {
-        b.sends(
-            3,
-            &[Element::JoinState(JoinState {
-                root: header_of(2, 1).root,
-                prefix: GroupPrefix::group(group),
-                join: ALL(),
-                source_active: false,
-            })],
-        );
+        let prefix = GroupPrefix::group(group);
+        b.sends(3, &[join_of(header_of(2, 1).root, prefix, ALL())]);
     }
     b.outputs();
     b.local(&join(ssdp));

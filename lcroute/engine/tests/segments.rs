@@ -433,13 +433,7 @@ impl World {
     }
 
     fn request(&mut self, host: usize, sender: Ipv4Addr, target: Ipv4Addr) {
-        let arp = Arp {
-            operation: Operation::Request,
-            sender_mac: self.lans.hosts[host].mac,
-            sender,
-            target_mac: MacAddress::default(),
-            target,
-        };
+        let arp = Arp::request(self.lans.hosts[host].mac, sender, target);
         self.arp(host, MacAddress::BROADCAST, arp);
     }
 
@@ -581,13 +575,8 @@ impl World {
     fn known(&mut self, host: usize, to: Ipv4Addr) -> Option<MacAddress> {
         let (mac, at) = self.lans.hosts[host].arp.get(&to).copied()?;
         if self.now > at + self.lans.stale {
-            let arp = Arp {
-                operation: Operation::Request,
-                sender_mac: self.lans.hosts[host].mac,
-                sender: self.lans.hosts[host].address,
-                target_mac: MacAddress::default(),
-                target: to,
-            };
+            let own = &self.lans.hosts[host];
+            let arp = Arp::request(own.mac, own.address, to);
             self.arp(host, mac, arp);
             let event = Event::Forget(host, to, self.now);
             self.push(self.now + secs(1), event);
@@ -1118,6 +1107,14 @@ fn hosts_of_other_subnets_are_reached_by_an_address_for_them() {
     );
 }
 
+fn assert_groups_reach(w: &mut World, from: usize, host: usize) {
+    for to in [ALL, SSDP] {
+        let number = w.send(from, to);
+        w.run(ms(500));
+        assert_eq!(w.times(host, number), 1, "{to}");
+    }
+}
+
 #[test]
 fn two_lans_of_one_gateway_are_one_without_a_link() {
     let mut w = World::new(&[&[0, 1]]);
@@ -1126,11 +1123,7 @@ fn two_lans_of_one_gateway_are_one_without_a_link() {
     w.join(b, SSDP);
     w.run(secs(3));
     assert!(w.ping(a, ip(30), secs(1)) && w.ping(b, ip(20), secs(1)));
-    for to in [ALL, SSDP] {
-        let number = w.send(a, to);
-        w.run(ms(500));
-        assert_eq!(w.times(b, number), 1, "{to}");
-    }
+    assert_groups_reach(&mut w, a, b);
 }
 
 #[test]
@@ -1142,11 +1135,7 @@ fn routers_between_carry_a_segment_without_taking_part() {
     let b = w.host(1, ip(30));
     w.join(b, SSDP);
     assert!(w.ping(a, ip(30), secs(1)));
-    for to in [ALL, SSDP] {
-        let number = w.send(a, to);
-        w.run(ms(500));
-        assert_eq!(w.times(b, number), 1, "{to}");
-    }
+    assert_groups_reach(&mut w, a, b);
 }
 
 #[test]
@@ -1458,13 +1447,7 @@ fn what_any_gateway_put_on_a_wire_is_never_read_again() {
     let foreign = MacAddress::virtual_of([9, 9, 9]);
     let own = w.engine(0).virtual_mac(LAN).unwrap();
     let packet = ipv4::udp_packet(ip(77), ALL, (PORT, 4), b"N\0\0\0\0\0\0\x03\xe7");
-    let states = |sender_mac: MacAddress| Arp {
-        operation: Operation::Request,
-        sender_mac,
-        sender: ip(77),
-        target_mac: MacAddress::default(),
-        target: ip(77),
-    };
+    let states = |mac: MacAddress| Arp::request(mac, ip(77), ip(77));
     let all = MacAddress::BROADCAST;
     let frames = [
         frame_of(foreign, all, ETHERTYPE_IPV4, packet.clone()),
