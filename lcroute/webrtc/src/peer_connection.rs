@@ -10,7 +10,6 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -359,13 +358,7 @@ impl Factory {
     }
 }
 
-impl fmt::Debug for Factory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Factory")
-            .field("media", &self.media)
-            .finish_non_exhaustive()
-    }
-}
+librecast::debug_by_name!(Factory);
 
 impl PeerConnection {
     pub(crate) fn role(&self) -> Role {
@@ -864,15 +857,7 @@ impl Channels {
     }
 }
 
-impl fmt::Debug for PeerConnection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PeerConnection")
-            .field("role", &self.role)
-            .field("channels", &self.channels)
-            .field("path", &self.path)
-            .finish_non_exhaustive()
-    }
-}
+librecast::debug_by_name!(PeerConnection);
 
 fn address(candidate: &RTCIceCandidate) -> Option<SocketAddr> {
     let ip: IpAddr = candidate.address.parse().ok()?;

@@ -8,7 +8,6 @@
 
 use librecast::time::{Duration, Instant};
 use std::collections::VecDeque;
-use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 use librecast::pool::Pool;
@@ -771,13 +770,7 @@ impl Page {
     }
 }
 
-impl fmt::Debug for Media {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Media")
-            .field("controller", &self.controller)
-            .finish_non_exhaustive()
-    }
-}
+librecast::debug_by_name!(Media);
 
 /// Returns the number of packets with pieces of this size, of which the first ends a packet; a
 /// packet holds one of `most` bytes.

@@ -8,7 +8,6 @@
 //! Its datagrams carry the caller's. The crate `rtc` has TURN; a panic in it ends the allocation.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -670,13 +669,7 @@ fn is_response(message: &[u8]) -> bool {
     message.first().is_some_and(|first| first & 0xc1 == 1)
 }
 
-impl fmt::Debug for Relays {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Relays")
-            .field("status", &self.status())
-            .finish_non_exhaustive()
-    }
-}
+librecast::debug_by_name!(Relays);
 
 /// Returns the first pair of a relay's address and ours of one family; IPv4, the common one, first.
 fn udp_leg(servers: &[SocketAddr], hosts: &[SocketAddr]) -> Option<Leg> {

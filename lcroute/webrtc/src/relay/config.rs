@@ -1,6 +1,5 @@
 //! Configuration of a relay.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -65,8 +64,4 @@ impl RelayConfig {
     }
 }
 
-impl fmt::Debug for RelayConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RelayConfig").finish_non_exhaustive()
-    }
-}
+librecast::debug_by_name!(RelayConfig);

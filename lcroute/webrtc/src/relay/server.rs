@@ -10,7 +10,6 @@
 //! relay sends to no other port of its own addresses.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -824,13 +823,7 @@ impl RelayServer {
     }
 }
 
-impl fmt::Debug for RelayServer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RelayServer")
-            .field("allocations", &self.allocations.len())
-            .finish_non_exhaustive()
-    }
-}
+librecast::debug_by_name!(RelayServer);
 
 impl Allocation {
     /// Returns the permitted peers except those on this host, which are reached within the relay.
