@@ -330,6 +330,13 @@ pub enum Element {
     Epochs(Bytes),
 }
 
+/// Encodes elements, in order, into messages.
+pub fn encode<'a>(elements: impl IntoIterator<Item = &'a Element>) -> Vec<Bytes> {
+    let mut batch = Batch::default();
+    elements.into_iter().for_each(|element| batch.push(element));
+    batch.finish()
+}
+
 /// Decodes a message; one error makes all of it void.
 pub fn decode(message: &[u8]) -> Result<Vec<Element>, WireError> {
     if message.len() > MAX_MESSAGE {
@@ -810,12 +817,6 @@ mod tests {
         ]
         .concat();
         assert!(decode(&five).is_err(), "more routers than are read");
-    }
-
-    fn encode(elements: &[Element]) -> Vec<Bytes> {
-        let mut batch = Batch::default();
-        elements.iter().for_each(|e| batch.push(e));
-        batch.finish()
     }
 
     fn joined(group: u16) -> Element {

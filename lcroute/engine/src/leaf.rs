@@ -32,7 +32,7 @@ use librecast::random::Random;
 use librecast::time::{Duration, Instant};
 
 use crate::classify::{CarriedScopes, Class, Flow, trim};
-use crate::control::{self, Batch, Element, LeafJoin, LeafOffer, RefusalReason};
+use crate::control::{self, Element, LeafJoin, LeafOffer, RefusalReason};
 use crate::drops::DropReason;
 use crate::header::{DataHeader, HEADER_LEN, HOP_LIMIT, MAX_SEQUENCE, Payload};
 use crate::leaves::LEAF_GROUPS;
@@ -750,12 +750,9 @@ impl Leaf {
     }
 
     fn send(&mut self, link: LinkId, elements: &[Element]) {
-        let mut batch = Batch::default();
-        elements.iter().for_each(|element| batch.push(element));
-        for message in batch.finish() {
-            self.outputs
-                .push_back(LeafOutput::Control { link, message });
-        }
+        let messages = control::encode(elements).into_iter();
+        let outputs = messages.map(|message| LeafOutput::Control { link, message });
+        self.outputs.extend(outputs);
     }
 }
 
@@ -1096,12 +1093,11 @@ mod tests {
         assert!(leaf.join(GROUP, SourceFilter::all(), now));
         for (link, n) in routers {
             leaf.handle_link_up(link, router(n), now);
-            let mut batch = Batch::default();
-            batch.push(&Element::LeafOffer(LeafOffer {
+            let offer = LeafOffer {
                 spare: n == 1,
                 ..offer()
-            }));
-            for message in batch.finish() {
+            };
+            for message in control::encode(&[Element::LeafOffer(offer)]) {
                 leaf.handle_control(link, &message, now);
             }
         }
@@ -1189,12 +1185,11 @@ mod tests {
         leaf.handle_link_up(LINK, router(1), now);
         for n in 0..2 * MAX_ROUTERS as u16 {
             let first = 100 + n * MAX_OFFERED as u16;
-            let mut batch = Batch::default();
-            batch.push(&Element::LeafOffer(LeafOffer {
+            let offer = LeafOffer {
                 others: (first..first + MAX_OFFERED as u16).map(router).collect(),
                 ..offer()
-            }));
-            for message in batch.finish() {
+            };
+            for message in control::encode(&[Element::LeafOffer(offer)]) {
                 leaf.handle_control(LINK, &message, now);
             }
         }

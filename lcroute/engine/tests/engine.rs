@@ -106,9 +106,7 @@ impl Bench {
     }
 
     fn sends(&mut self, n: u16, elements: &[Element]) {
-        let mut batch = control::Batch::default();
-        elements.iter().for_each(|e| batch.push(e));
-        for message in batch.finish() {
+        for message in control::encode(elements) {
             self.engine
                 .handle_control(LinkId(n.into()), &message, self.now);
         }

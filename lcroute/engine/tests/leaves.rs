@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use common::{Rights, addresses, config, group, join, neighbor, restricted, start, udp};
 use lcroute_engine::control::{
-    self, Audit, Batch, Element, LeafJoin, LeafOffer, RefusalReason, Routed, RoutedKind,
+    self, Audit, Element, LeafJoin, LeafOffer, RefusalReason, Routed, RoutedKind,
 };
 use lcroute_engine::lsdb::Lsa;
 use lcroute_engine::{
@@ -582,10 +582,8 @@ fn a_leaf_that_routes_loses_its_link_and_leaves_no_trace() {
         world.leaf(0, ALL, &[1]);
         world.run(Duration::from_secs(1));
         let (router, link) = world.router_link(0);
-        let mut batch = Batch::default();
-        batch.push(&element);
         let engine = world.routers.get_mut(&router).unwrap();
-        for message in batch.finish() {
+        for message in control::encode([&element]) {
             engine.handle_control(link, &message, world.now);
             engine.handle_control(link, &message, world.now);
         }
@@ -605,10 +603,8 @@ fn what_one_leaf_may_ask_for_is_bounded() {
     world.run(Duration::from_secs(1));
     let (router, link) = world.router_link(0);
     let sends = |world: &mut World, elements: Vec<Element>| {
-        let mut batch = Batch::default();
-        elements.iter().for_each(|e| batch.push(e));
         let engine = world.routers.get_mut(&router).unwrap();
-        for message in batch.finish() {
+        for message in control::encode(&elements) {
             engine.handle_control(link, &message, world.now);
         }
         world.run(Duration::from_millis(50));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use lcroute_engine::RoutedKind;
-use lcroute_engine::control::{Batch, Element, Routed};
+use lcroute_engine::control::{self, Element, Routed};
 use lcroute_overlay::HelperOffer;
 use librecast::id::{LinkId, OriginId};
 use librecast::time::{Duration, Instant};
@@ -52,15 +52,13 @@ impl Offers {
 
 /// Returns the control messages that carry an offer to a neighbour, over no other router.
 pub(crate) fn messages(offer: &HelperOffer, own: OriginId, neighbor: OriginId) -> Vec<Bytes> {
-    let mut batch = Batch::default();
-    batch.push(&Element::Routed(Routed {
+    control::encode(&[Element::Routed(Routed {
         destination: neighbor,
         source: own,
         hop_limit: 1,
         kind: RoutedKind::HelperOffer,
         payload: offer.encode().into(),
-    }));
-    batch.finish()
+    })])
 }
 
 #[cfg(test)]
