@@ -225,6 +225,22 @@ impl World {
     }
 }
 
+/// Returns a client of which the relay knows nothing.
+fn stranger() -> Client {
+    Client {
+        address: addr("203.0.113.5:4000"),
+        stream: None,
+    }
+}
+
+/// Returns the begin of an Allocate request without credentials.
+fn allocate_head() -> [Box<dyn Setter>; 2] {
+    [
+        Box::new(TransactionId([1; 12])),
+        Box::new(MessageType::new(METHOD_ALLOCATE, CLASS_REQUEST)),
+    ]
+}
+
 #[test]
 fn what_a_client_sends_comes_from_its_relayed_address_and_back() {
     for stream in [None, Some(1)] {
@@ -713,14 +729,8 @@ fn who_has_no_credentials_is_refused_so_often_and_who_asks_too_often_is_not_answ
         }
         answers as u64
     };
-    let request = build(&[
-        Box::new(TransactionId([1; 12])),
-        Box::new(MessageType::new(METHOD_ALLOCATE, CLASS_REQUEST)),
-    ]);
-    let mut client = Client {
-        address: addr("203.0.113.5:4000"),
-        stream: None,
-    };
+    let request = build(&allocate_head());
+    let mut client = stranger();
     let request = request.unwrap();
     assert_eq!(answers(&mut w, client, &request), REFUSALS.burst());
     // the source of a stream is not forged
@@ -776,10 +786,7 @@ fn no_socket_no_allocation() {
 #[test]
 fn attributes_that_are_unknown_are_named() {
     let mut w = world(|_| {});
-    let client = Client {
-        address: addr("203.0.113.5:4000"),
-        stream: None,
-    };
+    let client = stranger();
     let RelayCredentials { user, password } = w.mint(1);
     let mut answer = |request: &[u8]| {
         w.server.handle_client(client, request, w.now);
@@ -788,13 +795,7 @@ fn attributes_that_are_unknown_are_named() {
         };
         parse(&answer).unwrap()
     };
-    let head = || -> [Box<dyn Setter>; 2] {
-        [
-            Box::new(TransactionId([1; 12])),
-            Box::new(MessageType::new(METHOD_ALLOCATE, CLASS_REQUEST)),
-        ]
-    };
-    let refused = answer(&build(&head()).unwrap());
+    let refused = answer(&build(&allocate_head()).unwrap());
     let nonce = text(&refused, ATTR_NONCE).unwrap();
     let provider = rtc::crypto::default_provider().unwrap();
     let proof = MessageIntegrity::new_long_term_integrity_with_provider(
@@ -804,7 +805,7 @@ fn attributes_that_are_unknown_are_named() {
         provider.crypto(),
     );
     let mut request = Message::new();
-    request.build(&head()).unwrap();
+    request.build(&allocate_head()).unwrap();
     for (attribute, value) in [
         (ATTR_USERNAME, user.as_bytes()),
         (ATTR_REALM, REALM.as_bytes()),
@@ -826,14 +827,8 @@ fn attributes_that_are_unknown_are_named() {
 #[test]
 fn an_answer_without_credentials_is_short() {
     let mut w = world(|_| {});
-    let request = build(&[
-        Box::new(TransactionId([1; 12])),
-        Box::new(MessageType::new(METHOD_ALLOCATE, CLASS_REQUEST)),
-    ]);
-    let client = Client {
-        address: addr("203.0.113.5:4000"),
-        stream: None,
-    };
+    let request = build(&allocate_head());
+    let client = stranger();
     w.server.handle_client(client, &request.unwrap(), w.now);
     let Some(RelayOutput::ToClient(_, answer)) = w.server.poll_output() else {
         panic!("no answer");
