@@ -25,9 +25,6 @@ const MAX_ANSWER: u64 = 64 * 1024;
 pub type Prefix = (Ipv6Addr, u8);
 
 /// Announces the prefixes for the life of the process.
-///
-/// # Errors
-/// The thread cannot be started.
 pub fn start(prefixes: Vec<Prefix>) -> std::io::Result<()> {
     Announcer::start()?.set(prefixes);
     Ok(())
@@ -49,9 +46,6 @@ struct Wanted {
 
 impl Announcer {
     /// Starts without prefixes.
-    ///
-    /// # Errors
-    /// The thread cannot be started.
     pub fn start() -> std::io::Result<Self> {
         let wanted = Arc::new(Mutex::new(Wanted::default()));
         let shared = Arc::clone(&wanted);

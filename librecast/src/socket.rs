@@ -61,9 +61,6 @@ impl SendSocket {
     }
 
     /// Returns the source address of its datagrams.
-    ///
-    /// # Errors
-    /// The system does not provide it.
     pub fn source(&self) -> io::Result<Ipv6Addr> {
         match &self.0 {
             Outgoing::Kernel(sender) => sender.source(),

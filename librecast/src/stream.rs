@@ -306,9 +306,6 @@ impl Stream {
     }
 
     /// Returns a second handle: one thread can read while another writes.
-    ///
-    /// # Errors
-    /// There are too many open files.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
             socket: self.socket.try_clone()?,
@@ -488,9 +485,6 @@ impl Listener {
     }
 
     /// Makes [`Self::accept`] return at once, with [`io::ErrorKind::WouldBlock`] if no stream waits.
-    ///
-    /// # Errors
-    /// The system refuses.
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         self.socket.set_nonblocking(nonblocking)
     }

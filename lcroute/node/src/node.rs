@@ -596,9 +596,6 @@ impl<C: Connections> Node<C> {
     }
 
     /// Sends an echo to a node; [`Output::Pong`] follows.
-    ///
-    /// # Errors
-    /// [`PingError::TooMany`].
     pub fn ping(
         &mut self,
         to: &PeerId,

@@ -120,9 +120,6 @@ pub fn print_line(line: impl fmt::Display) -> std::io::Result<()> {
 }
 
 /// Writes whole lines to standard output, harmless on a terminal.
-///
-/// # Errors
-/// They cannot be written.
 pub fn print(lines: &str) -> std::io::Result<()> {
     let mut out = standard::output();
     out.write_all(escape(lines).as_bytes())?;

@@ -59,9 +59,6 @@ fn receives(offer: Offer) -> &'static str {
 }
 
 /// Returns the index of the guest's interface.
-///
-/// # Errors
-/// There is none.
 pub fn interface() -> anyhow::Result<u32> {
     let found = multicast_interfaces(&[INTERFACE.to_owned()])?;
     let first = found.keys().next().copied();
@@ -332,9 +329,6 @@ fn nobody(inside: &Inside, offer: Offer) -> ExitError {
 }
 
 /// Returns the code in arguments, which have it as one argument or as its words, and their number.
-///
-/// # Errors
-/// They begin with no code.
 pub fn of_arguments(arguments: &[OsString]) -> Result<(Code, usize), CodeError> {
     let mut error = CodeError::Words(0);
     for count in [1, librecast::code::WORDS] {

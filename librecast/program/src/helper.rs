@@ -70,9 +70,6 @@ pub fn token(
 }
 
 /// Returns the statements that expel helpers by these invitations from the network.
-///
-/// # Errors
-/// Those of signing.
 pub fn withdrawals(
     seed: &[u8; 32],
     invitations: &[PeerId],
