@@ -111,7 +111,10 @@ fn past(since: Duration, period: Duration) -> Duration {
 pub(crate) enum Verdict {
     Wait,
     /// Send a hello with this transaction; `asks` requests hellos from the peer.
-    Hello { id: TxId, asks: bool },
+    Hello {
+        id: TxId,
+        asks: bool,
+    },
     Down(EndReason),
 }
 
