@@ -461,20 +461,15 @@ impl PacketLoop {
             .into_iter()
             .filter_map(|p| p.lans.then_some(p.prefix))
             .collect();
-        let served = self
-            .parts
-            .node
-            .engine()
-            .lans()
-            .into_iter()
-            .map(|mut served| Lan {
-                in_clear: clear.clone(),
-                segment: served
-                    .segment
-                    .take()
-                    .map(|segment| self.lan_segment(&served.standing.interface, segment)),
-                ..lan(served)
-            });
+        let served = self.parts.node.engine().lans().into_iter();
+        let served = served.map(|mut served| Lan {
+            in_clear: clear.clone(),
+            segment: served
+                .segment
+                .take()
+                .map(|segment| self.lan_segment(&served.standing.interface, segment)),
+            ..lan(served)
+        });
         let mut all: Vec<_> = off.chain(served).collect();
         all.sort_unstable_by(|a, b| a.interface.cmp(&b.interface));
         all
