@@ -225,7 +225,7 @@ pub struct LeafJoin {
 ///
 /// `flags 8 | groups 16 | room 16 | others 8 (at most 4) x key 256`; bit 1 of the flags is `uplink`,
 /// bit 2 `isolated`, bit 3 `spare`, receivers ignore the others.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeafOffer {
     /// The router sends the leaf's packets to asking groups.
     pub uplink: bool,

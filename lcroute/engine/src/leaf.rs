@@ -1075,12 +1075,9 @@ mod tests {
 
     fn offer() -> LeafOffer {
         LeafOffer {
-            uplink: false,
-            isolated: false,
-            spare: false,
             groups: LEAF_GROUPS as u16,
             room: 1,
-            others: Vec::new(),
+            ..LeafOffer::default()
         }
     }
 

@@ -568,12 +568,9 @@ fn a_leaf_that_routes_loses_its_link_and_leaves_no_trace() {
         }),
         Element::Audit(Audit::Digest(1)),
         Element::LeafOffer(LeafOffer {
-            uplink: false,
-            isolated: false,
-            spare: false,
             groups: 1,
             room: 1,
-            others: Vec::new(),
+            ..LeafOffer::default()
         }),
     ];
     for element in routing {
