@@ -9,11 +9,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(init: lcroute_fuzz::seeds::write("engine_codecs"), |data: &[u8]| {
     if let Ok(elements) = control::decode(data) {
-        let mut batch = control::Batch::default();
-        for element in &elements {
-            batch.push(element);
-        }
-        for message in batch.finish() {
+        for message in control::encode(&elements) {
             assert!(control::decode(&message).is_ok(), "what we write can be read");
         }
     }

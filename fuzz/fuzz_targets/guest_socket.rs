@@ -149,8 +149,7 @@ fuzz_target!(init: init(), |data: &[u8]| {
                     robustness: n >> 5,
                     query_interval: Duration::from_secs(bytes.len() as u64),
                     sources: vec![OTHER; bytes.len() % 3],
-                    truncated: false,
-                    version_1: false,
+                    ..Query::default()
                 };
                 write(node, &mld::query_packet(ROUTER, &query));
             }

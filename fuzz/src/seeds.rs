@@ -341,12 +341,10 @@ fn mld_packets() -> Vec<Vec<u8>> {
     let query = Query {
         group: Some(group(1)),
         max_response: Duration::from_secs(1),
-        suppress_router_processing: false,
         robustness: 2,
         query_interval: Duration::from_secs(125),
         sources: vec![source],
-        truncated: false,
-        version_1: false,
+        ..Query::default()
     };
     let v1 = [true, false].map(|done| mld::v1_packet(host, group(5), done));
     let mut all = mld::report_packets(host, &records, 1_280);
@@ -583,12 +581,10 @@ fn igmp_packets() -> Vec<Vec<u8>> {
     let query = Query {
         group: Some(group),
         max_response: Duration::from_secs(1),
-        suppress_router_processing: false,
         robustness: 2,
         query_interval: Duration::from_secs(125),
         sources: vec![mapped::name(host)],
-        truncated: false,
-        version_1: false,
+        ..Query::default()
     };
     let mut all = igmp::report_packets(host, &records, 1_280);
     all.extend(igmp::query_packet(host, &query));

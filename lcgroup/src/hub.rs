@@ -454,13 +454,9 @@ mod tests {
         assert_eq!(groups.packet_of_program(0, &left), Vec::<Vec<u8>>::new());
         let query = Query {
             max_response: Duration::from_secs(1),
-            group: None,
-            suppress_router_processing: false,
             robustness: 2,
             query_interval: Duration::from_secs(125),
-            sources: Vec::new(),
-            truncated: false,
-            version_1: false,
+            ..Query::default()
         };
         let query = query_packet(ROUTER, &query);
         let state = |n| (RecordType::ModeIsExclude, group(n));

@@ -168,7 +168,7 @@ impl Lans {
             if stays {
                 self.served.push(gone);
             } else if gone.open.is_some() {
-                node.remove_lan(gone.id, now);
+                node.engine_mut(now).remove_lan(gone.id, now);
             }
         }
         for wanted in wanted {
@@ -203,11 +203,11 @@ impl Lans {
             let Some(open) = &mut served.open else {
                 continue;
             };
-            let id = served.id;
-            let extra = open.extra;
+            let (id, extra) = (served.id, open.extra);
+            let engine = node.engine_mut(now);
             let mut packet = |frame: SegmentFrame| match frame::probe_in(&frame.payload) {
-                Some(probe) => node.handle_lan_probe(id, frame.source, probe, now),
-                None => node.handle_lan_packet(id, frame.source, frame.payload, now),
+                Some(probe) => engine.handle_lan_probe(id, frame.source, probe, now),
+                None => engine.handle_lan_packet(id, frame.source, frame.payload, now),
             };
             // control first: a flood of packets must not delay joins
             let mut result = Ok(true);
@@ -218,8 +218,8 @@ impl Lans {
                 }
             }
             let mut packets = |frame: SegmentFrame| match extra.is_of_segment(&frame) {
-                true => node.handle_segment_frame(id, frame, now),
-                false => node.handle_lan_packet(id, frame.source, frame.payload, now),
+                true => engine.handle_segment_frame(id, frame, now),
+                false => engine.handle_lan_packet(id, frame.source, frame.payload, now),
             };
             for _ in 0..CALLS {
                 let read = open.socket.read_packets(&mut packets);
@@ -243,7 +243,7 @@ impl Lans {
             let Some(open) = served.open.as_mut().filter(|open| open.extra.segment) else {
                 continue;
             };
-            open.set_virtual_mac(node.virtual_mac(served.id));
+            open.set_virtual_mac(node.engine().virtual_mac(served.id));
         }
     }
 
@@ -277,7 +277,7 @@ impl Lans {
         let open = self.served.iter().find(|served| served.id == id);
         if let Some(open) = open.and_then(|served| served.open.as_ref()) {
             let question = frame::question(open.interface.mac, address);
-            node.handle_segment_frame(id, question, now);
+            node.engine_mut(now).handle_segment_frame(id, question, now);
         }
     }
 
@@ -292,7 +292,7 @@ impl Lans {
             let lost = u64::from(packets) + u64::from(control);
             drops.add(DropReason::LanOverrun, lost);
             if control > 0 {
-                node.handle_lost_reports(served.id, now);
+                node.engine_mut(now).handle_lost_reports(served.id, now);
             }
         }
     }
@@ -362,7 +362,7 @@ impl Lans {
             let problem = Some(served.complaint.as_ref()?.problem.clone());
             Some((served.name().to_owned(), (LanRole::Off, problem)))
         });
-        let open = node.lan_standings().into_iter().map(|lan| {
+        let open = node.engine().lan_standings().into_iter().map(|lan| {
             let problem = lan.problem.map(|problem| problem.to_string());
             (lan.interface, (lan.role, problem))
         });
@@ -484,15 +484,16 @@ impl Served {
                 ports: ports.to_vec(),
             });
         }
-        node.set_lan(self.id, settings, now);
+        let engine = node.engine_mut(now);
+        engine.set_lan(self.id, settings, now);
         if was_running != Some(usable.running) {
-            node.set_lan_running(self.id, usable.running, now);
+            engine.set_lan_running(self.id, usable.running, now);
         }
     }
 
     fn close(&mut self, complaint: Complaint, node: &mut Node<WebRtc>, now: Instant) {
         if self.open.take().is_some() {
-            node.remove_lan(self.id, now);
+            node.engine_mut(now).remove_lan(self.id, now);
         }
         self.complaint = Some(complaint);
     }

@@ -444,7 +444,8 @@ impl PacketLoop {
 
     fn set_stream_programs(&mut self, count: u32, now: Instant) {
         self.stream_programs = count;
-        self.parts.node.set_streams(count > 0, now);
+        let engine = self.parts.node.engine_mut(now);
+        engine.set_streams(count > 0, now);
     }
 
     fn reconfigure(&mut self, new: Reconfigure, now: Instant) {
@@ -531,7 +532,8 @@ impl PacketLoop {
                     self.parts.settings.name
                 );
                 // reports sent in the meantime had no valid source
-                self.parts.node.handle_lost_reports(LC0, now);
+                let engine = self.parts.node.engine_mut(now);
+                engine.handle_lost_reports(LC0, now);
                 self.probe_inbound(now);
             }
             Err(e) => {
@@ -583,7 +585,8 @@ impl PacketLoop {
         if overruns > self.overruns {
             self.drops
                 .add(DropReason::TunOverrun, overruns - self.overruns);
-            self.parts.node.handle_lost_reports(LC0, now);
+            let engine = self.parts.node.engine_mut(now);
+            engine.handle_lost_reports(LC0, now);
         }
         self.overruns = overruns;
     }

@@ -25,9 +25,6 @@ const MAX_ANSWER: u64 = 64 * 1024;
 pub type Prefix = (Ipv6Addr, u8);
 
 /// Announces the prefixes for the life of the process.
-///
-/// # Errors
-/// The thread cannot be started.
 pub fn start(prefixes: Vec<Prefix>) -> std::io::Result<()> {
     Announcer::start()?.set(prefixes);
     Ok(())
@@ -49,9 +46,6 @@ struct Wanted {
 
 impl Announcer {
     /// Starts without prefixes.
-    ///
-    /// # Errors
-    /// The thread cannot be started.
     pub fn start() -> std::io::Result<Self> {
         let wanted = Arc::new(Mutex::new(Wanted::default()));
         let shared = Arc::clone(&wanted);
@@ -104,7 +98,6 @@ fn announce(stream: UnixStream, wanted: &Mutex<Wanted>) -> std::io::Result<()> {
 }
 
 /// Returns the default control sockets of lcroute; a user's own daemon first.
-#[must_use]
 pub fn control_sockets() -> Vec<PathBuf> {
     if let Some(path) = std::env::var_os("LCROUTE_CONTROL") {
         return vec![path.into()];
@@ -119,7 +112,6 @@ pub fn control_sockets() -> Vec<PathBuf> {
 }
 
 /// Returns a socket beside the control socket: `WHAT.sock` beside `control.sock`, else `NAME.WHAT`.
-#[must_use]
 pub fn socket_beside(control: &Path, what: &str) -> PathBuf {
     match control.file_name() {
         Some(name) if name == "control.sock" => control.with_file_name(format!("{what}.sock")),
@@ -131,7 +123,6 @@ pub fn socket_beside(control: &Path, what: &str) -> PathBuf {
     }
 }
 
-/// Announces all prefixes and waits until lcroute is gone.
 fn announce_and_wait(stream: UnixStream, prefixes: &[Prefix]) -> std::io::Result<()> {
     let mut lcroute = Connection::over(stream, ANSWER_TIMEOUT, MAX_ANSWER)?;
     for (address, length) in prefixes {

@@ -42,7 +42,6 @@ pub struct Arp {
 
 impl Arp {
     /// Makes a request for the Ethernet address of `target`.
-    #[must_use]
     pub fn request(sender_mac: MacAddress, sender: Ipv4Addr, target: Ipv4Addr) -> Self {
         Self {
             operation: Operation::Request,
@@ -78,7 +77,6 @@ impl Arp {
     }
 
     /// Encodes it without padding.
-    #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let operation = match self.operation {
             Operation::Request => REQUEST,

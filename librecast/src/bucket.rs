@@ -17,7 +17,6 @@ pub struct Rate {
 
 impl Rate {
     /// Makes a rate of `tokens` in each `per`, at most `burst` at once. Zeros count as 1 (1 ns).
-    #[must_use]
     pub const fn new(tokens: u64, per: Duration, burst: u64) -> Self {
         Self {
             tokens: if tokens == 0 { 1 } else { tokens },
@@ -31,25 +30,21 @@ impl Rate {
     }
 
     /// Makes a rate of `tokens` a second, at most `burst` at once.
-    #[must_use]
     pub const fn per_second(tokens: u64, burst: u64) -> Self {
         Self::new(tokens, Duration::from_secs(1), burst)
     }
 
     /// Makes a rate of one token in each `interval`, at most `burst` at once.
-    #[must_use]
     pub const fn every(interval: Duration, burst: u64) -> Self {
         Self::new(1, interval, burst)
     }
 
     /// Makes a rate of `bits` a second, with bytes as tokens, at most `burst` bytes at once.
-    #[must_use]
     pub const fn bits_per_second(bits: u64, burst: u64) -> Self {
         Self::new(bits, Duration::from_secs(8), burst)
     }
 
     /// Returns the capacity in tokens.
-    #[must_use]
     pub const fn burst(self) -> u64 {
         self.burst
     }
@@ -75,7 +70,6 @@ pub struct Bucket(Instant);
 
 impl Bucket {
     /// Makes a full bucket.
-    #[must_use]
     pub fn full(now: Instant) -> Self {
         Self(now)
     }
@@ -128,13 +122,11 @@ pub struct TokenBucket {
 
 impl TokenBucket {
     /// Makes a full bucket of `burst` bytes into which `rate` bits per second flow.
-    #[must_use]
     pub fn new(rate: u64, burst: u64, now: Instant) -> Self {
         Self::of(Rate::bits_per_second(rate, burst), now)
     }
 
     /// Makes a full bucket.
-    #[must_use]
     pub fn of(rate: Rate, now: Instant) -> Self {
         let bucket = Bucket::full(now);
         Self { rate, bucket }

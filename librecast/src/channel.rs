@@ -37,7 +37,6 @@ pub const ROOT_CHANNEL: ChannelId = 0;
 
 impl SharePrefix {
     /// Returns the prefix of `lc:NAME`; `key` is the share's symmetric key, empty if it has none.
-    #[must_use]
     pub fn of_name(key: &[u8], name: &str) -> Self {
         let hash = derive("lcsync 2026 name", &[key, &[0], name.as_bytes()]);
         let mut prefix = [0; 8];
@@ -47,14 +46,12 @@ impl SharePrefix {
     }
 
     /// Returns the prefix of `group`, if it has the form of a share's.
-    #[must_use]
     pub fn of_group(group: Ipv6Addr) -> Option<Self> {
         let prefix = *group.octets().first_chunk::<8>()?;
         (prefix[..2] == TRANSIENT_GLOBAL).then_some(Self(prefix))
     }
 
     /// Returns the group of one channel.
-    #[must_use]
     pub fn group(self, channel: ChannelId) -> Ipv6Addr {
         let mut octets = [0; 16];
         octets[..8].copy_from_slice(&self.0);
@@ -63,21 +60,18 @@ impl SharePrefix {
     }
 
     /// Returns the first address of the /64, as for an announcement.
-    #[must_use]
     pub fn address(self) -> Ipv6Addr {
         self.group(ROOT_CHANNEL)
     }
 }
 
 /// Returns the channel of a group, in any share.
-#[must_use]
 pub fn channel_of(group: Ipv6Addr) -> ChannelId {
     let [.., a, b, c, d, e, f, g, h] = group.octets();
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// Returns the channel of a block: layer 0 is the normal rate. Never the root channel.
-#[must_use]
 pub fn block_channel(key: &[u8], block_hash: &[u8; 32], layer: u8) -> ChannelId {
     let hash = derive("lcsync 2026 block", &[key, &[0], block_hash, &[layer]]);
     hash.chunks_exact(8)
@@ -98,7 +92,6 @@ pub fn block_channel(key: &[u8], block_hash: &[u8; 32], layer: u8) -> ChannelId 
 /// assert_ne!(program_group("example.org/time"), program_group("example.org/date"));
 /// assert_eq!(program_group("192.0.2.1"), None);
 /// ```
-#[must_use]
 pub fn program_group(name: &str) -> Option<Ipv6Addr> {
     if name.is_empty() || name.len() > MAX_CHANNEL_NAME || !is_name(name) {
         return None;
@@ -116,38 +109,32 @@ pub fn program_group(name: &str) -> Option<Ipv6Addr> {
 }
 
 /// Returns the group of an lcagent channel.
-#[must_use]
 pub fn agent_group(name: &str) -> Ipv6Addr {
     transient_group(&derive("lcagent 2026 channel", &[name.as_bytes()]))
 }
 
 /// Returns the group on which agents answer an operator, its only member.
-#[must_use]
 pub fn agent_answers(operator: &PeerId) -> Ipv6Addr {
     transient_group(&derive("lcagent 2026 answers", &[operator.public_key()]))
 }
 
 /// Returns the group of nodes' traffic reports, sent while an observer announces [`look_group`].
-#[must_use]
 pub fn report_group() -> Ipv6Addr {
     transient_group(&derive("lcroute 2026 report", &[]))
 }
 
 /// Returns the group that observers announce. It has no packets: no observer becomes their RP.
-#[must_use]
 pub fn look_group() -> Ipv6Addr {
     transient_group(&derive("lcroute 2026 look", &[]))
 }
 
 /// Returns whether this is an asking group, to which leaves may send: one of `ff1e:7570::/32`.
-#[must_use]
 pub fn is_asking_group(group: Ipv6Addr) -> bool {
     let [first, second, ..] = group.segments();
     [first, second] == ASKING
 }
 
 /// Returns a transient group of global scope (`ff1e::/16`) that begins with this hash.
-#[must_use]
 pub fn transient_group(hash: &[u8; 32]) -> Ipv6Addr {
     let mut octets = [0; 16];
     octets[..2].copy_from_slice(&TRANSIENT_GLOBAL);

@@ -92,7 +92,6 @@ fn words() -> impl Iterator<Item = &'static str> {
 }
 
 /// Spells bits as words of the list, eleven bits each; up to ten bits at the end are left out.
-#[must_use]
 pub fn spell(bits: &[u8]) -> String {
     let bit = |at: usize| usize::from(bits[at / 8] >> (7 - at % 8) & 1);
     let number = |at: usize| (0..WORD_BITS).fold(0, |number, next| number << 1 | bit(at + next));
@@ -116,7 +115,6 @@ fn number_of(text: &str) -> Result<u16, CodeError> {
 
 impl Code {
     /// Returns a code of these random bytes.
-    #[must_use]
     pub fn of_random(random: [u8; 2 * WORDS], host: Option<Host>) -> Self {
         let mut words = [0; WORDS];
         for (word, pair) in words.iter_mut().zip(random.as_chunks().0) {
@@ -132,7 +130,6 @@ impl Code {
     }
 
     /// Returns the whole code as text.
-    #[must_use]
     pub fn encode(&self) -> Zeroizing<String> {
         let mut text = self.words();
         if let Some(host) = &self.host {
@@ -204,7 +201,6 @@ impl fmt::Debug for Code {
 
 impl Host {
     /// Returns the host that leads to the same server as this URL, if there is one.
-    #[must_use]
     pub fn of_url(url: &str) -> Option<Self> {
         signalling::host_of(url)?.parse().ok()
     }
@@ -261,7 +257,6 @@ impl fmt::Debug for CodeKeys {
 
 impl CodeKeys {
     /// Returns the keys of a network that nobody has words for, from random bytes.
-    #[must_use]
     pub fn of_random(random: &[u8; 32]) -> Self {
         Self::of(random)
     }

@@ -87,7 +87,6 @@ impl<R: Reason> Drops<R> {
 }
 
 /// Returns names and meanings of all reasons of a kind, for the reference.
-#[must_use]
 pub fn list<R: Reason>() -> Vec<(&'static str, &'static str)> {
     let all = R::ALL.iter();
     all.map(|reason| (reason.name(), reason.meaning()))

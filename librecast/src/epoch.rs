@@ -195,7 +195,6 @@ impl Epoch {
     }
 
     /// Returns the signer: an issuer's key, or the network's.
-    #[must_use]
     pub fn signer(&self) -> PeerId {
         let issuer = self.issuer.as_ref();
         issuer.map_or(self.network, Certificate::subject)
@@ -249,6 +248,7 @@ mod tests {
     use crate::cert::Grant;
 
     const NOW: u64 = 1_800_000_000;
+    const TODAY: UnixTime = UnixTime::from_secs(NOW);
     const YEAR: u64 = 365 * 86_400;
 
     fn key(seed: u8) -> SecretKey {
@@ -262,33 +262,31 @@ mod tests {
     }
 
     fn revocation() -> Revocation {
-        Revocation::by_network(
-            &key(1),
-            key(3).peer_id(),
-            UnixTime::from_secs(NOW),
-            NOW + YEAR,
-        )
-        .unwrap()
+        Revocation::by_network(&key(1), key(3).peer_id(), TODAY, NOW + YEAR).unwrap()
     }
 
     fn secret(byte: u8) -> EpochSecret {
         EpochSecret::new([byte; 32])
     }
 
+    fn sign(
+        number: u32,
+        revocation: Revocation,
+        issuer: Option<&Certificate>,
+        signer: u8,
+    ) -> Result<Epoch, EpochError> {
+        let new = (number, [4; 32], secret(7));
+        Epoch::sign(new, revocation, issuer, &key(signer))
+    }
+
     fn by_issuer(number: u32) -> Result<Epoch, EpochError> {
-        let issuer = certificate(Kind::Issuer);
-        Epoch::sign(
-            (number, [4; 32], secret(7)),
-            revocation(),
-            Some(&issuer),
-            &key(2),
-        )
+        sign(number, revocation(), Some(&certificate(Kind::Issuer)), 2)
     }
 
     #[test]
     fn network_and_issuer_make_epochs_and_nobody_else() {
         let network = key(1).peer_id();
-        let by_network = Epoch::sign((3, [4; 32], secret(7)), revocation(), None, &key(1)).unwrap();
+        let by_network = sign(3, revocation(), None, 1).unwrap();
         for epoch in [by_network, by_issuer(3).unwrap()] {
             let read = Epoch::decode(epoch.as_bytes()).unwrap();
             assert_eq!((&read, read.verify(&network)), (&epoch, Ok(())));
@@ -304,29 +302,16 @@ mod tests {
             [end, end + 1].map(|now| made.is_over(UnixTime::from_secs(now))),
             [false, true]
         );
-        let by_network = Epoch::sign((3, [4; 32], secret(7)), revocation(), None, &key(1)).unwrap();
+        let by_network = sign(3, revocation(), None, 1).unwrap();
         assert!(!by_network.is_over(UnixTime::from_secs(u64::MAX)));
         assert!(by_issuer(0).is_err(), "epoch 0 needs no signature");
-        let issuer = certificate(Kind::Issuer);
-        let other_key = Epoch::sign(
-            (3, [4; 32], secret(7)),
-            revocation(),
-            Some(&issuer),
-            &key(3),
-        );
+        let other_key = sign(3, revocation(), Some(&certificate(Kind::Issuer)), 3);
         assert_eq!(other_key, Err(EpochError::Forged));
         let invitation = certificate(Kind::Invitation);
-        let invited = Epoch::sign(
-            (3, [4; 32], secret(7)),
-            revocation(),
-            Some(&invitation),
-            &key(2),
-        );
+        let invited = sign(3, revocation(), Some(&invitation), 2);
         assert_eq!(invited, Err(EpochError::Signer(CertError::Order)));
-        let foreign =
-            Revocation::by_network(&key(8), key(3).peer_id(), UnixTime::from_secs(NOW), NOW)
-                .unwrap();
-        let for_another = Epoch::sign((3, [4; 32], secret(7)), foreign, None, &key(1));
+        let foreign = Revocation::by_network(&key(8), key(3).peer_id(), TODAY, NOW).unwrap();
+        let for_another = sign(3, foreign, None, 1);
         assert!(matches!(for_another, Err(EpochError::Revocation(_))));
     }
 
@@ -338,13 +323,7 @@ mod tests {
             UnixTime::from_secs(NOW + 2 * YEAR),
             NOW + 3 * YEAR,
         );
-        let issuer = certificate(Kind::Issuer);
-        let epoch = Epoch::sign(
-            (3, [4; 32], secret(7)),
-            late.unwrap(),
-            Some(&issuer),
-            &key(2),
-        );
+        let epoch = sign(3, late.unwrap(), Some(&certificate(Kind::Issuer)), 2);
         let expired = EpochError::Signer(CertError::Expired(Kind::Issuer));
         assert_eq!(epoch, Err(expired));
     }
@@ -378,7 +357,7 @@ mod tests {
 
     #[test]
     fn the_bytes_do_not_change() {
-        let epoch = Epoch::sign((0x0102, [4; 32], secret(7)), revocation(), None, &key(1)).unwrap();
+        let epoch = sign(0x0102, revocation(), None, 1).unwrap();
         let mut golden = vec![1];
         golden.extend(key(1).peer_id().public_key());
         golden.extend([0, 0, 1, 2]);

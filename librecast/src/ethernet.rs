@@ -22,7 +22,6 @@ impl MacAddress {
     pub const BROADCAST: Self = Self([0xff; 6]);
 
     /// Returns the virtual address with these low bytes, which stands for hosts of other LANs.
-    #[must_use]
     pub const fn virtual_of([a, b, c]: [u8; 3]) -> Self {
         let [x, y, z] = VIRTUAL;
         Self([x, y, z, a, b, c])
@@ -34,14 +33,12 @@ impl MacAddress {
     }
 
     /// Returns the address of an IPv6 group (RFC 2464 §7).
-    #[must_use]
     pub fn of_group(group: Ipv6Addr) -> Self {
         let [.., a, b, c, d] = group.octets();
         Self([0x33, 0x33, a, b, c, d])
     }
 
     /// Returns the address of an IPv4 group (RFC 1112 §6.4), which 32 groups share.
-    #[must_use]
     pub fn of_ipv4_group(group: Ipv4Addr) -> Self {
         let [_, a, b, c] = group.octets();
         Self([0x01, 0x00, 0x5e, a & 0x7f, b, c])

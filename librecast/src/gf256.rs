@@ -22,7 +22,6 @@ const fn tables() -> ([u8; 256], [u8; 512]) {
 }
 
 /// Returns the product.
-#[must_use]
 pub fn multiply(a: u8, b: u8) -> u8 {
     if a == 0 || b == 0 {
         return 0;
@@ -32,7 +31,6 @@ pub fn multiply(a: u8, b: u8) -> u8 {
 }
 
 /// Returns the inverse of a nonzero value.
-#[must_use]
 pub fn inverse(a: u8) -> u8 {
     TABLES.1[255 - usize::from(TABLES.0[usize::from(a)])]
 }

@@ -58,7 +58,6 @@ pub struct Pair {
 #[derive(Debug)]
 struct State {
     host: MldHost,
-    /// Sockets in each group.
     members: BTreeMap<Ipv6Addr, usize>,
     sockets: Vec<Weak<Inbox>>,
     listeners: Vec<Weak<Inbox>>,
@@ -220,7 +219,6 @@ impl Pair {
         }
     }
 
-    /// Hands a packet of the guest to the sockets that it is for.
     fn handle(&self, packet: &[u8]) {
         if packet.get(6) != Some(&0) {
             self.deliver(packet);
@@ -529,13 +527,9 @@ mod tests {
         change(&guest).unwrap();
         let query = Query {
             max_response: std::time::Duration::from_secs(1),
-            group: None,
-            suppress_router_processing: false,
             robustness: 2,
             query_interval: std::time::Duration::from_secs(125),
-            sources: Vec::new(),
-            truncated: false,
-            version_1: false,
+            ..Query::default()
         };
         let packet = query_packet(ROUTER, &query);
         pair.handle(&packet);

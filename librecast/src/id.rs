@@ -189,7 +189,6 @@ pub struct SecretKey(SigningKey);
 impl SecretKey {
     /// Generates a key from the system's randomness.
     #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
-    #[must_use]
     pub fn generate() -> Self {
         let mut seed = Zeroizing::new([0; 32]);
         // without a system RNG no safe operation is possible
@@ -198,7 +197,6 @@ impl SecretKey {
     }
 
     /// Returns the key of this 32-byte seed (RFC 8032 secret key).
-    #[must_use]
     pub fn from_seed(seed: &[u8; 32]) -> Self {
         Self(SigningKey::from_bytes(seed))
     }
@@ -246,7 +244,6 @@ impl SecretKey {
 }
 
 /// Returns whether TLS 1.3 signs messages with this beginning (RFC 8446 §4.4.3); none is ours.
-#[must_use]
 pub fn is_tls13_message(message: &[u8]) -> bool {
     message.len() <= MAX_TLS13_MESSAGE
         && message.starts_with(&[b' '; 64])
@@ -267,7 +264,6 @@ fn signed_bytes(context: &str, message: &[u8]) -> Vec<u8> {
 }
 
 /// Returns the hash of the concatenated `parts` under a BLAKE3 `derive_key` context.
-#[must_use]
 pub fn derive(context: &str, parts: &[&[u8]]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key(context);
     for part in parts {
@@ -287,7 +283,6 @@ pub struct OriginId(pub u64);
 
 impl OriginId {
     /// Returns the origin id in a node's address, global or link-local.
-    #[must_use]
     pub fn of(address: Ipv6Addr) -> Self {
         // the low half
         Self(address.to_bits() as u64)
@@ -318,7 +313,6 @@ pub struct NodeAddresses {
 }
 
 /// Returns the /48 of a network's addresses.
-#[must_use]
 pub fn network_prefix(network: &NetworkId) -> [u8; 6] {
     let net = derive("lcroute 2026 network", &[network.public_key()]);
     [0xfd, net[0], net[1], net[2], net[3], net[4]]
@@ -326,7 +320,6 @@ pub fn network_prefix(network: &NetworkId) -> [u8; 6] {
 
 impl NodeAddresses {
     /// Returns the addresses of `node` on `network`.
-    #[must_use]
     pub fn derive(network: &NetworkId, node: &PeerId) -> Self {
         let host = derive("lcroute 2026 node", &[node.public_key()]);
         let mut octets = [0; 16];

@@ -144,12 +144,8 @@ fn parse_query(code: u8, len: usize, mut r: Reader<'_>) -> Result<Query, IgmpErr
                 _ => TENTH * code.into(),
             },
             group,
-            suppress_router_processing: false,
-            robustness: 0,
-            query_interval: Duration::ZERO,
-            sources: Vec::new(),
-            truncated: false,
             version_1: true,
+            ..Query::default()
         });
     }
     let flags = r.u8()?;
@@ -377,8 +373,7 @@ mod tests {
             robustness: 2,
             query_interval: Duration::from_secs(125),
             sources: vec![mapped::name(HOST)],
-            truncated: false,
-            version_1: false,
+            ..Query::default()
         };
         let bytes = query_packet(HOST, &query).unwrap();
         let expected = [0x11, 10, 0, 0, 239, 1, 2, 3, 0x0a, 125, 0, 1, 10, 77, 1, 2];
@@ -534,7 +529,7 @@ mod tests {
             let sources: Vec<_> = sources.into_iter().map(|s| mapped::name(Ipv4Addr::from_bits(s))).collect();
             let query = Query {
                 max_response: TENTH * tenths, group, suppress_router_processing: of_group, robustness,
-                query_interval: Duration::from_secs(seconds.into()), sources, truncated: false, version_1: false,
+                query_interval: Duration::from_secs(seconds.into()), sources, ..Query::default()
             };
             let packet = query_packet(HOST, &query).unwrap();
             let Ok((_, Message::Query(read))) = parse_packet(&packet) else {

@@ -109,7 +109,6 @@ impl<'a> Header<'a> {
         })
     }
 
-    /// Returns the kinds of its readable options.
     fn option_kinds(&self) -> impl Iterator<Item = u8> {
         let mut rest = self.options;
         std::iter::from_fn(move || {
@@ -149,13 +148,11 @@ pub struct Envelope {
 }
 
 /// Makes a packet of at most 65,535 bytes with DF set.
-#[must_use]
 pub fn packet(envelope: &Envelope, payload: &[u8]) -> Vec<u8> {
     build(envelope, (0, &[]), payload)
 }
 
 /// The same with the router alert that IGMP requires (RFC 9776 §4).
-#[must_use]
 pub fn packet_with_router_alert(envelope: &Envelope, payload: &[u8]) -> Vec<u8> {
     build(envelope, (CS6, &ROUTER_ALERT), payload)
 }
@@ -178,7 +175,6 @@ fn build(envelope: &Envelope, (class, options): (u8, &[u8]), payload: &[u8]) -> 
 }
 
 /// Makes a packet with a UDP datagram of at most 65,507 bytes, with one number for both ports.
-#[must_use]
 pub fn udp_packet(
     source: Ipv4Addr,
     destination: Ipv4Addr,
@@ -210,7 +206,6 @@ pub fn udp_packet(
 /// Returns a packet with a whole UDP datagram under another source. Updates both checksums
 /// incrementally (RFC 1624 §3): a wrong one stays wrong. `None`: a fragment, another protocol, or
 /// unreadable.
-#[must_use]
 pub fn udp_from(packet: &[u8], source: Ipv4Addr) -> Option<Vec<u8>> {
     let header = Header::read(packet).ok()?;
     let is_udp = header.protocol == UDP && header.payload.len() >= UDP_HEADER_LEN;

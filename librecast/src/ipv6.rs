@@ -17,7 +17,6 @@ pub const HOP_LIMIT_AT: usize = 7;
 const UDP_HEADER_LEN: usize = 8;
 
 /// Makes a packet with an ICMPv6 message of 4 to 65,535 bytes and fills in the checksum.
-#[must_use]
 pub fn icmpv6_packet(
     source: Ipv6Addr,
     destination: Ipv6Addr,
@@ -32,7 +31,6 @@ pub fn icmpv6_packet(
 }
 
 /// Makes a packet with a UDP datagram of at most 65,527 bytes, with one number for both ports.
-#[must_use]
 pub fn udp_packet(
     source: Ipv6Addr,
     destination: Ipv6Addr,
@@ -67,7 +65,6 @@ fn datagram(
 
 /// Returns a whole packet with a UDP datagram directly behind the IPv6 header as one from `source`,
 /// without traffic class and flow label. `None`: another packet, or one that was damaged.
-#[must_use]
 pub fn udp_from(packet: &[u8], source: Ipv6Addr) -> Option<Vec<u8>> {
     let Datagram {
         source_port,
@@ -122,7 +119,6 @@ pub struct Datagram<'a> {
 impl<'a> Datagram<'a> {
     /// Returns the datagram of a packet with a UDP header directly after the IPv6 header. `None`:
     /// another packet, truncated, or with a wrong checksum.
-    #[must_use]
     pub fn of_packet(packet: &'a [u8]) -> Option<Self> {
         let (head, rest) = packet.split_first_chunk::<HEADER_LEN>()?;
         let length = usize::from(u16::from_be_bytes([head[4], head[5]]));

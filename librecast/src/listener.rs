@@ -15,7 +15,6 @@ pub use crate::received::Received;
 #[derive(Debug)]
 pub struct MldListener(Way);
 
-/// The way of messages into this process.
 #[derive(Debug)]
 enum Way {
     Kernel(MldSocket),

@@ -15,7 +15,6 @@ pub use crate::received::ReceivedV1;
 #[derive(Debug)]
 pub struct V1Listener(Way);
 
-/// The way of messages into this process.
 #[derive(Debug)]
 enum Way {
     Kernel(MldV1Socket),

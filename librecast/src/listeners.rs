@@ -31,7 +31,6 @@ const MESSAGES_PER_TURN: usize = 256;
 /// The longest MLD message in an Ethernet jumbo frame.
 const MESSAGE_SIZE: usize = 9_216;
 
-/// A watched interface.
 #[derive(Debug)]
 struct Watched {
     interface: Interface,
@@ -129,7 +128,6 @@ impl Reported {
             .retain(|(index, _), _| known.contains_key(index));
     }
 
-    /// Returns the queries that are due, each with its interface.
     fn poll(&mut self, now: Instant) -> Vec<(u32, Query)> {
         let mut due = Vec::new();
         for (index, watched) in &mut self.interfaces {

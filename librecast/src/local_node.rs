@@ -30,7 +30,6 @@ struct Answer {
 }
 
 /// Queries lcroute; none if there is no lcroute or it does not answer at once.
-#[must_use]
 pub fn ask() -> Option<LocalNode> {
     // that of the host is none of a guest's
     let is_set = |name| std::env::var_os(name).is_some();

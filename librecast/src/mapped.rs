@@ -33,7 +33,6 @@ pub(crate) const RANGES: [(Ipv4Addr, u8, u128); 3] = [
 ];
 
 /// Returns the name of an IPv4 group or host.
-#[must_use]
 pub fn name(address: Ipv4Addr) -> Ipv6Addr {
     let first = match address.octets() {
         [224, 0, 0, _] => LINK_SCOPE,
@@ -45,7 +44,6 @@ pub fn name(address: Ipv4Addr) -> Ipv6Addr {
 }
 
 /// Returns the name of any address; an IPv6 address is its own.
-#[must_use]
 pub fn name_of(address: IpAddr) -> Ipv6Addr {
     match address {
         IpAddr::V4(address) => name(address),
@@ -54,7 +52,6 @@ pub fn name_of(address: IpAddr) -> Ipv6Addr {
 }
 
 /// Returns the IPv4 address of a name; `None` if it is no such name.
-#[must_use]
 pub fn ipv4(of: Ipv6Addr) -> Option<Ipv4Addr> {
     // truncates to the last 32 bits on purpose
     let address = Ipv4Addr::from_bits(of.to_bits() as u32);
@@ -62,13 +59,11 @@ pub fn ipv4(of: Ipv6Addr) -> Option<Ipv4Addr> {
 }
 
 /// Returns an address in users' form.
-#[must_use]
 pub fn shown(of: Ipv6Addr) -> IpAddr {
     ipv4(of).map_or(IpAddr::V6(of), IpAddr::V4)
 }
 
 /// Returns whether a group has the form of an IPv4 group's name: it receives no IPv6 packets.
-#[must_use]
 #[inline]
 pub fn is_group_name(group: Ipv6Addr) -> bool {
     let bits = group.to_bits();
@@ -77,7 +72,6 @@ pub fn is_group_name(group: Ipv6Addr) -> bool {
 }
 
 /// Returns whether an address is the name of an IPv4 host.
-#[must_use]
 #[inline]
 pub fn is_host_name(address: Ipv6Addr) -> bool {
     address.to_bits() >> 32 == MIDDLE >> 32

@@ -96,7 +96,6 @@ pub enum RecordType {
 
 impl RecordType {
     /// Decodes the number on the wire; unknown ones are to be ignored (RFC 9777 §5.2.12).
-    #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
         Some(match code {
             1 => Self::ModeIsInclude,
@@ -110,7 +109,6 @@ impl RecordType {
     }
 
     /// Returns whether the sources are those that are *not* wanted.
-    #[must_use]
     pub fn is_exclude(self) -> bool {
         matches!(self, Self::ModeIsExclude | Self::ChangeToExclude)
     }
@@ -131,7 +129,6 @@ pub struct Record {
 
 impl Record {
     /// Makes a record to send.
-    #[must_use]
     pub fn new(kind: RecordType, group: Ipv6Addr, sources: Vec<Ipv6Addr>) -> Self {
         Self {
             kind,
@@ -143,7 +140,7 @@ impl Record {
 }
 
 /// The content of a query, with the querier's variables (RFC 9777 §5.1).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Query {
     /// Answers come within this time.
     pub max_response: Duration,
@@ -277,7 +274,6 @@ pub fn parse_message(source: Ipv6Addr, icmp: &[u8]) -> Result<Message, MldError>
 }
 
 /// Returns whether an ICMPv6 type is one of MLD.
-#[must_use]
 pub fn is_mld(icmp_type: u8) -> bool {
     matches!(
         icmp_type,
@@ -308,12 +304,8 @@ fn parse_query(len: usize, mut r: Reader<'_>) -> Result<Query, MldError> {
         return Ok(Query {
             max_response: Duration::from_millis(code.into()),
             group,
-            suppress_router_processing: false,
-            robustness: 0,
-            query_interval: Duration::ZERO,
-            sources: Vec::new(),
-            truncated: false,
             version_1: true,
+            ..Query::default()
         });
     }
     let flags = r.u8()?;
@@ -519,14 +511,12 @@ pub(crate) fn packet(source: Ipv6Addr, destination: Ipv6Addr, icmp: &[u8]) -> Ve
 
 /// Returns the ICMPv6 checksum over message and pseudo-header (RFC 4443 §2.3, RFC 8200 §8.1). With
 /// a zero checksum field it is the value to fill in; over a valid received message it is 0.
-#[must_use]
 pub fn icmpv6_checksum(source: Ipv6Addr, destination: Ipv6Addr, icmp: &[u8]) -> u16 {
     checksum(ICMPV6, source, destination, icmp)
 }
 
 /// Returns the Internet checksum of an upper-layer `message` and its pseudo-header (RFC 8200 §8.1),
 /// for any `next_header`.
-#[must_use]
 pub fn checksum(next_header: u8, source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
     !Sum::pseudo_header(next_header, source, destination, length)
@@ -535,7 +525,6 @@ pub fn checksum(next_header: u8, source: Ipv6Addr, destination: Ipv6Addr, messag
 }
 
 /// Returns the milliseconds of a version 2 maximum response code (RFC 9777 §5.1.3).
-#[must_use]
 pub fn decode_max_response(code: u16) -> u32 {
     let (exponent, mantissa) = (code >> 12 & 0x7, code & 0x0fff);
     if code < 0x8000 {
@@ -546,7 +535,6 @@ pub fn decode_max_response(code: u16) -> u32 {
 }
 
 /// Returns the code of the longest time up to `ms`.
-#[must_use]
 pub fn encode_max_response(ms: u32) -> u16 {
     if ms < 0x8000 {
         return ms as u16;
@@ -558,7 +546,6 @@ pub fn encode_max_response(ms: u32) -> u16 {
 }
 
 /// Returns the seconds of a querier's query interval code (RFC 9777 §5.1.9).
-#[must_use]
 pub fn decode_interval(code: u8) -> u32 {
     let (exponent, mantissa) = (code >> 4 & 0x7, code & 0x0f);
     if code < 0x80 {
@@ -569,7 +556,6 @@ pub fn decode_interval(code: u8) -> u32 {
 }
 
 /// Returns the code of the longest interval up to `seconds`.
-#[must_use]
 pub fn encode_interval(seconds: u32) -> u8 {
     if seconds < 0x80 {
         return seconds as u8;
@@ -608,13 +594,9 @@ mod tests {
     fn general_query() -> Query {
         Query {
             max_response: Duration::from_secs(10),
-            group: None,
-            suppress_router_processing: false,
             robustness: 2,
             query_interval: Duration::from_secs(125),
-            sources: Vec::new(),
-            truncated: false,
-            version_1: false,
+            ..Query::default()
         }
     }
 
@@ -869,8 +851,7 @@ mod tests {
                 robustness,
                 query_interval: Duration::from_secs(decode_interval(interval).into()),
                 sources: if g.is_some() { (1..=n).map(source).collect() } else { Vec::new() },
-                truncated: false,
-                version_1: false,
+                ..Query::default()
             };
             let packet = query_packet(HOST, &query);
             prop_assert_eq!(parse_packet(&packet).unwrap(), (HOST, Message::Query(query)));

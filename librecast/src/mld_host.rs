@@ -20,7 +20,6 @@ pub struct MldHost {
 
 impl MldHost {
     /// Starts without memberships; reports come from this address, in packets of at most `mtu`.
-    #[must_use]
     pub fn new(link_local: Ipv6Addr, mtu: usize) -> Self {
         Self {
             link_local,
@@ -112,12 +111,9 @@ mod tests {
         let query = Query {
             max_response: Duration::from_secs(1),
             group,
-            suppress_router_processing: false,
             robustness: 2,
             query_interval: Duration::from_secs(125),
-            sources: Vec::new(),
-            truncated: false,
-            version_1: false,
+            ..Query::default()
         };
         query_packet(ROUTER, &query)
     }
@@ -159,13 +155,9 @@ mod tests {
         assert_eq!(programs.answer(&query(None)).len(), 0, "of IPv6");
         let query = Query {
             max_response: Duration::from_secs(1),
-            group: None,
-            suppress_router_processing: false,
             robustness: 2,
             query_interval: Duration::from_secs(125),
-            sources: Vec::new(),
-            truncated: false,
-            version_1: false,
+            ..Query::default()
         };
         let query = igmp::query_packet(Ipv4Addr::new(10, 77, 0, 1), &query).unwrap();
         assert_eq!(programs.answer(&query).len(), 1);

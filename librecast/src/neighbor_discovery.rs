@@ -96,7 +96,6 @@ fn option(r: &mut Reader<'_>, wanted: u8) -> Result<Option<MacAddress>, WireErro
 }
 
 /// Returns the group in which a host listens for solicitations (RFC 4291 §2.7.1).
-#[must_use]
 pub fn solicited_node(target: Ipv6Addr) -> Ipv6Addr {
     let [.., a, b, c] = target.octets();
     let low = u16::from_be_bytes([b, c]);

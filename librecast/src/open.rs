@@ -38,13 +38,11 @@ pub struct Statement {
 }
 
 /// Returns the periods of an open key.
-#[must_use]
 pub fn periods(open: &PeerId) -> Periods {
     Periods::of(&derive("lcroute 2026 open period", &[open.public_key()]))
 }
 
 /// Returns the end of a statement for a period: clocks may differ by a day.
-#[must_use]
 pub fn until(open: &PeerId, period: u64) -> u64 {
     periods(open).start(period).saturating_add(2 * PERIOD)
 }
@@ -54,13 +52,11 @@ fn of_period(context: &str, open: &PeerId, period: u64) -> [u8; 32] {
 }
 
 /// Returns the room of an open key at servers.
-#[must_use]
 pub fn room(open: &PeerId, period: u64) -> [u8; 32] {
     of_period("lcroute 2026 open room", open, period)
 }
 
 /// Returns the name of its record.
-#[must_use]
 pub fn name(open: &PeerId, period: u64) -> [u8; 32] {
     of_period("lcroute 2026 open name", open, period)
 }
@@ -75,7 +71,6 @@ pub fn seal(open: &PeerId, period: u64) -> [u8; 32] {
 pub const TAG_LEN: usize = 15;
 
 /// Returns the tag of a first call by `caller`: others get no answer from the key's host.
-#[must_use]
 pub fn call_tag(open: &PeerId, period: u64, caller: &[u8; 32]) -> [u8; TAG_LEN] {
     let parts: [&[u8]; 3] = [open.public_key(), &period.to_be_bytes(), caller];
     let hash = derive("lcroute 2026 open call", &parts);

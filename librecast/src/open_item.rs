@@ -51,7 +51,6 @@ fn secret(open: &PeerId, period: u64) -> [u8; 32] {
 }
 
 /// Returns the key of an open key's item in a period.
-#[must_use]
 pub fn key_of(open: &PeerId, period: u64) -> Key {
     let secret = secret(open, period);
     // a public key is a point of the curve
@@ -64,7 +63,6 @@ pub struct ItemSigner(Bucket);
 
 impl ItemSigner {
     /// Returns a signer that has not signed yet.
-    #[must_use]
     pub fn new(now: Instant) -> Self {
         Self(Bucket::full(now))
     }

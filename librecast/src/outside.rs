@@ -60,7 +60,6 @@ pub enum PlaceError {
 
 impl Place {
     /// Returns the server as it was named: [`crate::signalling::urls`] has the URLs to try.
-    #[must_use]
     pub fn server(&self) -> &str {
         &self.0
     }
@@ -164,7 +163,6 @@ pub struct Plan {
 
 impl Plan {
     /// Returns the servers at which a pair waits that has these places of its own.
-    #[must_use]
     pub fn places(&self, own: &[Place]) -> Vec<Place> {
         match &self.meet {
             Some(meet) => own.iter().chain(meet).cloned().collect(),
@@ -182,7 +180,6 @@ crate::debug_by_name!(PortSecret);
 
 impl PortSecret {
     /// Returns the ports to try, the first one first: dynamic ones (RFC 6335 §6).
-    #[must_use]
     pub fn ports(&self) -> [u16; 3] {
         let hash = crate::id::derive("lcroute 2026 outside port", &[&self.0.0]);
         [0, 2, 4].map(|at| u16::from_be_bytes([hash[at], hash[at + 1]]) | 0xc000)
@@ -340,14 +337,12 @@ pub enum Frame<'a> {
 }
 
 /// Returns a frame with a line; none if it is too long.
-#[must_use]
 pub fn line_frame(line: &impl Serialize) -> Option<Vec<u8>> {
     let json = serde_json::to_vec(line).ok()?;
     frame(JSON, &[&json])
 }
 
 /// Returns a frame with a packet; none if it is too long.
-#[must_use]
 pub fn packet_frame(key: &PeerId, packet: &[u8]) -> Option<Vec<u8>> {
     let fits = packet.len() <= MAX_PACKET;
     fits.then(|| frame(PACKET, &[key.public_key(), packet]))?

@@ -37,7 +37,6 @@ pub struct Periods {
 
 impl Periods {
     /// Returns the periods that a hash chooses by its first 32 bits.
-    #[must_use]
     pub fn of(hash: &[u8; 32]) -> Self {
         let [a, b, c, d, ..] = *hash;
         let shift = u64::from(u32::from_be_bytes([a, b, c, d])) % PERIOD;
@@ -114,7 +113,6 @@ impl PairSecret {
     }
 
     /// Returns the secret that another program of this host has agreed.
-    #[must_use]
     pub fn of_bytes(secret: Zeroizing<[u8; 32]>, own: PeerId, other: PeerId) -> Self {
         Self { secret, own, other }
     }

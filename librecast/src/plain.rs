@@ -76,7 +76,6 @@ pub fn is_plain(line: &str) -> bool {
 
 /// Returns whether a text can be a name that people type and compare: plain, and without invisible
 /// characters except joiners after a letter or picture, and flags.
-#[must_use]
 pub fn is_name(text: &str) -> bool {
     let mut before = ' ';
     let is_fine = |c: char| {
@@ -116,7 +115,6 @@ pub fn strip(text: &str) -> String {
 }
 
 /// Returns the [stripped](strip) beginning of a text in `most` bytes: whole letters, with marks.
-#[must_use]
 pub fn shorten(text: &str, most: usize) -> String {
     let stripped = strip(text);
     let mut end = stripped.len().min(most);
@@ -183,7 +181,6 @@ pub fn escape(output: &str) -> String {
 }
 
 /// Quotes text as one word of a shell's command (POSIX.1, 2.2.2), after [`clean`].
-#[must_use]
 pub fn quoted(text: &str) -> String {
     format!("'{}'", clean(text).replace('\'', r"'\''"))
 }
@@ -266,9 +263,7 @@ fn flag(text: &str) -> usize {
 /// The treatment of an isolate without an end.
 #[derive(Clone, Copy, PartialEq)]
 enum Open {
-    /// Close it at the end of the line.
     Close,
-    /// Treat it as deceptive.
     Replace,
     /// Treat all changes of direction as deceptive, with an end or without.
     ReplaceAll,

@@ -18,7 +18,6 @@ pub struct Pool {
 
 impl Pool {
     /// Makes a pool of up to `most` buffers of `size` bytes; allocates none before it is needed.
-    #[must_use]
     pub fn new(size: usize, most: usize) -> Self {
         Self {
             full: VecDeque::new(),

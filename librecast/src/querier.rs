@@ -39,7 +39,6 @@ pub struct Querier {
 
 impl Querier {
     /// Starts on an interface with the link-local address `own`: the first query is due at once.
-    #[must_use]
     pub fn new(own: Ipv6Addr, now: Instant) -> Self {
         Self {
             own,
@@ -115,7 +114,6 @@ impl Querier {
 }
 
 /// Makes a query for one group. Its S flag keeps routers' timers.
-#[must_use]
 pub fn group_query(group: Ipv6Addr) -> Query {
     Query {
         suppress_router_processing: true,
@@ -127,12 +125,9 @@ fn query(group: Option<Ipv6Addr>, max_response: Duration) -> Query {
     Query {
         max_response,
         group,
-        suppress_router_processing: false,
         robustness: ROBUSTNESS,
         query_interval: INTERVAL,
-        sources: Vec::new(),
-        truncated: false,
-        version_1: false,
+        ..Query::default()
     }
 }
 

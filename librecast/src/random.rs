@@ -11,7 +11,6 @@ pub struct Random(u64);
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Applies the finalizer of SplitMix64: every bit of the result depends on every bit of `value`.
-#[must_use]
 pub fn mix(value: u64) -> u64 {
     let z = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -20,13 +19,11 @@ pub fn mix(value: u64) -> u64 {
 
 impl Random {
     /// Makes a generator from the seed of a state machine.
-    #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// Makes the stream of a seed and a name; streams are independent of each other.
-    #[must_use]
     pub fn stream(seed: u64, name: &[u64]) -> Self {
         let fold = |sum: u64, part: &u64| mix(sum.rotate_left(17) ^ part.wrapping_add(STEP));
         Self(name.iter().fold(mix(seed ^ STEP), fold))

@@ -173,7 +173,6 @@ impl Room {
     }
 
     /// Returns its URI for a token (`matrix:r/team:example.org`, `matrix:roomid/abc:example.org`).
-    #[must_use]
     pub fn to_uri(&self) -> String {
         match self.0.split_at(1) {
             ("#", name) => format!("{SCHEME}r/{name}"),
@@ -182,7 +181,6 @@ impl Room {
     }
 
     /// Returns the room with this URI; none if it is no room's.
-    #[must_use]
     pub fn of_uri(uri: &str) -> Option<Self> {
         let name = uri.strip_prefix(SCHEME)?;
         let room = match name.split_once('/')? {
@@ -366,7 +364,6 @@ pub enum FromReach {
 }
 
 /// Returns the signed bytes of an item without salt (BEP 44).
-#[must_use]
 pub fn signed_bytes(sequence: i64, value: &[u8]) -> Vec<u8> {
     let mut bytes = format!("3:seqi{sequence}e1:v{}:", value.len()).into_bytes();
     bytes.extend_from_slice(value);

@@ -241,13 +241,13 @@ impl Revocation {
 
 #[cfg(test)]
 mod tests {
-
     use proptest::prelude::*;
 
     use super::*;
     use crate::cert::Grant;
 
     const NOW: u64 = 1_800_000_000;
+    const TODAY: UnixTime = UnixTime::from_secs(NOW);
     const YEAR: u64 = 365 * 86_400;
 
     fn key(seed: u8) -> SecretKey {
@@ -273,8 +273,7 @@ mod tests {
     #[test]
     fn issuer_and_network_revoke_a_node() {
         let (network, node) = (key(1).peer_id(), key(3).peer_id());
-        let by_network =
-            Revocation::by_network(&key(1), node, UnixTime::from_secs(NOW), NOW + 5).unwrap();
+        let by_network = Revocation::by_network(&key(1), node, TODAY, NOW + 5).unwrap();
         for revocation in [by_issuer(node, NOW).unwrap(), by_network.clone()] {
             let read = Revocation::decode(revocation.as_bytes()).unwrap();
             assert_eq!(read, revocation);
@@ -294,21 +293,15 @@ mod tests {
         for revoked in widely {
             assert_eq!(by_issuer(revoked, NOW), Err(RevocationError::Key));
         }
-        let own = Revocation::by_network(&key(1), key(1).peer_id(), UnixTime::from_secs(NOW), NOW);
+        let own = Revocation::by_network(&key(1), key(1).peer_id(), TODAY, NOW);
         assert_eq!(own, Err(RevocationError::Key));
         let invitation = certificate(Kind::Invitation);
         assert_eq!(
-            Revocation::by_issuer(&invitation, &key(2), node, UnixTime::from_secs(NOW), NOW),
+            Revocation::by_issuer(&invitation, &key(2), node, TODAY, NOW),
             Err(RevocationError::Signer(CertError::Order))
         );
         assert_eq!(
-            Revocation::by_issuer(
-                &certificate(Kind::Issuer),
-                &key(3),
-                node,
-                UnixTime::from_secs(NOW),
-                NOW
-            ),
+            Revocation::by_issuer(&certificate(Kind::Issuer), &key(3), node, TODAY, NOW),
             Err(RevocationError::Signer(CertError::Order))
         );
         // an unknown signer with an issuer certificate of his own making
@@ -321,7 +314,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            Revocation::by_issuer(&forged, &key(4), node, UnixTime::from_secs(NOW), NOW),
+            Revocation::by_issuer(&forged, &key(4), node, TODAY, NOW),
             Err(RevocationError::Signer(CertError::Forged(Kind::Issuer)))
         );
     }
@@ -335,7 +328,7 @@ mod tests {
         let late = Revocation::by_issuer(&issuer, &key(2), node, UnixTime::from_secs(end), end);
         let expired = RevocationError::Signer(CertError::Expired(Kind::Issuer));
         assert_eq!(late, Err(expired));
-        let long = Revocation::by_issuer(&issuer, &key(2), node, UnixTime::from_secs(NOW), end);
+        let long = Revocation::by_issuer(&issuer, &key(2), node, TODAY, end);
         assert_eq!(long, Err(WireError::Bad("time to keep").into()));
     }
 
@@ -363,8 +356,7 @@ mod tests {
         golden.extend(key(1).sign("lcroute 2026 revocation", &golden));
         assert_eq!(revocation.as_bytes(), golden);
         let issuer = certificate(Kind::Issuer);
-        let by_issuer =
-            Revocation::by_issuer(&issuer, &key(2), node, UnixTime::from_secs(NOW), NOW).unwrap();
+        let by_issuer = Revocation::by_issuer(&issuer, &key(2), node, TODAY, NOW).unwrap();
         let inside = &by_issuer.as_bytes()[1 + 32 + 32 + 16..by_issuer.as_bytes().len() - 64];
         assert_eq!(&inside[2..], issuer.as_bytes());
         assert_eq!(

@@ -7,7 +7,6 @@ const TLS_PORT: u16 = 443;
 
 /// Returns the URLs at which a server is tried, in this order. A URL stands for itself; a host is
 /// tried with TLS first, and without it unless its port is that of HTTPS.
-#[must_use]
 pub fn urls(server: &str) -> Vec<String> {
     if server.contains('/') {
         return vec![server.to_owned()];
@@ -21,7 +20,6 @@ pub fn urls(server: &str) -> Vec<String> {
 
 /// Returns the shortest name of `HOST` or `HOST:PORT` that leads to the server of this URL too.
 /// `None`: it has a path, or asks for another port of TLS.
-#[must_use]
 pub fn host_of(server: &str) -> Option<String> {
     let (is_tls, rest) = match server.strip_prefix("wss://") {
         Some(rest) => (Some(true), rest),
@@ -44,7 +42,6 @@ pub fn host_of(server: &str) -> Option<String> {
 }
 
 /// Returns `HOST:PORT` at which a server answers STUN: on the UDP port of its URL.
-#[must_use]
 pub fn stun_name(server: &str) -> Option<String> {
     let url = urls(server).pop()?;
     let rest = url
@@ -58,7 +55,6 @@ pub fn stun_name(server: &str) -> Option<String> {
 }
 
 /// Splits `HOST:PORT`; the colons of an IPv6 address are within brackets.
-#[must_use]
 pub fn port_of(authority: &str) -> Option<(&str, u16)> {
     let (host, port) = authority.rsplit_once(':')?;
     let is_port = !host.starts_with('[') || host.ends_with(']');

@@ -87,7 +87,6 @@ impl Path {
         self.delay + self.jitter.mul_f64(random.unit())
     }
 
-    /// Draws the number of copies of a datagram.
     fn copies(&self, random: &mut Random) -> usize {
         if random.chance(self.loss) {
             return 0;
@@ -112,7 +111,6 @@ pub struct Network<T, N, P> {
 
 impl<T: Time, N: Copy + Ord, P: Clone> Network<T, N, P> {
     /// Makes a network of one path between all hosts.
-    #[must_use]
     pub fn new(path: Path, seed: u64) -> Self {
         Self {
             path,

@@ -66,9 +66,6 @@ impl SendSocket {
     }
 
     /// Returns the source address of its datagrams.
-    ///
-    /// # Errors
-    /// The system does not provide it.
     pub fn source(&self) -> io::Result<Ipv6Addr> {
         match &self.0 {
             Outgoing::Kernel(sender) => sender.source(),
@@ -101,7 +98,6 @@ pub struct ReceiveSockets {
 #[derive(Debug)]
 enum Incoming {
     Kernel(Receiver),
-    /// A queue of a guest's socket pair.
     Guest(&'static Arc<Pair>, Arc<Inbox>),
 }
 

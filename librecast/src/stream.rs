@@ -42,7 +42,6 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 pub const MAX_LINE: usize = 64 * 1024;
 
 /// Returns the stream daemon's socket beside this control socket.
-#[must_use]
 pub fn socket_of(control: &Path) -> PathBuf {
     socket_beside(control, "streams")
 }
@@ -294,7 +293,6 @@ pub struct Stream {
 
 impl Stream {
     /// Returns the peer, with the protocol.
-    #[must_use]
     pub fn peer(&self) -> &Peer {
         &self.peer
     }
@@ -308,9 +306,6 @@ impl Stream {
     }
 
     /// Returns a second handle: one thread can read while another writes.
-    ///
-    /// # Errors
-    /// There are too many open files.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
             socket: self.socket.try_clone()?,
@@ -348,17 +343,11 @@ impl From<Stream> for OwnedFd {
 }
 
 /// Opens a stream to a program on `node`: in the first protocol of the other side's preference.
-///
-/// # Errors
-/// See [`StreamError`].
 pub fn connect(node: &str, protocols: &[ProtocolName]) -> Result<Stream, StreamError> {
     connect_at(&default_socket(), node, protocols)
 }
 
 /// The same over the stream daemon at this socket.
-///
-/// # Errors
-/// See [`StreamError`].
 pub fn connect_at(
     socket: &Path,
     node: &str,
@@ -374,9 +363,6 @@ pub fn connect_at(
 }
 
 /// Waits for the end of the stream of this number.
-///
-/// # Errors
-/// See [`StreamError`].
 pub fn end_of(socket: &Path, stream: u64) -> Result<End, StreamError> {
     Ending::of(socket, stream)?.wait()
 }
@@ -389,18 +375,12 @@ pub struct Ending {
 
 impl Ending {
     /// Requests the end of the stream of this number.
-    ///
-    /// # Errors
-    /// See [`StreamError`].
     pub fn of(socket: &Path, stream: u64) -> Result<Self, StreamError> {
         let socket = send_request(socket, &Request::End { stream })?;
         Ok(Self { socket })
     }
 
     /// Waits for the end of the stream.
-    ///
-    /// # Errors
-    /// See [`StreamError`].
     pub fn wait(&self) -> Result<End, StreamError> {
         read_answer(&mut &self.socket)
     }
@@ -413,9 +393,6 @@ impl Ending {
 }
 
 /// Returns the keys outside of this host's networks, by the stream daemon at this socket.
-///
-/// # Errors
-/// See [`StreamError`].
 pub fn outside(socket: &Path) -> Result<OutsideLook, StreamError> {
     let mut socket = send_request(socket, &Request::Outside)?;
     socket.set_read_timeout(Some(STATUS_TIMEOUT))?;
@@ -423,9 +400,6 @@ pub fn outside(socket: &Path) -> Result<OutsideLook, StreamError> {
 }
 
 /// Returns the counters of the stream daemon at this socket.
-///
-/// # Errors
-/// See [`StreamError`].
 pub fn status(socket: &Path) -> Result<Status, StreamError> {
     let mut socket = send_request(socket, &Request::Status)?;
     socket.set_read_timeout(Some(STATUS_TIMEOUT))?;
@@ -459,17 +433,11 @@ pub struct Listener {
 
 impl Listener {
     /// Serves these protocols, the preferred first, to permitted nodes.
-    ///
-    /// # Errors
-    /// See [`StreamError`].
     pub fn bind(protocols: &[ProtocolName], allowed: &Allowed) -> Result<Self, StreamError> {
         Self::bind_at(&default_socket(), protocols, allowed)
     }
 
     /// The same over the stream daemon at this socket.
-    ///
-    /// # Errors
-    /// See [`StreamError`].
     pub fn bind_at(
         socket: &Path,
         protocols: &[ProtocolName],
@@ -479,9 +447,6 @@ impl Listener {
     }
 
     /// The same for commands with reports of their ends: [`Self::accept_command`].
-    ///
-    /// # Errors
-    /// See [`StreamError`].
     pub fn bind_commands_at(
         socket: &Path,
         protocols: &[ProtocolName],
@@ -491,9 +456,6 @@ impl Listener {
     }
 
     /// Accepts datagrams in these protocols: [`Self::accept_datagrams`].
-    ///
-    /// # Errors
-    /// See [`StreamError`].
     pub fn bind_datagrams(
         protocols: &[ProtocolName],
         allowed: &Allowed,
@@ -523,9 +485,6 @@ impl Listener {
     }
 
     /// Makes [`Self::accept`] return at once, with [`io::ErrorKind::WouldBlock`] if no stream waits.
-    ///
-    /// # Errors
-    /// The system refuses.
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         self.socket.set_nonblocking(nonblocking)
     }
@@ -626,7 +585,6 @@ impl Report {
 
     /// Waits for the stream's end; true if it was aborted. The command's input may then fail, until
     /// [`Self::passed_on`] answers.
-    #[must_use]
     pub fn broke_off(&self) -> bool {
         let line = read_line(&mut &self.socket);
         line.is_ok_and(|line| matches!(serde_json::from_slice(&line), Ok(End::Reset)))
@@ -652,9 +610,6 @@ pub struct Datagrams {
 
 impl Datagrams {
     /// Opens datagrams to a program on `node`, as [`connect`] does a stream.
-    ///
-    /// # Errors
-    /// See [`StreamError`].
     pub fn connect(node: &str, protocols: &[ProtocolName]) -> Result<Self, StreamError> {
         let request = Request::Connect {
             node: node.to_owned(),
@@ -672,7 +627,6 @@ impl Datagrams {
     }
 
     /// Returns the peer, with the protocol and the longest datagram.
-    #[must_use]
     pub fn peer(&self) -> &Peer {
         &self.peer
     }
@@ -703,7 +657,6 @@ const RECEIVE: MsgFlags = {
     flags
 };
 
-/// Receives a line in one message, with its descriptors.
 fn receive_line(socket: &UnixStream) -> Result<(Vec<u8>, Vec<OwnedFd>), StreamError> {
     let mut line = vec![0; MAX_LINE];
     let mut space = nix::cmsg_space!([std::os::fd::RawFd; 2]);

@@ -65,7 +65,6 @@ impl TextKind {
     ];
 
     /// Returns the prefix of this kind.
-    #[must_use]
     pub const fn prefix(self) -> &'static str {
         match self {
             Self::Token => "lct1",
@@ -100,7 +99,6 @@ impl TextKind {
     }
 
     /// Returns the kind by the prefix; the text may be quoted or damaged.
-    #[must_use]
     pub fn of(text: &str) -> Option<Self> {
         let text = text.trim_start_matches(is_mark);
         let is_of = |kind: &Self| text.starts_with(kind.prefix());
@@ -153,7 +151,6 @@ pub enum TextError {
 }
 
 /// Encodes bytes as text of this kind.
-#[must_use]
 pub fn encode(kind: TextKind, bytes: &[u8]) -> Zeroizing<String> {
     let coded = Zeroizing::new(bs58::encode(bytes).with_check().into_string());
     // with room for a line end: a growing text leaves a copy behind

@@ -39,7 +39,6 @@ impl std::fmt::Debug for TextKey {
 
 impl TextKey {
     /// Returns the keys of a text with this public key and secret.
-    #[must_use]
     pub fn new(key: PeerId, secret: [u8; 32]) -> Self {
         let secret = Zeroizing::new(secret);
         Self { key, secret }

@@ -24,38 +24,32 @@ impl UnixTime {
     /// Reads the system's clock; a time before 1970 becomes 1970. Code without I/O is handed the
     /// time, as it is an [`Instant`].
     #[cfg(not(target_family = "wasm"))]
-    #[must_use]
     pub fn now() -> Self {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Self(since.unwrap_or_default())
     }
 
     /// Converts seconds since 1970.
-    #[must_use]
     pub const fn from_secs(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
 
     /// Converts milliseconds since 1970.
-    #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
         Self(Duration::from_millis(millis))
     }
 
     /// Returns whole seconds since 1970.
-    #[must_use]
     pub const fn as_secs(self) -> u64 {
         self.0.as_secs()
     }
 
     /// Returns whole milliseconds since 1970, at most `u64::MAX`.
-    #[must_use]
     pub fn as_millis(self) -> u64 {
         u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Returns the time since 1970.
-    #[must_use]
     pub const fn since_1970(self) -> Duration {
         self.0
     }
@@ -87,7 +81,6 @@ pub struct WallClock(Arc<dyn Fn() -> UnixTime + Send + Sync>);
 
 impl WallClock {
     /// Makes a clock with this function.
-    #[must_use]
     pub fn new(read: impl Fn() -> UnixTime + Send + Sync + 'static) -> Self {
         Self(Arc::new(read))
     }
@@ -105,7 +98,6 @@ impl fmt::Debug for WallClock {
 }
 
 /// Formats Unix seconds by ISO 8601 in UTC: `2026-11-22T19:40:34Z`.
-#[must_use]
 pub fn utc(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     // years begin in March, so that leap days come last; eras have 400 years of 146,097 days
@@ -136,7 +128,6 @@ mod page {
 
     impl Instant {
         /// Converts milliseconds since the page began (`performance.now()`). Invalid ones become 0.
-        #[must_use]
         pub fn from_millis(millis: f64) -> Self {
             Self(BEFORE + Duration::try_from_secs_f64(millis / 1_000.0).unwrap_or_default())
         }

@@ -16,14 +16,12 @@ pub struct UnitError {
 }
 
 /// Formats a number of things: `1 node`, `2 nodes`.
-#[must_use]
 pub fn count(number: usize, thing: &str) -> String {
     let ending = if number == 1 { "" } else { "s" };
     format!("{number} {thing}{ending}")
 }
 
 /// Formats a number with three digits and its unit.
-#[must_use]
 pub fn short(value: f64) -> String {
     let (value, unit) = match value {
         b if b >= 1e9 => (b / 1e9, "G"),
@@ -39,7 +37,6 @@ pub fn short(value: f64) -> String {
 }
 
 /// Formats a span of time for people.
-#[must_use]
 pub fn duration(s: u64) -> String {
     match (s / 86_400, s / 3_600 % 24, s / 60 % 60, s % 60) {
         (0, 0, 0, s) => format!("{s} s"),

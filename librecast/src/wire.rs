@@ -32,7 +32,6 @@ pub struct Reader<'a> {
 // inline: other crates read packets with these
 impl<'a> Reader<'a> {
     /// Makes a reader at the start of `bytes`.
-    #[must_use]
     #[inline]
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
@@ -103,7 +102,6 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns the unread rest.
-    #[must_use]
     #[inline]
     pub fn rest(&self) -> &'a [u8] {
         self.rest
@@ -139,7 +137,6 @@ impl From<Vec<u8>> for Writer {
 
 impl Writer {
     /// Makes an empty writer.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
@@ -204,7 +201,6 @@ impl Writer {
     }
 
     /// Returns all written bytes.
-    #[must_use]
     pub fn into_vec(self) -> Vec<u8> {
         self.buf
     }

@@ -56,9 +56,7 @@ pub struct Adjacency {
     pub awaits_reset: bool,
     /// Time at which differing buckets were last advertised again to the neighbour.
     pub repaired: Option<Instant>,
-    /// Changes of its join state.
     pub joins: Bucket,
-    /// Bytes of messages from router to router.
     pub routed: Bucket,
 }
 
@@ -130,7 +128,6 @@ impl Account {
         self.sources -= before.sources;
     }
 
-    /// Books SourceActive for a prefix, or its end.
     pub fn book_prefix(
         &mut self,
         before: bool,
@@ -255,7 +252,6 @@ impl Refusals {
         self.refused.get(&key).map(|r| r.reason)
     }
 
-    /// Number of refused join states.
     pub fn refused_len(&self) -> usize {
         self.refused.len()
     }

@@ -38,7 +38,6 @@ impl Digests {
         }
     }
 
-    /// The bucket of (root, prefix).
     pub fn bucket(&self, root: OriginId, prefix: GroupPrefix) -> usize {
         let mut hasher = self.hasher(root, prefix);
         hasher.write_u8(0);
@@ -78,12 +77,10 @@ impl Digests {
         self.buckets[bucket] ^= hasher.finish();
     }
 
-    /// One digest of all buckets.
     pub fn total(&self) -> u64 {
         self.buckets.iter().fold(0, |all, bucket| all ^ bucket)
     }
 
-    /// The digests by bucket.
     pub fn buckets(&self) -> &[u64; AUDIT_BUCKETS] {
         &self.buckets
     }
@@ -100,7 +97,6 @@ impl Digests {
     }
 }
 
-/// Whether a bucket is set.
 pub fn is_in(bits: &[u64; AUDIT_BUCKETS / 64], bucket: usize) -> bool {
     bits[bucket / 64] >> (bucket % 64) & 1 != 0
 }

@@ -70,7 +70,6 @@ pub struct CarrySnapshot {
     pub carries: Vec<Carried>,
 }
 
-/// A message to another router.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum CarryMessage {
     /// A CARRY.
@@ -79,7 +78,6 @@ pub(crate) enum CarryMessage {
     Answer(OriginId, Bytes),
 }
 
-/// Both sides of carrying.
 #[derive(Debug)]
 pub(crate) struct Carry {
     settings: CarrySettings,

@@ -77,7 +77,6 @@ pub struct CarriedScopes {
     link_scope_groups: Vec<Ipv6Addr>,
     /// All groups of scope 2 are carried.
     all_link_scope: bool,
-    /// IPv4 packets are carried.
     ipv4: bool,
 }
 
@@ -90,7 +89,6 @@ impl CarriedScopes {
     };
 
     /// With these groups of scope 2, except those that are never carried.
-    #[must_use]
     pub fn new(link_scope_groups: &[Ipv6Addr], ipv4: bool) -> Self {
         let mut listed: Vec<_> = link_scope_groups
             .iter()
@@ -122,7 +120,6 @@ impl CarriedScopes {
     }
 
     /// The class of `packet`. Bytes behind its payload length do not count, see [`trim`].
-    #[must_use]
     pub fn classify(&self, packet: &[u8]) -> Class {
         self.try_classify(packet)
             .unwrap_or(Class::Dropped(DropReason::Malformed))
@@ -213,7 +210,6 @@ impl CarriedScopes {
 }
 
 /// Whether a packet, or a part of one, is IPv4.
-#[must_use]
 pub fn is_ipv4(packet: &[u8]) -> bool {
     packet.first().is_some_and(|first| first >> 4 == 4)
 }
@@ -224,7 +220,6 @@ fn is_never_carried(group: Ipv6Addr) -> bool {
 }
 
 /// Source and destination of a classified packet.
-#[must_use]
 pub fn flow_of(packet: &[u8]) -> Option<Flow> {
     if is_ipv4(packet) {
         let address = |at: usize| {
@@ -258,19 +253,16 @@ pub fn trim(packet: &mut Bytes) {
 }
 
 /// The scope field of a multicast address (RFC 4291 §2.7).
-#[must_use]
 pub fn scope(group: Ipv6Addr) -> u8 {
     group.octets()[1] & 0x0f
 }
 
 /// Whether a group stays on its link unless it is listed.
-#[must_use]
 pub fn is_link_scope(group: Ipv6Addr) -> bool {
     scope(group) == 2
 }
 
 /// Whether a group is source-specific: ff3x::/32 (RFC 4607 §1).
-#[must_use]
 pub fn is_source_specific(group: Ipv6Addr) -> bool {
     let [first, second, ..] = group.segments();
     first & 0xfff0 == 0xff30 && second == 0
@@ -282,10 +274,8 @@ fn is_link_control(icmpv6_type: u8) -> bool {
     matches!(icmpv6_type, 130..=138 | 141..=143 | 148 | 149 | 151..=154)
 }
 
-/// The upper layer of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Upper {
-    /// A message of this type.
     Icmpv6(u8),
     Udp,
     /// Anything else, or a later fragment of ICMPv6: only the first one has its type.
@@ -339,7 +329,6 @@ fn skip_extensions(
 }
 
 /// The protocol of a packet and its bytes; none in a later fragment, or if it cannot be read.
-#[must_use]
 pub fn protocol_of(packet: &[u8]) -> (u8, &[u8]) {
     match transport_of(packet) {
         Ok((protocol, bytes)) => (protocol, bytes.unwrap_or_default()),
@@ -372,6 +361,7 @@ mod tests {
     use super::*;
     use crate::testing::{packet_with, udp_packet};
 
+    const MALFORMED: Class = Class::Dropped(DropReason::Malformed);
     const SOURCE: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
     const MDNS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
 
@@ -492,10 +482,7 @@ mod tests {
             FRAGMENT,
             &[ICMPV6, 0, 0, 1, 0, 0, 0, 1],
         );
-        assert_eq!(
-            scopes.classify(&packet),
-            Class::Dropped(DropReason::Malformed)
-        );
+        assert_eq!(scopes.classify(&packet), MALFORMED);
     }
 
     #[test]
@@ -503,10 +490,7 @@ mod tests {
         let scopes = CarriedScopes::default();
         let good = udp_packet(SOURCE, group(0xff1e), b"hello");
         for len in [0, 1, 39, good.len() - 1] {
-            assert_eq!(
-                scopes.classify(&good[..len]),
-                Class::Dropped(DropReason::Malformed)
-            );
+            assert_eq!(scopes.classify(&good[..len]), MALFORMED);
         }
         let mut longer = good.clone();
         longer.extend([0; 7]);
@@ -516,21 +500,12 @@ mod tests {
         assert_eq!(trimmed, good);
         let mut version_4 = good.clone();
         version_4[0] = 0x45;
-        assert_eq!(
-            scopes.classify(&version_4),
-            Class::Dropped(DropReason::Malformed)
-        );
+        assert_eq!(scopes.classify(&version_4), MALFORMED);
         let from_group = udp_packet(group(0xff1e), group(0xff1e), b"x");
-        assert_eq!(
-            scopes.classify(&from_group),
-            Class::Dropped(DropReason::Malformed)
-        );
+        assert_eq!(scopes.classify(&from_group), MALFORMED);
         let chain = [DESTINATION_OPTIONS, 0, 1, 4, 0, 0, 0, 0].repeat(40);
         let endless = packet_with(SOURCE, group(0xff1e), DESTINATION_OPTIONS, &chain);
-        assert_eq!(
-            scopes.classify(&endless),
-            Class::Dropped(DropReason::Malformed)
-        );
+        assert_eq!(scopes.classify(&endless), MALFORMED);
     }
 
     #[test]
@@ -585,7 +560,7 @@ mod tests {
             assert_eq!(scopes.classify(&packet), Class::Carried(flow(to)));
             assert_eq!(flow_of(&packet), Some(flow(to)));
             let off = CarriedScopes::new(&listed, false).classify(&packet);
-            assert_eq!(off, Class::Dropped(DropReason::Malformed));
+            assert_eq!(off, MALFORMED);
         }
         let node = Ipv4Addr::new(10, 77, 3, 4);
         let unicast = ipv4_packet(node, 6, &[0; 20]);
@@ -634,7 +609,6 @@ mod tests {
     #[test]
     fn ipv4_from_nobody_and_on_a_chosen_path_is_malformed() {
         let scopes = CarriedScopes::ON_LINKS;
-        let malformed = Class::Dropped(DropReason::Malformed);
         for source in [
             "0.0.0.0",
             "0.1.2.3",
@@ -643,7 +617,7 @@ mod tests {
             "255.255.255.255",
         ] {
             let packet = ipv4_from(source.parse().unwrap(), STREAM, ipv4::UDP, &[0; 8]);
-            assert_eq!(scopes.classify(&packet), malformed, "{source}");
+            assert_eq!(scopes.classify(&packet), MALFORMED, "{source}");
         }
         let mut routed = ipv4_packet(STREAM, ipv4::UDP, &[0; 8]);
         routed.splice(20..20, [131, 3, 4, 0]);
@@ -654,7 +628,7 @@ mod tests {
         let sum = librecast::checksum::Sum::default().bytes(header).fold();
         header[10..12].copy_from_slice(&(!sum).to_be_bytes());
         assert!(Header::read(&routed).is_ok());
-        assert_eq!(scopes.classify(&routed), malformed);
+        assert_eq!(scopes.classify(&routed), MALFORMED);
         let mut longer = ipv4_packet(STREAM, ipv4::UDP, &[0; 8]);
         let whole = longer.clone();
         longer.extend([7; 9]);
@@ -677,10 +651,7 @@ mod tests {
             assert_eq!(scopes.classify(&packet), reserved, "{group}");
         }
         let from = udp_packet(mapped::name(HOST), group(0xff1e), b"x");
-        assert_eq!(
-            scopes.classify(&from),
-            Class::Dropped(DropReason::Malformed)
-        );
+        assert_eq!(scopes.classify(&from), MALFORMED);
     }
 
     proptest! {

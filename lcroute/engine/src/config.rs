@@ -261,7 +261,6 @@ impl NodeSources {
         Self { ipv4, ..self }
     }
 
-    /// The name of the node's IPv4 address.
     pub(crate) fn ipv4(self) -> Option<Ipv6Addr> {
         self.ipv4
     }

@@ -8,7 +8,6 @@ use crate::lsdb::Database;
 /// This node, its database of the other routers, and the time of the input.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
-    /// This node.
     pub node: &'a Node,
     /// The other routers.
     pub database: &'a Database,

@@ -225,7 +225,7 @@ pub struct LeafJoin {
 ///
 /// `flags 8 | groups 16 | room 16 | others 8 (at most 4) x key 256`; bit 1 of the flags is `uplink`,
 /// bit 2 `isolated`, bit 3 `spare`, receivers ignore the others.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeafOffer {
     /// The router sends the leaf's packets to asking groups.
     pub uplink: bool,
@@ -259,7 +259,6 @@ pub enum RefusalReason {
 
 impl RefusalReason {
     /// The name shown in `groups`.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::TooManyGroups => "too_many_groups",
@@ -329,6 +328,13 @@ pub enum Element {
     /// Rendezvous epochs ([`librecast::epoch`]), each behind its length (16 bits): at most
     /// [`MAX_EPOCHS`] bytes. Their secrets are for members only, so they are in no LSA.
     Epochs(Bytes),
+}
+
+/// Encodes elements, in order, into messages.
+pub fn encode<'a>(elements: impl IntoIterator<Item = &'a Element>) -> Vec<Bytes> {
+    let mut batch = Batch::default();
+    elements.into_iter().for_each(|element| batch.push(element));
+    batch.finish()
 }
 
 /// Decodes a message; one error makes all of it void.
@@ -811,12 +817,6 @@ mod tests {
         ]
         .concat();
         assert!(decode(&five).is_err(), "more routers than are read");
-    }
-
-    fn encode(elements: &[Element]) -> Vec<Bytes> {
-        let mut batch = Batch::default();
-        elements.iter().for_each(|e| batch.push(e));
-        batch.finish()
     }
 
     fn joined(group: u16) -> Element {

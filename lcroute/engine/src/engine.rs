@@ -72,7 +72,6 @@ pub struct Engine {
 /// Settings and links.
 impl Engine {
     /// A router without links; nothing is written into `lc0` before [`Self::handle_start`].
-    #[must_use]
     pub fn new(config: Config, services: Arc<dyn Services>, now: Instant) -> Self {
         let mut node = Node::new(config);
         let Config { seed, mtu, .. } = node.config;
@@ -127,7 +126,6 @@ impl Engine {
         }
     }
 
-    /// Sets the address of local senders of IPv4.
     fn set_ipv4_address(&mut self, address: Option<Ipv4Addr>) {
         self.node.sources = self.node.sources.with_ipv4(address.map(mapped::name));
         let groups = self.joinable_groups();
@@ -696,20 +694,18 @@ impl Engine {
     }
 
     /// The virtual Ethernet address of a LAN, for which the shell receives packets: of the
-    /// forwarder, and of a standby whose LAN has become a part of another.
-    #[must_use]
+    /// forwarder, and of a standby whose LAN has become a part of another. Roles change without an
+    /// event: to be compared after each turn.
     pub fn virtual_mac(&self, interface: LocalInterfaceId) -> Option<MacAddress> {
         self.gateway.virtual_mac(interface)
     }
 
     /// Whether this node is the forwarder of a LAN of a segment.
-    #[must_use]
     pub fn serves_segment(&self, interface: LocalInterfaceId) -> bool {
         self.gateway.serves_segment(interface)
     }
 
     /// The place of a host, as this gateway of a segment knows it.
-    #[must_use]
     pub fn where_is(&self, interface: LocalInterfaceId, address: IpAddr) -> HostPlace {
         self.gateway.where_is(interface, address)
     }
@@ -1024,7 +1020,6 @@ impl Engine {
         }
     }
 
-    /// A control message of a leaf.
     fn handle_leaf(&mut self, link: LinkId, message: &[u8]) {
         let (leaves, outbox) = (&mut self.membership.leaves, &mut self.outbox);
         if leaves.is_faulty(link) {
@@ -1528,51 +1523,43 @@ impl Engine {
 /// Queries about routers.
 impl Engine {
     /// A router's member data, from its verified certificate.
-    #[must_use]
     pub fn member(&self, origin: OriginId) -> Option<&Member> {
         Some(&self.database.router(origin)?.credential().member)
     }
 
     /// Private prefixes and their secrets.
-    #[must_use]
     pub fn private(&self) -> &[PrivatePrefix] {
         &self.node.config.private
     }
 
     /// How things stand with this node's uplink.
-    #[must_use]
     pub fn carry(&self) -> CarrySnapshot {
         self.carry.snapshot(self.now)
     }
 
     /// The root of a group's tree, as this router sees it.
-    #[must_use]
     pub fn root(&self, group: Ipv6Addr) -> OriginId {
         self.routing
             .sending_root(&self.database, self.node.own, group)
     }
 
     /// Digest of the network's graph as this router sees it: equal for equal graphs.
-    #[must_use]
     pub fn graph_digest(&self) -> u64 {
         self.routing.graph().digest()
     }
 
     /// Whether unicast of streams is carried to a router.
-    #[must_use]
     pub fn takes_streams(&self, origin: OriginId) -> bool {
         let router = self.database.router(origin);
         router.is_some_and(|r| r.has_flag(FLAG_STREAMS))
     }
 
     /// Routers that can be reached and renew certificates.
-    #[must_use]
     pub fn issuers(&self) -> Vec<OriginId> {
         self.database.issuers().collect()
     }
 }
 
-/// The flags of this router's advertisement.
 fn flags(node: &Node) -> u8 {
     let config = &node.config;
     let core = if config.member.core { FLAG_CORE } else { 0 };

@@ -41,7 +41,6 @@ pub struct Outgoing {
     pub routed: PerLink<Routed>,
 }
 
-/// The control exchange with all neighbours.
 #[derive(Debug)]
 pub struct ControlExchange {
     adjacencies: SmallMap<LinkId, Adjacency>,
@@ -62,7 +61,6 @@ pub struct ControlExchange {
 
 /// Links.
 impl ControlExchange {
-    /// An exchange without neighbours.
     pub fn new(node: &Node) -> Self {
         let seed = node.config.seed;
         Self {
@@ -113,12 +111,10 @@ impl ControlExchange {
         self.neighbors = links.map(|(link, a)| (a.origin(), link)).collect();
     }
 
-    /// The link to each neighbour.
     pub fn neighbors(&self) -> &BTreeMap<OriginId, LinkId> {
         &self.neighbors
     }
 
-    /// All adjacencies, by link.
     pub fn adjacencies(&self) -> &SmallMap<LinkId, Adjacency> {
         &self.adjacencies
     }
@@ -128,7 +124,6 @@ impl ControlExchange {
         self.adjacencies.get(&link).is_some_and(|a| !a.faulty)
     }
 
-    /// Queues rendezvous epochs for a neighbour.
     pub fn send_epochs(&mut self, link: LinkId, epochs: Bytes) {
         if let Some(adjacency) = self.adjacencies.get_mut(&link) {
             adjacency.pending.push(Element::Epochs(epochs));
@@ -205,7 +200,6 @@ impl ControlExchange {
         }
     }
 
-    /// Handles the refusal of join state of this router.
     pub fn handle_refusal(
         &mut self,
         link: LinkId,
@@ -229,7 +223,6 @@ impl ControlExchange {
         }
     }
 
-    /// Handles part of the audit of a link.
     pub fn handle_audit(
         &mut self,
         link: LinkId,

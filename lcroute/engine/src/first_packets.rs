@@ -54,7 +54,6 @@ pub struct FirstPacketBuffer {
 }
 
 impl FirstPacketBuffer {
-    /// A buffer without flows.
     pub fn new(limits: &Limits) -> Self {
         Self {
             flows: BTreeMap::new(),
@@ -104,7 +103,6 @@ impl FirstPacketBuffer {
         }
     }
 
-    /// Sources with waiting packets to the group.
     pub fn sources_of(&self, group: Ipv6Addr) -> Vec<Ipv6Addr> {
         let all = (group, Ipv6Addr::UNSPECIFIED)..=(group, Ipv6Addr::from_bits(u128::MAX));
         self.flows
@@ -171,12 +169,10 @@ impl FirstPacketBuffer {
         ))
     }
 
-    /// Number of flows.
     pub fn len(&self) -> usize {
         self.flows.len()
     }
 
-    /// Bytes of waiting packets.
     pub fn bytes(&self) -> usize {
         self.bytes
     }

@@ -55,14 +55,10 @@ pub struct Forwarding {
     sequence: u64,
 }
 
-/// A packet of a local sender.
 #[derive(Debug)]
 pub struct LocalPacket {
-    /// The interface from which it came.
     pub from: LocalInterfaceId,
-    /// Source and group.
     pub flow: Flow,
-    /// The packet, with its IP header.
     pub packet: Bytes,
     /// Links of leaves that receive it.
     pub leaves: Links,
@@ -73,13 +69,9 @@ pub struct LocalPacket {
 /// A packet that came over a link.
 #[derive(Debug)]
 pub struct Arrival {
-    /// The link.
     pub link: LinkId,
-    /// The data header before the packet.
     pub header: DataHeader,
-    /// Source and group.
     pub flow: Flow,
-    /// The packet, with its IP header.
     pub packet: Bytes,
 }
 
@@ -383,7 +375,6 @@ impl Forwarding {
     }
 }
 
-/// Links to neighbours and leaves together.
 fn with_leaves(links: &Links, leaves: &Links) -> Links {
     match (links.is_empty(), leaves.is_empty()) {
         (_, true) => links.clone(),

@@ -121,7 +121,6 @@ impl Graph {
     /// A graph with these routers, and links with costs or metrics; both ends of a link are added.
     /// A link given twice counts once, at the larger cost. At most 2^24 routers. `digest`
     /// identifies the content.
-    #[must_use]
     pub fn new<M: Into<Metric> + Copy>(
         digest: u64,
         routers: impl IntoIterator<Item = OriginId>,

@@ -44,7 +44,6 @@ pub enum Payload {
 
 impl Payload {
     /// The kind of a classified packet.
-    #[must_use]
     pub fn of(packet: &[u8]) -> Self {
         if is_ipv4(packet) {
             Self::Ipv4
@@ -75,7 +74,6 @@ pub struct DataHeader {
 
 impl DataHeader {
     /// Encodes the header. `sequence` is cut to its 48 bits.
-    #[must_use]
     pub fn encode(&self) -> [u8; HEADER_LEN] {
         let mut b = [0; HEADER_LEN];
         b[0] = VERSION << 4 | self.payload as u8;

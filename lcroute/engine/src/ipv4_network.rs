@@ -25,7 +25,6 @@ pub struct Ipv4Network(u16);
 
 impl Ipv4Network {
     /// The block of a network, unless its nodes have another one configured.
-    #[must_use]
     pub fn of(network: &NetworkId) -> Self {
         let hash = derive("lcroute 2026 ipv4 network", &[network.public_key()]);
         let good = |byte: &&u8| **byte >= LOWEST && !TAKEN.contains(*byte);
@@ -35,19 +34,16 @@ impl Ipv4Network {
     }
 
     /// Its first address.
-    #[must_use]
     pub fn address(self) -> Ipv4Addr {
         self.host(0)
     }
 
     /// "The router" on each host.
-    #[must_use]
     pub fn router(self) -> Ipv4Addr {
         self.host(ROUTER)
     }
 
     /// Whether an address lies in the block.
-    #[must_use]
     pub fn contains(self, address: Ipv4Addr) -> bool {
         address.to_bits() >> 16 == u32::from(self.0)
     }
@@ -63,7 +59,6 @@ impl Ipv4Network {
     }
 
     /// The address that a node takes in attempt `n`.
-    #[must_use]
     pub fn candidate(self, node: &PeerId, n: u16) -> Ipv4Addr {
         let hash = derive("lcroute 2026 ipv4", &[node.public_key(), &n.to_be_bytes()]);
         let hosts = hash.as_chunks::<2>().0.iter();
@@ -76,14 +71,12 @@ impl Ipv4Network {
 
 /// Whether a node may have this address: private (RFC 1918), not in x.y.0.0/24, where the router
 /// is, and not the broadcast address of a block.
-#[must_use]
 pub fn is_assignable(address: Ipv4Addr) -> bool {
     let [.., third, fourth] = address.octets();
     address.is_private() && third != 0 && (third, fourth) != (255, 255)
 }
 
 /// Whether an address means all hosts: of a link, or of a block.
-#[must_use]
 pub fn is_broadcast(address: Ipv4Addr) -> bool {
     let [.., third, fourth] = address.octets();
     address.is_broadcast() || address.is_private() && (third, fourth) == (255, 255)

@@ -15,17 +15,14 @@ pub enum Join {
 }
 
 impl Join {
-    /// Whether anything is joined.
     pub fn is_some(&self) -> bool {
         *self != Self::None
     }
 
-    /// Whether sources are listed.
     pub fn lists_sources(&self) -> bool {
         matches!(self, Self::Filtered(_))
     }
 
-    /// Number of listed sources.
     pub fn sources(&self) -> usize {
         match self {
             Self::Filtered(filter) => filter.sources().len(),
@@ -42,7 +39,6 @@ impl Join {
         }
     }
 
-    /// The union of both.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
         match (self, other) {

@@ -11,9 +11,7 @@ use librecast::mapped;
 /// Source addresses behind the forwarder of a LAN.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Behind {
-    /// The addresses.
     pub prefix: SourcePrefix,
-    /// The LAN.
     pub lan: LanId,
     /// The forwarder's certificate names the prefix.
     pub by_name: bool,
@@ -53,12 +51,10 @@ impl LanSources {
         self.behind == other.behind
     }
 
-    /// The name of a router's IPv4 address.
     pub fn ipv4_of(&self, router: OriginId) -> Option<Ipv6Addr> {
         self.names.get(&router).copied()
     }
 
-    /// The router with an IPv4 address of this name.
     pub fn ipv4_owner(&self, name: Ipv6Addr) -> Option<OriginId> {
         self.ipv4.get(&name).copied()
     }

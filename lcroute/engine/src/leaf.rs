@@ -32,7 +32,7 @@ use librecast::random::Random;
 use librecast::time::{Duration, Instant};
 
 use crate::classify::{CarriedScopes, Class, Flow, trim};
-use crate::control::{self, Batch, Element, LeafJoin, LeafOffer, RefusalReason};
+use crate::control::{self, Element, LeafJoin, LeafOffer, RefusalReason};
 use crate::drops::DropReason;
 use crate::header::{DataHeader, HEADER_LEN, HOP_LIMIT, MAX_SEQUENCE, Payload};
 use crate::leaves::LEAF_GROUPS;
@@ -140,7 +140,6 @@ pub enum LinkRefusal {
     ClockDiffers,
 }
 
-/// A router known to the leaf.
 #[derive(Debug, Default)]
 struct Router {
     /// A carrier of signalling reports it as present.
@@ -166,7 +165,6 @@ impl Router {
 struct Link {
     router: PeerId,
     rtt: Option<Duration>,
-    /// It has the joins.
     joined: bool,
     /// Time at which the joins on it end.
     leaves_at: Option<Instant>,
@@ -270,7 +268,6 @@ pub struct Leaf {
     passed: Passed,
     /// Packets to asking groups, as routers admit them.
     asked: Bucket,
-    /// Number of packets sent.
     sent: u64,
     random: Random,
     outputs: VecDeque<LeafOutput>,
@@ -281,7 +278,6 @@ pub struct Leaf {
 /// Joins.
 impl Leaf {
     /// A leaf without links and groups.
-    #[must_use]
     pub fn new(seed: u64, now: Instant) -> Self {
         Self {
             joins: BTreeMap::new(),
@@ -332,7 +328,6 @@ impl Leaf {
     }
 
     /// The state of its reception.
-    #[must_use]
     pub fn state(&self) -> LeafState {
         match self.active {
             None => LeafState::Lost,
@@ -342,25 +337,21 @@ impl Leaf {
     }
 
     /// The router at the other end of the active link.
-    #[must_use]
     pub fn active(&self) -> Option<PeerId> {
         Some(self.links.get(&self.active?)?.router)
     }
 
     /// Number of links.
-    #[must_use]
     pub fn links(&self) -> usize {
         self.links.len()
     }
 
     /// Dropped packets and messages so far, by reason.
-    #[must_use]
     pub fn drops(&self) -> BTreeMap<&'static str, u64> {
         self.drops.by_name()
     }
 
     /// The reason for which no known router gives this leaf a link, if all have one.
-    #[must_use]
     pub fn refusal(&self) -> Option<LinkRefusal> {
         if !self.links.is_empty() {
             return None;
@@ -371,7 +362,6 @@ impl Leaf {
     }
 
     /// Whether this leaf has no link, and a router had no room for it.
-    #[must_use]
     pub fn waits_for_room(&self) -> bool {
         let is_full = |reason| reason == Some(LinkRefusal::NoRoom);
         self.links.is_empty() && self.refusals().any(is_full)
@@ -724,7 +714,6 @@ impl Leaf {
         }
     }
 
-    /// Sends all joins over a link.
     fn join_over(&mut self, link: LinkId) {
         let Some(known) = self.links.get_mut(&link) else {
             return;
@@ -761,12 +750,9 @@ impl Leaf {
     }
 
     fn send(&mut self, link: LinkId, elements: &[Element]) {
-        let mut batch = Batch::default();
-        elements.iter().for_each(|element| batch.push(element));
-        for message in batch.finish() {
-            self.outputs
-                .push_back(LeafOutput::Control { link, message });
-        }
+        let messages = control::encode(elements).into_iter();
+        let outputs = messages.map(|message| LeafOutput::Control { link, message });
+        self.outputs.extend(outputs);
     }
 }
 
@@ -821,7 +807,6 @@ impl Leaf {
     }
 
     /// Whether a router takes packets to asking groups.
-    #[must_use]
     pub fn has_uplink(&self) -> bool {
         self.links.values().any(|link| link.uplink)
     }
@@ -883,7 +868,6 @@ impl Leaf {
         }
     }
 
-    /// Notes that packets come over a link.
     fn note_carries(&mut self, link: LinkId) {
         let known = self.links.get_mut(&link);
         let is_new = known.is_some_and(|known| !std::mem::replace(&mut known.carries, true));
@@ -1011,7 +995,6 @@ impl Leaf {
         running.map(|run| self.heard + run.silence()).min()
     }
 
-    /// When to judge next.
     fn judged_at(&self) -> Option<Instant> {
         let silent_at = self.silent_at().filter(|_| self.suspected.is_none());
         let end = self.flows.values().map(Run::ends_at).min();
@@ -1092,12 +1075,9 @@ mod tests {
 
     fn offer() -> LeafOffer {
         LeafOffer {
-            uplink: false,
-            isolated: false,
-            spare: false,
             groups: LEAF_GROUPS as u16,
             room: 1,
-            others: Vec::new(),
+            ..LeafOffer::default()
         }
     }
 
@@ -1110,12 +1090,11 @@ mod tests {
         assert!(leaf.join(GROUP, SourceFilter::all(), now));
         for (link, n) in routers {
             leaf.handle_link_up(link, router(n), now);
-            let mut batch = Batch::default();
-            batch.push(&Element::LeafOffer(LeafOffer {
+            let offer = LeafOffer {
                 spare: n == 1,
                 ..offer()
-            }));
-            for message in batch.finish() {
+            };
+            for message in control::encode(&[Element::LeafOffer(offer)]) {
                 leaf.handle_control(link, &message, now);
             }
         }
@@ -1203,12 +1182,11 @@ mod tests {
         leaf.handle_link_up(LINK, router(1), now);
         for n in 0..2 * MAX_ROUTERS as u16 {
             let first = 100 + n * MAX_OFFERED as u16;
-            let mut batch = Batch::default();
-            batch.push(&Element::LeafOffer(LeafOffer {
+            let offer = LeafOffer {
                 others: (first..first + MAX_OFFERED as u16).map(router).collect(),
                 ..offer()
-            }));
-            for message in batch.finish() {
+            };
+            for message in control::encode(&[Element::LeafOffer(offer)]) {
                 leaf.handle_control(LINK, &message, now);
             }
         }

@@ -59,11 +59,9 @@ const LEAF_BURST: u64 = 640 << 10;
 /// Bytes of a long packet to one leaf. Chosen: as in [`LEAF_BURST`].
 const LEAF_PACKET: u64 = 1_300;
 
-/// A leaf at the other end of a link.
 #[derive(Debug)]
 struct Leaf {
     peer: PeerId,
-    /// Groups that it may join.
     prefixes: Vec<GroupPrefix>,
     joins: BTreeMap<Ipv6Addr, Join>,
     changes: Bucket,
@@ -81,24 +79,20 @@ struct Leaf {
 /// A source that leaves list for a group.
 #[derive(Debug)]
 struct Listed {
-    /// Number of leaves that list it.
     leaves: usize,
     /// The leaf that pays for it in the shares of all pairs.
     payer: LinkId,
 }
 
-/// Joins of leaves for one group.
 #[derive(Debug)]
 struct Group {
     /// The leaf that pays for it in the shares of all groups: one of the links below.
     payer: LinkId,
     /// Links of leaves that join all sources.
     everyone: Links,
-    /// Links of leaves that list sources.
     filtered: Vec<(LinkId, SourceFilter)>,
     /// Number of these in EXCLUDE mode.
     excluding: usize,
-    /// Sources that leaves join.
     sources: BTreeMap<Ipv6Addr, Listed>,
 }
 
@@ -150,13 +144,11 @@ impl Group {
         self.everyone.iter().copied().chain(listed).collect()
     }
 
-    /// A leaf that joins the group.
     fn any_leaf(&self) -> Option<LinkId> {
         let filtered = self.filtered.first().map(|(link, _)| *link);
         self.everyone.first().copied().or(filtered)
     }
 
-    /// A leaf that lists a source.
     fn any_leaf_for(&self, source: Ipv6Addr) -> Option<LinkId> {
         let lists = |filter: &SourceFilter| match filter {
             SourceFilter::Include(list) => list.binary_search(&source).is_ok(),
@@ -279,7 +271,6 @@ struct Budget {
 pub struct Leaves {
     leaves: BTreeMap<LinkId, Leaf>,
     groups: BTreeMap<Ipv6Addr, Group>,
-    /// Shares of leaves in the bound of groups.
     group_shares: Shares<LinkId, Ipv6Addr>,
     /// Shares of leaves in the bound of (group, source) pairs.
     pair_shares: PairShares,
@@ -384,7 +375,6 @@ impl Leaves {
         self.used
     }
 
-    /// Adds a leaf's join for a group.
     fn insert(&mut self, link: LinkId, group: Ipv6Addr, join: &Join) {
         let (groups, group_shares) = (&mut self.groups, &mut self.group_shares);
         let entry = groups.entry(group).or_insert_with(|| {
@@ -396,7 +386,6 @@ impl Leaves {
         }
     }
 
-    /// Removes a leaf's join for a group.
     fn remove(&mut self, link: LinkId, group: Ipv6Addr, join: &Join) {
         let Some(entry) = self.groups.get_mut(&group) else {
             return;

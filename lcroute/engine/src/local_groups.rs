@@ -287,7 +287,6 @@ impl LocalGroups {
         [leaving, idle].into_iter().flatten().min()
     }
 
-    /// Number of flows.
     pub fn flows(&self) -> usize {
         self.sending.len()
     }

@@ -80,7 +80,6 @@ impl Senders {
     }
 }
 
-/// IPv4 on an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ipv4Link {
     /// lc0, with hosts of this network.
@@ -99,14 +98,10 @@ impl Ipv4Link {
     }
 }
 
-/// Settings of an interface.
 #[derive(Debug, Clone)]
 pub struct InterfaceSettings {
-    /// The source of queries.
     pub querier_address: Ipv6Addr,
-    /// The source of reports.
     pub reporter_address: Ipv6Addr,
-    /// Timing of queries.
     pub timing: Timing,
     /// MTU in bytes: reports and queries are built to fit.
     pub mtu: u16,
@@ -127,7 +122,6 @@ pub struct InterfaceSettings {
 }
 
 impl InterfaceSettings {
-    /// The settings of lc0.
     pub fn of_host(
         limits: &Limits,
         mtu: u16,
@@ -214,7 +208,6 @@ impl LocalInterface {
         }
     }
 
-    /// Sets the segment of which the LAN is a part.
     pub fn set_segment(&mut self, segment: Option<SegmentId>, scopes: &CarriedScopes) {
         (self.segment, self.scopes) = (segment, scopes.clone());
         if segment.is_none() {
@@ -289,7 +282,6 @@ impl LocalInterface {
         self.proxy.stop();
     }
 
-    /// Sets or removes the gateway's IPv4 address on the LAN.
     pub fn set_lan_ipv4(&mut self, address: Option<Ipv4Addr>, now: Instant) {
         let link = address.map(Ipv4Link::Lan);
         let Some(querier) = self
@@ -313,7 +305,6 @@ impl LocalInterface {
         self.active
     }
 
-    /// Sets the senders of this interface.
     pub fn set_senders(&mut self, senders: Senders) {
         self.settings.senders = senders;
     }
@@ -360,7 +351,6 @@ impl LocalInterface {
         [ipv6].into_iter().chain(ipv4)
     }
 
-    /// Groups that listeners have joined.
     pub fn groups(&self) -> Vec<Ipv6Addr> {
         let joined = self.queriers().flat_map(Querier::groups);
         let names = joined.flat_map(|group| self.names(group));
@@ -378,7 +368,6 @@ impl LocalInterface {
             .map_or(0, |group| self.querier(group).reporters(group))
     }
 
-    /// The counters of a group.
     pub fn traffic(&self, group: Ipv6Addr) -> Option<&Traffic> {
         self.querier(group).traffic(group)
     }
@@ -389,7 +378,6 @@ impl LocalInterface {
         (self.querier.other_querier(), ipv4.and_then(mapped::ipv4))
     }
 
-    /// Whether IPv4 groups are served.
     pub fn has_ipv4(&self) -> bool {
         self.settings.ipv4.is_some()
     }
@@ -414,7 +402,6 @@ impl LocalInterface {
         self.scopes = scopes.clone();
     }
 
-    /// Handles expired timers of queriers.
     pub fn handle_timeout(&mut self, now: Instant) {
         for querier in self.queriers_mut() {
             querier.handle_timeout(now);
@@ -515,7 +502,6 @@ impl LocalInterface {
         self.handle_report(source, message, scopes, outbox, now)
     }
 
-    /// Handles an IGMP message.
     fn handle_igmp(
         &mut self,
         packet: &[u8],
@@ -565,7 +551,6 @@ impl LocalInterface {
         self.proxy.handle_query(query, now);
     }
 
-    /// Handles a listener's report.
     fn handle_report(
         &mut self,
         source: Ipv6Addr,

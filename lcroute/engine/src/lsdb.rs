@@ -135,7 +135,6 @@ pub struct Database {
 /// Inputs.
 impl Database {
     /// A database that knows only this router.
-    #[must_use]
     pub fn new(
         own: LocalRouter,
         limits: &Limits,
@@ -678,7 +677,6 @@ impl Database {
         self.graph.note_router(false);
     }
 
-    /// Removes expired certificates and revocations.
     fn expire(&mut self) {
         let time = self.services.unix_now();
         for origin in self.store.expired_routers(time) {
@@ -1019,7 +1017,6 @@ impl Database {
     }
 
     /// Sizes of the tables.
-    #[must_use]
     pub fn tables(&self) -> DatabaseTables {
         DatabaseTables {
             routers: self.store.routers.len(),

@@ -55,7 +55,6 @@ impl Membership {
         self.interfaces.insert(id, interface);
     }
 
-    /// Removes an interface with its listeners.
     pub fn remove(&mut self, id: LocalInterfaceId) {
         if let Some(gone) = self.interfaces.remove(&id) {
             self.changed.extend(gone.groups());
@@ -99,14 +98,12 @@ impl Membership {
         }
     }
 
-    /// Sets the gateway's IPv4 address on a LAN.
     pub fn set_lan_ipv4(&mut self, id: LocalInterfaceId, address: Option<Ipv4Addr>, now: Instant) {
         if let Some(interface) = self.interfaces.get_mut(&id) {
             interface.set_lan_ipv4(address, now);
         }
     }
 
-    /// Sets the segment of which a LAN is a part.
     pub fn set_segment(
         &mut self,
         id: LocalInterfaceId,
@@ -120,7 +117,6 @@ impl Membership {
         }
     }
 
-    /// An interface.
     pub fn interface(&self, id: LocalInterfaceId) -> Option<&LocalInterface> {
         self.interfaces.get(&id)
     }
@@ -158,7 +154,6 @@ impl Membership {
         }
     }
 
-    /// Sets the groups that are carried.
     pub fn set_scopes(&mut self, scopes: &CarriedScopes, now: Instant) {
         for id in self.interfaces.keys().to_vec() {
             if let Some(interface) = self.interfaces.get_mut(&id) {
@@ -168,7 +163,6 @@ impl Membership {
         }
     }
 
-    /// Handles expired timers of queriers.
     pub fn handle_timeout(&mut self, now: Instant) {
         for interface in self.interfaces.values_mut() {
             interface.handle_timeout(now);
@@ -214,7 +208,6 @@ impl Membership {
         merge(filters.filter_map(|interface| interface.filter(group)))
     }
 
-    /// The listeners of a group.
     pub fn listeners(&self, group: Ipv6Addr) -> LocalListeners {
         let mut listeners = LocalListeners {
             leaves: self.leaves.listeners(group) > 0,
@@ -278,7 +271,6 @@ impl Membership {
         listening
     }
 
-    /// The counters of a group, by interface.
     pub fn traffic(&self, group: Ipv6Addr) -> impl Iterator<Item = &Traffic> {
         let interfaces = self.interfaces.values();
         interfaces.filter_map(move |interface| interface.traffic(group))

@@ -131,7 +131,6 @@ impl Origins {
         }
     }
 
-    /// Forgets expired windows.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(&(at, origin)) = self.gone.first()
             && at <= now
@@ -146,7 +145,6 @@ impl Origins {
         self.gone.first().map(|(at, _)| *at)
     }
 
-    /// Number of origins.
     pub fn len(&self) -> usize {
         self.origins.len()
     }

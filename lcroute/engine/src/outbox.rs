@@ -19,7 +19,6 @@ pub struct Outbox {
     outputs: VecDeque<Output>,
     /// Packets and bytes, without drops.
     pub counters: Counters,
-    /// Dropped packets and messages.
     pub drops: Drops<DropReason>,
     /// Present while a user looks.
     pub meter: Option<FlowMeter>,
@@ -31,7 +30,6 @@ impl Outbox {
         self.outputs.push_back(output);
     }
 
-    /// The next action.
     pub fn pop(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
@@ -43,7 +41,6 @@ impl Outbox {
         }
     }
 
-    /// Sends a packet over links.
     pub fn transmit(&mut self, links: Links, header: DataHeader, packet: Bytes) {
         self.counters.link_tx_packets += links.len() as u64;
         self.counters.link_tx_bytes += (links.len() * (HEADER_LEN + packet.len())) as u64;
@@ -57,7 +54,6 @@ impl Outbox {
         });
     }
 
-    /// Delivers a packet to programs of this host.
     pub fn deliver(&mut self, packet: Bytes) {
         self.count_local(packet.len());
         self.push(Output::Local { packet });
@@ -73,7 +69,6 @@ impl Outbox {
         }
     }
 
-    /// Sends a frame into a LAN.
     pub fn send_lan(&mut self, interface: LocalInterfaceId, frame: LanFrame) {
         self.push(Output::Lan { interface, frame });
     }

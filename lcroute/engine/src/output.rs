@@ -160,7 +160,6 @@ pub enum LinkFault {
 
 impl LinkFault {
     /// A few words for logs and tables.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unreadable => "control message cannot be read",

@@ -72,7 +72,6 @@ pub struct Secret(Arc<Zeroizing<[u8; SECRET_LEN]>>);
 
 impl Secret {
     /// A secret of these bytes.
-    #[must_use]
     pub fn new(bytes: [u8; SECRET_LEN]) -> Self {
         Self(Arc::new(Zeroizing::new(bytes)))
     }
@@ -94,7 +93,6 @@ pub struct PrivatePrefix {
 impl PrivatePrefix {
     /// The groups of a segment, in the network of the node with this address; its unicast is sealed
     /// as well.
-    #[must_use]
     pub fn of_segment(node: Ipv6Addr, name: &str, secrets: Vec<Secret>) -> Self {
         Self {
             prefix: SegmentId::of(node, name).prefix(),
@@ -119,7 +117,6 @@ pub enum Privacy {
     NoKey,
 }
 
-/// A secret with its numbers.
 #[derive(Debug)]
 struct NumberedSecret {
     secret: Secret,
@@ -506,7 +503,6 @@ impl<'a> Sealed<'a> {
 }
 
 /// Whether a packet that was classified is sealed.
-#[must_use]
 pub fn is_sealed(packet: &[u8]) -> bool {
     packet.get(NEXT_HEADER_AT) == Some(&SEALED)
 }

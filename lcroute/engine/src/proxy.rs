@@ -53,7 +53,6 @@ enum Asked {
     Sources(BTreeSet<Ipv6Addr>),
 }
 
-/// The proxy and its reports.
 #[derive(Debug)]
 pub struct Proxy {
     max_groups: usize,
@@ -285,12 +284,10 @@ impl Proxy {
         [repeat, turn].into_iter().flatten().min()
     }
 
-    /// Number of groups.
     pub fn len(&self) -> usize {
         self.groups.len()
     }
 
-    /// Number of pending reports.
     pub fn pending(&self) -> usize {
         self.repeats.len() + self.asked.len()
     }
@@ -387,12 +384,10 @@ mod tests {
         Query {
             max_response: Duration::from_secs(1),
             group,
-            suppress_router_processing: false,
             robustness: 2,
             query_interval: Duration::from_secs(125),
             sources: sources.iter().map(|n| source(*n)).collect(),
-            truncated: false,
-            version_1: false,
+            ..Query::default()
         }
     }
 

@@ -84,7 +84,6 @@ pub struct Room {
 #[derive(Debug)]
 pub struct Querier {
     configured: Timing,
-    /// Timing of the present querier.
     timing: Timing,
     groups: Table<Ipv6Addr, Group>,
     /// Another querier with a lower address, and the end of its presence.
@@ -489,7 +488,6 @@ impl Querier {
         self.groups.get(&group).map_or(0, |g| g.reporters.len())
     }
 
-    /// Number of groups.
     pub(crate) fn len(&self) -> usize {
         self.groups.len()
     }
@@ -513,12 +511,10 @@ fn query(
     Query {
         max_response,
         group,
-        suppress_router_processing: false,
         robustness: timing.robustness,
         query_interval: timing.query_interval,
         sources,
-        truncated: false,
-        version_1: false,
+        ..Query::default()
     }
 }
 

@@ -24,7 +24,6 @@ const COST_UNIT: Duration = Duration::from_micros(100);
 
 impl Engine {
     /// The whole state; its cost grows with the tables.
-    #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
             groups: self.snapshot_groups(),
@@ -196,7 +195,6 @@ impl Engine {
 
     /// All reachable routers, this one first, and the links between them: each once, by positions
     /// in this list, with its cost.
-    #[must_use]
     pub fn map(&self) -> (Vec<OriginId>, Vec<(u32, u32, u16)>) {
         let (graph, own) = (self.routing.graph(), self.node.own);
         let others = graph.reachable(own).filter(|x| *x != own);
@@ -227,7 +225,6 @@ impl Engine {
     }
 
     /// The node that announces exactly this group; of several the root of its tree.
-    #[must_use]
     pub fn announcer(&self, group: Ipv6Addr) -> Option<OriginId> {
         let exact = GroupPrefix::group(group);
         let owner = self.database.owner(group);
@@ -256,7 +253,6 @@ impl Engine {
     }
 
     /// Sizes of the tables, at low cost.
-    #[must_use]
     pub fn tables(&self) -> Tables {
         let [listener_groups, proxied_groups, pending] = self.membership.sizes();
         let forwarding = &self.forwarding;

@@ -51,7 +51,6 @@ pub struct ReplayBuffer {
 }
 
 impl ReplayBuffer {
-    /// An empty buffer.
     pub fn new(limits: &Limits, seed: u64) -> Self {
         Self {
             groups: Table::new(seed),
@@ -154,7 +153,6 @@ impl ReplayBuffer {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// Bytes of kept packets.
     pub fn bytes(&self) -> usize {
         self.bytes
     }

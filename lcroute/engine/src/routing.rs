@@ -28,7 +28,6 @@ const TOPOLOGY_DELAY_PER_ROUTER: Duration = Duration::from_millis(2);
 /// The parts that route computation reads or changes.
 #[derive(Debug)]
 pub struct Computation<'a> {
-    /// This node.
     pub node: &'a Node,
     /// The link that leads to each neighbour.
     pub neighbors: &'a BTreeMap<OriginId, LinkId>,
@@ -40,7 +39,6 @@ pub struct Computation<'a> {
     pub membership: &'a mut Membership,
     /// The decisions on links.
     pub topology: &'a mut Topology,
-    /// The present time.
     pub now: Instant,
 }
 
@@ -105,7 +103,6 @@ impl Routing {
         &self.graph
     }
 
-    /// The time of the next update.
     pub fn next_timeout(&self) -> Option<Instant> {
         let former = self.former_roots.first().map(|(_, until)| *until);
         let topology = self.topology_stale.then_some(self.topology_next);
@@ -145,7 +142,6 @@ impl Routing {
         computes
     }
 
-    /// Passes the reachable routers to the topology.
     fn update_topology(&mut self, parts: &mut Computation<'_>) {
         let (own, graph) = (parts.node.own, &self.graph);
         self.topology_stale = false;
@@ -211,7 +207,6 @@ impl Routing {
         parts.forwarding.trees.place(root, tree, edges, parts.now);
     }
 
-    /// Computes the roots of groups again.
     fn compute_roots(&mut self, forced: bool, parts: &mut Computation<'_>) {
         // listeners stay on trees whose root changed and changed back in between
         let version = Some(parts.database.rps_version());

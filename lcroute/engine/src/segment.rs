@@ -1182,7 +1182,6 @@ impl fmt::Display for SegmentProblem {
 
 impl SegmentProblem {
     /// The remedy.
-    #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::NotPermitted(_) => {
@@ -1212,7 +1211,6 @@ impl SegmentProblem {
     }
 }
 
-/// The LAN's default routers, by their names.
 fn default_routers(settings: &SegmentSettings) -> Vec<Ipv6Addr> {
     let routers = settings.default_routers.iter();
     routers.map(|router| mapped::name_of(*router)).collect()

@@ -12,12 +12,10 @@ use crate::segment_id::SegmentId;
 /// Most LANs of a segment. Chosen.
 const MAX_SEGMENT_LANS: usize = 64;
 
-/// A LAN of a segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LanOfSegment {
     /// The gateway that serves it.
     pub origin: OriginId,
-    /// Its key.
     pub peer: PeerId,
     /// Prefixes of the LAN's hosts; those of IPv4 are names.
     pub prefixes: Vec<SourcePrefix>,
@@ -39,7 +37,6 @@ impl LanOfSegment {
     }
 }
 
-/// The LANs of one segment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SegmentLans {
     lans: BTreeMap<LanId, LanOfSegment>,
@@ -65,12 +62,10 @@ impl SegmentLans {
         self.rivals.iter().copied().collect()
     }
 
-    /// A LAN.
     pub fn get(&self, lan: LanId) -> Option<&LanOfSegment> {
         self.lans.get(&lan)
     }
 
-    /// All LANs except one.
     pub fn others(&self, own: LanId) -> impl Iterator<Item = (LanId, &LanOfSegment)> {
         let all = self.lans.iter().map(|(id, lan)| (*id, lan));
         all.filter(move |(id, _)| *id != own)

@@ -79,7 +79,6 @@ impl Senders {
         }
     }
 
-    /// Sets the rate.
     pub fn set_rate(&mut self, rate: u64) {
         self.budget = budget(rate);
         // bytes sent at another rate are no debt

@@ -13,7 +13,6 @@ pub const SIGNATURE_CONTEXT: &str = "lcroute 2026 link state";
 
 /// The bytes for [`Services::sign`] and [`Services::verify`], under [`SIGNATURE_CONTEXT`]. A node's
 /// key may serve several networks, and a signature of one must not count on another.
-#[must_use]
 pub fn signed_message(network: &NetworkId, message: &[u8]) -> Vec<u8> {
     [network.public_key(), message].concat()
 }

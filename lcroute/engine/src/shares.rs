@@ -20,12 +20,10 @@ impl<P, K> Default for Shares<P, K> {
 }
 
 impl<P: Ord + Copy, K: Ord + Copy> Shares<P, K> {
-    /// Number of all entries.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Number of entries of one share.
     pub fn of(&self, payer: P) -> usize {
         self.parts.get(&payer).map_or(0, BTreeSet::len)
     }
@@ -35,13 +33,11 @@ impl<P: Ord + Copy, K: Ord + Copy> Shares<P, K> {
         self.parts.iter().map(|(payer, part)| (*payer, part.len()))
     }
 
-    /// Adds an entry to a share.
     pub fn insert(&mut self, payer: P, key: K) {
         let part = self.parts.entry(payer).or_default();
         self.len += usize::from(part.insert(key));
     }
 
-    /// Removes an entry from a share.
     pub fn remove(&mut self, payer: P, key: K) {
         if let Some(part) = self.parts.get_mut(&payer) {
             self.len -= usize::from(part.remove(&key));
@@ -56,7 +52,6 @@ impl<P: Ord + Copy, K: Ord + Copy> Shares<P, K> {
         self.parts.get(&payer)?.first().copied()
     }
 
-    /// The last entry of a share.
     pub fn last(&self, payer: P) -> Option<K> {
         self.parts.get(&payer)?.last().copied()
     }

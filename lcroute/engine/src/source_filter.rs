@@ -18,7 +18,6 @@ pub enum SourceFilter {
 
 impl SourceFilter {
     /// EXCLUDE{}: every source.
-    #[must_use]
     pub fn all() -> Self {
         Self::Exclude(Box::default())
     }

@@ -18,7 +18,6 @@ fn seeded(seed: u64) -> RandomState {
 pub struct Table<K, V>(HashMap<K, V, RandomState>);
 
 impl<K: Hash + Eq + Ord + Copy, V> Table<K, V> {
-    /// An empty table.
     pub fn new(seed: u64) -> Self {
         Self(HashMap::with_hasher(seeded(seed)))
     }
@@ -53,7 +52,6 @@ impl<K: Hash + Eq + Ord + Copy, V> Table<K, V> {
         value
     }
 
-    /// Number of entries.
     pub fn len(&self) -> usize {
         self.0.len()
     }

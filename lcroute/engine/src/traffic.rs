@@ -28,7 +28,6 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Counts a packet.
     pub fn count(&mut self, source: Ipv6Addr, len: usize, now: Instant) {
         self.packets += 1;
         self.bytes += len as u64;

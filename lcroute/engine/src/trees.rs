@@ -50,7 +50,6 @@ pub use position::Edge;
 pub struct LocalListeners {
     /// Programs and hosts of LANs.
     pub interfaces: LocalInterfaces,
-    /// Leaves.
     pub leaves: bool,
 }
 
@@ -242,7 +241,6 @@ struct PrefixEntry {
     local: bool,
 }
 
-/// This router's part of a tree.
 #[derive(Debug)]
 struct TreeState {
     position: TreePosition,
@@ -303,7 +301,6 @@ pub struct JoinUpdate<'a> {
     pub link: LinkId,
     /// The tree.
     pub root: OriginId,
-    /// The groups.
     pub prefix: GroupPrefix,
     /// Join and SourceActive as they were advertised so far.
     pub before: (&'a Join, bool),
@@ -357,7 +354,6 @@ fn rank(seed: u64, group: Ipv6Addr) -> u64 {
 }
 
 impl Trees {
-    /// No tree is in use.
     pub fn new(limits: &Limits, seed: u64) -> Self {
         Self {
             room: Room {
@@ -411,12 +407,10 @@ impl Trees {
             .get_or_insert_with(root, || TreeState::new(seed))
     }
 
-    /// Whether the tree is in use.
     pub fn is_used(&self, root: OriginId) -> bool {
         self.roots.contains(&root)
     }
 
-    /// Roots of all trees in use.
     pub fn roots(&self) -> impl Iterator<Item = OriginId> + '_ {
         self.roots.iter().copied()
     }
@@ -542,7 +536,6 @@ impl Trees {
         self.note_sources(root, group);
     }
 
-    /// Whether SourceActive was received from a neighbour for a prefix.
     pub fn has_received_prefix(&self, link: LinkId, root: OriginId, prefix: GroupPrefix) -> bool {
         let state = self.states.get(&root).and_then(|s| s.prefixes.get(&prefix));
         state.is_some_and(|p| p.received.contains(&link))
@@ -567,7 +560,6 @@ impl Trees {
         self.touch_prefix(root, prefix);
     }
 
-    /// Marks all groups in the prefix for the next flush.
     fn touch_prefix(&mut self, root: OriginId, prefix: GroupPrefix) {
         self.dirty_prefixes.insert(root);
         let Some(state) = self.states.get(&root) else {
@@ -596,7 +588,6 @@ impl Trees {
         self.note_sources(root, group);
     }
 
-    /// Sets whether a program on this host sends to the group.
     pub fn set_local_source_active(&mut self, root: OriginId, group: Ipv6Addr, sending: bool) {
         if !sending && self.lookup(root, group).is_none() {
             return;
@@ -831,7 +822,6 @@ impl Trees {
         crowded.map(LinkShares::waiting).sum()
     }
 
-    /// The neighbours at which (root, group) waits for room.
     pub fn waits_at(&self, root: OriginId, group: Ipv6Addr) -> impl Iterator<Item = LinkId> + '_ {
         let links = self.lookup(root, group).map(|entry| &entry.links);
         let waiting = links.into_iter().flatten().filter(|l| l.waits);
@@ -1082,7 +1072,6 @@ impl Trees {
         merged.filter()
     }
 
-    /// Whether a neighbour on the tree has a Join for (root, group).
     pub fn is_joined(&self, root: OriginId, group: Ipv6Addr) -> bool {
         !self.links(root, group).is_empty()
     }
@@ -1102,7 +1091,6 @@ impl Trees {
             .collect()
     }
 
-    /// The counters of (root, group).
     pub fn traffic(&self, root: OriginId, group: Ipv6Addr) -> Option<&Traffic> {
         Some(&self.lookup(root, group)?.active.as_deref()?.traffic)
     }

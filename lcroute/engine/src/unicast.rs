@@ -35,13 +35,11 @@ type Parts<'a> = (&'a Node, &'a Database, RouteView<'a>);
 /// Routes of unicast, and the rate of its errors.
 #[derive(Debug)]
 pub struct Unicast {
-    /// Routes to routers.
     pub routes: UnicastRoutes,
     icmp: Bucket,
 }
 
 impl Unicast {
-    /// Unicast without routes.
     pub fn new(seed: u64, now: Instant) -> Self {
         Self {
             routes: UnicastRoutes::new(seed),
@@ -208,7 +206,6 @@ fn is_of_streams(packet: &[u8]) -> bool {
     }
 }
 
-/// Whether a UDP header has the ports of streams.
 fn has_stream_ports(udp: &[u8]) -> bool {
     let [high, low] = STREAM_PORT.to_be_bytes();
     udp.starts_with(&[high, low, high, low])

@@ -16,16 +16,13 @@ const MAX_ROUTES: usize = 1_024;
 pub struct RouteView<'a> {
     /// This router.
     pub own: OriginId,
-    /// All routers and links.
     pub graph: &'a Arc<Graph>,
     /// The link to each neighbour.
     pub neighbors: &'a BTreeMap<OriginId, LinkId>,
 }
 
-/// The route to another router.
 #[derive(Debug, Clone)]
 pub struct UnicastRoute {
-    /// The shortest paths to it.
     pub tree: Arc<Tree>,
     /// The first link on the path.
     pub next: Option<LinkId>,
@@ -39,7 +36,6 @@ pub struct UnicastRoutes {
 }
 
 impl UnicastRoutes {
-    /// No routes.
     pub fn new(seed: u64) -> Self {
         Self {
             routes: Table::new(seed),

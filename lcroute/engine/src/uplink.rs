@@ -33,7 +33,6 @@ pub const MAX_DATA: usize = 1_232;
 #[derive(Debug, Clone, Copy)]
 struct Asked {
     bucket: Bucket,
-    /// Time of the last packet.
     last: Instant,
     /// The leaf that pays for the place; none: it is gone.
     payer: Option<LinkId>,
@@ -125,7 +124,6 @@ impl Uplink {
         Some(*group)
     }
 
-    /// Notes that a leaf is gone.
     pub fn link_down(&mut self, link: LinkId) {
         while let Some(group) = self.shares.last(Some(link)) {
             self.shares.remove(Some(link), group);

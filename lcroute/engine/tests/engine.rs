@@ -13,7 +13,7 @@ use lcroute_engine::control::{self, Audit, Element, JoinState, RefusalReason, Ro
 use lcroute_engine::header::DataHeader;
 use lcroute_engine::{Config, Engine, LC0, Limits, Output, ROUTER_ADDRESS, SourceFilter};
 use librecast::cert::{GroupPrefix, Member};
-use librecast::id::LinkId;
+use librecast::id::{LinkId, OriginId};
 use librecast::mld::{self, Message, Query, RecordType};
 
 const L: LinkId = LinkId(1);
@@ -57,7 +57,6 @@ impl Bench {
         Self::with(root_config(), neighbors)
     }
 
-    /// Brings up a link to an engine.
     fn up(&mut self, n: u16, mut other: Engine, as_seen: lcroute_engine::Neighbor) {
         other.handle_start(self.now);
         other.handle_link_up(LinkId(1), neighbor(1), self.now);
@@ -107,9 +106,7 @@ impl Bench {
     }
 
     fn sends(&mut self, n: u16, elements: &[Element]) {
-        let mut batch = control::Batch::default();
-        elements.iter().for_each(|e| batch.push(e));
-        for message in batch.finish() {
+        for message in control::encode(elements) {
             self.engine
                 .handle_control(LinkId(n.into()), &message, self.now);
         }
@@ -213,7 +210,6 @@ impl Bench {
     }
 }
 
-/// The join state and refusals of a message.
 fn join_states(message: &[u8]) -> Vec<Element> {
     let of_joins = |e: &Element| matches!(e, Element::JoinState(_) | Element::Refusal { .. });
     let elements = control::decode(message).unwrap().into_iter();
@@ -221,11 +217,14 @@ fn join_states(message: &[u8]) -> Vec<Element> {
 }
 
 fn join_state(root: u64, g: u16, wanted: Option<SourceFilter>) -> Element {
-    let root = librecast::id::OriginId(root);
+    join_of(OriginId(root), GroupPrefix::group(group(g)), wanted)
+}
+
+fn join_of(root: OriginId, prefix: GroupPrefix, join: Option<SourceFilter>) -> Element {
     Element::JoinState(JoinState {
         root,
-        prefix: GroupPrefix::group(group(g)),
-        join: wanted,
+        prefix,
+        join,
         source_active: false,
     })
 }
@@ -515,12 +514,9 @@ fn a_query_of_a_local_program_is_answered() {
     let mut query = Query {
         max_response: Duration::from_secs(1),
         group: Some(group(1)),
-        suppress_router_processing: false,
         robustness: 2,
         query_interval: Duration::from_secs(125),
-        sources: vec![],
-        truncated: false,
-        version_1: false,
+        ..Query::default()
     };
     b.local(&mld::query_packet(addresses(1).link_local, &query));
     assert_eq!(b.mld(), records(RecordType::ModeIsExclude, 1));
@@ -555,15 +551,7 @@ fn remote_joins_of_what_is_not_carried_here_are_not_reported() {
     let root = addresses(1).origin;
     for g in ["ff02::1", "ff02::16", "ff02::c", "ff01::5", "ff03::5"] {
         let prefix = GroupPrefix::group(g.parse().unwrap());
-        b.sends(
-            2,
-            &[Element::JoinState(JoinState {
-                root,
-                prefix,
-                join: ALL(),
-                source_active: false,
-            })],
-        );
+        b.sends(2, &[join_of(root, prefix, ALL())]);
     }
     assert!(b.mld().is_empty());
     b.engine
@@ -581,15 +569,8 @@ fn what_others_join_of_scope_2_is_passed_on_listed_here_or_not() {
     let ssdp: std::net::Ipv6Addr = "ff02::c".parse().unwrap();
     let routers: std::net::Ipv6Addr = "ff02::2".parse().unwrap();
     for group in [ssdp, routers] {
-        b.sends(
-            3,
-            &[Element::JoinState(JoinState {
-                root: header_of(2, 1).root,
-                prefix: GroupPrefix::group(group),
-                join: ALL(),
-                source_active: false,
-            })],
-        );
+        let prefix = GroupPrefix::group(group);
+        b.sends(3, &[join_of(header_of(2, 1).root, prefix, ALL())]);
     }
     b.outputs();
     b.local(&join(ssdp));
@@ -1088,7 +1069,6 @@ fn unicast_goes_to_its_node_or_an_error_comes_back() {
     assert!(local_packets(b.outputs()).is_empty());
 }
 
-/// The packet as a datagram of streams.
 fn with_stream_ports(mut packet: Vec<u8>) -> Vec<u8> {
     let port = librecast::channel::STREAM_PORT.to_be_bytes();
     packet[40..44].copy_from_slice(&[port, port].concat());

@@ -34,7 +34,6 @@ pub trait Wires: Sized {
     /// An event on a LAN.
     type Event;
 
-    /// Returns the Ethernet address of a gateway on a LAN.
     fn mac(gateway: usize, lan: usize) -> MacAddress;
 
     /// Handles a frame of a gateway for a LAN, except PROBEs.
@@ -42,7 +41,6 @@ pub trait Wires: Sized {
 
     fn happen(world: &mut World<Self>, event: Self::Event);
 
-    /// Counts a packet of a gateway for a link.
     fn count(&mut self, _gateway: usize, _packet: &[u8]) {}
 }
 
@@ -119,12 +117,10 @@ impl<W: Wires> World<W> {
         world
     }
 
-    /// Adds an event on a LAN.
     pub fn push(&mut self, at: Instant, event: W::Event) {
         self.queue.push(at, Event::OnLan(event));
     }
 
-    /// Starts a gateway with these settings of its LANs.
     pub fn start(&mut self, n: usize, lans: Vec<LanSettings>) {
         let gateway = &mut self.gateways[n];
         gateway.runs += 1;
@@ -200,7 +196,6 @@ impl<W: Wires> World<W> {
         self.settle(n);
     }
 
-    /// Handles all outputs of a gateway.
     pub fn settle(&mut self, n: usize) {
         if self.gateways[n].paused > self.now {
             return;
@@ -260,7 +255,6 @@ impl<W: Wires> World<W> {
         }
     }
 
-    /// Advances the time.
     pub fn run(&mut self, time: Duration) {
         let end = self.now + time;
         loop {
@@ -322,13 +316,11 @@ impl<W: Wires> World<W> {
         }
     }
 
-    /// Returns whether frames of a LAN reach another one.
     pub fn reaches(&self, lan: usize, other: usize) -> bool {
         let wired = |a, b| self.wired.contains(&(a, b)) || self.wired.contains(&(b, a));
         lan == other || wired(lan, other)
     }
 
-    /// Returns the gateways that hear a frame now, each with its interface.
     pub fn hearing(&self, lan: usize, from: MacAddress) -> Vec<(usize, LocalInterfaceId)> {
         let mut hearing = Vec::new();
         for (n, gateway) in self.gateways.iter().enumerate() {

@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
 use common::{KERNEL, addresses, config, group, join, neighbor, start, udp};
-use lcroute_engine::control::{Batch, Element, JoinState, MAX_MESSAGE, RefusalReason};
+use lcroute_engine::control::{self, Element, JoinState, MAX_MESSAGE, RefusalReason};
 use lcroute_engine::header::{DataHeader, Payload};
 use lcroute_engine::{Config, Engine, LC0, Limits, Output, SourceFilter, Tables};
 use librecast::cert::GroupPrefix;
@@ -112,9 +112,8 @@ fn any_element() -> impl Strategy<Value = Element> {
 }
 
 fn encoded(elements: &[Element]) -> Vec<u8> {
-    let mut batch = Batch::default();
-    elements.iter().for_each(|e| batch.push(e));
-    batch.finish().pop().unwrap_or_default().to_vec()
+    let last = control::encode(elements).pop();
+    last.unwrap_or_default().to_vec()
 }
 
 fn any_packet() -> impl Strategy<Value = Vec<u8>> {

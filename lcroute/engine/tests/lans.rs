@@ -54,12 +54,10 @@ fn gateway_ipv4(gateway: usize) -> Ipv4Addr {
     Ipv4Addr::new(192, 168, 1, 10 + gateway as u8)
 }
 
-/// The name of a group.
 fn stream(n: u8) -> Ipv6Addr {
     mapped::name(Ipv4Addr::new(239, 1, 2, n))
 }
 
-/// The name of an IPv4 group.
 fn settings_ipv4(lan: usize, gateway: usize) -> LanSettings {
     let mut groups = GroupPrefix::all_of("224.0.0.0/4").unwrap();
     groups.push(GroupPrefix::ALL);
@@ -115,7 +113,6 @@ struct Lans {
     hosts: Vec<Vec<Host>>,
     /// LANs between which a host that is no gateway repeats multicast DNS.
     reflected: Option<(usize, usize)>,
-    /// LANs have IPv4 as well.
     ipv4: bool,
     /// Frames from gateways for a LAN's hosts that stay on the link, without MLD.
     said: Vec<(usize, Bytes)>,
@@ -198,7 +195,6 @@ impl World {
         self.settle(n);
     }
 
-    /// Changes the settings of all gateways.
     fn set_all(&mut self, change: &dyn Fn(&mut LanSettings)) {
         for n in 0..self.gateways.len() {
             let mut settings = self.settings(n);
@@ -399,7 +395,6 @@ impl World {
         }
     }
 
-    /// Checks that a host has everything from this number on.
     fn check_all(&self, lan: usize, host: usize, first: u64) {
         let received: BTreeSet<_> = self.received(lan, host).into_iter().collect();
         let missing = (first..=self.next).find(|n| !received.contains(n));
@@ -840,7 +835,6 @@ fn a_second_interface_on_one_lan_is_left_out_and_a_recorded_probe_does_that_to_n
     assert_eq!(roles(&w), [LanRole::Forwarder, LanRole::Off]);
 }
 
-/// A multicast DNS question of a host for a name.
 fn question(lan: usize, host: usize, name: u16) -> (MacAddress, Bytes) {
     let mut message = vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     // one label; an address; asks for unicast

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use common::{Rights, addresses, config, group, join, neighbor, restricted, start, udp};
 use lcroute_engine::control::{
-    self, Audit, Batch, Element, LeafJoin, LeafOffer, RefusalReason, Routed, RoutedKind,
+    self, Audit, Element, LeafJoin, LeafOffer, RefusalReason, Routed, RoutedKind,
 };
 use lcroute_engine::lsdb::Lsa;
 use lcroute_engine::{
@@ -56,7 +56,6 @@ enum Sent {
     Data(Bytes),
 }
 
-/// Routers and leaves.
 struct World {
     now: Instant,
     routers: BTreeMap<u16, Engine>,
@@ -81,7 +80,6 @@ struct World {
     silent: BTreeSet<u16>,
     /// The last packet for programs on each router.
     last_at: BTreeMap<u16, Bytes>,
-    /// New leaves have an uplink.
     uplink: bool,
 }
 
@@ -90,13 +88,11 @@ impl World {
         Self::with(routers, &Limits::default())
     }
 
-    /// A world with all routers linked with all.
     fn with(routers: u16, limits: &Limits) -> Self {
         let pairs = (1..=routers).flat_map(|a| (a + 1..=routers).map(move |b| (a, b)));
         Self::shaped(routers, &pairs.collect::<Vec<_>>(), limits)
     }
 
-    /// A world of routers with these links.
     fn shaped(routers: u16, pairs: &[(u16, u16)], limits: &Limits) -> Self {
         let now = start();
         let mut world = Self {
@@ -183,7 +179,6 @@ impl World {
         self.unlink(End::Router(router));
     }
 
-    /// Removes a router's links with other routers.
     fn cut_off(&mut self, router: u16) {
         let now = self.now;
         let is_between = |(end, _): &(End, LinkId), (other, _): &(End, LinkId)| {
@@ -205,7 +200,6 @@ impl World {
         self.unlink(End::Leaf(FIRST_LEAF + n));
     }
 
-    /// Removes all links of an end that is gone.
     fn unlink(&mut self, gone: End) {
         let now = self.now;
         let links = self.links.iter();
@@ -220,7 +214,6 @@ impl World {
         self.flush();
     }
 
-    /// A program on a router sends a number.
     fn say(&mut self, router: u16, g: Ipv6Addr, number: u32) {
         let packet = udp(addresses(router).address, g, &number.to_be_bytes());
         let engine = self.routers.get_mut(&router).unwrap();
@@ -321,7 +314,6 @@ impl World {
         }
     }
 
-    /// The next timer of a router or a leaf.
     fn timer(&self, end: End) -> Option<Instant> {
         match end {
             End::Router(n) => self.routers.get(&n)?.next_timeout().map(|(at, _)| at),
@@ -420,7 +412,6 @@ impl World {
         gaps.max().unwrap()
     }
 
-    /// Number of groups that leaves of a router join.
     fn joined_by_leaves(&self, router: u16) -> usize {
         let groups = self.routers[&router].snapshot().groups;
         groups.iter().filter(|group| group.leaves > 0).count()
@@ -577,12 +568,9 @@ fn a_leaf_that_routes_loses_its_link_and_leaves_no_trace() {
         }),
         Element::Audit(Audit::Digest(1)),
         Element::LeafOffer(LeafOffer {
-            uplink: false,
-            isolated: false,
-            spare: false,
             groups: 1,
             room: 1,
-            others: Vec::new(),
+            ..LeafOffer::default()
         }),
     ];
     for element in routing {
@@ -591,10 +579,8 @@ fn a_leaf_that_routes_loses_its_link_and_leaves_no_trace() {
         world.leaf(0, ALL, &[1]);
         world.run(Duration::from_secs(1));
         let (router, link) = world.router_link(0);
-        let mut batch = Batch::default();
-        batch.push(&element);
         let engine = world.routers.get_mut(&router).unwrap();
-        for message in batch.finish() {
+        for message in control::encode([&element]) {
             engine.handle_control(link, &message, world.now);
             engine.handle_control(link, &message, world.now);
         }
@@ -614,10 +600,8 @@ fn what_one_leaf_may_ask_for_is_bounded() {
     world.run(Duration::from_secs(1));
     let (router, link) = world.router_link(0);
     let sends = |world: &mut World, elements: Vec<Element>| {
-        let mut batch = Batch::default();
-        elements.iter().for_each(|e| batch.push(e));
         let engine = world.routers.get_mut(&router).unwrap();
-        for message in batch.finish() {
+        for message in control::encode(&elements) {
             engine.handle_control(link, &message, world.now);
         }
         world.run(Duration::from_millis(50));
@@ -1003,7 +987,6 @@ fn leaves_that_come_and_go_leave_routers_as_the_model_says() {
 }
 
 impl World {
-    /// A program on a router joins.
     fn joins_at(&mut self, router: u16, g: Ipv6Addr) {
         let now = self.now;
         let packet = join(g).into();
@@ -1210,7 +1193,6 @@ fn a_leaf_leaves_a_router_without_neighbours_for_one_with_some() {
     assert_eq!(world.numbers(0), (0..next).collect::<Vec<_>>());
 }
 
-/// A leaf of a sender's router, which is spare, and of another one.
 #[test]
 fn a_leaf_leaves_a_spare_router_and_loses_no_packet_by_it() {
     let mut world = World::new(3);

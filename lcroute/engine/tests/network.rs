@@ -70,7 +70,6 @@ enum Event {
     Start {
         node: usize,
     },
-    /// The kernel repeats a report.
     Repeat {
         node: usize,
         group: Ipv6Addr,
@@ -96,14 +95,12 @@ struct Mesh {
     pairs: Vec<(usize, usize)>,
     /// Nodes through which no paths lead.
     stubs: BTreeSet<usize>,
-    /// Nodes that announce something.
     announcers: BTreeSet<usize>,
     /// Nodes with a slow uplink, which ask others to announce.
     short: BTreeSet<usize>,
     now: Instant,
     nodes: Vec<Node>,
     connections: Vec<Connection>,
-    /// Connection and side of each node's links.
     sides: BTreeMap<(usize, LinkId), (usize, usize)>,
     network: simulated::Network<Instant, usize, Event>,
     limits: Limits,
@@ -216,7 +213,6 @@ impl Mesh {
         self.totals.restarts += 1;
     }
 
-    /// Cuts all connections of a node.
     fn cut_off(&mut self, n: usize) {
         for c in 0..self.connections.len() {
             if self.connections[c].alive && self.connections[c].ends.contains(&n) {
@@ -410,7 +406,6 @@ impl Mesh {
         (id, source)
     }
 
-    /// Advances the time.
     fn run(&mut self, time: Duration) {
         let end = self.now + time;
         loop {
@@ -484,7 +479,6 @@ impl Mesh {
         engine.is_some_and(|e| e.snapshot().neighbors.iter().any(|nb| nb.link == link))
     }
 
-    /// Makes one random step.
     fn step(&mut self, groups: &[Ipv6Addr]) {
         let size = self.nodes.len();
         let n = self.network.random.index(size);

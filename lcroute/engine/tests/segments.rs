@@ -92,15 +92,12 @@ struct Host {
     waiting: BTreeMap<Ipv4Addr, Vec<Bytes>>,
     joined: BTreeSet<Ipv4Addr>,
     got: Vec<Got>,
-    /// Answers to what it sent.
     answers: BTreeSet<u64>,
-    /// It looks for an address, and somebody has it.
     looks_for: Option<(Ipv4Addr, bool)>,
     /// The gateway whose own kernel it is.
     inside: Option<usize>,
 }
 
-/// Hosts on LANs with segments.
 struct Lans {
     hosts: Vec<Host>,
     /// Time after which hosts ask again for a neighbour that nobody confirmed.
@@ -200,7 +197,6 @@ impl World {
         self.settle(n);
     }
 
-    /// A host with this address on a LAN, which it announces.
     fn host(&mut self, lan: usize, address: Ipv4Addr) -> usize {
         self.host_of(lan, address, mac(2, self.lans.hosts.len()), None)
     }
@@ -437,13 +433,7 @@ impl World {
     }
 
     fn request(&mut self, host: usize, sender: Ipv4Addr, target: Ipv4Addr) {
-        let arp = Arp {
-            operation: Operation::Request,
-            sender_mac: self.lans.hosts[host].mac,
-            sender,
-            target_mac: MacAddress::default(),
-            target,
-        };
+        let arp = Arp::request(self.lans.hosts[host].mac, sender, target);
         self.arp(host, MacAddress::BROADCAST, arp);
     }
 
@@ -456,7 +446,6 @@ impl World {
         self.request(host, self.lans.hosts[host].address, target);
     }
 
-    /// Whether an address is free, as this host finds out.
     fn is_free(&mut self, host: usize, address: Ipv4Addr) -> bool {
         self.lans.hosts[host].looks_for = Some((address, false));
         for _ in 0..3 {
@@ -586,13 +575,8 @@ impl World {
     fn known(&mut self, host: usize, to: Ipv4Addr) -> Option<MacAddress> {
         let (mac, at) = self.lans.hosts[host].arp.get(&to).copied()?;
         if self.now > at + self.lans.stale {
-            let arp = Arp {
-                operation: Operation::Request,
-                sender_mac: self.lans.hosts[host].mac,
-                sender: self.lans.hosts[host].address,
-                target_mac: MacAddress::default(),
-                target: to,
-            };
+            let own = &self.lans.hosts[host];
+            let arp = Arp::request(own.mac, own.address, to);
             self.arp(host, mac, arp);
             let event = Event::Forget(host, to, self.now);
             self.push(self.now + secs(1), event);
@@ -600,7 +584,6 @@ impl World {
         Some(mac)
     }
 
-    /// Sends the next number.
     fn send(&mut self, host: usize, to: Ipv4Addr) -> u64 {
         self.next += 1;
         self.say(host, to, (b"N", self.next));
@@ -636,11 +619,16 @@ impl World {
     }
 }
 
+/// A world of two LANs with a host on each: 20 and 30.
+fn two_houses() -> (World, usize, usize) {
+    let mut w = World::new(&[&[0], &[1]]);
+    let (a, b) = (w.host(0, ip(20)), w.host(1, ip(30)));
+    (w, a, b)
+}
+
 #[test]
 fn hosts_of_two_houses_with_one_subnet_reach_each_other_under_their_own_addresses() {
-    let mut w = World::new(&[&[0], &[1]]);
-    let a = w.host(0, ip(20));
-    let b = w.host(1, ip(30));
+    let (mut w, a, b) = two_houses();
     w.run(secs(10));
     assert!(w.ping(a, ip(30), ms(300)), "the first packet");
     assert!(w.ping(a, ip(30), ms(50)));
@@ -660,9 +648,7 @@ fn hosts_of_two_houses_with_one_subnet_reach_each_other_under_their_own_addresse
 
 #[test]
 fn broadcast_and_groups_of_all_kinds_reach_their_listeners_once() {
-    let mut w = World::new(&[&[0], &[1]]);
-    let a = w.host(0, ip(20));
-    let b = w.host(1, ip(30));
+    let (mut w, a, b) = two_houses();
     let source_specific = Ipv4Addr::new(232, 1, 2, 3);
     w.join(b, SSDP);
     w.join(b, source_specific);
@@ -785,9 +771,7 @@ fn a_host_that_moves_without_a_word_is_found_by_those_who_ask() {
 
 #[test]
 fn an_address_in_use_elsewhere_is_not_free_but_for_its_own_host() {
-    let mut w = World::new(&[&[0], &[1]]);
-    let a = w.host(0, ip(20));
-    let newcomer = w.host(1, ip(30));
+    let (mut w, a, newcomer) = two_houses();
     w.run(secs(6));
     assert!(!w.is_free(newcomer, ip(20)));
     assert!(w.is_free(newcomer, ip(99)));
@@ -811,9 +795,7 @@ fn nothing_is_sent_while_no_host_speaks() {
 
 #[test]
 fn a_silent_host_is_asked_for_seldom_and_reached_again_once_it_speaks() {
-    let mut w = World::new(&[&[0], &[1]]);
-    let a = w.host(0, ip(20));
-    let sleeper = w.host(1, ip(30));
+    let (mut w, a, sleeper) = two_houses();
     w.lans.hosts[sleeper].lan = None;
     w.run(secs(10));
     let before = w.lans.carried[0];
@@ -831,9 +813,7 @@ fn a_silent_host_is_asked_for_seldom_and_reached_again_once_it_speaks() {
 
 #[test]
 fn packets_to_a_host_that_is_gone_end_and_its_return_is_noticed() {
-    let mut w = World::new(&[&[0], &[1]]);
-    let a = w.host(0, ip(20));
-    let b = w.host(1, ip(30));
+    let (mut w, a, b) = two_houses();
     assert!(w.ping(a, ip(30), secs(1)));
     w.lans.hosts[b].lan = None;
     w.run(secs(31));
@@ -849,9 +829,7 @@ fn packets_to_a_host_that_is_gone_end_and_its_return_is_noticed() {
 
 #[test]
 fn address_servers_and_routers_of_one_house_stay_in_it() {
-    let mut w = World::new(&[&[0], &[1]]);
-    let a = w.host(0, ip(20));
-    let b = w.host(1, ip(30));
+    let (mut w, a, b) = two_houses();
     w.join(b, SSDP);
     w.run(secs(2));
     let before = w.lans.carried[0];
@@ -927,9 +905,7 @@ fn a_forwarder_that_fails_is_replaced_and_no_host_asks_again() {
 
 #[test]
 fn a_cable_between_two_lans_makes_no_storm_and_its_end_leaves_no_trace() {
-    let mut w = World::new(&[&[0], &[1]]);
-    let a = w.host(0, ip(20));
-    let b = w.host(1, ip(30));
+    let (mut w, a, b) = two_houses();
     w.join(b, SSDP);
     assert!(w.ping(a, ip(30), secs(1)));
     for _ in 0..3 {
@@ -1131,6 +1107,14 @@ fn hosts_of_other_subnets_are_reached_by_an_address_for_them() {
     );
 }
 
+fn assert_groups_reach(w: &mut World, from: usize, host: usize) {
+    for to in [ALL, SSDP] {
+        let number = w.send(from, to);
+        w.run(ms(500));
+        assert_eq!(w.times(host, number), 1, "{to}");
+    }
+}
+
 #[test]
 fn two_lans_of_one_gateway_are_one_without_a_link() {
     let mut w = World::new(&[&[0, 1]]);
@@ -1139,11 +1123,7 @@ fn two_lans_of_one_gateway_are_one_without_a_link() {
     w.join(b, SSDP);
     w.run(secs(3));
     assert!(w.ping(a, ip(30), secs(1)) && w.ping(b, ip(20), secs(1)));
-    for to in [ALL, SSDP] {
-        let number = w.send(a, to);
-        w.run(ms(500));
-        assert_eq!(w.times(b, number), 1, "{to}");
-    }
+    assert_groups_reach(&mut w, a, b);
 }
 
 #[test]
@@ -1155,18 +1135,12 @@ fn routers_between_carry_a_segment_without_taking_part() {
     let b = w.host(1, ip(30));
     w.join(b, SSDP);
     assert!(w.ping(a, ip(30), secs(1)));
-    for to in [ALL, SSDP] {
-        let number = w.send(a, to);
-        w.run(ms(500));
-        assert_eq!(w.times(b, number), 1, "{to}");
-    }
+    assert_groups_reach(&mut w, a, b);
 }
 
 #[test]
 fn a_flood_of_questions_and_hosts_stays_within_bounds_and_cuts_no_running_pair() {
-    let mut w = World::new(&[&[0], &[1]]);
-    let a = w.host(0, ip(20));
-    w.host(1, ip(30));
+    let (mut w, a, _) = two_houses();
     let flooder = w.host(0, ip(66));
     assert!(w.ping(a, ip(30), secs(1)));
     let mut random = Random::new(7);
@@ -1473,13 +1447,7 @@ fn what_any_gateway_put_on_a_wire_is_never_read_again() {
     let foreign = MacAddress::virtual_of([9, 9, 9]);
     let own = w.engine(0).virtual_mac(LAN).unwrap();
     let packet = ipv4::udp_packet(ip(77), ALL, (PORT, 4), b"N\0\0\0\0\0\0\x03\xe7");
-    let states = |sender_mac: MacAddress| Arp {
-        operation: Operation::Request,
-        sender_mac,
-        sender: ip(77),
-        target_mac: MacAddress::default(),
-        target: ip(77),
-    };
+    let states = |mac: MacAddress| Arp::request(mac, ip(77), ip(77));
     let all = MacAddress::BROADCAST;
     let frames = [
         frame_of(foreign, all, ETHERTYPE_IPV4, packet.clone()),
@@ -1566,9 +1534,7 @@ fn a_sealed_segment_is_read_by_gateways_with_its_key_alone() {
 /// A switch that drops the gateways' frames, or frames to them: hosts ask, and nothing comes.
 #[test]
 fn a_lan_that_drops_frames_of_gateways_is_named_until_one_arrives() {
-    let mut w = World::new(&[&[0], &[1]]);
-    let a = w.host(0, ip(20));
-    w.host(1, ip(30));
+    let (mut w, a, _) = two_houses();
     w.run(secs(6));
     assert!(w.ping(a, ip(30), secs(2)));
     assert_eq!(w.segment(0).problem, None);

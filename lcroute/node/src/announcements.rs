@@ -28,7 +28,6 @@ pub struct Announcements {
 
 impl Announcements {
     /// Returns the announcements of the configuration.
-    #[must_use]
     pub fn new(configured: &[GroupPrefix]) -> Self {
         let mut new = Self::default();
         new.configure(configured);

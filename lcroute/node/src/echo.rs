@@ -27,7 +27,6 @@ struct Waiting<A> {
 
 impl<A> Echoes<A> {
     /// Returns an empty table. `seed` is random, so that no other node can answer an echo.
-    #[must_use]
     pub fn new(seed: u64) -> Self {
         Self {
             waiting: BTreeMap::new(),

@@ -57,7 +57,6 @@ pub struct Epochs {
 
 impl Epochs {
     /// Returns the epochs of a node that knows none.
-    #[must_use]
     pub fn new(network: NetworkId) -> Self {
         Self {
             network,
@@ -68,7 +67,6 @@ impl Epochs {
     }
 
     /// Parses the state file's text; skips and counts lines that are damaged or of another network.
-    #[must_use]
     pub fn parse(text: &str, network: NetworkId) -> (Self, usize) {
         let (mut all, mut damaged) = (Self::new(network), 0);
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
@@ -100,7 +98,6 @@ impl Epochs {
     }
 
     /// Returns the state file's text, which contains secrets.
-    #[must_use]
     pub fn text(&self) -> Zeroizing<String> {
         let mut text = Zeroizing::new(String::new());
         for epoch in &self.signed {
@@ -242,7 +239,6 @@ impl Epochs {
     }
 }
 
-/// Encodes epochs for a link.
 pub(crate) fn message<'a>(epochs: impl Iterator<Item = &'a Epoch>) -> Bytes {
     let mut bytes = Vec::new();
     for epoch in epochs {
@@ -381,7 +377,6 @@ mod tests {
         Epoch::sign(made, revocation(of), Some(&issuer(by)), &key(by)).unwrap()
     }
 
-    /// Adds it.
     fn expel(known: &mut Epochs, by: u8, of: u8, secret: u8) -> Epoch {
         let epoch = next(known, by, of, secret);
         assert!(known.add(epoch.clone()));

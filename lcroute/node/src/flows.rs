@@ -24,10 +24,8 @@ pub(crate) struct Flows {
     latest: Report,
 }
 
-/// The action that is due.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Due {
-    /// No requests.
     Nothing,
     /// Start to count packets.
     Begin,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use lcroute_engine::RoutedKind;
-use lcroute_engine::control::{Batch, Element, Routed};
+use lcroute_engine::control::{self, Element, Routed};
 use lcroute_overlay::HelperOffer;
 use librecast::id::{LinkId, OriginId};
 use librecast::time::{Duration, Instant};
@@ -12,7 +12,6 @@ use librecast::time::{Duration, Instant};
 /// Interval at which an unchanged offer is repeated. Chosen: a slow link may drop one.
 const REPEAT: Duration = Duration::from_secs(10);
 
-/// Offers of neighbours, and this node's own.
 #[derive(Debug, Default)]
 pub(crate) struct Offers {
     /// The last offer of each neighbour.
@@ -31,13 +30,11 @@ impl Offers {
         true
     }
 
-    /// Forgets all about a link.
     pub(crate) fn link_down(&mut self, link: LinkId) {
         self.taken.remove(&link);
         self.sent.remove(&link);
     }
 
-    /// Returns the last offer of a neighbour.
     pub(crate) fn of(&self, link: LinkId) -> Option<&HelperOffer> {
         self.taken.get(&link)
     }
@@ -55,15 +52,13 @@ impl Offers {
 
 /// Returns the control messages that carry an offer to a neighbour, over no other router.
 pub(crate) fn messages(offer: &HelperOffer, own: OriginId, neighbor: OriginId) -> Vec<Bytes> {
-    let mut batch = Batch::default();
-    batch.push(&Element::Routed(Routed {
+    control::encode(&[Element::Routed(Routed {
         destination: neighbor,
         source: own,
         hop_limit: 1,
         kind: RoutedKind::HelperOffer,
         payload: offer.encode().into(),
-    }));
-    batch.finish()
+    })])
 }
 
 #[cfg(test)]

@@ -99,7 +99,6 @@ pub struct LeafNode<C> {
 
 impl<C: Connections> LeafNode<C> {
     /// Returns a leaf without links, over `connections`; it needs signalling servers.
-    #[must_use]
     pub fn new(config: LeafConfig, connections: C, now: Instant) -> Self {
         let mut random = Random::new(config.seed);
         let (chain, clock) = (config.chain.clone(), config.clock.clone());

@@ -28,7 +28,6 @@ const START: u64 = 2_000_000;
 /// Links with leaves that have no slow start. Chosen: members keep a fifth of the upload meanwhile.
 const FEW: usize = 4;
 
-/// The rate of all leaves together.
 #[derive(Debug)]
 pub(crate) struct LeafRate {
     /// Maximum rate in bit/s.
@@ -68,12 +67,10 @@ impl LeafRate {
         }
     }
 
-    /// Sets the number of links with leaves.
     pub(crate) fn set_leaves(&mut self, count: usize) {
         self.few = count <= FEW;
     }
 
-    /// Counts a packet to a leaf.
     pub(crate) fn sent(&mut self, link: LinkId, bytes: usize, now: Instant) {
         self.links.insert(link);
         self.bytes += bytes as u64;

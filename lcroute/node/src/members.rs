@@ -108,7 +108,6 @@ pub struct Members {
 
 impl Members {
     /// Parses the file's text, a member a line. Skips damaged lines, which the network can replace.
-    #[must_use]
     pub fn parse(text: &str) -> Self {
         let lines = text.lines().take(MAX_MEMBERS);
         let members = lines.filter_map(|line| serde_json::from_str::<Known>(line).ok());
@@ -256,7 +255,6 @@ impl Members {
             .unwrap_or_else(|| name.to_owned())
     }
 
-    /// Returns whether this member was seen.
     pub(crate) fn knows(&self, peer: &PeerId) -> bool {
         self.known.contains_key(peer)
     }
@@ -274,7 +272,6 @@ impl Members {
     }
 
     /// Returns all members by name; `is_present`: whether one can be reached now.
-    #[must_use]
     pub fn rows(
         &self,
         network: &NetworkId,

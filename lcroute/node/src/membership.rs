@@ -114,7 +114,6 @@ impl Membership {
         self.revocations.iter()
     }
 
-    /// Notes a present node with these certificates.
     pub(crate) fn note(&mut self, member: &Member) {
         self.members.note(member, self.clock.now());
     }
@@ -299,7 +298,6 @@ impl Membership {
 }
 
 /// Returns the reason for which a node that joined by a bounded token may be expelled.
-#[must_use]
 pub fn spent(uses: u32) -> String {
     let nodes = if uses == 1 { "node" } else { "nodes" };
     format!("its token was for {uses} {nodes}, and others came by it first")

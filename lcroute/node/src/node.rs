@@ -1,15 +1,14 @@
 //! The node: passes the router's outputs to the links, and the reverse.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use lcroute_engine::Ipv4Config;
 use lcroute_engine::topology::TopologyConfig;
 use lcroute_engine::{
-    CarrySettings, Engine, HostPlace, LanFrame, LanSettings, LanSnapshot, LanStanding,
-    LocalInterfaceId, Neighbor, RoutedKind, Secret, SegmentFrame,
+    CarrySettings, Engine, LanFrame, LocalInterfaceId, Neighbor, RoutedKind, Secret,
 };
 use lcroute_overlay::{
     CarrierId, CarrierKind, Connections, Disclosure, EndReason, Event, HelperOffer, Identity,
@@ -19,7 +18,6 @@ use lcroute_overlay::{
 use librecast::cert::{Chain, GroupPrefix, Member};
 use librecast::channel::{REPORT_PORT, look_group, report_group};
 use librecast::drops::Drops;
-use librecast::ethernet::MacAddress;
 use librecast::id::{LinkId, NetworkId, OriginId, PeerId, SecretKey};
 use librecast::ipv6::udp_packet;
 use librecast::revocation::Revocation;
@@ -243,7 +241,6 @@ pub struct Node<C> {
 /// Setup.
 impl<C: Connections> Node<C> {
     /// Returns a node without links, over `connections`. It has no output before [`Self::start`].
-    #[must_use]
     pub fn new(config: NodeConfig, connections: C, now: Instant) -> Self {
         let mut random = Random::new(config.seed);
         let settings = config.settings;
@@ -388,13 +385,18 @@ impl<C: Connections> Node<C> {
 /// Queries.
 impl<C: Connections> Node<C> {
     /// Returns the router.
-    #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
 
+    /// Returns the router, for packets and settings of this host's interfaces; the node handles its
+    /// outputs.
+    pub fn engine_mut(&mut self, now: Instant) -> &mut Engine {
+        self.now = now;
+        &mut self.engine
+    }
+
     /// Returns the links.
-    #[must_use]
     pub fn overlay(&self) -> &Overlay<C> {
         &self.overlay
     }
@@ -410,62 +412,21 @@ impl<C: Connections> Node<C> {
     }
 
     /// Returns the stack below.
-    #[must_use]
     pub fn connections(&self) -> &C {
         self.overlay.connections()
     }
 
     /// Returns the conflict with another host that runs with this node's key.
-    #[must_use]
     pub fn key_conflict(&self, now: Instant) -> Option<&KeyConflict> {
         self.key_conflicts.now(now)
     }
 
     /// Returns the network's key.
-    #[must_use]
     pub fn network(&self) -> NetworkId {
         self.membership.network
     }
 
-    /// Returns the LANs that this node serves, or stands by for.
-    #[must_use]
-    pub fn lans(&self) -> Vec<LanSnapshot> {
-        self.engine.lans()
-    }
-
-    /// Returns the state of each LAN.
-    #[must_use]
-    pub fn lan_standings(&self) -> Vec<LanStanding> {
-        self.engine.lan_standings()
-    }
-
-    /// Returns the virtual Ethernet address of a LAN of a segment, for which frames are received.
-    /// Roles change without an event: to be compared after each turn.
-    #[must_use]
-    pub fn virtual_mac(&self, interface: LocalInterfaceId) -> Option<MacAddress> {
-        self.engine.virtual_mac(interface)
-    }
-
-    /// Whether this node is the forwarder of a LAN of a segment.
-    #[must_use]
-    pub fn serves_segment(&self, interface: LocalInterfaceId) -> bool {
-        self.engine.serves_segment(interface)
-    }
-
-    /// Returns the place of a host of a segment, as this gateway knows it.
-    #[must_use]
-    pub fn where_is(&self, interface: LocalInterfaceId, address: IpAddr) -> HostPlace {
-        self.engine.where_is(interface, address)
-    }
-
-    /// Gives an address of a LAN of a segment away: a host elsewhere may have it, until one of the
-    /// LAN states it.
-    pub fn release(&mut self, interface: LocalInterfaceId, address: IpAddr) {
-        self.engine.release(interface, address);
-    }
-
     /// Returns this node by its certificate.
-    #[must_use]
     pub fn member(&self) -> &Member {
         &self.membership.member
     }
@@ -477,37 +438,31 @@ impl<C: Connections> Node<C> {
     }
 
     /// Returns the number of links with leaves.
-    #[must_use]
     pub fn leaves(&self) -> usize {
         self.leaves.len()
     }
 
     /// Returns the links that are up, with their members; without those of leaves.
-    #[must_use]
     pub fn links(&self) -> &BTreeMap<LinkId, Member> {
         &self.links
     }
 
     /// Returns the number of connected signalling servers.
-    #[must_use]
     pub fn servers(&self) -> usize {
         self.present.servers()
     }
 
     /// Returns whether this signalling server is connected.
-    #[must_use]
     pub fn is_connected(&self, server: CarrierId) -> bool {
         self.present.is_connected(server)
     }
 
     /// Returns the number of the rendezvous epoch; 0: no expulsion yet.
-    #[must_use]
     pub fn epoch(&self) -> u32 {
         self.epochs.number()
     }
 
     /// Returns all members that were seen, absent ones too.
-    #[must_use]
     pub fn members(&self) -> Vec<KnownMember> {
         let (present, own) = (self.present.reachable(), self.membership.member.peer);
         let is_present = |peer: &PeerId| *peer == own || present.contains(peer);
@@ -518,7 +473,6 @@ impl<C: Connections> Node<C> {
     }
 
     /// Returns the members of this PeerId, address or name, and whether each takes streams.
-    #[must_use]
     pub fn find_members(&self, node: &str) -> Vec<(KnownMember, bool)> {
         let own = self.membership.member.peer;
         let is_present = |peer: &PeerId| *peer == own || self.present.is_reachable(peer);
@@ -533,26 +487,17 @@ impl<C: Connections> Node<C> {
         found.into_iter().map(with_streams).collect()
     }
 
-    /// Sets whether a program of this host takes streams.
-    pub fn set_streams(&mut self, streams: bool, now: Instant) {
-        self.now = now;
-        self.engine.set_streams(streams, now);
-    }
-
     /// Returns the counters of packets that links accepted; the engine has the other counters.
-    #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
     /// Returns the number of links that held packets back at the last look.
-    #[must_use]
     pub fn pressed_links(&self) -> usize {
         self.pressed.len()
     }
 
     /// Returns the drops so far, by reason: of the router, of links, and between them.
-    #[must_use]
     pub fn drops(&self) -> BTreeMap<&'static str, u64> {
         let mut all = self.drops.by_name();
         let others = [self.engine.counters().drops, self.overlay.drops()];
@@ -569,66 +514,6 @@ impl<C: Connections> Node<C> {
     pub fn handle_local_packet(&mut self, packet: Bytes, now: Instant) {
         self.now = now;
         self.engine.handle_local_packet(packet, now);
-    }
-
-    /// Adds a LAN, or changes its settings.
-    pub fn set_lan(&mut self, interface: LocalInterfaceId, settings: LanSettings, now: Instant) {
-        self.now = now;
-        self.engine.set_lan(interface, settings, now);
-    }
-
-    /// Sets whether the interface of a LAN has a carrier.
-    pub fn set_lan_running(&mut self, interface: LocalInterfaceId, running: bool, now: Instant) {
-        self.now = now;
-        self.engine.set_lan_running(interface, running, now);
-    }
-
-    /// Removes a LAN.
-    pub fn remove_lan(&mut self, interface: LocalInterfaceId, now: Instant) {
-        self.now = now;
-        self.engine.remove_lan(interface, now);
-    }
-
-    /// Handles an IPv6 packet of a LAN, from a host with this Ethernet address.
-    pub fn handle_lan_packet(
-        &mut self,
-        interface: LocalInterfaceId,
-        mac: MacAddress,
-        packet: Bytes,
-        now: Instant,
-    ) {
-        self.now = now;
-        self.engine.handle_lan_packet(interface, mac, packet, now);
-    }
-
-    /// Handles a frame of a LAN with a segment, as [`Engine::handle_segment_frame`].
-    pub fn handle_segment_frame(
-        &mut self,
-        interface: LocalInterfaceId,
-        frame: SegmentFrame,
-        now: Instant,
-    ) {
-        self.now = now;
-        self.engine.handle_segment_frame(interface, frame, now);
-    }
-
-    /// Handles a PROBE of a LAN, from this Ethernet address.
-    pub fn handle_lan_probe(
-        &mut self,
-        interface: LocalInterfaceId,
-        mac: MacAddress,
-        probe: &[u8],
-        now: Instant,
-    ) {
-        self.now = now;
-        self.engine.handle_lan_probe(interface, mac, probe, now);
-    }
-
-    /// Handles a loss of packets of an interface before they were read, or a time without a valid
-    /// address: joins may be among the lost packets.
-    pub fn handle_lost_reports(&mut self, interface: LocalInterfaceId, now: Instant) {
-        self.now = now;
-        self.engine.handle_lost_reports(interface, now);
     }
 
     /// Handles a server's report about present nodes.
@@ -706,15 +591,11 @@ impl<C: Connections> Node<C> {
     }
 
     /// Returns whether some members do not learn addresses of this host.
-    #[must_use]
     pub fn hides_addresses(&self) -> bool {
         self.overlay.hides_addresses()
     }
 
     /// Sends an echo to a node; [`Output::Pong`] follows.
-    ///
-    /// # Errors
-    /// [`PingError::TooMany`].
     pub fn ping(
         &mut self,
         to: &PeerId,
@@ -799,7 +680,6 @@ impl<C: Connections> Node<C> {
 
     /// Returns whether the membership of a reachable node, other than the issuer's own, ends once this
     /// issuer is revoked.
-    #[must_use]
     pub fn has_dependents(&self, issuer: &PeerId) -> bool {
         let mut reachable = self.present.reachable().into_iter();
         reachable.any(|peer| {

@@ -44,7 +44,6 @@ impl Present {
         NodeAddresses::derive(&self.network, peer).origin
     }
 
-    /// Returns the key of a node that is present on a server.
     pub(crate) fn peer(&self, origin: OriginId) -> Option<PeerId> {
         self.by_origin.get(&origin).copied()
     }
@@ -59,7 +58,6 @@ impl Present {
         self.reachable.remove(&origin)
     }
 
-    /// Returns whether it is reachable over the links of the network.
     pub(crate) fn is_reachable(&self, peer: &PeerId) -> bool {
         self.reachable.get(&self.origin(peer)) == Some(peer)
     }

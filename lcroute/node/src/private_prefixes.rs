@@ -27,7 +27,6 @@ pub struct SegmentKeys {
 
 impl PrivateKeys {
     /// All prefixes at the node with this address, those of segments among them.
-    #[must_use]
     pub fn prefixes(self, node: Ipv6Addr) -> Vec<PrivatePrefix> {
         let of_segment = |s: SegmentKeys| PrivatePrefix::of_segment(node, &s.name, s.secrets);
         let segments = self.segments.into_iter().map(of_segment);
@@ -57,7 +56,6 @@ pub struct PrivatePrefixes {
 
 impl PrivatePrefixes {
     /// Returns the prefixes of the configuration.
-    #[must_use]
     pub fn new(configured: Vec<PrivatePrefix>) -> Self {
         Self {
             configured,

@@ -22,7 +22,6 @@ const DAY: u64 = 86_400;
 /// A carrier, and its name for the record.
 pub(crate) type Key = (CarrierId, String);
 
-/// A record of a carrier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct KnownRecord {
     pub(crate) peer: PeerId,
@@ -30,7 +29,6 @@ pub(crate) struct KnownRecord {
     until: Instant,
 }
 
-/// All records, and the schedule of this node's own.
 #[derive(Debug)]
 pub(crate) struct Records {
     known: BTreeMap<Key, KnownRecord>,
@@ -86,7 +84,6 @@ impl Records {
         (!self.has(key.0, &known.peer)).then_some(known)
     }
 
-    /// Removes and returns all records of a carrier.
     pub(crate) fn remove_all(&mut self, carrier: CarrierId) -> Vec<KnownRecord> {
         self.unopened.retain(|(other, _), _| *other != carrier);
         let of_carrier = self.known.keys().filter(|(other, _)| *other == carrier);

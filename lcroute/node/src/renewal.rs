@@ -173,7 +173,6 @@ impl Renewal {
     }
 
     /// Returns the renewal of `chain`, which belongs to `key`.
-    #[must_use]
     pub fn new(
         key: Arc<SecretKey>,
         network: NetworkId,
@@ -354,7 +353,6 @@ pub struct Renewer {
 
 impl Renewer {
     /// Returns the issuer with `key` and `certificate`.
-    #[must_use]
     pub fn new(key: Arc<SecretKey>, certificate: Certificate, now: Instant) -> Self {
         Self {
             key,

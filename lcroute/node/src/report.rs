@@ -143,7 +143,6 @@ impl Report {
     }
 
     /// Encodes the report in one to eight datagrams.
-    #[must_use]
     pub fn encode(&self) -> Vec<Vec<u8>> {
         let mut groups: Vec<_> = self.groups.iter().collect();
         groups.sort_by_key(|g| (std::cmp::Reverse(g.packets()), g.group));

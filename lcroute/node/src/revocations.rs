@@ -34,7 +34,6 @@ impl Revocations {
     }
 
     /// Returns the file's text.
-    #[must_use]
     pub fn text(&self) -> String {
         let line = |r: &Revocation| text(r) + "\n";
         self.iter().map(line).collect()
@@ -86,7 +85,6 @@ fn strength(revocation: &Revocation) -> (bool, u64) {
 }
 
 /// Encodes a revocation as text.
-#[must_use]
 pub fn text(revocation: &Revocation) -> String {
     text::encode(TextKind::Revocation, revocation.as_bytes()).to_string()
 }

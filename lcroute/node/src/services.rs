@@ -42,7 +42,6 @@ struct Good {
 
 impl HostServices {
     /// Returns the services of the node with `key` in `network`.
-    #[must_use]
     pub fn new(key: Arc<SecretKey>, network: NetworkId, clock: WallClock) -> Self {
         Self {
             key,

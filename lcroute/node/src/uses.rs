@@ -25,7 +25,6 @@ const MAX_EXPELLED: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Token {
-    /// The invitation's key.
     invitation: PeerId,
     /// The maximum number of nodes.
     uses: u32,
@@ -58,7 +57,6 @@ pub(crate) enum Counted {
 
 impl Uses {
     /// Parses the file's text, a token a line; skips damaged lines.
-    #[must_use]
     pub fn parse(text: &str) -> Self {
         let tokens = text.lines().take(MAX_TOKENS);
         let tokens = tokens.filter_map(|line| serde_json::from_str::<Token>(line).ok());

@@ -80,7 +80,6 @@ impl Beside {
         }
     }
 
-    /// Begins with a new connection.
     pub(crate) fn begin(&mut self, challenge: [u8; 32]) {
         self.challenge = challenge;
         (self.again_at, self.is_new) = (None, true);
@@ -154,7 +153,6 @@ impl Beside {
         changes
     }
 
-    /// Handles the end of the connection.
     pub(crate) async fn end(&mut self, carrier: CarrierId) -> Result<(), Closed> {
         for own in std::mem::take(&mut self.entered) {
             let down = CarrierEvent::Presence(carrier, Presence::CarrierDown);

@@ -68,14 +68,12 @@ pub struct Carriers {
     spool: Option<(CarrierId, PathBuf, Spool)>,
     reach: Option<(ReachIds, Reach)>,
     seeking: Seeking,
-    /// This node's present record.
     record: Option<Published>,
     next: u32,
 }
 
 impl Carriers {
     /// Returns a node without carriers; to be called within a tokio runtime.
-    #[must_use]
     pub fn new(
         key: Arc<SecretKey>,
         network: NetworkId,
@@ -106,7 +104,6 @@ impl Carriers {
     }
 
     /// Does the same for a leaf: servers report a few routers to it, and it to no node.
-    #[must_use]
     pub fn of_leaf(
         key: Arc<SecretKey>,
         network: NetworkId,
@@ -119,7 +116,6 @@ impl Carriers {
 
     /// Does the same for the meeting point of a text, where records of texts are announced and looked
     /// for.
-    #[must_use]
     pub fn of_text(
         key: Arc<SecretKey>,
         (meeting, role): (NetworkId, Role),

@@ -59,7 +59,6 @@ pub struct WebSocket {
 /// The state of the paths from this host: each change of the value causes a check.
 #[derive(Debug, Clone, Copy, Default)]
 struct Path {
-    /// Number of address changes.
     addresses: u64,
 }
 
@@ -68,7 +67,6 @@ struct Path {
 pub(crate) struct Me {
     pub(crate) key: Arc<SecretKey>,
     pub(crate) room: Room,
-    /// The role in which it registers.
     pub(crate) role: Role,
     /// Its proof of membership, for a relay; none: it asks for no relay.
     pub(crate) chain: watch::Receiver<Option<Chain>>,
@@ -229,7 +227,6 @@ fn explained(error: tungstenite::Error) -> anyhow::Error {
 /// A connection on which this node is registered, and its challenge.
 type Registered = (WebSocketStream<MaybeTlsStream<TcpStream>>, [u8; 32]);
 
-/// Returns a connection on which this node is registered.
 async fn registered(url: &str, proxy: Option<&Proxy>, me: &Me) -> anyhow::Result<Registered> {
     let mut socket = open(url, proxy).await?;
     let silent = |_| no_answer();

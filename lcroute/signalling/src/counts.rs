@@ -80,7 +80,6 @@ impl Counts {
     }
 }
 
-/// Counts one until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Counting<'a>(&'a AtomicUsize);
 

@@ -44,7 +44,6 @@ impl Dht {
     }
 
     /// Returns whether the program has not ended.
-    #[must_use]
     pub fn runs(&self) -> bool {
         !self.task.is_finished()
     }

@@ -52,7 +52,6 @@ const MDNS_PORT: u16 = 5_353;
 
 /// Returns whether another program has the UDP port of multicast DNS for itself, for IPv4 or IPv6:
 /// most share it. Nodes are found by the other family alone.
-#[must_use]
 pub fn is_mdns_taken() -> bool {
     is_taken(MDNS_PORT)
 }
@@ -170,7 +169,6 @@ struct Session {
 
 /// The reason for which a run of mDNS has ended.
 enum Ended {
-    /// The carrier was dropped.
     Dropped,
     /// Its thread has ended, or does not respond.
     Failed(String),
@@ -330,7 +328,6 @@ impl Session {
 }
 
 /// Returns sixteen letters and digits of a record's name: the label of its instance.
-#[must_use]
 pub fn instance_name(name: &[u8; 32]) -> String {
     const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let digits = name[..16].iter().map(|byte| DIGITS[usize::from(byte & 31)]);

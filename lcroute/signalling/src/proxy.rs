@@ -52,7 +52,6 @@ impl Proxy {
 pub struct WebProxy {
     host: String,
     port: u16,
-    /// The value of Proxy-Authorization.
     authorization: Option<Zeroizing<String>>,
     /// Hosts that are reached without it, as `no_proxy` names them.
     except: Vec<String>,
@@ -139,7 +138,6 @@ impl WebProxy {
         self
     }
 
-    /// Returns whether it is used for this host, with TLS or without.
     fn is_for(&self, host: &str, tls: bool) -> bool {
         let host = host.to_ascii_lowercase();
         let is_loopback = host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());

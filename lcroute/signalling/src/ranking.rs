@@ -42,7 +42,6 @@ impl Ranking {
     }
 }
 
-/// One server's place in the ranking.
 #[derive(Debug)]
 pub(crate) struct Rank {
     place: Option<Place>,
@@ -101,7 +100,6 @@ impl Rank {
             .await;
     }
 
-    /// Sets whether it answers.
     pub(crate) fn answers(&self, answers: bool) {
         let Some(place) = self.place else { return };
         self.servers.send_if_modified(|servers| {

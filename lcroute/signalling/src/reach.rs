@@ -178,7 +178,6 @@ impl Reach {
         wish.account.as_ref().map(|account| account.room.clone())
     }
 
-    /// Sets the nodes to search for.
     pub(crate) fn seek(&self, seeking: &Seeking) {
         let seeking = seeking.clone();
         self.wish.send_modify(|wish| wish.seeking = seeking);
@@ -280,7 +279,6 @@ impl Newcomer {
         }
     }
 
-    /// Returns the time to sign, for the mailbox of this issuer.
     fn signed(&mut self, issuer: Option<PeerId>, time: UnixTime, now: Instant) -> u64 {
         if self.issuer != issuer {
             *self = Self::new(issuer, time, now);

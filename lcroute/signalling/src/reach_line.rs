@@ -82,7 +82,6 @@ fn is_host(address: &Ipv4Addr) -> bool {
     !never && !address.is_loopback() && !address.is_link_local()
 }
 
-/// Bounds number and length of the reasons.
 fn bound(dropped: &mut BTreeMap<String, u64>) {
     let all = std::mem::take(dropped).into_iter();
     let some = all.take(MAX_REASONS);

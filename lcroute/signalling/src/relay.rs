@@ -75,11 +75,7 @@ pub struct Strangers {
     pub members_of: Option<NetworkId>,
 }
 
-impl fmt::Debug for RelaySettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RelaySettings").finish_non_exhaustive()
-    }
-}
+librecast::debug_by_name!(RelaySettings);
 
 #[derive(Debug)]
 pub(crate) struct Relay {

@@ -44,7 +44,6 @@ pub struct StreamPort {
 
 impl RelayTarget {
     /// Returns the target of a signalling server's relay, which has the same address.
-    #[must_use]
     pub fn of_signalling(server: &str, proxy: Option<Proxy>) -> Option<Self> {
         let urls = signalling::urls(server);
         let uris: Vec<Uri> = urls.iter().filter_map(|url| url.parse().ok()).collect();
@@ -73,7 +72,6 @@ pub struct RelayStreams {
 
 impl RelayStreams {
     /// Returns no stream yet, and the events of later ones by their numbers.
-    #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<(u64, StreamEvent)>) {
         let (events, happened) = mpsc::channel(STREAM_QUEUE);
         let open = None;
@@ -106,7 +104,6 @@ impl RelayStreams {
     }
 
     /// Returns the queue of this stream, if it is the open one.
-    #[must_use]
     pub fn queue(&self, number: u64) -> Option<&mpsc::Sender<Bytes>> {
         let open = self.open.as_ref().filter(|(open, _)| *open == number);
         open.map(|(_, messages)| messages)

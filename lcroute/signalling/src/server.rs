@@ -189,7 +189,6 @@ impl Server {
     }
 }
 
-/// Bounds of clients.
 #[derive(Debug, Clone, Copy)]
 struct Bounds {
     clients: usize,
@@ -482,7 +481,6 @@ async fn pass_on<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// A registered connection.
 #[derive(Debug)]
 struct Client<'a> {
     hall: &'a Hall,
@@ -495,7 +493,6 @@ struct Client<'a> {
     _counting: Counting<'a>,
 }
 
-/// An entered room.
 #[derive(Debug)]
 struct Entered<'a> {
     seat: Seat<'a>,
@@ -603,7 +600,6 @@ impl<'a> Offer<'a> {
         }
     }
 
-    /// Returns the message that is due for the client.
     fn due(&mut self) -> Option<Message> {
         let now = Instant::now();
         if self.asks_by.take_if(|by| *by <= now).is_some() {
@@ -616,7 +612,6 @@ impl<'a> Offer<'a> {
         }
     }
 
-    /// Returns the answer to a text message of the client.
     fn answer(&mut self, word: &str, seat: &Seat<'_>) -> Option<Message> {
         let key = self.relay.asks_for_proof()?;
         match RelayRequest::decode(word)? {

@@ -36,7 +36,6 @@ pub struct Sockets {
 
 impl Sockets {
     /// Returns no sockets yet, and the datagrams of later ones, of which at most `queued` wait.
-    #[must_use]
     pub fn new(queued: usize) -> (Self, mpsc::Receiver<Datagram>) {
         let (received, datagrams) = mpsc::channel(queued);
         let bound = Vec::new();

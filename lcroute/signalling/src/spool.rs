@@ -107,7 +107,6 @@ async fn run(
     }
 }
 
-/// The state of the folder.
 #[derive(Debug)]
 struct Reader {
     carrier: CarrierId,
@@ -116,7 +115,6 @@ struct Reader {
     seen: BTreeMap<String, Vec<u8>>,
     /// Name and content of this node's last file.
     own: Option<(String, Published)>,
-    /// The last logged problem.
     problem: Option<String>,
 }
 

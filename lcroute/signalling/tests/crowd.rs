@@ -92,7 +92,6 @@ async fn connect(at: SocketAddr, n: usize, own: Room, entered: usize) -> Socket 
     }
 }
 
-/// Waits until this node is present.
 async fn until_present(socket: &mut Socket, peer: PeerId) {
     loop {
         let message = timeout(DEADLINE, socket.next()).await.unwrap();

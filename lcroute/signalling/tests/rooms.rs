@@ -56,7 +56,6 @@ impl Running {
     }
 }
 
-/// A host with rooms at one server.
 struct Host {
     rooms: ManyRooms,
     told: mpsc::Receiver<RoomEvent>,

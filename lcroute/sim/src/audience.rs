@@ -67,7 +67,6 @@ pub struct AudienceFigures {
 }
 
 /// Returns the bound of leaves at `nodes` routers.
-#[must_use]
 pub fn max_leaves(nodes: u32) -> u32 {
     let each = Limits::default().leaves;
     nodes.saturating_mul(u32::try_from(each).unwrap_or(u32::MAX)) / LINKS

@@ -15,7 +15,6 @@ const SLOTS: u64 = 1 << 12;
 #[derive(Debug)]
 struct Slot<T> {
     items: Vec<(Nanos, T)>,
-    /// Time of the earliest item.
     earliest: Nanos,
 }
 
@@ -47,7 +46,6 @@ pub struct Calendar<T> {
 }
 
 impl<T> Calendar<T> {
-    /// Makes an empty calendar.
     pub fn new(width: Nanos) -> Self {
         Self {
             width: width.max(1),
@@ -58,7 +56,6 @@ impl<T> Calendar<T> {
         }
     }
 
-    /// Returns the end of the slot with this time.
     pub fn slot_end(&self, at: Nanos) -> Nanos {
         (at / self.width + 1).saturating_mul(self.width)
     }
@@ -75,7 +72,6 @@ impl<T> Calendar<T> {
         }
     }
 
-    /// Returns the time of the next item.
     pub fn next_at(&self) -> Option<Nanos> {
         if self.in_near == 0 {
             return self.far.values().next().map(|slot| slot.earliest);

@@ -54,7 +54,6 @@ impl Simulation {
         }
     }
 
-    /// Returns the groups with memberships.
     fn groups(&self) -> Vec<Ipv6Addr> {
         let of = |node| self.node(node).kernel.groups();
         let groups: BTreeSet<Ipv6Addr> = self.all().flat_map(of).collect();

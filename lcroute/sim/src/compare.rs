@@ -133,7 +133,6 @@ pub enum Part {
 
 impl Part {
     /// Returns its name for users.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Settle => "coming to rest",
@@ -150,7 +149,6 @@ impl Part {
 
 impl Comparing {
     /// Makes a network of stopped nodes.
-    #[must_use]
     pub fn new(subject: Subject, threads: usize) -> Self {
         let steps = |part, time: Nanos| vec![part; (time / STEP) as usize];
         let mut parts = vec![Part::Region];
@@ -366,7 +364,6 @@ fn largest_piece(bench: &mut Bench, dead: &BTreeSet<u32>) -> f64 {
 }
 
 /// Returns the results of all policies as a Markdown table.
-#[must_use]
 pub fn comparison_table(all: &[Comparison]) -> String {
     let mut text = String::from(
         "| | links (most) | link, ms | stretch: path, shared | 20 listeners: ms, sends, of the sender | control B/s: rest, churn | heard again p50, p99, ms | joined after 5 %, 20 %, a region die |\n\

@@ -27,7 +27,6 @@ struct Shared<T> {
     threads: usize,
     /// Argument of the current round.
     argument: AtomicU64,
-    /// Number of the current round.
     round: AtomicU64,
     /// Pieces not done in the current round.
     left: AtomicUsize,

@@ -34,7 +34,6 @@ const STREAMS: u32 = 3;
 /// Listeners of each stream.
 const LISTENERS: u32 = 5;
 
-/// Results of all other nodes.
 #[derive(Debug, Default)]
 struct Others {
     /// Packets of streams delivered to listeners.

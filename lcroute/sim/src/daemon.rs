@@ -17,7 +17,6 @@ use crate::scenario::{Policy, Scenario};
 use crate::services::Watch;
 use crate::time::Clock;
 
-/// State of a daemon on the host's disk.
 #[derive(Debug, Default)]
 pub struct Disk {
     pub chain: Option<Chain>,
@@ -49,7 +48,6 @@ impl Disk {
     }
 }
 
-/// An effect of a router.
 #[derive(Debug)]
 pub enum Effect {
     /// Send header and packet on the data channel of each link.
@@ -80,7 +78,6 @@ pub enum Effect {
     Linked(BTreeSet<u32>),
 }
 
-/// Parameters of a daemon's start.
 #[derive(Debug)]
 pub struct Start<'a> {
     pub scenario: &'a Scenario,
@@ -94,7 +91,6 @@ pub struct Start<'a> {
     pub disk: &'a Disk,
 }
 
-/// Returns the bounds of the router.
 pub fn limits(scenario: &Scenario) -> Limits {
     let mut limits = Limits::default();
     if let Some(states) = scenario.limits.join_states_per_neighbor {
@@ -109,7 +105,6 @@ pub fn limits(scenario: &Scenario) -> Limits {
     limits
 }
 
-/// Returns the topology settings of the router.
 pub fn topology(scenario: &Scenario) -> TopologyConfig {
     TopologyConfig {
         policy: match scenario.topology.policy {

@@ -70,7 +70,6 @@ impl Ledger {
         }
     }
 
-    /// Returns the number of a new link end.
     pub fn new_direction(&mut self) -> usize {
         self.directions += 1;
         self.directions - 1
@@ -140,7 +139,6 @@ impl Ledger {
 /// Results of a packet in one shard.
 #[derive(Debug)]
 pub struct Fate {
-    /// Whether a link has lost a copy.
     pub lost: bool,
     received: Box<[u64]>,
 }

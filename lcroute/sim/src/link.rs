@@ -34,12 +34,10 @@ impl Link {
         }
     }
 
-    /// Returns the end of a node.
     pub fn side(&self, node: u32) -> usize {
         usize::from(self.ends[1] == node)
     }
 
-    /// Makes the port at one end.
     pub fn port(&self, side: usize, seed: u64) -> Port {
         let [low, high] = self.ends.map(u64::from);
         Port {
@@ -68,7 +66,6 @@ pub struct Port {
     latency: Nanos,
     /// Data messages sent.
     pub packets: u64,
-    /// All messages sent.
     pub messages: u32,
     random: Random,
     /// Time at which the queue is empty.
@@ -121,7 +118,6 @@ fn serialization(bytes: usize, bandwidth: u64) -> Nanos {
     (bytes as u128 * 8 * u128::from(SECOND) / u128::from(bandwidth.max(1))) as Nanos
 }
 
-/// Places of the nodes.
 #[derive(Debug)]
 pub struct Map {
     latency: Latency,
@@ -199,7 +195,6 @@ impl Map {
         !random.chance(self.unidirectional) || random.chance(0.5) == (from < to)
     }
 
-    /// Whether a node is behind a NAT.
     pub fn behind_nat(&self, node: u32) -> bool {
         Random::stream(self.seed, &[13, node.into()]).chance(self.behind_nat)
     }
@@ -212,7 +207,6 @@ impl Map {
         }
     }
 
-    /// Returns the seed of the run.
     pub fn seed(&self) -> u64 {
         self.seed
     }
@@ -284,12 +278,8 @@ mod tests {
 /// Links and attempts between two nodes.
 #[derive(Debug, Default)]
 pub struct Pair {
-    /// The last link.
     pub link: Option<u32>,
-    /// Whether an attempt is under way.
     pub pending: bool,
-    /// Failed attempts in a row.
     pub failures: u32,
-    /// Number of links so far.
     pub number: u64,
 }

@@ -211,7 +211,6 @@ impl Simulation {
         }
     }
 
-    /// Handles the loss of a link at one of its ends.
     pub(crate) fn link_down(&mut self, id: u32, side: usize) {
         self.silence(id);
         let link = &mut self.links[id as usize];
@@ -281,7 +280,6 @@ impl Simulation {
         });
     }
 
-    /// Cuts two nodes from each other.
     pub(crate) fn cut(&mut self, a: u32, b: u32) {
         if !self.cuts.insert(key(a, b)) {
             return;

@@ -43,7 +43,6 @@ pub struct GroupView {
 impl Live {
     /// Makes a network of stopped nodes. Workloads and events of the scenario do not run. The
     /// calling thread does all work.
-    #[must_use]
     pub fn new(scenario: Scenario) -> Self {
         let population = Arc::new(Population::of(&scenario));
         let mut simulation = Simulation::new(Arc::new(scenario), population, Vec::new(), 1);
@@ -88,7 +87,6 @@ impl Live {
     }
 
     /// Returns the actions so far, for a replay.
-    #[must_use]
     pub fn trace(&self) -> Trace {
         Trace::of(&self.0.scenario, self.0.script(), self.0.now())
     }

@@ -200,7 +200,6 @@ impl Bench {
         self.simulation.runs(node)
     }
 
-    /// Returns an unused group.
     pub(crate) fn group(&mut self) -> Ipv6Addr {
         self.groups += 1;
         Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 9, 0, self.groups as u16)
@@ -596,7 +595,6 @@ impl Bench {
     }
 }
 
-/// Observations of one outage.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     listeners: usize,

@@ -87,7 +87,6 @@ pub struct Violation {
     pub text: String,
 }
 
-/// A packet under way.
 #[derive(Debug)]
 struct Packet {
     sent: Nanos,

@@ -148,7 +148,6 @@ impl Router {
         }
     }
 
-    /// Runs the due timers.
     pub fn timeout(&mut self, now: Nanos) {
         match &mut self.kind {
             Kind::Alone(router) => router.timeout(now),
@@ -164,7 +163,6 @@ impl Router {
         }
     }
 
-    /// Sets the announced prefixes.
     pub fn announce(&mut self, prefixes: &[GroupPrefix], now: Nanos) {
         match &mut self.kind {
             Kind::Alone(router) => router.announce(prefixes, now),
@@ -179,7 +177,6 @@ impl Router {
         }
     }
 
-    /// Returns the next effect.
     pub fn poll(&mut self, now: Nanos) -> Option<Effect> {
         match &mut self.kind {
             Kind::Alone(router) => router.poll(),
@@ -187,12 +184,10 @@ impl Router {
         }
     }
 
-    /// Returns the root of a group's tree in its view.
     pub fn root(&self, group: Ipv6Addr) -> OriginId {
         self.engine().root(group)
     }
 
-    /// Returns the links over which neighbours have joined a group.
     pub fn joined_over(&self, group: Ipv6Addr) -> Vec<LinkId> {
         let groups = self.engine().snapshot().groups.into_iter();
         let mut group = groups.filter(|g| g.group == group);

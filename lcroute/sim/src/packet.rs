@@ -38,7 +38,6 @@ fn address(packet: &[u8], at: usize) -> Option<Ipv6Addr> {
     Some(bytes.into())
 }
 
-/// Returns the label of a packet delivered to programs.
 pub fn label(packet: &[u8]) -> Option<Label> {
     let number = packet.get(HEADERS_LEN..HEADERS_LEN + NUMBER_LEN)?;
     Some(Label {

@@ -131,7 +131,6 @@ impl Population {
         }
     }
 
-    /// Returns the number of nodes.
     pub(crate) fn len(&self) -> u32 {
         self.identities.len() as u32
     }

@@ -57,7 +57,6 @@ impl Zipf {
         Self(cumulative)
     }
 
-    /// Draws the index of an item.
     pub fn draw(&self, random: &mut Random) -> usize {
         let at = random.unit();
         self.0.partition_point(|w| *w <= at).min(self.0.len() - 1)

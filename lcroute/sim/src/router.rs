@@ -27,7 +27,6 @@ fn link_id(link: u32) -> LinkId {
 }
 
 impl RouterAlone {
-    /// Starts a router.
     pub fn start(services: NodeServices, start: &Start<'_>, now: Nanos) -> Self {
         let identity = services.identity();
         let config = Config {
@@ -63,7 +62,6 @@ impl RouterAlone {
         &self.engine
     }
 
-    /// Handles a new link.
     pub fn link_up(&mut self, link: u32, other: &Identity, now: Nanos) {
         let neighbor = Neighbor {
             member: other.member.clone(),
@@ -72,7 +70,6 @@ impl RouterAlone {
         self.engine.handle_link_up(link_id(link), neighbor, now);
     }
 
-    /// Handles a new link to a leaf.
     pub fn leaf_up(&mut self, link: u32, member: &Member, now: Nanos) {
         let member = member.clone();
         let now = self.clock.instant(now);
@@ -80,13 +77,11 @@ impl RouterAlone {
             .handle_link_up(link_id(link), Neighbor { member }, now);
     }
 
-    /// Handles the end of a link.
     pub fn link_down(&mut self, link: u32, now: Nanos) {
         let now = self.clock.instant(now);
         self.engine.handle_link_down(link_id(link), now);
     }
 
-    /// Handles a measured round trip.
     pub fn round_trip(&mut self, link: u32, round_trip: Nanos, now: Nanos) {
         let (rtt, now) = (Duration::from_nanos(round_trip), self.clock.instant(now));
         self.engine.handle_link_rtt(link_id(link), rtt, now);
@@ -110,38 +105,32 @@ impl RouterAlone {
         self.engine.handle_local_packet(packet.into(), now);
     }
 
-    /// Handles a message of a data channel.
     pub fn data(&mut self, link: u32, header: &[u8; HEADER_LEN], packet: Bytes, now: Nanos) {
         let now = self.clock.instant(now);
         let link = link_id(link);
         self.engine.handle_packet(link, header, packet, now);
     }
 
-    /// Handles a message of a control channel.
     pub fn control(&mut self, link: u32, message: &[u8], now: Nanos) {
         let now = self.clock.instant(now);
         self.engine.handle_control(link_id(link), message, now);
     }
 
-    /// Runs the due timers.
     pub fn timeout(&mut self, now: Nanos) {
         let now = self.clock.instant(now);
         self.engine.handle_timeout(now);
     }
 
-    /// Returns the time of the next timer.
     pub fn next_timeout(&self) -> Option<Nanos> {
         let (at, _) = self.engine.next_timeout()?;
         Some(self.clock.nanos(at))
     }
 
-    /// Sets the announced prefixes.
     pub fn announce(&mut self, prefixes: &[GroupPrefix], now: Nanos) {
         let now = self.clock.instant(now);
         self.engine.set_announced(prefixes.to_vec(), now);
     }
 
-    /// Returns the next effect.
     pub fn poll(&mut self) -> Option<Effect> {
         loop {
             let output = self.engine.poll_output()?;

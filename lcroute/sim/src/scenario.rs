@@ -48,13 +48,11 @@ pub struct Span(pub Duration);
 
 impl Span {
     /// Makes a length from milliseconds.
-    #[must_use]
     pub const fn ms(ms: u64) -> Self {
         Self(Duration::from_millis(ms))
     }
 
     /// Makes a length from seconds.
-    #[must_use]
     pub const fn seconds(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }

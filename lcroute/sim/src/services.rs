@@ -21,24 +21,20 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Sets the virtual time.
     pub fn set_seconds(&self, seconds: u64) {
         self.seconds.store(seconds, Ordering::Relaxed);
     }
 
-    /// Advances the clocks of all hosts.
     pub fn put_forward(&self, seconds: u64) {
         self.ahead.fetch_add(seconds, Ordering::Relaxed);
     }
 
-    /// Returns the wall clock of all hosts.
     pub fn unix(&self) -> UnixTime {
         let [seconds, ahead] = [&self.seconds, &self.ahead].map(|s| s.load(Ordering::Relaxed));
         UnixTime::from_secs(UNIX_START + seconds + ahead)
     }
 }
 
-/// The services of one node.
 #[derive(Debug)]
 pub struct NodeServices {
     population: Arc<Population>,
@@ -47,7 +43,6 @@ pub struct NodeServices {
 }
 
 impl NodeServices {
-    /// Makes the services of a node in a run.
     pub fn new(population: Arc<Population>, node: u32, watch: Arc<Watch>) -> Self {
         Self {
             population,
@@ -56,12 +51,10 @@ impl NodeServices {
         }
     }
 
-    /// Returns the identities of all nodes.
     pub fn population(&self) -> &Population {
         &self.population
     }
 
-    /// Returns the identity of this node.
     pub fn identity(&self) -> &Identity {
         self.population.get(self.node)
     }

@@ -138,7 +138,6 @@ pub enum Effect {
 /// An effect, with its time and node.
 pub type Since = (Nanos, u32, Effect);
 
-/// A packet delivered to a listener.
 #[derive(Debug, Clone, Copy)]
 pub struct Delivery {
     pub number: u64,
@@ -150,7 +149,6 @@ pub struct Delivery {
 /// Settings of all nodes, constant while shards run.
 #[derive(Debug, Clone)]
 pub struct Setting {
-    /// Properties of links.
     pub weather: Arc<Links>,
     /// Interval of round-trip measurements.
     pub rtt_interval: Nanos,
@@ -159,9 +157,7 @@ pub struct Setting {
     pub whole: bool,
     /// Network between whole nodes.
     pub terrain: Terrain,
-    /// Identities of the nodes.
     pub population: Arc<Population>,
-    /// Clock of all hosts.
     pub watch: Arc<Watch>,
     /// Time of the network's last change.
     pub changed: Nanos,
@@ -187,7 +183,6 @@ pub fn deal(nodes: u32, sizes: &[u32]) -> Arc<[Place]> {
     round.cycle().take(nodes as usize).map(place).collect()
 }
 
-/// A part of the nodes.
 #[derive(Debug)]
 pub struct Shard {
     number: u32,
@@ -238,7 +233,6 @@ impl Shard {
         }
     }
 
-    /// Returns one of its nodes.
     pub fn node(&mut self, node: u32) -> &mut Node {
         let at = self.at(node);
         &mut self.nodes[at]
@@ -248,14 +242,12 @@ impl Shard {
         self.places[node as usize].at as usize
     }
 
-    /// Returns the time of its next input.
     pub fn next_at(&self) -> Option<Nanos> {
         let mail = self.mail.iter().map(|mail| mail.earliest);
         let calendar = self.calendar.next_at();
         mail.chain(calendar).min().filter(|at| *at < Nanos::MAX)
     }
 
-    /// Returns the end of the slot with this time.
     pub fn slot_end(&self, at: Nanos) -> Nanos {
         self.calendar.slot_end(at)
     }
@@ -266,7 +258,6 @@ impl Shard {
         self.calendar.len_at(at) + mail
     }
 
-    /// Hands over the inputs for another shard.
     pub fn hand_over(&mut self, to: &mut Self) {
         let out = &mut self.out[to.number as usize];
         to.mail[self.number as usize].take(out);
@@ -304,7 +295,6 @@ impl Shard {
         self.call(node);
     }
 
-    /// Adds an input from the node itself.
     pub fn put(&mut self, node: u32, at: Nanos, input: Input) {
         let n = self.node(node);
         n.inputs = n.inputs.wrapping_add(1);
@@ -427,7 +417,6 @@ impl Shard {
         });
     }
 
-    /// Passes a kernel's reports to the router.
     pub fn report(&mut self, node: u32, records: &[Record], now: Nanos) {
         for packet in mld::report_packets(KERNEL, records, 1280) {
             self.input(node, now, |router, now| router.local_packet(packet, now));
@@ -626,7 +615,6 @@ impl Shard {
         }
     }
 
-    /// Handles a datagram at a host.
     fn datagram(&mut self, node: u32, from: SocketAddr, contents: &[u8], now: Nanos) {
         let socket = self.node(node).socket.as_ref();
         if !socket.is_some_and(|socket| socket.admits(from, now)) {

@@ -59,7 +59,6 @@ pub enum Event {
     Probe { node: u32, group: Ipv6Addr },
 }
 
-/// A network of routers.
 #[derive(Debug)]
 pub struct Simulation {
     pub(crate) now: Nanos,
@@ -180,7 +179,6 @@ impl Simulation {
         self.script
     }
 
-    /// Returns the virtual time.
     pub fn now(&self) -> Nanos {
         self.now
     }
@@ -191,7 +189,6 @@ impl Simulation {
         self.all().fold(self.log, log)
     }
 
-    /// Returns the counts so far.
     pub fn statistics(&self) -> Statistics {
         let mut sum = self.counts;
         for shard in &self.shards {
@@ -346,7 +343,6 @@ impl Simulation {
 
 /// Nodes.
 impl Simulation {
-    /// Returns the numbers of all nodes.
     pub(crate) fn all(&self) -> impl Iterator<Item = u32> + use<> {
         0..self.scenario.nodes
     }
@@ -366,7 +362,6 @@ impl Simulation {
         self.shard(node).node(node)
     }
 
-    /// Returns the shard of a node.
     pub(crate) fn shard(&mut self, node: u32) -> &mut Shard {
         let (shard, _) = self.place(node);
         &mut self.shards[shard]
@@ -402,14 +397,12 @@ impl Simulation {
         self.take_effect(effects);
     }
 
-    /// Starts recording deliveries.
     pub(crate) fn watch_deliveries(&mut self) {
         for shard in &mut self.shards {
             shard.deliveries = Some(Vec::new());
         }
     }
 
-    /// Starts recording sights.
     pub(crate) fn open_sights(&mut self) {
         let shards = self.shards.iter_mut().map(|shard| &mut shard.sights);
         shards.chain([&mut self.sights]).for_each(Sights::open);
@@ -463,7 +456,6 @@ impl Simulation {
         }
     }
 
-    /// Performs an action now.
     pub(crate) fn act(&mut self, action: Action) {
         let mut hasher = fast::Multiply::default();
         hasher.write(action.to_string().as_bytes());
@@ -674,12 +666,10 @@ impl Simulation {
         number
     }
 
-    /// Returns the number of the next packet.
     pub(crate) fn next_number(&self) -> u64 {
         self.model.next_number()
     }
 
-    /// Returns the nodes that must receive a packet.
     fn must_receive(
         &mut self,
         origin: u32,

@@ -17,16 +17,13 @@ const KINDS: [&str; 9] = [
     "link_request",
 ];
 
-/// Counts of a whole run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Statistics {
-    /// Events.
     pub events: u64,
     /// Daemons that started.
     pub starts: u64,
     /// Daemons that stopped or crashed.
     pub stops: u64,
-    /// Links made.
     pub links_made: u64,
     /// Links that failed silently, without those of crashed nodes.
     pub links_broken: u64,
@@ -40,13 +37,11 @@ pub struct Statistics {
     pub delivered: u64,
     /// Delivered packets that the rules required.
     pub required: u64,
-    /// Data messages on links.
     pub data_messages: u64,
     /// Bytes of data messages, without DTLS handshakes.
     pub data_bytes: u64,
     /// Data messages lost on links.
     pub lost: u64,
-    /// Control messages on links.
     pub control: Control,
 }
 
@@ -69,14 +64,10 @@ impl AddAssign<&Self> for Statistics {
     }
 }
 
-/// Control messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Control {
-    /// All control messages.
     pub messages: u64,
-    /// Bytes of control messages.
     pub bytes: u64,
-    /// Messages with join state.
     pub join_messages: u64,
     /// Elements by type.
     #[serde(serialize_with = "by_name")]

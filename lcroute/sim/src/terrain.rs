@@ -31,7 +31,6 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Makes the socket of a node.
     pub fn new(node: u32, map: &Map) -> Self {
         Self {
             firewall: firewall(node, map),
@@ -59,7 +58,6 @@ impl Socket {
     }
 }
 
-/// Returns the address of a node's socket.
 pub fn local(node: u32) -> SocketAddr {
     let [_, _, high, low] = node.to_be_bytes();
     SocketAddr::from(([10, 0, high, low], PORT))
@@ -74,7 +72,6 @@ fn firewall(node: u32, map: &Map) -> Firewall<Duration> {
     firewall
 }
 
-/// Returns the node with this public address.
 pub fn node_at(address: SocketAddr, nodes: u32, map: &Map) -> Option<u32> {
     let SocketAddr::V4(v4) = address else {
         return None;

@@ -31,12 +31,10 @@ const TICK: Nanos = 10_000;
 /// Hello intervals between reports of round trips to the router, as in the daemon.
 const HELLOS: u32 = 3;
 
-/// Returns the STUN responder's answer to a datagram.
 pub fn stun_answer(datagram: &[u8], from: SocketAddr) -> Option<Bytes> {
     lcroute_webrtc::respond(datagram, from).map(Bytes::from)
 }
 
-/// The daemon of a whole node.
 #[derive(Debug)]
 pub struct WholeNode {
     node: Node<WebRtc>,
@@ -128,12 +126,10 @@ impl WholeNode {
         members.filter_map(|member| self.population.by_key(&member.peer_id))
     }
 
-    /// Returns its drops by reason.
     pub fn drops(&self) -> BTreeMap<&'static str, u64> {
         self.node.drops()
     }
 
-    /// Whether its own certificate has expired.
     pub fn is_expired(&self, time: UnixTime) -> bool {
         self.node.member().not_after + CLOCK_SKEW < time.as_secs()
     }
@@ -179,7 +175,6 @@ impl WholeNode {
         self.node.handle_signal(SERVER, from, bytes, now);
     }
 
-    /// Handles a datagram from this address.
     pub fn datagram(&mut self, from: SocketAddr, contents: &[u8], now: Nanos) {
         let (now, to) = (self.clock.instant(now), local(self.number));
         let webrtc = self.node.connections_mut();
@@ -196,7 +191,6 @@ impl WholeNode {
         self.node.configure(settings(prefixes), now);
     }
 
-    /// Expels a node with the network's key.
     pub fn revoke(&mut self, target: u32, time: UnixTime, now: Nanos) -> Result<(), String> {
         let text = self.population.revocation(target, time);
         let now = self.clock.instant(now);

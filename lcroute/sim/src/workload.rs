@@ -17,7 +17,6 @@ const CHECK_TIME: Nanos = 10 * SECOND;
 /// Time from that leave until no state may remain: a flow is idle after 60 s.
 const LEAVE_TIME: Nanos = 100 * SECOND;
 
-/// Returns a group by its family and number.
 fn group(family: u16, number: u32) -> Ipv6Addr {
     let (high, low) = ((number >> 16) as u16, number as u16);
     Ipv6Addr::new(0xff1e, 0, 0, 0, 0, family, high, low)

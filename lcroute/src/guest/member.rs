@@ -517,7 +517,7 @@ impl MemberShell {
     pub fn look(&mut self, lost: bool) -> anyhow::Result<()> {
         let now = Instant::now();
         if lost {
-            self.node.handle_lost_reports(LC0, now);
+            self.node.engine_mut(now).handle_lost_reports(LC0, now);
         }
         if let Err(e) = self.review_addresses(now) {
             tracing::warn!("addresses of this host: {e:#}");

@@ -461,7 +461,8 @@ impl PacketLoop {
             .into_iter()
             .filter_map(|p| p.lans.then_some(p.prefix))
             .collect();
-        let served = self.parts.node.lans().into_iter().map(|mut served| Lan {
+        let served = self.parts.node.engine().lans().into_iter();
+        let served = served.map(|mut served| Lan {
             in_clear: clear.clone(),
             segment: served
                 .segment

@@ -63,10 +63,11 @@ impl PacketLoop {
             .collect();
         let place = |(id, interface, segment)| {
             if release {
-                self.parts.node.release(id, address);
+                self.parts.node.engine_mut(now).release(id, address);
             }
-            let found = self.parts.node.where_is(id, address);
-            let is_serving = self.parts.node.serves_segment(id);
+            let engine = self.parts.node.engine();
+            let found = engine.where_is(id, address);
+            let is_serving = engine.serves_segment(id);
             if found == HostPlace::Unknown && is_serving {
                 self.lans.look_for(id, address, &mut self.parts.node, now);
             }

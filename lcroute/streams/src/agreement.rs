@@ -49,7 +49,6 @@ pub enum Answer {
 
 impl Hello {
     /// Encodes the message.
-    #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
         w.u8(VERSION).u8(self.datagrams.into());
@@ -82,7 +81,6 @@ impl Hello {
 
 impl Answer {
     /// Encodes the message.
-    #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
         match self {

@@ -125,7 +125,6 @@ Examples:
 }
 
 /// The command line itself, for what is made from it: man pages.
-#[must_use]
 pub fn command() -> clap::Command {
     Cli::command()
 }

@@ -139,7 +139,6 @@ mod tests {
 
     use super::*;
 
-    /// Answers the next request with this.
     fn answer(listener: &UnixListener, answer: &str) {
         let (mut stream, _) = listener.accept().unwrap();
         io::BufReader::new(&stream)

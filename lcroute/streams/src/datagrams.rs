@@ -43,9 +43,6 @@ impl Takers {
 }
 
 /// Returns two ends of a packet socket: ours does not block.
-///
-/// # Errors
-/// There are too many open files.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) = socketpair(
         AddressFamily::Unix,

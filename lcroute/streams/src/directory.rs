@@ -11,7 +11,6 @@ use crate::daemon::{AskError, Daemon};
 use crate::identity::Sign;
 use crate::outside::Outside;
 
-/// The directory of one network of streams.
 #[derive(Debug, Clone)]
 pub enum Directory {
     /// The daemon, which knows the members of its network.

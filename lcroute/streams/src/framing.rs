@@ -22,13 +22,11 @@ const KILLED: u8 = 2;
 const BROKE_OFF: u8 = 3;
 
 /// Returns the head of a frame of `length` bytes, which is far below 4 GiB.
-#[must_use]
 pub fn head(length: usize) -> [u8; HEAD_LEN] {
     (length as u32).to_be_bytes()
 }
 
 /// Returns the end of one direction.
-#[must_use]
 pub fn end(end: End) -> [u8; END_LEN] {
     let (kind, number) = match end {
         End::Finished => (FINISHED, 0),
@@ -39,7 +37,6 @@ pub fn end(end: End) -> [u8; END_LEN] {
     [0, 0, 0, 0, kind, number]
 }
 
-/// A piece of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece<'a> {
     /// Bytes of the program, at least one.

@@ -37,7 +37,6 @@ pub type Places = Vec<(PeerId, Place)>;
 pub struct Offer {
     /// The protocols, by preference.
     pub protocols: Vec<librecast::stream::ProtocolName>,
-    /// Whether it takes datagrams.
     pub datagrams: bool,
     /// The permitted nodes; names of address books are resolved.
     pub access: Access,
@@ -47,7 +46,6 @@ pub struct Offer {
     pub outside: bool,
     /// Whether any key may from there.
     pub anyone: bool,
-    /// The destination of streams.
     pub destination: Destination,
     /// Closed when it has ended.
     pub ended: watch::Receiver<()>,
@@ -74,7 +72,6 @@ impl Host {
         self.first().client()
     }
 
-    /// Returns the number of connected programs of this host.
     pub fn clients(&self) -> watch::Receiver<usize> {
         self.first().clients()
     }
@@ -97,7 +94,6 @@ impl Host {
         }
     }
 
-    /// Returns the counters of both networks.
     pub fn status(&self) -> Status {
         let abroad = self.abroad.status();
         let Some(inside) = &self.inside else {

@@ -49,7 +49,6 @@ pub trait Sign: Send + Sync + fmt::Debug {
     fn sign(&self, message: &[u8]) -> Result<[u8; 64], String>;
 }
 
-/// The key of this node for TLS.
 #[derive(Debug, Clone)]
 struct NodeKey {
     peer: PeerId,
@@ -91,7 +90,6 @@ fn protocols() -> Vec<Vec<u8>> {
     vec![ALPN_FRAMED.to_vec(), ALPN.to_vec()]
 }
 
-/// Returns whether streams of a connection in this protocol are framed.
 pub fn is_framed(protocol: Option<&[u8]>) -> bool {
     protocol == Some(ALPN_FRAMED)
 }
@@ -126,20 +124,38 @@ impl RawKeys {
             false => Err(bad),
         }
     }
-
-    fn verify(
-        &self,
-        message: &[u8],
-        key: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let key = SubjectPublicKeyInfoDer::from(key.as_ref());
-        verify_tls13_signature_with_raw_key(message, &key, signed, &self.algorithms)
-    }
 }
 
-fn no_tls12() -> Error {
-    Error::General("TLS 1.2".into())
+/// The methods in which the verifiers of both sides do not differ.
+macro_rules! raw_ed25519_alone {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Err(Error::General("TLS 1.2".into()))
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            key: &CertificateDer<'_>,
+            signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            let key = SubjectPublicKeyInfoDer::from(key.as_ref());
+            verify_tls13_signature_with_raw_key(message, &key, signed, &self.algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            vec![SignatureScheme::ED25519]
+        }
+
+        fn requires_raw_public_keys(&self) -> bool {
+            true
+        }
+    };
 }
 
 impl ServerCertVerifier for RawKeys {
@@ -154,31 +170,7 @@ impl ServerCertVerifier for RawKeys {
         self.check(key).map(|()| ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(no_tls12())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        key: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.verify(message, key, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        true
-    }
+    raw_ed25519_alone!();
 }
 
 impl ClientCertVerifier for RawKeys {
@@ -195,31 +187,7 @@ impl ClientCertVerifier for RawKeys {
         self.check(key).map(|()| ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(no_tls12())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        key: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.verify(message, key, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        true
-    }
+    raw_ed25519_alone!();
 }
 
 /// The secret of this node's stateless resets (RFC 9000 §10.3.2). It survives a restart of the
@@ -266,7 +234,6 @@ impl HmacKey for ResetKey {
     }
 }
 
-/// TLS settings of this node.
 #[derive(Debug, Clone)]
 pub struct Identity {
     key: Arc<CertifiedKey>,

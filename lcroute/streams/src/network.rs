@@ -131,11 +131,9 @@ pub struct Own {
     pub name: String,
     /// Its address on lc0.
     pub address: Ipv6Addr,
-    /// Its interface.
     pub interface: String,
 }
 
-/// Connections to other nodes.
 #[derive(Debug)]
 pub struct Network {
     own: Own,
@@ -157,11 +155,8 @@ pub struct Network {
 /// A connection, with the state that its streams share.
 #[derive(Debug, Clone)]
 pub struct Link {
-    /// The connection.
     pub connection: Connection,
-    /// The receivers of its datagrams.
     pub takers: Takers,
-    /// Whether its streams are framed.
     is_framed: bool,
     /// The bound of bytes that wait for readers.
     window: Arc<Window>,
@@ -192,7 +187,6 @@ impl Link {
     }
 }
 
-/// A stream that this node has opened.
 #[derive(Debug)]
 pub struct Opened {
     /// Both directions.
@@ -271,7 +265,6 @@ fn open_socket(own: &Own) -> io::Result<std::net::UdpSocket> {
     Ok(socket.into())
 }
 
-/// Returns the transport settings, for an interface of this MTU.
 fn transport(mtu: u16) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let mut discovery = MtuDiscoveryConfig::default();
@@ -419,7 +412,6 @@ impl Network {
         *lock(&self.counters.refused).entry(reason).or_default() += 1;
     }
 
-    /// Begins a stream of a program of this host.
     pub fn begin(self: &Arc<Self>) -> Number {
         self.counters.opened.fetch_add(1, Relaxed);
         let (end, known) = watch::channel(None);
@@ -474,7 +466,6 @@ impl Network {
         self.open_to(contact, hello, Some(seek)).await
     }
 
-    /// Closes connections with a node.
     pub fn close_with(&self, peer: &PeerId) {
         let connections = lock(&self.connections);
         for link in connections.get(peer).into_iter().flatten() {
@@ -1127,7 +1118,6 @@ async fn connect_in_turn(path: &Path) -> io::Result<UnixStream> {
     }
 }
 
-/// A connection to a server.
 enum Reached {
     Stream(Local, Option<Report>),
     Datagrams(OwnedFd),
@@ -1223,7 +1213,6 @@ async fn read_message<T>(
     decode(&bytes).map_err(io::Error::other)
 }
 
-/// Sends a negative answer, and ends the stream.
 async fn say(send: &mut SendStream, answer: &Answer) {
     if send.write_all(&answer.encode()).await.is_ok() && send.finish().is_ok() {
         // waits for its arrival

@@ -77,7 +77,6 @@ pub enum Keys {
 }
 
 impl Keys {
-    /// Returns the secret of a pair.
     async fn pair(&self, own: PeerId, other: PeerId) -> Result<PairSecret, String> {
         match self {
             Self::Own(key) => PairSecret::agree(key, &other).map_err(|e| e.to_string()),
@@ -193,7 +192,6 @@ struct State {
 }
 
 impl State {
-    /// Returns whether the program is needed.
     fn is_used(&self) -> bool {
         !self.wants.is_empty() || self.open > 0
     }
@@ -229,7 +227,6 @@ pub struct Outside {
 }
 
 /// Returns the address of a key within this process.
-#[must_use]
 pub fn address_of(key: &PeerId) -> Ipv6Addr {
     let hash = derive("lcroute 2026 outside address", &[key.public_key()]);
     let mut bytes = [0; 16];
@@ -242,7 +239,6 @@ pub fn address_of(key: &PeerId) -> Ipv6Addr {
 impl Outside {
     /// Returns the keys outside of this host's networks, none so far. The socket of the service is
     /// `path`; with `starts` a program is started where there is no service.
-    #[must_use]
     pub fn new(own: PeerId, keys: Keys, path: PathBuf, plan: Plan, starts: bool) -> Arc<Self> {
         let (to_program, frames) = mpsc::channel(PACKETS);
         Arc::new(Self {
@@ -261,17 +257,14 @@ impl Outside {
         })
     }
 
-    #[must_use]
     pub fn own(&self) -> PeerId {
         self.own
     }
 
-    #[must_use]
     pub fn keys(&self) -> &Keys {
         &self.keys
     }
 
-    /// Sets the settings of a new configuration.
     pub fn set_plan(&self, plan: Plan) {
         self.plan.send_if_modified(|known| {
             let is_new = *known != plan;
@@ -280,7 +273,6 @@ impl Outside {
         });
     }
 
-    /// Returns the socket of QUIC.
     #[must_use]
     pub fn socket(self: &Arc<Self>) -> Arc<dyn AsyncUdpSocket> {
         Arc::new(KeySocket(Arc::clone(self)))
@@ -369,7 +361,6 @@ impl Outside {
         Some(guest(&state, *address, peer))
     }
 
-    /// Sets the names of keys.
     pub fn set_names(&self, names: impl Iterator<Item = (PeerId, String)>) {
         lock(&self.state).names.extend(names);
     }
@@ -499,7 +490,6 @@ impl Outside {
     }
 
     /// Returns all pairs with their names, as `lcroute outside` shows them.
-    #[must_use]
     pub fn look(&self) -> librecast::stream::OutsideLook {
         let state = lock(&self.state);
         let row = |(key, want): (&PeerId, &Want)| {

@@ -180,7 +180,6 @@ pub fn run(common: &Common, idle: Option<Duration>, own_key: bool) -> anyhow::Re
     })
 }
 
-/// Serves metrics as configured.
 fn serve_metrics(
     running: &mut Option<metrics::Server>,
     config: &Config,

@@ -34,7 +34,6 @@ const ENOUGH: VarInt = VarInt::from_u32(0);
 /// Close code: the stream broke off.
 const BROKEN: VarInt = VarInt::from_u32(1);
 
-/// A program of this host.
 #[derive(Debug)]
 pub enum Local {
     /// Connected by a Unix socket.
@@ -190,9 +189,7 @@ pub async fn gone(socket: BorrowedFd<'_>) {
 pub struct Carriage<'a> {
     /// Whether the connection uses `lcroute/2`: the data are framed.
     pub is_framed: bool,
-    /// The window of the connection.
     pub window: &'a Arc<Window>,
-    /// The counters.
     pub traffic: &'a Traffic,
 }
 

@@ -15,7 +15,6 @@ use crate::shares::Shares;
 /// Maximum number of serving programs. Chosen: each holds a connection.
 const MAX_SERVICES: usize = 1_024;
 
-/// The destination of streams.
 #[derive(Debug, Clone)]
 pub enum Destination {
     /// A server; with `true`, a Unix socket first receives a line about the peer.
@@ -50,7 +49,6 @@ pub struct Service {
     pub datagrams: bool,
     /// The permitted nodes.
     pub access: Arc<watch::Sender<Access>>,
-    /// The destination of streams.
     pub destination: Destination,
     /// Places of its streams, whatever network they come from.
     pub shares: Arc<Mutex<Shares>>,
@@ -89,7 +87,6 @@ impl Registry {
         self.services.remove(&service);
     }
 
-    /// Returns all served protocols.
     pub fn protocols(&self) -> Vec<ProtocolName> {
         let all = self.services.values().flat_map(|s| s.protocols.clone());
         all.collect()

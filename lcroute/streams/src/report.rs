@@ -22,9 +22,6 @@ pub struct Report(UnixStream);
 
 impl Report {
     /// Returns both sides; the second is the program's.
-    ///
-    /// # Errors
-    /// There are too many open files.
     pub fn pair() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;

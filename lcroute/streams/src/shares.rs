@@ -36,7 +36,6 @@ const OTHERS_OF_SERVER: Most = Most {
     all: 4_096,
 };
 
-/// Bounds of streams.
 #[derive(Debug, Clone, Copy)]
 struct Most {
     of_caller: usize,
@@ -47,7 +46,6 @@ struct Most {
 /// The node of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Caller {
-    /// Its key.
     pub key: PeerId,
     /// Its prefix, if it calls the open key.
     pub prefix: Option<String>,

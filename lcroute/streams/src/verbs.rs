@@ -389,9 +389,7 @@ pub fn outside(common: &Common) -> anyhow::Result<Exit> {
 
 /// The reason for which not all was copied.
 enum Uncopied {
-    /// A read failed.
     Read(io::Error),
-    /// A write failed.
     Write(io::Error),
 }
 
@@ -416,7 +414,6 @@ fn copy(from: &mut impl Read, to: &mut impl Write) -> Result<(), Uncopied> {
 pub struct Serving {
     /// The protocols of the command, by preference.
     pub protocols: Vec<ProtocolName>,
-    /// The permitted nodes.
     pub allowed: Allowed,
     /// The account of the process; none: that of the caller.
     pub user: Option<String>,
@@ -424,7 +421,6 @@ pub struct Serving {
     pub variables: Vec<OsString>,
     /// Whether set-user-ID programs may give it rights.
     pub gains_rights: bool,
-    /// The command.
     pub command: Vec<OsString>,
 }
 
@@ -824,7 +820,6 @@ impl std::str::FromStr for Listen {
 pub struct Remote {
     /// A name, a PeerId or an address.
     pub node: String,
-    /// The protocol.
     pub protocol: ProtocolName,
 }
 
@@ -972,7 +967,6 @@ fn is_socket(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
 }
 
-/// Carries one connection.
 fn carry(incoming: Incoming, program: &Path, remote: &Remote) -> anyhow::Result<()> {
     let protocols = std::slice::from_ref(&remote.protocol);
     let opened = open(program, &remote.node, protocols).and_then(|stream| {

@@ -24,7 +24,6 @@ impl Default for Room {
     }
 }
 
-/// The window of a connection.
 #[derive(Debug)]
 pub struct Window {
     connection: Connection,
@@ -33,7 +32,6 @@ pub struct Window {
 }
 
 impl Window {
-    /// Returns the window of a new connection.
     pub fn new(connection: Connection, room: Room) -> Arc<Self> {
         Arc::new(Self {
             connection,

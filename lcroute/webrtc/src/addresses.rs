@@ -67,7 +67,6 @@ impl Addresses {
         Some(SocketAddr::from((self.outer?, local.port())))
     }
 
-    /// Returns all addresses as candidates.
     pub(crate) fn candidates(&self) -> Vec<Candidate> {
         let of_kind = |kind| move |addr| Candidate { kind, addr };
         let hosts = self.hosts.iter().copied();

@@ -15,7 +15,6 @@ pub struct BareLane(Media);
 
 impl BareLane {
     /// Makes both ends of a lane for packets of up to `mtu` bytes; `None` if the crypto fails.
-    #[must_use]
     pub fn pair(limits: &Limits, mtu: u16, seed: u64, now: Instant) -> Option<[Self; 2]> {
         let provider = rtc::crypto::default_provider().ok()?;
         let mut random = Random::new(seed);

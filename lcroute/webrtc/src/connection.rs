@@ -48,7 +48,6 @@ pub(crate) struct Context {
     pub(crate) behind: bool,
 }
 
-/// Output of connections.
 #[derive(Debug, Default)]
 pub(crate) struct Out {
     pub(crate) transmits: VecDeque<Transmit>,
@@ -68,7 +67,6 @@ pub(crate) enum Pending {
     RestartAnswer(Description),
 }
 
-/// One connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: LinkId,
@@ -274,7 +272,6 @@ impl Connection {
         self.stuck_at = Some(now + STUCK);
     }
 
-    /// Adds addresses of the peer.
     pub(crate) fn add_candidates(&mut self, candidates: &[Candidate]) {
         if let Some(pc) = self.pc.as_mut().filter(|pc| !pc.awaits_answer())
             && let Err(error) = pc.add_remote(candidates)
@@ -357,7 +354,6 @@ impl Connection {
         self.restarts = true;
     }
 
-    /// Makes ICE restart.
     pub(crate) fn restart(&mut self, offer: Option<&Description>, now: Instant) {
         self.restarts = true;
         self.pending = Some(match offer {
@@ -443,7 +439,6 @@ impl Connection {
         media.is_some_and(Media::is_congested)
     }
 
-    /// Returns the traffic sent and received.
     pub(crate) fn traffic(&self) -> Traffic {
         self.traffic
     }
@@ -774,7 +769,6 @@ impl Connection {
         }
     }
 
-    /// Handles a message of the control channel.
     fn handle_control(&mut self, message: Bytes, out: &mut Out, now: Instant) {
         if let Some(up) = self.up.as_mut() {
             up.liveness.note_received(now);
@@ -825,7 +819,6 @@ impl Connection {
         self.up.as_ref()?.media.as_ref()?.deadline()
     }
 
-    /// Returns the time of its next timer.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         if self.closed {
             return None;

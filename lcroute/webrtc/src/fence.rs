@@ -62,7 +62,6 @@ impl<T> Fenced<T> {
         fenced(|| call(value)).inspect_err(|panic| self.drop_value(panic.clone()))
     }
 
-    /// Returns the panic that ended it.
     pub(crate) fn panic(&self) -> Option<&Panic> {
         self.value.as_ref().err()
     }

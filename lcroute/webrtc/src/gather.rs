@@ -130,7 +130,6 @@ impl Gatherer {
         Some(changed)
     }
 
-    /// Sends the due requests.
     pub(crate) fn poll(&mut self, now: Instant, mut send: impl FnMut(Transmit)) {
         for query in self.queries.iter_mut().filter(|q| q.next <= now) {
             if query.unanswered >= FORGET_AFTER {

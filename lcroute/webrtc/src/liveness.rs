@@ -89,7 +89,6 @@ const HINT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Returns the hello epoch of all hosts with equal clocks; `time` is the wall clock at `now`.
 /// Their hellos coincide, and a node wakes once for all its idle links.
-#[must_use]
 pub fn common_epoch(now: Instant, time: UnixTime) -> Instant {
     now.checked_sub(past(time.since_1970(), HELLO_INTERVAL * EPOCH_HELLOS))
         .unwrap_or(now)
@@ -110,15 +109,15 @@ fn past(since: Duration, period: Duration) -> Duration {
 /// Result of [`Liveness::poll`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Nothing.
     Wait,
     /// Send a hello with this transaction; `asks` requests hellos from the peer.
-    Hello { id: TxId, asks: bool },
-    /// The link is dead, for this reason.
+    Hello {
+        id: TxId,
+        asks: bool,
+    },
     Down(EndReason),
 }
 
-/// Liveness of a link.
 #[derive(Debug)]
 pub(crate) struct Liveness {
     /// Hellos of all links go out at this time plus multiples of [`HELLO_INTERVAL`], so that a node
@@ -186,7 +185,6 @@ impl Liveness {
         }
     }
 
-    /// Notes a sign of life.
     pub(crate) fn note_received(&mut self, now: Instant) {
         let gap = now.saturating_duration_since(self.received_at);
         if now.saturating_duration_since(self.gaps_since) >= GAP_MEMORY {
@@ -234,7 +232,6 @@ impl Liveness {
         self.received_at.max(self.excused)
     }
 
-    /// Starts a suspicion.
     pub(crate) fn suspect(&mut self, now: Instant) {
         if self.suspected.is_none() {
             self.wary_until = now + ANSWERER_WARY_PERIOD;
@@ -427,6 +424,12 @@ mod tests {
     use librecast::simulated::{Network, Path};
     use proptest::test_runner::Config;
 
+    fn new_link() -> (Instant, Liveness) {
+        let start = Instant::now();
+        let live = Liveness::new(start, false, Random::new([1; 32]), start);
+        (start, live)
+    }
+
     /// Runs the clock for `span`; `answer` decides whether a hello sent at a time is answered.
     fn run(
         live: &mut Liveness,
@@ -479,8 +482,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_answers_lives() {
-        let start = Instant::now();
-        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        let (start, mut live) = new_link();
         assert_eq!(
             run(&mut live, start, Duration::from_secs(60), |_| true),
             None
@@ -522,8 +524,7 @@ mod tests {
 
     #[test]
     fn a_new_link_measures_its_path_a_few_times_at_once() {
-        let start = Instant::now();
-        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        let (start, mut live) = new_link();
         let mut trips = [5, 2, 3].into_iter();
         let mut now = start;
         while live.rtt().is_none() {
@@ -591,8 +592,7 @@ mod tests {
 
     #[test]
     fn a_dead_peer_is_noticed_within_about_a_second() {
-        let start = Instant::now();
-        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        let (start, mut live) = new_link();
         let at = run(&mut live, start, Duration::from_secs(60), |t| {
             t < Duration::from_secs(5)
         })
@@ -605,8 +605,7 @@ mod tests {
 
     #[test]
     fn a_gap_shorter_than_the_suspicion_is_forgiven() {
-        let start = Instant::now();
-        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        let (start, mut live) = new_link();
         let gap = |t: Duration| !(5_000..5_600).contains(&t.as_millis());
         assert_eq!(run(&mut live, start, Duration::from_secs(20), gap), None);
         assert!(live.loss() > 0.0);
@@ -614,8 +613,7 @@ mod tests {
 
     #[test]
     fn a_short_silence_is_little_loss_however_often_the_peer_was_asked() {
-        let start = Instant::now();
-        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        let (start, mut live) = new_link();
         let gap = |t: Duration| !(5_000..5_600).contains(&t.as_millis());
         // until all hellos of the gap count as lost
         assert_eq!(run(&mut live, start, Duration::from_secs(7), gap), None);
@@ -624,8 +622,7 @@ mod tests {
 
     #[test]
     fn who_slept_asks_before_it_judges() {
-        let start = Instant::now();
-        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        let (start, mut live) = new_link();
         live.note_received(start);
         let woke = start + Duration::from_secs(30);
         assert!(matches!(live.poll(woke), Verdict::Hello { .. }));
@@ -640,8 +637,7 @@ mod tests {
 
     #[test]
     fn a_forged_hint_makes_it_ask_once_a_second() {
-        let start = Instant::now();
-        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        let (start, mut live) = new_link();
         let mut hellos = 0;
         let second = Duration::from_secs(1);
         let mut now = start;
@@ -659,8 +655,7 @@ mod tests {
     /// Returns the time from a peer's death to the verdict while its host refuses each hello, at a
     /// round trip of `trip`. `None`: it lives, and the refusals are forged.
     fn refused(trip: u64, lives: bool, hint: impl Fn(&mut Liveness, Instant)) -> Option<Duration> {
-        let start = Instant::now();
-        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        let (start, mut live) = new_link();
         let mut answers = VecDeque::new();
         for ms in 0..10_000 {
             let now = start + Duration::from_millis(ms);
@@ -698,8 +693,7 @@ mod tests {
 
     #[test]
     fn who_is_asked_sends_fast_for_a_while() {
-        let start = Instant::now();
-        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        let (start, mut live) = new_link();
         let answered = |_: Duration| true;
         run(&mut live, start, Duration::from_secs(5), answered);
         let now = start + Duration::from_secs(5);
@@ -721,8 +715,7 @@ mod tests {
 
     #[test]
     fn strangers_answers_do_not_count() {
-        let start = Instant::now();
-        let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
+        let (start, mut live) = new_link();
         assert!(matches!(live.poll(start), Verdict::Hello { .. }));
         assert!(!live.answered([0; 12], start));
     }

@@ -13,7 +13,6 @@ pub(crate) const EVEN: u32 = 1;
 /// Pace at which RTO.Min is 250 ms: above delayed acknowledgements, 200 ms (RFC 9260, section 6.2).
 pub(crate) const FAST: u32 = 4;
 
-/// The clock of one stack.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StackClock {
     /// Host time and stack time of the last change of pace.
@@ -29,13 +28,11 @@ impl StackClock {
         }
     }
 
-    /// Returns the stack's time.
     pub(crate) fn at(&self, now: Instant) -> Instant {
         let (host, stack) = self.since;
         stack + now.saturating_duration_since(host) * self.pace
     }
 
-    /// Returns the host's time for a time of the stack.
     pub(crate) fn host_at(&self, at: Instant) -> Instant {
         let (host, stack) = self.since;
         // rounded up: not earlier than due
@@ -44,7 +41,6 @@ impl StackClock {
         host + pause / self.pace
     }
 
-    /// Sets the pace from now on.
     pub(crate) fn set_pace(&mut self, pace: u32, now: Instant) {
         if self.pace != pace {
             self.since = (now, self.at(now));

@@ -10,7 +10,6 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -104,7 +103,6 @@ pub(crate) struct Factory {
     provider: Arc<dyn RTCCryptoProvider>,
     certificate: RTCCertificate,
     fingerprint: Fingerprint,
-    /// Version of control messages.
     pub(crate) control: u8,
     media: bool,
     /// Whether the seed of a connection decides the public randomness of its DTLS.
@@ -129,7 +127,6 @@ pub(crate) enum Notice {
     Open,
     Control(Bytes),
     Data(Bytes),
-    /// ICE has chosen a path.
     Path {
         local: SocketAddr,
         remote: SocketAddr,
@@ -138,7 +135,6 @@ pub(crate) enum Notice {
     OtherControl(u8),
     /// This number of SCTP packets was not passed to the stack.
     LeftOut(u32),
-    /// The connection has ended, with the reason.
     Closed(EndReason),
 }
 
@@ -154,7 +150,6 @@ struct Channels {
     data_out_open: bool,
 }
 
-/// One peer connection.
 pub(crate) struct PeerConnection {
     pc: Fenced<RTCPeerConnection>,
     clock: StackClock,
@@ -165,7 +160,6 @@ pub(crate) struct PeerConnection {
     kick: bool,
     keys: Arc<KeyTap>,
     provider: Arc<dyn RTCCryptoProvider>,
-    /// Version of control messages.
     control: u8,
     /// Whether each side offers the media lane.
     media: [bool; 2],
@@ -308,7 +302,6 @@ impl Factory {
         })
     }
 
-    /// Makes a new connection, and its offer.
     pub(crate) fn offer(
         &self,
         own: &Own<'_>,
@@ -365,13 +358,7 @@ impl Factory {
     }
 }
 
-impl fmt::Debug for Factory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Factory")
-            .field("media", &self.media)
-            .finish_non_exhaustive()
-    }
-}
+librecast::debug_by_name!(Factory);
 
 impl PeerConnection {
     pub(crate) fn role(&self) -> Role {
@@ -404,7 +391,6 @@ impl PeerConnection {
         self.relayed
     }
 
-    /// Returns the addresses of the peer's candidates.
     pub(crate) fn remote_addresses(&self) -> impl Iterator<Item = SocketAddr> + use<'_> {
         self.remote.iter().map(|candidate| candidate.addr)
     }
@@ -440,7 +426,6 @@ impl PeerConnection {
         self.credentials.remote_ufrag.is_empty()
     }
 
-    /// Accepts the answer to our offer.
     pub(crate) fn accept(&mut self, answer: &Description, now: Instant) -> Result<()> {
         self.set_remote(answer);
         self.set_lanes(answer);
@@ -452,7 +437,6 @@ impl PeerConnection {
         Ok(())
     }
 
-    /// Adds addresses of the peer.
     pub(crate) fn add_remote(&mut self, candidates: &[Candidate]) -> Result<()> {
         for candidate in candidates {
             let rank = self.remote.len();
@@ -500,7 +484,6 @@ impl PeerConnection {
         self.keys.unwatch();
     }
 
-    /// Makes the stack panic.
     #[cfg(test)]
     pub(crate) fn panic_for_test(&mut self) {
         let _ = self.pc.call(|_| panic!("as a test wants it"));
@@ -874,15 +857,7 @@ impl Channels {
     }
 }
 
-impl fmt::Debug for PeerConnection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PeerConnection")
-            .field("role", &self.role)
-            .field("channels", &self.channels)
-            .field("path", &self.path)
-            .finish_non_exhaustive()
-    }
-}
+librecast::debug_by_name!(PeerConnection);
 
 fn address(candidate: &RTCIceCandidate) -> Option<SocketAddr> {
     let ip: IpAddr = candidate.address.parse().ok()?;

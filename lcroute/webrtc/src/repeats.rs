@@ -14,7 +14,6 @@ const AGAIN: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(1
 /// Bound of datagrams that wait for a repetition.
 const MAX_AGAIN: usize = 64;
 
-/// Datagrams to be repeated.
 #[derive(Debug, Default)]
 pub(crate) struct Repeats {
     waiting: VecDeque<(Instant, Transmit)>,
@@ -23,7 +22,6 @@ pub(crate) struct Repeats {
 }
 
 impl Repeats {
-    /// Notes a sent datagram.
     pub(crate) fn sent(&mut self, datagram: &Transmit, now: Instant) {
         if self.over || !is_data(&datagram.contents) {
             return;
@@ -40,7 +38,6 @@ impl Repeats {
         self.over = true;
     }
 
-    /// Drops all repetitions.
     pub(crate) fn stop(&mut self) {
         self.over = true;
         self.waiting.clear();
@@ -51,7 +48,6 @@ impl Repeats {
         self.waiting.iter().map(|(at, _)| *at).min()
     }
 
-    /// Returns the datagrams due now.
     pub(crate) fn repeat(&mut self, now: Instant) -> Vec<Transmit> {
         let mut due = Vec::new();
         self.waiting.retain(|(at, datagram)| {

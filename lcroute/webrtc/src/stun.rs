@@ -46,7 +46,6 @@ pub(crate) enum Class {
     Other,
 }
 
-/// A decoded binding message.
 #[derive(Debug)]
 pub(crate) struct Binding {
     message: Message,
@@ -195,7 +194,6 @@ impl Binding {
 }
 
 /// Makes a request for the server-reflexive address.
-#[must_use]
 pub fn address_request(id: [u8; 12]) -> Option<Vec<u8>> {
     build(&[
         Box::new(BINDING_REQUEST),
@@ -205,7 +203,6 @@ pub fn address_request(id: [u8; 12]) -> Option<Vec<u8>> {
 }
 
 /// Returns the address in the response to the request `id`.
-#[must_use]
 pub fn mapped_address(datagram: &[u8], id: [u8; 12]) -> Option<SocketAddr> {
     let answer = Binding::parse(datagram).filter(|b| b.is_success() && b.id() == id)?;
     answer.mapped()

@@ -1158,7 +1158,6 @@ impl WebRtc {
         self.connections.iter().all(Option::is_none)
     }
 
-    /// Returns the peer connection of a link, or any.
     pub(crate) fn peer_connection(
         &mut self,
         link: Option<LinkId>,

@@ -13,9 +13,6 @@ use zeroize::Zeroizing;
 use crate::records::Records;
 
 /// Returns 32 random bytes of the system.
-///
-/// # Errors
-/// The system has none.
 pub fn seed() -> io::Result<Zeroizing<[u8; 32]>> {
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(&mut seed[..]).map_err(|e| io::Error::other(format!("no randomness: {e}")))?;

@@ -71,7 +71,6 @@ impl Held {
         self.sent.is_some_and(lately)
     }
 
-    /// Counts an answer with it.
     pub(crate) fn answer(&mut self, now: Instant) {
         self.repeated = match self.sent {
             Some(_) => (self.repeated(now) + 1).min(MOST_REPEATED),
@@ -91,7 +90,6 @@ pub(crate) struct Proof {
     pub(crate) sent: Option<Instant>,
 }
 
-/// State of one author's log.
 #[derive(Debug)]
 pub(crate) struct Author {
     pub(crate) key: PeerId,
@@ -102,7 +100,6 @@ pub(crate) struct Author {
     pub(crate) have: u32,
     pub(crate) advertised: u32,
     pub(crate) conflict: Option<Box<Proof>>,
-    /// Bytes of all entries.
     pub(crate) bytes: usize,
     /// When missing numbers are next requested.
     pub(crate) want_at: Option<Instant>,
@@ -189,7 +186,6 @@ impl Author {
         }
     }
 
-    /// Returns whether this very entry is stored.
     pub(crate) fn has(&self, entry: &Entry) -> bool {
         let held = self.entries.get(&entry.number);
         held.is_some_and(|held| held.entry == *entry)

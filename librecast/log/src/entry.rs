@@ -33,7 +33,6 @@ pub struct AuthorId(pub u64);
 
 impl AuthorId {
     /// Returns the name of the author with this key, in the space of this owner.
-    #[must_use]
     pub fn of(owner: &PeerId, author: &PeerId) -> Self {
         let parts = [&owner.public_key()[..], author.public_key()];
         let hash = derive("librecast 2026 log author", &parts);
@@ -43,7 +42,6 @@ impl AuthorId {
     }
 
     /// Returns the name of the office of this author, its second log, in the space of this owner.
-    #[must_use]
     pub fn of_office(owner: &PeerId, author: &PeerId) -> Self {
         let parts = [&owner.public_key()[..], author.public_key()];
         let hash = derive("librecast 2026 log office", &parts);
@@ -192,7 +190,6 @@ impl Entry {
         *hash.first_chunk().expect("a hash has 32 bytes")
     }
 
-    /// Bytes that it takes on the wire.
     pub(crate) fn size(&self) -> usize {
         ENTRY_OVERHEAD + self.body.len()
     }

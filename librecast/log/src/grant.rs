@@ -41,7 +41,6 @@ impl Grant {
     }
 
     /// Encodes the body of an entry with these grants, at most [`GRANTS_IN_ENTRY`].
-    #[must_use]
     pub fn encode(grants: &[Self]) -> Vec<u8> {
         let mut w = Writer::new();
         for grant in grants {

@@ -370,7 +370,6 @@ pub struct Log {
 
 impl Log {
     /// Returns an empty log. [`Log::restore`] must come first, with each record that is on disk.
-    #[must_use]
     pub fn new(config: Config, now: Instant) -> Self {
         let Config { space, keys, seed } = config;
         let owner_key = space.owner();
@@ -999,7 +998,6 @@ impl Log {
         Ok(())
     }
 
-    /// Stores a verified entry in the log and on disk.
     fn store(&mut self, entry: Entry, time: UnixTime, now: Instant) {
         let (time, ttl) = (time.as_millis(), self.space.ttl().as_millis() as u64);
         let expires = entry.author != self.owner && ttl > 0;
@@ -1111,7 +1109,6 @@ impl Log {
         Some(result)
     }
 
-    /// Inserts a verified entry.
     fn put(&mut self, entry: Entry, received: Option<u64>, now: Instant) {
         let id = entry.author;
         let Some(author) = self.authors.get_mut(&id) else {

@@ -284,7 +284,6 @@ pub enum Refused {
 
 impl Seal {
     /// The seal of this space.
-    #[must_use]
     pub fn new(space: &Space) -> Self {
         let key = space.packet_key();
         Self {

@@ -36,7 +36,6 @@ pub(crate) fn backoff(longest: Duration, members: usize, random: &mut Random) ->
     Duration::from_secs_f64(seconds.clamp(0.0, longest))
 }
 
-/// Timer of heads.
 #[derive(Debug)]
 pub(crate) struct Trickle {
     interval: Duration,

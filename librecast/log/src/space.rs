@@ -18,7 +18,6 @@ pub struct ReadKey(Zeroizing<[u8; 32]>);
 
 impl ReadKey {
     /// Makes it from its 32 bytes.
-    #[must_use]
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(Zeroizing::new(bytes))
     }
@@ -58,7 +57,6 @@ pub struct Groups {
 impl Space {
     /// Describes the space of this owner's key. Without a read key, that suffices to read it.
     /// Entries are kept for at least `ttl`; zero is for ever. The owner's own log does not expire.
-    #[must_use]
     pub fn new(owner: PeerId, read_key: Option<ReadKey>, ttl: Duration) -> Self {
         Self {
             owner,

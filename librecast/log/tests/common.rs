@@ -22,7 +22,6 @@ pub fn path(loss: f64) -> Path {
     }
 }
 
-/// Returns the address of a host.
 pub fn address(n: usize) -> IpAddr {
     IpAddr::from(Ipv6Addr::from_bits(n as u128 + 1))
 }

@@ -244,7 +244,6 @@ impl World {
         self.restart(n, disk);
     }
 
-    /// The entries that a member has of an author.
     fn bodies(&self, n: usize, author: usize) -> Vec<Vec<u8>> {
         let read = self.members[n].read.get(&self.id(author));
         let read = read.into_iter().flatten();
@@ -845,7 +844,6 @@ fn a_log_that_begins_far_from_one_is_read_by_newcomers_and_by_who_was_away() {
     }
 }
 
-/// Appends an entry of this date.
 fn append_at(world: &mut World, n: usize, time: u64, body: &[u8]) {
     let (now, id) = (world.now, world.id(n));
     let log = &mut world.members[n].log;

@@ -192,7 +192,6 @@ impl Book {
 }
 
 /// Returns the path of this user's book.
-#[must_use]
 pub fn user_book() -> PathBuf {
     let is_absolute = |v: &std::ffi::OsString| Path::new(v).is_absolute();
     let config = match std::env::var_os("XDG_CONFIG_HOME").filter(is_absolute) {

@@ -120,9 +120,6 @@ pub fn print_line(line: impl fmt::Display) -> std::io::Result<()> {
 }
 
 /// Writes whole lines to standard output, harmless on a terminal.
-///
-/// # Errors
-/// They cannot be written.
 pub fn print(lines: &str) -> std::io::Result<()> {
     let mut out = standard::output();
     out.write_all(escape(lines).as_bytes())?;
@@ -153,7 +150,6 @@ pub fn note_of_input(what: &str) {
 pub const MDNS_RULE: &str = "nft insert rule inet filter input udp dport 5353 accept";
 
 /// The command by which a user joins the group that may ask a daemon.
-#[must_use]
 pub fn to_join(group: &str) -> String {
     let own = nix::unistd::Uid::effective();
     let user = nix::unistd::User::from_uid(own).ok().flatten();
@@ -235,7 +231,6 @@ fn parse_filter(filter: &str) -> Result<Targets, ExitError> {
 }
 
 /// Whether stderr leads to the journal, and not to where somebody has sent it since (systemd.exec(5), $JOURNAL_STREAM).
-#[must_use]
 pub fn is_journal() -> bool {
     let Ok(told) = std::env::var("JOURNAL_STREAM") else {
         return false;

@@ -59,9 +59,6 @@ fn receives(offer: Offer) -> &'static str {
 }
 
 /// Returns the index of the guest's interface.
-///
-/// # Errors
-/// There is none.
 pub fn interface() -> anyhow::Result<u32> {
     let found = multicast_interfaces(&[INTERFACE.to_owned()])?;
     let first = found.keys().next().copied();
@@ -143,9 +140,6 @@ impl Offering {
     }
 
     /// Listens for an interval of beacons, and warns the user of another sender, once.
-    ///
-    /// # Errors
-    /// System errors.
     pub fn listen(&mut self) -> io::Result<()> {
         if let Some(other) = self.listen_until(Instant::now() + BEACON_INTERVAL)?
             && !std::mem::replace(&mut self.told, true)
@@ -229,10 +223,6 @@ impl Offering {
 }
 
 /// Waits for a datagram, up to this time.
-///
-/// # Errors
-///
-/// System errors.
 pub fn wait(sockets: &ReceiveSockets, time: Duration) -> io::Result<()> {
     let poll_fd = |fd| PollFd::new(fd, PollFlags::POLLIN);
     let mut fds: Vec<_> = sockets.fds().map(poll_fd).collect();
@@ -339,9 +329,6 @@ fn nobody(inside: &Inside, offer: Offer) -> ExitError {
 }
 
 /// Returns the code in arguments, which have it as one argument or as its words, and their number.
-///
-/// # Errors
-/// They begin with no code.
 pub fn of_arguments(arguments: &[OsString]) -> Result<(Code, usize), CodeError> {
     let mut error = CodeError::Words(0);
     for count in [1, librecast::code::WORDS] {

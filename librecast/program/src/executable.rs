@@ -9,9 +9,6 @@ use std::process::{Command, Stdio};
 
 /// Returns the places of a program: beside this one, as in a checkout, and where packages install
 /// it.
-///
-/// # Errors
-/// The path of this program is unknown.
 pub fn places(program: &str) -> io::Result<Vec<PathBuf>> {
     let own = env::current_exe()?;
     let folder = own.parent().into_iter();
@@ -22,9 +19,6 @@ pub fn places(program: &str) -> io::Result<Vec<PathBuf>> {
 
 /// Starts a program, found there or by `$PATH`, with a connection as its standard input. The
 /// program must end with that.
-///
-/// # Errors
-/// It cannot be started.
 pub fn start_on_socket(program: &str) -> io::Result<UnixStream> {
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
@@ -34,9 +28,6 @@ pub fn start_on_socket(program: &str) -> io::Result<UnixStream> {
 
 /// Starts a program, found as by [`start_on_socket`], with this connection as its standard input.
 /// The program must end with that.
-///
-/// # Errors
-/// It cannot be started.
 pub fn start_with(program: &str, theirs: UnixStream) -> io::Result<()> {
     let found = places(program)?.into_iter().find(|place| place.is_file());
     let mut command = Command::new(found.unwrap_or_else(|| program.into()));

@@ -243,9 +243,6 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
 }
 
 /// Returns the path of this program, as it was called: several may be links to one executable.
-///
-/// # Errors
-/// The path of the executable is unknown.
 pub fn own_program() -> io::Result<PathBuf> {
     guest::by_name(arguments::given()).map_or_else(env::current_exe, Ok)
 }

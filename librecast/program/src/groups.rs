@@ -23,7 +23,6 @@ const SILENCE: Duration = Duration::from_millis(1_500);
 const SYSTEM_CONTROL: &str = "/run/lcgroup/control.sock";
 
 /// Returns the default control socket of this user's `lcgroup run`, else the host's.
-#[must_use]
 pub fn default_control() -> PathBuf {
     let system = PathBuf::from(SYSTEM_CONTROL);
     if geteuid().is_root() {

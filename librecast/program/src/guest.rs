@@ -67,19 +67,16 @@ pub fn questions() -> std::io::Result<Option<UnixDatagram>> {
 const LEAF_RATE: u64 = 45_000_000;
 
 /// Returns the rate at which to receive in a guest that is a leaf, in bits a second.
-#[must_use]
 pub fn rate_in_leaf() -> Option<u64> {
     is_in_leaf().then_some(LEAF_RATE)
 }
 
 /// Returns whether this program runs in a guest that is a leaf.
-#[must_use]
 pub fn is_in_leaf() -> bool {
     env::var_os(ROLE).is_some_and(|role| role == LEAF)
 }
 
 /// Returns whether this program runs in a guest.
-#[must_use]
 pub fn is_inside() -> bool {
     env::var_os(ROLE).is_some()
 }
@@ -178,7 +175,6 @@ pub fn by_text(entry: &TextEntry, arguments: &[OsString]) -> ExitError {
     }
 }
 
-/// The way into a network.
 #[derive(Clone, Copy)]
 enum Entry<'a> {
     /// By a token or code.
@@ -229,7 +225,6 @@ fn execute<'a>(entry: Entry<'_>, arguments: impl Iterator<Item = &'a OsStr>) -> 
 }
 
 /// Returns a command that executes `lcroute`: the one beside this program, else the installed one.
-#[must_use]
 pub fn lcroute() -> Command {
     let own = env::current_exe().ok();
     let beside = own.as_deref().and_then(beside);
@@ -265,7 +260,6 @@ fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Returns the token, if one stands before a text that a file or standard input has, and the text.
-#[must_use]
 pub fn split_token(text: &str) -> (Option<&str>, &str) {
     let text = text.trim();
     let parts = split(text.as_bytes()).and_then(|_| text.split_once(','));
@@ -290,9 +284,6 @@ fn beside(own: &Path) -> Option<PathBuf> {
 }
 
 /// Sets whether the next program that this process executes has the descriptor.
-///
-/// # Errors
-/// Those of the system.
 pub fn keep_open(fd: BorrowedFd<'_>, keeps: bool) -> std::io::Result<()> {
     let flags = match keeps {
         true => FdFlag::empty(),
@@ -302,10 +293,6 @@ pub fn keep_open(fd: BorrowedFd<'_>, keeps: bool) -> std::io::Result<()> {
 }
 
 /// Returns a descriptor from which the next program reads the token, once it is kept open.
-///
-/// # Errors
-///
-/// Those of the system.
 pub fn inherited(token: &[u8]) -> std::io::Result<OwnedFd> {
     // shorter than a pipe's capacity; another thread's child does not get it
     let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
@@ -347,7 +334,6 @@ pub struct TextOwner {
 
 impl TextEntry {
     /// Returns the way of a holder of the text.
-    #[must_use]
     pub fn new(text: String, key: &TextKey, places: Vec<Place>) -> Self {
         Self {
             text,
@@ -359,7 +345,6 @@ impl TextEntry {
     }
 
     /// Returns the keys of the text.
-    #[must_use]
     pub fn text_key(&self) -> TextKey {
         TextKey::new(self.key, self.secret.0)
     }

@@ -18,14 +18,12 @@ pub const MAX_HELPERS: usize = 16;
 pub const MAX_TTL: Duration = Duration::from_secs(366 * 86_400);
 
 /// Returns whether these are the labels of a helper.
-#[must_use]
 pub fn is_helper(labels: &BTreeMap<String, String>) -> bool {
     let (label, value) = LABEL;
     labels.get(label).is_some_and(|known| known == value)
 }
 
 /// Returns the key of the invitation that a helper of this name gets, by the seed of the network.
-#[must_use]
 pub fn invitation(seed: &[u8; 32], name: &str) -> SecretKey {
     let seed = Zeroizing::new(derive("lcradio 2026 helper", &[seed, name.as_bytes()]));
     SecretKey::from_seed(&seed)
@@ -72,9 +70,6 @@ pub fn token(
 }
 
 /// Returns the statements that expel helpers by these invitations from the network.
-///
-/// # Errors
-/// Those of signing.
 pub fn withdrawals(
     seed: &[u8; 32],
     invitations: &[PeerId],

@@ -9,9 +9,6 @@ use crate::cli::Exit;
 
 /// Calls `handle` for each of `signals` from now on. Must be called before other threads start,
 /// which inherit the blocked signals.
-///
-/// # Errors
-/// The signals cannot be blocked, or the thread cannot be started.
 pub fn on_signals(
     signals: &[Signal],
     mut handle: impl FnMut(Signal) + Send + 'static,

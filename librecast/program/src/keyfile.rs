@@ -59,7 +59,6 @@ pub fn make_secret_key(file: &Path) -> Result<SecretKey, ExitError> {
 }
 
 /// Returns the path of the public half of a signing key.
-#[must_use]
 pub fn public_path(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(".pub");
@@ -124,7 +123,6 @@ pub fn public_key(text: &str) -> Result<PeerId, ExitError> {
 }
 
 /// Returns whether a configured key file is a credential of the service manager: `credential:NAME`.
-#[must_use]
 pub fn is_credential(file: &Path) -> bool {
     file.to_str().is_some_and(|f| f.starts_with(CREDENTIAL))
 }
@@ -150,7 +148,6 @@ pub struct SharedKey(Zeroizing<[u8; SHARED]>);
 
 impl SharedKey {
     /// Wraps these bytes.
-    #[must_use]
     pub fn from_bytes(bytes: [u8; SHARED]) -> Self {
         Self(Zeroizing::new(bytes))
     }

@@ -88,7 +88,6 @@ pub enum Kind {
 
 impl Kind {
     /// Returns its name in the exposition.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -139,7 +138,6 @@ macro_rules! reasons {
             pub const TABLE: &[(&str, &str)] = &[$(($name, $meaning),)*];
 
             /// Returns the value of the label.
-            #[must_use]
             pub const fn name(self) -> &'static str {
                 Self::TABLE[self as usize].0
             }
@@ -149,7 +147,6 @@ macro_rules! reasons {
 
 impl Description {
     /// A counter.
-    #[must_use]
     pub const fn counter(
         name: &'static str,
         labels: &'static [&'static str],
@@ -164,7 +161,6 @@ impl Description {
     }
 
     /// A gauge.
-    #[must_use]
     pub const fn gauge(
         name: &'static str,
         labels: &'static [&'static str],
@@ -207,7 +203,6 @@ enum Value {
 
 impl Page {
     /// Makes a page with only the metrics of every process.
-    #[must_use]
     pub fn of_this_process() -> Self {
         let mut page = Self::default();
         process::describe(&mut page);

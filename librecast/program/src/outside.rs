@@ -49,9 +49,6 @@ pub fn within() -> io::Result<Option<Within>> {
 }
 
 /// Splits `TEXT@PLACE`.
-///
-/// # Errors
-/// The place is none.
 pub fn split(text: &str) -> Result<(&str, Option<Place>), ExitError> {
     match text.split_once('@') {
         Some((text, place)) if TextKind::of(text).is_some() => {

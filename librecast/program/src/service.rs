@@ -21,7 +21,6 @@ pub struct Service {
 
 impl Service {
     /// Reads the manager's settings from the environment.
-    #[must_use]
     pub fn of_environment() -> Self {
         Self {
             every: sd_notify::watchdog_enabled().map(|d| d / WATCHDOG_DIVISOR),

@@ -63,7 +63,6 @@ pub struct Grant {
 
 impl Grant {
     /// Grants sending to all groups between two Unix times; no labels, no rendezvous point.
-    #[must_use]
     pub fn new(name: impl Into<String>, (not_before, not_after): (u64, u64)) -> Self {
         Self {
             not_before,
@@ -319,7 +318,6 @@ impl Certificate {
     }
 }
 
-/// Returns a node's name, or an invitation's terms.
 fn name_or_terms(kind: Kind, grant: &Grant) -> Result<String, WireError> {
     let Grant { uses, uplink, .. } = *grant;
     if uplink && !(kind == Kind::Invitation && grant.leaf) {
@@ -391,7 +389,6 @@ fn decode_previous(r: &mut Reader<'_>) -> Result<KeysAbove, WireError> {
     }
 }
 
-/// Decodes a grant, and the flag "renewed".
 fn decode_grant(r: &mut Reader<'_>, kind: Kind) -> Result<(Grant, bool), WireError> {
     let (not_before, not_after, renew_for) = (r.u64()?, r.u64()?, r.u64()?);
     let flags = r.u8()?;

@@ -82,7 +82,6 @@ impl Chain {
     }
 
     /// Returns the invitation by which the node joined; none: an issuer signed its certificate.
-    #[must_use]
     pub fn invitation(&self) -> Option<&Certificate> {
         match self.0.as_slice() {
             [_, invitation, _] => Some(invitation),
@@ -100,7 +99,6 @@ impl Chain {
     }
 
     /// Returns the life of a renewed membership in seconds, as signed by an issuer.
-    #[must_use]
     pub fn life(&self) -> u64 {
         let grant = &self.invitation().unwrap_or(self.node()).grant;
         match grant.renew_for {
@@ -198,7 +196,6 @@ impl Chain {
     }
 
     /// Encodes a count, then each certificate after a two-byte length.
-    #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
         w.u8(self.0.len() as u8);
@@ -270,39 +267,27 @@ impl Chain {
 mod tests {
     use super::*;
     use crate::cert::SEGMENT;
-    use crate::cert::fixture::{DAY, NOW, grant, network, signed_by_the_holder, token};
+    use crate::cert::fixture::{DAY, NOW, TODAY, at, grant, network, signed_by_the_holder, token};
 
     #[test]
     fn expiry_counts_with_a_day_of_tolerance_but_a_token_without() {
         let n = network();
         let token = token(&n, grant(""));
         let chain = token
-            .join(
-                SecretKey::generate().peer_id(),
-                "a",
-                UnixTime::from_secs(NOW),
-            )
+            .join(SecretKey::generate().peer_id(), "a", TODAY)
             .unwrap();
         let net = n.key.peer_id();
-        assert!(
-            chain
-                .verify(&net, UnixTime::from_secs(NOW + 8 * DAY))
-                .is_ok()
-        );
+        assert!(chain.verify(&net, at(NOW + 8 * DAY)).is_ok());
         assert_eq!(
-            chain.verify(&net, UnixTime::from_secs(NOW + 8 * DAY + 1)),
+            chain.verify(&net, at(NOW + 8 * DAY + 1)),
             Err(CertError::Expired(Kind::Invitation))
         );
-        assert!(chain.verify(&net, UnixTime::from_secs(NOW - DAY)).is_ok());
+        assert!(chain.verify(&net, at(NOW - DAY)).is_ok());
         assert_eq!(
-            chain.verify(&net, UnixTime::from_secs(NOW - DAY - 1)),
+            chain.verify(&net, at(NOW - DAY - 1)),
             Err(CertError::NotYetValid(Kind::Issuer))
         );
-        let late = token.join(
-            SecretKey::generate().peer_id(),
-            "a",
-            UnixTime::from_secs(NOW + 7 * DAY + 1),
-        );
+        let late = token.join(SecretKey::generate().peer_id(), "a", at(NOW + 7 * DAY + 1));
         assert_eq!(late, Err(CertError::Expired(Kind::Invitation)));
     }
 
@@ -315,7 +300,7 @@ mod tests {
             Certificate::sign(Kind::Node, net, stranger.peer_id(), grant("x"), &stranger).unwrap();
         let chain = Chain::new(vec![n.issuer.clone(), node.clone()]).unwrap();
         assert_eq!(
-            chain.verify(&net, UnixTime::from_secs(NOW)),
+            chain.verify(&net, TODAY),
             Err(CertError::Forged(Kind::Node))
         );
         assert_eq!(Chain::new(vec![node.clone()]), Err(CertError::Order));
@@ -329,18 +314,13 @@ mod tests {
     fn any_flipped_bit_is_noticed() {
         let n = network();
         let chain = token(&n, grant(""))
-            .join(
-                SecretKey::generate().peer_id(),
-                "a",
-                UnixTime::from_secs(NOW),
-            )
+            .join(SecretKey::generate().peer_id(), "a", TODAY)
             .unwrap();
         let bytes = chain.encode();
         for i in 0..bytes.len() {
             let mut bad = bytes.clone();
             bad[i] ^= 1;
-            let verdict =
-                Chain::decode(&bad).map(|c| c.verify(&n.key.peer_id(), UnixTime::from_secs(NOW)));
+            let verdict = Chain::decode(&bad).map(|c| c.verify(&n.key.peer_id(), TODAY));
             assert!(!matches!(verdict, Ok(Ok(_))), "byte {i}");
         }
     }
@@ -354,25 +334,16 @@ mod tests {
         let token = token(&n, invited);
         let node = SecretKey::generate().peer_id();
         // joined in the invitation's last minute, but granted for a week
-        let chain = token
-            .join(node, "alpha", UnixTime::from_secs(NOW + 7 * DAY - 60))
-            .unwrap();
+        let chain = token.join(node, "alpha", at(NOW + 7 * DAY - 60)).unwrap();
         assert_eq!(chain.life(), 7 * DAY);
         let later = NOW + 7 * DAY - 30;
         let renewed = chain
-            .renew(
-                &n.issuer,
-                &n.issuer_key,
-                UnixTime::from_secs(later),
-                chain.life(),
-            )
+            .renew(&n.issuer, &n.issuer_key, at(later), chain.life())
             .unwrap();
         let renewed = Chain::decode(&renewed.encode()).unwrap();
         let (old, new) = (
-            chain.verify(&net, UnixTime::from_secs(later)).unwrap(),
-            renewed
-                .verify(&net, UnixTime::from_secs(later + 8 * DAY))
-                .unwrap(),
+            chain.verify(&net, at(later)).unwrap(),
+            renewed.verify(&net, at(later + 8 * DAY)).unwrap(),
         );
         assert_eq!(new.not_after, later + 7 * DAY);
         assert_eq!(renewed.not_after(), new.not_after);
@@ -395,9 +366,9 @@ mod tests {
         )
         .unwrap();
         let again = renewed
-            .renew(&other, &other_key, UnixTime::from_secs(later + 5), 60)
+            .renew(&other, &other_key, at(later + 5), 60)
             .unwrap();
-        let again = again.verify(&net, UnixTime::from_secs(later + 5)).unwrap();
+        let again = again.verify(&net, at(later + 5)).unwrap();
         assert_eq!(
             again.keys.issuers,
             [other_key.peer_id(), n.issuer_key.peer_id()]
@@ -405,12 +376,7 @@ mod tests {
         assert_eq!(again.keys.invitations, new.keys.invitations);
         // the issuer's clock is behind: newer than the old one all the same
         let behind = renewed
-            .renew(
-                &n.issuer,
-                &n.issuer_key,
-                UnixTime::from_secs(later - DAY / 2),
-                DAY,
-            )
+            .renew(&n.issuer, &n.issuer_key, at(later - DAY / 2), DAY)
             .unwrap();
         assert!(behind.issued() > renewed.issued());
     }
@@ -420,11 +386,7 @@ mod tests {
         let n = network();
         let net = n.key.peer_id();
         let chain = token(&n, grant(""))
-            .join(
-                SecretKey::generate().peer_id(),
-                "a",
-                UnixTime::from_secs(NOW),
-            )
+            .join(SecretKey::generate().peer_id(), "a", TODAY)
             .unwrap();
         let narrow = Grant {
             prefixes: vec!["ff1e::/16".parse().unwrap()],
@@ -435,45 +397,33 @@ mod tests {
             Certificate::sign(Kind::Issuer, net, key.peer_id(), grant.clone(), &n.key).unwrap()
         };
         assert_eq!(
-            chain.renew(&issuer(&narrow), &key, UnixTime::from_secs(NOW), DAY),
+            chain.renew(&issuer(&narrow), &key, TODAY, DAY),
             Err(CertError::Widened(Kind::Node))
         );
         assert_eq!(
-            chain.renew(&n.issuer, &key, UnixTime::from_secs(NOW), DAY),
+            chain.renew(&n.issuer, &key, TODAY, DAY),
             Err(CertError::Order),
             "not its key"
         );
         let node = chain.node();
         assert_eq!(
-            chain.renew(node, &key, UnixTime::from_secs(NOW), DAY),
+            chain.renew(node, &key, TODAY, DAY),
             Err(CertError::Order),
             "no issuer"
         );
         assert_eq!(
-            chain.renew(
-                &n.issuer,
-                &n.issuer_key,
-                UnixTime::from_secs(NOW + 8 * DAY + 1),
-                DAY
-            ),
+            chain.renew(&n.issuer, &n.issuer_key, at(NOW + 8 * DAY + 1), DAY),
             Err(CertError::Expired(Kind::Invitation))
         );
         let short = Grant {
             not_after: NOW + 60,
             ..n.issuer.grant.clone()
         };
-        let renewed = chain
-            .renew(&issuer(&short), &key, UnixTime::from_secs(NOW), DAY)
-            .unwrap();
+        let renewed = chain.renew(&issuer(&short), &key, TODAY, DAY).unwrap();
         assert_eq!(renewed.not_after(), NOW + 60, "no longer than the issuer");
         let other = network();
         assert_eq!(
-            chain.renew(
-                &other.issuer,
-                &other.issuer_key,
-                UnixTime::from_secs(NOW),
-                DAY
-            ),
+            chain.renew(&other.issuer, &other.issuer_key, TODAY, DAY),
             Err(CertError::OtherNetwork)
         );
     }
@@ -501,12 +451,8 @@ mod tests {
         );
         let forged = signed_by_the_holder(&n, &token, &forged.unwrap());
         let widened = Err(CertError::Widened(Kind::Node));
-        assert_eq!(forged.verify(&net, UnixTime::from_secs(NOW)), widened);
-        assert!(
-            forged
-                .renew(&n.issuer, &n.issuer_key, UnixTime::from_secs(NOW), DAY)
-                .is_err()
-        );
+        assert_eq!(forged.verify(&net, TODAY), widened);
+        assert!(forged.renew(&n.issuer, &n.issuer_key, TODAY, DAY).is_err());
         // even if an issuer has signed them, they make no node an issuer and protect none
         let lent = KeysAbove {
             invitations: vec![invitation],
@@ -515,7 +461,7 @@ mod tests {
         let lent =
             Certificate::sign_with(Kind::Node, net, node, grant("m"), lent, &n.issuer_key).unwrap();
         let member = Chain::new(vec![n.issuer.clone(), lent]).unwrap();
-        let member = member.verify(&net, UnixTime::from_secs(NOW)).unwrap();
+        let member = member.verify(&net, TODAY).unwrap();
         assert!(!member.is_issuer());
         assert!(member.is_expelled_by(&node, false) && member.is_expelled_by(&invitation, false));
         assert!(!member.is_expelled_by(&issuer, false) && member.is_expelled_by(&issuer, true));
@@ -544,24 +490,17 @@ mod tests {
             let own = labelled("m", claimed);
             let own = Certificate::sign(Kind::Node, net, node, own, &token.secret).unwrap();
             let chain = signed_by_the_holder(&n, &token, &own);
-            let member = chain.verify(&net, UnixTime::from_secs(NOW));
+            let member = chain.verify(&net, TODAY);
             assert_eq!(member.is_ok(), is_valid, "{invited:?} {claimed:?}");
             if !is_valid {
                 assert_eq!(member, widened);
-                assert!(
-                    chain
-                        .renew(&n.issuer, &n.issuer_key, UnixTime::from_secs(NOW), DAY)
-                        .is_err()
-                );
+                assert!(chain.renew(&n.issuer, &n.issuer_key, TODAY, DAY).is_err());
             }
         }
         // directly by an issuer
         let own = Certificate::sign(Kind::Node, net, node, labelled("m", home), &n.issuer_key);
         let chain = Chain::new(vec![n.issuer.clone(), own.unwrap()]).unwrap();
-        assert_eq!(
-            chain.verify(&net, UnixTime::from_secs(NOW)).unwrap().labels[SEGMENT],
-            "home"
-        );
+        assert_eq!(chain.verify(&net, TODAY).unwrap().labels[SEGMENT], "home");
     }
 
     #[test]
@@ -573,21 +512,14 @@ mod tests {
             SecretKey::generate().peer_id(),
             token.invitation().subject(),
         );
-        let mut chain = token.join(node, "a", UnixTime::from_secs(NOW)).unwrap();
+        let mut chain = token.join(node, "a", TODAY).unwrap();
         for round in 0..3 {
-            let member = chain
-                .verify(&net, UnixTime::from_secs(NOW + round))
-                .unwrap();
+            let member = chain.verify(&net, at(NOW + round)).unwrap();
             for key in [node, invitation] {
                 assert!(member.is_expelled_by(&key, false), "after {round} renewals");
             }
             chain = chain
-                .renew(
-                    &n.issuer,
-                    &n.issuer_key,
-                    UnixTime::from_secs(NOW + round),
-                    DAY,
-                )
+                .renew(&n.issuer, &n.issuer_key, at(NOW + round), DAY)
                 .unwrap();
         }
     }

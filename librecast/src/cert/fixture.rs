@@ -2,14 +2,20 @@
 
 use super::{Certificate, Chain, Grant, Kind, Token};
 use crate::id::SecretKey;
+use crate::time::UnixTime;
 
 pub(super) const NOW: u64 = 1_800_000_000;
+pub(super) const TODAY: UnixTime = UnixTime::from_secs(NOW);
 pub(super) const DAY: u64 = 86_400;
 
 pub(super) struct Network {
     pub key: SecretKey,
     pub issuer_key: SecretKey,
     pub issuer: Certificate,
+}
+
+pub(super) fn at(seconds: u64) -> UnixTime {
+    UnixTime::from_secs(seconds)
 }
 
 pub(super) fn grant(name: &str) -> Grant {

@@ -22,7 +22,6 @@ pub const SEGMENT: &str = "segment";
 pub const EPHEMERAL_FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 
 /// Returns whether these are the labels of an ephemeral member.
-#[must_use]
 pub fn is_ephemeral(labels: &BTreeMap<String, String>) -> bool {
     let (label, value) = EPHEMERAL;
     labels.get(label).is_some_and(|known| known == value)
@@ -145,10 +144,9 @@ impl Member {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cert::fixture::{NOW, grant, network, token};
+    use crate::cert::fixture::{TODAY, grant, network, token};
     use crate::cert::{Certificate, Chain};
     use crate::id::SecretKey;
-    use crate::time::UnixTime;
 
     #[test]
     fn issuers_expel_nodes_and_invitations_and_only_the_network_expels_issuers() {
@@ -157,9 +155,9 @@ mod tests {
         let token = token(&n, grant(""));
         let node = SecretKey::generate().peer_id();
         let member = token
-            .join(node, "a", UnixTime::from_secs(NOW))
+            .join(node, "a", TODAY)
             .unwrap()
-            .verify(&net, UnixTime::from_secs(NOW))
+            .verify(&net, TODAY)
             .unwrap();
         let (issuer, invitation) = (n.issuer_key.peer_id(), token.invitation().subject());
         for (key, by_issuer, by_network) in [
@@ -176,7 +174,7 @@ mod tests {
         let founder =
             Certificate::sign(Kind::Node, net, issuer, grant("f"), &n.issuer_key).unwrap();
         let founder = Chain::new(vec![n.issuer.clone(), founder]).unwrap();
-        let founder = founder.verify(&net, UnixTime::from_secs(NOW)).unwrap();
+        let founder = founder.verify(&net, TODAY).unwrap();
         assert!(founder.is_issuer());
         assert!(!founder.is_expelled_by(&issuer, false));
         assert!(founder.is_expelled_by(&issuer, true));

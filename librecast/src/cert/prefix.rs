@@ -13,28 +13,24 @@ macro_rules! prefix {
     ($name:ident) => {
         impl $name {
             /// Returns the first address.
-            #[must_use]
             #[inline]
             pub fn addr(&self) -> Ipv6Addr {
                 self.addr
             }
 
             /// Returns the length in bits, at most 128.
-            #[must_use]
             #[inline]
             pub fn prefix_len(&self) -> u8 {
                 self.len
             }
 
             /// Returns whether `address` lies inside.
-            #[must_use]
             #[inline]
             pub fn contains(&self, address: Ipv6Addr) -> bool {
                 address.to_bits() & mask(self.len) == self.addr.to_bits()
             }
 
             /// Returns whether all of `other` lies inside.
-            #[must_use]
             #[inline]
             pub fn covers(&self, other: &Self) -> bool {
                 other.len >= self.len && self.contains(other.addr)
@@ -81,7 +77,6 @@ impl GroupPrefix {
     }
 
     /// Returns the prefix of asking groups, to which leaves may send.
-    #[must_use]
     pub fn asking() -> Self {
         let [first, second] = ASKING;
         Self {
@@ -91,7 +86,6 @@ impl GroupPrefix {
     }
 
     /// Returns the prefix of at least 8 first bits of `addr`; `None` if these are not multicast.
-    #[must_use]
     pub fn around(addr: Ipv6Addr, len: u8) -> Option<Self> {
         let first = Ipv6Addr::from_bits(addr.to_bits() & mask(len));
         Self::new(first, len).ok()
@@ -147,7 +141,6 @@ impl GroupPrefix {
     }
 
     /// Makes the prefix of one group.
-    #[must_use]
     pub fn group(group: Ipv6Addr) -> Self {
         Self {
             addr: group,

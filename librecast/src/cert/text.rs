@@ -9,7 +9,6 @@ pub const MAX_USES: u32 = 4_096;
 
 /// Returns whether a text can be a node's name: a host name (RFC 1123), usable in commands, logs
 /// and selectors. Different names look different.
-#[must_use]
 pub fn is_node_name(name: &str) -> bool {
     let is_label = |label: &str| {
         let mut bytes = label.bytes();

@@ -165,13 +165,11 @@ impl Token {
     }
 
     /// Returns one line of text, to be passed on secretly.
-    #[must_use]
     pub fn encode(&self) -> Zeroizing<String> {
         text::encode(TextKind::Token, &self.to_bytes())
     }
 
     /// Returns the content of the text.
-    #[must_use]
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
         let mut w = Writer::new();
         w.put(self.network.public_key())
@@ -250,7 +248,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    use crate::cert::fixture::{DAY, NOW, grant, network, signed_by_the_holder, token};
+    use crate::cert::Member;
+    use crate::cert::fixture::{DAY, NOW, TODAY, at, grant, network, signed_by_the_holder, token};
+
+    const WIDENED: Result<Member, CertError> = Err(CertError::Widened(Kind::Node));
 
     #[test]
     fn a_token_makes_a_member() {
@@ -261,18 +262,14 @@ mod tests {
         let token: Token = text.parse().unwrap();
         assert_eq!(token.signal, ["ws://host:7117"]);
         let node = SecretKey::generate().peer_id();
-        let chain = token
-            .join(node, "alpha", UnixTime::from_secs(NOW + 5))
-            .unwrap();
+        let chain = token.join(node, "alpha", at(NOW + 5)).unwrap();
         let chain = Chain::decode(&chain.encode()).unwrap();
-        let member = chain
-            .verify(&n.key.peer_id(), UnixTime::from_secs(NOW + 10))
-            .unwrap();
+        let member = chain.verify(&n.key.peer_id(), at(NOW + 10)).unwrap();
         assert_eq!((member.peer, member.name.as_str()), (node, "alpha"));
         assert_eq!(member.labels["site"], "berlin");
         assert_eq!(member.not_after, NOW + 7 * DAY);
         assert_eq!(
-            chain.verify(&SecretKey::generate().peer_id(), UnixTime::from_secs(NOW)),
+            chain.verify(&SecretKey::generate().peer_id(), TODAY),
             Err(CertError::OtherNetwork)
         );
     }
@@ -290,10 +287,7 @@ mod tests {
         let wide =
             Certificate::sign(Kind::Node, net, node.peer_id(), grant("x"), &token.secret).unwrap();
         let chain = Chain::new(vec![n.issuer.clone(), token.invitation.clone(), wide]).unwrap();
-        assert_eq!(
-            chain.verify(&net, UnixTime::from_secs(NOW)),
-            Err(CertError::Widened(Kind::Node))
-        );
+        assert_eq!(chain.verify(&net, TODAY), WIDENED);
         let core = Grant {
             core: true,
             name: "x".into(),
@@ -301,10 +295,7 @@ mod tests {
         };
         let core = Certificate::sign(Kind::Node, net, node.peer_id(), core, &token.secret).unwrap();
         let chain = Chain::new(vec![n.issuer.clone(), token.invitation.clone(), core]).unwrap();
-        assert_eq!(
-            chain.verify(&net, UnixTime::from_secs(NOW)),
-            Err(CertError::Widened(Kind::Node))
-        );
+        assert_eq!(chain.verify(&net, TODAY), WIDENED);
         // an issuer's invitation, too
         let issuer = Grant {
             prefixes: vec!["ff1e::/16".parse().unwrap()],
@@ -339,21 +330,13 @@ mod tests {
             let cert =
                 Certificate::sign(Kind::Node, net, node, of("x", taken), &token.secret).unwrap();
             let chain = signed_by_the_holder(&n, &token, &cert);
-            let member = chain.verify(&net, UnixTime::from_secs(NOW));
+            let member = chain.verify(&net, TODAY);
             assert_eq!(member.is_ok(), ok, "{granted:?} {taken:?}");
             if let Ok(member) = member {
                 assert_eq!(&member.gateway, taken);
                 // renewal keeps it, and grants no more
-                let renewed = chain
-                    .renew(&n.issuer, &n.issuer_key, UnixTime::from_secs(NOW), 60)
-                    .unwrap();
-                assert_eq!(
-                    &renewed
-                        .verify(&net, UnixTime::from_secs(NOW))
-                        .unwrap()
-                        .gateway,
-                    taken
-                );
+                let renewed = chain.renew(&n.issuer, &n.issuer_key, TODAY, 60).unwrap();
+                assert_eq!(&renewed.verify(&net, TODAY).unwrap().gateway, taken);
             }
         }
     }
@@ -368,31 +351,23 @@ mod tests {
             ..grant(name)
         };
         let token: Token = token(&n, of("", true)).encode().parse().unwrap();
-        let chain = token.join(node, "a", UnixTime::from_secs(NOW)).unwrap();
-        let member = chain.verify(&net, UnixTime::from_secs(NOW)).unwrap();
+        let chain = token.join(node, "a", TODAY).unwrap();
+        let member = chain.verify(&net, TODAY).unwrap();
         assert!(member.leaf && member.prefixes == of("", true).prefixes);
         assert!(!member.uplink);
-        let renewed = chain
-            .renew(&n.issuer, &n.issuer_key, UnixTime::from_secs(NOW), DAY)
-            .unwrap();
-        assert!(renewed.verify(&net, UnixTime::from_secs(NOW)).unwrap().leaf);
+        let renewed = chain.renew(&n.issuer, &n.issuer_key, TODAY, DAY).unwrap();
+        assert!(renewed.verify(&net, TODAY).unwrap().leaf);
         // its holder signs a wider certificate
         let router = Certificate::sign(Kind::Node, net, node, of("a", false), &token.secret);
         let chain = signed_by_the_holder(&n, &token, &router.unwrap());
-        assert_eq!(
-            chain.verify(&net, UnixTime::from_secs(NOW)),
-            Err(CertError::Widened(Kind::Node))
-        );
+        assert_eq!(chain.verify(&net, TODAY), WIDENED);
         let wide = Grant {
             leaf: true,
             ..grant("a")
         };
         let wide = Certificate::sign(Kind::Node, net, node, wide, &token.secret).unwrap();
         let chain = signed_by_the_holder(&n, &token, &wide);
-        assert_eq!(
-            chain.verify(&net, UnixTime::from_secs(NOW)),
-            Err(CertError::Widened(Kind::Node))
-        );
+        assert_eq!(chain.verify(&net, TODAY), WIDENED);
     }
 
     #[test]
@@ -405,9 +380,9 @@ mod tests {
             ..grant("")
         };
         let token: Token = token(&n, asking).encode().parse().unwrap();
-        let chain = token.join(node, "a", UnixTime::from_secs(NOW)).unwrap();
+        let chain = token.join(node, "a", TODAY).unwrap();
         let chain = Chain::decode(&chain.encode()).unwrap();
-        let member = chain.verify(&net, UnixTime::from_secs(NOW)).unwrap();
+        let member = chain.verify(&net, TODAY).unwrap();
         assert!(member.leaf && member.uplink);
     }
 
@@ -420,15 +395,13 @@ mod tests {
             ..grant("")
         };
         let token: Token = token(&n, two).encode().parse().unwrap();
-        let chain = token.join(node, "a", UnixTime::from_secs(NOW)).unwrap();
-        let member = chain.verify(&net, UnixTime::from_secs(NOW)).unwrap();
+        let chain = token.join(node, "a", TODAY).unwrap();
+        let member = chain.verify(&net, TODAY).unwrap();
         let bound = member.bound.unwrap();
         assert_eq!((bound.uses, bound.until), (2, NOW + 7 * DAY));
         // once an issuer has admitted it, the bound is void, the invitation is not
-        let renewed = chain
-            .renew(&n.issuer, &n.issuer_key, UnixTime::from_secs(NOW), DAY)
-            .unwrap();
-        let renewed = renewed.verify(&net, UnixTime::from_secs(NOW)).unwrap();
+        let renewed = chain.renew(&n.issuer, &n.issuer_key, TODAY, DAY).unwrap();
+        let renewed = renewed.verify(&net, TODAY).unwrap();
         assert_eq!(renewed.bound, None);
         assert_eq!(renewed.invitation(), Some(&token.invitation().subject()));
         assert_eq!(member.invitation(), renewed.invitation());
@@ -444,23 +417,11 @@ mod tests {
             ..grant("")
         };
         let token: Token = token(&n, invited).encode().parse().unwrap();
-        let chain = token.join(node, "a", UnixTime::from_secs(NOW)).unwrap();
-        assert!(
-            chain
-                .verify(&net, UnixTime::from_secs(NOW))
-                .unwrap()
-                .is_ephemeral()
-        );
+        let chain = token.join(node, "a", TODAY).unwrap();
+        assert!(chain.verify(&net, TODAY).unwrap().is_ephemeral());
         // as an issuer renews it
-        let renewed = chain
-            .renew(&n.issuer, &n.issuer_key, UnixTime::from_secs(NOW), DAY)
-            .unwrap();
-        assert!(
-            renewed
-                .verify(&net, UnixTime::from_secs(NOW))
-                .unwrap()
-                .is_ephemeral()
-        );
+        let renewed = chain.renew(&n.issuer, &n.issuer_key, TODAY, DAY).unwrap();
+        assert!(renewed.verify(&net, TODAY).unwrap().is_ephemeral());
         for labels in [[].into(), [(label.into(), "long".into())].into()] {
             let lasting = Grant {
                 labels,
@@ -468,20 +429,17 @@ mod tests {
             };
             let lasting = Certificate::sign(Kind::Node, net, node, lasting, &token.secret).unwrap();
             let chain = signed_by_the_holder(&n, &token, &lasting);
-            assert_eq!(
-                chain.verify(&net, UnixTime::from_secs(NOW)),
-                Err(CertError::Widened(Kind::Node))
-            );
+            assert_eq!(chain.verify(&net, TODAY), WIDENED);
         }
-        let lasting = super::super::fixture::token(&n, grant(""));
-        let chain = lasting.join(node, "a", UnixTime::from_secs(NOW)).unwrap();
+        let lasting = crate::cert::fixture::token(&n, grant(""));
+        let chain = lasting.join(node, "a", TODAY).unwrap();
         let is_ephemeral = |chain: &Chain| {
-            let member = chain.verify(&net, UnixTime::from_secs(NOW));
+            let member = chain.verify(&net, TODAY);
             member.unwrap().is_ephemeral()
         };
         assert!(!is_ephemeral(&chain));
         // a node without a disk requests it itself
-        let chain = lasting.join_ephemeral(node, "a", UnixTime::from_secs(NOW));
+        let chain = lasting.join_ephemeral(node, "a", TODAY);
         assert!(is_ephemeral(&chain.unwrap()));
     }
 

@@ -51,7 +51,6 @@ pub enum Offer {
 
 impl Offer {
     /// Returns its name.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Files => "files",
@@ -79,7 +78,6 @@ pub struct Beacon {
 }
 
 /// Returns the group of beacons of this key.
-#[must_use]
 pub fn beacon_group(key: &BeaconKey) -> Ipv6Addr {
     transient_group(&derive("lcroute 2026 beacon group", &[&key.0]))
 }
@@ -174,7 +172,6 @@ impl ReceivedBeacons {
     }
 
     /// Returns the outcome, once there is one.
-    #[must_use]
     pub fn outcome(&self, now: Instant) -> Option<Outcome<'_>> {
         match &*self.senders {
             [(_, one), (_, other), ..] => Some(Outcome::Several(one, other)),
@@ -184,13 +181,11 @@ impl ReceivedBeacons {
     }
 
     /// Returns the first received offer.
-    #[must_use]
     pub fn first(&self) -> Option<&Beacon> {
         self.senders.first().map(|(_, beacon)| beacon)
     }
 
     /// Returns the time until which it listens; `None`: no beacon was received.
-    #[must_use]
     pub fn until(&self) -> Option<Instant> {
         self.since.map(|since| since + LISTEN)
     }

@@ -8,7 +8,6 @@ pub struct EpochSecret(Zeroizing<[u8; 32]>);
 
 impl EpochSecret {
     /// Wraps these bytes.
-    #[must_use]
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(Zeroizing::new(bytes))
     }

@@ -46,7 +46,6 @@ pub struct Firewall<T> {
 
 impl<T: Time> Firewall<T> {
     /// Makes the firewall of the socket at this address.
-    #[must_use]
     pub fn new(host: SocketAddr) -> Self {
         Self {
             host,

@@ -17,13 +17,11 @@ pub struct Joined {
 
 impl Joined {
     /// Makes an INCLUDE or EXCLUDE filter of `sources`.
-    #[must_use]
     pub fn new(exclude: bool, sources: BTreeSet<Ipv6Addr>) -> Self {
         Self { exclude, sources }
     }
 
     /// Makes a filter for every source.
-    #[must_use]
     pub fn everything() -> Self {
         Self::new(true, BTreeSet::new())
     }

@@ -48,13 +48,9 @@ impl Raw {
     fn query(&self, from: &str) -> Result<()> {
         let query = Query {
             max_response: Duration::from_millis(500),
-            group: None,
-            suppress_router_processing: false,
             robustness: 2,
             query_interval: Duration::from_secs(1),
-            sources: Vec::new(),
-            truncated: false,
-            version_1: false,
+            ..Query::default()
         };
         self.send(STRANGER, &mld::query_packet(from.parse()?, &query))
     }

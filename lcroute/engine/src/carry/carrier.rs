@@ -38,7 +38,6 @@ const MAX_SENDERS: usize = 4_096;
 /// The least length of a part that lies in no prefix of the sender: a group and the one beside it.
 const GROUP_LEN: u8 = 127;
 
-/// Inputs of the carrier's side.
 pub(super) struct CarrierContext<'a> {
     /// This node.
     pub node: &'a Node,
@@ -82,7 +81,6 @@ impl Lease {
     }
 }
 
-/// The side of a carrier.
 #[derive(Debug)]
 pub(super) struct Carrier {
     leases: BTreeMap<OriginId, Lease>,

@@ -70,7 +70,6 @@ pub struct Paths {
     first: OriginId,
     /// The link that leads to each carrier.
     links: BTreeMap<OriginId, OriginId>,
-    /// Routers that refused.
     declined: BTreeSet<OriginId>,
     asked: usize,
     /// Progress over one path.

@@ -50,7 +50,6 @@ impl Answer {
     ];
 
     /// As users read it, after a node's name.
-    #[must_use]
     pub fn text(self) -> &'static str {
         match self {
             Self::Yes => "carries",

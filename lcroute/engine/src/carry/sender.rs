@@ -86,7 +86,6 @@ pub(crate) struct OwnFlow {
     pub neighbors: Vec<OriginId>,
 }
 
-/// Inputs of the sender's side.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SenderContext<'a> {
     /// This node.
@@ -102,11 +101,9 @@ pub(crate) struct SenderContext<'a> {
 /// Multicast of programs of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sends {
-    /// Nothing.
     Nothing,
-    /// Packets to groups.
     Groups,
-    /// The same, and this node announces prefixes: some packets may be of these.
+    /// Packets to groups, and this node announces prefixes: some packets may be of these.
     OwnPrefixes,
 }
 
@@ -234,7 +231,6 @@ impl Recent {
         }
     }
 
-    /// An interval with this rate, and these groups.
     fn add(&mut self, rate: u64, groups: BTreeMap<Ipv6Addr, bool>, now: Instant) -> Progress {
         let (known, since) = &mut self.steady;
         if rate < LEAST_STEADY_RATE || rate.abs_diff(*known) > *known / STEADY_SHARE {
@@ -276,7 +272,6 @@ impl Recent {
     }
 }
 
-/// The side of a sender.
 #[derive(Debug)]
 pub(super) struct Sender {
     units: BTreeMap<GroupPrefix, Unit>,

@@ -32,7 +32,6 @@ const SPRING_MOVES: usize = 300_000;
 /// Share of a spring's misfit by which it moves its ends, first and last. Chosen.
 const STEPS: [f64; 2] = [0.3, 0.02];
 
-/// The guess for a router.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Guess {
     pub router: OriginId,

@@ -41,7 +41,6 @@ pub struct Tree {
 
 impl Tree {
     /// The tree of `root`; `None` if the graph does not contain it.
-    #[must_use]
     pub fn compute(graph: &Arc<Graph>, root: OriginId) -> Option<Self> {
         let start = graph.index(root)?;
         let mut tree = Self::blank(graph, start);
@@ -260,7 +259,6 @@ impl Tree {
 impl Tree {
     /// The tree of `root` in a graph. `before` is its tree in another graph; it saves work if both
     /// are similar, and does not change the result.
-    #[must_use]
     pub fn of(graph: &Arc<Graph>, root: OriginId, before: Option<&Arc<Self>>) -> Option<Arc<Self>> {
         match before.filter(|tree| tree.root() == root) {
             Some(before) if Arc::ptr_eq(&before.graph, graph) => Some(Arc::clone(before)),
@@ -431,7 +429,6 @@ impl Moves {
     }
 }
 
-/// The repairs of a tree.
 struct Repair {
     /// Routers with a link to the parent that is gone or costs more.
     cut: Vec<usize>,
@@ -515,7 +512,6 @@ mod tests {
         (OriginId(a), OriginId(b), cost.into())
     }
 
-    /// The metric of a link with this cost.
     fn metric(a: OriginId, b: OriginId, cost: u16, stubs: &Stubs) -> Metric {
         let stubs = [a, b].map(|end| stubs.contains(&end.0));
         Metric { cost, stubs }

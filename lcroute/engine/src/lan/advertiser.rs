@@ -52,7 +52,6 @@ const MAX_FORMER: usize = 4;
 /// The router of one LAN, for addresses only.
 #[derive(Debug)]
 pub struct Advertiser {
-    /// This gateway serves the LAN.
     is_serving: bool,
     prefix: Option<SourcePrefix>,
     /// Hosts have received the prefix.

@@ -30,7 +30,6 @@ use super::{NewLan, mdns};
 /// IPv4 prefixes that a LAN of a segment advertises. Chosen: an interface has one, seldom two.
 const MAX_IPV4_PREFIXES: usize = 4;
 
-/// State of a LAN.
 #[derive(Debug)]
 pub(super) struct Lan {
     pub(super) settings: LanSettings,
@@ -42,7 +41,6 @@ pub(super) struct Lan {
     /// End of the time for which another interface of this node counts as one on the same LAN.
     pub(super) same_until: Option<Instant>,
     pub(super) advertiser: Advertiser,
-    /// The advertised prefix has changed.
     pub(super) has_new_prefix: bool,
     /// Messages from hosts and to hosts: neither fills the other's table.
     pub(super) received_mdns: mdns::Recent,
@@ -241,7 +239,6 @@ impl Lan {
         }
     }
 
-    /// Prefixes of the hosts' addresses.
     pub(super) fn prefixes(&self) -> impl Iterator<Item = SourcePrefix> {
         let advertised = self.advertiser.prefix();
         // the kernel of a standby configures this prefix, too

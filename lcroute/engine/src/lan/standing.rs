@@ -23,7 +23,6 @@ impl LanRole {
     pub const ALL: [Self; 4] = [Self::Off, Self::Listening, Self::Standby, Self::Forwarder];
 
     /// The name for users.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Off => "off",

@@ -24,7 +24,6 @@ const MAX_CANDIDATES: u16 = 256;
 /// yields before. Chosen: a new router settles in 2 s.
 const YIELD_TIME: Duration = Duration::from_secs(4);
 
-/// This router's address.
 #[derive(Debug)]
 pub(super) struct Assignment {
     network: Ipv4Network,

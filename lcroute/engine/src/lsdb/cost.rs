@@ -26,7 +26,6 @@ fn step(rtt: Duration) -> u16 {
     step
 }
 
-/// The cost of one link.
 #[derive(Debug, Default)]
 pub(crate) struct Cost {
     current: Option<u16>,

@@ -73,7 +73,6 @@ impl CredentialLsa {
         })
     }
 
-    /// Builds and signs the LSA of this node.
     pub(super) fn sign<S: Services + ?Sized>(
         origin: OriginId,
         version: Version,

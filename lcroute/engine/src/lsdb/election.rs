@@ -56,7 +56,6 @@ impl Eligible {
         (self.tier, centrality_step(self.centrality).0)
     }
 
-    /// The rank without steps.
     fn exact_rank(&self) -> (Tier, u16) {
         (self.tier, self.centrality)
     }
@@ -87,7 +86,6 @@ pub(super) struct RpElection {
 /// A router's hash for each range: of routers with equal rank, the lowest is elected.
 pub(super) type ElectionHashes = [[u8; 32]; GROUP_RANGES as usize];
 
-/// The hashes of a router.
 pub(super) fn election_hashes(origin: OriginId) -> ElectionHashes {
     [0, 1, 2, 3].map(|range: u8| {
         let parts: [&[u8]; 2] = [&[range], &origin.0.to_be_bytes()];

@@ -59,7 +59,6 @@ impl MeshGroup {
     }
 }
 
-/// An LSA to flood.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Flood {
     pub id: LsaId,
@@ -412,7 +411,6 @@ impl Flooding {
         }
     }
 
-    /// The link to ask next.
     fn link_to_ask(&self) -> Option<LinkId> {
         let at = self.asks.checked_rem(self.links.len())?;
         self.links.keys().get(at).copied()

@@ -28,7 +28,6 @@ struct Waiting {
     lower_done: bool,
 }
 
-/// An LSA that is due for IHAVE.
 #[derive(Debug)]
 pub(super) struct DueIhave {
     pub entry: SummaryEntry,
@@ -38,7 +37,6 @@ pub(super) struct DueIhave {
     pub known_by: LinkSet,
 }
 
-/// LSAs that wait for IHAVE.
 #[derive(Debug, Default)]
 pub(super) struct IhaveSchedule {
     waiting: BTreeMap<LsaId, Waiting>,

@@ -43,7 +43,6 @@ struct OrphanLsa {
 #[derive(Debug, Default)]
 pub(super) struct Intake {
     orphans: BTreeMap<(OriginId, LinkId), OrphanLsa>,
-    /// Routers with deferred advertisements.
     deferred: BTreeSet<OriginId>,
 }
 

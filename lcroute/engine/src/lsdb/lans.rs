@@ -43,11 +43,9 @@ pub(crate) fn next_part(LanId(number): LanId) -> u8 {
     number.to_be_bytes()[7].wrapping_add(1)
 }
 
-/// All LANs.
 #[derive(Debug, Default)]
 pub(super) struct Lans {
     sources: Arc<LanSources>,
-    /// Addresses of all gateways.
     macs: BTreeSet<MacAddress>,
     /// Terms that other routers advertise as forwarders.
     terms: BTreeMap<LanId, Vec<(OriginId, u32)>>,
@@ -217,7 +215,6 @@ struct Choice {
     last: BTreeMap<Key, Last>,
 }
 
-/// The last forwarder of a LAN.
 #[derive(Debug)]
 struct Last {
     origin: OriginId,
@@ -299,7 +296,6 @@ impl Choice {
     }
 }
 
-/// The candidates of each LAN.
 fn candidates<'a>(
     gateways: &[(OriginId, &'a Router)],
     key: impl Fn(&Member, &AdvertisedLan) -> Option<Key>,
@@ -404,7 +400,6 @@ pub(crate) fn permits(member: &Member, prefix: SourcePrefix) -> Option<bool> {
     Some(permitted.any(|p| *p != SourcePrefix::ANY))
 }
 
-/// The addresses of the network's nodes.
 pub(crate) fn network_of(member: &Member) -> SourcePrefix {
     let bits = member.addresses.address.to_bits() & u128::MAX << (128 - u32::from(NETWORK_LEN));
     // node addresses are unique local ones

@@ -33,19 +33,16 @@ pub struct Version(pub u64);
 
 impl Version {
     /// The version of an advertisement.
-    #[must_use]
     pub fn new(incarnation: u32, sequence: u32) -> Self {
         Self(u64::from(incarnation) << 32 | u64::from(sequence))
     }
 
     /// The upper half.
-    #[must_use]
     pub fn incarnation(self) -> u32 {
         (self.0 >> 32) as u32
     }
 
     /// The lower half.
-    #[must_use]
     pub fn sequence(self) -> u32 {
         self.0 as u32
     }
@@ -86,7 +83,6 @@ impl Lsa {
     }
 }
 
-/// The signed message of an LSA, and the signature at its end.
 pub(super) fn signed_part(kind: u8, lsa: &[u8]) -> Result<(Vec<u8>, [u8; 64]), WireError> {
     let (message, signature) = lsa.split_last_chunk::<64>().ok_or(WireError::Truncated)?;
     Ok(([&[kind], message].concat(), *signature))
@@ -106,7 +102,6 @@ pub enum LsaError {
     Refused(CertError),
 }
 
-/// The drop reason that counts this error.
 pub(super) fn drop_reason(error: LsaError) -> DropReason {
     match error {
         LsaError::Malformed(_) => DropReason::BadLsa,

@@ -314,7 +314,6 @@ impl LinkQueue {
 #[derive(Debug, Default)]
 pub(super) struct LinkQueues {
     links: SmallMap<LinkId, LinkQueue>,
-    /// The activity of all links together.
     activity: Activity,
 }
 

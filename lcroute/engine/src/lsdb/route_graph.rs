@@ -14,7 +14,6 @@ use crate::graph::{Graph, Metric, link_digest, router_digest};
 /// Time for which unreachable routers are remembered. Chosen: no new credentials after an outage.
 const FORGET_AFTER: Duration = Duration::from_secs(3_600);
 
-/// Time at which an unreachable router is forgotten.
 pub(super) fn forgotten_at(router: &Router) -> Instant {
     let after = match router.credential().member.is_ephemeral() {
         true => EPHEMERAL_FORGOTTEN_AFTER,
@@ -31,7 +30,6 @@ pub(super) struct Reached {
     pub gone_since: Option<Instant>,
 }
 
-/// The graph and its changes.
 #[derive(Debug)]
 pub(super) struct RouteGraph {
     graph: Arc<Graph>,
@@ -196,14 +194,12 @@ struct End {
 }
 
 impl End {
-    /// All links of an advertisement.
     fn all(advertisement: &Advertisement) -> impl Iterator<Item = (OriginId, Self)> {
         let is_stub = advertisement.is_stub();
         let links = advertisement.links();
         links.map(move |(to, cost)| (to, Self { cost, is_stub }))
     }
 
-    /// The link to one neighbour.
     fn of(advertisement: &Advertisement, to: OriginId) -> Option<Self> {
         let is_stub = advertisement.is_stub();
         let cost = advertisement.cost_to(to)?;

@@ -11,7 +11,6 @@ const MAX_BACKOFF: u32 = 10;
 /// Routers up to which a route computation costs almost nothing, and does not wait.
 pub(super) const SMALL_NETWORK: usize = 64;
 
-/// The delay of a network with this many routers.
 pub(super) fn delay(routers: usize) -> Duration {
     if routers > SMALL_NETWORK {
         // a few thousand at most

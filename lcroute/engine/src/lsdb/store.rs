@@ -131,7 +131,6 @@ struct Invited {
     uses: Option<u32>,
 }
 
-/// All LSAs.
 #[derive(Debug)]
 pub(super) struct Store {
     pub own: OriginId,

@@ -187,7 +187,6 @@ fn decode_entries(r: &mut Reader<'_>, from: u64, to: u64) -> Result<Vec<SummaryE
     Ok(entries)
 }
 
-/// Adds an entry to the sums.
 pub(crate) fn add_to(buckets: &mut [u64; BUCKETS], entry: &SummaryEntry) {
     let SummaryEntry { id, version } = entry;
     let sum = &mut buckets[(id.key >> BUCKET_SHIFT) as usize];

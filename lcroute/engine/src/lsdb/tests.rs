@@ -205,7 +205,6 @@ impl Network {
         network
     }
 
-    /// Adds a node without links.
     fn add(&mut self, services: TestServices) -> usize {
         let last = node(services, 1, &Limits::default(), self.now);
         self.nodes.push(last);
@@ -264,7 +263,6 @@ impl Network {
         }
     }
 
-    /// Cuts all links of a node.
     fn cut_off(&mut self, at: usize) {
         for link in self.links_of(at) {
             self.cut(link);
@@ -1257,7 +1255,6 @@ fn a_full_database_forgets_who_is_gone_longest() {
     assert!(network.router(0, 1).is_some());
 }
 
-/// A node that came by this invitation.
 fn invited(n: u16, invitation: (u8, Option<u32>), renewed: bool) -> TestServices {
     let rights = Rights {
         invitation: Some(invitation),

@@ -108,7 +108,6 @@ pub fn routers_in(packet: &[u8]) -> Vec<Ipv6Addr> {
     }
 }
 
-/// The routers among the options of DHCP.
 fn routers_of_dhcp(options: &[u8]) -> Result<Vec<Ipv6Addr>, WireError> {
     let mut r = Reader::new(options);
     loop {

@@ -489,7 +489,6 @@ impl Directory {
         is_idle
     }
 
-    /// Notes a use of an address.
     fn touch(&mut self, address: Ipv6Addr, now: Instant) {
         if let Some(entry) = self.entries.get_mut(&address)
             && now >= entry.used + TOUCH
@@ -1365,12 +1364,10 @@ mod tests {
         Duration::from_millis(n)
     }
 
-    /// LANs with their gateways.
     fn lans<const N: usize>(of: [(LanId, u64); N]) -> BTreeMap<LanId, OriginId> {
         of.map(|(lan, gateway)| (lan, OriginId(gateway))).into()
     }
 
-    /// A directory with its time.
     struct Test {
         directory: Directory,
         now: Instant,

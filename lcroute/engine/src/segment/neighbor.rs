@@ -91,7 +91,6 @@ impl HostMessage {
     }
 }
 
-/// Whether one host may have this address.
 fn is_askable(address: Ipv6Addr) -> bool {
     let is_none = |ipv4: Ipv4Addr| ipv4.is_unspecified() || ipv4.is_broadcast();
     !address.is_unspecified()

@@ -85,7 +85,6 @@ impl Ring {
     }
 }
 
-/// All rings of a degree.
 #[derive(Debug)]
 pub(super) struct Rings {
     members: BTreeSet<OriginId>,
@@ -103,7 +102,6 @@ impl Rings {
         }
     }
 
-    /// Updates the rings to the known members.
     pub(super) fn set_members(&mut self, own: OriginId, known: &BTreeMap<OriginId, Known>) {
         let mut others = builders(known).filter(|origin| *origin != own).peekable();
         let (mut gone, mut new): (Vec<OriginId>, Vec<OriginId>) = Default::default();

@@ -97,7 +97,6 @@ fn without(graph: &Graph, dead: &BTreeSet<OriginId>) -> Graph {
         .collect()
 }
 
-/// The share of nodes in the largest part.
 fn largest_part(graph: &Graph) -> f64 {
     let (mut left, mut largest) = (graph.keys().copied().collect::<BTreeSet<_>>(), 0);
     while let Some(node) = left.first() {
@@ -664,14 +663,12 @@ struct World {
     now: Instant,
     nodes: BTreeMap<OriginId, Topology>,
     links: BTreeMap<LinkId, (OriginId, OriginId)>,
-    /// The pairs with a link.
     linked: BTreeSet<(OriginId, OriginId)>,
     /// The graph of the link state, unless it has changed since.
     graph: Option<Arc<crate::graph::Graph>>,
     making: BTreeMap<(OriginId, OriginId), Instant>,
     /// Pairs without a direct path.
     apart: BTreeSet<(OriginId, OriginId)>,
-    /// Stub routers.
     stubs: BTreeSet<OriginId>,
     next_link: u32,
     made: usize,
@@ -841,7 +838,6 @@ impl World {
         graph
     }
 
-    /// The graph of the link state.
     fn route_graph(&mut self) -> Arc<crate::graph::Graph> {
         if let Some(graph) = &self.graph {
             return Arc::clone(graph);

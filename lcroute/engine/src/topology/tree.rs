@@ -86,7 +86,6 @@ impl Open {
     }
 }
 
-/// The tree of all known members.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
     places: BTreeMap<OriginId, Place>,

@@ -25,7 +25,6 @@ pub struct Lookup<'a> {
 }
 
 impl Lookup<'_> {
-    /// The outgoing links.
     pub fn links(&self) -> &Links {
         &self.route.links
     }
@@ -110,7 +109,6 @@ impl ForwardingEntries {
     }
 }
 
-/// The inputs of forwarding entries.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct EntryInputs<'a> {
     pub position: &'a TreePosition,

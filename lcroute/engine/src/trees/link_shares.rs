@@ -58,7 +58,6 @@ pub(super) struct Room {
     pub sources: usize,
 }
 
-/// The shares of one neighbour's room.
 #[derive(Debug, Default)]
 pub(super) struct LinkShares {
     /// Entries that are advertised.
@@ -80,12 +79,10 @@ impl LinkShares {
         self.kept.len() >= room.entries
     }
 
-    /// Whether entries wait.
     pub fn has_waiting(&self) -> bool {
         self.waiting.len() > 0
     }
 
-    /// Number of entries that wait.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
@@ -169,7 +166,6 @@ impl LinkShares {
         }
     }
 
-    /// Accounts for a changed Join.
     pub fn book_sources(&mut self, before: &Join, after: &Join) {
         self.sources = self.sources + after.sources() - before.sources();
     }

@@ -18,9 +18,7 @@ const MAX_PREVIOUS: usize = 4;
 pub struct Edge {
     /// The router at the other end.
     pub neighbor: OriginId,
-    /// The link to it.
     pub link: LinkId,
-    /// It is nearer to the root.
     pub is_parent: bool,
     /// Numbers of the routers behind a child; for the parent, of this router and those behind it.
     pub span: (u32, u32),
@@ -56,7 +54,6 @@ pub(super) struct TreePosition {
     pub version: u32,
 }
 
-/// A former tree.
 #[derive(Debug)]
 struct Previous {
     tree: Arc<Tree>,
@@ -67,7 +64,6 @@ struct Previous {
 /// The effect of another position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moved {
-    /// Nothing.
     No,
     /// Sources may lie behind other edges.
     Sources,

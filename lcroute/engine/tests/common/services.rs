@@ -146,7 +146,6 @@ impl TestServices {
         self.unix.store(time.as_secs(), Ordering::Relaxed);
     }
 
-    /// Number of this node's verifications.
     pub fn verifications(&self) -> u64 {
         self.verifications.load(Ordering::Relaxed)
     }

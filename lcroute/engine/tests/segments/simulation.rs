@@ -23,7 +23,6 @@ struct Houses {
     since: Vec<Instant>,
     /// Numbers of packets, each with its sender and destination, and the sender's LAN.
     sent: Vec<(u64, usize, Ipv4Addr, usize)>,
-    /// Sequence of the liar's packets.
     sequence: u64,
     has_power: [bool; 3],
     /// When each house's power came or went.

@@ -63,7 +63,6 @@ impl Outbox {
     }
 }
 
-/// A node's place in a room.
 #[derive(Debug)]
 struct Place {
     number: u64,
@@ -94,7 +93,6 @@ impl Place {
     }
 }
 
-/// The nodes in one room.
 #[derive(Debug, Default)]
 struct Inside {
     routers: Places,
@@ -140,7 +138,6 @@ fn any(bound: usize) -> usize {
     (u64::from_be_bytes(bytes) % bound.max(1) as u64) as usize
 }
 
-/// All rooms.
 #[derive(Debug)]
 pub(super) struct Rooms {
     rooms: Mutex<HashMap<Room, Inside>>,
@@ -241,7 +238,6 @@ impl Rooms {
         })
     }
 
-    /// Forgets an empty room.
     fn tidy(&self, rooms: &mut HashMap<Room, Inside>, room: &Room) {
         if rooms.get(room).is_some_and(Inside::is_empty) {
             rooms.remove(room);
@@ -450,7 +446,6 @@ mod tests {
         Rooms::new(MAX_ROOM, Arc::default())
     }
 
-    /// A client with its queue.
     struct Client<'a> {
         seat: Seat<'a>,
         outbox: Outbox,
@@ -472,7 +467,6 @@ mod tests {
         enter_from(rooms, n, role, None)
     }
 
-    /// Enters from the whole site of this number.
     fn enter_from(rooms: &Rooms, n: u8, role: Role, site: Option<u8>) -> Option<Client<'_>> {
         let (peer, room) = (peer(n), room());
         let site = site.and_then(|site| Site::around([192, 0, site, n].into()).last());

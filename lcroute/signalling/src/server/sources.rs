@@ -45,7 +45,6 @@ pub(super) const TOO_MANY: &str = "too many connections from your address";
 const TOO_FAST: &str = "too many connections a second from your address";
 const FULL: &str = "too many connections";
 
-/// Returns the rate of units from a site of this size.
 const fn arrivals(size: SiteSize) -> Rate {
     let share = (size.share() * UNITS) as u64;
     Rate::per_second(ARRIVALS * share, ARRIVALS_BURST * share)
@@ -73,7 +72,6 @@ impl Origin {
     }
 }
 
-/// Clients by site.
 #[derive(Debug)]
 pub(super) struct Sources {
     bounds: Bounds,
@@ -82,7 +80,6 @@ pub(super) struct Sources {
 
 #[derive(Debug)]
 struct Table {
-    /// Units by site.
     connections: HashMap<Site, usize>,
     /// Units of all.
     connected: usize,

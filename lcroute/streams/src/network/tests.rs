@@ -86,7 +86,6 @@ fn answer(listener: UnixListener, key: SecretKey, members: Members) {
     });
 }
 
-/// Returns a node that accepts connections.
 fn node(seed: u8, name: &str, members: &Members) -> Node {
     let key = SecretKey::from_seed(&[seed; 32]);
     let address = address();
@@ -128,7 +127,6 @@ fn serve(node: &Node, protocol: &str, allowed: &str) -> watch::Sender<()> {
     alive
 }
 
-/// Serves a protocol by this server.
 fn serve_by(server: &TcpListener, node: &Node, protocol: &str, allowed: &str) -> watch::Sender<()> {
     let to = server.local_addr().unwrap().to_string().parse().unwrap();
     let (alive, ended) = watch::channel(());

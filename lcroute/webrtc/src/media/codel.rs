@@ -25,7 +25,6 @@ impl Limits {
     }
 }
 
-/// The state of one queue.
 #[derive(Debug, Default)]
 pub(crate) struct Codel {
     /// When the queue counts as standing, if it stays above its target.

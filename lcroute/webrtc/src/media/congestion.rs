@@ -131,7 +131,6 @@ impl Controller {
         self.decision.is_congested(&self.path)
     }
 
-    /// Returns the smoothed round trip.
     pub(crate) fn rtt(&self) -> Option<Duration> {
         self.path.delay.rtt()
     }

@@ -147,7 +147,6 @@ impl History {
         (!payload.delivered && now <= payload.at + self.budget).then_some(payload)
     }
 
-    /// Returns the number of payloads.
     pub(crate) fn len(&self) -> usize {
         self.payloads.len()
     }

@@ -3,7 +3,6 @@
 //! DTLS hands the SRTP master keys to a connection's observer, [`KeyTap`]. It also notes authentic
 //! records, to attribute panics of the stack, and filters SCTP (sctp.rs).
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -93,17 +92,9 @@ fn first<const N: usize>(block: &[u8; 16]) -> [u8; N] {
     std::array::from_fn(|i| block[i])
 }
 
-impl fmt::Debug for TrackKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TrackKeys({:?})", self.profile)
-    }
-}
+librecast::debug_by_name!(TrackKeys);
 
-impl fmt::Debug for MasterKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("MasterKey(..)")
-    }
-}
+librecast::debug_by_name!(MasterKey);
 
 /// Observer of one connection's DTLS.
 #[derive(Default)]

@@ -8,7 +8,6 @@
 
 use librecast::time::{Duration, Instant};
 use std::collections::VecDeque;
-use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 use librecast::pool::Pool;
@@ -60,7 +59,6 @@ pub(crate) struct Media {
     inbound: Inbound,
     /// Search for the longest datagram.
     path: PathMtu,
-    /// Path probes to send.
     probes: Vec<Bytes>,
     /// The packet being filled, which begins with room for its header; or empty.
     packet: BytesMut,
@@ -253,7 +251,6 @@ impl Media {
         }
     }
 
-    /// Returns the next received control message.
     pub(crate) fn take_control(&mut self) -> Option<Bytes> {
         self.control.as_mut()?.take()
     }
@@ -263,7 +260,6 @@ impl Media {
         self.broken
     }
 
-    /// Takes the messages for the control channel.
     pub(crate) fn take_channel(&mut self) -> impl Iterator<Item = Bytes> + '_ {
         self.channel.drain(..)
     }
@@ -290,7 +286,6 @@ impl Media {
         }
     }
 
-    /// Whether it is a track into a page.
     pub(crate) fn is_track(&self) -> bool {
         matches!(self.inbound, Inbound::Page(_))
     }
@@ -596,7 +591,6 @@ impl Media {
         Some(others.map_or(probe, |at| at.min(probe)))
     }
 
-    /// Runs the due timers.
     pub(crate) fn poll(&mut self, has_path: bool, dropped: &mut Dropped, now: Instant) {
         match &mut self.inbound {
             Inbound::Page(page) => {
@@ -716,7 +710,6 @@ impl Media {
         }
     }
 
-    /// Probes the path for longer datagrams.
     fn probe(&mut self, has_path: bool, now: Instant) {
         if !has_path {
             return self.path.postpone(now);
@@ -777,13 +770,7 @@ impl Page {
     }
 }
 
-impl fmt::Debug for Media {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Media")
-            .field("controller", &self.controller)
-            .finish_non_exhaustive()
-    }
-}
+librecast::debug_by_name!(Media);
 
 /// Returns the number of packets with pieces of this size, of which the first ends a packet; a
 /// packet holds one of `most` bytes.

@@ -45,7 +45,6 @@ const SUSPECT_PAUSE: Duration = Duration::from_secs(1);
 /// Bound of remembered packets without a report.
 const MOST_SENT: usize = 64;
 
-/// The search on one link.
 #[derive(Debug)]
 pub(crate) struct PathMtu {
     /// Sizes to probe, in rising order.
@@ -142,7 +141,6 @@ impl PathMtu {
         Some([trial.size, SHORT])
     }
 
-    /// Notes a sent packet of a probe.
     pub(crate) fn sent(&mut self, index: u64, size: usize) {
         if self.sent.len() == MOST_SENT {
             self.sent.remove(0);
@@ -206,7 +204,6 @@ impl PathMtu {
         }
     }
 
-    /// Judges the last pair.
     fn judge(&mut self, now: Instant) {
         let Some(trial) = &mut self.trial else { return };
         trial.lost += u32::from(std::mem::take(&mut trial.alive));

@@ -44,7 +44,6 @@ const ADDRESSES_IPV4: std::ops::Range<usize> = 32 + 12..32 + 20;
 /// First byte of such a data header.
 const HEADER_OF_IPV4: u8 = 0x14;
 
-/// The queue of one link.
 #[derive(Debug)]
 pub(crate) struct FairQueue {
     seed: u64,

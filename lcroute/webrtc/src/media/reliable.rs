@@ -67,23 +67,19 @@ const STALLED: Duration = Duration::from_secs(1);
 /// Interval of retries without a path.
 const NO_PATH: Duration = Duration::from_millis(100);
 
-/// Transport of a segment or acknowledgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transport {
-    /// Packets of the media lane.
     Lane,
     /// The SCTP control channel.
     Channel,
 }
 
-/// A part of a message.
 #[derive(Debug, Clone)]
 struct Segment {
     bytes: Bytes,
     last: bool,
 }
 
-/// A segment in flight.
 #[derive(Debug)]
 struct Sent {
     segment: Segment,
@@ -95,7 +91,6 @@ struct Sent {
     copied: bool,
     /// Later ones have arrived: it is due at once.
     missed: bool,
-    /// Whether it was also sent on the channel.
     on_channel: bool,
     acknowledged: bool,
 }
@@ -129,7 +124,6 @@ pub(crate) struct Reliable {
     stalled: bool,
     /// Share of our packets lost, measured by the lane.
     loss: f64,
-    /// Whether a timer has expired.
     due: bool,
 
     expected: u64,
@@ -287,7 +281,6 @@ impl Reliable {
         Ok(())
     }
 
-    /// Returns the next received message.
     pub(crate) fn take(&mut self) -> Option<Bytes> {
         self.arrived.pop_front()
     }

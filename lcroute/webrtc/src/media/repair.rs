@@ -66,7 +66,6 @@ const MARGIN: f64 = 3.0;
 /// Bound of bytes summed for symbols, per second: a fraction of a core.
 const MOST_SUMMED: f64 = 1e9;
 
-/// Repair of one direction, at its sender.
 #[derive(Debug)]
 pub(crate) struct Repair {
     budget: Duration,
@@ -77,7 +76,6 @@ pub(crate) struct Repair {
     judged: u64,
     /// Lost packets that reports have counted.
     known_lost: u64,
-    /// Whether a report has come.
     is_reported: bool,
     /// Indices of the last packets that need no repair.
     passed_over: VecDeque<u64>,
@@ -124,7 +122,6 @@ struct Loss {
     last: Option<u64>,
 }
 
-/// The window code.
 #[derive(Debug, Default)]
 struct Code {
     /// Symbols per packet, and packets per symbol.
@@ -138,10 +135,8 @@ struct Code {
     sum: Sum,
 }
 
-/// A packet for repair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// This payload, resent.
     Resend(u64),
     Symbol,
 }
@@ -425,7 +420,6 @@ impl Repair {
         }
     }
 
-    /// Returns the next packet for repair.
     pub(crate) fn next(&mut self, now: Instant) -> Option<Work> {
         while let Some(&number) = self.waiting.front() {
             let Some(payload) = self.history.wanted(number, now) else {
@@ -466,7 +460,6 @@ impl Repair {
         (1..most).find(|copies| enough(*copies)).unwrap_or(most)
     }
 
-    /// Writes the payload of a packet.
     pub(crate) fn write(&mut self, work: Work, packet: &mut BytesMut, now: Instant) {
         match work {
             Work::Resend(number) => {

@@ -45,7 +45,6 @@ impl Sealing {
         Some(Self::Track(Box::new(track)))
     }
 
-    /// Returns the index of the next packet.
     pub(crate) fn next(&self) -> u64 {
         match self {
             Self::Lane(lane) => lane.next(),

@@ -207,7 +207,6 @@ impl Sim {
         }
     }
 
-    /// Puts a packet into the pipe.
     fn put(&mut self, flow: usize, number: u64) {
         self.offered[flow] += SIZE as f64;
         let wait = self.pipe.wait(self.now);
@@ -413,7 +412,6 @@ fn the_rate_follows_the_path() {
 /// Seconds before the second flow starts: its place in the first one's saw matters.
 const LATER: [f64; 4] = [5.0, 5.7, 6.3, 7.9];
 
-/// Returns the geometric mean.
 fn mean(ratios: &[f64]) -> f64 {
     let sum: f64 = ratios.iter().map(|ratio| ratio.ln()).sum();
     (sum / ratios.len() as f64).exp()

@@ -46,7 +46,6 @@ pub(crate) const MALFORMED: Drop = DropReason::MediaMalformed;
 pub(crate) const REPLAYED: Drop = DropReason::MediaReplayed;
 pub(crate) const FORGED: Drop = DropReason::MediaForged;
 
-/// Seals packets of one direction.
 pub(crate) struct Sealer {
     rtp: Cipher,
     rtcp: Cipher,
@@ -74,7 +73,6 @@ pub(crate) fn is_rtcp(datagram: &[u8]) -> bool {
     matches!(datagram.get(1), Some(192..=223))
 }
 
-/// Returns the SSRC of a media datagram.
 pub(crate) fn ssrc_of(datagram: &[u8]) -> Option<u32> {
     let at = if is_rtcp(datagram) { 4 } else { 8 };
     Some(u32::from_be_bytes(*datagram.get(at..)?.first_chunk()?))
@@ -107,7 +105,6 @@ impl Sealer {
         })
     }
 
-    /// Returns the index of the next packet.
     pub(crate) fn next(&self) -> u64 {
         self.next
     }
@@ -200,7 +197,6 @@ impl Opener {
         })
     }
 
-    /// Returns the window of received packets.
     pub(crate) fn seen(&self) -> &ReplayWindow {
         &self.seen
     }

@@ -8,7 +8,6 @@
 //! Its datagrams carry the caller's. The crate `rtc` has TURN; a panic in it ends the allocation.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -136,13 +135,11 @@ pub struct RelayStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     Allocated,
-    /// This relayed address is gone.
     Lost(SocketAddr),
     /// No relay is usable for now.
     Failed,
 }
 
-/// The relays of a node.
 pub(crate) struct Relays {
     provider: Option<Arc<dyn RTCCryptoProvider>>,
     offers: Vec<RelayOffer>,
@@ -275,7 +272,6 @@ impl Relays {
         self.begin(now);
     }
 
-    /// Returns the relayed address.
     pub(crate) fn relayed(&self) -> Option<SocketAddr> {
         self.attempt.as_ref()?.relayed
     }
@@ -388,7 +384,6 @@ impl Relays {
         Ok(())
     }
 
-    /// Permits these peers to send to the relayed address.
     pub(crate) fn permit(&mut self, peers: impl Iterator<Item = SocketAddr>, now: Instant) {
         let Some(attempt) = self.attempt.as_mut() else {
             return;
@@ -674,13 +669,7 @@ fn is_response(message: &[u8]) -> bool {
     message.first().is_some_and(|first| first & 0xc1 == 1)
 }
 
-impl fmt::Debug for Relays {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Relays")
-            .field("status", &self.status())
-            .finish_non_exhaustive()
-    }
-}
+librecast::debug_by_name!(Relays);
 
 /// Returns the first pair of a relay's address and ours of one family; IPv4, the common one, first.
 fn udp_leg(servers: &[SocketAddr], hosts: &[SocketAddr]) -> Option<Leg> {

@@ -1,6 +1,5 @@
 //! Configuration of a relay.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -47,7 +46,6 @@ pub type HasAddress = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 impl RelayConfig {
     /// Makes the default configuration.
-    #[must_use]
     pub fn new(secret: [u8; 32], is_own: HasAddress, is_near: HasAddress) -> Self {
         Self {
             secret,
@@ -66,8 +64,4 @@ impl RelayConfig {
     }
 }
 
-impl fmt::Debug for RelayConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RelayConfig").finish_non_exhaustive()
-    }
-}
+librecast::debug_by_name!(RelayConfig);

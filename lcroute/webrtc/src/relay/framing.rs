@@ -18,7 +18,6 @@ const STUN_HEADER: usize = 20;
 pub(crate) const CHANNELS: std::ops::RangeInclusive<u8> = 0x40..=0x4f;
 
 /// Whether a stream with this first byte is TURN, not HTTP.
-#[must_use]
 pub fn is_relay_stream(first: u8) -> bool {
     first <= 3
 }

@@ -16,7 +16,6 @@ use rtc::stun::xoraddr::XorMappedAddress;
 use super::framing::MAX_FRAME;
 use crate::stun::{build, guarded};
 
-/// Decodes a STUN message.
 pub(super) fn parse(datagram: &[u8]) -> Option<Message> {
     if datagram.len() > MAX_FRAME || !is_stun_message(datagram) {
         return None;
@@ -83,7 +82,6 @@ impl Setter for Raw<'_> {
 }
 
 /// Makes an Allocate request without credentials, which a relay refuses.
-#[must_use]
 pub fn relay_probe(id: [u8; 12]) -> Option<Vec<u8>> {
     build(&[
         Box::new(TransactionId(id)),
@@ -94,7 +92,6 @@ pub fn relay_probe(id: [u8; 12]) -> Option<Vec<u8>> {
 }
 
 /// Whether this is a relay's refusal of it.
-#[must_use]
 pub fn is_relay_answer(datagram: &[u8], id: [u8; 12]) -> bool {
     let refused = MessageType::new(METHOD_ALLOCATE, CLASS_ERROR_RESPONSE);
     parse(datagram).is_some_and(|m| m.typ == refused && m.transaction_id.0 == id)

@@ -38,7 +38,6 @@ const INSIDE_ALLOCATIONS: usize = 256;
 const REQUESTS: Rate = Rate::per_second(64, 512);
 
 /// Returns the charge of a packet, in bytes.
-#[must_use]
 pub fn charged(contents: usize) -> usize {
     (contents + HEADERS).max(LEAST)
 }
@@ -80,7 +79,6 @@ struct Use {
     bucket: TokenBucket,
     /// Bucket of the priority rate, for sites and networks.
     little: Option<TokenBucket>,
-    /// Requests of a user.
     requests: TokenBucket,
     full_at: Instant,
 }
@@ -266,7 +264,6 @@ enum Class {
     Stranger(bool),
 }
 
-/// Returns half of a bucket.
 fn half(rate: Rate) -> u64 {
     rate.burst() / 2
 }

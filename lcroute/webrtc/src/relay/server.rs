@@ -10,7 +10,6 @@
 //! relay sends to no other port of its own addresses.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -177,7 +176,6 @@ struct Permission {
     own: bool,
 }
 
-/// A request with valid credentials.
 struct Request {
     client: Client,
     message: Message,
@@ -204,7 +202,6 @@ enum Code {
 
 impl RelayServer {
     /// Makes a relay without clients; `time`: the wall clock. `None` without cryptography.
-    #[must_use]
     pub fn new(config: RelayConfig, now: Instant, time: UnixTime) -> Option<Self> {
         let nonces = sign(&Key::new(HMAC_SHA256, &config.secret), b"nonces");
         Some(Self {
@@ -826,13 +823,7 @@ impl RelayServer {
     }
 }
 
-impl fmt::Debug for RelayServer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RelayServer")
-            .field("allocations", &self.allocations.len())
-            .finish_non_exhaustive()
-    }
-}
+librecast::debug_by_name!(RelayServer);
 
 impl Allocation {
     /// Returns the permitted peers except those on this host, which are reached within the relay.

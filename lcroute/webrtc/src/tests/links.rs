@@ -319,10 +319,7 @@ fn an_address_more_disturbs_nothing() {
     let mut net = connected(2);
     let (host, now) = (net.nodes[0].firewall.host, net.now);
     let more = vec!["10.9.9.9:7000".parse().unwrap(), host];
-    net.nodes[0]
-        .overlay
-        .connections_mut()
-        .set_local_candidates(more, now);
+    net.webrtc(0).set_local_candidates(more, now);
     let before = net.carried.len();
     net.run(Duration::from_secs(5));
     assert_eq!(net.carried.len(), before, "no signalling");
@@ -544,10 +541,7 @@ fn word_that_nobody_listens_is_believed_only_after_asking() {
     net.run(Duration::from_millis(10_250));
     let (host, now) = (net.nodes[1].firewall.host, net.now);
     for _ in 0..1_000 {
-        net.nodes[0]
-            .overlay
-            .connections_mut()
-            .handle_unreachable(&forged(host), now);
+        net.webrtc(0).handle_unreachable(&forged(host), now);
     }
     let before = net.nodes[0].sent;
     net.run(Duration::from_millis(10));
@@ -561,10 +555,7 @@ fn word_that_nobody_listens_is_believed_only_after_asking() {
     // a true error ends the link sooner than silence
     net.kill(1);
     let now = net.now;
-    net.nodes[0]
-        .overlay
-        .connections_mut()
-        .handle_unreachable(&forged(host), now);
+    net.webrtc(0).handle_unreachable(&forged(host), now);
     let took = net.until(SOON, "death", |net| net.nodes[0].links.is_empty());
     assert!(took > Duration::from_millis(350), "{took:?}: forged");
     assert!(took < Duration::from_millis(450), "{took:?}");
@@ -610,10 +601,7 @@ fn forged_errors_end_no_link_that_loses_much_and_takes_long() {
         net.run(Duration::from_secs(1));
         for (n, other) in [(0, 1), (1, 0)] {
             let (host, now) = (net.nodes[other].firewall.host, net.now);
-            net.nodes[n]
-                .overlay
-                .connections_mut()
-                .handle_unreachable(&forged(host), now);
+            net.webrtc(n).handle_unreachable(&forged(host), now);
         }
     }
     assert!(net.nodes.iter().all(|n| n.downs.is_empty()));

@@ -475,9 +475,7 @@ fn a_packet_from_an_address_that_nobody_knows_finds_its_link() {
     let (host, now) = (net.nodes[1].firewall.host, net.now);
     let (_, _, datagram) = tapped.iter().find(|(_, to, _)| *to == host).unwrap();
     let from = "192.0.2.9:9".parse().unwrap();
-    net.nodes[1]
-        .overlay
-        .connections_mut()
+    net.webrtc(1)
         .handle_datagram(from, host, datagram, Ecn::None, now);
     net.collect(1);
     assert_eq!(net.nodes[1].data.len(), 1);
@@ -502,13 +500,8 @@ fn a_restarted_peer_has_new_keys() {
     let host = net.nodes[1].firewall.host;
     for (from, _, datagram) in old.iter().filter(|(_, to, _)| *to == host) {
         let now = net.now;
-        net.nodes[1].overlay.connections_mut().handle_datagram(
-            *from,
-            host,
-            datagram,
-            Ecn::None,
-            now,
-        );
+        net.webrtc(1)
+            .handle_datagram(*from, host, datagram, Ecn::None, now);
     }
     net.nodes[1].data.clear();
     net.collect(1);
@@ -575,13 +568,8 @@ fn arbitrary_media_bytes_change_nothing() {
             datagram.push(128 + random.below(64) as u8);
         }
         let now = net.now;
-        net.nodes[1].overlay.connections_mut().handle_datagram(
-            *from,
-            host,
-            &datagram,
-            Ecn::None,
-            now,
-        );
+        net.webrtc(1)
+            .handle_datagram(*from, host, &datagram, Ecn::None, now);
     }
     net.collect(1);
     assert_eq!(net.nodes[1].data.len(), got);

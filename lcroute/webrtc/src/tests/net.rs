@@ -87,7 +87,6 @@ pub(crate) struct Node {
     pub(crate) control: Vec<(PeerId, Bytes)>,
     pub(crate) control_at: Vec<Instant>,
     pub(crate) data: Vec<(PeerId, Bytes)>,
-    /// Arrival times of the data.
     pub(crate) data_at: Vec<Instant>,
     pub(crate) refusals: Vec<(Option<PeerId>, &'static str)>,
     /// Revocations received from peers.
@@ -189,7 +188,6 @@ pub(crate) struct Pipe {
     pub(crate) only: Option<SocketAddr>,
     /// Each node has its own.
     links: BTreeMap<usize, Bottleneck<Instant>>,
-    /// Waiting times.
     pub(crate) waits: Vec<Duration>,
 }
 
@@ -260,7 +258,6 @@ impl Net {
         self.wire.path.jitter = Duration::from_millis(jitter);
     }
 
-    /// Sets the seed of another run.
     pub(crate) fn set_seed(&mut self, seed: u64) {
         self.wire.random = Random::new(seed);
     }
@@ -442,6 +439,10 @@ impl Net {
             .connections_mut()
             .set_local_candidates(vec![host], self.now);
         self.collect(n);
+    }
+
+    pub(crate) fn webrtc(&mut self, n: usize) -> &mut WebRtc {
+        self.nodes[n].overlay.connections_mut()
     }
 
     pub(crate) fn index(&self, id: PeerId) -> Option<usize> {
@@ -700,13 +701,11 @@ impl Net {
         }
     }
 
-    /// Returns the node with this public address.
     fn node_at(&self, address: SocketAddr) -> Option<usize> {
         let mut nodes = self.nodes.iter();
         nodes.position(|node| node.firewall.is_at(address))
     }
 
-    /// Drains the output of a node.
     pub(crate) fn collect(&mut self, n: usize) {
         if !self.nodes[n].alive {
             return;

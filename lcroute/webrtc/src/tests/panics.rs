@@ -21,7 +21,7 @@ const ERROR: u8 = 9;
 /// Returns node `a`'s end of its connection to `b`, or of its only one.
 fn connection(net: &mut Net, a: usize, b: usize) -> Option<&mut PeerConnection> {
     let link = net.link(a, b);
-    let webrtc = net.nodes[a].overlay.connections_mut();
+    let webrtc = net.webrtc(a);
     webrtc.peer_connection(link)
 }
 
@@ -186,7 +186,7 @@ fn a_panic_that_anybody_may_have_caused_refuses_nobody() {
     let mut net = connected_by(&[true, true, true]);
     // as a forged datagram would: node 1 has sealed no record since
     connection(&mut net, 0, 1).unwrap().panic_for_test();
-    net.nodes[0].overlay.connections_mut().drain_all();
+    net.webrtc(0).drain_all();
     net.until(SOON, "the end of the link", |net| net.link(0, 1).is_none());
     assert_eq!(drops(&net, 0, "webrtc_panic"), 1);
     assert_eq!(net.row(0, 1).unwrap().state, PeerState::Lost);

@@ -123,7 +123,7 @@ fn strangers_make_a_node_open_nothing() {
     let mut net = alone(2);
     let (host, now) = (net.nodes[0].firewall.host, net.now);
     let datagram = [&[0xc0][..], &[7; 300]].concat();
-    let webrtc = net.nodes[0].overlay.connections_mut();
+    let webrtc = net.webrtc(0);
     let from = "198.51.100.9:9".parse().unwrap();
     webrtc.handle_datagram(from, host, &datagram, crate::Ecn::None, now);
     net.collect(0);

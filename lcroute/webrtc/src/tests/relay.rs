@@ -138,7 +138,7 @@ fn map(net: &mut Net, n: usize) {
     let mapped = MAPPED.parse().unwrap();
     let now = net.now;
     net.nodes[n].firewall.forwarded = Some(mapped);
-    let connections = net.nodes[n].overlay.connections_mut();
+    let connections = net.webrtc(n);
     connections.set_mapped(Some(mapped), now);
 }
 
@@ -186,7 +186,7 @@ fn a_mapped_address_is_offered_once_and_told_of() {
     net.join_all();
     net.run(Duration::from_secs(1));
     let (now, nat) = (net.now, NATS[0].parse().unwrap());
-    let connections = net.nodes[0].overlay.connections_mut();
+    let connections = net.webrtc(0);
     let kinds = |connections: &WebRtc| -> Vec<_> {
         let all = connections.candidates().into_iter();
         all.map(|candidate| candidate.kind).collect()

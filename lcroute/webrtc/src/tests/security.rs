@@ -60,38 +60,35 @@ fn a_stranger_of_another_network_is_refused() {
 }
 
 #[test]
-fn a_certificate_of_another_network_is_refused() {
-    let chain = Network::new(2).chain(key(2).peer_id(), "stranger", TODAY);
-    let wrong = Identity::new(Arc::new(key(2)), Network::new(1).key.peer_id(), chain);
-    assert_refused(
-        &meet(&wrong, today),
-        "certificate_network",
-        "certificate of another network",
-    );
-}
-
-#[test]
-fn a_forged_chain_is_refused() {
-    let network = Network::new(1).key.peer_id();
-    let (mallory, id) = (key(66), key(2).peer_id());
-    let chain = forged(&mallory, &mallory, network, id, "forged", (0, TODAY + DAY));
-    let wrong = Identity::new(Arc::new(key(2)), network, chain);
-    assert_refused(
-        &meet(&wrong, today),
-        "certificate_forged",
-        "forged certificate",
-    );
-}
-
-#[test]
-fn an_expired_certificate_is_refused() {
-    let chain = Network::new(1).chain(key(2).peer_id(), "old", TODAY - 30 * DAY);
-    let wrong = Identity::new(Arc::new(key(2)), Network::new(1).key.peer_id(), chain);
-    assert_refused(
-        &meet(&wrong, today),
-        "certificate_expired",
-        "expired certificate",
-    );
+fn certificates_that_prove_no_membership_are_refused_by_name() {
+    let (network, node) = (Network::new(1), key(2).peer_id());
+    let (mallory, id) = (key(66), network.key.peer_id());
+    let until = (0, TODAY + DAY);
+    for (chain, counter, reason) in [
+        (
+            Network::new(2).chain(node, "stranger", TODAY),
+            "certificate_network",
+            "certificate of another network",
+        ),
+        (
+            forged(&mallory, &mallory, id, node, "forged", until),
+            "certificate_forged",
+            "forged certificate",
+        ),
+        (
+            network.chain(node, "old", TODAY - 30 * DAY),
+            "certificate_expired",
+            "expired certificate",
+        ),
+        (
+            network.chain(key(3).peer_id(), "stolen", TODAY - DAY),
+            "certificate_subject",
+            "certificate of another node",
+        ),
+    ] {
+        let wrong = Identity::new(Arc::new(key(2)), id, chain);
+        assert_refused(&meet(&wrong, today), counter, reason);
+    }
 }
 
 #[test]
@@ -108,17 +105,6 @@ fn a_link_ends_when_its_certificate_does() {
     let row = net.row(0, 1).unwrap();
     let reason = Some("expired certificate");
     assert_eq!((row.state, row.reason), (PeerState::Refused, reason));
-}
-
-#[test]
-fn somebody_elses_certificate_is_refused() {
-    let chain = Network::new(1).chain(key(3).peer_id(), "stolen", TODAY - DAY);
-    let wrong = Identity::new(Arc::new(key(2)), Network::new(1).key.peer_id(), chain);
-    assert_refused(
-        &meet(&wrong, today),
-        "certificate_subject",
-        "certificate of another node",
-    );
 }
 
 #[test]
@@ -269,18 +255,10 @@ fn datagrams_from_nowhere_are_counted_and_cost_nothing() {
             1, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,
         ],
     ] {
-        net.nodes[0]
-            .overlay
-            .connections_mut()
+        net.webrtc(0)
             .handle_datagram(from, to, datagram, Ecn::None, now);
     }
-    assert!(
-        net.nodes[0]
-            .overlay
-            .connections_mut()
-            .poll_transmit()
-            .is_none()
-    );
+    assert!(net.webrtc(0).poll_transmit().is_none());
     let drops = net.nodes[0].overlay.drops();
     assert_eq!(drops["udp_no_protocol"], 1);
     assert_eq!(drops["media_no_link"], 1);
@@ -303,9 +281,7 @@ fn plaintext_dtls_from_a_spoofed_address_is_dropped() {
     );
     // a fatal alert, which anybody can forge
     let alert = [21, 254, 253, 0, 0, 0, 0, 0, 0, 0, 99, 0, 2, 2, 40];
-    net.nodes[0]
-        .overlay
-        .connections_mut()
+    net.webrtc(0)
         .handle_datagram(from, to, &alert, Ecn::None, now);
     assert_eq!(net.nodes[0].overlay.drops()["dtls_plaintext"], 1);
     net.run(Duration::from_secs(5));

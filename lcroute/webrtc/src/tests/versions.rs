@@ -76,7 +76,7 @@ fn a_control_channel_of_another_version_ends_the_link() {
     for (control, reason) in [(3, OLDER_CONTROL), (5, NEWER_CONTROL)] {
         let mut net = Net::mesh(2);
         // the offerer's channel does not match its signalling
-        net.nodes[0].overlay.connections_mut().speak(control);
+        net.webrtc(0).speak(control);
         net.join_all();
         net.run(Duration::from_secs(5));
         assert_eq!(net.nodes[0].ups + net.nodes[1].ups, 0);

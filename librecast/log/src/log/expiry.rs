@@ -31,7 +31,6 @@ impl Expiry {
         }
     }
 
-    /// Returns when the next search is due.
     pub(super) fn next_timeout(&self) -> Instant {
         self.due
     }

@@ -51,7 +51,6 @@ impl HeadSchedule {
         digest
     }
 
-    /// Notes that a head has changed.
     pub(super) fn heads_changed(&mut self) {
         self.digest = None;
     }
@@ -75,7 +74,6 @@ impl HeadSchedule {
         }
     }
 
-    /// Whether all heads must leave.
     pub(super) fn sends_all(&self) -> bool {
         self.sends_all
     }
@@ -98,12 +96,10 @@ impl HeadSchedule {
         }
     }
 
-    /// Returns when heads may leave.
     pub(super) fn next_timeout(&self) -> Instant {
         self.trickle.next_timeout()
     }
 
-    /// Returns whether heads leave now.
     pub(super) fn handle_timeout(&mut self, now: Instant, random: &mut Random) -> bool {
         self.trickle.handle_timeout(now, random)
     }

@@ -50,7 +50,6 @@ fn is_recent(at: Option<Instant>, now: Instant) -> bool {
 }
 
 impl Log {
-    /// Plans answers to wants of readers.
     pub(super) fn handle_asked(&mut self, wants: &[Want], now: Instant) {
         let others = self.plan_heads(now);
         let mut places = MAX_ANSWERS.saturating_sub(self.history.entries.len()) / ANSWERS_OF_PACKET;
@@ -120,7 +119,6 @@ impl Log {
         (self.history.heads_due, self.history.heads_sent) = (None, Some(now));
     }
 
-    /// Sends due answers.
     pub(super) fn send_history(&mut self, now: Instant) {
         if self.history.rate.ready(now) && self.history.heads_due.is_some_and(|at| at <= now) {
             self.note_answered_heads(now);

@@ -84,7 +84,6 @@ impl Offices {
             && decode_term(&entry.body, granting.place).is_some_and(|term| term > most)
     }
 
-    /// All logs with grants.
     pub(super) fn ids(&self) -> impl Iterator<Item = &AuthorId> {
         self.all.keys()
     }
@@ -131,7 +130,6 @@ impl Log {
         self.offices.ids().any(|id| self.keys.contains_key(id))
     }
 
-    /// Reads new grants, in the owner's log and in offices.
     pub(super) fn read_grants(&mut self, now: Instant) {
         loop {
             let ids: Vec<AuthorId> = self.offices.ids().copied().collect();

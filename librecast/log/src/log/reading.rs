@@ -25,7 +25,6 @@ const ASK_NOBODY_LONGEST: Duration = Duration::from_secs(60);
 /// Time for which the history group stays joined after the last missing entry came. Chosen.
 const STAY: Duration = Duration::from_secs(5);
 
-/// State of a reader.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     /// Heads of a holder came since the start, so it is known which entries exist.
@@ -58,7 +57,6 @@ impl Reading {
         }
     }
 
-    /// Returns whether wants leave now.
     fn take_ask(&mut self, random: &mut Random, now: Instant) -> bool {
         if self.ask_at.is_none_or(|at| at > now) {
             return false;
@@ -95,7 +93,6 @@ impl Log {
         self.reading.review(lacks, expects, random, now);
     }
 
-    /// Sends due wants.
     pub(super) fn read_on(&mut self, now: Instant) {
         self.review_reading(now);
         if self.reading.take_ask(&mut self.random, now) {

@@ -28,7 +28,6 @@ const REQUESTS_TOLD: Rate = Rate::per_second(10, MAX_REQUESTS as u64);
 /// Shortest time between two transmissions of a request. Chosen: the owner asks for 30 s.
 const REQUEST_HOLD_OFF: Duration = Duration::from_secs(10);
 
-/// A request that waits for the owner.
 #[derive(Debug)]
 struct Waiting {
     body: Vec<u8>,
@@ -58,7 +57,6 @@ impl Requests {
         }
     }
 
-    /// Returns the bodies of all waiting requests.
     pub(super) fn bodies(&self) -> impl Iterator<Item = &[u8]> {
         self.waiting.values().map(|waiting| &waiting.body[..])
     }
@@ -81,7 +79,6 @@ impl Requests {
             .min()
     }
 
-    /// Returns the bodies that are due, as sent.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<Vec<u8>> {
         let due = |waiting: &&mut Waiting| waiting.due.is_some_and(|at| at <= now);
         let due = self.waiting.values_mut().filter(due);

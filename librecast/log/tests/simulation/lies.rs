@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 
 use super::*;
 
-/// A kind of lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lie {
     /// Heads of unknown authors.
@@ -49,14 +48,12 @@ pub const LIES: [Lie; 12] = [
 ];
 
 pub struct Liar {
-    /// Kinds that it sends in turn.
     kinds: Vec<Lie>,
     addresses: usize,
     interval: Duration,
     next: Instant,
     told: usize,
     random: Random,
-    /// Entries that it has received.
     entries: Vec<Entry>,
     digests: VecDeque<u64>,
     wanted: VecDeque<(AuthorId, u32)>,
@@ -116,7 +113,6 @@ impl Liar {
         }
     }
 
-    /// Heads of all authors with known entries.
     fn heads_of_all(&mut self, head: impl Fn(AuthorId, u32) -> Head) -> Packet {
         let mut last: BTreeMap<AuthorId, u32> = BTreeMap::new();
         for entry in &self.entries {

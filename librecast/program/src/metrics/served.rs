@@ -1,6 +1,5 @@
 //! Metrics of a single-loop program: the server thread requests a page and wakes the loop.
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -20,17 +19,10 @@ pub struct Served {
     wake: Arc<dyn Fn() + Send + Sync>,
 }
 
-impl fmt::Debug for Served {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Served")
-            .field("server", &self.server)
-            .finish_non_exhaustive()
-    }
-}
+librecast::debug_by_name!(Served);
 
 impl Served {
     /// Serves nothing yet; `group` will own a unix socket, `wake` ends the loop's wait.
-    #[must_use]
     pub fn new(group: &'static str, wake: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
             asks: None,

@@ -44,7 +44,6 @@ pub struct Server {
     listen: Listen,
     stop: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
-    /// The socket that is removed with the server.
     path: Option<PathBuf>,
 }
 
@@ -190,7 +189,6 @@ impl AsFd for Stream {
 struct Connection {
     stream: Stream,
     until: Instant,
-    /// The request so far.
     head: Vec<u8>,
     /// The answer to a whole request, and the number of sent bytes.
     answer: Option<(Vec<u8>, usize)>,

@@ -29,7 +29,6 @@ struct Cut {
     at: Instant,
 }
 
-/// State of a competing sender.
 #[derive(Debug)]
 pub(crate) struct Competition {
     /// Whether the window doubles per round trip, after a silence, until a cut or drain.
@@ -57,12 +56,10 @@ impl Competition {
         self.slow_start
     }
 
-    /// Begins slow start after a silence.
     pub(crate) fn begin_slow_start(&mut self) {
         self.slow_start = true;
     }
 
-    /// Ends slow start after a cut.
     pub(crate) fn end_slow_start(&mut self) {
         self.slow_start = false;
     }

@@ -41,7 +41,6 @@ struct FailedDrains {
     next_drain: Instant,
 }
 
-/// The window and its phase.
 #[derive(Debug)]
 pub(crate) struct Decision {
     window: Window,
@@ -77,7 +76,6 @@ impl Decision {
         self.window.bytes() * gain
     }
 
-    /// Whether a standing queue is on the path.
     pub(crate) fn is_congested(&self, path: &PathModel) -> bool {
         self.phase.has_queue() || path.delay.queueing() > TARGET_DELAY / 2
     }

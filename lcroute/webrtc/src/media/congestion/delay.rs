@@ -40,7 +40,6 @@ impl Least {
     }
 }
 
-/// The least one-way delay.
 #[derive(Debug, Default)]
 struct BaseDelay {
     /// The first value: later ones are relative to it, so that clocks may wrap.
@@ -67,7 +66,6 @@ pub(crate) struct PathDelay {
 }
 
 impl PathDelay {
-    /// Returns the smoothed round trip.
     pub(crate) fn smoothed_trip(&self) -> Option<i64> {
         self.smoothed_trip
     }
@@ -87,7 +85,6 @@ impl PathDelay {
         self.queueing
     }
 
-    /// Sets the queueing delay.
     pub(crate) fn set_queueing(&mut self, queueing: i64) {
         self.queueing = queueing;
     }

@@ -27,7 +27,6 @@ pub(crate) enum Cause {
     Loss(f64),
 }
 
-/// The phase that a drain interrupted.
 #[derive(Debug)]
 pub(crate) enum Interrupted {
     Start,
@@ -35,7 +34,6 @@ pub(crate) enum Interrupted {
     Compete(Competition),
 }
 
-/// A drain under way.
 #[derive(Debug)]
 pub(crate) struct Drain {
     pub(crate) cause: Cause,

@@ -20,7 +20,6 @@ const SHORT_WINDOW: f64 = 16_384.0;
 /// early enough that packets in flight do not count as lost.
 const REPORT_MISSED: Duration = Duration::from_millis(170);
 
-/// A packet in flight.
 #[derive(Debug, Clone, Copy)]
 struct Sent {
     /// Time in microseconds of the sender's clock, modulo 2^32.
@@ -68,7 +67,6 @@ impl InFlight {
         self.bytes
     }
 
-    /// Returns the index of the next packet.
     pub(crate) fn next_index(&self) -> u64 {
         self.next
     }
@@ -147,7 +145,6 @@ impl InFlight {
         micros(now, self.began)
     }
 
-    /// Returns the time at which a packet still in flight was sent.
     pub(crate) fn sent_at(&self, index: u64) -> Option<u32> {
         let at = usize::try_from(index.checked_sub(self.first)?).ok()?;
         self.packets.get(at).map(|sent| sent.at)
@@ -172,7 +169,6 @@ impl InFlight {
         }
     }
 
-    /// Counts all that is in flight as lost.
     pub(crate) fn clear(&mut self, now: Instant) {
         self.packets.clear();
         self.bytes = 0;

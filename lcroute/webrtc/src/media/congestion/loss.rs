@@ -95,7 +95,6 @@ impl LossMeter {
         round.newly_lost as f64 > known + 3.0 * known.sqrt()
     }
 
-    /// Resets the sum of loss above the floor.
     pub(crate) fn restart_sum(&mut self) {
         self.beyond = 0.0;
     }

@@ -22,7 +22,6 @@ impl Pacer {
         }
     }
 
-    /// Returns the time of the next packet.
     pub(crate) fn opens_at(&self) -> Instant {
         self.began + Duration::from_micros(self.next.max(0.0) as u64)
     }

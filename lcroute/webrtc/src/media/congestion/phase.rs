@@ -27,7 +27,6 @@ impl HighDelay {
     }
 }
 
-/// The phase of the window.
 #[derive(Debug)]
 pub(crate) enum Phase {
     /// Doubles per round trip (slow start, RFC 9002 7.3.1), until a queue or loss appears.
@@ -50,7 +49,6 @@ impl Phase {
         }
     }
 
-    /// Whether this phase implies a standing queue.
     pub(crate) fn has_queue(&self) -> bool {
         match self {
             Self::Drain(drain) => matches!(drain.cause, Cause::Queue),
@@ -59,7 +57,6 @@ impl Phase {
         }
     }
 
-    /// Ends slow start after a cut.
     pub(crate) fn end_slow_start(&mut self) {
         match self {
             Self::Start(high) => *self = Self::ProbeUp(std::mem::take(high)),

@@ -15,7 +15,6 @@ pub(crate) struct RateMeter {
 }
 
 impl RateMeter {
-    /// Returns the rate of the last round.
     pub(crate) fn last(&self) -> f64 {
         self.last
     }

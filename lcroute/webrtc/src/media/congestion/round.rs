@@ -69,7 +69,6 @@ impl ReportTotals {
         &self.round
     }
 
-    /// Returns the highest packet that has arrived.
     pub(crate) fn highest(&self) -> Option<u64> {
         self.highest
     }
@@ -102,7 +101,6 @@ impl ReportTotals {
         self.highest.map_or(0, |highest| highest + 1)
     }
 
-    /// Adds a report to the round.
     pub(crate) fn take(&mut self, report: &Report, usage: Usage) {
         let known = self.known();
         let reported = (report.highest.saturating_add(1) - known).max(1);
@@ -147,7 +145,6 @@ impl ReportTotals {
         Some((std::mem::replace(&mut self.round, next), took))
     }
 
-    /// Drops the current round.
     pub(crate) fn restart_round(&mut self) {
         self.round = Round::default();
     }

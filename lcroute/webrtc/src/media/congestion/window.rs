@@ -38,7 +38,6 @@ impl Window {
         self.bytes
     }
 
-    /// Restarts growth by small steps.
     pub(crate) fn restart_growth(&mut self, now: Instant) {
         self.growing_since = now;
     }
@@ -68,7 +67,6 @@ impl Window {
         self.bytes = self.bytes.min(to).max(MIN_WINDOW);
     }
 
-    /// Halves the window after a silence.
     pub(crate) fn halve(&mut self) {
         self.bytes = (self.bytes / 2.0).max(MIN_WINDOW);
     }
@@ -83,7 +81,6 @@ impl Window {
         self.ceiling = Some((bytes, now + CEILING_LIFETIME));
     }
 
-    /// Drops the ceiling of the old path.
     pub(crate) fn clear_ceiling(&mut self) {
         self.ceiling = None;
     }

@@ -24,7 +24,6 @@ fn addr(s: &str) -> SocketAddr {
     s.parse().unwrap()
 }
 
-/// Makes a node with an allocation.
 fn allocated() -> World {
     let now = Instant::now();
     let own = Arc::new(|ip| ip == addr(SERVER).ip());
@@ -85,7 +84,6 @@ impl World {
         }
     }
 
-    /// Waits for the next Refresh.
     fn refresh(&mut self) -> (TransactionId, Bytes) {
         self.now += REFRESH;
         self.relays.poll(true, self.now);

@@ -25,7 +25,6 @@ struct World {
     clients: Vec<(Client, TurnClient)>,
     /// Packets received by peers: source, destination, contents.
     out: Vec<(SocketAddr, SocketAddr, Bytes)>,
-    /// Permitted sources of each socket.
     permitted: BTreeMap<AllocationId, Vec<IpAddr>>,
     events: Vec<(usize, Event)>,
     ports: u16,
@@ -100,6 +99,18 @@ impl World {
         let client = TurnClient::new(config, provider).unwrap();
         self.clients.push((Client { address, stream }, client));
         self.clients.len() - 1
+    }
+
+    /// Makes a client of this member with an allocation.
+    fn allocated(&mut self, who: u8, from: &str) -> (usize, SocketAddr) {
+        let n = self.add_member(who, from);
+        let relayed = self.allocate(n).unwrap();
+        (n, relayed)
+    }
+
+    fn add_member(&mut self, who: u8, from: &str) -> usize {
+        let credentials = self.mint(who);
+        self.add(from, None, credentials)
     }
 
     /// Runs until there is no more output.
@@ -214,6 +225,22 @@ impl World {
     }
 }
 
+/// Returns a client of which the relay knows nothing.
+fn stranger() -> Client {
+    Client {
+        address: addr("203.0.113.5:4000"),
+        stream: None,
+    }
+}
+
+/// Returns the begin of an Allocate request without credentials.
+fn allocate_head() -> [Box<dyn Setter>; 2] {
+    [
+        Box::new(TransactionId([1; 12])),
+        Box::new(MessageType::new(METHOD_ALLOCATE, CLASS_REQUEST)),
+    ]
+}
+
 #[test]
 fn what_a_client_sends_comes_from_its_relayed_address_and_back() {
     for stream in [None, Some(1)] {
@@ -264,10 +291,8 @@ fn two_clients_of_one_relay_meet_inside_it() {
 fn a_user_inside_reaches_relayed_addresses_alone() {
     let mut w = world(|_| ());
     let inside = w.server.mint((&[1; 32], &[0; 32]), true, w.now).0;
-    let (leaf, router) = (w.add("198.51.100.1:1", None, inside), {
-        let member = w.mint(2);
-        w.add("198.51.100.2:1", None, member)
-    });
+    let leaf = w.add("198.51.100.1:1", None, inside);
+    let router = w.add_member(2, "198.51.100.2:1");
     let (here, there) = (w.allocate(leaf).unwrap(), w.allocate(router).unwrap());
     let outside = addr("203.0.113.9:9");
     assert!(!w.permit(leaf, here, outside));
@@ -302,17 +327,14 @@ fn users_inside_have_quotas_beside_those_of_members() {
         taken += usize::from(w.allocate(n).is_some());
     }
     assert_eq!(taken, 256);
-    let member = w.mint(2);
-    let member = w.add("203.0.113.2:1", None, member);
+    let member = w.add_member(2, "203.0.113.2:1");
     assert!(w.allocate(member).is_some());
 }
 
 #[test]
 fn nothing_else_of_the_relays_own_host_is_reached() {
     let mut w = world(|config| config.private = true);
-    let credentials = w.mint(1);
-    let n = w.add("203.0.113.5:4000", None, credentials);
-    let relayed = w.allocate(n).unwrap();
+    let (n, relayed) = w.allocated(1, "203.0.113.5:4000");
     for port in [7117, 53] {
         let own = SocketAddr::new(addr(SERVER).ip(), port);
         assert!(w.permit(n, relayed, own));
@@ -348,9 +370,7 @@ fn peers_that_are_no_public_hosts_are_refused() {
         ),
     ] {
         let mut w = world(|config| config.private = private);
-        let credentials = w.mint(1);
-        let n = w.add("203.0.113.5:4000", None, credentials);
-        let relayed = w.allocate(n).unwrap();
+        let (n, relayed) = w.allocated(1, "203.0.113.5:4000");
         for peer in refused {
             assert!(!w.permit(n, relayed, addr(peer)), "{peer}");
         }
@@ -367,9 +387,7 @@ fn what_the_host_reaches_without_a_router_is_no_peer() {
             config.private = private;
             config.is_near = Arc::new(|ip| ip == addr("9.9.9.9:1").ip());
         });
-        let credentials = w.mint(1);
-        let n = w.add("203.0.113.5:4000", None, credentials);
-        let relayed = w.allocate(n).unwrap();
+        let (n, relayed) = w.allocated(1, "203.0.113.5:4000");
         assert_eq!(w.permit(n, relayed, addr("9.9.9.9:9")), granted);
         assert!(w.permit(n, relayed, addr("9.9.9.8:9")));
         let own = SocketAddr::new(addr(SERVER).ip(), 9);
@@ -433,8 +451,7 @@ fn allocations_are_bounded_for_users_addresses_and_all() {
         (config.per_user, config.per_address, config.allocations) = (2, 3, 5);
     });
     let mut allocated = |who: u8, from: &str| {
-        let credentials = w.mint(who);
-        let n = w.add(from, None, credentials);
+        let n = w.add_member(who, from);
         w.allocate(n).is_some()
     };
     assert!(allocated(1, "203.0.113.5:1") && allocated(1, "203.0.113.6:1"));
@@ -454,9 +471,7 @@ fn allocations_are_bounded_for_users_addresses_and_all() {
 #[test]
 fn peers_of_an_allocation_are_bounded() {
     let mut w = world(|config| config.peers = 2);
-    let credentials = w.mint(1);
-    let n = w.add("203.0.113.5:4000", None, credentials);
-    let relayed = w.allocate(n).unwrap();
+    let (n, relayed) = w.allocated(1, "203.0.113.5:4000");
     let mut granted = |peer: &str| w.permit(n, relayed, addr(peer));
     assert!(granted("203.0.113.1:1") && granted("203.0.113.2:1") && granted("203.0.113.2:2"));
     assert!(!granted("203.0.113.3:1"));
@@ -465,9 +480,7 @@ fn peers_of_an_allocation_are_bounded() {
 #[test]
 fn a_user_sends_no_faster_than_it_may() {
     let mut w = world(|config| config.rate = 1_000_000);
-    let credentials = w.mint(1);
-    let n = w.add("203.0.113.5:4000", None, credentials);
-    let relayed = w.allocate(n).unwrap();
+    let (n, relayed) = w.allocated(1, "203.0.113.5:4000");
     let peer = addr("203.0.113.9:5000");
     assert!(w.permit(n, relayed, peer));
     for _ in 0..2_000 {
@@ -694,8 +707,7 @@ fn prefixes_are_bounded_beside_addresses() {
     let mut who = 0_u8;
     let mut allocated = |from: String| {
         who += 1;
-        let credentials = w.mint(who);
-        let n = w.add(&from, None, credentials);
+        let n = w.add_member(who, &from);
         w.allocate(n).is_some()
     };
     let of_56 = (0..9).filter(|n| allocated(format!("[2001:db8:5:{n:x}::1]:1")));
@@ -717,14 +729,8 @@ fn who_has_no_credentials_is_refused_so_often_and_who_asks_too_often_is_not_answ
         }
         answers as u64
     };
-    let request = build(&[
-        Box::new(TransactionId([1; 12])),
-        Box::new(MessageType::new(METHOD_ALLOCATE, CLASS_REQUEST)),
-    ]);
-    let mut client = Client {
-        address: addr("203.0.113.5:4000"),
-        stream: None,
-    };
+    let request = build(&allocate_head());
+    let mut client = stranger();
     let request = request.unwrap();
     assert_eq!(answers(&mut w, client, &request), REFUSALS.burst());
     // the source of a stream is not forged
@@ -761,8 +767,7 @@ fn the_end_of_a_stream_ends_its_allocation() {
 #[test]
 fn no_socket_no_allocation() {
     let mut w = world(|_| {});
-    let credentials = w.mint(1);
-    let n = w.add("203.0.113.5:4000", None, credentials);
+    let n = w.add_member(1, "203.0.113.5:4000");
     w.clients[n].1.allocate(w.now).unwrap();
     while let Some(sent) = w.clients[n].1.poll_write() {
         w.server.handle_client(w.clients[n].0, &sent.message, w.now);
@@ -781,10 +786,7 @@ fn no_socket_no_allocation() {
 #[test]
 fn attributes_that_are_unknown_are_named() {
     let mut w = world(|_| {});
-    let client = Client {
-        address: addr("203.0.113.5:4000"),
-        stream: None,
-    };
+    let client = stranger();
     let RelayCredentials { user, password } = w.mint(1);
     let mut answer = |request: &[u8]| {
         w.server.handle_client(client, request, w.now);
@@ -793,13 +795,7 @@ fn attributes_that_are_unknown_are_named() {
         };
         parse(&answer).unwrap()
     };
-    let head = || -> [Box<dyn Setter>; 2] {
-        [
-            Box::new(TransactionId([1; 12])),
-            Box::new(MessageType::new(METHOD_ALLOCATE, CLASS_REQUEST)),
-        ]
-    };
-    let refused = answer(&build(&head()).unwrap());
+    let refused = answer(&build(&allocate_head()).unwrap());
     let nonce = text(&refused, ATTR_NONCE).unwrap();
     let provider = rtc::crypto::default_provider().unwrap();
     let proof = MessageIntegrity::new_long_term_integrity_with_provider(
@@ -809,7 +805,7 @@ fn attributes_that_are_unknown_are_named() {
         provider.crypto(),
     );
     let mut request = Message::new();
-    request.build(&head()).unwrap();
+    request.build(&allocate_head()).unwrap();
     for (attribute, value) in [
         (ATTR_USERNAME, user.as_bytes()),
         (ATTR_REALM, REALM.as_bytes()),
@@ -831,14 +827,8 @@ fn attributes_that_are_unknown_are_named() {
 #[test]
 fn an_answer_without_credentials_is_short() {
     let mut w = world(|_| {});
-    let request = build(&[
-        Box::new(TransactionId([1; 12])),
-        Box::new(MessageType::new(METHOD_ALLOCATE, CLASS_REQUEST)),
-    ]);
-    let client = Client {
-        address: addr("203.0.113.5:4000"),
-        stream: None,
-    };
+    let request = build(&allocate_head());
+    let client = stranger();
     w.server.handle_client(client, &request.unwrap(), w.now);
     let Some(RelayOutput::ToClient(_, answer)) = w.server.poll_output() else {
         panic!("no answer");
@@ -853,8 +843,7 @@ proptest! {
         messages in prop::collection::vec((0_u16..0x200, prop::collection::vec((0_usize..12, prop::collection::vec(any::<u8>(), 0..30)), 0..6), any::<bool>()), 0..20),
     ) {
         let mut w = world(|_| {});
-        let credentials = w.mint(1);
-        let n = w.add("203.0.113.5:4000", None, credentials);
+        let n = w.add_member(1, "203.0.113.5:4000");
         w.allocate(n).unwrap();
         let client = w.clients[n].0;
         for (kind, attributes, stun) in messages {
