@@ -80,7 +80,6 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("private"), |data: &[u8]| {
         origin: OriginId(2),
         incarnation: 1,
         sequence: 1,
-        key_epoch: 0,
     };
     let (mut a, mut b) = (node(1), node(2));
     assert!(b.open(0, &header, flow, data).is_err(), "nobody has sealed it");

@@ -633,7 +633,6 @@ fn header() -> Vec<u8> {
         origin: OriginId(2),
         incarnation: 1,
         sequence: 1,
-        key_epoch: 0,
     };
     [&header.encode()[..], &udp()].concat()
 }

@@ -209,7 +209,6 @@ impl Run {
     /// Checks that everything fits its field, so that the request can be encoded.
     ///
     /// # Errors
-    ///
     /// The part that does not fit, by the user's name for it.
     pub fn check_bounds(&self) -> Result<(), OutOfBounds> {
         let within = |what: &dyn Fn() -> String, size, most, unit| match size <= most {
@@ -319,7 +318,6 @@ impl Run {
     /// Returns the copy to make, if it is one: `copy:DEST lc:NAME#HASH [FILE]`.
     ///
     /// # Errors
-    ///
     /// It begins as a copy, but is none.
     pub fn copy(&self) -> Result<Option<Copy<'_>>, CopyError> {
         let first = self.arguments.first().and_then(|a| a.to_str());

@@ -14,7 +14,6 @@
 //! and the use of sealing remain visible.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use crypto_box::aead::OsRng;
@@ -44,11 +43,7 @@ const NONCE_CONTEXT: &str = "lcagent 2026 sealed nonce";
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AnswerKey(Zeroizing<[u8; 32]>);
 
-impl fmt::Debug for AnswerKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AnswerKey")
-    }
-}
+librecast::debug_by_name!(AnswerKey);
 
 impl AnswerKey {
     /// Seals the content of a segment of `job` at `offset`.
@@ -145,9 +140,7 @@ pub fn open_request(
             mine = Some(wrap);
         }
     }
-    let Some(wrap) = mine else {
-        return Ok(None);
-    };
+    let Some(wrap) = mine else { return Ok(None) };
     let bad = WireError::Bad("sealed for another key");
     let secrets = BoxKey::from(*key.x25519()).unseal(wrap);
     let secrets = Zeroizing::new(secrets.map_err(|_| bad)?);

@@ -44,10 +44,6 @@ enum Input {
 }
 
 /// Carries packets until `lcgroup run` ends.
-///
-/// # Errors
-///
-/// Those of the system.
 pub fn run(packets: RawFd) -> anyhow::Result<Exit> {
     let packets = inherited(packets).context("--packets")?;
     let pair = GuestPair::take()?.context("`lcgroup carry` runs in a guest of lcroute alone")?;

@@ -131,7 +131,6 @@ impl Conversation {
     /// Opens or makes the file.
     ///
     /// # Errors
-    ///
     /// I/O errors; a line that is no message.
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut file = AppendedFile::open(path)?;
@@ -208,7 +207,6 @@ impl Conversation {
     /// Writes added messages, and wakes waiting readers.
     ///
     /// # Errors
-    ///
     /// I/O errors; the messages stay for the next attempt.
     pub fn sync(&mut self) -> io::Result<()> {
         if self.file.sync()? {
@@ -286,7 +284,6 @@ impl Shared {
     /// `take` returns false.
     ///
     /// # Errors
-    ///
     /// I/O errors, and errors of `take`.
     pub fn read(
         &self,

@@ -1084,9 +1084,7 @@ impl Daemon {
 
     /// Refuses another network beyond the bounds.
     fn check_network(&self, kept: Option<&Kept>) -> Result<(), ExitError> {
-        let Some(kept) = kept else {
-            return Ok(());
-        };
+        let Some(kept) = kept else { return Ok(()) };
         outside::check_places(&kept.places)?;
         outside::check_service()?;
         match self.networks.len() + self.held_networks.len() < MAX_NETWORKS {

@@ -46,7 +46,6 @@ impl Desktop {
     /// Starts the thread.
     ///
     /// # Errors
-    ///
     /// It cannot be started.
     pub fn start() -> io::Result<Self> {
         let waiting = Arc::new(Waiting::default());

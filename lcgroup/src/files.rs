@@ -35,9 +35,7 @@ impl Which {
     /// Parses an argument: digits are a number, as members choose the names.
     #[must_use]
     pub fn of(text: Option<String>, is_name: bool) -> Self {
-        let Some(text) = text else {
-            return Self::Last;
-        };
+        let Some(text) = text else { return Self::Last };
         match text.parse() {
             Ok(n) if !is_name && text.bytes().all(|c| c.is_ascii_digit()) => Self::Number(n),
             _ => Self::Name(text),
@@ -163,7 +161,6 @@ impl FileList {
     /// Reads the list from a file, if it exists.
     ///
     /// # Errors
-    ///
     /// I/O errors; a file without a list.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         StoredList::open(path).map(Self)
@@ -198,7 +195,6 @@ impl FileList {
     /// Returns the file that a user wants.
     ///
     /// # Errors
-    ///
     /// There is none, or several have the name. `name_of` names members.
     pub fn find(
         &self,
@@ -249,7 +245,6 @@ impl FileList {
     /// Writes a changed list.
     ///
     /// # Errors
-    ///
     /// I/O errors: the next call writes it.
     pub fn sync(&mut self) -> io::Result<()> {
         self.0.sync()

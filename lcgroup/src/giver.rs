@@ -53,7 +53,6 @@ impl Giver {
     /// Starts the thread, without keys.
     ///
     /// # Errors
-    ///
     /// The thread cannot be started.
     pub fn start() -> io::Result<Self> {
         let shared = Arc::new(Mutex::new(Shared::default()));

@@ -160,10 +160,6 @@ impl Ports {
 }
 
 /// Returns a pair: the hub's end, and the program's.
-///
-/// # Errors
-///
-/// Those of the system.
 pub fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
@@ -187,10 +183,6 @@ pub struct Lc0 {
 
 impl Lc0 {
     /// Has a program speak on it. The returned descriptor must be open until it has started.
-    ///
-    /// # Errors
-    ///
-    /// Those of the system.
     pub fn give(&self, command: &mut Command) -> io::Result<OwnedFd> {
         let (ours, theirs) = pair()?;
         let rights = [ours.as_raw_fd()];
@@ -209,10 +201,6 @@ impl Lc0 {
 }
 
 /// Starts a hub on a thread of its own, between the node's pair and programs.
-///
-/// # Errors
-///
-/// Those of the system.
 pub fn start(node: OwnedFd, link_local: Ipv6Addr) -> io::Result<Ports> {
     let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
     let ports = Ports {

@@ -30,7 +30,6 @@ pub fn normal(name: &str) -> String {
 /// The same for a user's choice.
 ///
 /// # Errors
-///
 /// The name is invisible.
 pub fn chosen(name: &str) -> Result<String, ExitError> {
     let none = || {

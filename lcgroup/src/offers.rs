@@ -42,7 +42,6 @@ impl Offers {
     /// Reads offers from a file, if it exists.
     ///
     /// # Errors
-    ///
     /// I/O errors; a file without offers.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         StoredList::open(path).map(Self)
@@ -73,7 +72,6 @@ impl Offers {
     /// Writes changed offers.
     ///
     /// # Errors
-    ///
     /// I/O errors: the next call writes them.
     pub fn sync(&mut self) -> io::Result<()> {
         self.0.sync()

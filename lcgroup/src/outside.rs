@@ -110,7 +110,6 @@ impl Kept {
     /// Reads it from the folder of a group; none: the group has no network of its own.
     ///
     /// # Errors
-    ///
     /// The file is damaged, or the system fails.
     pub fn read(folder: &Path) -> io::Result<Option<Self>> {
         use std::io::Read;
@@ -127,7 +126,6 @@ impl Kept {
     /// Writes it into the folder of a group, which is for its user alone.
     ///
     /// # Errors
-    ///
     /// Those of the system.
     pub fn write(&self, folder: &Path) -> io::Result<()> {
         let json = Zeroizing::new(serde_json::to_vec(self)?);
@@ -138,7 +136,6 @@ impl Kept {
 /// Splits a line into its text and the place behind it.
 ///
 /// # Errors
-///
 /// The place is none.
 pub fn with_place(line: &str) -> anyhow::Result<(&str, Option<Place>)> {
     let Some((text, place)) = line.trim().split_once('@') else {
@@ -161,7 +158,6 @@ pub fn at_place(line: Zeroizing<String>, places: &[Place]) -> Zeroizing<String> 
 /// Refuses a network where the system's service manager lets this program have no guest.
 ///
 /// # Errors
-///
 /// [`Exit::NotPermitted`].
 pub fn check_service() -> Result<(), ExitError> {
     check_families(|family| {
@@ -185,7 +181,6 @@ fn check_families(open: impl Fn(AddressFamily) -> nix::Result<()>) -> Result<(),
 /// Refuses more places than a text has.
 ///
 /// # Errors
-///
 /// [`Exit::Usage`].
 pub fn check_places(places: &[Place]) -> Result<(), ExitError> {
     match places.len() <= MAX_TEXT_PLACES {
@@ -328,7 +323,6 @@ impl Outside {
     /// Returns the network of a group, which the next review starts.
     ///
     /// # Errors
-    ///
     /// There is no thread for files.
     pub fn new(
         (name, folder): (&str, &Path),
@@ -386,7 +380,6 @@ impl Outside {
     /// Enters by another invitation, as a new node.
     ///
     /// # Errors
-    ///
     /// The system fails: the former invitation is used again.
     pub fn enter_by(
         &mut self,
@@ -414,7 +407,6 @@ impl Outside {
     /// Notes that the owner has printed a line for mailboxes.
     ///
     /// # Errors
-    ///
     /// Those of the system.
     pub fn serve_mailboxes(&mut self) -> io::Result<()> {
         if !self.kept.mailboxes {

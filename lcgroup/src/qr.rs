@@ -10,7 +10,6 @@ use librecast_program::executable;
 /// Prints a text as a QR code.
 ///
 /// # Errors
-///
 /// lcroute is not installed, or does not draw it.
 pub fn print(text: &str) -> anyhow::Result<()> {
     let places = executable::places("lcroute").unwrap_or_default();

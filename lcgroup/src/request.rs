@@ -258,7 +258,6 @@ pub struct GroupStatus {
 
 impl GroupStatus {
     /// Whether a wait for membership is over: what must outlast this run is on disk.
-    #[must_use]
     pub fn is_settled(&self) -> bool {
         let lasts = { self.network.as_ref() }.is_none_or(|network| network.lasting);
         self.state != "joining" && (lasts || self.state != "member")

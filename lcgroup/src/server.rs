@@ -54,7 +54,6 @@ pub enum Answer {
 /// Listens on threads of its own. The receiver yields requests; each one writes to `wake`.
 ///
 /// # Errors
-///
 /// A thread cannot be started.
 pub fn serve(listener: UnixListener, wake: Arc<EventFd>) -> io::Result<Receiver<Asked>> {
     listen(listener, wake, REQUEST_TIMEOUT)

@@ -214,9 +214,7 @@ pub fn check_room(folder: &Path, length: u64) -> Result<(), String> {
     // a folder that is made later is on the disk of the one above
     let there = folder.ancestors().find(|folder| folder.exists());
     let found = there.and_then(|folder| statvfs(folder).ok());
-    let Some(found) = found else {
-        return Ok(());
-    };
+    let Some(found) = found else { return Ok(()) };
     let free = found
         .blocks_available()
         .saturating_mul(found.fragment_size());

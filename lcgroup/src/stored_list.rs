@@ -36,7 +36,6 @@ impl<T: Item> StoredList<T> {
     /// Reads the list from a file, if it exists.
     ///
     /// # Errors
-    ///
     /// I/O errors; a file without a list.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let all = match path.try_exists()? {
@@ -80,7 +79,6 @@ impl<T: Item> StoredList<T> {
     /// Writes a changed list.
     ///
     /// # Errors
-    ///
     /// I/O errors: the next call writes it.
     pub fn sync(&mut self) -> io::Result<()> {
         if self.changed {

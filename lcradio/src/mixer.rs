@@ -148,9 +148,7 @@ impl Mixer {
         let samples = self.latency.frame() as usize * OUT_CHANNELS;
         let mut mixed = vec![0_i16; samples];
         for (caster, voice) in (0..).zip(&mut self.voices) {
-            let Some(voice) = voice else {
-                continue;
-            };
+            let Some(voice) = voice else { continue };
             voice.fill(samples, pace_ppm, at);
             hear(caster, &voice.ready[..samples]);
             for (sum, sample) in mixed.iter_mut().zip(voice.ready.drain(..samples)) {

@@ -18,7 +18,6 @@ use crate::keys;
 /// the station's, so this precedes other threads.
 ///
 /// # Errors
-///
 /// The key, the places, the helpers, or the guest's state; `lcroute` cannot be executed.
 pub fn cast(
     key: &Path,
@@ -38,7 +37,6 @@ pub fn cast(
 /// threads. Returns only if it is for none, or inside.
 ///
 /// # Errors
-///
 /// The file of the grant; `lcroute` cannot be executed.
 pub fn cast_granted(grant: &Path) -> anyhow::Result<()> {
     match keys::token_of_grant(grant)? {
@@ -71,7 +69,6 @@ fn owner(key: &StationKey, is_public: bool, places: &[Place]) -> TextEntry {
 /// Returns the station in whose network this listener runs; none: it runs in none of a station.
 ///
 /// # Errors
-///
 /// The guest's state cannot be read.
 pub fn tuned() -> anyhow::Result<Option<Station>> {
     let within = outside::within()?;
@@ -86,7 +83,6 @@ pub fn tuned() -> anyhow::Result<Option<Station>> {
 /// Precedes other threads. Returns only if it has none.
 ///
 /// # Errors
-///
 /// The text or its place is damaged; `lcroute` cannot be executed.
 pub fn enter(text: &str, is_outside: bool) -> anyhow::Result<()> {
     let (text, place) = outside::split(text)?;

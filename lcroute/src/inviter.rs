@@ -38,7 +38,6 @@ impl Inviter {
     }
 
     /// The code.
-    #[must_use]
     pub fn code(&self) -> &str {
         self.code.text()
     }

@@ -91,7 +91,6 @@ impl Keeper {
     }
 
     /// Returns whether all is on disk, and the certificate does not end with an invitation.
-    #[must_use]
     pub fn is_lasting(&self) -> bool {
         let chain = self.membership.chain();
         self.unwritten.is_empty() && chain.is_ok_and(|chain| chain.invitation().is_none())

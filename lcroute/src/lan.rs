@@ -303,9 +303,7 @@ impl Lans {
         let Some(served) = served.find(|served| served.id == interface) else {
             return;
         };
-        let Some(open) = &mut served.open else {
-            return;
-        };
+        let Some(open) = &mut served.open else { return };
         let socket = &mut open.socket;
         let result = match frame {
             LanFrame::Multicast(packet) => return socket.inject(packet),

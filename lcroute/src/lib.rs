@@ -43,6 +43,8 @@ mod read_batching;
 mod relays;
 mod servers;
 pub mod state;
+#[cfg(test)]
+mod testing;
 mod tun;
 mod udp;
 mod waker;

@@ -247,34 +247,13 @@ mod tests {
         };
         Observation {
             status: Status {
-                peer_id: id(1),
-                name: "a".into(),
-                labels: BTreeMap::new(),
-                token_uses: None,
-                address: Ipv6Addr::LOCALHOST,
                 network: id(9),
-                epoch: 0,
-                ipv4: None,
-                tun: "lc0".into(),
                 inbound: Inbound::Blocked,
-                state: State::Connected,
-                key_conflict: None,
-                version: None,
-                uptime_s: 60,
-                doors: Vec::new(),
-                relay: lcroute_control::status::Relay::default(),
-                mapping: lcroute_control::status::Mapping::default(),
-                private: Vec::new(),
-                signal_servers: 1,
-                peers: 1,
-                leaves: lcroute_control::status::Leaves::default(),
-                uplink: lcroute_control::status::Uplink::default(),
-                topology: lcroute_engine::topology::PolicyKind::default(),
-                groups: 3,
                 counters: Counters {
                     drops: BTreeMap::from([("no_listener".into(), 7)]),
                     ..Counters::default()
                 },
+                ..crate::testing::status()
             },
             peers: vec![peer(2, "connected"), peer(3, "lost")],
             groups_local: 1,
@@ -284,21 +263,12 @@ mod tests {
             lans: vec![Lan {
                 interface: "eth0".into(),
                 role: "standby".into(),
-                problem: None,
-                remedy: None,
-                querier: None,
-                querier_ipv4: None,
-                note: None,
-                forwarder: None,
-                prefixes: Vec::new(),
                 groups: 2,
-                listeners: Vec::new(),
-                sources: Vec::new(),
-                in_clear: Vec::new(),
                 segment: Some(LanSegment::default()),
                 counters: ["rx", "tx", "mld", "lan_rate"]
                     .map(|name| (name.to_owned(), 5))
                     .into(),
+                ..Lan::default()
             }],
         }
     }

@@ -32,17 +32,12 @@ pub struct LoadedSegment {
 /// Reads the key files of prefixes. Of a prefix with an unreadable key nothing leaves or enters.
 ///
 /// # Errors
-///
 /// A file holds no shared key.
 pub fn load(private: &[Private]) -> Result<Vec<Loaded>, ExitError> {
     private.iter().map(load_one).collect()
 }
 
 /// Reads the key files of segments, as [`load`].
-///
-/// # Errors
-///
-/// As [`load`].
 pub fn load_segments(segments: &[SealedSegment]) -> Result<Vec<LoadedSegment>, ExitError> {
     let load = |sealed: &SealedSegment| {
         let (secrets, problem) = secrets([Some(&sealed.keyfile), sealed.next.as_ref()])?;
@@ -98,10 +93,6 @@ fn read(file: &Path) -> Result<Secret, ExitError> {
 }
 
 /// Reads the key files, and logs missing keys; returns the reasons why something stays closed.
-///
-/// # Errors
-///
-/// As [`load`].
 pub fn load_and_tell(private: &Privates) -> Result<(PrivateKeys, Vec<String>), ExitError> {
     let mut closed = Vec::new();
     let mut tell = |what: String| {
@@ -137,7 +128,6 @@ pub fn load_and_tell(private: &Privates) -> Result<(PrivateKeys, Vec<String>), E
 /// them by other interfaces in clear while lc0 is missing.
 ///
 /// # Errors
-///
 /// The kernel refuses.
 pub fn close(config: &Config) -> Result<(), ExitError> {
     let (closed, _) = tun::routes(&config.closed());
@@ -145,10 +135,6 @@ pub fn close(config: &Config) -> Result<(), ExitError> {
 }
 
 /// Opens all private prefixes: this host is no longer a member, or lcroute is removed.
-///
-/// # Errors
-///
-/// As [`close`].
 pub fn open(config: &Config) -> Result<(), ExitError> {
     Ok(tun::close(&config.tun.name, &[])?)
 }

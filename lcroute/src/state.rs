@@ -168,7 +168,6 @@ impl StateDir {
     }
 
     /// Returns the directory's path.
-    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -424,7 +423,6 @@ impl StateDir {
     }
 
     /// Returns the members that this node has seen; none if unreadable: the network sends them.
-    #[must_use]
     pub fn members(&self) -> Members {
         let mut text = String::new();
         let read = File::open(self.path.join(MEMBERS))
@@ -439,7 +437,6 @@ impl StateDir {
     }
 
     /// Returns the counted uses of bounded tokens, as far as readable.
-    #[must_use]
     pub fn uses(&self) -> Uses {
         let mut text = String::new();
         let read = File::open(self.path.join(USES))
@@ -467,7 +464,6 @@ impl StateDir {
     }
 
     /// Returns pasted records; none if unreadable, as they are valid for a day only.
-    #[must_use]
     pub fn texts(&self) -> Texts {
         let mut text = String::new();
         let file = File::open(self.path.join(TEXTS));
@@ -489,7 +485,6 @@ impl StateDir {
     }
 
     /// Returns the port of the last run, if the system chose it.
-    #[must_use]
     pub fn port(&self) -> Option<u16> {
         let text = std::fs::read_to_string(self.path.join(PORT)).ok()?;
         text.trim().parse().ok()
@@ -505,7 +500,6 @@ impl StateDir {
     }
 
     /// Returns the IPv4 address of the last run.
-    #[must_use]
     pub fn ipv4(&self) -> Option<Ipv4Addr> {
         let text = std::fs::read_to_string(self.path.join(IPV4)).ok()?;
         text.trim().parse().ok()

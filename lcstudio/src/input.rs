@@ -33,7 +33,6 @@ impl Input {
     /// Reads from now on; `wake` signals lines.
     ///
     /// # Errors
-    ///
     /// No thread can be started.
     pub fn open(wake: Wake) -> io::Result<Self> {
         let (to, lines) = sync_channel(WAITING);
@@ -62,10 +61,6 @@ impl Input {
     }
 
     /// Returns the next line.
-    ///
-    /// # Errors
-    ///
-    /// The system's.
     pub fn next(&self) -> io::Result<Read> {
         match self.lines.try_recv() {
             Ok(line) => Ok(Read::Line(line?)),

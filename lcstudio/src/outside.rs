@@ -21,7 +21,6 @@ use crate::keys::{self, Named};
 /// the session's, so this precedes other threads.
 ///
 /// # Errors
-///
 /// The places, or the guest's state; `lcroute` cannot be executed.
 pub fn present(key: &SessionKey, places: Vec<Place>) -> anyhow::Result<OnAir> {
     outside::own(&owner(key, places, false))
@@ -49,7 +48,6 @@ fn owner(key: &SessionKey, places: Vec<Place>, is_beside: bool) -> TextEntry {
 /// member there if it has the session's key, else a leaf.
 ///
 /// # Errors
-///
 /// The text or its place is damaged; the guest's state; `lcroute` cannot be executed.
 pub fn attend(text: &str, is_outside: bool, key: Option<&SessionKey>) -> anyhow::Result<Session> {
     if let Some(within) = outside::within()? {
@@ -93,7 +91,6 @@ pub enum Invited {
 /// no running program, as the key makes the network.
 ///
 /// # Errors
-///
 /// Too many places, or too long ones; no address of a page; standard output.
 pub fn invite(
     key: &SessionKey,

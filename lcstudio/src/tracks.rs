@@ -199,7 +199,6 @@ impl Tracks {
     /// Receives packets, does the due work, sends. Returns events with their tracks.
     ///
     /// # Errors
-    ///
     /// The network's. A full disk is logged, and nothing is sent until it is free.
     pub fn turn(&mut self) -> io::Result<Vec<(Place, Event)>> {
         let (time, now) = (UnixTime::now(), Instant::now());

@@ -93,7 +93,6 @@ impl<'a> Cutter<'a> {
     }
 
     /// Offset of the next block.
-    #[must_use]
     pub fn at(&self) -> u64 {
         self.at
     }

@@ -40,7 +40,6 @@ impl Device {
     /// Opens the device at `path`, to which a link may lead.
     ///
     /// # Errors
-    ///
     /// A sentence: the entry is no block device, is in use or read-only, or may not be written to.
     pub fn open(path: &Path) -> Result<Self, String> {
         let shown = path.display();

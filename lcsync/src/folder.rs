@@ -105,7 +105,6 @@ impl Folder {
         Ok(Self::of(self.root.try_clone()?))
     }
 
-    #[must_use]
     pub fn fd(&self) -> &OwnedFd {
         &self.root
     }

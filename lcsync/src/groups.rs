@@ -57,7 +57,6 @@ impl Located {
     }
 
     /// The block.
-    #[must_use]
     pub fn block(&self) -> BlockRef {
         BlockRef {
             hash: self.hash,
@@ -137,7 +136,6 @@ impl Groups {
     }
 
     /// Returns the block of symbol `number` of a channel.
-    #[must_use]
     pub fn carried(&self, channel: ChannelId, number: u32) -> Option<Carried> {
         if let Some((located, _)) = self.locate(channel) {
             let (first, end) = (0, u32::MAX);
@@ -160,7 +158,6 @@ impl Groups {
     }
 
     /// Whether some blocks are also sent in stretches.
-    #[must_use]
     pub fn has_stretches(&self) -> bool {
         !self.stretches.is_empty()
     }
@@ -189,13 +186,11 @@ impl Groups {
     }
 
     /// All channels, in order.
-    #[must_use]
     pub fn channels(&self) -> &[ChannelId] {
         &self.channels
     }
 
     /// Number of different blocks.
-    #[must_use]
     pub fn blocks(&self) -> usize {
         self.blocks.len()
     }

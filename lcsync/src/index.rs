@@ -175,44 +175,37 @@ impl Index {
     }
 
     /// Returns the content of a channel.
-    #[must_use]
     pub fn find(&self, channel: ChannelId) -> Option<Found> {
         self.groups.find(channel)
     }
 
     /// Returns the block of symbol `number` of a channel.
-    #[must_use]
     pub fn carried(&self, channel: ChannelId, number: u32) -> Option<Carried> {
         self.groups.carried(channel, number)
     }
 
     /// Whether blocks are also sent in stretches.
-    #[must_use]
     pub fn has_stretches(&self) -> bool {
         self.groups.has_stretches()
     }
 
     /// Whether the channel's block lists other blocks, which receivers can join only after it.
-    #[must_use]
     pub fn is_list(&self, channel: ChannelId) -> bool {
         let located = self.groups.locate(channel);
         located.is_some_and(|(located, _)| located.place >= self.layout.length())
     }
 
     /// Number of different blocks; each has a channel in every layer.
-    #[must_use]
     pub fn blocks(&self) -> usize {
         self.groups.blocks()
     }
 
     /// Bytes of all files.
-    #[must_use]
     pub fn bytes(&self) -> u64 {
         self.layout.length()
     }
 
     /// Number of files.
-    #[must_use]
     pub fn files(&self) -> u64 {
         let is_file = |e: &&Entry| matches!(e.kind, Kind::File { .. });
         self.scan.entries.iter().filter(is_file).count() as u64

@@ -79,7 +79,6 @@ impl Layout {
     }
 
     /// Bytes of the content stream.
-    #[must_use]
     pub fn length(&self) -> u64 {
         self.length
     }
@@ -106,7 +105,6 @@ impl Layout {
     /// Cuts the stream for sharing. A file larger than a block has its own blocks (see
     /// [`cut`](crate::cut)); smaller ones are packed. A pack ends when it is full or, from 64 KiB
     /// on, after a name with a certain hash. So a changed file changes only the packs around it.
-    #[must_use]
     pub fn parts(&self, entries: &[Entry]) -> Vec<Part> {
         let mut parts = Vec::new();
         let mut pack = Part {

@@ -60,7 +60,6 @@ impl Mount {
     }
 
     /// Whether `now` is the same, or has replaced it by a rename on the same file system.
-    #[must_use]
     pub fn is_still(&self, now: &Self) -> bool {
         let same_device = self.device == now.device;
         let same = (self.inode, self.born) == (now.inode, now.born);

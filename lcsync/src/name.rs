@@ -22,7 +22,6 @@ pub enum NameError {
 /// Checks the name of a share.
 ///
 /// # Errors
-///
 /// The name is invalid.
 pub fn check_name(name: &str) -> Result<(), NameError> {
     if name.is_empty() || name.len() > MAX_NAME {

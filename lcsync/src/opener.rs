@@ -43,7 +43,6 @@ impl Opener {
     }
 
     /// The key from which names of shares and channels are derived.
-    #[must_use]
     pub fn group_key(&self) -> &[u8] {
         #[cfg(feature = "host")]
         return group_key(self.unsealer.as_ref().map(Unsealer::key));
@@ -52,7 +51,6 @@ impl Opener {
     }
 
     /// Datagrams that were not opened.
-    #[must_use]
     pub fn drops(&self) -> OpenDrops {
         self.drops
     }

@@ -174,7 +174,6 @@ pub fn check_writable(path: &Path) -> Result<(), (PathBuf, io::Error)> {
 /// one.
 ///
 /// # Errors
-///
 /// A sentence that names the path and its kind.
 pub fn check_replaceable(path: &Path) -> Result<(), String> {
     let Ok(found) = fs::metadata(path) else {

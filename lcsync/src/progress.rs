@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use librecast_program::cli::{self, note};
+use librecast_program::units::count;
 use serde_json::json;
 
 /// Interval of JSON lines.
@@ -43,6 +44,8 @@ pub struct Progress {
     shown: Instant,
     shown_done: u64,
     waiting_said: bool,
+    /// Nodes that receive, and nodes that have left, as shown last.
+    receivers: (usize, usize),
 }
 
 impl Progress {
@@ -59,6 +62,7 @@ impl Progress {
             shown: now,
             shown_done: 0,
             waiting_said: false,
+            receivers: (0, 0),
         }
     }
 
@@ -128,6 +132,24 @@ impl Progress {
             bar.set_position(done);
         }
         self.shown = now;
+    }
+
+    /// Shows how many nodes receive and have left, and the sent bytes; without a terminal, only
+    /// changes of these nodes.
+    pub fn show_sending(&mut self, receivers: (usize, usize), sent: u64) {
+        let (present, left) = receivers;
+        let nodes = count(present, "node");
+        let verb = if present == 1 { "receives" } else { "receive" };
+        let have = if left == 1 { "has" } else { "have" };
+        let sent = HumanBytes(sent);
+        let line = format!("{nodes} {verb}, {left} {have} left; {sent} sent; Ctrl-C ends it");
+        if self.bar.is_some() {
+            self.set_template(TEXT);
+            self.set_message(line);
+        } else if !self.quiet && self.receivers != receivers {
+            note(line);
+        }
+        self.receivers = receivers;
     }
 
     /// Prints a line on stdout, past the bar.

@@ -68,13 +68,11 @@ impl Remembered {
     }
 
     /// The highest one, 0 if none is known.
-    #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
     /// The file; a user can remove it to forget the generation.
-    #[must_use]
     pub fn file(&self) -> &Path {
         &self.file
     }

@@ -52,7 +52,6 @@ impl Stamp {
     }
 
     /// All of it, for hashing.
-    #[must_use]
     pub fn bytes(&self) -> [u8; 56] {
         let times = [self.mtime.0, self.mtime.1, self.ctime.0, self.ctime.1];
         let [a, b, c, d] = times.map(i64::cast_unsigned);
@@ -65,7 +64,6 @@ impl Stamp {
     }
 
     /// Whether a change after `time` would show, as the last one was long enough before it.
-    #[must_use]
     pub fn is_older_than(&self, time: SystemTime) -> bool {
         let (Ok(seconds), Ok(nanos)) = (u64::try_from(self.ctime.0), u32::try_from(self.ctime.1))
         else {
@@ -287,7 +285,6 @@ impl Scan {
     }
 
     /// Returns the path of entry number `n`.
-    #[must_use]
     pub fn path_of(&self, n: usize) -> PathBuf {
         self.path_at(&self.entries[n].path)
     }
@@ -310,13 +307,11 @@ impl Scan {
     }
 
     /// Returns it for users.
-    #[must_use]
     pub fn name_of(&self, n: usize) -> String {
         shown(self.path_of(n).as_os_str().as_bytes())
     }
 
     /// Number of entries left out.
-    #[must_use]
     pub fn left_out(&self) -> usize {
         self.unread + self.special.len()
     }

@@ -9,7 +9,6 @@
 //! nonce repeats under one key. Receivers learn a server's salt from its record.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -87,11 +86,7 @@ pub fn group_key(key: Option<&ShareKey>) -> &[u8] {
     key.map_or(b"", |k| &k.shared.bytes()[..])
 }
 
-impl fmt::Debug for ShareKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ShareKey")
-    }
-}
+librecast::debug_by_name!(ShareKey);
 
 #[derive(Debug)]
 struct Cipher(LessSafeKey);
@@ -265,7 +260,6 @@ impl Unsealer {
     }
 
     /// The key of the share.
-    #[must_use]
     pub fn key(&self) -> &ShareKey {
         &self.key
     }

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::HumanBytes;
 use librecast::channel::SharePrefix;
 use librecast::code::beacon::{BEACON_INTERVAL, Beacon, Offer};
 use librecast::id::SecretKey;
@@ -30,6 +30,7 @@ use librecast_program::{interrupt, standard};
 use crate::folder::absolute;
 use crate::index::Index;
 use crate::listing::{is_plain_name, shown};
+use crate::progress::Progress;
 use crate::scan::Scan;
 use crate::sent_line::SentLine;
 use crate::server::core::Share;
@@ -134,7 +135,7 @@ pub fn send(options: &Options) -> anyhow::Result<Exit> {
             print_qr(&link);
         }
     }
-    let mut progress = Progress::new(options.quiet);
+    let mut progress = Progress::new(false, options.quiet, Instant::now());
     loop {
         let now = Instant::now();
         if options.duration.is_some_and(|time| began + time <= now) {
@@ -147,7 +148,7 @@ pub fn send(options: &Options) -> anyhow::Result<Exit> {
             sender.set_upload(state.upload);
         }
         let state = state.unwrap_or_default();
-        progress.show((state.present, state.left), sender.seed.sent());
+        progress.show_sending((state.present, state.left), sender.seed.sent());
         sender.take_changes(options.quiet);
     }
 }
@@ -172,9 +173,7 @@ fn make_file(
             let _ = fs::remove_dir_all(folder);
         }
     })?;
-    let Some(spool) = spool else {
-        return Ok(None);
-    };
+    let Some(spool) = spool else { return Ok(None) };
     match &options.text {
         Some(text) => {
             let line = format!("{}\n", text.trim_end_matches('\n'));
@@ -466,46 +465,6 @@ fn name_of(entry: &crate::listing::Entry) -> String {
         _ => "",
     };
     shown(&entry.path) + slash
-}
-
-/// Lines of progress: on a terminal one that changes.
-struct Progress {
-    bar: Option<ProgressBar>,
-    quiet: bool,
-    last: Option<(usize, usize)>,
-}
-
-impl Progress {
-    fn new(quiet: bool) -> Self {
-        let bar = !quiet && std::io::stderr().is_terminal();
-        let bar = bar.then(|| {
-            let bar = ProgressBar::no_length();
-            if let Ok(style) = ProgressStyle::with_template("{msg}") {
-                bar.set_style(style);
-            }
-            bar
-        });
-        Self {
-            bar,
-            quiet,
-            last: None,
-        }
-    }
-
-    fn show(&mut self, (present, left): (usize, usize), sent: u64) {
-        let nodes = count(present, "node");
-        let verb = if present == 1 { "receives" } else { "receive" };
-        let have = if left == 1 { "has" } else { "have" };
-        let sent = HumanBytes(sent);
-        let line = format!("{nodes} {verb}, {left} {have} left; {sent} sent; Ctrl-C ends it");
-        match &self.bar {
-            Some(bar) => bar.set_message(line),
-            // elsewhere only changes
-            None if !self.quiet && self.last.unwrap_or_default() != (present, left) => note(line),
-            None => {}
-        }
-        self.last = Some((present, left));
-    }
 }
 
 #[cfg(test)]

@@ -60,7 +60,6 @@ impl Trust {
     }
 
     /// The key.
-    #[must_use]
     pub fn key(&self) -> &PeerId {
         &self.key
     }

@@ -53,26 +53,22 @@ impl Stretch {
     }
 
     /// Returns its channel under the share's key.
-    #[must_use]
     pub fn channel(&self, key: &[u8]) -> ChannelId {
         let hashes: Vec<&[u8]> = self.blocks.iter().map(|b| &b.hash.0[..]).collect();
         block_channel(key, &derive("lcsync 2026 stretch", &hashes), STRETCH_LAYER)
     }
 
     /// Its blocks.
-    #[must_use]
     pub fn blocks(&self) -> &[BlockRef] {
         &self.blocks
     }
 
     /// Symbols of all its blocks.
-    #[must_use]
     pub fn symbols(&self) -> u32 {
         self.blocks.iter().map(symbols_of).sum()
     }
 
     /// Returns the block with the symbol of this number.
-    #[must_use]
     pub fn span_at(&self, number: u32) -> Option<Span> {
         self.spans()
             .find(|span| (span.first..span.first + span.symbols).contains(&number))

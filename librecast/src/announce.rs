@@ -27,7 +27,6 @@ pub type Prefix = (Ipv6Addr, u8);
 /// Announces the prefixes for the life of the process.
 ///
 /// # Errors
-///
 /// The thread cannot be started.
 pub fn start(prefixes: Vec<Prefix>) -> std::io::Result<()> {
     Announcer::start()?.set(prefixes);
@@ -52,7 +51,6 @@ impl Announcer {
     /// Starts without prefixes.
     ///
     /// # Errors
-    ///
     /// The thread cannot be started.
     pub fn start() -> std::io::Result<Self> {
         let wanted = Arc::new(Mutex::new(Wanted::default()));

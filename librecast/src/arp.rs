@@ -56,7 +56,6 @@ impl Arp {
     /// Decodes the payload of a frame; padding may follow.
     ///
     /// # Errors
-    ///
     /// It is truncated, of another operation, or not for IPv4 on Ethernet.
     pub fn decode(payload: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(payload);

@@ -101,20 +101,17 @@ impl Bucket {
     }
 
     /// Returns the number of whole tokens.
-    #[must_use]
     pub fn left(&self, rate: Rate, now: Instant) -> u64 {
         let missing = self.0.saturating_duration_since(now);
         rate.tokens_in(rate.time_of(rate.burst).saturating_sub(missing))
     }
 
     /// Returns whether the bucket has anything, even less than a token, and no debt.
-    #[must_use]
     pub fn ready(&self, rate: Rate, now: Instant) -> bool {
         self.0.saturating_duration_since(now) < rate.time_of(rate.burst)
     }
 
     /// Returns when it has `tokens` (at most the burst); with 0, when [`ready`](Self::ready) holds.
-    #[must_use]
     pub fn next(&self, rate: Rate, tokens: u64) -> Instant {
         let wait = rate.time_of(tokens).max(Duration::from_nanos(1));
         let full = rate.time_of(rate.burst);
@@ -144,7 +141,6 @@ impl TokenBucket {
     }
 
     /// Returns the rate in bits per second, with bytes as tokens.
-    #[must_use]
     pub fn rate(&self) -> u64 {
         self.rate.tokens_in(Duration::from_secs(8))
     }
@@ -160,13 +156,11 @@ impl TokenBucket {
     }
 
     /// See [`Bucket::ready`].
-    #[must_use]
     pub fn ready(&self, now: Instant) -> bool {
         self.bucket.ready(self.rate, now)
     }
 
     /// Returns when [`ready`](Self::ready) will hold; in the past if it does already.
-    #[must_use]
     pub fn ready_at(&self) -> Instant {
         self.bucket.next(self.rate, 0)
     }

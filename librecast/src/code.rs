@@ -126,7 +126,6 @@ impl Code {
     }
 
     /// Returns the words with hyphens between them.
-    #[must_use]
     pub fn words(&self) -> Zeroizing<String> {
         let word = |number: &u16| words().nth((*number).into()).unwrap_or_default();
         Zeroizing::new(self.words.each_ref().map(word).join("-"))
@@ -144,7 +143,6 @@ impl Code {
     }
 
     /// Returns the server at which nodes meet, if the code names one.
-    #[must_use]
     pub fn host(&self) -> Option<&Host> {
         self.host.as_ref()
     }
@@ -152,9 +150,7 @@ impl Code {
     /// Derives the keys. It takes 64 MiB, and some tenths of a second.
     ///
     /// # Panics
-    ///
     /// The memory is not to be had.
-    #[must_use]
     pub fn keys(&self) -> CodeKeys {
         let mut stretched = Zeroizing::new([0; STRETCHED]);
         let result = Params::new(MEMORY, PASSES, 1, Some(STRETCHED)).and_then(|params| {
@@ -247,11 +243,7 @@ impl fmt::Display for Host {
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct BeaconKey(pub [u8; 32]);
 
-impl fmt::Debug for BeaconKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("BeaconKey")
-    }
-}
+crate::debug_by_name!(BeaconKey);
 
 /// The keys of a code.
 pub struct CodeKeys {
@@ -284,13 +276,11 @@ impl CodeKeys {
     }
 
     /// Returns the network's own key.
-    #[must_use]
     pub fn network(&self) -> &SecretKey {
         &self.network
     }
 
     /// Returns the key of its issuer.
-    #[must_use]
     pub fn issuer(&self) -> &SecretKey {
         &self.issuer
     }
@@ -300,7 +290,6 @@ impl CodeKeys {
     /// trees.
     ///
     /// # Errors
-    ///
     /// [`CertError`]: more or longer URLs than tokens have.
     pub fn token(
         &self,
@@ -319,7 +308,6 @@ impl CodeKeys {
     /// `uplink`, to asking groups alone.
     ///
     /// # Errors
-    ///
     /// As [`Self::token`]; more prefixes than certificates have.
     pub fn leaf_token(
         &self,
@@ -338,10 +326,6 @@ impl CodeKeys {
     }
 
     /// Returns a token for members of the network that a text leads to, by the seed of its keys.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::token`].
     pub fn text_token(
         seed: &[u8; 32],
         invitation: SecretKey,

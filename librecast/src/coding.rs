@@ -47,10 +47,6 @@ pub enum CodingError {
 }
 
 /// Returns K, the number of source symbols of a block of `length` bytes.
-///
-/// # Errors
-///
-/// [`CodingError::BlockLength`].
 pub fn symbols_of(length: usize) -> Result<u32, CodingError> {
     if length == 0 || length > MAX_BLOCK {
         return Err(CodingError::BlockLength(length));
@@ -73,10 +69,6 @@ pub struct Encoder {
 
 impl Encoder {
     /// Makes an encoder of `block`.
-    ///
-    /// # Errors
-    ///
-    /// [`CodingError::BlockLength`].
     pub fn new(mut block: Vec<u8>) -> Result<Self, CodingError> {
         let symbols = symbols_of(block.len())?;
         block.resize(symbols as usize * SYMBOL_SIZE, 0);
@@ -88,16 +80,11 @@ impl Encoder {
     }
 
     /// Returns K, the number of source symbols of the block (RFC 6330 §5.1.2).
-    #[must_use]
     pub fn symbols(&self) -> u32 {
         self.symbols
     }
 
     /// Appends the symbol `esi` to `out`.
-    ///
-    /// # Errors
-    ///
-    /// [`CodingError::SymbolId`].
     pub fn symbol(&mut self, esi: u32, out: &mut Vec<u8>) -> Result<(), CodingError> {
         if esi > MAX_ESI {
             return Err(CodingError::SymbolId(esi));
@@ -172,10 +159,6 @@ pub struct Decoder {
 
 impl Decoder {
     /// Makes a decoder for a block of `length` bytes.
-    ///
-    /// # Errors
-    ///
-    /// [`CodingError::BlockLength`].
     pub fn new(length: usize) -> Result<Self, CodingError> {
         let symbols = symbols_of(length)?;
         Ok(Self {
@@ -190,13 +173,11 @@ impl Decoder {
     }
 
     /// Returns the number of different symbols kept.
-    #[must_use]
     pub fn received(&self) -> u32 {
         self.source_count + self.repair.len() as u32
     }
 
     /// Returns K, the number of source symbols of the block (RFC 6330 §5.1.2).
-    #[must_use]
     pub fn symbols(&self) -> u32 {
         self.symbols
     }
@@ -204,7 +185,6 @@ impl Decoder {
     /// Takes the symbol `esi`; decodes once there are enough.
     ///
     /// # Errors
-    ///
     /// [`CodingError::SymbolLength`], [`CodingError::SymbolId`].
     pub fn receive(&mut self, esi: u32, symbol: &[u8]) -> Result<Progress, CodingError> {
         if symbol.len() != SYMBOL_SIZE {

@@ -73,13 +73,11 @@ impl<R: Reason> Drops<R> {
     }
 
     /// Returns the number of drops.
-    #[must_use]
     pub fn get(&self, reason: R) -> u64 {
         self.counts[reason.index()]
     }
 
     /// Returns the reasons that occurred, by name.
-    #[must_use]
     pub fn by_name(&self) -> BTreeMap<&'static str, u64> {
         let all = R::ALL
             .iter()

@@ -8,10 +8,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Replaces a file, readable by its owner only: atomically, and durably when this returns.
-///
-/// # Errors
-///
-/// As [`replace_with`].
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_with(path, bytes, |_| Ok(()))
 }
@@ -19,7 +15,6 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// The same; `prepare` gets the new file while it is empty, for example to change its owner.
 ///
 /// # Errors
-///
 /// System errors, or that of `prepare`. The old file remains, unless only the folder's sync failed.
 pub fn replace_with(
     path: &Path,
@@ -53,7 +48,6 @@ pub fn replace_with(
 /// Syncs the folder of `path`, after a file in it was made, renamed or removed.
 ///
 /// # Errors
-///
 /// The folder cannot be opened or written.
 pub fn sync_folder_of(path: &Path) -> io::Result<()> {
     let folder = match path.parent() {

@@ -94,10 +94,6 @@ impl Ord for Epoch {
 impl Epoch {
     /// Signs an epoch after the one with the hash `before`: with the key and certificate of an
     /// issuer, or with the network's key and no certificate.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::verify`].
     pub fn sign(
         (number, before, secret): (u32, [u8; 32], EpochSecret),
         revocation: Revocation,
@@ -129,10 +125,6 @@ impl Epoch {
     }
 
     /// Decodes an epoch; [`Self::verify`] checks the signer.
-    ///
-    /// # Errors
-    ///
-    /// Format errors.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         if bytes.len() > MAX_EPOCH {
             return Err(WireError::Bad("length of the epoch"));
@@ -173,7 +165,6 @@ impl Epoch {
     /// the time of signing: see [`Self::is_over`].
     ///
     /// # Errors
-    ///
     /// It is of another network, forged, by a wrong signer, or for an invalid revocation.
     pub fn verify(&self, network: &NetworkId) -> Result<(), EpochError> {
         if self.network != *network {
@@ -212,7 +203,6 @@ impl Epoch {
 
     /// Returns whether the signer's certificate ended before `now`, with a day for clocks: the
     /// epoch may have been made after that.
-    #[must_use]
     pub fn is_over(&self, now: UnixTime) -> bool {
         let end = |issuer: &Certificate| issuer.grant().not_after.saturating_add(CLOCK_SKEW);
         self.issuer
@@ -221,37 +211,31 @@ impl Epoch {
     }
 
     /// Returns its number: 1 is the first one of a network, before which nobody was expelled.
-    #[must_use]
     pub fn number(&self) -> u32 {
         self.number
     }
 
     /// Returns the hash that names it, and orders epochs of one number.
-    #[must_use]
     pub fn hash(&self) -> &[u8; 32] {
         &self.hash
     }
 
     /// Returns the hash of the newest epoch that its signer knew; zeros: none.
-    #[must_use]
     pub fn before(&self) -> &[u8; 32] {
         &self.before
     }
 
     /// Returns the source of names and keys.
-    #[must_use]
     pub fn secret(&self) -> &EpochSecret {
         &self.secret
     }
 
     /// Returns the revocation that it was made for.
-    #[must_use]
     pub fn revocation(&self) -> &Revocation {
         &self.revocation
     }
 
     /// Returns the signed bytes, at most [`MAX_EPOCH`], secret included.
-    #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }

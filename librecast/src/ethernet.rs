@@ -29,7 +29,6 @@ impl MacAddress {
     }
 
     /// Returns whether it is a virtual address, of any network: a gateway sent the frame.
-    #[must_use]
     pub fn is_virtual(&self) -> bool {
         self.0.starts_with(&VIRTUAL)
     }
@@ -49,7 +48,6 @@ impl MacAddress {
     }
 
     /// Returns whether it is a group address.
-    #[must_use]
     pub fn is_group(&self) -> bool {
         self.0[0] & 1 != 0
     }

@@ -90,7 +90,6 @@ static PAIR: OnceLock<Result<Option<Arc<Pair>>, String>> = OnceLock::new();
 /// Returns the pair, if this process has one.
 ///
 /// # Errors
-///
 /// The variable is set, and the descriptor is not open: it is for one process alone.
 pub fn pair() -> io::Result<Option<&'static Arc<Pair>>> {
     let of_environment = || match GuestPair::take()? {
@@ -118,7 +117,6 @@ impl GuestPair {
     /// Takes the pair that this process was given. To be called once, before a socket is opened.
     ///
     /// # Errors
-    ///
     /// The variable has no such pair.
     pub fn take() -> io::Result<Option<Self>> {
         let Some(text) = std::env::var_os(GUEST_FD) else {
@@ -153,7 +151,6 @@ impl GuestPair {
     /// Has the sockets of this process use it. To be called once, before one is opened.
     ///
     /// # Errors
-    ///
     /// This process uses another one.
     pub fn set(self) -> io::Result<()> {
         let pair = Pair::start(self)?;

@@ -74,10 +74,6 @@ pub struct PeerId([u8; 32]);
 
 impl PeerId {
     /// Makes it from the raw public key, which must be a point of full order.
-    ///
-    /// # Errors
-    ///
-    /// [`IdError::BadKey`].
     pub fn from_public_key(key: [u8; 32]) -> Result<Self, IdError> {
         let point = VerifyingKey::from_bytes(&key).map_err(|_| IdError::BadKey)?;
         if point.is_weak() {
@@ -87,16 +83,11 @@ impl PeerId {
     }
 
     /// Returns the raw ed25519 public key.
-    #[must_use]
     pub fn public_key(&self) -> &[u8; 32] {
         &self.0
     }
 
     /// Returns the X25519 public key of the same secret, for sealing to this identity.
-    ///
-    /// # Errors
-    ///
-    /// [`IdError::BadKey`].
     pub fn x25519(&self) -> Result<[u8; 32], IdError> {
         let point = VerifyingKey::from_bytes(&self.0).map_err(|_| IdError::BadKey)?;
         Ok(point.to_montgomery().to_bytes())
@@ -104,10 +95,6 @@ impl PeerId {
 
     /// Returns this key blinded by `secret`, as Tor's v3 onion services do. Only holders of key and
     /// secret can connect the two. The owner of the key can sign under it.
-    ///
-    /// # Errors
-    ///
-    /// [`IdError::BadKey`].
     pub fn blinded(&self, secret: &[u8; 32]) -> Result<[u8; 32], IdError> {
         let point = CompressedEdwardsY(self.0)
             .decompress()
@@ -125,10 +112,6 @@ impl PeerId {
     }
 
     /// Verifies `signature` over `context || 0x00 || message` (strictly, without malleability).
-    ///
-    /// # Errors
-    ///
-    /// [`IdError::BadSignature`].
     pub fn verify(
         &self,
         context: &str,
@@ -188,6 +171,18 @@ impl<'de> serde::Deserialize<'de> for PeerId {
     }
 }
 
+/// Implements `Debug` by the name of a type alone: its secrets stay out of logs.
+#[macro_export]
+macro_rules! debug_by_name {
+    ($name:ident) => {
+        impl ::std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                f.write_str(stringify!($name))
+            }
+        }
+    };
+}
+
 /// A secret ed25519 key; wiped from memory when dropped, never shown.
 pub struct SecretKey(SigningKey);
 
@@ -209,19 +204,16 @@ impl SecretKey {
     }
 
     /// Returns the seed, for a token or a file.
-    #[must_use]
     pub fn seed(&self) -> Zeroizing<[u8; 32]> {
         Zeroizing::new(self.0.to_bytes())
     }
 
     /// Returns the X25519 secret of the same key, which opens content sealed to [`PeerId::x25519`].
-    #[must_use]
     pub fn x25519(&self) -> Zeroizing<[u8; 32]> {
         Zeroizing::new(self.0.to_scalar_bytes())
     }
 
     /// Returns the public key that verifies its signatures.
-    #[must_use]
     pub fn peer_id(&self) -> PeerId {
         PeerId(self.0.verifying_key().to_bytes())
     }
@@ -248,7 +240,6 @@ impl SecretKey {
     }
 
     /// Signs `context || 0x00 || message`. A signature is invalid for any other context.
-    #[must_use]
     pub fn sign(&self, context: &str, message: &[u8]) -> [u8; 64] {
         self.0.sign(&signed_bytes(context, message)).to_bytes()
     }

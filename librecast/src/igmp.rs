@@ -79,7 +79,6 @@ pub enum IgmpError {
 /// may come from 0.0.0.0 (RFC 9776 §4.2.13). Returns the name of the source too.
 ///
 /// # Errors
-///
 /// The packet violates IGMP.
 pub fn parse_packet(packet: &[u8]) -> Result<(Ipv6Addr, Message), IgmpError> {
     let header = Header::read(packet)?;

@@ -20,7 +20,6 @@ pub struct Interface {
 
 impl Interface {
     /// Returns a link-local address of it.
-    #[must_use]
     pub fn link_local(&self) -> Option<Ipv6Addr> {
         self.addresses
             .iter()

@@ -75,7 +75,6 @@ impl<'a> Header<'a> {
     /// Reads the header of a packet.
     ///
     /// # Errors
-    ///
     /// It is no IPv4 packet, its lengths do not fit, or its header checksum is wrong.
     pub fn read(packet: &'a [u8]) -> Result<Self, WireError> {
         let fixed = packet.first_chunk::<HEADER_LEN>();
@@ -125,14 +124,12 @@ impl<'a> Header<'a> {
     }
 
     /// Returns whether the sender chose routers of the path (RFC 7126 §4.3 and §4.4).
-    #[must_use]
     pub fn is_source_routed(&self) -> bool {
         self.option_kinds()
             .any(|kind| kind == OPTION_LOOSE_ROUTE || kind == OPTION_STRICT_ROUTE)
     }
 
     /// Returns whether every router shall examine it (RFC 2113).
-    #[must_use]
     pub fn has_router_alert(&self) -> bool {
         self.option_kinds().any(|kind| kind == OPTION_ROUTER_ALERT)
     }

@@ -27,7 +27,6 @@ impl MldListener {
     /// Opens the socket; needs CAP_NET_RAW.
     ///
     /// # Errors
-    ///
     /// Without CAP_NET_RAW, or without IPv6.
     pub fn open() -> io::Result<Self> {
         Ok(Self(match guest_socket::pair()? {
@@ -39,7 +38,6 @@ impl MldListener {
     /// Starts to receive reports of this interface.
     ///
     /// # Errors
-    ///
     /// The interface does not exist or carries no multicast.
     pub fn watch(&self, interface: u32) -> io::Result<()> {
         match &self.0 {
@@ -58,7 +56,6 @@ impl MldListener {
     /// Returns the next message, `None` if there is none. Truncates messages longer than `buffer`.
     ///
     /// # Errors
-    ///
     /// System errors, except for an empty queue and an interrupted call.
     pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
         match &mut self.0 {

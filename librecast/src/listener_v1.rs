@@ -27,7 +27,6 @@ impl V1Listener {
     /// Opens the socket for groups with these first 16 bits; needs CAP_NET_RAW.
     ///
     /// # Errors
-    ///
     /// Without CAP_NET_RAW.
     pub fn open(prefix: u16) -> io::Result<Self> {
         Ok(Self(match guest_socket::pair()? {
@@ -39,7 +38,6 @@ impl V1Listener {
     /// Makes the interface receive reports to groups that this host has not joined.
     ///
     /// # Errors
-    ///
     /// The interface does not exist.
     pub fn watch(&mut self, interface: u32) -> io::Result<()> {
         match &mut self.0 {
@@ -58,7 +56,6 @@ impl V1Listener {
     /// Returns the next message of any interface, watched or not; `None` if there is none.
     ///
     /// # Errors
-    ///
     /// System errors, except for an empty queue, an interrupted call and an interface down.
     pub fn receive(&mut self) -> io::Result<Option<ReceivedV1>> {
         match &mut self.0 {

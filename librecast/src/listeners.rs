@@ -198,7 +198,6 @@ impl Listeners {
     /// Watches `groups`, each with the number of sockets on which the program itself joins it.
     ///
     /// # Errors
-    ///
     /// Without CAP_NET_RAW.
     pub fn open(groups: impl IntoIterator<Item = (Ipv6Addr, u32)>) -> io::Result<Self> {
         Ok(Self {
@@ -231,7 +230,6 @@ impl Listeners {
     /// Reads received reports, and sends queries that are due.
     ///
     /// # Errors
-    ///
     /// Socket errors.
     pub fn turn(&mut self, now: Instant) -> io::Result<()> {
         let mut lost = self.socket.take_lost()?;
@@ -267,13 +265,11 @@ impl Listeners {
     }
 
     /// Returns when [`turn`](Self::turn) must be called at the latest.
-    #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         self.reported.next_timeout()
     }
 
     /// Returns whether another host, or another program of this one, listens to the group.
-    #[must_use]
     pub fn has_listener(&self, interface: u32, group: Ipv6Addr, now: Instant) -> bool {
         let own = self.reported.groups.get(&group).copied().unwrap_or(0);
         let of_host = self.of_host.get(&(interface, group));

@@ -23,17 +23,11 @@ pub struct Connection {
 
 impl Connection {
     /// Connects; each wait lasts `timeout` at most, and an answer has at most `longest` bytes.
-    ///
-    /// # Errors
-    /// Those of the system.
     pub fn connect(path: &Path, timeout: Duration, longest: u64) -> io::Result<Self> {
         Self::over(UnixStream::connect(path)?, timeout, longest)
     }
 
     /// Sets the bounds of [`Self::connect`] for this stream.
-    ///
-    /// # Errors
-    /// Those of the system.
     pub fn over(stream: UnixStream, timeout: Duration, longest: u64) -> io::Result<Self> {
         stream.set_read_timeout(Some(timeout))?;
         stream.set_write_timeout(Some(timeout))?;
@@ -44,7 +38,6 @@ impl Connection {
     }
 
     /// Returns the stream, to change its timeouts or to await its end.
-    #[must_use]
     pub fn stream(&self) -> &UnixStream {
         self.stream.get_ref()
     }
@@ -63,9 +56,6 @@ impl Connection {
 }
 
 /// Writes a line of JSON, which may contain a secret.
-///
-/// # Errors
-/// The connection broke.
 pub fn write_line(to: &mut impl Write, content: &impl Serialize) -> io::Result<()> {
     let mut line = Zeroizing::new(Vec::<u8>::with_capacity(CAPACITY));
     serde_json::to_writer(&mut *line, content)?;

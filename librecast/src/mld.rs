@@ -199,7 +199,6 @@ impl Message {
 /// Returns the source too.
 ///
 /// # Errors
-///
 /// The packet violates MLD (RFC 9777 §5.1.14, §5.2.13).
 pub fn parse_packet(packet: &[u8]) -> Result<(Ipv6Addr, Message), MldError> {
     let mut r = Reader::new(packet);
@@ -252,7 +251,6 @@ fn parse_hop_by_hop(r: &mut Reader<'_>) -> Result<(u8, bool), WireError> {
 /// Parses a bare ICMPv6 message from a raw socket; the kernel has verified the checksum.
 ///
 /// # Errors
-///
 /// Not an MLD message, or a damaged one.
 pub fn parse_message(source: Ipv6Addr, icmp: &[u8]) -> Result<Message, MldError> {
     let mut r = Reader::new(icmp);

@@ -35,7 +35,6 @@ impl MldHost {
     }
 
     /// Returns whether the group is joined.
-    #[must_use]
     pub fn has_joined(&self, group: Ipv6Addr) -> bool {
         self.joined.contains(&group)
     }

@@ -47,7 +47,6 @@ pub enum Message {
 /// Decodes a packet whose ICMPv6 message follows the IPv6 header.
 ///
 /// # Errors
-///
 /// It is another packet, truncated, from another link, or its checksum is wrong.
 pub fn parse_packet(packet: &[u8]) -> Result<Message, WireError> {
     let mut r = Reader::new(packet);

@@ -178,11 +178,7 @@ impl Plan {
 #[serde(transparent)]
 pub struct PortSecret(pub Base58<32>);
 
-impl fmt::Debug for PortSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PortSecret")
-    }
-}
+crate::debug_by_name!(PortSecret);
 
 impl PortSecret {
     /// Returns the ports to try, the first one first: dynamic ones (RFC 6335 §6).

@@ -16,7 +16,6 @@ const SEND_BUFFER: usize = 1 << 20;
 /// Opens a socket (`RAW` with Ethernet headers, or `DGRAM`) that receives nothing before [`bind`].
 ///
 /// # Errors
-///
 /// System errors, for example without CAP_NET_RAW.
 pub fn open(kind: Type, filter: &[SockFilter], receive_buffer: usize) -> io::Result<Socket> {
     // no protocol: nothing arrives before the filter is set
@@ -33,7 +32,6 @@ pub fn open(kind: Type, filter: &[SockFilter], receive_buffer: usize) -> io::Res
 /// Starts to receive IPv6 packets, of this interface or of all.
 ///
 /// # Errors
-///
 /// The interface does not exist.
 pub fn bind(socket: &Socket, interface: Option<u32>) -> io::Result<()> {
     bind_protocol(socket, interface, libc::ETH_P_IPV6)
@@ -42,7 +40,6 @@ pub fn bind(socket: &Socket, interface: Option<u32>) -> io::Result<()> {
 /// The same for another protocol (`ETH_P_ALL`: outgoing packets too).
 ///
 /// # Errors
-///
 /// The interface does not exist.
 pub fn bind_protocol(
     socket: &Socket,
@@ -77,7 +74,6 @@ pub fn bind_protocol(
 /// counts the requests, and drops them with the socket.
 ///
 /// # Errors
-///
 /// The interface does not exist.
 pub fn set_all_multicast(socket: &Socket, interface: u32, on: bool) -> io::Result<()> {
     set_membership(socket, interface, libc::PACKET_MR_ALLMULTI, &[], on)
@@ -87,7 +83,6 @@ pub fn set_all_multicast(socket: &Socket, interface: u32, on: bool) -> io::Resul
 /// drops the requests with the socket, and hands these frames to packet sockets alone.
 ///
 /// # Errors
-///
 /// The interface does not exist.
 pub fn set_unicast(socket: &Socket, interface: u32, mac: MacAddress, on: bool) -> io::Result<()> {
     set_membership(socket, interface, libc::PACKET_MR_UNICAST, &mac.0, on)
@@ -117,20 +112,12 @@ fn set_membership(
 
 /// Makes each frame begin with a `struct virtio_net_hdr`: checksums may be missing, and datagrams
 /// of a flow may be merged.
-///
-/// # Errors
-///
-/// System errors.
 pub fn set_offload_header(socket: &Socket) -> io::Result<()> {
     let on: libc::c_int = 1;
     set_option(socket, libc::SOL_PACKET, libc::PACKET_VNET_HDR, &on)
 }
 
 /// Returns the frames that found no room in the receive buffer since the last call.
-///
-/// # Errors
-///
-/// System errors.
 pub fn take_overruns(socket: &Socket) -> io::Result<u32> {
     let mut statistics = libc::tpacket_stats {
         tp_packets: 0,

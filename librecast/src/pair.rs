@@ -45,14 +45,12 @@ impl Periods {
     }
 
     /// Returns the number of the period at this time.
-    #[must_use]
     pub fn at(&self, time: UnixTime) -> u64 {
         time.as_secs().saturating_sub(self.shift) / PERIOD
     }
 
     /// Returns the periods that are held at this time: the present one, and the nearer other one
     /// around a change.
-    #[must_use]
     pub fn held(&self, time: UnixTime) -> Vec<u64> {
         let present = self.at(time);
         let passed = time.as_secs().saturating_sub(self.shift) % PERIOD;
@@ -64,7 +62,6 @@ impl Periods {
     }
 
     /// Returns the next time at which [`Self::held`] changes.
-    #[must_use]
     pub fn changes_at(&self, time: UnixTime) -> UnixTime {
         let start = self.start(self.at(time));
         let times = [OVERLAP, PERIOD - OVERLAP, PERIOD];
@@ -123,13 +120,11 @@ impl PairSecret {
     }
 
     /// Returns its bytes.
-    #[must_use]
     pub fn bytes(&self) -> &[u8; 32] {
         &self.secret
     }
 
     /// Returns the other key.
-    #[must_use]
     pub fn other(&self) -> PeerId {
         self.other
     }
@@ -143,25 +138,21 @@ impl PairSecret {
     }
 
     /// Returns the number of the period at this time.
-    #[must_use]
     pub fn period(&self, time: UnixTime) -> u64 {
         self.days().at(time)
     }
 
     /// Returns the periods under which the other is awaited at this time.
-    #[must_use]
     pub fn periods(&self, time: UnixTime) -> Vec<u64> {
         self.days().held(time)
     }
 
     /// Returns the next time at which [`Self::periods`] changes.
-    #[must_use]
     pub fn changes_at(&self, time: UnixTime) -> UnixTime {
         self.days().changes_at(time)
     }
 
     /// Returns the member key of one of both in a period.
-    #[must_use]
     pub fn member(&self, period: u64, peer: &PeerId) -> SecretKey {
         let number = period.to_be_bytes();
         let parts = [self.secret.as_slice(), &number, peer.public_key()];
@@ -169,9 +160,6 @@ impl PairSecret {
     }
 
     /// Returns the pair as a network in one period.
-    ///
-    /// # Errors
-    /// As [`Chain::sign`].
     pub fn network(&self, period: u64) -> Result<PairNetwork, CertError> {
         let number = period.to_be_bytes();
         let secret = self.secret.as_slice();

@@ -14,7 +14,6 @@ impl SecretKey {
     /// Reads the seed (32 bytes) from a key file.
     ///
     /// # Errors
-    ///
     /// As [`read`], and [`IdError::NotAKeyFile`] for another length.
     pub fn load(path: &Path) -> Result<Self, IdError> {
         let bytes = read(path, 64)?;
@@ -26,10 +25,6 @@ impl SecretKey {
     }
 
     /// Writes the seed (32 bytes) to a new key file.
-    ///
-    /// # Errors
-    ///
-    /// As [`create`].
     pub fn store(&self, path: &Path) -> Result<(), IdError> {
         create(path, self.seed().as_slice())
     }
@@ -44,7 +39,6 @@ fn is_credential(path: &Path) -> bool {
 /// Reads up to `most` bytes of the file.
 ///
 /// # Errors
-///
 /// [`IdError::Permissions`] if other users have rights, [`IdError::Io`] if the system fails.
 pub fn read(path: &Path, most: u64) -> Result<Zeroizing<Vec<u8>>, IdError> {
     let file = File::open(path).map_err(|e| io_error(path, e))?;
@@ -65,7 +59,6 @@ pub fn read(path: &Path, most: u64) -> Result<Zeroizing<Vec<u8>>, IdError> {
 /// Writes a new file with mode 0600, durably.
 ///
 /// # Errors
-///
 /// [`IdError::Io`] if the file exists or the system refuses.
 pub fn create(path: &Path, bytes: &[u8]) -> Result<(), IdError> {
     let mut options = OpenOptions::new();

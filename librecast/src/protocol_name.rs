@@ -23,7 +23,6 @@ pub struct ProtocolName(String);
 
 impl ProtocolName {
     /// Returns the name.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -51,7 +51,6 @@ impl Querier {
     }
 
     /// Returns the link-local source of queries.
-    #[must_use]
     pub fn address(&self) -> Ipv6Addr {
         self.own
     }
@@ -84,7 +83,6 @@ impl Querier {
     }
 
     /// Returns when [`poll`](Self::poll) must be called.
-    #[must_use]
     pub fn next_timeout(&self) -> Instant {
         self.next
     }

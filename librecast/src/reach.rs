@@ -129,7 +129,6 @@ pub struct Plan {
 
 impl Plan {
     /// Returns whether it is within the bounds.
-    #[must_use]
     pub fn is_bounded(&self) -> bool {
         self.hold.len() <= MAX_ITEMS
             && self.seek.len() <= MAX_KEYS
@@ -164,13 +163,11 @@ pub struct Room(String);
 
 impl Room {
     /// Returns the room in users' form.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
     /// Returns the server in its name, which knows the room.
-    #[must_use]
     pub fn server(&self) -> Option<&str> {
         Some(self.0.split_once(':')?.1)
     }
@@ -246,7 +243,6 @@ pub struct AccessToken(Zeroizing<String>);
 
 impl AccessToken {
     /// Returns the token itself.
-    #[must_use]
     pub fn secret(&self) -> &str {
         &self.0
     }
@@ -265,11 +261,7 @@ impl FromStr for AccessToken {
     }
 }
 
-impl fmt::Debug for AccessToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AccessToken")
-    }
-}
+crate::debug_by_name!(AccessToken);
 
 impl Serialize for AccessToken {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
@@ -316,7 +308,6 @@ pub struct Meeting {
 
 impl Meeting {
     /// Returns whether it is within the bounds.
-    #[must_use]
     pub fn is_bounded(&self) -> bool {
         let user = self.user.as_deref().unwrap_or_default();
         self.homeserver.len() <= MAX_NAME && user.len() <= MAX_NAME

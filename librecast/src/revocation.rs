@@ -71,7 +71,6 @@ impl Revocation {
     /// Revokes the key of a node or an invitation with an issuer's key. `until`: Unix seconds.
     ///
     /// # Errors
-    ///
     /// [`RevocationError::Signer`] if `secret` is not the issuer's; as [`Self::verify`].
     pub fn by_issuer(
         issuer: &Certificate,
@@ -94,10 +93,6 @@ impl Revocation {
     }
 
     /// Revokes any key with the network's key. `until`: Unix seconds.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::verify`].
     pub fn by_network(
         secret: &SecretKey,
         key: PeerId,
@@ -136,10 +131,6 @@ impl Revocation {
     }
 
     /// Decodes a revocation; [`Revocation::verify`] checks the signer.
-    ///
-    /// # Errors
-    ///
-    /// Format errors.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         if bytes.len() > MAX_REVOCATION {
             return Err(WireError::Bad("length of the revocation"));
@@ -175,7 +166,6 @@ impl Revocation {
     /// longer than that certificate: an issuer cannot fill the room for ever.
     ///
     /// # Errors
-    ///
     /// It is of another network, forged, by a wrong signer, or about a key that cannot be revoked.
     pub fn verify(&self, network: &NetworkId) -> Result<(), RevocationError> {
         if self.network != *network {
@@ -219,37 +209,31 @@ impl Revocation {
     }
 
     /// Returns the revoked key: a node's, an invitation's, or (by the network) an issuer's.
-    #[must_use]
     pub fn key(&self) -> PeerId {
         self.key
     }
 
     /// Returns when it was signed, in Unix seconds.
-    #[must_use]
     pub fn issued(&self) -> u64 {
         self.issued
     }
 
     /// Returns until when it must be kept, in Unix seconds: no chain on the key is valid then.
-    #[must_use]
     pub fn until(&self) -> u64 {
         self.until
     }
 
     /// Returns whether the network's key signed it: then it may be about an issuer.
-    #[must_use]
     pub fn is_by_network(&self) -> bool {
         self.issuer.is_none()
     }
 
     /// Returns whether it expels `member`.
-    #[must_use]
     pub fn expels(&self, member: &Member) -> bool {
         member.is_expelled_by(&self.key, self.is_by_network())
     }
 
     /// Returns the signed bytes, at most [`MAX_REVOCATION`].
-    #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }

@@ -51,7 +51,6 @@ impl<T: Copy + Ord, E> Queue<T, E> {
     }
 
     /// Returns the time of the next event.
-    #[must_use]
     pub fn next_at(&self) -> Option<T> {
         self.events.first_key_value().map(|((at, _), _)| *at)
     }
@@ -159,7 +158,6 @@ impl<T: Time, N: Copy + Ord, P: Clone> Network<T, N, P> {
     }
 
     /// Returns the next arrival.
-    #[must_use]
     pub fn next_timeout(&self) -> Option<T> {
         self.on_the_way.next_at()
     }

@@ -20,7 +20,6 @@ pub use crate::received::Datagram;
 /// Returns all interfaces of this network namespace, by index.
 ///
 /// # Errors
-///
 /// The system provides them neither over netlink nor in /proc.
 pub fn interfaces() -> io::Result<BTreeMap<u32, Interface>> {
     if let Some(pair) = guest_socket::pair()? {
@@ -30,10 +29,6 @@ pub fn interfaces() -> io::Result<BTreeMap<u32, Interface>> {
 }
 
 /// Returns the interfaces for multicast: up, capable, and named in `only` unless that is empty.
-///
-/// # Errors
-///
-/// As [`interfaces`].
 pub fn multicast_interfaces(only: &[String]) -> io::Result<BTreeMap<u32, Interface>> {
     let mut all = interfaces()?;
     all.retain(|_, i| i.up && i.multicast && (only.is_empty() || only.contains(&i.name)));
@@ -57,7 +52,6 @@ impl SendSocket {
     /// reaches other groups as well.
     ///
     /// # Errors
-    ///
     /// The interface does not exist or carries no multicast.
     pub fn open(interface: u32, group: Ipv6Addr, port: u16, hop_limit: u8) -> io::Result<Self> {
         Ok(Self(match guest_socket::pair()? {
@@ -69,7 +63,6 @@ impl SendSocket {
     /// Returns the source address of its datagrams.
     ///
     /// # Errors
-    ///
     /// The system does not provide it.
     pub fn source(&self) -> io::Result<Ipv6Addr> {
         match &self.0 {
@@ -131,7 +124,6 @@ impl ReceiveSockets {
     /// Joins `group` on `interface`; an existing membership stays.
     ///
     /// # Errors
-    ///
     /// The interface does not exist, or all permitted sockets are full.
     pub fn join(&mut self, group: Ipv6Addr, interface: u32) -> io::Result<()> {
         if self.members.contains_key(&(interface, group)) {
@@ -157,7 +149,6 @@ impl ReceiveSockets {
     }
 
     /// Returns the number of memberships.
-    #[must_use]
     pub fn memberships(&self) -> usize {
         self.members.len()
     }

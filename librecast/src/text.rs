@@ -172,7 +172,6 @@ fn is_mark(c: char) -> bool {
 /// has wrapped or quoted it.
 ///
 /// # Errors
-///
 /// The text is of another kind, damaged, or holds more.
 pub fn decode(kind: TextKind, text: &str, most: usize) -> Result<Zeroizing<Vec<u8>>, TextError> {
     // base58 takes the square of the length. A byte is 1.37 characters of it.

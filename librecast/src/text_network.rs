@@ -46,26 +46,22 @@ impl TextKey {
     }
 
     /// Returns the public key, whose owner states the network.
-    #[must_use]
     pub fn key(&self) -> &PeerId {
         &self.key
     }
 
     /// Returns the secret, for another program of this host.
-    #[must_use]
     pub fn secret(&self) -> &[u8; 32] {
         &self.secret
     }
 
     /// Returns the network whose room is the meeting point at servers.
-    #[must_use]
     pub fn meeting(&self) -> NetworkId {
         let seed = Zeroizing::new(self.derive("lcroute 2026 text meeting", &[]));
         SecretKey::from_seed(&seed).peer_id()
     }
 
     /// Returns the names of the record around this time, today's first: clocks differ.
-    #[must_use]
     pub fn names(&self, time: UnixTime) -> [[u8; 32]; 3] {
         let day = time.as_secs() / DAY;
         [day, day.saturating_sub(1), day + 1]
@@ -74,7 +70,6 @@ impl TextKey {
 
     /// Returns the key of the record's item in a DHT on the day of `time`. Only the owner of the text
     /// can sign for it.
-    #[must_use]
     pub fn item(&self, time: UnixTime) -> Key {
         let secret = self.item_secret(time);
         // a public key is a point of the curve

@@ -93,7 +93,6 @@ impl WallClock {
     }
 
     /// Returns the present time.
-    #[must_use]
     pub fn now(&self) -> UnixTime {
         (self.0)()
     }
@@ -143,19 +142,16 @@ mod page {
         }
 
         /// Returns the time from `earlier` to this moment, zero if that is later.
-        #[must_use]
         pub fn duration_since(&self, earlier: Self) -> Duration {
             self.saturating_duration_since(earlier)
         }
 
         /// Returns the time from `earlier` to this moment, zero if that is later.
-        #[must_use]
         pub fn saturating_duration_since(&self, earlier: Self) -> Duration {
             self.0.saturating_sub(earlier.0)
         }
 
         /// Returns the time from `earlier` to this moment; `None` if that is later.
-        #[must_use]
         pub fn checked_duration_since(&self, earlier: Self) -> Option<Duration> {
             self.0.checked_sub(earlier.0)
         }

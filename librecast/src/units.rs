@@ -102,7 +102,6 @@ fn scaled(
 /// Parses bytes: `1500`, `64k` (64,000), `64Ki` (65,536), `1.5G`; a trailing `B` is allowed.
 ///
 /// # Errors
-///
 /// Another unit, no number, or more than 2^53.
 pub fn parse_size(value: &str) -> Result<u64, UnitError> {
     scaled(
@@ -116,7 +115,6 @@ pub fn parse_size(value: &str) -> Result<u64, UnitError> {
 /// Parses bits per second: `100M` is 100,000,000 bit/s; allows `bit/s`, `bps` or `bit`, not zero.
 ///
 /// # Errors
-///
 /// Another unit, no number, zero, or more than 2^53.
 pub fn parse_rate(value: &str) -> Result<u64, UnitError> {
     let expected = "bits per second with k M G, such as 100M";
@@ -134,7 +132,6 @@ pub fn parse_rate(value: &str) -> Result<u64, UnitError> {
 /// Parses `500ms`, `2s`, `5m`, `24h`, `7d`, also combined (`1h30m`). A unit is required.
 ///
 /// # Errors
-///
 /// No unit or another one, no number, or more than a thousand years.
 pub fn parse_duration(value: &str) -> Result<Duration, UnitError> {
     let error = || UnitError {

@@ -39,10 +39,6 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads `n` bytes.
-    ///
-    /// # Errors
-    ///
-    /// [`WireError::Truncated`].
     #[inline]
     pub fn take(&mut self, n: usize) -> Result<&'a [u8], WireError> {
         let (head, rest) = self.rest.split_at_checked(n).ok_or(WireError::Truncated)?;
@@ -51,10 +47,6 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads `N` bytes as an array.
-    ///
-    /// # Errors
-    ///
-    /// [`WireError::Truncated`].
     #[inline]
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
         let (head, rest) = self
@@ -98,7 +90,6 @@ impl<'a> Reader<'a> {
     /// Reads UTF-8 text after a length byte.
     ///
     /// # Errors
-    ///
     /// [`WireError::Truncated`], [`WireError::Bad`] if it is not UTF-8.
     pub fn text8(&mut self) -> Result<&'a str, WireError> {
         let n = self.u8()?;
@@ -106,10 +97,6 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads bytes after a two-byte length.
-    ///
-    /// # Errors
-    ///
-    /// [`WireError::Truncated`].
     pub fn bytes16(&mut self) -> Result<&'a [u8], WireError> {
         let n = self.u16()?;
         self.take(n.into())
@@ -123,16 +110,11 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns whether everything has been read.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
     /// Returns an error unless everything has been read.
-    ///
-    /// # Errors
-    ///
-    /// [`WireError::Trailing`].
     pub fn finish(self) -> Result<(), WireError> {
         if self.rest.is_empty() {
             Ok(())
@@ -207,19 +189,16 @@ impl Writer {
     }
 
     /// Returns the number of written bytes.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.buf.len()
     }
 
     /// Returns whether nothing has been written.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.buf.is_empty()
     }
 
     /// Returns the bytes written so far.
-    #[must_use]
     pub fn as_slice(&self) -> &[u8] {
         &self.buf
     }

@@ -406,6 +406,7 @@ const SPEAKERS: &[(&str, &str)] = &[
     ("signalling/src/proxy.rs", "signalling servers and relays"),
     ("signalling/src/relay.rs", "a server for others"),
     ("signalling/src/server.rs", "a server for others"),
+    ("signalling/src/sockets.rs", "its owner, by `Sockets::new`"),
     ("src/commands/selftest.rs", "this host"),
     ("src/control_thread.rs", "Exposure::stun"),
     ("src/doctor/network.rs", "Exposure::stun"),
@@ -424,6 +425,7 @@ const SPEAKERS: &[(&str, &str)] = &[
 /// How a part begins to speak.
 const SPEAKING: &[&str] = &[
     "UdpSocket::bind",
+    "Sockets::new(",
     "TcpStream::connect",
     "lookup_host",
     "look_up(",

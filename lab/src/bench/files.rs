@@ -10,9 +10,6 @@ use lcroute_demo::lab::{self, Host, Lab, noise, within};
 const FILE_BYTES: usize = 100 << 20;
 
 /// 100 MiB from a server to one receiver on the same Ethernet: lcsync, and uftp if it is installed.
-///
-/// # Errors
-/// A transfer fails.
 pub fn files(lab: &Lab) -> Result<Value> {
     let hosts = lab.lan(&["server", "receiver"])?;
     let file = hosts[0].write("file", noise(1, FILE_BYTES))?;

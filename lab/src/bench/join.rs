@@ -8,9 +8,6 @@ use serde_json::{Value, json};
 use lcroute_demo::lab::Network;
 
 /// Measures the time from a program's join to its first packet of a running flow (1,000 packets/s).
-///
-/// # Errors
-/// No packet arrives.
 pub fn join(network: &Network) -> Result<Value> {
     let [a, b, ..] = &network.members[..] else {
         bail!("two members are needed");

@@ -44,9 +44,6 @@ const LOWEST: u64 = 10;
 /// Doubles the rate until the loss is too high or the sender is saturated, halves the distance
 /// between good and bad, and confirms the result by a full trial. The sender's measured rate
 /// counts, not the offered one.
-///
-/// # Errors
-/// A trial fails.
 pub fn highest_rate<T: Outcome>(
     bounds: Bounds,
     mut trial: impl FnMut(u64, Length) -> Result<T>,

@@ -31,19 +31,16 @@ pub struct System {
 
 impl System {
     /// Returns the host of the sending program.
-    #[must_use]
     pub fn sender(&self) -> &Node {
         &self.nodes[0]
     }
 
     /// Returns the hosts of the receiving programs.
-    #[must_use]
     pub fn listeners(&self) -> &[Node] {
         &self.nodes[1..self.nodes.len() - 1]
     }
 
     /// Returns the host without a listener.
-    #[must_use]
     pub fn idle(&self) -> &Node {
         &self.nodes[self.nodes.len() - 1]
     }

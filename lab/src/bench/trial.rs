@@ -74,9 +74,6 @@ impl Outcome for Trial {
 
 impl<'a> Path<'a> {
     /// Joins on each listening host, and waits until packets reach all of them.
-    ///
-    /// # Errors
-    /// No packets arrive.
     pub fn open(system: &'a System, load: Load) -> Result<Path<'a>> {
         let held = |node: &Node| {
             let args = ["--interface", node.interface, "--port", HOLD_PORT];
@@ -108,17 +105,11 @@ impl<'a> Path<'a> {
     }
 
     /// Sends `rate` packets a second for `seconds`.
-    ///
-    /// # Errors
-    /// A program or a daemon has died.
     pub fn send(&self, rate: u64, seconds: f64) -> Result<Trial> {
         self.send_sized(rate, self.load.size, seconds)
     }
 
     /// Sends packets of another size.
-    ///
-    /// # Errors
-    /// A program or a daemon has died.
     pub fn send_sized(&self, rate: u64, size: u64, seconds: f64) -> Result<Trial> {
         let receivers = self.join()?;
         let before = Meters::read(self.system)?;
@@ -233,7 +224,6 @@ impl Trial {
     }
 
     /// Returns the rate of arrived payload in Mbit/s.
-    #[must_use]
     pub fn mbit(&self, size: u64) -> f64 {
         self.rate as f64 * (1.0 - self.loss) * (size * 8) as f64 / 1e6
     }

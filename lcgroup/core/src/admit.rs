@@ -116,7 +116,6 @@ impl Group {
     /// Creates an invitation for `uses` members until `expires` (ms since 1970).
     ///
     /// # Errors
-    ///
     /// [`GroupError::NotTheOwner`], [`GroupError::Uses`], [`GroupError::TooManyInvitations`],
     /// [`GroupError::Expired`].
     pub fn invite(
@@ -162,10 +161,6 @@ impl Group {
 
     /// Withdraws an invitation, also from the group's own network; members that came by it stay.
     /// Returns whether others could have used it.
-    ///
-    /// # Errors
-    ///
-    /// [`GroupError::NotTheOwner`].
     pub fn withdraw(&mut self, invitation: u64, now: UnixTime) -> Result<bool, GroupError> {
         let Some(kept) = self.own()?.invitations.get_mut(&invitation) else {
             return Ok(false);
@@ -177,10 +172,6 @@ impl Group {
 
     /// Returns the invitations of the one in office that others may use: id, expiry (ms since 1970),
     /// remaining uses; the earliest end first.
-    ///
-    /// # Errors
-    ///
-    /// [`GroupError::NotTheOwner`].
     pub fn invitations(&mut self, now: UnixTime) -> Result<Vec<(u64, u64, u32)>, GroupError> {
         let kept = self.own()?.invitations.iter();
         let open = kept.map(|(id, kept)| (*id, kept.expires, kept.left(now)));
@@ -192,7 +183,6 @@ impl Group {
     /// Removes a member, with a commit at once.
     ///
     /// # Errors
-    ///
     /// [`GroupError::NotTheOwner`], [`GroupError::Owner`], [`GroupError::UnknownMember`].
     pub fn remove(&mut self, author: &PeerId, now: UnixTime) -> Result<(), GroupError> {
         let (me, known) = (self.author.peer_id(), self.authors.contains_key(author));
@@ -217,7 +207,6 @@ impl Group {
     /// Accepts or refuses a joiner's request.
     ///
     /// # Errors
-    ///
     /// The [`RequestRefusal`]; a repeated request is no error.
     pub fn handle_request(&mut self, sealed: &[u8], now: UnixTime) -> Result<(), RequestRefusal> {
         let Ok(owner) = self.own() else {
@@ -421,9 +410,7 @@ impl Group {
 
     /// Appends a commit with its grants, tree, Welcomes and revocations.
     fn publish(&mut self, epoch: u64, heads: &Heads, commit: Commit) {
-        let Some(owner) = &mut self.owner else {
-            return;
-        };
+        let Some(owner) = &mut self.owner else { return };
         let moved = |(author, head): &(&PeerId, &u32)| owner.advertised.get(*author) != Some(*head);
         let delta: Heads = heads.iter().filter(moved).map(|(a, h)| (*a, *h)).collect();
         let Commit {
@@ -507,9 +494,7 @@ impl Group {
     /// log. Grants and terms of the dropped part are stated again.
     fn cut_log(&mut self) {
         let members: Vec<PeerId> = self.authors.keys().copied().collect();
-        let Some(owner) = &mut self.owner else {
-            return;
-        };
+        let Some(owner) = &mut self.owner else { return };
         let keep = owner.terms.map_or(KEPT, |terms| terms.keep * SECOND);
         let expired = |removed: u64| keep > 0 && removed.saturating_add(keep) < owner.committed;
         let former = &mut owner.commits.former;
@@ -562,10 +547,6 @@ impl Group {
     }
 
     /// States terms in the owner's log.
-    ///
-    /// # Errors
-    ///
-    /// [`GroupError::NotTheOwner`].
     pub fn state_terms(&mut self, terms: Terms) -> Result<(), GroupError> {
         self.own()?.terms = Some(terms);
         self.append_terms(Some(terms));

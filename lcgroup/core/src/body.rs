@@ -111,7 +111,6 @@ impl<'a> Part<'a> {
     /// Reads a body of `kind`.
     ///
     /// # Errors
-    ///
     /// [`WireError`] if `body` breaks the format or its bounds.
     pub fn decode(kind: u8, body: &'a [u8]) -> Result<Self, WireError> {
         let most = if kind == kind::MESSAGE {
@@ -236,7 +235,6 @@ impl<'a> CommitBody<'a> {
     /// Decodes the bytes.
     ///
     /// # Errors
-    ///
     /// [`WireError`] if the bytes break the format.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, WireError> {
         let (heads, commit) = decode_heads(bytes)?;

@@ -135,7 +135,6 @@ impl Group {
     /// Makes a member a deputy that takes over after so many seconds of silence, or changes its time.
     ///
     /// # Errors
-    ///
     /// [`GroupError::NotTheOwner`], [`GroupError::UnknownMember`], [`GroupError::Silence`],
     /// [`GroupError::TooManyDeputies`].
     pub fn add_deputy(
@@ -172,7 +171,6 @@ impl Group {
     /// Ends a deputy's right. If it is in office, or is to be, the owner takes over.
     ///
     /// # Errors
-    ///
     /// [`GroupError::NotTheOwner`], [`GroupError::UnknownMember`].
     pub fn remove_deputy(&mut self, author: &PeerId, now: UnixTime) -> Result<(), GroupError> {
         self.check_owns()?;
@@ -194,7 +192,6 @@ impl Group {
     /// nobody commits; this participant takes the office back after the usual time of silence.
     ///
     /// # Errors
-    ///
     /// [`GroupError::NotTheOwner`] unless it is in office, [`GroupError::UnknownMember`].
     pub fn hand_over(&mut self, author: &PeerId, now: UnixTime) -> Result<(), GroupError> {
         match self.standing {

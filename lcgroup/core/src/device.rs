@@ -31,7 +31,6 @@ impl Group {
     /// Creates a participant that requests admission as another device of a member.
     ///
     /// # Errors
-    ///
     /// [`GroupError::Name`], [`GroupError::Label`], [`GroupError::Expired`].
     pub fn join_device(
         text: DeviceInvitation,
@@ -62,7 +61,6 @@ impl Group {
     /// Makes a joining device use another text of the same person.
     ///
     /// # Errors
-    ///
     /// [`GroupError::Expired`], [`GroupError::UnknownDevice`].
     pub fn ask_by_device(
         &mut self,
@@ -80,7 +78,6 @@ impl Group {
     /// whole minutes. The owner accepts it once, while this device is a member.
     ///
     /// # Errors
-    ///
     /// [`GroupError::Expired`], [`GroupError::DeviceLife`], [`GroupError::TooManyDevices`], and the
     /// errors of [`Self::say`].
     pub fn invite_device(
@@ -125,7 +122,6 @@ impl Group {
     /// Has a text for a device lead into the network of the group: the one in office is told of it.
     ///
     /// # Errors
-    ///
     /// [`GroupError::UnknownMember`] if the key of the one in office takes no box.
     pub fn lead_in(
         &mut self,
@@ -162,27 +158,23 @@ impl Group {
 
     /// The person of an author: the author key of its first device, for members and for those that
     /// were removed in this run.
-    #[must_use]
     pub fn person_of(&self, author: &PeerId) -> PeerId {
         let known = self.devices.known.get(author);
         known.and_then(|known| known.first).unwrap_or(*author)
     }
 
     /// The person of this participant.
-    #[must_use]
     pub fn own_person_id(&self) -> PeerId {
         let own = self.devices.own.as_ref();
         own.map_or_else(|| self.author.peer_id(), |own| own.person.first)
     }
 
     /// Whether this participant is a device of a person, and not its first one.
-    #[must_use]
     pub fn is_device(&self) -> bool {
         self.devices.own.is_some()
     }
 
     /// The members that are devices of a person, the first one first.
-    #[must_use]
     pub fn devices_of(&self, person: &PeerId) -> Vec<PeerId> {
         let members = self.members().into_iter();
         let mut devices: Vec<PeerId> = members
@@ -194,7 +186,6 @@ impl Group {
     }
 
     /// The label of another device of this person, or of this one; none of the first device.
-    #[must_use]
     pub fn label_of(&self, author: &PeerId) -> Option<String> {
         let known = self.devices.known.get(author)?;
         let vouch = Vouch::decode(&known.bytes).ok()?;
@@ -205,9 +196,7 @@ impl Group {
 
     /// Follows the extensions of the leaves, after a change of members. Each is verified once.
     pub(crate) fn follow_devices(&mut self) {
-        let Some(mls) = &self.mls else {
-            return;
-        };
+        let Some(mls) = &self.mls else { return };
         let known = &mut self.devices.known;
         if known.len() > 2 * MAX_MEMBERS {
             known.clear();
@@ -337,10 +326,6 @@ impl Group {
     }
 
     /// Removes a member with all its devices, with one commit at once.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::remove`].
     pub fn remove_person(&mut self, author: &PeerId, now: UnixTime) -> Result<(), GroupError> {
         let person = self.person_of(author);
         let devices = self.devices_of(&person);
@@ -366,7 +351,6 @@ impl Group {
     /// While that host is away, the device stays a member.
     ///
     /// # Errors
-    ///
     /// [`GroupError::UnknownDevice`], [`GroupError::Owner`], and the errors of [`Self::say`].
     pub fn remove_device(&mut self, device: &PeerId, now: UnixTime) -> Result<(), GroupError> {
         self.check_speaks()?;
@@ -461,7 +445,6 @@ impl Group {
     }
 
     /// Number of the last entry of an author that this person has read, on any of its devices.
-    #[must_use]
     pub fn read_up_to(&self, author: &PeerId) -> u32 {
         let mark = self.devices.marks.get(&short(author));
         mark.map_or(0, |mark| mark.number)
@@ -561,9 +544,7 @@ impl Group {
         let Ok((own, sealed)) = decode_marks(entry.body, &self.author.peer_id()) else {
             return Taken::Dropped(DropReason::Malformed);
         };
-        let Some(own) = own else {
-            return Taken::Done;
-        };
+        let Some(own) = own else { return Taken::Done };
         let key = request::open_with(&self.author, own).map(Zeroizing::new);
         let plain = key.and_then(|key| provider::open(&key, &NO_NONCE, &[], sealed).ok());
         let Some(plain) = plain else {

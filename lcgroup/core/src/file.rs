@@ -134,7 +134,6 @@ fn nonce(length: u64, index: u64) -> [u8; 12] {
 /// Seals chunk `index` of a file of `length` bytes. A key seals one file, each chunk once.
 ///
 /// # Errors
-///
 /// [`CryptoError`] of the library.
 pub fn seal_chunk(
     key: &FileKey,
@@ -147,7 +146,6 @@ pub fn seal_chunk(
 /// Opens what [`seal_chunk`] has sealed, with the same length and index.
 ///
 /// # Errors
-///
 /// [`CryptoError`]: it is another one, or damaged.
 pub fn open_chunk(
     key: &FileKey,
@@ -161,7 +159,6 @@ impl Group {
     /// Announces a sealed file to members and holders.
     ///
     /// # Errors
-    ///
     /// [`GroupError::NotAMember`], [`GroupError::RolledBack`], [`GroupError::TooMuchWaits`].
     pub fn announce(&mut self, file: &SealedFile) -> Result<(), GroupError> {
         self.check_speaks()?;
@@ -217,15 +214,11 @@ pub fn choose(candidates: &[Candidate], space: u64) -> Vec<Candidate> {
             false => by_number.last().map(|(_, author)| *author),
         };
         let files = most.and_then(|author| Some((author, of_authors.get_mut(&author)?)));
-        let Some((author, files)) = files else {
-            break;
-        };
+        let Some((author, files)) = files else { break };
         let own: u64 = files.iter().map(|file| file.file.length).sum();
         by_bytes.remove(&(own, author));
         by_number.remove(&(files.len(), author));
-        let Some(oldest) = files.pop() else {
-            break;
-        };
+        let Some(oldest) = files.pop() else { break };
         (bytes, number) = (bytes - oldest.file.length, number - 1);
         by_bytes.insert((own - oldest.file.length, author));
         by_number.insert((files.len(), author));

@@ -121,7 +121,6 @@ impl Group {
     /// Creates a group with this participant as its owner. `now`: the wall clock.
     ///
     /// # Errors
-    ///
     /// [`GroupError::Name`], [`GroupError::Topic`].
     pub fn create(founding: Founding, seed: &[u8; 32], now: UnixTime) -> Result<Self, GroupError> {
         let Founding {
@@ -143,7 +142,6 @@ impl Group {
     /// Creates a participant that requests admission. `now`: the wall clock.
     ///
     /// # Errors
-    ///
     /// [`GroupError::Name`], [`GroupError::Expired`].
     pub fn join(
         invitation: Invitation,
@@ -229,32 +227,27 @@ impl Group {
     }
 
     /// The group: its owner's key.
-    #[must_use]
     pub fn id(&self) -> PeerId {
         self.id
     }
 
     /// Key of the log.
-    #[must_use]
     pub fn read_key(&self) -> &Zeroizing<[u8; 32]> {
         &self.read_key
     }
 
     /// The topic of the group.
-    #[must_use]
     pub fn topic(&self) -> &str {
         &self.topic
     }
 
     /// Key of this participant's own log.
-    #[must_use]
     pub fn author_key(&self) -> &SecretKey {
         &self.author
     }
 
     /// Number of the first entry that the owner's log keeps, for the owner. The shell drops earlier
     /// ones once that log has all entries that wait for it: they state grants and terms again.
-    #[must_use]
     pub fn keeps_from(&self) -> Option<u32> {
         self.owner.as_ref().map(|owner| owner.commits.first)
     }
@@ -270,7 +263,6 @@ impl Group {
     }
 
     /// Key of the owner's log, if this participant is the owner.
-    #[must_use]
     pub fn group_key(&self) -> Option<&SecretKey> {
         let spare = self.offices.spare.as_ref().map(|spare| &spare.key);
         let key = self.owner.as_ref().map(|owner| &owner.key).or(spare);
@@ -278,19 +270,16 @@ impl Group {
     }
 
     /// The relation of this participant to the group.
-    #[must_use]
     pub fn standing(&self) -> Standing {
         self.standing
     }
 
     /// The current epoch of a member.
-    #[must_use]
     pub fn epoch(&self) -> Option<u64> {
         self.mls.as_ref().map(Mls::epoch)
     }
 
     /// All members, this one included.
-    #[must_use]
     pub fn members(&self) -> Vec<Member> {
         let members = self.mls.as_ref().map(Mls::members).unwrap_or_default();
         let member = |Who { author, name }| Member {
@@ -302,10 +291,6 @@ impl Group {
     }
 
     /// A secret of the current epoch, the same for all members (RFC 9420 §8.5).
-    ///
-    /// # Errors
-    ///
-    /// [`GroupError::NotAMember`].
     pub fn export(&self, label: &str, context: &[u8]) -> Result<Zeroizing<[u8; 32]>, GroupError> {
         let mls = self.mls.as_ref().ok_or(GroupError::NotAMember)?;
         Ok(mls.export(label, context)?)
@@ -314,7 +299,6 @@ impl Group {
     /// Sends `content` to all members; returns the message's id.
     ///
     /// # Errors
-    ///
     /// [`GroupError::TooLong`], [`GroupError::OutboxFull`], [`GroupError::TooMuchWaits`],
     /// [`GroupError::NotAMember`], [`GroupError::RolledBack`].
     pub fn say(&mut self, content: &[u8], now: UnixTime) -> Result<u64, GroupError> {
@@ -350,7 +334,6 @@ impl Group {
     }
 
     /// Whether new messages wait for the end of the owner's log.
-    #[must_use]
     pub fn is_behind(&self) -> bool {
         self.is_behind
     }
@@ -363,7 +346,6 @@ impl Group {
     }
 
     /// The number of messages that wait to be sealed.
-    #[must_use]
     pub fn queued(&self) -> usize {
         self.voice.queue.len()
     }
@@ -390,10 +372,6 @@ impl Group {
     }
 
     /// Makes a joiner use another invitation of the same group.
-    ///
-    /// # Errors
-    ///
-    /// [`GroupError::Expired`].
     pub fn ask_by(&mut self, invitation: Invitation, now: UnixTime) -> Result<(), GroupError> {
         if invitation.expires <= now.as_millis() {
             return Err(GroupError::Expired);
@@ -450,7 +428,6 @@ impl Group {
     /// Sends a message of the outbox to all current members.
     ///
     /// # Errors
-    ///
     /// [`GroupError::UnknownMessage`], and the errors of [`Self::say`].
     pub fn resend(&mut self, id: u64, now: UnixTime) -> Result<(), GroupError> {
         self.check_speaks()?;
@@ -461,10 +438,6 @@ impl Group {
     }
 
     /// Drops a message of the outbox.
-    ///
-    /// # Errors
-    ///
-    /// [`GroupError::UnknownMessage`].
     pub fn discard(&mut self, id: u64) -> Result<(), GroupError> {
         self.take_from_outbox(id).map(drop)
     }
@@ -479,7 +452,6 @@ impl Group {
     /// [`CannotFollow`](Event::CannotFollow) it requests a new leaf once more.
     ///
     /// # Errors
-    ///
     /// [`GroupError::NotAMember`], [`GroupError::RolledBack`].
     pub fn refresh(&mut self, now: UnixTime) -> Result<(), GroupError> {
         self.check_speaks()?;
@@ -495,7 +467,6 @@ impl Group {
     /// Leaves the group: the owner removes this member.
     ///
     /// # Errors
-    ///
     /// [`GroupError::Owner`], [`GroupError::NotAMember`], [`GroupError::RolledBack`].
     pub fn leave(&mut self) -> Result<(), GroupError> {
         self.check_speaks()?;
@@ -575,7 +546,6 @@ impl Group {
     }
 
     /// When [`Self::handle_timeout`] is due.
-    #[must_use]
     pub fn next_timeout(&self) -> Option<UnixTime> {
         let due = match self.standing {
             _ if self.is_held => None,

@@ -66,7 +66,6 @@ impl Group {
     /// that of a device for others of its person.
     ///
     /// # Errors
-    ///
     /// [`GroupError::NotTheOwner`], [`GroupError::TooLong`].
     pub fn give_history(&mut self, to: &[PeerId], content: &[u8]) -> Result<(), GroupError> {
         let person = self.own_person_id();
@@ -157,9 +156,7 @@ impl Group {
         let Ok((own, sealed)) = decode(&whole, &self.author.peer_id()) else {
             return Taken::Dropped(DropReason::Malformed);
         };
-        let Some(own) = own else {
-            return Taken::Done;
-        };
+        let Some(own) = own else { return Taken::Done };
         let key = request::open_with(&self.author, own).map(Zeroizing::new);
         let content = key.and_then(|key| provider::open(&key, &NO_NONCE, &[], sealed).ok());
         let Some(content) = content else {

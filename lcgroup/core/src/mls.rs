@@ -175,9 +175,7 @@ impl OwnKeyPackage {
         };
         let own = key_package(&self.public);
         let own = own.and_then(|own| Ok(own.key_package_reference(provider)?));
-        let Ok(Some(own)) = own else {
-            return false;
-        };
+        let Ok(Some(own)) = own else { return false };
         let references = welcome.welcome_key_package_references();
         references.into_iter().any(|reference| *reference == own)
     }

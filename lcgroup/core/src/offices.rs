@@ -36,7 +36,6 @@ pub struct Deputy {
 
 impl Deputy {
     /// Whether it is one, or was one.
-    #[must_use]
     pub fn is_named(&self) -> bool {
         self.last == u32::MAX
     }
@@ -176,9 +175,7 @@ impl Offices {
 
     /// The place of a log in the list: 0 for the owner's; none of an unknown one.
     pub fn place(&self, office: Office) -> Option<u32> {
-        let Some(author) = office else {
-            return Some(0);
-        };
+        let Some(author) = office else { return Some(0) };
         let at = self.list.iter().position(|deputy| deputy.author == author);
         at.map(|at| at as u32 + 1)
     }

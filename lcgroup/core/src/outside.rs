@@ -88,11 +88,7 @@ pub struct Expelled {
 #[derive(Clone, PartialEq, Eq)]
 pub struct NetworkSecret(pub Zeroizing<[u8; 32]>);
 
-impl std::fmt::Debug for NetworkSecret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("NetworkSecret")
-    }
-}
+librecast::debug_by_name!(NetworkSecret);
 
 impl NetworkSecret {
     /// Returns the keys of the text of this group.
@@ -191,21 +187,18 @@ impl Group {
     }
 
     /// Returns, for the one in office, the members that were removed or left.
-    #[must_use]
     pub fn former_members(&self) -> Vec<PeerId> {
         let former = self.owner.iter().flat_map(|owner| &owner.commits.former);
         former.map(|(author, _)| *author).collect()
     }
 
     /// Returns the key that stands in texts which lead into the network: of the one in office.
-    #[must_use]
     pub fn text_owner(&self) -> Option<&SecretKey> {
         let in_office = self.owner.as_ref().map(|owner| &owner.key);
         in_office.or_else(|| self.group_key())
     }
 
     /// Returns the right of a deputy in office, once the owner has certified it.
-    #[must_use]
     pub fn network_office(&self) -> Option<NetworkOffice> {
         if self.owner.is_none() || self.is_owner() {
             return None;
@@ -246,7 +239,6 @@ impl Group {
     /// Returns the keys that are expelled from the network: of former members, of the invitations by
     /// which they came, and of those that were withdrawn. Who came by none of this participant's own may have any of
     /// the others.
-    #[must_use]
     pub fn expelled_from_network(&self) -> Expelled {
         let former = self.former_members();
         let own = self.own_lines();

@@ -41,7 +41,6 @@ impl Request {
     /// Decodes the content of the box.
     ///
     /// # Errors
-    ///
     /// [`WireError`] if the bytes break the format.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes);

@@ -37,7 +37,6 @@ impl Group {
     /// The state, to be written to disk before any polled output is appended or sent.
     ///
     /// # Errors
-    ///
     /// [`StateError::Mls`] if mls-rs cannot encode its part.
     pub fn state(&self) -> Result<Zeroizing<Vec<u8>>, StateError> {
         let mls = self.mls.as_ref().map(Mls::save).transpose()?;
@@ -120,7 +119,6 @@ impl Group {
     /// Restores a group. `seed`: 32 random bytes, new in each run. Repeats unacknowledged entries.
     ///
     /// # Errors
-    ///
     /// [`StateError`] if the bytes are no state.
     pub fn restore(state: &[u8], seed: &[u8; 32]) -> Result<Self, StateError> {
         let random = Random::new(seed);

@@ -151,7 +151,6 @@ impl Beacon {
     /// Returns the signed datagram; for a private station sealed, under a key unique to `salt`.
     ///
     /// # Errors
-    ///
     /// A name or title that cannot be shown.
     pub fn encode(
         &self,
@@ -190,7 +189,6 @@ impl Beacon {
     /// Decodes a datagram, with all checks but those of time and source.
     ///
     /// # Errors
-    ///
     /// It does not fit the format, cannot be opened, or is not the station's.
     pub fn decode(datagram: &[u8], station: &Station) -> Result<Self, BeaconError> {
         Self::decode_plain(&open_sealed(datagram, station)?, station)

@@ -76,7 +76,6 @@ impl CallKey {
     /// Decodes its text.
     ///
     /// # Errors
-    ///
     /// The text is of another kind, or damaged.
     pub fn decode(line: &str) -> Result<Self, TextError> {
         let bytes = text::decode(TextKind::Call, line, 32)?;
@@ -91,17 +90,12 @@ impl CallKey {
     }
 
     /// Returns the station with which all sound of the call is heard.
-    #[must_use]
     pub fn station(&self) -> Station {
         self.station_key().station(false)
     }
 }
 
-impl fmt::Debug for CallKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CallKey")
-    }
-}
+librecast::debug_by_name!(CallKey);
 
 /// The parameters of a participant.
 #[derive(Debug, Clone)]
@@ -249,31 +243,26 @@ impl Call {
     }
 
     /// Returns the station of its packets.
-    #[must_use]
     pub fn station(&self) -> &Station {
         &self.station
     }
 
     /// Returns the name of this participant, as others see it.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.config.name
     }
 
     /// Returns the place of this participant.
-    #[must_use]
     pub fn standing(&self) -> Standing {
         self.standing
     }
 
     /// Returns whether this participant sends no sound, by its own choice.
-    #[must_use]
     pub fn is_muted(&self) -> bool {
         self.config.is_muted
     }
 
     /// Returns whether sound is sent.
-    #[must_use]
     pub fn sends_sound(&self) -> bool {
         self.standing == Standing::Talks && !self.config.is_muted && !self.is_away
     }
@@ -284,13 +273,11 @@ impl Call {
     }
 
     /// Returns the packets of the others, by their numbers.
-    #[must_use]
     pub fn loss(&self) -> LossCount {
         self.listener.loss()
     }
 
     /// Returns the dropped packets.
-    #[must_use]
     pub fn drops(&self) -> &Drops<DropReason> {
         self.listener.drops()
     }
@@ -323,7 +310,6 @@ impl Call {
     }
 
     /// Returns whether it keeps its place, and hears nobody.
-    #[must_use]
     pub fn is_away(&self) -> bool {
         self.is_away
     }
@@ -368,7 +354,6 @@ impl Call {
     }
 
     /// Returns whether it has left, and all is sent.
-    #[must_use]
     pub fn has_left(&self) -> bool {
         let has_ended = self.caster.as_ref().is_none_or(Caster::has_ended);
         self.standing == Standing::Left && has_ended
@@ -425,7 +410,6 @@ impl Call {
 
     /// Returns when [`handle_timeout`](Self::handle_timeout) or
     /// [`poll_transmit`](Self::poll_transmit) is due.
-    #[must_use]
     pub fn next_timeout(&self) -> Instant {
         let decides = match self.standing {
             Standing::Looking | Standing::Full => Some(self.decides_at),
@@ -655,7 +639,6 @@ impl Call {
     /// Returns the beacon for this source address.
     ///
     /// # Errors
-    ///
     /// It has no place.
     pub fn beacon(&mut self, source: Ipv6Addr, time: UnixTime) -> Result<Vec<u8>, WireError> {
         let caster = self.caster.as_mut();
@@ -667,7 +650,6 @@ impl Call {
     /// before it can ask for one.
     ///
     /// # Errors
-    ///
     /// It has no place.
     pub fn farewell(&mut self, source: Ipv6Addr, time: UnixTime) -> Result<Vec<u8>, WireError> {
         let caster = self.caster.as_mut();

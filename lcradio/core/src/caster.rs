@@ -114,7 +114,6 @@ impl Caster {
     /// Begins a session of a station.
     ///
     /// # Errors
-    ///
     /// A name or title that cannot be shown, a grant of another key, or a delay out of bounds.
     pub fn new(key: StationKey, mut config: CasterConfig, now: Instant) -> Result<Self, WireError> {
         if !is_showable(&config.name) || !is_showable(&config.title) {
@@ -167,7 +166,6 @@ impl Caster {
     }
 
     /// Returns the station.
-    #[must_use]
     pub fn station(&self) -> &Station {
         &self.station
     }
@@ -213,7 +211,6 @@ impl Caster {
     /// Sets another title, with a beacon at once.
     ///
     /// # Errors
-    ///
     /// It cannot be shown.
     pub fn set_title(&mut self, title: &str, now: Instant) -> Result<(), WireError> {
         if !is_showable(title) {
@@ -270,7 +267,6 @@ impl Caster {
     }
 
     /// Returns whether the session has ended and all is sent.
-    #[must_use]
     pub fn has_ended(&self) -> bool {
         self.ends == Some(0) && self.copies.is_empty() && self.outgoing.is_empty()
     }
@@ -309,7 +305,6 @@ impl Caster {
     }
 
     /// Returns when [`poll_transmit`](Self::poll_transmit) must be called again.
-    #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         let copy = self.copies.front().map(|(at, _)| *at);
         let beacon = (self.ends != Some(0)).then_some(self.beacon_at);
@@ -322,7 +317,6 @@ impl Caster {
     /// Returns the beacon for this source address.
     ///
     /// # Errors
-    ///
     /// None: name and title were checked when they were set.
     pub fn beacon(&mut self, source: Ipv6Addr, time: UnixTime) -> Result<Vec<u8>, WireError> {
         let beacon = Beacon {
@@ -369,7 +363,6 @@ impl Caster {
     }
 
     /// Returns the groups of its clock, if listeners play in step.
-    #[must_use]
     pub fn clock_groups(&self) -> Option<ClockGroups> {
         let groups = self.station.clock_groups(&self.key.id());
         self.answers.is_some().then_some(groups)
@@ -390,7 +383,6 @@ impl Caster {
     }
 
     /// Returns the dropped questions.
-    #[must_use]
     pub fn drops(&self) -> Option<&Drops<DropReason>> {
         self.answers.as_ref().map(Answers::drops)
     }
@@ -428,7 +420,6 @@ impl Caster {
     }
 
     /// Returns the description of a public station, as a file for players (`.sdp`).
-    #[must_use]
     pub fn description(&self, source: Ipv6Addr) -> String {
         let CasterConfig { name, profile, .. } = &self.config;
         let grant = self.config.grant.as_ref();
@@ -443,7 +434,6 @@ impl Caster {
     }
 
     /// Returns whether a datagram is a beacon of a later session of this key, elsewhere or here.
-    #[must_use]
     pub fn is_superseded_by(&self, datagram: &[u8], source: Ipv6Addr, time: UnixTime) -> bool {
         let Ok(beacon) = Beacon::decode(datagram, &self.station) else {
             return false;

@@ -229,7 +229,6 @@ impl Directory {
 
     /// Returns the stations to show, signed ones first, by name. If there are too many, equally
     /// many of each source, earlier announced ones first.
-    #[must_use]
     pub fn stations(&self) -> Vec<&Entry> {
         let mut all: Vec<&Entry> = self.entries.values().collect();
         all.sort_by_key(|entry| (is_foreign(entry), entry.since));
@@ -249,7 +248,6 @@ impl Directory {
     }
 
     /// Returns the stations of this name: the signed ones if there are any.
-    #[must_use]
     pub fn named(&self, name: &str) -> Vec<&Entry> {
         let is_named = |entry: &&Entry| entry.description.name == name;
         let (signed, unsigned): (Vec<_>, Vec<_>) = self
@@ -261,7 +259,6 @@ impl Directory {
     }
 
     /// Returns the drops.
-    #[must_use]
     pub fn drops(&self) -> &Drops<DropReason> {
         &self.drops
     }

@@ -62,14 +62,12 @@ impl Aim {
     }
 
     /// Returns the delay between the caster and the loudspeakers.
-    #[must_use]
     pub fn play_after(&self) -> Duration {
         self.play_after
     }
 
     /// Returns the shortest round trip: half of it bounds the error by a path that is longer in
     /// one direction.
-    #[must_use]
     pub fn round_trip(&self) -> Duration {
         self.round_trip
     }

@@ -66,19 +66,16 @@ impl Grant {
     }
 
     /// Returns the station.
-    #[must_use]
     pub fn station(&self) -> &Station {
         &self.station
     }
 
     /// Returns the caster's key.
-    #[must_use]
     pub fn caster(&self) -> &PeerId {
         &self.caster
     }
 
     /// Returns its end in Unix milliseconds.
-    #[must_use]
     pub fn expires_ms(&self) -> u64 {
         self.expires_ms
     }
@@ -95,7 +92,6 @@ impl Grant {
     /// Decodes its text.
     ///
     /// # Errors
-    ///
     /// The text is of another kind, damaged, or not signed by the station.
     pub fn decode(line: &str) -> Result<Self, GrantError> {
         let damaged = TextError::Damaged(TextKind::CastingGrant);

@@ -53,7 +53,6 @@ pub enum Tuned {
 
 impl Tuned {
     /// Returns the group of packets.
-    #[must_use]
     pub fn group(&self) -> Ipv6Addr {
         match self {
             Self::Station(station) => station.group(),
@@ -62,7 +61,6 @@ impl Tuned {
     }
 
     /// Returns the group of copies; foreign senders have none.
-    #[must_use]
     pub fn copy_group(&self) -> Option<Ipv6Addr> {
         match self {
             Self::Station(station) => Some(station.copy_group()),
@@ -71,7 +69,6 @@ impl Tuned {
     }
 
     /// Returns the UDP port of packets.
-    #[must_use]
     pub fn media_port(&self) -> u16 {
         match self {
             Self::Station(_) => station::MEDIA_PORT,
@@ -264,13 +261,11 @@ impl Listener {
     }
 
     /// Returns its station.
-    #[must_use]
     pub fn tuned(&self) -> &Tuned {
         &self.tuned
     }
 
     /// Returns whether there is a session.
-    #[must_use]
     pub fn has_session(&self) -> bool {
         self.places.iter().any(|place| place.session.is_some())
     }
@@ -326,13 +321,11 @@ impl Listener {
     }
 
     /// Returns when the last beacon or packet of a session arrived.
-    #[must_use]
     pub fn alive_at(&self) -> Option<Instant> {
         self.alive_at
     }
 
     /// Returns whether a sender is here that this key does not open.
-    #[must_use]
     pub fn is_of_another_key(&self) -> bool {
         use DropReason::{BeaconForged, BeaconNotOpened, BeforeBeacon, GrantForged};
         let of_another = [BeaconForged, BeaconNotOpened, BeforeBeacon, GrantForged];
@@ -767,14 +760,12 @@ impl Listener {
     }
 
     /// Returns when [`handle_timeout`](Self::handle_timeout) must be called.
-    #[must_use]
     pub fn next_timeout(&self) -> Instant {
         let next = self.places.iter().map(|place| place.loss.next());
         next.fold(self.places[0].loss.next(), Instant::min)
     }
 
     /// Returns whether the copy group shall be joined.
-    #[must_use]
     pub fn wants_copy(&self) -> bool {
         let wants = self.places.iter().any(|place| place.loss.wants_copy());
         wants && self.tuned.copy_group().is_some()
@@ -788,7 +779,6 @@ impl Listener {
     }
 
     /// Returns the packet counts of all sessions so far.
-    #[must_use]
     pub fn loss(&self) -> LossCount {
         let of_each = self.places.iter().map(|place| place.loss.total());
         of_each.fold(LossCount::default(), LossCount::plus)
@@ -800,7 +790,6 @@ impl Listener {
     }
 
     /// Returns the drops.
-    #[must_use]
     pub fn drops(&self) -> &Drops<DropReason> {
         &self.drops
     }

@@ -48,7 +48,6 @@ impl Order {
     }
 
     /// Returns when [`poll`](Self::poll) has a piece at the latest, without further packets.
-    #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         let (_, first) = self.waiting.first_key_value()?;
         Some(first.arrival + WAIT)

@@ -333,7 +333,6 @@ impl Playout {
     }
 
     /// Returns whether it is not in step only because the lead is not known.
-    #[must_use]
     pub fn is_leadless(&self) -> bool {
         self.is_leadless
     }
@@ -673,7 +672,6 @@ impl Playout {
     }
 
     /// Returns by how much to play faster than the player's clock, in parts per million.
-    #[must_use]
     pub fn speed_ppm(&self) -> f64 {
         if let Follows::Step(playout) = &self.follows
             && !playout.is_behind
@@ -686,7 +684,6 @@ impl Playout {
     }
 
     /// Returns the metrics.
-    #[must_use]
     pub fn stats(&self) -> PlayoutStats {
         let end = self.buffer.last_key_value();
         let end = end.map_or(self.position, |(at, p)| at + u64::from(p.samples));

@@ -40,7 +40,6 @@ impl RtpHeader {
     /// Reads the header; returns its length in bytes with CSRCs and extension.
     ///
     /// # Errors
-    ///
     /// It is not RTP of version 2, or a field ends past the packet.
     pub fn read(packet: &[u8]) -> Result<(Self, usize), WireError> {
         let mut r = Reader::new(packet);
@@ -80,7 +79,6 @@ impl RtpHeader {
     /// Returns an opened payload without its padding.
     ///
     /// # Errors
-    ///
     /// The padding is longer than the payload, or of length 0.
     pub fn without_padding<'a>(&self, payload: &'a [u8]) -> Result<&'a [u8], WireError> {
         if !self.padded {

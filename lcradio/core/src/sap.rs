@@ -44,7 +44,6 @@ impl<'a> Announcement<'a> {
     /// Reads a packet.
     ///
     /// # Errors
-    ///
     /// It does not fit the format, is encrypted or compressed, or is not SDP.
     pub fn read(packet: &'a [u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(packet);

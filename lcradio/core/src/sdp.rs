@@ -175,7 +175,6 @@ fn opus_type(attribute: &str) -> Option<u8> {
 /// Reads a description: its first stream of Opus on an IPv6 group.
 ///
 /// # Errors
-///
 /// It is too long or malformed, has no such stream, or names a station that has not signed it.
 pub fn read(sdp: &[u8]) -> Result<Description, SdpError> {
     if sdp.len() > MAX_SDP {

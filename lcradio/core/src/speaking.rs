@@ -36,7 +36,6 @@ impl Speaking {
     }
 
     /// Returns whether somebody speaks.
-    #[must_use]
     pub fn speaks(&self) -> bool {
         self.speaks
     }

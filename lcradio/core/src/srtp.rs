@@ -36,11 +36,7 @@ pub struct Cipher {
     salt: [u8; 12],
 }
 
-impl std::fmt::Debug for Cipher {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Cipher")
-    }
-}
+librecast::debug_by_name!(Cipher);
 
 impl Cipher {
     /// Returns the cipher for this session and read key.
@@ -103,7 +99,6 @@ impl Cipher {
     /// Opens the payload of `packet`, after a header of `header_length`.
     ///
     /// # Errors
-    ///
     /// Another key sealed it, it has another number, or it was changed.
     pub fn open(
         &self,

@@ -63,7 +63,6 @@ impl StationKey {
     }
 
     /// Returns the private or the public station.
-    #[must_use]
     pub fn station(&self, public: bool) -> Station {
         Station {
             key: self.id(),
@@ -72,14 +71,12 @@ impl StationKey {
     }
 
     /// Returns the public key.
-    #[must_use]
     pub fn id(&self) -> PeerId {
         self.signing.peer_id()
     }
 
     /// Returns the seed of the station's own network, outside of all others: of the private or the
     /// public station.
-    #[must_use]
     pub fn network_seed(&self, public: bool) -> Zeroizing<[u8; 32]> {
         let station = self.station(public).to_bytes();
         let seed = self.signing.seed();
@@ -105,11 +102,7 @@ impl StationKey {
     }
 }
 
-impl fmt::Debug for StationKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("StationKey")
-    }
-}
+librecast::debug_by_name!(StationKey);
 
 /// A key that listens to a station.
 #[derive(Clone, PartialEq, Eq)]
@@ -120,13 +113,11 @@ pub struct Station {
 
 impl Station {
     /// Returns the key that signs for it.
-    #[must_use]
     pub fn key(&self) -> &PeerId {
         &self.key
     }
 
     /// Returns whether anybody may listen: packets are plain, and announced by SAP.
-    #[must_use]
     pub fn is_public(&self) -> bool {
         self.read_key.is_none()
     }
@@ -136,7 +127,6 @@ impl Station {
     }
 
     /// Returns the multicast group of its packets and beacons.
-    #[must_use]
     pub fn group(&self) -> Ipv6Addr {
         let id = self.read_key().unwrap_or(self.key.public_key());
         let group = transient_group(&derive("lcradio 2026 group", &[id]));
@@ -144,13 +134,11 @@ impl Station {
     }
 
     /// Returns the group with the delayed copies of its packets (RFC 7198).
-    #[must_use]
     pub fn copy_group(&self) -> Ipv6Addr {
         copy_of(self.group())
     }
 
     /// Returns the keys that lead to its own network.
-    #[must_use]
     pub fn text_key(&self) -> TextKey {
         let secret = derive("lcradio 2026 outside", &[&self.to_bytes()]);
         TextKey::new(self.key, secret)
@@ -158,7 +146,6 @@ impl Station {
 
     /// Returns the groups of a caster's clock. Both have one shared tree in lcroute, so questions
     /// and answers take one path, in both directions.
-    #[must_use]
     pub fn clock_groups(&self, caster: &PeerId) -> ClockGroups {
         let id = self.read_key().unwrap_or(self.key.public_key());
         let group = |number: u32| {
@@ -206,7 +193,6 @@ impl Station {
     /// Decodes its text.
     ///
     /// # Errors
-    ///
     /// The text is of another kind, or damaged.
     pub fn decode(line: &str) -> Result<Self, TextError> {
         let bytes = text::decode(TextKind::Station, line, PRIVATE)?;

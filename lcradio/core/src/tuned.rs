@@ -118,7 +118,6 @@ impl TunedStation {
     }
 
     /// Returns the clock that the playout of a caster follows.
-    #[must_use]
     pub fn following(&self, caster: u8, now: Instant) -> Following {
         let follower = self.followers.get(usize::from(caster));
         let follower = follower.and_then(Option::as_ref);
@@ -152,7 +151,6 @@ impl TunedStation {
     }
 
     /// Returns the listener, with its counters.
-    #[must_use]
     pub fn listener(&self) -> &Listener {
         &self.listener
     }
@@ -163,7 +161,6 @@ impl TunedStation {
     }
 
     /// Returns the group of copies while packets are lost.
-    #[must_use]
     pub fn copy_group(&self) -> Option<Ipv6Addr> {
         let copy = self.listener.tuned().copy_group();
         copy.filter(|_| self.listener.wants_copy())
@@ -263,20 +260,17 @@ impl TunedStation {
     }
 
     /// Returns the casters on air; if none is, the last ones.
-    #[must_use]
     pub fn casters(&self) -> &[OnAir] {
         &self.casters
     }
 
     /// Returns when the last caster has ended its session, unless another one began since.
-    #[must_use]
     pub fn ended_at(&self) -> Option<Instant> {
         self.ended_at
     }
 
     /// Returns whether beacons were dropped because the clocks of the caster and of this host are
     /// more than an hour apart.
-    #[must_use]
     pub fn has_other_time(&self) -> bool {
         self.listener.drops().get(DropReason::BeaconTime) > 0
     }
@@ -292,7 +286,6 @@ impl TunedStation {
     }
 
     /// Returns when [`handle_timeout`](Self::handle_timeout) is due.
-    #[must_use]
     pub fn next_timeout(&self) -> Instant {
         let questions = self.followers.iter().flatten();
         let questions = questions.map(Follower::next_timeout).min();

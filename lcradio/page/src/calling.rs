@@ -197,7 +197,6 @@ impl PageCall {
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
-    #[must_use]
     pub fn next_timeout(&self) -> Instant {
         self.call.next_timeout()
     }
@@ -257,13 +256,11 @@ impl PageCall {
     }
 
     /// Whether it has left, and all is sent.
-    #[must_use]
     pub fn has_left(&self) -> bool {
         self.call.has_left() && self.commands.is_empty()
     }
 
     /// The places that are playing: a bit for each.
-    #[must_use]
     pub fn voices(&self) -> u32 {
         let all = self.playouts.iter().enumerate();
         let heard = all.filter(|(_, playout)| playout.is_some());
@@ -285,7 +282,6 @@ impl PageCall {
     }
 
     /// The correction of a participant's sample rate for the player, in parts per million.
-    #[must_use]
     pub fn speed_ppm(&self, place: u8) -> f64 {
         self.playout(place).map_or(0.0, Playout::speed_ppm)
     }
@@ -298,7 +294,6 @@ impl PageCall {
     }
 
     /// The state as JSON.
-    #[must_use]
     pub fn status(&self) -> String {
         let standing = match self.call.standing() {
             Standing::Looking => "looking",

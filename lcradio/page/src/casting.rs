@@ -93,7 +93,6 @@ impl Casting {
     }
 
     /// The group of all casters with the same key.
-    #[must_use]
     pub fn group(&self) -> Ipv6Addr {
         self.caster.station().group()
     }
@@ -148,13 +147,11 @@ impl Casting {
     }
 
     /// Whether the end has been sent.
-    #[must_use]
     pub fn has_ended(&self) -> bool {
         self.caster.has_ended()
     }
 
     /// When [`poll_command`](Self::poll_command) is due.
-    #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         self.caster.next_timeout()
     }
@@ -183,7 +180,6 @@ impl Casting {
     }
 
     /// The state of the cast.
-    #[must_use]
     pub fn status(&self) -> CastStatus {
         let station = self.caster.station();
         CastStatus {

@@ -125,13 +125,11 @@ impl Listening {
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
-    #[must_use]
     pub fn next_timeout(&self) -> Instant {
         self.station.next_timeout()
     }
 
     /// The casters that are playing: a bit for each.
-    #[must_use]
     pub fn voices(&self) -> u32 {
         let all = self.playouts.iter().enumerate();
         let heard = all.filter(|(_, playout)| playout.is_some());
@@ -146,7 +144,6 @@ impl Listening {
     }
 
     /// The correction of a caster's sample rate for the player.
-    #[must_use]
     pub fn speed_ppm(&self, caster: u8) -> f64 {
         let playout = self.playouts.get(usize::from(caster));
         let playout = playout.and_then(Option::as_ref);
@@ -162,7 +159,6 @@ impl Listening {
     }
 
     /// The state of the reception.
-    #[must_use]
     pub fn status(&self, now: Instant) -> ListenStatus {
         let listener = self.station.listener();
         let (loss, drops) = (listener.loss(), listener.drops());

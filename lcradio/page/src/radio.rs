@@ -125,7 +125,6 @@ impl PageRadio {
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
-    #[must_use]
     pub fn next_timeout(&self) -> Instant {
         let tuned = self.tuned.as_ref().map(Listening::next_timeout);
         let casting = self.casting.as_ref().and_then(Casting::next_timeout);
@@ -172,7 +171,6 @@ impl PageRadio {
     }
 
     /// The casters that are playing: a bit for each.
-    #[must_use]
     pub fn voices(&self) -> u32 {
         self.tuned.as_ref().map_or(0, Listening::voices)
     }
@@ -185,16 +183,12 @@ impl PageRadio {
     }
 
     /// The correction of a caster's sample rate for the player, in parts per million.
-    #[must_use]
     pub fn speed_ppm(&self, caster: u8) -> f64 {
         let tuned = self.tuned.as_ref();
         tuned.map_or(0.0, |tuned| tuned.speed_ppm(caster))
     }
 
     /// Begins a cast.
-    ///
-    /// # Errors
-    /// An explanation for users.
     pub fn cast(
         &mut self,
         key: StationKey,
@@ -213,7 +207,6 @@ impl PageRadio {
     }
 
     /// The state as JSON.
-    #[must_use]
     pub fn status(&self, now: Instant) -> String {
         let on_air = self.directory.stations().into_iter().map(|entry| OnAir {
             id: id_of(&entry.description),

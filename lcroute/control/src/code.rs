@@ -1,7 +1,5 @@
 //! The code with which a page may invite, if `[web] invite = true`.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -25,13 +23,11 @@ impl Code {
     }
 
     /// The code in base58.
-    #[must_use]
     pub fn text(&self) -> &str {
         &self.0
     }
 
     /// Compares two codes; the time is equal for all codes of this length.
-    #[must_use]
     pub fn matches(&self, other: &Self) -> bool {
         let (one, other) = (self.0.as_bytes(), other.0.as_bytes());
         let differs = one.iter().zip(other).fold(0, |all, (a, b)| all | (a ^ b));
@@ -59,8 +55,4 @@ impl From<Code> for String {
     }
 }
 
-impl fmt::Debug for Code {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Code")
-    }
-}
+librecast::debug_by_name!(Code);

@@ -47,7 +47,6 @@ impl Common {
     /// at the server of `LCROUTE_SIGNAL` if that is set.
     ///
     /// # Errors
-    ///
     /// A file cannot be read, or the variable names no server.
     pub fn load_config_of_user(&self) -> anyhow::Result<Config> {
         let config = self.load_config()?;
@@ -122,7 +121,6 @@ impl Common {
 /// Returns the server of `LCROUTE_SIGNAL`, or none if it is empty. `None`: it is not set.
 ///
 /// # Errors
-///
 /// It names no server.
 pub fn places_of_environment() -> anyhow::Result<Option<Vec<Place>>> {
     std::env::var_os(SIGNAL).map(places_of).transpose()

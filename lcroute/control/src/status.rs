@@ -387,7 +387,6 @@ pub struct Peer {
 
 impl Peer {
     /// Returns its name, or its short PeerId.
-    #[must_use]
     pub fn shown(&self) -> String {
         let name = self.name.clone();
         name.unwrap_or_else(|| short_id(&self.peer_id))
@@ -446,7 +445,7 @@ pub struct PrivateStatus {
 }
 
 /// One element of `lan --json`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Lan {
     /// The interface.
     pub interface: String,

@@ -34,7 +34,6 @@ pub enum Who {
 
 impl Who {
     /// Whether it includes this node.
-    #[must_use]
     pub fn is(&self, node: &Contact) -> bool {
         match self {
             Self::Peer(peer) => *peer == node.peer_id,
@@ -126,7 +125,6 @@ impl Access {
     }
 
     /// Whether it permits this node.
-    #[must_use]
     pub fn permits(&self, node: &Contact) -> bool {
         self.all || self.nodes.iter().any(|who| who.is(node))
     }

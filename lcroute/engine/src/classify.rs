@@ -107,7 +107,6 @@ impl CarriedScopes {
     }
 
     /// Whether packets to this group are carried.
-    #[must_use]
     pub fn contains(&self, group: Ipv6Addr) -> bool {
         match scope(group) {
             0x2 if self.all_link_scope => group.is_multicast() && !is_never_carried(group),
@@ -118,7 +117,6 @@ impl CarriedScopes {
     }
 
     /// Whether packets to this group are carried, of IPv4 only if that is carried.
-    #[must_use]
     pub fn carries(&self, group: Ipv6Addr) -> bool {
         self.contains(group) && (self.ipv4 || !mapped::is_group_name(group))
     }
@@ -352,7 +350,6 @@ pub fn protocol_of(packet: &[u8]) -> (u8, &[u8]) {
 /// The protocol of a packet, and its bytes but in a later fragment.
 ///
 /// # Errors
-///
 /// The headers do not end in this packet.
 pub fn transport_of(packet: &[u8]) -> Result<(u8, Option<&[u8]>), WireError> {
     if is_ipv4(packet) {

@@ -310,7 +310,6 @@ impl Engine {
     /// Replaces this node's certificate chain after a renewal.
     ///
     /// # Errors
-    ///
     /// The chain does not count, or is another node's. The earlier certificates stay.
     pub fn set_own_chain(&mut self, chain: Bytes, now: Instant) -> Result<(), OwnChainError> {
         self.turn(now);
@@ -326,7 +325,6 @@ impl Engine {
     /// Floods a signed revocation, from this node's operator or the disk.
     ///
     /// # Errors
-    ///
     /// The revocation does not count, has expired, or there is no room for it.
     pub fn add_revocation(
         &mut self,
@@ -1225,7 +1223,6 @@ impl Engine {
     /// Sends a message to another router over the control channels between; at most [`MAX_ROUTED`].
     ///
     /// # Errors
-    ///
     /// The message is too long, or there is no route.
     pub fn send_routed(
         &mut self,

@@ -34,9 +34,7 @@ impl FlowMeter {
     /// Counts a packet sent over these links.
     pub fn count(&mut self, links: &Links, packet: &[u8]) {
         let flow = flow_of(packet).filter(|flow| flow.group.is_multicast());
-        let Some(flow) = flow else {
-            return;
-        };
+        let Some(flow) = flow else { return };
         for link in links.iter() {
             let key = (flow.group, *link);
             if self.counts.len() >= MAX_FLOWS && !self.counts.contains_key(&key) {

@@ -208,7 +208,6 @@ impl Forwarding {
             origin: node.own,
             incarnation: node.config.incarnation,
             sequence: self.sequence,
-            key_epoch: 0,
         };
         let Some(flow) = flow_of(&packet) else {
             return;

@@ -212,37 +212,31 @@ impl Graph {
     }
 
     /// Identifies the content: graphs with equal digest are equal.
-    #[must_use]
     pub fn digest(&self) -> u64 {
         self.digest
     }
 
     /// Number of routers.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.routers.len()
     }
 
     /// Whether there are no routers.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.routers.is_empty()
     }
 
     /// Whether `x` is one of the routers.
-    #[must_use]
     pub fn contains(&self, x: OriginId) -> bool {
         self.index(x).is_some()
     }
 
     /// All routers, in ascending order.
-    #[must_use]
     pub fn routers(&self) -> &[OriginId] {
         &self.routers
     }
 
     /// Whether no path leads through `x`.
-    #[must_use]
     pub fn is_stub(&self, x: OriginId) -> bool {
         self.index(x).is_some_and(|at| self.is_stub_at(at))
     }

@@ -10,7 +10,7 @@
 //! |                        origin (64 bits)                       |
 //! |                     incarnation (32 bits)                     |
 //! |                       sequence (48 bits)      +---------------+
-//! |                                               |   key epoch   |
+//! |                                               |     zero      |
 //! +-----------------------------------------------+---------------+
 //! ```
 //! The payload type is the IP version of the packet behind: 4 or 6.
@@ -71,8 +71,6 @@ pub struct DataHeader {
     pub incarnation: u32,
     /// Counts the origin's packets; 48 bits.
     pub sequence: u64,
-    /// Epoch of the group key; 0 without authentication.
-    pub key_epoch: u16,
 }
 
 impl DataHeader {
@@ -88,7 +86,6 @@ impl DataHeader {
         b[12..20].copy_from_slice(&self.origin.0.to_be_bytes());
         b[20..24].copy_from_slice(&self.incarnation.to_be_bytes());
         b[24..30].copy_from_slice(&self.sequence.to_be_bytes()[2..]);
-        b[30..32].copy_from_slice(&self.key_epoch.to_be_bytes());
         b
     }
 
@@ -117,8 +114,9 @@ impl DataHeader {
             origin: OriginId(r.u64()?),
             incarnation: r.u32()?,
             sequence: u64::from(r.u16()?) << 32 | u64::from(r.u32()?),
-            key_epoch: r.u16()?,
         };
+        // no meaning yet
+        r.take(2)?;
         Ok((header, r.rest()))
     }
 }
@@ -138,7 +136,6 @@ mod tests {
             origin: OriginId(0x1112_1314_1516_1718),
             incarnation: 0x2122_2324,
             sequence: 0x3132_3334_3536,
-            key_epoch: 0x4142,
         }
     }
 
@@ -150,7 +147,7 @@ mod tests {
             0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, // origin
             0x21, 0x22, 0x23, 0x24, // incarnation
             0x31, 0x32, 0x33, 0x34, 0x35, 0x36, // sequence
-            0x41, 0x42, // key epoch
+            0x00, 0x00, // zero
         ];
         assert_eq!(golden().encode(), bytes);
         assert_eq!(DataHeader::decode(&bytes).unwrap(), (golden(), &[][..]));
@@ -183,11 +180,11 @@ mod tests {
         #[test]
         fn round_trip(
             is_ipv4: bool, flags: u8, hop_limit: u8, root: u64, origin: u64, incarnation: u32,
-            sequence in 0..=MAX_SEQUENCE, key_epoch: u16, packet: Vec<u8>,
+            sequence in 0..=MAX_SEQUENCE, packet: Vec<u8>,
         ) {
             let (root, origin) = (OriginId(root), OriginId(origin));
             let payload = if is_ipv4 { Payload::Ipv4 } else { Payload::Ipv6 };
-            let h = DataHeader { payload, flags, hop_limit, root, origin, incarnation, sequence, key_epoch };
+            let h = DataHeader { payload, flags, hop_limit, root, origin, incarnation, sequence };
             let message = [&h.encode()[..], &packet].concat();
             prop_assert_eq!(DataHeader::decode(&message).unwrap(), (h, &packet[..]));
         }

@@ -810,7 +810,6 @@ impl Leaf {
             origin: OriginId(0),
             incarnation: 0,
             sequence: self.sent,
-            key_epoch: 0,
         };
         let header = header.encode();
         self.outputs.push_back(LeafOutput::Data {
@@ -1086,7 +1085,6 @@ mod tests {
             origin: OriginId(1),
             incarnation,
             sequence,
-            key_epoch: 0,
         };
         let packet = udp_packet(source, group, b"sound");
         [&header.encode()[..], &packet[..]].concat().into()

@@ -224,7 +224,6 @@ impl Database {
     /// Handles an LSA from a neighbour.
     ///
     /// # Errors
-    ///
     /// The reason why the LSA is not stored. An LSA no newer than the stored one is no error.
     pub fn handle_lsa(
         &mut self,
@@ -270,7 +269,6 @@ impl Database {
     /// Handles a summary from a neighbour.
     ///
     /// # Errors
-    ///
     /// The link is not up, or its neighbour sends more summaries than it may.
     pub fn handle_summary(
         &mut self,
@@ -331,7 +329,6 @@ impl Database {
     /// Sets this router's certificates.
     ///
     /// # Errors
-    ///
     /// The chain does not count, or is not this node's. The earlier certificates stay.
     pub fn set_own_chain(&mut self, chain: Bytes, now: Instant) -> Result<(), OwnChainError> {
         self.turn(now);
@@ -352,7 +349,6 @@ impl Database {
     /// Floods a revocation in the format of [`Services::verify_revocation`].
     ///
     /// # Errors
-    ///
     /// The revocation does not count, has expired, or there is no room for it.
     pub fn add_revocation(&mut self, bytes: &[u8], now: Instant) -> Result<(), AddRevocationError> {
         self.turn(now);
@@ -387,7 +383,6 @@ impl Database {
     }
 
     /// The time of the next call of [`Self::handle_timeout`].
-    #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         let stale = self.graph.is_stale() || self.rps.is_stale();
         let times = [
@@ -904,31 +899,26 @@ impl Database {
     }
 
     /// Rises with every change of the graph or of the reachable routers.
-    #[must_use]
     pub fn graph_version(&self) -> u64 {
         self.graph.version()
     }
 
     /// Rises with every change of the rendezvous points or of the announcers of a prefix.
-    #[must_use]
     pub fn rps_version(&self) -> u64 {
         self.rps.version()
     }
 
     /// Rises whenever a router's certificates are stored, replaced or removed.
-    #[must_use]
     pub fn credentials_version(&self) -> u64 {
         self.store.credentials_version
     }
 
     /// The incarnation of this router: higher than the given one if a higher one was seen.
-    #[must_use]
     pub fn incarnation(&self) -> u32 {
         self.origination.router.incarnation
     }
 
     /// A router with known certificates; this one is among them.
-    #[must_use]
     pub fn router(&self, origin: OriginId) -> Option<&Router> {
         self.store.routers.get(&origin)
     }
@@ -939,13 +929,11 @@ impl Database {
     }
 
     /// Whether links lead to this router.
-    #[must_use]
     pub fn is_reachable(&self, origin: OriginId) -> bool {
         self.router(origin).is_some_and(|r| r.reachable)
     }
 
     /// The number of routers to which links lead, this one included.
-    #[must_use]
     pub fn reachable_count(&self) -> usize {
         self.graph.reachable()
     }
@@ -959,19 +947,16 @@ impl Database {
     }
 
     /// The rendezvous point of this group range, 0 to 3.
-    #[must_use]
     pub fn rp(&self, range: u8) -> Option<OriginId> {
         self.rps.rp(range)
     }
 
     /// The longest announced prefix that the group lies in, and the root of its tree.
-    #[must_use]
     pub fn owner(&self, group: Ipv6Addr) -> Option<(GroupPrefix, OriginId)> {
         self.rps.owner(group)
     }
 
     /// The root of the shared tree of an any-source group, by announced prefix, else by range.
-    #[must_use]
     pub fn rp_of(&self, group: Ipv6Addr) -> Option<OriginId> {
         self.rps.rp_of(group)
     }
@@ -982,7 +967,6 @@ impl Database {
     }
 
     /// This router's IPv4 address.
-    #[must_use]
     pub fn ipv4_address(&self) -> Option<Ipv4Addr> {
         self.origination.assignment.as_ref()?.address()
     }
@@ -1004,20 +988,17 @@ impl Database {
     }
 
     /// The forwarder of a LAN, by its number.
-    #[must_use]
     pub fn forwarder_of_lan(&self, lan: LanId) -> Option<OriginId> {
         self.lans.forwarder(lan)
     }
 
     /// Whether a router's certificate makes it a gateway.
-    #[must_use]
     pub fn is_gateway(&self, origin: OriginId) -> bool {
         let router = self.router(origin);
         router.is_some_and(|router| !router.credential().member.gateway.is_empty())
     }
 
     /// Whether a gateway has this address on its LAN.
-    #[must_use]
     pub fn is_gateway_mac(&self, mac: MacAddress) -> bool {
         self.lans.is_gateway(mac)
     }
@@ -1028,13 +1009,11 @@ impl Database {
     }
 
     /// Prefixes that two LANs use.
-    #[must_use]
     pub fn lan_clashes(&self) -> &[SourcePrefix] {
         self.lans.clashes()
     }
 
     /// Whether certificates that depend on this key do not count.
-    #[must_use]
     pub fn is_revoked(&self, key: &PeerId) -> bool {
         self.store.is_revoked(key)
     }

@@ -18,7 +18,6 @@
 //! A prefix is private by configuration: without a secret, none of its packets leaves or enters.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
@@ -79,11 +78,7 @@ impl Secret {
     }
 }
 
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret")
-    }
-}
+librecast::debug_by_name!(Secret);
 
 /// A prefix with sealed packets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,7 +104,6 @@ impl PrivatePrefix {
     }
 
     /// Whether it is that of a segment.
-    #[must_use]
     pub fn is_of_segment(&self) -> bool {
         SegmentId::is_group(self.prefix.addr())
     }

@@ -108,7 +108,6 @@ impl Proxy {
     /// Sets the union of remote joins of `group`; `None`: nothing is joined.
     ///
     /// # Errors
-    ///
     /// The proxy reports as many groups as the link's switches may have room for.
     pub fn set(
         &mut self,

@@ -35,7 +35,6 @@ impl Engine {
     }
 
     /// Packets and bytes since the start; its cost does not depend on the tables.
-    #[must_use]
     pub fn counters(&self) -> Counters {
         Counters {
             drops: self.outbox.drops.by_name(),
@@ -44,13 +43,11 @@ impl Engine {
     }
 
     /// Number of drops for this reason so far.
-    #[must_use]
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.outbox.drops.get(reason)
     }
 
     /// Groups that a local program has joined or a neighbour joins over this node.
-    #[must_use]
     pub fn group_count(&self) -> usize {
         self.groups().len()
     }
@@ -130,13 +127,11 @@ impl Engine {
     }
 
     /// The standing of each LAN.
-    #[must_use]
     pub fn lan_standings(&self) -> Vec<LanStanding> {
         self.gateway.standings(&self.node, &self.database)
     }
 
     /// LANs that this node serves, or for which it is standby.
-    #[must_use]
     pub fn lans(&self) -> Vec<LanSnapshot> {
         let own = self.node.own;
         let paths = Tree::compute(self.routing.graph(), own);
@@ -175,7 +170,6 @@ impl Engine {
     }
 
     /// All other routers that can be reached, by origin.
-    #[must_use]
     pub fn routes(&self) -> Vec<RouteSnapshot> {
         let (graph, own) = (self.routing.graph(), self.node.own);
         let Some(tree) = Tree::of(graph, own, None) else {
@@ -218,19 +212,16 @@ impl Engine {
     }
 
     /// Whether no path leads through a router.
-    #[must_use]
     pub fn is_stub(&self, router: OriginId) -> bool {
         self.routing.graph().is_stub(router)
     }
 
     /// This node's IPv4 address.
-    #[must_use]
     pub fn ipv4_address(&self) -> Option<Ipv4Addr> {
         self.database.ipv4_address()
     }
 
     /// Groups that are joined on this host, in order.
-    #[must_use]
     pub fn local_groups(&self) -> Vec<Ipv6Addr> {
         self.membership.interface_groups()
     }
@@ -244,7 +235,6 @@ impl Engine {
     }
 
     /// Whether a neighbour joins this group over this node.
-    #[must_use]
     pub fn is_wanted(&self, group: Ipv6Addr) -> bool {
         let trees = &self.forwarding.trees;
         trees

@@ -184,7 +184,6 @@ mod tests {
             origin: OriginId::of(SOURCE),
             incarnation: 1,
             sequence,
-            key_epoch: 0,
         }
     }
 

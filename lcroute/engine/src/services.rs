@@ -72,14 +72,12 @@ pub trait Services: Debug + Send + Sync {
     /// Verifies a chain of certificates at the present time, without revocations.
     ///
     /// # Errors
-    ///
     /// The chain cannot be read, or is of another network, forged, or not valid by the clock.
     fn verify_chain(&self, chain: &[u8]) -> Result<Arc<Credential>, CertError>;
 
     /// Verifies a revocation.
     ///
     /// # Errors
-    ///
     /// The revocation cannot be read, is of another network, or its signer may not revoke the key.
     fn verify_revocation(&self, bytes: &[u8]) -> Result<Revocation, RevocationError>;
 

@@ -44,7 +44,6 @@ impl SourceFilter {
     }
 
     /// Whether packets of `source` pass.
-    #[must_use]
     pub fn allows(&self, source: Ipv6Addr) -> bool {
         match self {
             Self::Include(list) => list.binary_search(&source).is_ok(),
@@ -53,13 +52,11 @@ impl SourceFilter {
     }
 
     /// Whether every source passes.
-    #[must_use]
     pub fn is_all(&self) -> bool {
         matches!(self, Self::Exclude(list) if list.is_empty())
     }
 
     /// The listed sources.
-    #[must_use]
     pub fn sources(&self) -> &[Ipv6Addr] {
         match self {
             Self::Include(list) | Self::Exclude(list) => list,

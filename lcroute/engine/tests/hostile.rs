@@ -139,7 +139,6 @@ fn any_message() -> impl Strategy<Value = Vec<u8>> {
                 origin,
                 incarnation,
                 sequence,
-                key_epoch: 0,
             }
         },
     );

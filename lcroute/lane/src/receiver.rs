@@ -133,7 +133,6 @@ impl Receiver {
     }
 
     /// Returns the time of the next report.
-    #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.reporter.deadline()
     }
@@ -149,7 +148,6 @@ impl Receiver {
     }
 
     /// Returns the number of packets with messages that repair has delivered.
-    #[must_use]
     pub fn repaired(&self) -> u64 {
         self.recovery.count
     }

@@ -24,13 +24,11 @@ impl ReplayWindow {
     }
 
     /// Returns the highest index seen, if any.
-    #[must_use]
     pub fn highest(&self) -> Option<u64> {
         self.highest
     }
 
     /// Whether `index` is acceptable: neither seen nor too old.
-    #[must_use]
     pub fn is_new(&self, index: u64) -> bool {
         match self.highest {
             Some(highest) if index <= highest => {
@@ -60,7 +58,6 @@ impl ReplayWindow {
     }
 
     /// Whether `index` was seen, within the window.
-    #[must_use]
     pub fn was_seen(&self, index: u64) -> bool {
         self.highest.is_some_and(|highest| {
             index <= highest && self.covers(index, highest) && self.word(index) & bit(index) != 0
@@ -68,7 +65,6 @@ impl ReplayWindow {
     }
 
     /// Returns the number of unseen indices from `from` to `to`, including those before the window.
-    #[must_use]
     pub fn missing(&self, from: u64, to: u64) -> u64 {
         let Some(highest) = self.highest.filter(|_| from <= to) else {
             return 0;

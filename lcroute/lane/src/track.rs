@@ -79,7 +79,6 @@ impl TrackReceiver {
     }
 
     /// Returns the time of the next report.
-    #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.receiver.deadline()
     }

@@ -44,7 +44,6 @@ pub struct Status {
 impl Status {
     /// Returns the mapped address, if hosts on the Internet reach it: the router is behind no other
     /// NAT.
-    #[must_use]
     pub fn public(&self) -> Option<SocketAddrV4> {
         self.address.filter(|at| !is_behind_nat(*at.ip()))
     }

@@ -68,7 +68,6 @@ impl Announcements {
     }
 
     /// Returns all announced prefixes, each once.
-    #[must_use]
     pub fn all(&self) -> Vec<GroupPrefix> {
         let all: BTreeSet<_> = self
             .configured

@@ -82,7 +82,6 @@ impl<A> Echoes<A> {
     }
 
     /// Returns the time at which the next echo times out.
-    #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         self.waiting.values().map(|w| w.until).min()
     }

@@ -125,13 +125,11 @@ impl Epochs {
     }
 
     /// Returns the number of the newest epoch; 0: no expulsion yet.
-    #[must_use]
     pub fn number(&self) -> u32 {
         self.newest().map_or(0, |(number, _)| number)
     }
 
     /// Returns number and secret of the newest epoch, for a token.
-    #[must_use]
     pub fn newest(&self) -> Option<(u32, EpochSecret)> {
         let signed = self.newest_signed();
         let of_token = self.of_token.as_ref();
@@ -141,14 +139,12 @@ impl Epochs {
     }
 
     /// Returns the next number, and the last epoch's hash. None: an issuer used up all numbers.
-    #[must_use]
     pub fn next(&self) -> Option<(u32, [u8; 32])> {
         let before = self.newest_signed().map(|epoch| *epoch.hash());
         Some((self.number().checked_add(1)?, before.unwrap_or_default()))
     }
 
     /// Returns the epochs from which names and keys of presence records follow.
-    #[must_use]
     pub fn rendezvous(&self) -> RendezvousEpochs {
         let newest = self.newest();
         let of_token = self.of_token.iter().map(|(_, secret)| secret);

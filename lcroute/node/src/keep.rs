@@ -1,6 +1,5 @@
 //! State of a node that must survive a restart: its owner stores it.
 
-use std::fmt;
 use std::net::Ipv4Addr;
 
 use librecast::cert::Chain;
@@ -11,11 +10,7 @@ use zeroize::Zeroizing;
 #[derive(Clone)]
 pub struct EpochsText(pub Zeroizing<String>);
 
-impl fmt::Debug for EpochsText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("EpochsText")
-    }
-}
+librecast::debug_by_name!(EpochsText);
 
 /// A state to be stored.
 #[derive(Debug, Clone)]

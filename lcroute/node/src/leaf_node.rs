@@ -142,13 +142,11 @@ impl<C: Connections> LeafNode<C> {
     }
 
     /// Whether its token lets it send to this group: an asking group within its prefixes.
-    #[must_use]
     pub fn may_send(&self, group: Ipv6Addr) -> bool {
         is_asking_group(group) && self.asking.iter().any(|prefix| prefix.contains(group))
     }
 
     /// Whether its token has an uplink, and a router takes its packets.
-    #[must_use]
     pub fn has_uplink(&self) -> bool {
         !self.asking.is_empty() && self.leaf.has_uplink()
     }
@@ -160,37 +158,31 @@ impl<C: Connections> LeafNode<C> {
     }
 
     /// Returns its state.
-    #[must_use]
     pub fn state(&self) -> LeafState {
         self.leaf.state()
     }
 
     /// Returns the router from which packets come.
-    #[must_use]
     pub fn active(&self) -> Option<PeerId> {
         self.leaf.active()
     }
 
     /// Returns the number of links.
-    #[must_use]
     pub fn links(&self) -> usize {
         self.leaf.links()
     }
 
     /// Returns the reason for which no router gives it a link, once it has looked for others, too.
-    #[must_use]
     pub fn refusal(&self) -> Option<LinkRefusal> {
         self.leaf.refusal().filter(|_| self.is_refused)
     }
 
     /// Returns the routers that it knows, with their links.
-    #[must_use]
     pub fn routers(&self) -> Vec<PeerInfo> {
         self.overlay.peers()
     }
 
     /// Returns the stack below, to read.
-    #[must_use]
     pub fn connections(&self) -> &C {
         self.overlay.connections()
     }
@@ -201,7 +193,6 @@ impl<C: Connections> LeafNode<C> {
     }
 
     /// Returns the drops so far, by reason.
-    #[must_use]
     pub fn drops(&self) -> BTreeMap<&'static str, u64> {
         let mut all = self.overlay.drops();
         for (reason, count) in self.leaf.drops() {

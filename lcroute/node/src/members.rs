@@ -227,7 +227,6 @@ impl Members {
     }
 
     /// Returns the name for `peer`, with a number if a member that was seen earlier has `name`.
-    #[must_use]
     pub fn free_name(&self, peer: &PeerId, name: &str, now: UnixTime) -> String {
         let own = self.known.get(peer).map_or(u64::MAX, |k| k.number);
         let is_taken = |name: &str| {

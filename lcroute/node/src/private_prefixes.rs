@@ -91,7 +91,6 @@ impl PrivatePrefixes {
     }
 
     /// Returns all private prefixes.
-    #[must_use]
     pub fn all(&self) -> Vec<PrivatePrefix> {
         let with_given = |configured: &PrivatePrefix| {
             let mut prefix = configured.clone();

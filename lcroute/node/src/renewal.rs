@@ -196,7 +196,6 @@ impl Renewal {
     }
 
     /// Returns the time for the next call of [`Renewal::handle_timeout`].
-    #[must_use]
     pub fn next_timeout(&self) -> Instant {
         self.due
     }

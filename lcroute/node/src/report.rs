@@ -109,7 +109,6 @@ impl Said {
 
 impl GroupFlow {
     /// Returns the number of packets to all neighbours.
-    #[must_use]
     pub fn packets(&self) -> u64 {
         self.edges.iter().map(|e| u64::from(e.packets)).sum()
     }
@@ -117,7 +116,6 @@ impl GroupFlow {
 
 impl Report {
     /// Returns the rates of each group.
-    #[must_use]
     pub fn rates(&self) -> Vec<Flow> {
         let seconds = f64::from(self.interval_ms) / 1_000.0;
         let edge = |edge: &FlowEdge| Edge {
@@ -135,7 +133,6 @@ impl Report {
 
     /// Returns the datagrams of this second for a node with this version: those of the report, and
     /// every `SOFTWARE_EVERY` seconds the version, in different seconds for different nodes.
-    #[must_use]
     pub fn datagrams(&self, node: OriginId, software: &str) -> Vec<Vec<u8>> {
         let mut parts = self.encode();
         if node.0.wrapping_add(self.second.into()) % SOFTWARE_EVERY == 0 {

@@ -319,7 +319,6 @@ impl Pairs {
     }
 
     /// Returns the state of a pair.
-    #[must_use]
     pub fn state(&self, peer: &PeerId) -> Option<PairState> {
         self.pairs.get(peer)?;
         let mut state = PairState {
@@ -349,7 +348,6 @@ impl Pairs {
     }
 
     /// Returns the names of the other's records around this time, for carriers that find by name.
-    #[must_use]
     pub fn names(&self, node: ViewId) -> Vec<[u8; 32]> {
         let Some(node) = self.nodes.get(&node) else {
             return Vec::new();
@@ -362,7 +360,6 @@ impl Pairs {
     }
 
     /// Returns the drops so far, by reason.
-    #[must_use]
     pub fn drops(&self) -> BTreeMap<&'static str, u64> {
         let mut all = self.share.drops();
         for node in self.nodes.values() {
@@ -443,9 +440,7 @@ impl Pairs {
             return;
         };
         let taken = known.overlay.handle_record(kind, sealed, |_| true, now);
-        let Ok((owner, _)) = taken else {
-            return;
-        };
+        let Ok((owner, _)) = taken else { return };
         if owner != known.other {
             return self.share.count(DropReason::PairThird);
         }
@@ -668,7 +663,6 @@ impl Pairs {
     }
 
     /// Returns whether any link is up.
-    #[must_use]
     pub fn has_links(&self) -> bool {
         self.nodes.values().any(|node| node.linked.is_some())
     }

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use lcroute_overlay::{CarrierKind, Connections, Presence, SPEAKS};
-use lcroute_signalling::CarrierEvent;
+use lcroute_signalling::{CarrierEvent, Datagram, Sockets};
 use lcroute_webrtc::relay::StreamEvent;
 use lcroute_webrtc::{WebRtc, WebRtcConfig, common_epoch};
 use librecast::id::{PeerId, SecretKey};
@@ -28,7 +28,7 @@ use librecast_program::cli::Exit;
 use librecast_program::service;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{UdpSocket, UnixListener, UnixStream};
+use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -52,8 +52,6 @@ const LOOK: Duration = Duration::from_secs(5);
 const DATAGRAMS: usize = 512;
 /// Datagrams handled before their packets leave. Chosen.
 const AT_ONCE: usize = 64;
-/// Bytes of a receive buffer: more than the longest datagram of a link.
-const BUFFER: usize = 2_048;
 /// Frames that wait for the program for streams. Chosen: 10 ms of 100 Mbit/s.
 const FRAMES: usize = 1_024;
 /// MTU of packets, in bytes: QUIC finds out how much the path takes.
@@ -173,21 +171,6 @@ async fn converse(stream: UnixStream, mut stopped: watch::Receiver<bool>) -> any
     Ok(())
 }
 
-/// A UDP socket with the task that reads it.
-#[derive(Debug)]
-struct Bound {
-    at: SocketAddr,
-    socket: Arc<UdpSocket>,
-    reader: JoinHandle<()>,
-}
-
-impl Drop for Bound {
-    fn drop(&mut self) {
-        self.reader.abort();
-    }
-}
-
-type Datagram = (SocketAddr, SocketAddr, Vec<u8>);
 type Looked = (String, Vec<SocketAddr>);
 
 /// All state while one program for streams is connected.
@@ -199,11 +182,10 @@ struct Conversation {
     plan: Option<Plan>,
     plans: BTreeMap<PeerId, PairPlan>,
     here: Here,
-    sockets: Vec<Bound>,
+    sockets: Sockets,
     /// They have been opened at a port of the own key, as others call.
     is_fixed: bool,
     mappings: Mappings,
-    received: mpsc::Sender<Datagram>,
     datagrams: mpsc::Receiver<Datagram>,
     looked: mpsc::Sender<Looked>,
     lookups: mpsc::Receiver<Looked>,
@@ -253,7 +235,7 @@ impl Conversation {
         };
         let (finding, told) = Finding::new();
         let (relays, relay_events) = Relays::new();
-        let (received, datagrams) = mpsc::channel(DATAGRAMS);
+        let (sockets, datagrams) = Sockets::new(DATAGRAMS);
         let (looked, lookups) = mpsc::channel(16);
         let (frames, waiting) = mpsc::channel(FRAMES);
         Ok(Self {
@@ -264,10 +246,9 @@ impl Conversation {
             plan: None,
             plans: BTreeMap::new(),
             here: Here::default(),
-            sockets: Vec::new(),
+            sockets,
             is_fixed: false,
             mappings: Mappings::default(),
-            received,
             datagrams,
             looked,
             lookups,
@@ -549,7 +530,7 @@ impl Conversation {
             match output {
                 PairsOutput::Start(started) => {
                     let (places, seeks) = self.places(&started.peer);
-                    let is_first = self.finding.urls().is_empty() && self.sockets.is_empty();
+                    let is_first = self.finding.urls().is_empty() && self.sockets.port().is_none();
                     self.finding.start(&started, &places, seeks);
                     let names = self.pairs.names(started.node);
                     self.finding.set_names(started.node, &names);
@@ -584,7 +565,7 @@ impl Conversation {
                     let (places, _) = self.places(&entered.open);
                     self.finding.enter(&entered, &places);
                     self.look_up_stun();
-                    if self.sockets.is_empty() {
+                    if self.sockets.port().is_none() {
                         // the first one needs sockets at once
                         self.open_sockets();
                     }
@@ -679,10 +660,10 @@ impl Conversation {
     /// Returns where callers of the open key reach this host, or what to do.
     fn reached(&self) -> Option<String> {
         // another port comes once its links have ended
-        let bound = self.sockets.first().filter(|_| self.is_fixed)?;
+        let port = self.sockets.port().filter(|_| self.is_fixed)?;
         reached(&Facts {
             candidates: &self.share.webrtc().candidates(),
-            port: bound.at.port(),
+            port,
             called: self.pairs.is_called_from_afar(),
             has_server: self.finding.has_server(),
         })
@@ -691,7 +672,7 @@ impl Conversation {
     /// Follows this host's addresses.
     async fn review_addresses(&mut self) -> anyhow::Result<()> {
         if self.plans.is_empty() && self.open.is_none() {
-            self.sockets.clear();
+            self.sockets.retain(&[]);
             self.is_fixed = false;
             self.here = Here::default();
             self.finding.set_lans(None, 0);
@@ -712,7 +693,7 @@ impl Conversation {
 
     fn set_lans(&mut self) {
         let lan = self.plan.as_ref().is_some_and(|plan| plan.lan);
-        let port = self.sockets.first().map_or(0, |bound| bound.at.port());
+        let port = self.sockets.port().unwrap_or(0);
         let lans = lan.then(|| self.here.lans.clone());
         self.finding.set_lans(lans, port);
     }
@@ -738,25 +719,22 @@ impl Conversation {
         if self.is_called() && !self.is_fixed && !self.pairs.has_links() {
             // a caller has any port: two calls from one port would disturb each other
             self.is_fixed = true;
-            self.sockets.clear();
+            self.sockets.retain(&[]);
         }
-        if here == self.here && self.sockets.len() == here.addresses.len() {
+        if here == self.here && self.sockets.addresses().len() == here.addresses.len() {
             return;
         }
-        self.sockets
-            .retain(|bound| here.addresses.contains(&bound.at.ip()));
+        self.sockets.retain(&here.addresses);
         for ip in &here.addresses {
-            if self.sockets.iter().any(|bound| bound.at.ip() == *ip) {
-                continue;
-            }
-            match self.bind_any(*ip) {
-                Ok(bound) => self.sockets.push(bound),
+            if !self.sockets.has(*ip)
+                && let Err(e) = self.open_socket(*ip)
+            {
                 // an address that is not ready yet is tried again
-                Err(e) => tracing::debug!("UDP socket of {ip}: {e}"),
+                tracing::debug!("UDP socket of {ip}: {e}");
             }
         }
         self.here = here;
-        let candidates = self.sockets.iter().map(|bound| bound.at).collect();
+        let candidates = self.sockets.addresses().collect();
         let now = Instant::now();
         self.share.webrtc().set_local_candidates(candidates, now);
         self.finding.addresses_changed();
@@ -773,9 +751,8 @@ impl Conversation {
     fn review_mapping(&mut self) {
         let Some(plan) = &self.plan else { return };
         // routers map IPv4; another port comes once its links have ended
-        let mut ports = self.sockets.iter().map(|bound| bound.at);
-        let port = ports.find(SocketAddr::is_ipv4).map(|at| at.port());
-        let port = port.filter(|_| self.is_fixed);
+        let at = self.sockets.addresses().find(SocketAddr::is_ipv4);
+        let port = at.map(|at| at.port()).filter(|_| self.is_fixed);
         let settings = settings(plan, self.is_called());
         if self.mappings.set(port, settings, plan.port.as_ref()) {
             self.set_mapped(None);
@@ -788,20 +765,20 @@ impl Conversation {
     }
 
     /// Opens a socket; at a port of the own key where others call, so that it can be forwarded.
-    fn bind_any(&self, ip: IpAddr) -> io::Result<Bound> {
+    fn open_socket(&mut self, ip: IpAddr) -> io::Result<()> {
         let secret = self.plan.as_ref().and_then(|plan| plan.port.as_ref());
         let secret = secret.filter(|_| self.is_fixed);
-        let known = self.sockets.first().map(|bound| bound.at.port());
+        let known = self.sockets.port();
         let chosen = secret.iter().flat_map(|secret| secret.ports());
         // one for all addresses
         let ports = known.into_iter().chain(chosen);
         for port in ports {
-            match bind((ip, port), &self.received) {
+            match self.sockets.open((ip, port)) {
                 Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
-                bound => return bound,
+                opened => return opened,
             }
         }
-        bind((ip, 0), &self.received)
+        self.sockets.open((ip, 0))
     }
 
     fn send_all(&mut self) {
@@ -809,21 +786,8 @@ impl Conversation {
             self.relays.execute(command);
         }
         while let Some(transmit) = self.pairs.poll_transmit() {
-            self.send(transmit.from, transmit.to, &transmit.contents);
-        }
-    }
-
-    fn send(&self, from: Option<SocketAddr>, to: SocketAddr, datagram: &Bytes) {
-        let is_its = |at: &SocketAddr| match from {
-            Some(from) => *at == from,
-            None => at.is_ipv4() == to.is_ipv4(),
-        };
-        let bound = self.sockets.iter().find(|bound| is_its(&bound.at));
-        if let Some(bound) = bound
-            && let Err(e) = bound.socket.try_send_to(datagram, to)
-        {
-            // networks lose datagrams at any time
-            tracing::debug!("to {to}: {e}");
+            let (from, to) = (transmit.from, transmit.to);
+            self.sockets.send(from, to, &transmit.contents);
         }
     }
 
@@ -836,32 +800,6 @@ impl Conversation {
         let goodbye = timeout(GOODBYE, self.finding.stop());
         let _ = tokio::join!(goodbye, self.mappings.end());
         self.writer.abort();
-    }
-}
-
-/// Opens a socket, and reads it.
-fn bind(at: (IpAddr, u16), received: &mpsc::Sender<Datagram>) -> io::Result<Bound> {
-    let socket = std::net::UdpSocket::bind(at)?;
-    socket.set_nonblocking(true)?;
-    let at = socket.local_addr()?;
-    let socket = Arc::new(UdpSocket::from_std(socket)?);
-    let reader = tokio::spawn(receive(socket.clone(), at, received.clone()));
-    Ok(Bound { at, socket, reader })
-}
-
-async fn receive(socket: Arc<UdpSocket>, at: SocketAddr, received: mpsc::Sender<Datagram>) {
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        match socket.recv_from(&mut buffer).await {
-            Ok((n, from)) => {
-                let datagram = buffer[..n].to_vec();
-                if received.send((from, at, datagram)).await.is_err() {
-                    return;
-                }
-            }
-            // an ICMP error about an earlier datagram
-            Err(e) => tracing::debug!("{at}: {e}"),
-        }
     }
 }
 

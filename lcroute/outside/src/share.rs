@@ -351,7 +351,6 @@ impl Share {
     }
 
     /// Returns the stack's next deadline.
-    #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         self.0.borrow_mut().webrtc.next_timeout()
     }
@@ -390,7 +389,6 @@ impl Share {
     }
 
     /// Returns the drops so far, by reason.
-    #[must_use]
     pub fn drops(&self) -> BTreeMap<&'static str, u64> {
         let shared = self.0.borrow();
         let mut all = shared.drops.by_name();
@@ -411,7 +409,6 @@ pub struct View {
 
 impl View {
     /// Returns its number.
-    #[must_use]
     pub fn id(&self) -> ViewId {
         self.id
     }

@@ -43,20 +43,17 @@ impl Identity {
     }
 
     /// The node's PeerId.
-    #[must_use]
     pub fn peer_id(&self) -> PeerId {
         self.key.peer_id()
     }
 
     /// Returns whether the node is a leaf: it has links with routers alone, and only with wanted
     /// ones.
-    #[must_use]
     pub fn is_leaf(&self) -> bool {
         self.chain.node().grant().leaf
     }
 
     /// Returns the versions that the node supports.
-    #[must_use]
     pub fn speaks(&self) -> Versions {
         self.speaks
     }
@@ -68,7 +65,6 @@ impl Identity {
     }
 
     /// The network.
-    #[must_use]
     pub fn network(&self) -> NetworkId {
         self.network
     }

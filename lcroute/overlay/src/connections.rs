@@ -67,15 +67,9 @@ pub trait Connections: fmt::Debug {
     -> Result<(), SendError>;
 
     /// Sends a control message behind those of [`Self::send_control`]; a short queue bounds it.
-    ///
-    /// # Errors
-    /// As [`Self::send_control`].
     fn send_routed(&mut self, link: LinkId, message: &[u8], now: Instant) -> Result<(), SendError>;
 
     /// Sends `parts` as one message that may get lost.
-    ///
-    /// # Errors
-    /// As [`Self::send_control`].
     fn send_data(&mut self, link: LinkId, parts: [&[u8]; 2], now: Instant)
     -> Result<(), SendError>;
 

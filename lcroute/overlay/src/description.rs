@@ -157,11 +157,10 @@ pub(crate) fn keep_outside(candidates: &mut Vec<Candidate>, network: &NetworkId)
 }
 
 /// Writes the number of candidates, and the candidates; those beyond the bound are left out.
-pub(crate) fn write_candidates(candidates: &[Candidate], w: &mut Writer) -> Result<(), WireError> {
-    let count = candidates.len().min(MAX_CANDIDATES);
-    w.u8(u8::try_from(count).map_err(|_| WireError::Bad("candidates"))?);
-    candidates.iter().take(count).for_each(|c| c.write(w));
-    Ok(())
+pub(crate) fn write_candidates(candidates: &[Candidate], w: &mut Writer) {
+    let candidates = &candidates[..candidates.len().min(MAX_CANDIDATES)];
+    w.u8(candidates.len() as u8);
+    candidates.iter().for_each(|c| c.write(w));
 }
 
 pub(crate) fn read_candidates(r: &mut Reader<'_>) -> Result<Vec<Candidate>, WireError> {
@@ -190,7 +189,8 @@ impl Description {
             .text8(&self.pwd)?
             .put(&self.fingerprint)
             .u8(lanes | track);
-        write_candidates(&self.candidates, w)
+        write_candidates(&self.candidates, w);
+        Ok(())
     }
 
     pub(crate) fn read(r: &mut Reader<'_>) -> Result<Self, WireError> {

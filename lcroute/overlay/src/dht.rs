@@ -35,19 +35,16 @@ fn days(time: UnixTime) -> [UnixTime; 2] {
 
 impl Rendezvous {
     /// Returns the key under which a node's record is today.
-    #[must_use]
     pub fn key_of(&self, node: &PeerId, time: UnixTime) -> Key {
         Base58(self.name(node, time))
     }
 
     /// Returns the key of a node's mailbox today.
-    #[must_use]
     pub fn mailbox_of(&self, node: &PeerId, time: UnixTime) -> Key {
         self.key_of(&self.mailbox(node).peer_id(), time)
     }
 
     /// Returns the DHT items for the record of the node with this key.
-    #[must_use]
     pub fn items(&self, key: &SecretKey, record: &Published, time: UnixTime) -> Vec<Item> {
         // a newer record ends later
         let items = days(time).map(|day| self.item(key, (record, record.until), day));

@@ -28,13 +28,11 @@ pub enum Trusted {
 
 impl Disclosure {
     /// Returns whether some members do not learn the host's addresses.
-    #[must_use]
     pub fn hides(&self) -> bool {
         matches!(self, Self::Only(_))
     }
 
     /// Returns whether a node may learn the host's addresses, by its key and its certificate.
-    #[must_use]
     pub fn includes(&self, node: &PeerId, certified: Option<&Member>) -> bool {
         let Self::Only(trusted) = self else {
             return true;

@@ -519,7 +519,7 @@ impl Payload {
                 candidates,
             } => {
                 w.put(attempt);
-                write_candidates(candidates, &mut w)?;
+                write_candidates(candidates, &mut w);
             }
             Self::Refusal { code, proof } => {
                 w.u8(code.number());

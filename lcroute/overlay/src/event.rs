@@ -167,7 +167,6 @@ pub struct KeyConflict {
 
 impl KeyConflict {
     /// Returns the addresses of the other host as text.
-    #[must_use]
     pub fn place(&self) -> String {
         let all: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
         match all.is_empty() {

@@ -31,15 +31,13 @@ impl HelperOffer {
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
         w.u8(VERSION).u16(self.room).u16(self.leaves);
-        // it fails for more than it writes
-        let _ = write_candidates(&self.candidates, &mut w);
+        write_candidates(&self.candidates, &mut w);
         w.into_vec()
     }
 
     /// Reads it; bytes behind it are ignored.
     ///
     /// # Errors
-    ///
     /// It is cut off, of another version, or has an address that no host has.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes);

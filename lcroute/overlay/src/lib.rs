@@ -11,7 +11,7 @@
 //! | `description`, `connections` | ICE and DTLS parameters; the interface to the stack below |
 //! | `link`, `link_table`, `auth` | the life of a link, and proof of identities |
 //! | `server`, `proof`, `site` | messages of signalling servers; access to relays; bounds by site |
-//! | `record`, `dht`, `places`, `leaf_places`, `straight` | signalling without a server |
+//! | `record`, `sealed`, `dht`, `places`, `leaf_places`, `straight` | signalling without a server |
 //! | `text_record`, `helper_offer`, `elsewhere` | networks that a text leads to, and helpers there |
 //! | `open_record` | records of open keys, on LANs and in DHTs |
 //! | `attestation`, `revocations`, `trust`, `disclosure`, `suspension` | decisions about peers |
@@ -47,6 +47,7 @@ mod random;
 mod record;
 mod replay;
 mod revocations;
+mod sealed;
 pub mod server;
 mod session;
 mod signal_budget;

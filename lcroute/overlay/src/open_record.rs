@@ -8,8 +8,6 @@
 //!
 //! Whoever knows the open key can open it, and nobody else. Only its owner can make one.
 
-use crypto_secretbox::aead::AeadInPlace;
-use crypto_secretbox::{KeyInit, Nonce, Tag, XSalsa20Poly1305};
 use librecast::id::{PeerId, SecretKey};
 use librecast::open::{STATEMENT_LEN, Statement, name, seal};
 use librecast::time::UnixTime;
@@ -17,14 +15,13 @@ use librecast::wire::{Reader, WireError, Writer};
 
 use crate::description::{Candidate, read_candidates, write_candidates};
 use crate::record::MAX_RECORD;
+use crate::sealed;
 
 /// Context of the signature (domain separation).
 const CONTEXT: &str = "lcroute 2026 open record";
 const _: () = assert!(MAX_RECORD == librecast::open_item::RECORD_LEN);
-const NONCE: usize = 24;
-const TAG: usize = 16;
 /// Length of the sealed content in bytes: all records look alike.
-const LENGTH: usize = MAX_RECORD - NONCE - TAG;
+const LENGTH: usize = MAX_RECORD - sealed::OVERHEAD;
 /// Most addresses, so that the longest ones fit. Chosen: as many as a host uses.
 const MAX_ADDRESSES: usize = 8;
 
@@ -46,12 +43,12 @@ impl OpenRecord {
         (open, period): (&PeerId, u64),
         (key, statement): (&SecretKey, &[u8; STATEMENT_LEN]),
         candidates: &[Candidate],
-        nonce: [u8; NONCE],
+        nonce: [u8; sealed::NONCE],
     ) -> Result<([u8; 32], Vec<u8>), WireError> {
         let mut w = Writer::new();
         w.put(statement);
         let count = candidates.len().min(MAX_ADDRESSES);
-        write_candidates(&candidates[..count], &mut w)?;
+        write_candidates(&candidates[..count], &mut w);
         let signature = key.sign(CONTEXT, w.as_slice());
         w.put(&signature);
         let mut bytes = w.into_vec();
@@ -59,10 +56,7 @@ impl OpenRecord {
             return Err(WireError::Bad("open record"));
         }
         bytes.resize(LENGTH, 0);
-        let cipher = XSalsa20Poly1305::new(&seal(open, period).into());
-        let tag = cipher.encrypt_in_place_detached(Nonce::from_slice(&nonce), b"", &mut bytes);
-        let tag = tag.map_err(|_| WireError::Bad("open record"))?;
-        let sealed = [nonce.as_slice(), tag.as_slice(), &bytes].concat();
+        let sealed = sealed::seal(&seal(open, period), &nonce, bytes);
         Ok((name(open, period), sealed))
     }
 
@@ -78,13 +72,8 @@ impl OpenRecord {
         if sealed.len() != MAX_RECORD {
             return Err(WireError::Bad("length of an open record"));
         }
-        let (nonce, rest) = sealed.split_at(NONCE);
-        let (tag, body) = rest.split_at(TAG);
-        let mut bytes = body.to_vec();
-        let cipher = XSalsa20Poly1305::new(&seal(open, period).into());
-        let (nonce, tag) = (Nonce::from_slice(nonce), Tag::from_slice(tag));
-        let opened = cipher.decrypt_in_place_detached(nonce, b"", &mut bytes, tag);
-        opened.map_err(|_| WireError::Bad("seal of an open record"))?;
+        let bytes = sealed::open(&seal(open, period), sealed);
+        let bytes = bytes.ok_or(WireError::Bad("seal of an open record"))?;
         let mut r = Reader::new(&bytes);
         let statement: [u8; STATEMENT_LEN] = r.array()?;
         let candidates = read_candidates(&mut r)?;
@@ -154,12 +143,7 @@ mod tests {
         ) {
             // who knows the open key can seal anything
             let open = key(1).peer_id();
-            let mut bytes = content;
-            let cipher = XSalsa20Poly1305::new(&seal(&open, 7).into());
-            let tag = cipher
-                .encrypt_in_place_detached(Nonce::from_slice(&[1; 24]), b"", &mut bytes)
-                .unwrap();
-            let sealed = [[1; 24].as_slice(), tag.as_slice(), &bytes].concat();
+            let sealed = sealed::seal(&seal(&open, 7), &[1; 24], content);
             prop_assert!(OpenRecord::open((&open, 7), &sealed, NOW).is_err());
         }
     }

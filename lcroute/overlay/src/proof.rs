@@ -128,7 +128,6 @@ impl ProofKey {
     }
 
     /// Returns the public key to which nodes seal.
-    #[must_use]
     pub fn public(&self) -> [u8; 32] {
         *self.0.public_key().as_bytes()
     }

@@ -19,25 +19,22 @@
 //! first token for leaves; epoch 0 has no secret. The carrier sees sealed bytes of two lengths, and
 //! a name that changes daily ([`Rendezvous::name`]).
 
-use crypto_secretbox::aead::AeadInPlace;
-use crypto_secretbox::{KeyInit, Nonce, Tag, XSalsa20Poly1305};
 use librecast::epoch::EpochSecret;
 use librecast::id::{NetworkId, PeerId, SecretKey, derive};
 use librecast::time::UnixTime;
 use librecast::wire::{Reader, WireError, Writer};
 
-use crate::description::{Candidate, MAX_CANDIDATES};
+use crate::description::{Candidate, read_candidates, write_candidates};
 use crate::drops::DropReason;
 use crate::random::Random;
+use crate::sealed;
 
 /// Context of the signature (domain separation).
 const CONTEXT: &str = "lcroute 2026 presence record";
 /// Version of the format.
 const VERSION: u8 = 1;
-const NONCE: usize = 24;
-const TAG: usize = 16;
 /// Lengths of the sealed content: for few addresses, and for many.
-const LENGTHS: [usize; 2] = [256 - NONCE - TAG, 512 - NONCE - TAG];
+const LENGTHS: [usize; 2] = [256 - sealed::OVERHEAD, 512 - sealed::OVERHEAD];
 /// Seconds of a day.
 const DAY: u64 = 86_400;
 /// Maximum validity of a record in seconds.
@@ -97,22 +94,17 @@ impl RendezvousEpochs {
     }
 
     /// Returns the epoch under which this node publishes.
-    #[must_use]
     pub fn newest(&self) -> &Rendezvous {
         &self.newest
     }
 
     /// Returns the epochs of members that were away since an expulsion, the latest first.
-    #[must_use]
     pub fn former(&self) -> &[Rendezvous] {
         &self.former
     }
 
     /// Opens and checks a record at the time `time`; true: of a former epoch, which expelled nodes
     /// know.
-    ///
-    /// # Errors
-    /// The reason for which it is dropped.
     pub fn open(
         &self,
         sealed: &[u8],
@@ -141,7 +133,6 @@ impl Rendezvous {
 
     /// Returns the name of a node's record on the day of `time`. Without the network's key, names
     /// reveal neither the node nor the names of other days.
-    #[must_use]
     pub fn name(&self, node: &PeerId, time: UnixTime) -> [u8; 32] {
         let secret = self.name_secret(time);
         // a PeerId is a point of the curve
@@ -164,34 +155,20 @@ impl Rendezvous {
             .put(record.node.public_key())
             .u64(record.made)
             .u64(record.until);
-        let candidates = &record.candidates[..record.candidates.len().min(MAX_CANDIDATES)];
-        w.u8(candidates.len() as u8);
-        candidates.iter().for_each(|c| c.write(&mut w));
+        write_candidates(&record.candidates, &mut w);
         let signature = key.sign(CONTEXT, &self.signed(w.as_slice()));
         w.put(&signature);
         let mut bytes = w.into_vec();
         let fits = LENGTHS.into_iter().find(|length| bytes.len() <= *length);
         bytes.resize(fits.unwrap_or(bytes.len()), 0);
-        let nonce: [u8; NONCE] = random.array();
-        let cipher = self.cipher(record.made / DAY);
-        let mut sealed = nonce.to_vec();
-        // it fails only for messages longer than memory
-        let tag = cipher.encrypt_in_place_detached(Nonce::from_slice(&nonce), b"", &mut bytes);
-        sealed.extend_from_slice(&tag.unwrap_or_default());
-        sealed.extend_from_slice(&bytes);
-        sealed
+        sealed::seal(&self.seal_key(record.made / DAY), &random.array(), bytes)
     }
 
     /// Opens and checks a record at the time `time`.
-    ///
-    /// # Errors
-    /// The reason for which it is dropped.
     pub fn open(&self, sealed: &[u8], time: UnixTime) -> Result<PresenceRecord, DropReason> {
-        if !LENGTHS.contains(&sealed.len().saturating_sub(NONCE + TAG)) {
+        if !LENGTHS.contains(&sealed.len().saturating_sub(sealed::OVERHEAD)) {
             return Err(DropReason::PresenceMalformed);
         }
-        let (nonce, rest) = sealed.split_at(NONCE);
-        let (tag, body) = rest.split_at(TAG);
         let today = time.as_secs() / DAY;
         // clocks may differ by a day, and a record be of yesterday; beyond that, the wrong clock is
         // reported
@@ -202,13 +179,8 @@ impl Rendezvous {
             today.wrapping_sub(2),
             today + 2,
         ];
-        let opened = days.into_iter().find_map(|day| {
-            let mut bytes = body.to_vec();
-            let (nonce, tag) = (Nonce::from_slice(nonce), Tag::from_slice(tag));
-            let cipher = self.cipher(day);
-            let opened = cipher.decrypt_in_place_detached(nonce, b"", &mut bytes, tag);
-            opened.ok().map(|()| (day, bytes))
-        });
+        let open = |day| Some((day, sealed::open(&self.seal_key(day), sealed)?));
+        let opened = days.into_iter().find_map(open);
         let (day, bytes) = opened.ok_or(DropReason::PresenceNotOpened)?;
         let (record, signature, signed) =
             read(&bytes).map_err(|_| DropReason::PresenceMalformed)?;
@@ -239,8 +211,8 @@ impl Rendezvous {
         }
     }
 
-    fn cipher(&self, day: u64) -> XSalsa20Poly1305 {
-        XSalsa20Poly1305::new(&self.secret("lcroute 2026 record seal", day).into())
+    fn seal_key(&self, day: u64) -> [u8; 32] {
+        self.secret("lcroute 2026 record seal", day)
     }
 }
 
@@ -252,12 +224,7 @@ fn read(bytes: &[u8]) -> Result<(PresenceRecord, [u8; 64], &[u8]), WireError> {
     }
     let node = PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("node"))?;
     let (made, until) = (r.u64()?, r.u64()?);
-    let count = usize::from(r.u8()?);
-    if count > MAX_CANDIDATES {
-        return Err(WireError::Bad("candidate count"));
-    }
-    let candidates = (0..count).map(|_| Candidate::read(&mut r));
-    let candidates = candidates.collect::<Result<_, _>>()?;
+    let candidates = read_candidates(&mut r)?;
     let signed = &bytes[..bytes.len() - r.rest().len()];
     let signature = r.array()?;
     if r.rest().iter().any(|byte| *byte != 0) {

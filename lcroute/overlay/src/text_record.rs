@@ -11,17 +11,16 @@
 //! the owner of the text has made its content ([`librecast::text_network`]). An issuer that the
 //! network has certified signs where the owner of the text lacks the network's key.
 
-use crypto_secretbox::aead::AeadInPlace;
-use crypto_secretbox::{KeyInit, Nonce, Tag, XSalsa20Poly1305};
 use librecast::cert::Token;
 use librecast::id::{PeerId, SecretKey};
 use librecast::text_network::TextKey;
 use librecast::time::UnixTime;
 use librecast::wire::{Reader, WireError, Writer};
 
-use crate::description::Candidate;
+use crate::description::{Candidate, read_candidates, write_candidates};
 use crate::drops::DropReason;
 use crate::random::Random;
+use crate::sealed;
 
 /// Context of the signature (domain separation).
 const CONTEXT: &str = "lcroute 2026 text record";
@@ -31,8 +30,6 @@ const LEAVES: u8 = 1;
 const MEMBERS: u8 = 2;
 /// Version of the format with a token for members, signed by the token's issuer.
 const BY_ISSUER: u8 = 3;
-const NONCE: usize = 24;
-const TAG: usize = 16;
 /// Most routers in a record. Chosen: as many as a server tells a leaf.
 const MAX_ROUTERS: usize = 4;
 /// Most addresses of a router. Chosen: those of a host with several networks.
@@ -79,46 +76,30 @@ impl TextRecord {
         w.u8(routers.len() as u8);
         for (router, candidates) in routers {
             let candidates = &candidates[..candidates.len().min(MAX_ADDRESSES)];
-            w.put(router.public_key()).u8(candidates.len() as u8);
-            candidates.iter().for_each(|c| c.write(&mut w));
+            write_candidates(candidates, w.put(router.public_key()));
         }
         let signature = signer.sign(CONTEXT, w.as_slice());
         w.put(&signature);
-        let mut bytes = w.into_vec();
-        let nonce: [u8; NONCE] = random.array();
-        let cipher = XSalsa20Poly1305::new((&*text.seal()).into());
-        // it fails only for messages longer than memory
-        let tag = cipher.encrypt_in_place_detached(Nonce::from_slice(&nonce), b"", &mut bytes);
-        [&nonce[..], &tag.unwrap_or_default(), &bytes].concat()
+        sealed::seal(&text.seal(), &random.array(), w.into_vec())
     }
 
     /// Returns whether it makes leaves of the network, rather than members.
-    #[must_use]
     pub fn is_for_leaves(&self) -> bool {
         self.token.invitation().grant().leaf
     }
 
     /// Opens and checks a record at the time `time`. Three signatures are verified once `charge` has
     /// permitted it: whoever lacks the text cannot seal.
-    ///
-    /// # Errors
-    /// The reason for which it is dropped.
     pub fn open_charged(
         text: &TextKey,
         sealed: &[u8],
         time: UnixTime,
         charge: impl FnOnce() -> bool,
     ) -> Result<Self, DropReason> {
-        if sealed.len() > MAX_TEXT_RECORD || sealed.len() < NONCE + TAG {
+        if sealed.len() > MAX_TEXT_RECORD || sealed.len() < sealed::OVERHEAD {
             return Err(DropReason::TextMalformed);
         }
-        let (nonce, rest) = sealed.split_at(NONCE);
-        let (tag, body) = rest.split_at(TAG);
-        let mut bytes = body.to_vec();
-        let cipher = XSalsa20Poly1305::new((&*text.seal()).into());
-        let (nonce, tag) = (Nonce::from_slice(nonce), Tag::from_slice(tag));
-        let opened = cipher.decrypt_in_place_detached(nonce, b"", &mut bytes, tag);
-        opened.map_err(|_| DropReason::TextNotOpened)?;
+        let bytes = sealed::open(&text.seal(), sealed).ok_or(DropReason::TextNotOpened)?;
         if !charge() {
             return Err(DropReason::TextLimited);
         }
@@ -183,12 +164,11 @@ fn read(bytes: &[u8]) -> Result<Read<'_>, WireError> {
     }
     let router = |_| {
         let router = PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("router"))?;
-        let count = usize::from(r.u8()?);
-        if count > MAX_ADDRESSES {
+        let candidates = read_candidates(&mut r)?;
+        if candidates.len() > MAX_ADDRESSES {
             return Err(WireError::Bad("candidate count"));
         }
-        let candidates = (0..count).map(|_| Candidate::read(&mut r));
-        Ok((router, candidates.collect::<Result<_, _>>()?))
+        Ok((router, candidates))
     };
     let routers = (0..count).map(router).collect::<Result<_, _>>()?;
     let signed = &bytes[..bytes.len() - r.rest().len()];

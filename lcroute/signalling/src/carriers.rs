@@ -244,7 +244,6 @@ impl Carriers {
     }
 
     /// Returns the doors by which other nodes find this one.
-    #[must_use]
     pub fn doors(&self) -> Vec<Door> {
         let servers = self
             .servers
@@ -277,7 +276,6 @@ impl Carriers {
     }
 
     /// Returns this host's address as nodes of the DHT see it, if its NAT keeps ports.
-    #[must_use]
     pub fn outer_address(&self) -> Option<Ipv4Addr> {
         let (_, reach) = self.reach.as_ref()?;
         reach.outer_address()

@@ -38,7 +38,6 @@ pub struct Usage {
 
 impl Counts {
     /// Returns the counters.
-    #[must_use]
     pub fn usage(&self) -> Usage {
         Usage {
             clients: self.clients.load(Relaxed) as u64,

@@ -32,9 +32,6 @@ impl Drop for Dht {
 impl Dht {
     /// Speaks with the program, which has the other end; its lines go to `told`. To be called within
     /// a tokio runtime.
-    ///
-    /// # Errors
-    /// Those of the system.
     pub fn start(stream: UnixSocket, told: mpsc::Sender<FromReach>) -> io::Result<Self> {
         let stream = UnixStream::from_std(stream)?;
         let (plan, plans) = watch::channel(None);

@@ -14,6 +14,7 @@
 //! | `lan`, `spool`, `reach`, `reach_line` | LAN, folder, and the program for DHT and Matrix room |
 //! | [`dht`] | a program for the DHT of one's own, for what is no node's record |
 //! | [`proxy`], `lookup` | the way to servers: through proxies, and by their names |
+//! | `sockets` | UDP sockets of links, of programs without a packet thread |
 //! | `relay`, `relay_stream`, `peer_filter` | relays: sockets, streams, a filter in the kernel |
 
 mod beside;
@@ -34,6 +35,7 @@ mod relay;
 pub mod relay_stream;
 mod rooms;
 pub mod server;
+mod sockets;
 mod spool;
 
 pub use beside::{Entries, Entry, RoomEvent};
@@ -43,4 +45,5 @@ pub use lan::{Lan, MAX_LAN_RECORD, instance_name, is_mdns_taken};
 pub use lookup::look_up;
 pub use reach::{Account, Reach, ReachSocket, Seeking};
 pub use rooms::{ManyRooms, Registrant};
+pub use sockets::{Datagram, Sockets};
 pub use spool::Spool;

@@ -24,7 +24,6 @@ type Found = io::Result<Vec<SocketAddr>>;
 /// Looks up `HOST:PORT`.
 ///
 /// # Errors
-///
 /// The text has no port, or the name has no address.
 pub async fn look_up(name: &str) -> Found {
     let parts = name.rsplit_once(':');
@@ -127,7 +126,6 @@ fn ask_system(host: &CStr, port: u16, family: libc::c_int) -> Found {
 /// Returns an entry's address.
 ///
 /// # Safety
-///
 /// The entry's address must be of the entry's family.
 unsafe fn address_of(entry: &libc::addrinfo, port: u16) -> Option<SocketAddr> {
     match entry.ai_family {

@@ -42,7 +42,6 @@ pub enum Proxy {
 
 impl Proxy {
     /// Returns whether this host must not be seen by the servers.
-    #[must_use]
     pub fn hides(&self) -> bool {
         matches!(self, Self::Socks(_))
     }

@@ -33,7 +33,6 @@ pub enum Said {
 /// Parses a line; none for values not in `asked`, the plan's keys, or of a room without `has_room`.
 ///
 /// # Errors
-///
 /// The line is not valid.
 pub fn read(
     line: &[u8],

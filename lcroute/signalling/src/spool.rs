@@ -97,9 +97,7 @@ async fn run(
             let said = reader.work(record.as_ref());
             (reader, said)
         });
-        let Ok((back, said)) = work.await else {
-            return;
-        };
+        let Ok((back, said)) = work.await else { return };
         reader = back;
         for event in said {
             if events.send(event).await.is_err() {

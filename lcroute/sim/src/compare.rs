@@ -179,13 +179,11 @@ impl Comparing {
     }
 
     /// Returns the part of the next step; `None` at the end.
-    #[must_use]
     pub fn part(&self) -> Option<Part> {
         self.parts.last().copied()
     }
 
     /// Returns the number of remaining steps.
-    #[must_use]
     pub fn left(&self) -> usize {
         self.parts.len()
     }
@@ -224,13 +222,11 @@ impl Comparing {
     }
 
     /// Returns the results so far; the rest is zero.
-    #[must_use]
     pub fn figures(&self) -> &Comparison {
         &self.figures
     }
 
     /// Returns the links between running nodes, each once.
-    #[must_use]
     pub fn links(&self) -> Vec<[u32; 2]> {
         let links = self.bench.simulation.links.iter();
         let up = links.filter(|l| l.alive && l.up == [true; 2]);
@@ -238,7 +234,6 @@ impl Comparing {
     }
 
     /// Returns the nodes' places in the unit square.
-    #[must_use]
     pub fn places(&self) -> &[(f64, f64)] {
         self.bench.simulation.map.places()
     }

@@ -131,7 +131,6 @@ impl<T: Send + 'static> Crew<T> {
     /// Processes all pieces, as many as given to [`Crew::new`], with this argument.
     ///
     /// # Panics
-    ///
     /// The work on a piece panics.
     pub fn run(&self, pieces: &mut Vec<T>, argument: u64) {
         let shared = &*self.shared;

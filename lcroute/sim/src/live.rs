@@ -68,7 +68,6 @@ impl Live {
     }
 
     /// Returns the virtual time.
-    #[must_use]
     pub fn now(&self) -> Nanos {
         self.0.now()
     }
@@ -79,13 +78,11 @@ impl Live {
     }
 
     /// Returns the broken rule, if any.
-    #[must_use]
     pub fn violation(&self) -> Option<&Violation> {
         self.0.violation.as_ref()
     }
 
     /// Returns a hash of all events so far, with their content.
-    #[must_use]
     pub fn log(&self) -> u64 {
         self.0.log()
     }
@@ -97,19 +94,16 @@ impl Live {
     }
 
     /// Whether the daemon of a node runs.
-    #[must_use]
     pub fn runs(&self, node: u32) -> bool {
         self.0.runs(node)
     }
 
     /// Whether a program on a node has joined a group.
-    #[must_use]
     pub fn has_joined(&self, node: u32, group: Ipv6Addr) -> bool {
         self.0.node(node).kernel.membership(group).is_some()
     }
 
     /// Returns the links that an end has, each once.
-    #[must_use]
     pub fn links(&self) -> Vec<LinkView> {
         let there = self.0.links.iter().filter(|link| link.up != [false; 2]);
         let view = |link: &crate::link::Link| LinkView {
@@ -127,7 +121,6 @@ impl Live {
     }
 
     /// Returns a group in the view of a node's router, if that runs.
-    #[must_use]
     pub fn group(&self, node: u32, group: Ipv6Addr) -> Option<GroupView> {
         let n = self.0.node(node);
         let router = n.router.as_ref()?;

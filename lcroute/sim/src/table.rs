@@ -25,6 +25,13 @@ pub fn table(all: &[Figures]) -> String {
     text.trim_end().to_owned()
 }
 
+/// Makes rows, with a line for each.
+macro_rules! rows {
+    ($($name:literal => $show:expr;)*) => {
+        vec![$(($name, $show)),*]
+    };
+}
+
 fn rows() -> Vec<(&'static str, Show)> {
     fn show(f: impl Fn(&Figures) -> String + 'static) -> Show {
         Box::new(f)
@@ -41,81 +48,33 @@ fn rows() -> Vec<(&'static str, Show)> {
             found.map_or("-".into(), |(_, outage)| times(outage))
         })
     };
-    vec![
-        (
-            "links per node, mean (most)",
-            show(|f| format!("{:.1} ({})", f.links_mean, f.links_max)),
-        ),
-        (
-            "stretch, shared tree",
-            show(|f| format!("{:.2}", f.stretch_shared)),
-        ),
-        (
-            "stretch, announced prefix",
-            show(|f| format!("{:.2}", f.stretch_announced)),
-        ),
-        (
-            "stretch, source-specific group",
-            show(|f| format!("{:.2}", f.stretch_source)),
-        ),
-        (
-            "JOIN to first packet, path round trips",
-            show(|f| format!("{:.2}", f.join_round_trips)),
-        ),
-        (
-            "beyond one round trip, mean (most), ms",
-            show(|f| format!("{:.1} ({:.1})", f.join_extra_ms, f.join_extra_max_ms)),
-        ),
-        ("messages per first join", show(|f| cost(&f.first_join))),
-        ("messages per further join", show(|f| cost(&f.further_join))),
-        ("messages per new flow", show(|f| cost(&f.new_flow))),
-        (
-            "bytes per join and hop, 32 at once",
-            show(|f| format!("{:.0}", f.burst_bytes)),
-        ),
-        (
-            "messages per node, discovery",
-            show(|f| format!("{:.1}", f.discovery_messages)),
-        ),
-        (
-            "entries per router, mean (most)",
-            show(|f| format!("{:.1} ({})", f.entries_mean, f.entries_max)),
-        ),
-        (
-            "control bytes per node and second, third minute",
-            show(|f| format!("{:.0}", f.young_bytes)),
-        ),
-        (
-            "control bytes per node and second, at rest",
-            show(|f| format!("{:.0}", f.rest_bytes)),
-        ),
-        (
-            "control bytes per node and second, churn",
-            show(|f| format!("{:.0}", f.churn_bytes)),
-        ),
-        (
-            "hottest link, share of all packets (times the mean)",
-            show(|f| format!("{:.2} % ({:.1})", f.hottest_share * 100.0, f.hottest)),
-        ),
-        (
-            "a router dies: heard again, median / p99, ms",
-            show(|f| times(&f.node_death)),
-        ),
-        (
-            "a link dies: heard again, median / p99, ms",
-            show(|f| times(&f.link_death)),
-        ),
-        (
-            "later gaps per listener, when trees change back",
-            show(|f| format!("{:.2}", (f.node_death.later + f.link_death.later) / 2.0)),
-        ),
-        ("1 % die: listeners interrupted (cut off)", death(0.01)),
-        ("1 % die: heard again, median / p99, ms", death_time(0.01)),
-        ("5 % die: listeners interrupted (cut off)", death(0.05)),
-        ("5 % die: heard again, median / p99, ms", death_time(0.05)),
-        ("20 % die: listeners interrupted (cut off)", death(0.20)),
-        ("20 % die: heard again, median / p99, ms", death_time(0.20)),
-    ]
+    rows! {
+        "links per node, mean (most)" => show(|f| format!("{:.1} ({})", f.links_mean, f.links_max));
+        "stretch, shared tree" => show(|f| format!("{:.2}", f.stretch_shared));
+        "stretch, announced prefix" => show(|f| format!("{:.2}", f.stretch_announced));
+        "stretch, source-specific group" => show(|f| format!("{:.2}", f.stretch_source));
+        "JOIN to first packet, path round trips" => show(|f| format!("{:.2}", f.join_round_trips));
+        "beyond one round trip, mean (most), ms" => show(|f| format!("{:.1} ({:.1})", f.join_extra_ms, f.join_extra_max_ms));
+        "messages per first join" => show(|f| cost(&f.first_join));
+        "messages per further join" => show(|f| cost(&f.further_join));
+        "messages per new flow" => show(|f| cost(&f.new_flow));
+        "bytes per join and hop, 32 at once" => show(|f| format!("{:.0}", f.burst_bytes));
+        "messages per node, discovery" => show(|f| format!("{:.1}", f.discovery_messages));
+        "entries per router, mean (most)" => show(|f| format!("{:.1} ({})", f.entries_mean, f.entries_max));
+        "control bytes per node and second, third minute" => show(|f| format!("{:.0}", f.young_bytes));
+        "control bytes per node and second, at rest" => show(|f| format!("{:.0}", f.rest_bytes));
+        "control bytes per node and second, churn" => show(|f| format!("{:.0}", f.churn_bytes));
+        "hottest link, share of all packets (times the mean)" => show(|f| format!("{:.2} % ({:.1})", f.hottest_share * 100.0, f.hottest));
+        "a router dies: heard again, median / p99, ms" => show(|f| times(&f.node_death));
+        "a link dies: heard again, median / p99, ms" => show(|f| times(&f.link_death));
+        "later gaps per listener, when trees change back" => show(|f| format!("{:.2}", (f.node_death.later + f.link_death.later) / 2.0));
+        "1 % die: listeners interrupted (cut off)" => death(0.01);
+        "1 % die: heard again, median / p99, ms" => death_time(0.01);
+        "5 % die: listeners interrupted (cut off)" => death(0.05);
+        "5 % die: heard again, median / p99, ms" => death_time(0.05);
+        "20 % die: listeners interrupted (cut off)" => death(0.20);
+        "20 % die: heard again, median / p99, ms" => death_time(0.20);
+    }
 }
 
 fn cost(cost: &Cost) -> String {

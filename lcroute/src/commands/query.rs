@@ -530,25 +530,15 @@ mod tests {
 
     #[test]
     fn status_is_readable() {
-        let id = SecretKey::from_seed(&[1; 32]).peer_id();
         let mut counters = Counters {
             tun_rx_packets: 7,
             ..Counters::default()
         };
         counters.drops.insert("no_listener".into(), 3);
         let node = Status {
-            peer_id: id,
             name: "Connector".into(),
-            labels: std::collections::BTreeMap::new(),
-            token_uses: None,
-            address: std::net::Ipv6Addr::LOCALHOST,
-            network: id,
-            epoch: 0,
-            ipv4: None,
             tun: "lc7".into(),
             inbound: Inbound::Blocked,
-            state: State::Connected,
-            key_conflict: None,
             version: Some("1.2.3".into()),
             uptime_s: 3_700,
             doors: [
@@ -565,20 +555,15 @@ mod tests {
                 note: note.map(Into::into),
             })
             .into(),
-            relay: lcroute_control::status::Relay::default(),
             mapping: lcroute_control::status::Mapping {
                 address: "203.0.113.5:7000".parse().ok(),
                 by: Some(lcroute_control::status::Protocol::NatPmp),
                 failure: None,
             },
-            private: Vec::new(),
-            signal_servers: 1,
-            peers: 1,
-            leaves: lcroute_control::status::Leaves::default(),
-            uplink: lcroute_control::status::Uplink::default(),
             topology: PolicyKind::Tree,
             groups: 2,
             counters,
+            ..crate::testing::status()
         };
         let short = status(&node, false);
         assert!(short.contains("dropped   3 as in any network") && !short.contains("no_listener"));

@@ -37,124 +37,50 @@ use serde::Serialize;
 use crate::servers::servers;
 use crate::state::Identity;
 
+/// Makes a table, with a line for each row.
+macro_rules! rows {
+    ($($name:literal, $meaning:literal;)*) => {
+        &[$(($name, $meaning),)*]
+    };
+}
+
 /// The names of all checks, with descriptions.
-pub const CHECKS: &[(&str, &str)] = &[
-    (
-        "configuration",
-        "Whether the file can be read and is valid.",
-    ),
-    (
-        "daemon",
-        "Whether it answers on the control socket, and what it is doing.",
-    ),
-    ("kernel", "Its release."),
-    (
-        "ipv6",
-        "Whether the kernel has it, and new interfaces get it.",
-    ),
-    ("tun device", "Whether /dev/net/tun can be opened."),
-    (
-        "capabilities",
-        "Whether the daemon, or who runs this, has CAP_NET_ADMIN.",
-    ),
-    ("clock", "Whether somebody keeps it in time (adjtimex)."),
-    (
-        "mld",
-        "Version, memberships and sources that the kernel allows.",
-    ),
-    (
-        "state directory",
-        "That it is there, and that nobody else reads the keys.",
-    ),
-    ("identity", "That there is a key and a membership."),
-    ("certificate", "Until when the membership is good."),
-    ("interface", "That lc0 is up, with its address."),
-    (
-        "routes",
-        "Where the kernel sends groups of programs that name no interface.",
-    ),
-    (
-        "source address",
-        "Whether programs that choose no source send from the node's address, and whether packets from others are dropped (`foreign_source`).",
-    ),
-    (
-        "inbound firewall",
-        "Whether what arrives on lc0 reaches programs, as the daemon has tried it.",
-    ),
-    (
-        "opened to members",
-        "What members can reach of this host over lc0 beside the groups that its programs join, and how to narrow that.",
-    ),
-    (
-        "reverse path filter",
-        "Whether nftables drops what has no way back, and whether the network's addresses have one.",
-    ),
-    (
-        "network managers",
-        "Whether systemd-networkd and NetworkManager leave lc0 alone.",
-    ),
-    (
-        "ipv4",
-        "Whether lc0 has an IPv4 address where IPv4 is on, whether nftables lets its groups in, which route of the host overlaps the network's, which routes take groups away from lc0, which groups other interfaces hold that lc0 has the route for, and whether programs send broadcasts, which are not carried.",
-    ),
-    (
-        "lans",
-        "Whether each [[lan]] is served, and what is wrong there.",
-    ),
-    (
-        "private prefixes",
-        "Whether this host has the key of each [[private]], and where its groups are in clear.",
-    ),
-    (
-        "signalling",
-        "Whether each signalling server answers, and how soon.",
-    ),
-    (
-        "nat",
-        "How STUN servers see this host over IPv4: no NAT, one that keeps the port, or one that does not.",
-    ),
-    ("links", "How many are up, and why nodes were refused."),
-    (
-        "uplink",
-        "Whether copies of own multicast need more than the uplink, and which nodes carry them.",
-    ),
-    (
-        "discovery",
-        "On which LANs nodes are looked for without a server, and how many were found there.",
-    ),
-    (
-        "spool",
-        "Whether the folder that nodes share can be read, and how many were found by it.",
-    ),
-    (
-        "dht",
-        "Whether lcroute-reach runs where it is wanted, how many nodes of the DHT answer, what they see, and how many were found by it.",
-    ),
-    (
-        "matrix",
-        "Whether this node's account is in the Matrix room, may keep its record there, and how many were found by it.",
-    ),
-    (
-        "relay",
-        "Whether relays answer, and by what: UDP, TCP or TLS.",
-    ),
-    (
-        "ports",
-        "Whether the router maps the UDP port of the links, by what and to which address, or why not.",
-    ),
-    (
-        "streams",
-        "Whether the program for streams runs where it is wanted, and whether nftables lets in UDP port 14247 on lc0.",
-    ),
-    (
-        "outside",
-        "Whether keys outside of the network can meet this host: by which ways, and which servers of `[outside] meet` answer.",
-    ),
-    (
-        "web",
-        "Whether `lcroute web` has what it needs, and who reaches its pages.",
-    ),
-];
+pub const CHECKS: &[(&str, &str)] = rows! {
+    "configuration", "Whether the file can be read and is valid.";
+    "daemon", "Whether it answers on the control socket, and what it is doing.";
+    "kernel", "Its release.";
+    "ipv6", "Whether the kernel has it, and new interfaces get it.";
+    "tun device", "Whether /dev/net/tun can be opened.";
+    "capabilities", "Whether the daemon, or who runs this, has CAP_NET_ADMIN.";
+    "clock", "Whether somebody keeps it in time (adjtimex).";
+    "mld", "Version, memberships and sources that the kernel allows.";
+    "state directory", "That it is there, and that nobody else reads the keys.";
+    "identity", "That there is a key and a membership.";
+    "certificate", "Until when the membership is good.";
+    "interface", "That lc0 is up, with its address.";
+    "routes", "Where the kernel sends groups of programs that name no interface.";
+    "source address", "Whether programs that choose no source send from the node's address, and whether packets from others are dropped (`foreign_source`).";
+    "inbound firewall", "Whether what arrives on lc0 reaches programs, as the daemon has tried it.";
+    "opened to members", "What members can reach of this host over lc0 beside the groups that its programs join, and how to narrow that.";
+    "reverse path filter", "Whether nftables drops what has no way back, and whether the network's addresses have one.";
+    "network managers", "Whether systemd-networkd and NetworkManager leave lc0 alone.";
+    "ipv4", "Whether lc0 has an IPv4 address where IPv4 is on, whether nftables lets its groups in, which route of the host overlaps the network's, which routes take groups away from lc0, which groups other interfaces hold that lc0 has the route for, and whether programs send broadcasts, which are not carried.";
+    "lans", "Whether each [[lan]] is served, and what is wrong there.";
+    "private prefixes", "Whether this host has the key of each [[private]], and where its groups are in clear.";
+    "signalling", "Whether each signalling server answers, and how soon.";
+    "nat", "How STUN servers see this host over IPv4: no NAT, one that keeps the port, or one that does not.";
+    "links", "How many are up, and why nodes were refused.";
+    "uplink", "Whether copies of own multicast need more than the uplink, and which nodes carry them.";
+    "discovery", "On which LANs nodes are looked for without a server, and how many were found there.";
+    "spool", "Whether the folder that nodes share can be read, and how many were found by it.";
+    "dht", "Whether lcroute-reach runs where it is wanted, how many nodes of the DHT answer, what they see, and how many were found by it.";
+    "matrix", "Whether this node's account is in the Matrix room, may keep its record there, and how many were found by it.";
+    "relay", "Whether relays answer, and by what: UDP, TCP or TLS.";
+    "ports", "Whether the router maps the UDP port of the links, by what and to which address, or why not.";
+    "streams", "Whether the program for streams runs where it is wanted, and whether nftables lets in UDP port 14247 on lc0.";
+    "outside", "Whether keys outside of the network can meet this host: by which ways, and which servers of `[outside] meet` answer.";
+    "web", "Whether `lcroute web` has what it needs, and who reaches its pages.";
+};
 
 /// Result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

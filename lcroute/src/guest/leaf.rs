@@ -14,7 +14,7 @@ use lcroute_engine::control::RefusalReason;
 use lcroute_node::{LeafConfig, LeafNode, LeafNodeOutput};
 use lcroute_overlay::{CarrierId, Presence, SPEAKS};
 use lcroute_signalling::proxy::Proxy;
-use lcroute_signalling::{CarrierEvent, Carriers};
+use lcroute_signalling::{CarrierEvent, Carriers, Datagram, Sockets};
 use lcroute_webrtc::relay::StreamCommand;
 use lcroute_webrtc::{Ecn, WebRtc, WebRtcConfig, common_epoch};
 use librecast::cert::{Chain, Token};
@@ -23,9 +23,7 @@ use librecast::reach::Room;
 use librecast::signalling::stun_name;
 use librecast::time::{UnixTime, WallClock};
 use librecast_program::cli::{Exit, ExitError};
-use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use super::lc0::MTU;
 use crate::inbox::{Inbox, Message};
@@ -42,8 +40,6 @@ const AT_ONCE: usize = 32;
 /// Time without a link after which a leaf asks its servers for their relay. Chosen: a link over a
 /// direct path takes less, and audiences at rest ask for none.
 const RELAY_AFTER: Duration = Duration::from_secs(3);
-/// Bytes of a receive buffer: more than the longest datagram of a link.
-const BUFFER: usize = 2_048;
 
 /// Returns the token in a text, which must be valid now.
 pub fn token(text: &str) -> Result<Token, ExitError> {
@@ -130,22 +126,6 @@ pub enum LeafEvent {
     Expelled,
 }
 
-/// A UDP socket with the task that reads it.
-#[derive(Debug)]
-struct Bound {
-    at: SocketAddr,
-    socket: Arc<UdpSocket>,
-    reader: JoinHandle<()>,
-}
-
-impl Drop for Bound {
-    fn drop(&mut self) {
-        self.reader.abort();
-    }
-}
-
-type Datagram = (SocketAddr, SocketAddr, Vec<u8>);
-
 /// Relays of the signalling servers, for a leaf that no direct path reaches.
 #[derive(Debug)]
 struct Relaying {
@@ -187,8 +167,7 @@ async fn next_message(relaying: &mut Option<Relaying>) -> Option<Message> {
 pub struct LeafShell {
     common: Arc<Common>,
     node: LeafNode<WebRtc>,
-    sockets: Vec<Bound>,
-    received: mpsc::Sender<Datagram>,
+    sockets: Sockets,
     datagrams: mpsc::Receiver<Datagram>,
     carriers: Carriers,
     /// Servers that are or were connected.
@@ -229,14 +208,13 @@ impl LeafShell {
             seed: seed()?,
         };
         let (sender, events) = mpsc::channel(DATAGRAMS);
-        let (received, datagrams) = mpsc::channel(DATAGRAMS);
+        let (sockets, datagrams) = Sockets::new(DATAGRAMS);
         let mut carriers = Carriers::of_leaf(key, network, sender);
         carriers.set_servers(&common.token.signal, common.proxy.clone());
         let mut leaf = Self {
             node: LeafNode::new(config, webrtc, now),
             common,
-            sockets: Vec::new(),
-            received,
+            sockets,
             datagrams,
             carriers,
             connected: BTreeSet::new(),
@@ -246,7 +224,7 @@ impl LeafShell {
             alone_since: Some(now),
             relaying: None,
         };
-        leaf.review_addresses().await?;
+        leaf.review_addresses()?;
         Ok(leaf)
     }
 
@@ -261,22 +239,17 @@ impl LeafShell {
     }
 
     /// Follows the host's addresses: keeps sockets of those that are left, opens those of new ones.
-    pub async fn review_addresses(&mut self) -> anyhow::Result<()> {
+    pub fn review_addresses(&mut self) -> anyhow::Result<()> {
         let addresses = self.common.addresses()?;
-        let before = self.sockets.len();
-        self.sockets
-            .retain(|bound| addresses.contains(&bound.at.ip()));
-        let mut changed = self.sockets.len() != before;
+        let before = self.sockets.addresses().len();
+        self.sockets.retain(&addresses);
+        let mut changed = self.sockets.addresses().len() != before;
         for ip in addresses {
-            if self.sockets.iter().any(|bound| bound.at.ip() == ip) {
-                continue;
+            if !self.sockets.has(ip) {
+                let opened = self.sockets.open((ip, 0));
+                opened.with_context(|| format!("UDP socket of {ip}"))?;
+                changed = true;
             }
-            let socket = UdpSocket::bind((ip, 0)).await;
-            let socket = Arc::new(socket.with_context(|| format!("UDP socket of {ip}"))?);
-            let at = socket.local_addr()?;
-            let reader = tokio::spawn(receive(socket.clone(), at, self.received.clone()));
-            self.sockets.push(Bound { at, socket, reader });
-            changed = true;
         }
         if !changed {
             return Ok(());
@@ -286,7 +259,7 @@ impl LeafShell {
             self.set_servers(false);
             self.set_servers(true);
         }
-        let candidates = self.sockets.iter().map(|bound| bound.at).collect();
+        let candidates = self.sockets.addresses().collect();
         let connections = self.node.connections_mut();
         connections.set_local_candidates(candidates, Instant::now());
         Ok(())
@@ -432,27 +405,14 @@ impl LeafShell {
 
     fn send_all(&mut self) {
         while let Some(transmit) = self.node.connections_mut().poll_transmit() {
-            self.send(transmit.from, transmit.to, &transmit.contents);
+            let (from, to) = (transmit.from, transmit.to);
+            self.sockets.send(from, to, &transmit.contents);
         }
         while let Some(command) = self.node.connections_mut().poll_relay_stream() {
             if let Some(relaying) = &self.relaying {
                 // a full stream loses datagrams, as networks do
                 let _ = relaying.commands.try_send(command);
             }
-        }
-    }
-
-    fn send(&self, from: Option<SocketAddr>, to: SocketAddr, datagram: &[u8]) {
-        let is_its = |at: &SocketAddr| match from {
-            Some(from) => *at == from,
-            None => at.is_ipv4() == to.is_ipv4(),
-        };
-        let bound = self.sockets.iter().find(|bound| is_its(&bound.at));
-        if let Some(bound) = bound
-            && let Err(e) = bound.socket.try_send_to(datagram, to)
-        {
-            // networks lose datagrams at any time
-            tracing::debug!("to {to}: {e}");
         }
     }
 }
@@ -466,22 +426,6 @@ async fn stun_servers(urls: &[String]) -> Vec<SocketAddr> {
         }
     }
     found
-}
-
-async fn receive(socket: Arc<UdpSocket>, at: SocketAddr, received: mpsc::Sender<Datagram>) {
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        match socket.recv_from(&mut buffer).await {
-            Ok((n, from)) => {
-                let datagram = buffer[..n].to_vec();
-                if received.send((from, at, datagram)).await.is_err() {
-                    return;
-                }
-            }
-            // an ICMP error about an earlier datagram
-            Err(e) => tracing::debug!("{at}: {e}"),
-        }
-    }
 }
 
 /// Returns a seed of the system's randomness.

@@ -179,7 +179,7 @@ impl Listener {
         if lost {
             self.listeners.query_again(now);
         }
-        if let Err(e) = self.leaf.review_addresses().await {
+        if let Err(e) = self.leaf.review_addresses() {
             tracing::warn!("addresses of this host: {e:#}");
         }
         if self.common.token.invitation().grant().not_after <= UnixTime::now().as_secs() {

@@ -23,7 +23,6 @@ const INGRESS: &str = "ingress";
 /// its wire. `mac` is the Ethernet address of that interface; `alias` names the maker to users.
 ///
 /// # Errors
-///
 /// The refused part, and the reason.
 pub fn redirect(
     name: &str,

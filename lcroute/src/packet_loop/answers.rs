@@ -454,17 +454,7 @@ impl PacketLoop {
             role: LanRole::Off.name().into(),
             problem: Some(complaint.problem.clone()),
             remedy: Some(complaint.remedy.clone()),
-            querier: None,
-            querier_ipv4: None,
-            note: None,
-            forwarder: None,
-            prefixes: Vec::new(),
-            groups: 0,
-            listeners: Vec::new(),
-            sources: Vec::new(),
-            in_clear: Vec::new(),
-            segment: None,
-            counters: BTreeMap::new(),
+            ..Lan::default()
         });
         let clear: Vec<String> = self
             .private()

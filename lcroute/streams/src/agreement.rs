@@ -58,9 +58,6 @@ impl Hello {
     }
 
     /// Decodes a message without its length field.
-    ///
-    /// # Errors
-    /// The defect of the message.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes);
         if r.u8()? != VERSION {
@@ -107,9 +104,6 @@ impl Answer {
     }
 
     /// Decodes a message without its length field.
-    ///
-    /// # Errors
-    /// The defect of the message.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes);
         let answer = match r.u8()? {

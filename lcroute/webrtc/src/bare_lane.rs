@@ -64,7 +64,6 @@ impl BareLane {
     }
 
     /// Returns the time of the next [`Self::handle_timeout`].
-    #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         self.0.deadline()
     }
@@ -80,7 +79,6 @@ impl BareLane {
     }
 
     /// Returns the counts of repair, both ways.
-    #[must_use]
     pub fn repaired(&self) -> RepairInfo {
         self.0.repaired()
     }

@@ -176,7 +176,6 @@ impl WebRtc {
     }
 
     /// Whether more addresses may become known soon: a STUN server has not answered yet.
-    #[must_use]
     pub fn awaits_addresses(&self, now: Instant) -> bool {
         self.addresses.are_awaited(now)
     }
@@ -239,7 +238,6 @@ impl WebRtc {
     }
 
     /// Returns the state of relays.
-    #[must_use]
     pub fn relay_status(&self) -> RelayStatus {
         self.relays.status()
     }
@@ -416,7 +414,6 @@ impl WebRtc {
     }
 
     /// Returns the next hello time after `now` among those that are `hellos` hello intervals apart.
-    #[must_use]
     pub fn next_hello(&self, now: Instant, hellos: u32) -> Instant {
         next_hello_at(self.context.config.epoch, now, hellos)
     }

@@ -89,7 +89,6 @@ pub struct AlbumSize {
 
 impl Album {
     /// Returns the picture of this name, if it is complete.
-    #[must_use]
     pub fn picture(&self, name: &str) -> Option<&Picture> {
         match &self.pictures.get(self.names.get(name)?)?.held {
             Held::Whole(picture) => Some(picture),
@@ -104,7 +103,6 @@ impl Album {
     }
 
     /// Returns the numbers of pictures and bytes.
-    #[must_use]
     pub fn size(&self) -> AlbumSize {
         let all = self.pictures.values();
         let whole = |announced: &&Announced| matches!(announced.held, Held::Whole(_));
@@ -116,10 +114,6 @@ impl Album {
     }
 
     /// Reads the next entry of the track's owner. Returns whether the view has changed.
-    ///
-    /// # Errors
-    ///
-    /// The reason for which the entry is dropped.
     pub fn read(&mut self, entry: &Entry) -> Result<bool, DropReason> {
         let malformed = |_: WireError| DropReason::Malformed;
         self.entries = self.entries.max(entry.number);
@@ -207,7 +201,6 @@ impl Album {
     // presenter
 
     /// Returns the next entry of the first picture that the track lacks and has room for.
-    #[must_use]
     pub fn next_entry(&self, wanted: &[(&str, &Picture)]) -> Option<(u8, Vec<u8>)> {
         let mut entries = wanted.iter().filter_map(|(name, picture)| {
             let announced = self.pictures.get(&picture.id());
@@ -238,7 +231,6 @@ impl Album {
     }
 
     /// Returns the names of pictures that the track lacks and has no room for.
-    #[must_use]
     pub fn left_out<'a>(&self, wanted: &[(&'a str, &Picture)]) -> Vec<&'a str> {
         let lacks = wanted
             .iter()

@@ -77,7 +77,6 @@ impl NotesBatches {
     }
 
     /// Returns whether there is an unread update.
-    #[must_use]
     pub fn has_unread(&self) -> bool {
         !self.unread.is_empty()
     }

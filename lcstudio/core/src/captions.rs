@@ -39,7 +39,6 @@ impl Caption {
     /// Returns kind and body of its entry.
     ///
     /// # Errors
-    ///
     /// Speaker or text are too long.
     pub fn encode(&self) -> Result<(u8, Vec<u8>), WireError> {
         if self.text.len() > MAX_CAPTION {
@@ -52,10 +51,6 @@ impl Caption {
     }
 
     /// Decodes kind and body.
-    ///
-    /// # Errors
-    ///
-    /// The reason for which the entry is dropped.
     pub fn decode(kind: u8, body: &[u8]) -> Result<Self, DropReason> {
         if kind != LINE {
             return Err(DropReason::UnknownKind);
@@ -112,14 +107,12 @@ pub struct Transcript {
 
 impl Transcript {
     /// Returns all lines in the order of their times.
-    #[must_use]
     pub fn lines(&self) -> Vec<&CaptionLine> {
         let numbered = self.numbered().into_iter();
         numbered.map(|(.., line)| line).collect()
     }
 
     /// Returns the same with author and number of each line, which a correction keeps.
-    #[must_use]
     pub fn numbered(&self) -> Vec<(AuthorId, u32, &CaptionLine)> {
         let lines = self.lines.iter();
         let mut lines: Vec<_> = lines.map(|((a, n), line)| (*a, *n, line)).collect();
@@ -128,10 +121,6 @@ impl Transcript {
     }
 
     /// Reads the next entry of an author. Returns the line that it adds or corrects.
-    ///
-    /// # Errors
-    ///
-    /// The reason for which the entry is dropped.
     pub fn read(&mut self, entry: &Entry) -> Result<Option<&CaptionLine>, DropReason> {
         if entry.kind == GRANT_KIND {
             return Ok(None);

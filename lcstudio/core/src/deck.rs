@@ -93,10 +93,6 @@ impl Turn {
     }
 
     /// Decodes kind and body.
-    ///
-    /// # Errors
-    ///
-    /// The reason for which the entry is dropped.
     pub fn decode(kind: u8, body: &[u8]) -> Result<Self, DropReason> {
         if kind != SHOWN {
             return Err(DropReason::UnknownKind);
@@ -180,13 +176,11 @@ pub struct Deck {
 
 impl Deck {
     /// Returns the number of slides.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.order.len()
     }
 
     /// Returns whether the deck is empty.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.order.is_empty()
     }
@@ -202,14 +196,12 @@ impl Deck {
     }
 
     /// Returns the text of a slide.
-    #[must_use]
     pub fn text(&self, id: SlideId) -> Option<&str> {
         self.texts.get(&id).map(String::as_str)
     }
 
     /// Returns the current number, from 1, and text of a turn's slide, which may have moved: of
     /// equal slides, the nearest one to its place at the turn.
-    #[must_use]
     pub fn shown(&self, turn: Turn) -> Option<(usize, &str)> {
         let place = usize::from(turn.number).checked_sub(1);
         let equal = self.order.iter().enumerate().rev();
@@ -223,10 +215,6 @@ impl Deck {
     }
 
     /// Reads the next entry of the track's owner. Returns whether the view has changed.
-    ///
-    /// # Errors
-    ///
-    /// The reason for which the entry is dropped.
     pub fn read(&mut self, entry: &Entry) -> Result<bool, DropReason> {
         let malformed = |_: WireError| DropReason::Malformed;
         let mut r = Reader::new(&entry.body);
@@ -338,7 +326,6 @@ impl DeckWriter {
     /// Returns the entries that turn `deck` into `slides`; none if they are equal.
     ///
     /// # Errors
-    ///
     /// [`DropReason::TooManySlides`]: more than [`MAX_SLIDES`], or one longer than [`MAX_SLIDE`].
     pub fn entries(deck: &Deck, slides: &[&str]) -> Result<Vec<(u8, Vec<u8>)>, DropReason> {
         let ids: Vec<SlideId> = slides.iter().map(|text| SlideId::of(text)).collect();

@@ -14,7 +14,6 @@ const SHORTEST_CUE_MS: u64 = 1_000;
 
 impl View {
     /// Returns the time of the first turn or caption, in milliseconds since 1970.
-    #[must_use]
     pub fn began_ms(&self) -> Option<u64> {
         let lines = self
             .transcripts()
@@ -25,7 +24,6 @@ impl View {
     }
 
     /// Returns the shown slides: time in milliseconds since 1970, number from 1, and text.
-    #[must_use]
     pub fn course(&self) -> Vec<(u64, usize, &str)> {
         let mut course: Vec<(u64, usize, &str)> = Vec::new();
         for (time, turn) in self.turn_log_now() {

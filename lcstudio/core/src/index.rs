@@ -59,7 +59,6 @@ impl IndexEntry {
     /// Returns kind and body of its entry.
     ///
     /// # Errors
-    ///
     /// A text is too long.
     pub fn encode(&self) -> Result<(u8, Vec<u8>), WireError> {
         let mut w = Writer::new();
@@ -86,10 +85,6 @@ impl IndexEntry {
     }
 
     /// Decodes kind and body.
-    ///
-    /// # Errors
-    ///
-    /// The reason for which the entry is dropped.
     pub fn decode(kind: u8, body: &[u8]) -> Result<Self, DropReason> {
         let malformed = |_: WireError| DropReason::Malformed;
         let mut r = Reader::new(body);
@@ -154,14 +149,12 @@ pub struct Index {
 
 impl Index {
     /// Returns the location of a track, if it is named.
-    #[must_use]
     pub fn place(&self, name: &TrackName) -> Option<&TrackPlace> {
         let track = self.tracks.iter().find(|(known, _)| known == name);
         track.map(|(_, place)| place)
     }
 
     /// Returns the description of a track; empty without one.
-    #[must_use]
     pub fn description(&self, name: &TrackName) -> &str {
         let found = self.descriptions.iter().find(|(known, _)| known == name);
         found.map_or("", |(_, text)| text)
@@ -173,10 +166,6 @@ impl Index {
     }
 
     /// Reads the next entry of the session's owner. Returns its content if it changes the index.
-    ///
-    /// # Errors
-    ///
-    /// The reason for which the entry is dropped.
     pub fn read(&mut self, entry: &Entry) -> Result<Option<IndexEntry>, DropReason> {
         if entry.kind == GRANT_KIND {
             return Ok(None);

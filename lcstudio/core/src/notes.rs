@@ -58,7 +58,6 @@ impl Writer {
     /// Decodes the body of a request.
     ///
     /// # Errors
-    ///
     /// The body is no request.
     pub fn decode(body: &[u8]) -> Result<Self, DropReason> {
         let mut r = Reader::new(body);
@@ -117,10 +116,6 @@ pub struct NotesReading {
 
 impl NotesReading {
     /// Reads the next entry of an author. `None`: the entry is a grant.
-    ///
-    /// # Errors
-    ///
-    /// The reason for which the entry is dropped.
     pub fn read(&mut self, entry: &Entry) -> Result<Option<NotesUpdate>, DropReason> {
         match entry.kind {
             GRANT_KIND => return Ok(None),
@@ -176,7 +171,6 @@ impl NotesWriting {
     /// Adds a draft; it replaces one of the same number that still waits.
     ///
     /// # Errors
-    ///
     /// The draft does not fit into an entry.
     pub fn write(&mut self, id: u32, body: Vec<u8>) -> Result<(), DropReason> {
         if body.len() > MAX_BODY {
@@ -190,13 +184,11 @@ impl NotesWriting {
     }
 
     /// Returns the number of waiting drafts.
-    #[must_use]
     pub fn waiting(&self) -> usize {
         self.drafts.len()
     }
 
     /// Returns the permanent failure, if any.
-    #[must_use]
     pub fn failed(&self) -> Option<&AppendError> {
         self.failed.as_ref()
     }
@@ -238,7 +230,6 @@ impl NotesWriting {
     }
 
     /// Returns the time at which the next draft is due.
-    #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         let waits = !self.drafts.is_empty() && self.failed.is_none();
         self.append_at.filter(|_| waits)

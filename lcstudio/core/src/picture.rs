@@ -95,10 +95,6 @@ pub struct Picture {
 
 impl Picture {
     /// Checks these bytes.
-    ///
-    /// # Errors
-    ///
-    /// [`PictureError`].
     pub fn new(bytes: Vec<u8>) -> Result<Self, PictureError> {
         if bytes.len() > MAX_PICTURE {
             return Err(PictureError::TooLong(bytes.len()));
@@ -120,25 +116,21 @@ impl Picture {
     }
 
     /// Returns its id.
-    #[must_use]
     pub fn id(&self) -> PictureId {
         self.id
     }
 
     /// Returns its type.
-    #[must_use]
     pub fn kind(&self) -> PictureKind {
         self.kind
     }
 
     /// Returns width and height, in pixels.
-    #[must_use]
     pub fn size(&self) -> (u32, u32) {
         self.size
     }
 
     /// Returns its bytes.
-    #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }

@@ -64,7 +64,6 @@ impl Presence {
     /// Returns the body of presence. A name that is too long is cut.
     ///
     /// # Errors
-    ///
     /// The cursor is too long.
     pub fn encode(&self) -> Result<Vec<u8>, WireError> {
         if self.cursor.len() > MAX_CURSOR {
@@ -77,10 +76,6 @@ impl Presence {
     }
 
     /// Decodes the body of presence; `None`: the author has left.
-    ///
-    /// # Errors
-    ///
-    /// The reason for which it is dropped.
     pub fn decode(body: &[u8]) -> Result<Option<Self>, DropReason> {
         if body.is_empty() {
             return Ok(None);
@@ -111,10 +106,6 @@ pub struct Others {
 
 impl Others {
     /// Handles presence that its author signed. Returns whether anything has changed.
-    ///
-    /// # Errors
-    ///
-    /// The reason for which it is dropped.
     pub fn handle(&mut self, author: u64, body: &[u8], now: Instant) -> Result<bool, DropReason> {
         let Some(presence) = Presence::decode(body)? else {
             return Ok(self.seen.remove(&author).is_some());
@@ -135,7 +126,6 @@ impl Others {
     }
 
     /// Returns the time at which the next author counts as gone.
-    #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         self.seen.values().map(|(at, _)| *at + GONE).min()
     }
@@ -146,13 +136,11 @@ impl Others {
     }
 
     /// Returns their number.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.seen.len()
     }
 
     /// Returns whether no author is present.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.seen.is_empty()
     }
@@ -223,7 +211,6 @@ impl Showing {
     }
 
     /// Returns the time of the next packet, while `others` are seen.
-    #[must_use]
     pub fn next_timeout(&self, others: usize) -> Option<Instant> {
         let (sent_at, is_shown) = (self.sent_at, self.name.is_some());
         let Some(sent_at) = sent_at.filter(|_| is_shown) else {

@@ -124,10 +124,6 @@ pub trait Logs {
     fn log(&self, place: &Place) -> Option<&Log>;
 
     /// Appends kind and body to a joined track, at wall clock `time` (milliseconds since 1970).
-    ///
-    /// # Errors
-    ///
-    /// [`AppendError`].
     fn append(
         &mut self,
         place: &Place,
@@ -200,7 +196,6 @@ impl Presenting {
     /// Presents with this key. The logs of [`places`](Self::places) are to be joined first.
     ///
     /// # Errors
-    ///
     /// There are more or longer slides than allowed.
     pub fn new(
         key: SessionKey,
@@ -237,7 +232,6 @@ impl Presenting {
     /// Checks the number and length of slides.
     ///
     /// # Errors
-    ///
     /// There are more or longer slides than allowed.
     pub fn check(slides: &[Slide]) -> Result<(), PresentError> {
         if slides.len() > MAX_SLIDES {
@@ -253,31 +247,26 @@ impl Presenting {
     }
 
     /// Returns the session, which attenders need.
-    #[must_use]
     pub fn session(&self) -> Session {
         self.key.session()
     }
 
     /// Returns the presenter's choices.
-    #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
     /// Returns the view that all attenders have.
-    #[must_use]
     pub fn view(&self) -> &View {
         &self.view
     }
 
     /// Returns the slides.
-    #[must_use]
     pub fn slides(&self) -> &[Slide] {
         &self.slides
     }
 
     /// Returns the index of the shown slide, from 0.
-    #[must_use]
     pub fn current(&self) -> usize {
         self.current
     }
@@ -290,19 +279,16 @@ impl Presenting {
     }
 
     /// Returns whether all settings and slides are entries.
-    #[must_use]
     pub fn is_on(&self) -> bool {
         self.is_on
     }
 
     /// Returns the number of entries in the queue.
-    #[must_use]
     pub fn waiting(&self) -> usize {
         self.queue.len()
     }
 
     /// Returns the needed logs, each with the key that owns it.
-    #[must_use]
     pub fn places(&self) -> Vec<(Place, SecretKey)> {
         let index = (Place::Index, self.key.index_key());
         let names = self.names().into_iter();
@@ -348,7 +334,6 @@ impl Presenting {
     /// Reads a new entry of a track. Returns its change of the view.
     ///
     /// # Errors
-    ///
     /// Another host presents with the same key.
     pub fn read(&mut self, new: &NewEntry) -> Result<Option<Change>, PresentError> {
         if new.by_owner {
@@ -371,7 +356,6 @@ impl Presenting {
     /// Handles an event of a log. Returns a new question with its number, which stays.
     ///
     /// # Errors
-    ///
     /// The key was in use on two hosts.
     pub fn handle_event(
         &mut self,
@@ -422,7 +406,6 @@ impl Presenting {
     /// Does the due work. The caller reads all new entries of the logs before.
     ///
     /// # Errors
-    ///
     /// The presentation ends.
     pub fn handle_timeout(
         &mut self,
@@ -457,7 +440,6 @@ impl Presenting {
     }
 
     /// Returns the time of the next call of [`handle_timeout`](Self::handle_timeout).
-    #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         let waits = !self.queue.is_empty() || !self.is_on || self.next_slides.is_some();
         let queue = waits.then_some(self.append_at);
@@ -718,7 +700,6 @@ impl Presenting {
     /// Replaces the slides once the queue is empty. The shown slide stays if it is among them.
     ///
     /// # Errors
-    ///
     /// There are more or longer slides than allowed; the current ones stay.
     pub fn set_slides(&mut self, slides: Vec<Slide>) -> Result<(), PresentError> {
         Self::check(&slides)?;
@@ -764,7 +745,6 @@ impl Presenting {
     /// Queues a line of captions. With [`CORRECTION_MARK`] in front it replaces the line before.
     ///
     /// # Errors
-    ///
     /// The session has no captions in this language.
     pub fn caption(&mut self, language: &Language, line: &str) -> Result<(), PresentError> {
         if !self.settings.languages.contains(language) {
@@ -804,7 +784,6 @@ impl Presenting {
     /// Takes up the question with this number: all attenders receive it.
     ///
     /// # Errors
-    ///
     /// No question has this number.
     pub fn take_up(&mut self, number: usize) -> Result<(), PresentError> {
         let question = self.questions.get(&number);
@@ -816,7 +795,6 @@ impl Presenting {
     /// Names the station with the sound of a language; the index sends it to attenders.
     ///
     /// # Errors
-    ///
     /// The text names no station.
     pub fn add_station(
         &mut self,
@@ -846,7 +824,6 @@ impl Presenting {
     /// are sent during the presentation, the next shown ones first.
     ///
     /// # Errors
-    ///
     /// None is known.
     pub fn set_pictures(
         &mut self,
@@ -859,7 +836,6 @@ impl Presenting {
     /// Adds or replaces one picture, as [`set_pictures`](Self::set_pictures).
     ///
     /// # Errors
-    ///
     /// None is known.
     pub fn add_picture(&mut self, name: String, picture: Picture) -> Result<(), PresentError> {
         self.pictures.insert(name, picture);
@@ -879,7 +855,6 @@ impl Presenting {
     /// it.
     ///
     /// # Errors
-    ///
     /// None is known.
     pub fn show(&mut self, name: &TrackName) -> Result<SecretKey, PresentError> {
         match name {
@@ -895,7 +870,6 @@ impl Presenting {
     /// [`show`](Self::show).
     ///
     /// # Errors
-    ///
     /// None is known.
     pub fn describe(&mut self, name: TrackName, text: &str) -> Result<(), PresentError> {
         let text = clean_line(text);
@@ -918,13 +892,11 @@ impl Presenting {
     }
 
     /// Returns the names of pictures for which the session has no room.
-    #[must_use]
     pub fn left_out_pictures(&self) -> Vec<&str> {
         self.view.album().left_out(&self.wanted_pictures())
     }
 
     /// Returns the content of radio's key file for the sound of this language.
-    #[must_use]
     pub fn station_seed(&self, language: &Language) -> Zeroizing<[u8; 32]> {
         self.key.station_seed(language)
     }
@@ -932,7 +904,6 @@ impl Presenting {
     /// Queues the entry that ends the session.
     ///
     /// # Errors
-    ///
     /// None is known.
     pub fn end(&mut self) -> Result<(), PresentError> {
         self.push_index(&IndexEntry::Ended)

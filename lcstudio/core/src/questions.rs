@@ -43,7 +43,6 @@ impl Question {
     /// Returns the body of a request.
     ///
     /// # Errors
-    ///
     /// Name or text are too long.
     pub fn encode(&self) -> Result<Vec<u8>, WireError> {
         if self.text.len() > MAX_QUESTION {
@@ -57,7 +56,6 @@ impl Question {
     /// Returns kind and body of the entry that takes it up.
     ///
     /// # Errors
-    ///
     /// As [`encode`](Self::encode).
     pub fn entry(&self) -> Result<(u8, Vec<u8>), WireError> {
         Ok((ASKED, self.encode()?))
@@ -66,7 +64,6 @@ impl Question {
     /// Decodes the body of a request or entry.
     ///
     /// # Errors
-    ///
     /// The reason for which the body is dropped.
     pub fn decode(body: &[u8]) -> Result<Self, DropReason> {
         let read = |mut r: Reader<'_>| {
@@ -157,10 +154,6 @@ pub struct Asking {
 
 impl Asking {
     /// Sends a question. A text that is too long for one question becomes several.
-    ///
-    /// # Errors
-    ///
-    /// [`AskError`].
     pub fn ask(&mut self, name: &str, text: &str, now: Instant) -> Result<(), AskError> {
         for part in split_caption(text) {
             if self.waiting.len() >= MAX_WAITING {
@@ -206,13 +199,11 @@ impl Asking {
     }
 
     /// Returns the number of questions without a receipt.
-    #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
     /// Returns the time at which the next request is due, or a question is given up.
-    #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         let waiting = self.waiting.iter();
         waiting.map(|waiting| waiting.at.min(waiting.until)).min()

@@ -113,13 +113,11 @@ impl Saves {
     }
 
     /// Returns whether the file had a text before.
-    #[must_use]
     pub fn have_begun(&self) -> bool {
         !self.texts.is_empty()
     }
 
     /// Returns whether the file's text is a save that was not taken.
-    #[must_use]
     pub fn is_unread(&self, content: &str) -> bool {
         self.texts.back().is_none_or(|last| last != content)
     }
@@ -140,7 +138,6 @@ impl Saves {
 
     /// Returns whether [`stored`](Self::stored) texts must be written to disk: after the drafts, as a
     /// crash must not count a lost save as known.
-    #[must_use]
     pub fn is_due(&self) -> bool {
         self.is_due
     }
@@ -151,7 +148,6 @@ impl Saves {
     }
 
     /// Returns the last save, the file's text and its next text: after a crash it has one of them.
-    #[must_use]
     pub fn stored(&self) -> Vec<String> {
         let last = self.texts.len().saturating_sub(2).max(1);
         let texts = self.texts.iter().enumerate();

@@ -49,26 +49,22 @@ impl SessionKey {
     }
 
     /// Returns the key that owns the index.
-    #[must_use]
     pub fn index_key(&self) -> SecretKey {
         SecretKey::from_seed(&self.derived("lcstudio 2026 session key", &[]))
     }
 
     /// Returns the key that owns a track.
-    #[must_use]
     pub fn track_key(&self, track: &TrackName) -> SecretKey {
         let name = track.to_string();
         SecretKey::from_seed(&self.derived("lcstudio 2026 track key", name.as_bytes()))
     }
 
     /// Returns the content of radio's key file for the sound of this language.
-    #[must_use]
     pub fn station_seed(&self, language: &Language) -> Zeroizing<[u8; 32]> {
         self.derived("lcstudio 2026 station", language.tag().as_bytes())
     }
 
     /// Returns the seed of the session's own network, outside of all others.
-    #[must_use]
     pub fn network_seed(&self) -> Zeroizing<[u8; 32]> {
         self.derived("lcstudio 2026 network", &[])
     }
@@ -91,11 +87,7 @@ impl SessionKey {
     }
 }
 
-impl fmt::Debug for SessionKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SessionKey")
-    }
-}
+librecast::debug_by_name!(SessionKey);
 
 /// Keys of an attender.
 #[derive(Clone, PartialEq, Eq)]
@@ -106,19 +98,16 @@ pub struct Session {
 
 impl Session {
     /// Returns the public key that owns the index.
-    #[must_use]
     pub fn owner(&self) -> PeerId {
         self.owner
     }
 
     /// Returns the space of the index, which is joined first.
-    #[must_use]
     pub fn index(&self) -> Space {
         self.space(self.owner)
     }
 
     /// Returns the space that this key owns: a track's, as the index names it.
-    #[must_use]
     pub fn space(&self, owner: PeerId) -> Space {
         let hash = derive("lcstudio 2026 family", &[&self.read_key[..]]);
         let family = u32::from_be_bytes(*hash.first_chunk().expect("a hash has 32 bytes"));
@@ -128,7 +117,6 @@ impl Session {
     }
 
     /// Returns the keys that lead to its own network.
-    #[must_use]
     pub fn text_key(&self) -> TextKey {
         let secret = derive("lcstudio 2026 outside", &[&self.to_bytes()[..]]);
         TextKey::new(self.owner, secret)
@@ -150,7 +138,6 @@ impl Session {
     /// Decodes its text.
     ///
     /// # Errors
-    ///
     /// The text is of another kind, or damaged.
     pub fn decode(line: &str) -> Result<Self, TextError> {
         let damaged = TextError::Damaged(TextKind::StudioSession);

@@ -87,11 +87,7 @@ pub(crate) struct Nonces {
     count: u64,
 }
 
-impl std::fmt::Debug for Nonces {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Nonces")
-    }
-}
+librecast::debug_by_name!(Nonces);
 
 impl Nonces {
     /// `seed`: random bytes of this run.

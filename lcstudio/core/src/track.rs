@@ -27,7 +27,6 @@ pub struct Language(String);
 
 impl Language {
     /// Returns its tag.
-    #[must_use]
     pub fn tag(&self) -> &str {
         &self.0
     }
@@ -93,7 +92,6 @@ pub enum TrackName {
 
 impl TrackName {
     /// Returns whether its contents are entries of a log.
-    #[must_use]
     pub fn has_entries(&self) -> bool {
         !matches!(self, Self::Screen | Self::Camera | Self::Audio(_))
     }

@@ -78,25 +78,21 @@ const MAX_TURNS: usize = 43_200;
 
 impl View {
     /// Returns title, tracks, and the end.
-    #[must_use]
     pub fn index(&self) -> &Index {
         &self.index
     }
 
     /// Returns the slides.
-    #[must_use]
     pub fn deck(&self) -> &Deck {
         &self.deck
     }
 
     /// Returns all turns with their times, in milliseconds since 1970.
-    #[must_use]
     pub fn turn_log(&self) -> &[(u64, Turn)] {
         &self.turn_log
     }
 
     /// Returns number, from 1, and text of the shown slide, if known.
-    #[must_use]
     pub fn shown(&self) -> Option<(usize, &str)> {
         self.deck.shown(*self.turn_log_now.last()?)
     }
@@ -108,31 +104,26 @@ impl View {
     }
 
     /// Returns transcripts by language.
-    #[must_use]
     pub fn transcripts(&self) -> &BTreeMap<Language, Transcript> {
         &self.transcripts
     }
 
     /// Returns the questions that were taken up.
-    #[must_use]
     pub fn questions(&self) -> &[Question] {
         &self.questions
     }
 
     /// Returns whether the presenter has received a question.
-    #[must_use]
     pub fn has_received(&self, question: QuestionId) -> bool {
         self.received.contains(&question)
     }
 
     /// Returns the number of questions that the presenter has received.
-    #[must_use]
     pub fn received(&self) -> usize {
         self.received.len()
     }
 
     /// Returns the pictures that slides name.
-    #[must_use]
     pub fn album(&self) -> &Album {
         &self.album
     }
@@ -160,7 +151,6 @@ impl View {
     }
 
     /// Returns the drops by reason.
-    #[must_use]
     pub fn drops(&self) -> &Drops<DropReason> {
         &self.drops
     }

@@ -1,7 +1,6 @@
 //! Attends in a page: joins the chosen tracks and reads their entries.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt;
 use std::net::Ipv6Addr;
 
 use lcroute_web_page::{Command, Datagram};
@@ -54,11 +53,7 @@ fn wiped<'de, D: Deserializer<'de>>(text: D) -> Result<Zeroizing<String>, D::Err
     String::deserialize(text).map(Zeroizing::new)
 }
 
-impl fmt::Debug for Start {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Start")
-    }
-}
+librecast::debug_by_name!(Start);
 
 /// A log, and the position up to which it was read.
 #[derive(Debug)]
@@ -429,9 +424,7 @@ impl PageAttender {
         }
         let mut joined = self.joined.iter_mut();
         let found = joined.find(|(_, joined)| joined.groups.contains(&group));
-        let Some((place, joined)) = found else {
-            return;
-        };
+        let Some((place, joined)) = found else { return };
         *self.received.entry(place.clone()).or_default() += bytes;
         let source = source.into();
         joined.log.handle_datagram(group, source, data, time, now);
@@ -490,7 +483,6 @@ impl PageAttender {
     }
 
     /// Returns the time of the next call of [`handle_timeout`](Self::handle_timeout).
-    #[must_use]
     pub fn next_timeout(&self, now: Instant) -> Instant {
         let logs = self.joined.values().map(|joined| joined.log.next_timeout());
         let notes = self.notes.as_ref().and_then(PageNotes::next_timeout);
@@ -623,7 +615,6 @@ impl PageAttender {
     }
 
     /// Returns a counter of changes to the view.
-    #[must_use]
     pub fn revision(&self) -> u64 {
         self.revision + self.notes.as_ref().map_or(0, |notes| notes.revision)
     }

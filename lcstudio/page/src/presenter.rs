@@ -1,7 +1,6 @@
 //! Presents in a page: logs of all tracks, the records that the page stores, and its view.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt;
 use std::net::Ipv6Addr;
 
 use lcroute_web_page::{Command, Datagram};
@@ -152,11 +151,7 @@ pub struct PagePresenter {
     revision: u64,
 }
 
-impl fmt::Debug for PagePresenter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PagePresenter")
-    }
-}
+librecast::debug_by_name!(PagePresenter);
 
 impl PagePresenter {
     /// Joins nothing before [`connect`](Self::connect). `seed`: secret randomness, new each time;
@@ -373,7 +368,6 @@ impl PagePresenter {
     }
 
     /// Returns the time of the next call of [`handle_timeout`](Self::handle_timeout).
-    #[must_use]
     pub fn next_timeout(&self, now: Instant) -> Instant {
         let logs = self
             .tracks
@@ -559,7 +553,6 @@ impl PagePresenter {
     }
 
     /// Whether the page is to look at the screen now.
-    #[must_use]
     pub fn wants_look(&self, now: Instant) -> bool {
         let screen = self.screen.as_ref();
         screen.is_some_and(|screen| screen.wants_look(now))
@@ -577,7 +570,6 @@ impl PagePresenter {
 
     /// Returns the wanted pictures of the last look: their quality in percent, then x, y, width and
     /// height of each (2, big-endian). Nothing if none is wanted.
-    #[must_use]
     pub fn wanted_pictures(&self) -> Vec<u8> {
         let wanted = self.screen.as_ref().and_then(Showing::wanted);
         wanted.map_or_else(Vec::new, |(quality, areas)| {
@@ -623,13 +615,11 @@ impl PagePresenter {
     // view of the page
 
     /// Returns a counter of changes to the view.
-    #[must_use]
     pub fn revision(&self) -> u64 {
         self.revision
     }
 
     /// Returns the status as JSON.
-    #[must_use]
     pub fn status(&self) -> String {
         let presenting = &self.presenting;
         let has_ended = presenting.view().index().has_ended;
@@ -695,13 +685,11 @@ impl PagePresenter {
     }
 
     /// Returns the slide with this number, from 1, as JSON; null if there is none.
-    #[must_use]
     pub fn slide(&self, number: usize) -> String {
         json(&shown(self.presenting.slides(), number))
     }
 
     /// Returns the last `most` lines of captions as JSON.
-    #[must_use]
     pub fn captions(&self, most: usize) -> String {
         captions(self.presenting.view(), most)
     }

@@ -221,7 +221,6 @@ pub(crate) fn captions(view: &View, most: usize) -> String {
 
 impl PageAttender {
     /// Returns the status as JSON.
-    #[must_use]
     pub fn status(&self) -> String {
         let index = self.view.index();
         let turn = Place::Track(TrackName::Turn);
@@ -264,7 +263,6 @@ impl PageAttender {
     }
 
     /// Returns the present writers of the notes as JSON, with cursors in hexadecimal digits.
-    #[must_use]
     pub fn others(&self) -> String {
         let all = self.notes.iter().flat_map(|notes| notes.others().iter());
         let all = all.map(|(author, presence)| Other {
@@ -317,14 +315,12 @@ impl PageAttender {
     }
 
     /// Returns titles of slides in order as JSON; null for a missing slide.
-    #[must_use]
     pub fn titles(&self) -> String {
         let slides = self.view.deck().slides();
         json(&slides.map(|slide| slide.map(title)).collect::<Vec<_>>())
     }
 
     /// Returns the slide with this number, from 1, as JSON; null if it is missing.
-    #[must_use]
     pub fn slide(&self, number: usize) -> String {
         let at = number.checked_sub(1);
         let slide = at.and_then(|at| self.view.deck().slides().nth(at).flatten());
@@ -363,13 +359,11 @@ impl PageAttender {
     }
 
     /// Returns the last `most` lines of captions as JSON.
-    #[must_use]
     pub fn captions(&self, most: usize) -> String {
         captions(&self.view, most)
     }
 
     /// Returns the questions that were taken up as JSON.
-    #[must_use]
     pub fn questions(&self) -> String {
         let questions = self.view.questions().iter();
         let questions = questions.map(|question| Asked {

@@ -137,7 +137,6 @@ impl Client {
     /// Returns the next event.
     ///
     /// # Errors
-    ///
     /// The document does not work at all.
     pub fn poll_event(&mut self, now: Instant) -> anyhow::Result<Option<Event>> {
         while let Some(worker) = &mut self.worker {

@@ -29,10 +29,6 @@ pub struct Drafts {
 
 impl Drafts {
     /// Opens the drafts of an earlier run.
-    ///
-    /// # Errors
-    ///
-    /// The system's.
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut file = AppendedFile::open(path)?;
         if file.len() > MAX_FILE {
@@ -97,7 +93,6 @@ impl Drafts {
     /// Writes all drafts. Returns those that were not on disk before.
     ///
     /// # Errors
-    ///
     /// The disk's; the next try writes the rest.
     pub fn sync(&mut self) -> io::Result<Vec<(u32, Vec<u8>)>> {
         self.file.sync()?;

@@ -74,7 +74,6 @@ impl NotesFile {
     /// Opens the file of this name, behind symbolic links. It may be missing.
     ///
     /// # Errors
-    ///
     /// Its folder cannot be opened.
     pub fn open(path: &Path) -> io::Result<Self> {
         let path = match fs::canonicalize(path) {
@@ -199,7 +198,6 @@ impl NotesFile {
     /// Writes a text into it. Returns false after a save meanwhile, which the next look reads.
     ///
     /// # Errors
-    ///
     /// The system's; the file is unchanged.
     pub fn write(&mut self, text: &str, now: Instant) -> io::Result<bool> {
         if matches!(self.content, Content::Refused(_)) || self.stamp() != self.stamp {

@@ -17,10 +17,6 @@ pub struct Present {
 
 impl Present {
     /// Handles presence of an author.
-    ///
-    /// # Errors
-    ///
-    /// The reason for which it is dropped.
     pub fn handle(&mut self, author: u64, body: &[u8], now: Instant) -> Result<(), DropReason> {
         self.others.handle(author, body, now).map(drop)
     }

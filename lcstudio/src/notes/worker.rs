@@ -122,10 +122,6 @@ pub fn command() -> Command {
 
 impl Worker {
     /// Starts it; `wake` signals answers. It dies with the calling thread.
-    ///
-    /// # Errors
-    ///
-    /// The system's.
     pub fn start(mut command: Command, wake: Wake) -> io::Result<Self> {
         command.env_clear().stdin(Stdio::piped());
         // text of a panic may contain notes

@@ -71,7 +71,6 @@ impl Files {
     /// Returns the files of a tree; `name`: that of a single file.
     ///
     /// # Errors
-    ///
     /// There are too many for a page.
     pub fn new(tree: Tree, name: &str) -> Result<Self, String> {
         if tree.files() > MAX_FILES {
@@ -114,13 +113,11 @@ impl Files {
     }
 
     /// Returns the files, for the page.
-    #[must_use]
     pub fn all(&self) -> &[File] {
         &self.files
     }
 
     /// Returns whether something of the share is no file, and left out.
-    #[must_use]
     pub fn has_others(&self) -> bool {
         let is_left_out = |kind: &Kind| !matches!(kind, Kind::File { .. } | Kind::Folder);
         self.tree.is_incomplete() || self.tree.entries.iter().any(|e| is_left_out(&e.kind))
@@ -129,7 +126,6 @@ impl Files {
     /// Asks for files by their numbers; those that are whole are asked for anew.
     ///
     /// # Errors
-    ///
     /// They are too large for a page.
     pub fn want(&mut self, numbers: &[usize]) -> Result<(), String> {
         let size = |n: &usize| self.files.get(*n).map_or(0, |file| file.size);
@@ -152,7 +148,6 @@ impl Files {
     }
 
     /// Returns the blocks that wanted files lack, and all blocks.
-    #[must_use]
     pub fn missing(&self) -> (Vec<BlockRef>, &[BlockRef]) {
         let mut at = 0;
         let mut wanted = Vec::new();

@@ -257,7 +257,6 @@ impl PageGet {
     /// Fetches files by their numbers.
     ///
     /// # Errors
-    ///
     /// An explanation for users.
     pub fn want(&mut self, numbers: &[usize], now: Instant) -> Result<(), String> {
         self.now = now;

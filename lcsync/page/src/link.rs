@@ -45,10 +45,6 @@ pub enum Wanted {
 
 impl Link {
     /// Reads it. For words it takes 64 MiB, and about a second.
-    ///
-    /// # Errors
-    ///
-    /// An explanation for users.
     pub fn new(start: &Start, now: UnixTime) -> Result<Self, String> {
         let text = start.link.trim();
         if let Some((token, name)) = text.split_once(",lc:")

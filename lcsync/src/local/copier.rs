@@ -278,9 +278,7 @@ impl<'a> Copier<'a> {
             self.shared.done += size;
         }
         self.shared.show_progress(0);
-        let Err(error) = copied else {
-            return Ok(());
-        };
+        let Err(error) = copied else { return Ok(()) };
         let (path, source) = job.entry(n);
         self.first_names.retain(|_, first| first.as_slice() != path);
         let is_folder = *source.kind == Kind::Folder;

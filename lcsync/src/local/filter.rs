@@ -72,19 +72,16 @@ impl Filter {
     }
 
     /// Hints for the author of the patterns.
-    #[must_use]
     pub fn remarks(&self) -> &[String] {
         &self.remarks
     }
 
     /// Whether it has no patterns.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
 
     /// Whether the entry at `path`, relative to the folder that SRC is copied from, is left out.
-    #[must_use]
     pub fn leaves_out(&self, path: &[u8], is_folder: bool) -> bool {
         let first = self.rules.iter().find(|r| r.matches(path, is_folder));
         first.is_some_and(|rule| !rule.takes)

@@ -116,9 +116,7 @@ impl Choice {
 
     /// Marks the version in hand, of which nothing comes: any other takes its place.
     pub fn mark_unreachable(&mut self) {
-        let Some(record) = &self.record else {
-            return;
-        };
+        let Some(record) = &self.record else { return };
         let content = content_of(record);
         if !self.unreachable.contains(&content) {
             if self.unreachable.len() == MAX_UNREACHABLE {

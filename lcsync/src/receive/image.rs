@@ -124,7 +124,6 @@ impl<'a> Image<'a> {
     /// Reads back all that was written, and its neighbours, which share sectors with it.
     ///
     /// # Errors
-    ///
     /// A part is missing, or has other bytes.
     pub fn verify(&mut self) -> anyhow::Result<()> {
         let path = self.device.path().display();

@@ -105,7 +105,6 @@ impl Hidden {
     /// Asks whether the hidden names of the tree are wanted.
     ///
     /// # Errors
-    ///
     /// They are not, or nobody can be asked.
     pub fn check(&self, entries: &[Entry]) -> anyhow::Result<()> {
         let names: Vec<String> = self.names(entries).into_iter().map(name_of).collect();

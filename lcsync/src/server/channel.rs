@@ -142,7 +142,6 @@ pub struct Sent {
 
 impl Sent {
     /// All of them.
-    #[must_use]
     pub fn total(&self) -> u64 {
         self.first + self.again + self.late + self.trickle
     }

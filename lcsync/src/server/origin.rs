@@ -109,7 +109,6 @@ impl Origin {
 
     /// Returns a reason not to publish `scan`, as it may lack files that no user has deleted.
     /// `last` is the previous version, if known.
-    #[must_use]
     pub fn missing_in(&self, scan: &Scan, last: Option<&Scan>) -> Option<String> {
         let gone = self.parts.iter().filter(|part| part.entries > 0);
         let gone: Vec<&Part> = gone.filter(|part| !part.is_there(scan)).collect();
@@ -177,7 +176,6 @@ impl OriginFile {
     }
 
     /// Its path.
-    #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
     }

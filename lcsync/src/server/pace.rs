@@ -53,7 +53,6 @@ impl Pace {
     }
 
     /// Returns whether to scan now, and why.
-    #[must_use]
     pub fn due(&self, now: Instant) -> Option<Reason> {
         let noticed = self.noticed.is_some_and(|(first, last)| {
             now.saturating_duration_since(last) >= QUIET

@@ -41,13 +41,11 @@ impl Reporters {
     }
 
     /// Whether hosts of MLDv1 are members: they do not report every JOIN and PART.
-    #[must_use]
     pub fn version_1(&self) -> bool {
         self.version_1
     }
 
     /// Number of known members.
-    #[must_use]
     pub fn count(&self) -> usize {
         self.known.len()
     }
@@ -58,13 +56,11 @@ impl Reporters {
     }
 
     /// Whether unknown members are possible.
-    #[must_use]
     pub fn may_be_more(&self) -> bool {
         self.more || self.version_1
     }
 
     /// Whether the members are certainly fewer than `receivers`.
-    #[must_use]
     pub fn are_fewer_than(&self, receivers: usize) -> bool {
         !self.may_be_more() && self.known.len() < receivers
     }

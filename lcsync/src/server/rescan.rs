@@ -84,7 +84,6 @@ impl Watched {
     }
 
     /// Whether this is the same share; its limit may differ.
-    #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         let signer = |w: &Self| w.signer.as_ref().map(|k| k.peer_id());
         // the prefix depends on the key
@@ -129,7 +128,6 @@ pub struct Vanished {
 
 impl Vanished {
     /// Remedy for users.
-    #[must_use]
     pub fn remedy(&self) -> String {
         let take = match &self.file {
             Some(file) => format!("remove {}", file.display()),

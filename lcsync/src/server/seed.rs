@@ -87,13 +87,11 @@ impl Seed {
     }
 
     /// Its number in packets.
-    #[must_use]
     pub fn id(&self) -> u32 {
         self.id
     }
 
     /// Returns the bytes that it has sent, without headers.
-    #[must_use]
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }

@@ -51,19 +51,16 @@ impl Traffic {
     }
 
     /// Symbols sent.
-    #[must_use]
     pub fn symbols(&self) -> u64 {
         self.symbols
     }
 
     /// Whole blocks begun.
-    #[must_use]
     pub fn blocks(&self) -> u64 {
         self.blocks
     }
 
     /// Bits per second, with headers: over the last second, and over the last ten.
-    #[must_use]
     pub fn rates(&self, now: Instant) -> (u64, u64) {
         (self.rate(PRESENT, now), self.rate(SLOTS - 1, now))
     }

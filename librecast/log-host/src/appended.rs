@@ -17,10 +17,6 @@ pub struct AppendedFile {
 
 impl AppendedFile {
     /// Opens or makes it. [`read`](Self::read) must read its content before anything is added.
-    ///
-    /// # Errors
-    ///
-    /// The system's.
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         let file = options
@@ -44,22 +40,16 @@ impl AppendedFile {
     }
 
     /// Bytes that are on disk.
-    #[must_use]
     pub fn len(&self) -> u64 {
         self.length
     }
 
     /// Whether nothing is on disk.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
     /// Cuts off the bytes behind `length`, which a crash left unfinished.
-    ///
-    /// # Errors
-    ///
-    /// The system's.
     pub fn cut(&mut self, length: u64) -> io::Result<()> {
         if length < self.length {
             self.file.set_len(length)?;
@@ -77,7 +67,6 @@ impl AppendedFile {
     /// Writes the buffer; returns whether it had bytes.
     ///
     /// # Errors
-    ///
     /// The system's; the buffer stays for the next attempt.
     pub fn sync(&mut self) -> io::Result<bool> {
         if self.waiting.is_empty() {

@@ -15,7 +15,6 @@ use crate::records::Records;
 /// Returns 32 random bytes of the system.
 ///
 /// # Errors
-///
 /// The system has none.
 pub fn seed() -> io::Result<Zeroizing<[u8; 32]>> {
     let mut seed = Zeroizing::new([0; 32]);
@@ -39,7 +38,6 @@ impl KeptLog {
     /// Opens the log of this space with the records in `file`; without a file, in memory.
     ///
     /// # Errors
-    ///
     /// The system's, and a file that is damaged.
     pub fn open(
         space: Space,
@@ -55,7 +53,6 @@ impl KeptLog {
     /// drops entries.
     ///
     /// # Errors
-    ///
     /// Those of [`open`](Self::open).
     pub fn open_with(
         space: Space,
@@ -85,7 +82,6 @@ impl KeptLog {
     }
 
     /// The log.
-    #[must_use]
     pub fn log(&self) -> &Log {
         &self.log
     }
@@ -97,7 +93,6 @@ impl KeptLog {
     }
 
     /// The live group.
-    #[must_use]
     pub fn address(&self) -> Ipv6Addr {
         self.address
     }
@@ -105,7 +100,6 @@ impl KeptLog {
     /// Runs the log and returns its events. Then all records are on disk, and packets may leave.
     ///
     /// # Errors
-    ///
     /// The disk's: no packet may be sent then. The next turn writes the records again, and returns
     /// the events.
     pub fn turn(&mut self, time: UnixTime, now: Instant) -> io::Result<Vec<Event>> {
@@ -145,7 +139,6 @@ impl KeptLog {
     /// Writes the collected records to disk.
     ///
     /// # Errors
-    ///
     /// The disk's; the records stay for the next attempt.
     pub fn sync(&mut self) -> io::Result<()> {
         let Some(records) = &mut self.records else {
@@ -166,7 +159,6 @@ impl KeptLog {
     /// Rewrites the file if most of it has expired.
     ///
     /// # Errors
-    ///
     /// The disk's; the old file is kept then.
     pub fn compact(&mut self) -> io::Result<()> {
         match &mut self.records {

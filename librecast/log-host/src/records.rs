@@ -38,7 +38,6 @@ impl Records {
     /// Opens or makes the file, and reads its records.
     ///
     /// # Errors
-    ///
     /// The system's; also an unreadable record in the middle. No record is dropped because of it.
     pub fn open(path: &Path) -> io::Result<(Self, Vec<Stored>)> {
         let mut file = AppendedFile::open(path)?;
@@ -78,14 +77,12 @@ impl Records {
     /// Writes the added records.
     ///
     /// # Errors
-    ///
     /// The system's; the records stay for the next attempt.
     pub fn sync(&mut self) -> io::Result<()> {
         self.file.sync().map(drop)
     }
 
     /// Whether the file is so large that most of it must have expired.
-    #[must_use]
     pub fn is_long(&self) -> bool {
         self.file.len() > LONG_FILE
     }
@@ -93,7 +90,6 @@ impl Records {
     /// Replaces all records by `kept`, if the file is much larger than that.
     ///
     /// # Errors
-    ///
     /// The system's; the old file is kept then.
     pub fn compact(&mut self, kept: impl Iterator<Item = Stored>) -> io::Result<()> {
         let mut bytes = Vec::new();

@@ -110,7 +110,6 @@ impl Entry {
     }
 
     /// Whether `author` has signed it for the space of `owner`, for one of its two logs there.
-    #[must_use]
     pub fn is_signed_by(&self, owner: &PeerId, author: &PeerId) -> bool {
         let Ok(message) = self.signed(owner, author) else {
             return false;
@@ -144,10 +143,6 @@ impl Entry {
     }
 
     /// Encodes it.
-    ///
-    /// # Errors
-    ///
-    /// [`EntryError::TooLong`].
     pub fn encode(&self) -> Result<Vec<u8>, EntryError> {
         let mut w = Writer::new();
         self.write_fields(&mut w)?;
@@ -156,10 +151,6 @@ impl Entry {
     }
 
     /// Decodes an entry that fills these bytes.
-    ///
-    /// # Errors
-    ///
-    /// [`EntryError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, EntryError> {
         let mut reader = Reader::new(bytes);
         let entry = Self::read(&mut reader)?;

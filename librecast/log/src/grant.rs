@@ -34,7 +34,6 @@ pub struct Grant {
 
 impl Grant {
     /// Whether an entry of this number and time is within it, with a day's tolerance for clocks.
-    #[must_use]
     pub fn admits(&self, number: u32, time: u64) -> bool {
         number <= self.last
             && time.saturating_add(CLOCK_TOLERANCE) >= self.not_before
@@ -57,7 +56,6 @@ impl Grant {
     /// Decodes the grants of an entry's body.
     ///
     /// # Errors
-    ///
     /// [`WireError`]; also for an invalid key.
     pub fn decode(body: &[u8]) -> Result<Vec<Self>, WireError> {
         let mut reader = Reader::new(body);

@@ -471,7 +471,6 @@ impl Log {
 
     /// Whether [`stored`](Self::stored) has all grants. While entries of the owner are missing, those
     /// before them may be on disk alone.
-    #[must_use]
     pub fn may_be_rewritten(&self) -> bool {
         !self.offices.ids().any(|id| self.has_gap(*id))
     }
@@ -482,7 +481,6 @@ impl Log {
     }
 
     /// The space.
-    #[must_use]
     pub fn space(&self) -> &Space {
         &self.space
     }
@@ -502,7 +500,6 @@ impl Log {
     }
 
     /// Whether a later entry of this author is here, which proves that entries are missing.
-    #[must_use]
     pub fn has_gap(&self, author: AuthorId) -> bool {
         self.authors.get(&author).is_some_and(Author::has_gap)
     }
@@ -527,13 +524,11 @@ impl Log {
     }
 
     /// The author of the log with the grants.
-    #[must_use]
     pub fn owner(&self) -> AuthorId {
         self.owner
     }
 
     /// Counters of packets, entries and requests that were not taken, by reason.
-    #[must_use]
     pub fn drops(&self) -> &Drops<DropReason> {
         &self.drops
     }
@@ -553,7 +548,6 @@ impl Log {
     }
 
     /// Returns the author's next stored entry after number `after`, unless a gap lies before it.
-    #[must_use]
     pub fn next_entry(&self, author: AuthorId, after: u32) -> Option<&Entry> {
         let author = self.authors.get(&author)?;
         let mut later = author.entries.range(after.checked_add(1)?..);
@@ -571,13 +565,11 @@ impl Log {
     }
 
     /// Entries and bytes that are kept.
-    #[must_use]
     pub fn size(&self) -> (usize, usize) {
         (self.entries, self.bytes)
     }
 
     /// Entries that were dropped before their time in this run, as the space was full.
-    #[must_use]
     pub fn displaced(&self) -> u64 {
         self.displaced
     }
@@ -589,7 +581,6 @@ impl Log {
 
     /// Whether this member has waited long enough for entries of `author` from other members: 3 s
     /// after the start and after the last new entry, 10 s while some are missing.
-    #[must_use]
     pub fn is_settled(&self, author: AuthorId, now: Instant) -> bool {
         let Some(known) = self.authors.get(&author) else {
             return false;
@@ -615,7 +606,6 @@ impl Log {
     /// Returns when this member has all of the logs with grants that present members have: 3 s after
     /// the first packet of one of them and after the last new entry there. It is 10 s while heads
     /// claim more, and 60 s while a later entry shows a gap. `None` before the first packet.
-    #[must_use]
     pub fn caught_up_at(&self) -> Option<Instant> {
         let heard = self.heard?;
         let granting = self.offices.ids().filter_map(|id| self.authors.get(id));
@@ -632,16 +622,11 @@ impl Log {
     }
 
     /// Whether a packet of another host of the space came since the start.
-    #[must_use]
     pub fn has_received(&self) -> bool {
         self.heard.is_some()
     }
 
     /// Appends an entry at `time`, sends it and returns its number.
-    ///
-    /// # Errors
-    ///
-    /// [`AppendError`].
     pub fn append(
         &mut self,
         author: AuthorId,
@@ -696,10 +681,6 @@ impl Log {
     }
 
     /// Sends a request of an author without a grant, once; members keep it for a day.
-    ///
-    /// # Errors
-    ///
-    /// [`EntryError::TooLong`].
     pub fn request(&mut self, body: &[u8]) -> Result<(), EntryError> {
         if body.len() > MAX_BODY {
             return Err(EntryError::TooLong(body.len()));
@@ -709,10 +690,6 @@ impl Log {
     }
 
     /// Sends presence: at most [`MAX_PRESENCE`] bytes, which no member keeps or repeats.
-    ///
-    /// # Errors
-    ///
-    /// [`AppendError`].
     pub fn show(
         &mut self,
         author: AuthorId,
@@ -897,7 +874,6 @@ impl Log {
     }
 
     /// Returns when [`Log::handle_timeout`] is due.
-    #[must_use]
     pub fn next_timeout(&self) -> Instant {
         if self.role == Role::Reader {
             let reading = self.reading.next_timeout();

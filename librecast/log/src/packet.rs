@@ -324,7 +324,6 @@ impl Seal {
     /// Returns the contents of a packet.
     ///
     /// # Errors
-    ///
     /// The packet is not of this space.
     pub fn open_contents(&self, bytes: &[u8]) -> Result<Zeroizing<Vec<u8>>, Refused> {
         let mut r = Reader::new(bytes);
@@ -348,10 +347,6 @@ impl Seal {
 }
 
 /// Decodes the contents of an opened packet, after version and space. For tests and fuzzing.
-///
-/// # Errors
-///
-/// [`EntryError`].
 pub fn decode(contents: &[u8]) -> Result<Packet, EntryError> {
     Packet::read(contents)
 }

@@ -1,6 +1,5 @@
 //! A space: the key of its owner, and the key of its readers.
 
-use std::fmt;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
@@ -25,17 +24,12 @@ impl ReadKey {
     }
 
     /// Its 32 bytes, for an invitation or a file.
-    #[must_use]
     pub fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
 }
 
-impl fmt::Debug for ReadKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ReadKey")
-    }
-}
+librecast::debug_by_name!(ReadKey);
 
 /// First 32 bits of history groups. Chosen: beside those of asking groups.
 const HISTORY: [u16; 2] = [ASKING[0], ASKING[1] + 1];
@@ -83,7 +77,6 @@ impl Space {
     }
 
     /// Its groups: they reveal nothing of the owner without the read key.
-    #[must_use]
     pub fn groups(&self) -> Groups {
         let asking = self.derived("librecast 2026 log asking");
         let history = self.derived("librecast 2026 log history");
@@ -99,19 +92,16 @@ impl Space {
     }
 
     /// The key that grants.
-    #[must_use]
     pub fn owner(&self) -> PeerId {
         self.owner
     }
 
     /// The key that seals packets, if they are sealed.
-    #[must_use]
     pub fn read_key(&self) -> Option<&ReadKey> {
         self.read_key.as_ref()
     }
 
     /// Least time for which an entry is kept; zero for ever.
-    #[must_use]
     pub fn ttl(&self) -> Duration {
         self.ttl
     }
@@ -122,7 +112,6 @@ impl Space {
     }
 
     /// The live group: it reveals nothing of the owner without the read key.
-    #[must_use]
     pub fn group(&self) -> Ipv6Addr {
         transient_group(&self.derived("librecast 2026 log group"))
     }
@@ -141,7 +130,6 @@ impl Space {
     }
 
     /// The short name of an author in this space.
-    #[must_use]
     pub fn author(&self, key: &PeerId) -> AuthorId {
         AuthorId::of(&self.owner, key)
     }

@@ -28,10 +28,6 @@ pub enum Stored {
 
 impl Stored {
     /// Encodes it.
-    ///
-    /// # Errors
-    ///
-    /// [`EntryError::TooLong`].
     pub fn encode(&self) -> Result<Vec<u8>, EntryError> {
         let mut w = Writer::new();
         match self {
@@ -44,10 +40,6 @@ impl Stored {
     }
 
     /// Decodes the record of these bytes.
-    ///
-    /// # Errors
-    ///
-    /// [`EntryError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, EntryError> {
         let mut r = Reader::new(bytes);
         match r.u8()? {

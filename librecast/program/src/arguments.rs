@@ -69,7 +69,6 @@ pub fn without_secrets(text: &str) -> String {
 /// further lines to which a mail program has wrapped a token.
 ///
 /// # Errors
-///
 /// Standard input cannot be read.
 pub fn secret(argument: &str) -> io::Result<Zeroizing<String>> {
     match argument {

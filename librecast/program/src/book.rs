@@ -114,17 +114,11 @@ impl Book {
     }
 
     /// Reads the book of this host's daemons.
-    ///
-    /// # Errors
-    /// As [`Self::load`].
     pub fn of_host() -> Result<Self, ExitError> {
         Self::load(Path::new(HOST_BOOK))
     }
 
     /// Reads a user's book: his own contacts, and the host's that have neither name nor key of his.
-    ///
-    /// # Errors
-    /// As [`Self::load`].
     pub fn of_user() -> Result<Self, ExitError> {
         let mut book = Self::load(&user_book())?;
         for contact in Self::of_host()?.contacts {
@@ -166,13 +160,11 @@ impl Book {
     }
 
     /// Returns the contact of this name.
-    #[must_use]
     pub fn named(&self, name: &str) -> Option<&Contact> {
         self.contacts.iter().find(|c| c.name == name)
     }
 
     /// Returns the name of this key.
-    #[must_use]
     pub fn name_of(&self, key: &PeerId) -> Option<&str> {
         let contact = self.contacts.iter().find(|c| c.key == *key)?;
         Some(&contact.name)
@@ -190,7 +182,6 @@ impl Book {
     }
 
     /// Returns the contact of this name, or all with this purpose.
-    #[must_use]
     pub fn meant_by(&self, word: &str) -> Vec<PeerId> {
         if let Some(contact) = self.named(word) {
             return vec![contact.key];

@@ -47,7 +47,6 @@ impl Account {
     /// Returns the account called `name`, or this process's own.
     ///
     /// # Errors
-    ///
     /// [`Exit::Usage`] if there is none, [`Exit::NotPermitted`] if this process may not become it.
     pub fn find(name: Option<&str>) -> Result<Self, ExitError> {
         let own = Uid::effective();
@@ -97,13 +96,11 @@ impl Account {
     }
 
     /// Returns whether it differs from this process's account.
-    #[must_use]
     pub fn is_other(&self) -> bool {
         self.is_other
     }
 
     /// Returns the environment of its commands, which has nothing of this process's own.
-    #[must_use]
     pub fn environment(&self) -> Vec<(OsString, OsString)> {
         let all: [(&str, OsString); 5] = [
             ("PATH", PATH.into()),

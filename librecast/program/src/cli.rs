@@ -114,7 +114,6 @@ pub fn finish(program: &str, result: anyhow::Result<Exit>) -> ExitCode {
 /// Writes a line to standard output, harmless on a terminal: a reader that has gone is an error, no panic.
 ///
 /// # Errors
-///
 /// It cannot be written.
 pub fn print_line(line: impl fmt::Display) -> std::io::Result<()> {
     print(&format!("{line}\n"))
@@ -123,7 +122,6 @@ pub fn print_line(line: impl fmt::Display) -> std::io::Result<()> {
 /// Writes whole lines to standard output, harmless on a terminal.
 ///
 /// # Errors
-///
 /// They cannot be written.
 pub fn print(lines: &str) -> std::io::Result<()> {
     let mut out = standard::output();
@@ -179,7 +177,6 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// An invalid filter is an error of usage. Calling it twice in one process keeps the first.
 ///
 /// # Errors
-///
 /// [`Exit::Usage`] for an invalid filter.
 pub fn init_logging(level: Option<&str>, default: &str) -> Result<(), ExitError> {
     let journal = is_journal();

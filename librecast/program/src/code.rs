@@ -61,7 +61,6 @@ fn receives(offer: Offer) -> &'static str {
 /// Returns the index of the guest's interface.
 ///
 /// # Errors
-///
 /// There is none.
 pub fn interface() -> anyhow::Result<u32> {
     let found = multicast_interfaces(&[INTERFACE.to_owned()])?;
@@ -88,7 +87,6 @@ impl Offering {
     /// precedes other threads.
     ///
     /// # Errors
-    ///
     /// Somebody sends under the code already; the sockets of the guest; `lcroute` cannot be
     /// executed.
     pub fn begin() -> anyhow::Result<Self> {
@@ -125,7 +123,6 @@ impl Offering {
     /// Returns the state of the guest. Half of a change may be read: then the next second has it.
     ///
     /// # Errors
-    ///
     /// As [`Inside::read`].
     pub fn state(&self) -> io::Result<GuestState> {
         self.inside.read()
@@ -134,7 +131,6 @@ impl Offering {
     /// Sends a beacon.
     ///
     /// # Errors
-    ///
     /// A text in it is too long.
     pub fn send(&mut self, beacon: &Beacon) -> anyhow::Result<()> {
         let bytes = beacon.encode()?;
@@ -149,7 +145,6 @@ impl Offering {
     /// Listens for an interval of beacons, and warns the user of another sender, once.
     ///
     /// # Errors
-    ///
     /// System errors.
     pub fn listen(&mut self) -> io::Result<()> {
         if let Some(other) = self.listen_until(Instant::now() + BEACON_INTERVAL)?
@@ -165,7 +160,6 @@ impl Offering {
     /// Repeats an offer of this kind in a thread, until the process ends.
     ///
     /// # Errors
-    ///
     /// A text is too long; there is no thread.
     pub fn repeat(mut self, offer: Offer, line: &str) -> anyhow::Result<()> {
         let beacon = Beacon {
@@ -254,7 +248,6 @@ pub fn wait(sockets: &ReceiveSockets, time: Duration) -> io::Result<()> {
 /// place. Returns only if the argument is no code, or on failure.
 ///
 /// # Errors
-///
 /// `lcroute` cannot be executed.
 pub fn enter(argument: &str) -> Result<(), ExitError> {
     let Ok(code) = argument.parse::<Code>() else {
@@ -274,7 +267,6 @@ pub fn enter(argument: &str) -> Result<(), ExitError> {
 /// is to be quiet.
 ///
 /// # Errors
-///
 /// Nobody offers anything, several do, or it is of another kind; this is no guest by a code.
 pub fn wait_for(offer: Offer, is_quiet: bool) -> anyhow::Result<Beacon> {
     let Some(inside) = Inside::of_environment()? else {
@@ -349,7 +341,6 @@ fn nobody(inside: &Inside, offer: Offer) -> ExitError {
 /// Returns the code in arguments, which have it as one argument or as its words, and their number.
 ///
 /// # Errors
-///
 /// They begin with no code.
 pub fn of_arguments(arguments: &[OsString]) -> Result<(Code, usize), CodeError> {
     let mut error = CodeError::Words(0);

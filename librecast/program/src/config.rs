@@ -9,7 +9,6 @@ use crate::cli::{Exit, ExitError};
 /// Reads a file that must exist.
 ///
 /// # Errors
-///
 /// As [`read_text`] and [`parse`].
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ExitError> {
     parse(&path.display().to_string(), &read_text(path)?)
@@ -18,7 +17,6 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ExitError> {
 /// Returns the text of a file that must exist.
 ///
 /// # Errors
-///
 /// [`Exit::NotPermitted`] if it is not readable, else [`Exit::Usage`].
 pub fn read_text(path: &Path) -> Result<String, ExitError> {
     std::fs::read_to_string(path).map_err(|e| {
@@ -33,7 +31,6 @@ pub fn read_text(path: &Path) -> Result<String, ExitError> {
 /// Parses the text of a file called `file`.
 ///
 /// # Errors
-///
 /// [`Exit::Usage`], with file, line and key.
 pub fn parse<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, ExitError> {
     toml::from_str(text).map_err(|e| {

@@ -123,7 +123,6 @@ pub struct GroupText {
 
 impl GroupText {
     /// Returns the keys of the text.
-    #[must_use]
     pub fn text_key(&self) -> TextKey {
         TextKey::new(self.key, self.secret.0)
     }
@@ -226,7 +225,6 @@ pub struct GroupState {
 /// Takes a descriptor that this process has inherited for itself. To be called once for each number.
 ///
 /// # Errors
-///
 /// It is not open.
 pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     if number <= libc::STDERR_FILENO {
@@ -247,17 +245,12 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
 /// Returns the path of this program, as it was called: several may be links to one executable.
 ///
 /// # Errors
-///
 /// The path of the executable is unknown.
 pub fn own_program() -> io::Result<PathBuf> {
     guest::by_name(arguments::given()).map_or_else(env::current_exe, Ok)
 }
 
 /// Returns a pipe from which the guest reads this entry, once it is kept open.
-///
-/// # Errors
-///
-/// Those of the system.
 pub fn pipe_of(entry: &GroupEntry) -> io::Result<OwnedFd> {
     let json = zeroize::Zeroizing::new(serde_json::to_vec(entry)?);
     guest::inherited(&json)

@@ -55,7 +55,6 @@ impl<T> Answer<T> {
     /// Returns the result.
     ///
     /// # Errors
-    ///
     /// With the daemon's exit code.
     pub fn result(self) -> Result<T, ExitError> {
         let error = match (self.ok, self.error) {
@@ -75,7 +74,6 @@ impl<T> Answer<T> {
 /// Sends a request to the daemon; returns the connection, from which its answer is read.
 ///
 /// # Errors
-///
 /// No daemon answers, or this user has no access.
 pub fn send(control: &Path, request: &impl Serialize) -> anyhow::Result<BufReader<UnixStream>> {
     let mut stream = UnixStream::connect(control).map_err(|e| {
@@ -92,7 +90,6 @@ pub fn send(control: &Path, request: &impl Serialize) -> anyhow::Result<BufReade
 /// Sends a request and waits for the answer. Prints a hint in a long wait, unless `quiet`.
 ///
 /// # Errors
-///
 /// As [`send`] and [`Answer::result`].
 pub fn ask<T: DeserializeOwned>(
     control: &Path,
@@ -143,10 +140,6 @@ pub fn control() -> PathBuf {
 }
 
 /// Offers the share `name` to the members of a group.
-///
-/// # Errors
-///
-/// As [`ask`].
 pub fn offer(group: &str, name: &str) -> anyhow::Result<OwnShare> {
     #[derive(Deserialize)]
     struct Keys {
@@ -163,10 +156,6 @@ pub fn offer(group: &str, name: &str) -> anyhow::Result<OwnShare> {
 }
 
 /// Finds the share `name` that a member of a group offers; `group` is GROUP or GROUP/MEMBER.
-///
-/// # Errors
-///
-/// As [`ask`].
 pub fn find(group: &str, name: &str) -> anyhow::Result<OfferedShare> {
     #[derive(Deserialize)]
     struct Keys {

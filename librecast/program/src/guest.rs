@@ -48,7 +48,6 @@ pub const SIGN_FD: &str = "LCROUTE_GUEST_SIGN";
 /// Takes the socket of [`SIGN_FD`], if the guest asks for signatures. To be called once.
 ///
 /// # Errors
-///
 /// The variable has no descriptor.
 pub fn questions() -> std::io::Result<Option<UnixDatagram>> {
     let Some(number) = env::var_os(SIGN_FD) else {
@@ -88,7 +87,6 @@ pub fn is_inside() -> bool {
 /// Fails in a guest that is a leaf, as packets of this verb would go nowhere.
 ///
 /// # Errors
-///
 /// [`Exit::NotPermitted`].
 pub fn check_may_send(verb: &str) -> Result<(), ExitError> {
     match is_in_leaf() {
@@ -153,7 +151,6 @@ pub fn join(code: &str, arguments: &[OsString]) -> ExitError {
 /// in the network of a token before it, as for an argument; precedes other threads.
 ///
 /// # Errors
-///
 /// `lcroute` cannot be executed.
 pub fn behind_token(text: &str, was_input: bool) -> Result<&str, ExitError> {
     let (token, what) = split_token(text);
@@ -295,7 +292,6 @@ fn beside(own: &Path) -> Option<PathBuf> {
 /// Sets whether the next program that this process executes has the descriptor.
 ///
 /// # Errors
-///
 /// Those of the system.
 pub fn keep_open(fd: BorrowedFd<'_>, keeps: bool) -> std::io::Result<()> {
     let flags = match keeps {
@@ -369,11 +365,7 @@ impl TextEntry {
     }
 }
 
-impl std::fmt::Debug for TextOwner {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("TextOwner")
-    }
-}
+librecast::debug_by_name!(TextOwner);
 
 impl Drop for TextEntry {
     fn drop(&mut self) {

@@ -72,7 +72,6 @@ impl std::fmt::Debug for GuestState {
 
 impl GuestState {
     /// Returns the key of the beacons.
-    #[must_use]
     pub fn beacon_key(&self) -> BeaconKey {
         BeaconKey(self.beacon)
     }
@@ -86,7 +85,6 @@ impl StateFile {
     /// Makes it.
     ///
     /// # Errors
-    ///
     /// Those of the system; a text is too long.
     pub fn new(state: &GuestState) -> io::Result<Self> {
         let file = memfd_create(c"lcroute-guest", MFdFlags::MFD_CLOEXEC)?;
@@ -96,10 +94,6 @@ impl StateFile {
     }
 
     /// Writes the present state.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::new`].
     pub fn write(&self, state: &GuestState) -> io::Result<()> {
         let mut text = Zeroizing::new(serde_json::to_vec(state)?);
         if text.len() > LENGTH {
@@ -110,7 +104,6 @@ impl StateFile {
     }
 
     /// Returns its descriptor, for the program.
-    #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
@@ -124,7 +117,6 @@ impl Inside {
     /// Returns it if this program runs in a guest with a code.
     ///
     /// # Errors
-    ///
     /// The variable is set, and the descriptor is not open.
     pub fn of_environment() -> io::Result<Option<Self>> {
         let Some(number) = env::var_os(STATE_FD) else {
@@ -140,7 +132,6 @@ impl Inside {
     /// Reads the present state.
     ///
     /// # Errors
-    ///
     /// It is being written, or the file is another one.
     pub fn read(&self) -> io::Result<GuestState> {
         let mut text = Zeroizing::new([0; LENGTH]);

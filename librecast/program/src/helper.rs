@@ -34,7 +34,6 @@ pub fn invitation(seed: &[u8; 32], name: &str) -> SecretKey {
 /// Returns a token that makes a host a helper: it routes and has leaves, and sends to no group.
 ///
 /// # Errors
-///
 /// More or longer URLs than tokens have.
 pub fn token(
     seed: &[u8; 32],
@@ -75,7 +74,6 @@ pub fn token(
 /// Returns the statements that expel helpers by these invitations from the network.
 ///
 /// # Errors
-///
 /// Those of signing.
 pub fn withdrawals(
     seed: &[u8; 32],

@@ -11,7 +11,6 @@ use crate::cli::Exit;
 /// which inherit the blocked signals.
 ///
 /// # Errors
-///
 /// The signals cannot be blocked, or the thread cannot be started.
 pub fn on_signals(
     signals: &[Signal],
@@ -30,10 +29,6 @@ pub fn on_signals(
 }
 
 /// Makes an interrupt end the process with 130 or 143, after `clean_up`.
-///
-/// # Errors
-///
-/// As [`on_signals`].
 pub fn exit_on_interrupt(clean_up: impl FnOnce() + Send + 'static) -> io::Result<()> {
     end_on_interrupt(|exit| {
         clean_up();
@@ -42,10 +37,6 @@ pub fn exit_on_interrupt(clean_up: impl FnOnce() + Send + 'static) -> io::Result
 }
 
 /// The same; `end` itself must end the process with the given exit code.
-///
-/// # Errors
-///
-/// As [`on_signals`].
 pub fn end_on_interrupt(end: impl FnOnce(Exit) + Send + 'static) -> io::Result<()> {
     let mut end = Some(end);
     on_signals(&[Signal::SIGINT, Signal::SIGTERM], move |signal| {

@@ -3,7 +3,6 @@
 //! Only the owner can read secrets, which are never overwritten and never shown; missing folders
 //! are created with the same rights.
 
-use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -29,7 +28,6 @@ const MAX_TEXT: u64 = 256;
 /// Makes a signing key: the secret in `file`, the public key in `file`.pub. Writes both or neither.
 ///
 /// # Errors
-///
 /// One of the two files exists, or cannot be written.
 pub fn make_signing_key(file: &Path) -> Result<PeerId, ExitError> {
     let key = SecretKey::generate();
@@ -52,7 +50,6 @@ pub fn make_signing_key(file: &Path) -> Result<PeerId, ExitError> {
 /// Makes a secret key in `file` without a public one, for a program with another public form.
 ///
 /// # Errors
-///
 /// The file exists, or cannot be written.
 pub fn make_secret_key(file: &Path) -> Result<SecretKey, ExitError> {
     let key = SecretKey::generate();
@@ -72,7 +69,6 @@ pub fn public_path(file: &Path) -> PathBuf {
 /// Reads a signing key; one that other users can read is refused.
 ///
 /// # Errors
-///
 /// [`Exit::NotPermitted`] if unreadable or not private, [`Exit::Usage`] if no signing key.
 pub fn load_signing_key(file: &Path) -> Result<SecretKey, ExitError> {
     SecretKey::load(file).map_err(|e| {
@@ -91,7 +87,6 @@ pub fn load_signing_key(file: &Path) -> Result<SecretKey, ExitError> {
 /// Parses a public key on a command line: the key, a file with it, or `book:NAME`.
 ///
 /// # Errors
-///
 /// [`Exit::Usage`] if it is none of them.
 pub fn public_key(text: &str) -> Result<PeerId, ExitError> {
     if let Some(name) = text.strip_prefix(book::PREFIX) {
@@ -137,7 +132,6 @@ pub fn is_credential(file: &Path) -> bool {
 /// Returns the path of a configured key file: the file itself, or that of `credential:NAME`.
 ///
 /// # Errors
-///
 /// [`Exit::NotPermitted`] if the service manager provides no such credential.
 pub fn named(file: &Path) -> Result<PathBuf, ExitError> {
     let Some(name) = file.to_str().and_then(|f| f.strip_prefix(CREDENTIAL)) else {
@@ -162,7 +156,6 @@ impl SharedKey {
     }
 
     /// Returns the 32 bytes.
-    #[must_use]
     pub fn bytes(&self) -> &[u8; SHARED] {
         &self.0
     }
@@ -170,7 +163,6 @@ impl SharedKey {
     /// Makes a new key and writes it to `file`, which must not exist.
     ///
     /// # Errors
-    ///
     /// The file exists, or cannot be written.
     pub fn make(file: &Path) -> Result<Self, ExitError> {
         let mut bytes = Zeroizing::new([0; SHARED]);
@@ -186,7 +178,6 @@ impl SharedKey {
     /// Reads a key; a file that other users can read is refused.
     ///
     /// # Errors
-    ///
     /// [`Exit::NotPermitted`] if unreadable or not private, [`Exit::Usage`] if no shared key.
     pub fn load(file: &Path) -> Result<Self, ExitError> {
         let content = private_file::read(file, MAX_TEXT).map_err(|e| refused(file, e))?;
@@ -213,11 +204,7 @@ impl FromStr for SharedKey {
     }
 }
 
-impl fmt::Debug for SharedKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SharedKey")
-    }
-}
+librecast::debug_by_name!(SharedKey);
 
 /// Creates the folder of `file`, if it is missing.
 fn make_folder_of(file: &Path) -> Result<(), ExitError> {

@@ -20,7 +20,6 @@ pub enum KeyKind {
 /// Makes a key in `file`. As JSON, prints its path, and the public half of a signing key.
 ///
 /// # Errors
-///
 /// A file exists or cannot be written; standard output has no reader.
 pub fn keygen(kind: KeyKind, file: &Path, json: bool) -> anyhow::Result<Exit> {
     let mut out = crate::standard::output();

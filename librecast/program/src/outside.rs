@@ -36,7 +36,6 @@ pub struct Within {
 /// Returns the network of a text in which this program runs; none: in none of a text.
 ///
 /// # Errors
-///
 /// The guest's state cannot be read.
 pub fn within() -> io::Result<Option<Within>> {
     let Some(inside) = Inside::of_environment()? else {
@@ -52,7 +51,6 @@ pub fn within() -> io::Result<Option<Within>> {
 /// Splits `TEXT@PLACE`.
 ///
 /// # Errors
-///
 /// The place is none.
 pub fn split(text: &str) -> Result<(&str, Option<Place>), ExitError> {
     match text.split_once('@') {
@@ -66,7 +64,6 @@ pub fn split(text: &str) -> Result<(&str, Option<Place>), ExitError> {
 /// Executes this program in the network of its own text. Precedes other threads. Returns only inside.
 ///
 /// # Errors
-///
 /// The places, or the guest's state; the key is another one; `lcroute` cannot be executed.
 pub fn own(entry: &TextEntry) -> anyhow::Result<OnAir> {
     if entry.places.len() > MAX_TEXT_PLACES {
@@ -113,7 +110,6 @@ impl OnAir {
     /// before: a thread has those of its start.
     ///
     /// # Errors
-    ///
     /// No thread can be started.
     pub fn sign(
         self,

@@ -18,10 +18,6 @@ use crate::interrupt::on_signals;
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// Disables core dumps, as keys are in memory, and new rights, in case a library has a hole.
-///
-/// # Errors
-///
-/// System errors.
 pub fn confine() -> io::Result<()> {
     nix::sys::prctl::set_dumpable(false)?;
     nix::sys::prctl::set_no_new_privs()?;
@@ -37,19 +33,11 @@ pub struct Wake {
 
 impl Wake {
     /// Makes SIGINT and SIGTERM wake ([`interrupted`](Self::interrupted)); precedes other threads.
-    ///
-    /// # Errors
-    ///
-    /// System errors.
     pub fn on_interrupt() -> io::Result<Self> {
         Self::on_signals(&[], |_| {})
     }
 
     /// The same; calls `handle` for further signals.
-    ///
-    /// # Errors
-    ///
-    /// System errors.
     pub fn on_signals(
         others: &[Signal],
         handle: impl Fn(Signal) + Send + 'static,
@@ -80,7 +68,6 @@ impl Wake {
     }
 
     /// Returns the exit code, if there was a signal.
-    #[must_use]
     pub fn interrupted(&self) -> Option<Exit> {
         match self.signal.load(Ordering::Relaxed) {
             0 => None,
@@ -90,10 +77,6 @@ impl Wake {
     }
 
     /// Waits until `until`, a datagram, or [`wake`](Self::wake); a second at most.
-    ///
-    /// # Errors
-    ///
-    /// System errors.
     pub fn wait<'a>(
         &'a self,
         sockets: impl Iterator<Item = BorrowedFd<'a>>,

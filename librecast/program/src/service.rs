@@ -39,7 +39,6 @@ impl Service {
     }
 
     /// Returns when [`alive`](Self::alive) must be called at the latest.
-    #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         self.next
     }

@@ -26,7 +26,6 @@ impl StateLock {
     /// locked, without its owner's id.
     ///
     /// # Errors
-    ///
     /// [`Exit::Failed`] with "PROGRAM runs already (pid N)" while another process has the lock;
     /// [`Exit::NotPermitted`] if the folder cannot be opened.
     pub fn take(folder: &Path, program: &str) -> Result<Self, ExitError> {

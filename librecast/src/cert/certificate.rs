@@ -108,7 +108,6 @@ impl Certificate {
     /// Signs a certificate.
     ///
     /// # Errors
-    ///
     /// [`WireError::Bad`] names the field of the grant that exceeds the format.
     pub fn sign(
         kind: Kind,
@@ -199,10 +198,6 @@ impl Certificate {
     }
 
     /// Decodes a certificate; [`Chain::verify`](super::Chain::verify) checks its signature.
-    ///
-    /// # Errors
-    ///
-    /// Format errors.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         if bytes.len() > MAX_CERTIFICATE {
             return Err(WireError::Bad("length of the certificate"));
@@ -238,31 +233,26 @@ impl Certificate {
     }
 
     /// Returns the role of its subject.
-    #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
     /// Returns the certified key.
-    #[must_use]
     pub fn subject(&self) -> PeerId {
         self.subject
     }
 
     /// Returns time, name, labels and prefixes of the subject.
-    #[must_use]
     pub fn grant(&self) -> &Grant {
         &self.grant
     }
 
     /// Returns its network.
-    #[must_use]
     pub fn network(&self) -> NetworkId {
         self.network
     }
 
     /// Returns the signed bytes, at most [`MAX_CERTIFICATE`].
-    #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }

@@ -16,10 +16,6 @@ pub struct Chain(Vec<Certificate>);
 
 impl Chain {
     /// Signs an issuer with the network's key, and a node with the issuer's.
-    ///
-    /// # Errors
-    ///
-    /// As [`Certificate::sign`].
     pub fn sign(
         network: &SecretKey,
         (issuer, issuers): (&SecretKey, Grant),
@@ -34,7 +30,6 @@ impl Chain {
     /// Makes the chain of a node that is the issuer itself.
     ///
     /// # Errors
-    ///
     /// [`CertError::Order`] if the certificate is not that of this key as an issuer; as
     /// [`Certificate::sign`].
     pub fn of_issuer(
@@ -52,7 +47,6 @@ impl Chain {
     /// Makes a chain from issuer to node, with or without an invitation between.
     ///
     /// # Errors
-    ///
     /// [`CertError::Order`] for any other kinds.
     pub fn new(certificates: Vec<Certificate>) -> Result<Self, CertError> {
         let kinds: Vec<_> = certificates.iter().map(|c| c.kind).collect();
@@ -65,14 +59,12 @@ impl Chain {
     }
 
     /// Returns the issuer's certificate.
-    #[must_use]
     pub fn issuer(&self) -> &Certificate {
         // the constructor ensures 2 or 3 certificates
         &self.0[0]
     }
 
     /// Returns the node's certificate.
-    #[must_use]
     pub fn node(&self) -> &Certificate {
         // the constructor ensures 2 or 3 certificates
         &self.0[self.0.len() - 1]
@@ -80,13 +72,11 @@ impl Chain {
 
     /// Returns when the node's certificate was made, in Unix seconds: the later of two chains
     /// counts.
-    #[must_use]
     pub fn issued(&self) -> u64 {
         self.node().grant.not_before
     }
 
     /// Returns its end in Unix seconds, the earliest expiry in a chain that verifies.
-    #[must_use]
     pub fn not_after(&self) -> u64 {
         self.node().grant.not_after
     }
@@ -101,7 +91,6 @@ impl Chain {
     }
 
     /// Returns the bound of its invitation.
-    #[must_use]
     pub fn bound(&self) -> Option<TokenBound> {
         let invitation = &self.invitation()?.grant;
         Some(TokenBound {
@@ -140,7 +129,6 @@ impl Chain {
     /// labels, prefixes and `core`, directly under that issuer, and no longer than its certificate.
     ///
     /// # Errors
-    ///
     /// [`CertError::Order`] if `key` is not the issuer's; as [`Self::verify`]: the chain has
     /// expired (with a day of skew), or grants more than that issuer could.
     pub fn renew(
@@ -154,10 +142,6 @@ impl Chain {
     }
 
     /// As [`Self::renew`], with another name, for two nodes with the same.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::renew`].
     pub fn renew_as(
         &self,
         name: &str,
@@ -171,10 +155,6 @@ impl Chain {
 
     /// As [`Self::renew_as`] for a node that the issuer itself has admitted: revoking the invitation
     /// by which it came, or another issuer, does not end its membership.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::renew`].
     pub fn renew_admitted(
         &self,
         name: &str,
@@ -233,7 +213,6 @@ impl Chain {
     /// Decodes the output of [`Chain::encode`].
     ///
     /// # Errors
-    ///
     /// Format errors; [`Self::verify`] checks signatures.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         if bytes.len() > MAX_CHAIN {
@@ -254,7 +233,6 @@ impl Chain {
     /// Verifies the whole chain at `now`, within [`CLOCK_SKEW`].
     ///
     /// # Errors
-    ///
     /// The first certificate that is forged, out of time, foreign, or exceeds the one above.
     pub fn verify(&self, network: &NetworkId, now: UnixTime) -> Result<Member, CertError> {
         // a token holder signs the node's certificate: it could name keys that nobody may revoke

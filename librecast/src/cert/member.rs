@@ -122,25 +122,21 @@ pub struct TokenBound {
 impl Member {
     /// Returns whether it has an issuer certificate: may invite, renew and revoke. Its chain begins
     /// with that certificate; keys of earlier certificates make no node an issuer.
-    #[must_use]
     pub fn is_issuer(&self) -> bool {
         self.keys.issuers.first() == Some(&self.peer)
     }
 
     /// Returns the invitation that it joined by, if any.
-    #[must_use]
     pub fn invitation(&self) -> Option<&PeerId> {
         self.keys.invitations.first()
     }
 
     /// Returns whether it is forgotten some minutes after it has gone.
-    #[must_use]
     pub fn is_ephemeral(&self) -> bool {
         is_ephemeral(&self.labels)
     }
 
     /// Returns whether it is expelled once `key` is revoked: [`KeysAbove::end_with`].
-    #[must_use]
     pub fn is_expelled_by(&self, key: &PeerId, by_network: bool) -> bool {
         self.keys.end_with(&self.peer, key, by_network)
     }

@@ -69,7 +69,6 @@ impl GroupPrefix {
     /// Makes a multicast prefix of 8 to 128 bits.
     ///
     /// # Errors
-    ///
     /// [`WireError::Bad`] for another length, no multicast address, or bits set after the length.
     pub fn new(addr: Ipv6Addr, len: u8) -> Result<Self, WireError> {
         let ok =
@@ -102,7 +101,6 @@ impl GroupPrefix {
     /// several, as 224.0.0.0/24 and 232.0.0.0/8 have names of their own ([`mapped`]).
     ///
     /// # Errors
-    ///
     /// It is no prefix of groups.
     pub fn all_of(text: &str) -> Result<Vec<Self>, WireError> {
         let bad = WireError::Bad("group prefix: write it as ff1e::/16 or 239.1.0.0/16");
@@ -140,7 +138,6 @@ impl GroupPrefix {
     }
 
     /// Returns the IPv4 prefix, if its groups are IPv4 groups.
-    #[must_use]
     pub fn as_ipv4(&self) -> Option<(Ipv4Addr, u8)> {
         let len = self.len.checked_sub(mapped::PREFIX_LEN)?;
         // truncates to the last 32 bits on purpose
@@ -159,7 +156,6 @@ impl GroupPrefix {
     }
 
     /// Returns the group, if it is only one.
-    #[must_use]
     pub fn as_group(&self) -> Option<Ipv6Addr> {
         (self.len == 128).then_some(self.addr)
     }
@@ -182,7 +178,6 @@ impl SourcePrefix {
     /// Makes a unicast prefix of up to 128 bits; [`Self::ANY`] has none.
     ///
     /// # Errors
-    ///
     /// [`WireError::Bad`] for a wrong length, another kind of address, or bits after the length.
     pub fn new(addr: Ipv6Addr, len: u8) -> Result<Self, WireError> {
         let bits = addr.to_bits();

@@ -39,7 +39,6 @@ impl Token {
     /// Makes an invitation with an issuer's key.
     ///
     /// # Errors
-    ///
     /// [`CertError::Order`] if `key` is not the issuer's, [`CertError::Widened`] if the grant
     /// exceeds the issuer's, [`TokenError::Urls`] for more or longer URLs than the format allows.
     #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
@@ -53,10 +52,6 @@ impl Token {
     }
 
     /// The same with this key for the invitation: a page has no randomness of its own.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::invite`].
     pub fn invite_with(
         issuer: &Certificate,
         key: &SecretKey,
@@ -85,13 +80,11 @@ impl Token {
     }
 
     /// Returns its network.
-    #[must_use]
     pub fn network(&self) -> NetworkId {
         self.network
     }
 
     /// Returns the invitation's certificate; revoking the token revokes its subject.
-    #[must_use]
     pub fn invitation(&self) -> &Certificate {
         &self.invitation
     }
@@ -99,7 +92,6 @@ impl Token {
     /// Returns the key of its issuer, if the network has certified that at `now`.
     ///
     /// # Errors
-    ///
     /// The certificate is forged, foreign or out of time.
     pub fn verified_issuer(&self, now: UnixTime) -> Result<PeerId, CertError> {
         let network = &self.network;
@@ -113,7 +105,6 @@ impl Token {
     /// Makes `node` a member called `name` at `now`.
     ///
     /// # Errors
-    ///
     /// [`CertError::Expired`] after the token's end (no skew: own clock); certificate errors.
     pub fn join(&self, node: PeerId, name: &str, now: UnixTime) -> Result<Chain, CertError> {
         let labels = self.invitation.grant.labels.clone();
@@ -121,10 +112,6 @@ impl Token {
     }
 
     /// The same as an ephemeral member, as nodes without a disk are.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::join`].
     pub fn join_ephemeral(
         &self,
         node: PeerId,
@@ -207,7 +194,6 @@ impl Token {
     /// Reads the content of a text.
     ///
     /// # Errors
-    ///
     /// It is no token.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, CertError> {
         let mut r = Reader::new(bytes);

@@ -88,7 +88,6 @@ impl Beacon {
     /// Encodes it.
     ///
     /// # Errors
-    ///
     /// A text is longer than the format allows.
     pub fn encode(&self) -> Result<Vec<u8>, WireError> {
         check(&self.from, &self.line)?;
@@ -102,7 +101,6 @@ impl Beacon {
     /// Decodes a datagram of anybody.
     ///
     /// # Errors
-    ///
     /// Another version or kind, or damage.
     pub fn decode(datagram: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(datagram);

@@ -1,7 +1,5 @@
 //! The secret of an epoch, apart from it: tokens carry only the secret.
 
-use std::fmt;
-
 use zeroize::Zeroizing;
 
 /// A secret of members, which debug output does not show.
@@ -16,14 +14,9 @@ impl EpochSecret {
     }
 
     /// Returns the bytes.
-    #[must_use]
     pub fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
 }
 
-impl fmt::Debug for EpochSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("EpochSecret")
-    }
-}
+crate::debug_by_name!(EpochSecret);

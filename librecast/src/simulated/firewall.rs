@@ -65,7 +65,6 @@ impl<T: Time> Firewall<T> {
     }
 
     /// Returns the public address, if it is the same for all.
-    #[must_use]
     pub fn public(&self) -> SocketAddr {
         self.nat.unwrap_or(self.host)
     }
@@ -85,7 +84,6 @@ impl<T: Time> Firewall<T> {
     }
 
     /// Returns whether datagrams to this address arrive here.
-    #[must_use]
     pub fn is_at(&self, address: SocketAddr) -> bool {
         let is_public = match self.mapping {
             EndpointIndependent => address == self.public(),
@@ -97,7 +95,6 @@ impl<T: Time> Firewall<T> {
     }
 
     /// Returns whether an arriving datagram passes to the host.
-    #[must_use]
     pub fn admits(&self, from: SocketAddr, to: SocketAddr, now: T) -> bool {
         let is_open = self.filtering == EndpointIndependent;
         let is_mapped = |port: u16| self.mapping == EndpointIndependent || port == to.port();

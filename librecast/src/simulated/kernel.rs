@@ -29,13 +29,11 @@ impl Joined {
     }
 
     /// Returns whether packets of this source are wanted.
-    #[must_use]
     pub fn allows(&self, source: Ipv6Addr) -> bool {
         self.exclude != self.sources.contains(&source)
     }
 
     /// Returns whether it is no membership at all.
-    #[must_use]
     pub fn is_nothing(&self) -> bool {
         !self.exclude && self.sources.is_empty()
     }
@@ -73,13 +71,11 @@ impl<T> Default for Kernel<T> {
 
 impl<T> Kernel<T> {
     /// Returns the membership in a group.
-    #[must_use]
     pub fn membership(&self, group: Ipv6Addr) -> Option<&Membership<T>> {
         self.memberships.get(&group)
     }
 
     /// Returns whether a packet is for a program here.
-    #[must_use]
     pub fn has_joined(&self, group: Ipv6Addr, source: Ipv6Addr) -> bool {
         let membership = self.memberships.get(&group);
         membership.is_some_and(|m| m.joined.allows(source))
@@ -157,7 +153,6 @@ impl<T> Kernel<T> {
     }
 
     /// Returns whether the monitoring program sees a listener of `group` and `source`.
-    #[must_use]
     pub fn sees_listener(&self, group: Ipv6Addr, source: Ipv6Addr) -> bool {
         let seen = self.watched.get(&group);
         seen.is_some_and(|joined| joined.allows(source))

@@ -66,9 +66,7 @@ fn flood(args: &Args) -> Result<()> {
             let due = Duration::from_secs_f64(sent as f64 / args.rate as f64);
             std::thread::sleep(due.saturating_sub(began.elapsed()));
         }
-        let Some(packets) = batches.next() else {
-            break;
-        };
+        let Some(packets) = batches.next() else { break };
         let slices: Vec<_> = packets.iter().map(|p| [IoSlice::new(p)]).collect();
         let flags = MsgFlags::empty();
         match sendmmsg(socket.as_raw_fd(), &mut headers, &slices, to, [], flags) {

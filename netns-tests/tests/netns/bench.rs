@@ -23,15 +23,7 @@ fn figures(args: &[&str]) -> Result<Value> {
 
 #[test]
 fn a_modest_rate_goes_through_whole_and_its_cost_is_told() -> Result<()> {
-    let told = figures(&[
-        "--seconds",
-        "1",
-        "--rate",
-        "500",
-        "--listeners",
-        "2",
-        "--json",
-    ])?;
+    let told = figures(&crate::words("--seconds 1 --rate 500 --listeners 2 --json"))?;
     let rate = &told["systems"]["lcroute"]["rate"];
     let number = |pointer: &str| {
         let found = rate.pointer(pointer).and_then(Value::as_f64);
@@ -58,52 +50,33 @@ fn a_modest_rate_goes_through_whole_and_its_cost_is_told() -> Result<()> {
     let resident = rate["resident_bytes"]
         .as_array()
         .context("resident_bytes")?;
-    ensure!(
+    holds!(
         resident.len() == 4,
         "a daemon on each of four hosts: {rate:#}"
-    );
-    Ok(())
+    )
 }
 
 #[test]
 fn links_that_lose_show_in_the_figures() -> Result<()> {
-    let told = figures(&[
-        "--seconds",
-        "1",
-        "--rate",
-        "1000",
-        "--loss",
-        "50",
-        "--through",
-        "relay",
-        "--json",
-    ])?;
+    let told = figures(&crate::words(
+        "--seconds 1 --rate 1000 --loss 50 --through relay --json",
+    ))?;
     let lost = told["systems"]["relay"]["rate"]["loss_percent"].as_f64();
-    ensure!(
+    holds!(
         lost.is_some_and(|lost| (40.0..60.0).contains(&lost)),
         "{told:#}"
-    );
-    Ok(())
+    )
 }
 
 /// Super-packets pass the relay undamaged: a damaged datagram would not count as one of the
 /// sender's.
 #[test]
 fn trains_pass_the_relay_whole() -> Result<()> {
-    let told = figures(&[
-        "--seconds",
-        "1",
-        "--rate",
-        "2000",
-        "--gso",
-        "--gro",
-        "--through",
-        "relay",
-        "--json",
-    ])?;
+    let told = figures(&crate::words(
+        "--seconds 1 --rate 2000 --gso --gro --through relay --json",
+    ))?;
     let rate = &told["systems"]["relay"]["rate"];
-    ensure!(rate["loss_percent"] == 0.0, "{told:#}");
-    Ok(())
+    holds!(rate["loss_percent"] == 0.0, "{told:#}")
 }
 
 #[test]
@@ -113,8 +86,7 @@ fn wrong_arguments_and_wrong_settings_are_explained() -> Result<()> {
     let refused = bench(&["--set", "live.nonsense=1", "--rate", "500"])?;
     let said = String::from_utf8_lossy(&refused.stderr);
     ensure!(refused.status.code() == Some(1), "{refused:?}");
-    ensure!(said.contains("nonsense"), "{said}");
-    Ok(())
+    holds!(said.contains("nonsense"), "{said}")
 }
 
 #[test]

@@ -301,8 +301,7 @@ impl Page<'_> {
     fn expect_open_to_all(&self) -> Result<()> {
         let found = self.ask("hindrances", json!({}))?;
         let found = found.as_array().context("a list")?;
-        ensure!(found.is_empty(), "{}: {found:#?}", self.browser.title);
-        Ok(())
+        holds!(found.is_empty(), "{}: {found:#?}", self.browser.title)
     }
 
     /// Checks that nothing scrolls sideways at this width in pixels.
@@ -343,20 +342,12 @@ fn some_row(at: &str, row: &str) -> String {
 /// Serves a folder by an ordinary web server; returns it and its URL.
 fn serve_folder(host: &Host, folder: &Path, port: u16) -> Result<(Process, String)> {
     let (folder, port) = (folder.display().to_string(), port.to_string());
-    let args = [
-        "-m",
-        "http.server",
-        &port,
-        "--bind",
-        "127.0.0.1",
-        "--directory",
-        &folder,
-    ];
+    let args = format!("-m http.server {port} --bind 127.0.0.1 --directory {folder}");
+    let args = crate::words(&args);
     let server = host.spawn("python3", &args)?;
     eventually("the web server listens", || {
         let open = lcroute_demo::lab::open_sockets(server.pid())?;
-        ensure!(!open.is_empty(), "not yet");
-        Ok(())
+        holds!(!open.is_empty(), "not yet")
     })?;
     Ok((server, format!("http://127.0.0.1:{port}/")))
 }

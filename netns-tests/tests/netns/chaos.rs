@@ -457,8 +457,7 @@ fn what_is_lost_beside_other_work_has_a_name() {
             let is_still = heard == last;
             last = heard;
             sleep(Duration::from_millis(200));
-            ensure!(is_still, "{last:?}");
-            Ok(())
+            holds!(is_still, "{last:?}")
         })?;
         let after = accounts(&network.members)?;
         let grown = |name: &str| {
@@ -477,11 +476,10 @@ fn what_is_lost_beside_other_work_has_a_name() {
             "not all entered lc0"
         );
         // one drop at the sender may be missing at all six
-        ensure!(
+        holds!(
             missing <= counted * 6,
             "{missing} are missing, {counted} have a name"
-        );
-        Ok(())
+        )
     });
 }
 

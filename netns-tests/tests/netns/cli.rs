@@ -63,8 +63,7 @@ fn a_configuration_error_names_file_line_and_key() {
                 exits(&host, &["run"], 2, said)?;
             }
         }
-        ensure!(!host.has_interface("lc0"));
-        Ok(())
+        holds!(!host.has_interface("lc0"))
     });
 }
 
@@ -96,12 +95,11 @@ fn listen_prints_what_say_says_and_from_whom() {
         let mut json = b.host.spawn("lcroute", &["listen", "ff1e::42", "--json"])?;
         eventually("both listen", || {
             let joined = b.host.run("ip", &["-6", "maddr", "show", "dev", "lc0"])?;
-            ensure!(
+            holds!(
                 joined.stdout.contains("ff1e::42 users 2"),
                 "{}",
                 joined.stdout
-            );
-            Ok(())
+            )
         })?;
         a.wait_wanted("ff1e::42", b)?;
         a.host
@@ -115,13 +113,12 @@ fn listen_prints_what_say_says_and_from_whom() {
                 "{heard}"
             );
             let heard: Value = serde_json::from_str(&json.stdout())?;
-            ensure!(
+            holds!(
                 heard["from"] == from
                     && heard["name"] == "a"
                     && heard["text"] == "hello over there",
                 "{heard}"
-            );
-            Ok(())
+            )
         })?;
         for listener in [&mut plain, &mut json] {
             let code = listener.stop()?;
@@ -151,8 +148,7 @@ fn listen_refuses_ipv4_without_an_address_and_tells_of_groups_that_stay_on_their
         ensure!(said.stderr.contains("stays on its link"), "{}", said.stderr);
         let mut listener = host.spawn("lcroute", &["listen", "ff02::42"])?;
         eventually("listen tells so as well", || {
-            ensure!(listener.stderr().contains("stays on its link"));
-            Ok(())
+            holds!(listener.stderr().contains("stays on its link"))
         })?;
         listener.stop()?;
         Ok(())
@@ -182,23 +178,21 @@ fn say_and_listen_tell_what_sockets_cannot_see() {
         let mut listener = b.host.spawn("lcroute", &["listen", "ff1e::43"])?;
         eventually("listen shows the rule", || {
             let told = listener.stderr();
-            ensure!(
+            holds!(
                 told.contains("nft insert rule") && told.contains("\"lc0\""),
                 "{told}"
-            );
-            Ok(())
+            )
         })?;
         listener.stop()?;
         network.members[1].stop()?;
         let alone = network.members[1]
             .host
             .run("lcroute", &["say", "ff1e::43", "hello"])?;
-        ensure!(
+        holds!(
             alone.stderr.contains("no daemon answers"),
             "{}",
             alone.stderr
-        );
-        Ok(())
+        )
     });
 }
 
@@ -256,8 +250,7 @@ fn the_control_socket_is_open_to_its_owner_and_group_only() {
         let network = lab.closed_network(["a"])?;
         let socket = network.members[0].host.path("run/control.sock");
         let mode = std::fs::metadata(&socket)?.permissions().mode();
-        ensure!(mode & 0o777 == 0o660, "mode {mode:o}");
-        Ok(())
+        holds!(mode & 0o777 == 0o660, "mode {mode:o}")
     });
 }
 
@@ -307,12 +300,11 @@ fn exits(host: &Host, args: &[&str], code: i32, said: &str) -> Result<()> {
         "lcroute {args:?} does not say {said:?}: {}",
         ended.stderr
     );
-    ensure!(
+    holds!(
         ended.stdout.is_empty(),
         "lcroute {args:?} writes an error to stdout: {}",
         ended.stdout
-    );
-    Ok(())
+    )
 }
 
 fn has_keys(value: &Value, named: &str) -> Result<()> {

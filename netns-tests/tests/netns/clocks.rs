@@ -97,8 +97,7 @@ fn names_the_clock(member: &mut Member) -> Result<()> {
             ensure!(peers.contains(REFUSED), "{peers} {doors}");
             ensure!(log.contains(REFUSED), "{log}");
             let doctor = member.host.ask("lcroute", &["doctor"])?.stdout;
-            ensure!(doctor.contains(REFUSED), "{doctor}");
-            Ok(())
+            holds!(doctor.contains(REFUSED), "{doctor}")
         },
     )
 }

@@ -76,8 +76,7 @@ fn arrived(mut receives: Process, host: &Host, sent: &[PathBuf; 2]) -> Result<()
     ensure!(fs::read(dest.join("report.pdf"))? == fs::read(file)?);
     same_content(folder, &dest.join("photos"))?;
     let left = fs::read_dir(&dest)?.count();
-    ensure!(left == 2, "{left} entries, and two were sent");
-    Ok(())
+    holds!(left == 2, "{left} entries, and two were sent")
 }
 
 /// Returns a number of the environment, for measurements.
@@ -89,8 +88,7 @@ fn number(variable: &str, default: usize) -> usize {
 fn ends(process: &mut Process, code: i32, said: &str) -> Result<()> {
     let ended = process.wait(DEADLINE)?;
     let told = process.stderr();
-    ensure!(ended == code && told.contains(said), "{ended}: {told}");
-    Ok(())
+    holds!(ended == code && told.contains(said), "{ended}: {told}")
 }
 
 #[test]
@@ -98,9 +96,7 @@ fn four_words_bring_files_to_whoever_says_them_on_a_lan_without_a_server() {
     world("codes-lan", |lab| {
         open_driver()?;
         let hosts = closed_lan(lab, &["ann", "bob", "cy", "dan"])?;
-        let [ann, bob, cy, dan] = &hosts[..] else {
-            unreachable!("four hosts");
-        };
+        let [ann, bob, cy, dan] = crate::each(&hosts)?;
         let sent = make_files(ann, 3 * MEGABYTE)?;
         let links = ann.run("ip", &["-br", "link"])?.stdout;
         let (sends, code) = send(ann, "", &sent)?;
@@ -134,16 +130,15 @@ fn four_words_bring_files_to_whoever_says_them_on_a_lan_without_a_server() {
         ensure!(family.len() >= 3, "{family:?}");
         sends.signal(Signal::SIGKILL)?;
         all_end(&family)?;
-        ensure!(ann.run("ip", &["-br", "link"])?.stdout == links);
-        Ok(())
+        holds!(ann.run("ip", &["-br", "link"])?.stdout == links)
     });
 }
 
-fn says_at_last(process: &Process, text: &str) -> Result<()> {
+/// Waits until a process has written this to standard error.
+pub(crate) fn says_at_last(process: &Process, text: &str) -> Result<()> {
     eventually(text, || {
         let told = process.stderr();
-        ensure!(told.contains(text), "{told}");
-        Ok(())
+        holds!(told.contains(text), "{told}")
     })
 }
 
@@ -152,9 +147,7 @@ fn a_text_is_printed_and_standard_input_arrives_as_a_file() {
     world("codes-text", |lab| {
         open_driver()?;
         let hosts = closed_lan(lab, &["ann", "bob"])?;
-        let [ann, bob] = &hosts[..] else {
-            unreachable!("two hosts");
-        };
+        let [ann, bob] = crate::each(&hosts)?;
         let text = lcsync(ann, "", &["send", "--text", "see you at 8"])?;
         let code = words_of(&text)?;
         says_at_last(&text, "hosts of this LAN alone")?;
@@ -173,8 +166,7 @@ fn a_text_is_printed_and_standard_input_arrives_as_a_file() {
         let mut receives = receive(bob, "", &code)?;
         ends(&mut receives, 0, "boot.log")?;
         let log = fs::read(bob.path("dest/boot.log"))?;
-        ensure!(log == b"line\nline\nline\n", "{log:?}");
-        Ok(())
+        holds!(log == b"line\nline\nline\n", "{log:?}")
     });
 }
 
@@ -232,9 +224,7 @@ fn wrong_words_and_two_senders_are_said_and_nothing_is_received() {
     world("codes-wrong", |lab| {
         open_driver()?;
         let hosts = closed_lan(lab, &["ann", "bob", "eve"])?;
-        let [ann, bob, eve] = &hosts[..] else {
-            unreachable!("three hosts");
-        };
+        let [ann, bob, eve] = crate::each(&hosts)?;
         let sent = make_files(ann, 100_000)?;
         let (mut sends, code) = send(ann, "", &sent)?;
         let began = std::time::Instant::now();
@@ -274,9 +264,7 @@ fn hidden_names_and_links_are_not_touched_unless_the_receiver_asks_for_it() {
     world("codes-hidden", |lab| {
         open_driver()?;
         let hosts = closed_lan(lab, &["ann", "bob"])?;
-        let [ann, bob] = &hosts[..] else {
-            unreachable!("two hosts");
-        };
+        let [ann, bob] = crate::each(&hosts)?;
         let sent = make_files(ann, 10_000)?;
         let (_sends, code) = send(ann, "", &sent)?;
         let dest = open_folder(bob, "dest")?;
@@ -297,8 +285,7 @@ fn hidden_names_and_links_are_not_touched_unless_the_receiver_asks_for_it() {
         eventually("hidden names are refused", || {
             let mut receives = receive(bob, "", &code)?;
             let ended = receives.wait(DEADLINE)?;
-            ensure!(ended == 1 && receives.stderr().contains(hidden));
-            Ok(())
+            holds!(ended == 1 && receives.stderr().contains(hidden))
         })?;
         ensure!(!dest.join("photos/.ssh").exists());
         let mut taken = lcsync(bob, "", &["receive", &code, &path, "--hidden"])?;
@@ -312,9 +299,7 @@ fn a_corrected_file_arrives_beside_one_that_never_rests() {
     world("codes-restless", |lab| {
         open_driver()?;
         let hosts = closed_lan(lab, &["ann", "bob"])?;
-        let [ann, bob] = &hosts[..] else {
-            unreachable!("two hosts");
-        };
+        let [ann, bob] = crate::each(&hosts)?;
         let sent = make_files(ann, 10_000)?;
         let (_sends, code) = send(ann, "", &sent)?;
         let state = sent[1].join("state").display().to_string();
@@ -328,8 +313,7 @@ fn a_corrected_file_arrives_beside_one_that_never_rests() {
             let mut receives = lcsync(bob, "", &args)?;
             let ended = receives.wait(DEADLINE)?;
             ensure!(ended == 0, "{ended}: {}", receives.stderr());
-            ensure!(fs::read(dest.join("report.pdf"))? == b"corrected");
-            Ok(())
+            holds!(fs::read(dest.join("report.pdf"))? == b"corrected")
         })
     });
 }
@@ -341,9 +325,7 @@ fn a_killed_receiver_of_codes_goes_on_and_hostile_beacons_change_nothing() {
     world("codes-resume", |lab| {
         open_driver()?;
         let hosts = closed_lan(lab, &["ann", "bob", "eve"])?;
-        let [ann, bob, eve] = &hosts[..] else {
-            unreachable!("three hosts");
-        };
+        let [ann, bob, eve] = crate::each(&hosts)?;
         let sent = make_files(ann, SIZE)?;
         let paths = sent.each_ref().map(|p| p.display().to_string());
         let args = ["send", "--bwlimit", "24M", &paths[0], &paths[1]];
@@ -367,8 +349,7 @@ fn a_killed_receiver_of_codes_goes_on_and_hostile_beacons_change_nothing() {
         let dest = bob.path("dest");
         eventually("some of it", || {
             let there = size_below(&dest)?;
-            ensure!(there > SIZE as u64 / 4, "{there}: {}", receives.stderr());
-            Ok(())
+            holds!(there > SIZE as u64 / 4, "{there}: {}", receives.stderr())
         })?;
         let family = family(receives.pid());
         receives.signal(Signal::SIGKILL)?;
@@ -380,8 +361,7 @@ fn a_killed_receiver_of_codes_goes_on_and_hostile_beacons_change_nothing() {
         let told = again.stderr();
         let line = told.lines().find(|line| line.contains("fetched in"));
         let line = line.context(told.clone())?;
-        ensure!(!line.contains("12.") && !line.contains("11."), "{line}");
-        Ok(())
+        holds!(!line.contains("12.") && !line.contains("11."), "{line}")
     });
 }
 
@@ -412,9 +392,7 @@ fn a_code_with_a_host_leads_through_closed_firewalls() {
         let server = lab.signalling_server()?;
         let url = server.url()?;
         let hosts = lab.closed_hosts(&["ann", "bob"])?;
-        let [ann, bob] = &hosts[..] else {
-            unreachable!("two hosts");
-        };
+        let [ann, bob] = crate::each(&hosts)?;
         let sent = make_files(ann, MEGABYTE)?;
         let (_sends, code) = send(ann, &url, &sent)?;
         ensure!(code.contains('@'), "{code}");
@@ -457,8 +435,7 @@ fn five_receivers_of_a_code_cost_less_than_five_uploads() {
         }
         let files = (left()? - before) as f64 / (megabytes * MEGABYTE) as f64;
         println!("{files:.2} files of {megabytes} MB left the sender");
-        ensure!(files < MOST, "{files:.2} files");
-        Ok(())
+        holds!(files < MOST, "{files:.2} files")
     });
 }
 
@@ -484,9 +461,7 @@ fn a_station_goes_by_four_words_and_two_senders_are_refused() {
     world("codes-station", |lab| {
         open_driver()?;
         let hosts = closed_lan(lab, &["ann", "bob", "eve"])?;
-        let [ann, bob, eve] = &hosts[..] else {
-            unreachable!("three hosts");
-        };
+        let [ann, bob, eve] = crate::each(&hosts)?;
         let chirp = write_chirp(ann, 60)?.display().to_string();
         let sends = shell(ann, &format!("exec {RADIO} cast --code - <{chirp}"))?;
         let code = words_of(&sends)?;
@@ -497,8 +472,7 @@ fn a_station_goes_by_four_words_and_two_senders_are_refused() {
         let listens = shell(bob, &format!("exec {RADIO} listen '{typed}' - >{file}"))?;
         eventually("two seconds of sound", || {
             let bytes = fs::metadata(&heard)?.len() as usize;
-            ensure!(bytes > 2 * 4 * RATE, "{bytes}: {}", listens.stderr());
-            Ok(())
+            holds!(bytes > 2 * 4 * RATE, "{bytes}: {}", listens.stderr())
         })?;
         listens.signal(Signal::SIGINT)?;
         // how well it sounds is a matter of other tests, and of what else this machine does
@@ -524,9 +498,7 @@ fn a_lecture_goes_by_four_words() {
     world("codes-lecture", |lab| {
         open_driver()?;
         let hosts = closed_lan(lab, &["ann", "bob"])?;
-        let [ann, bob] = &hosts[..] else {
-            unreachable!("two hosts");
-        };
+        let [ann, bob] = crate::each(&hosts)?;
         let home = open_folder(ann, "home")?.display().to_string();
         let made = format!(
             "cd {home} && lcstudio keygen k && lcstudio new talk --key k --title Bees && printf '# Bees\\n\\nThey dance.\\n' >talk/slides.md"
@@ -551,9 +523,7 @@ fn of_two_who_send_under_a_code_receivers_take_none() {
     world("codes-two", |lab| {
         open_driver()?;
         let hosts = closed_lan(lab, &["ann", "bob", "eve"])?;
-        let [ann, bob, eve] = &hosts[..] else {
-            unreachable!("three hosts");
-        };
+        let [ann, bob, eve] = crate::each(&hosts)?;
         let sent = make_files(ann, 100_000)?;
         let (sends, code) = send(ann, "", &sent)?;
         // offers of a thousand senders, each whole, and garbage between them
@@ -585,9 +555,7 @@ fn a_public_link_lets_leaves_receive_and_nobody_else_send() {
         let server = lab.signalling_server()?;
         let url = server.url()?;
         let hosts = lab.closed_hosts(&["ann", "bob", "eve"])?;
-        let [ann, bob, eve] = &hosts[..] else {
-            unreachable!("three hosts");
-        };
+        let [ann, bob, eve] = crate::each(&hosts)?;
         let sent = make_files(ann, MEGABYTE)?;
         let paths = sent.each_ref().map(|p| p.display().to_string());
         let mut without = lcsync(ann, "", &["send", "--public", &paths[0]])?;
@@ -620,8 +588,7 @@ fn a_public_link_lets_leaves_receive_and_nobody_else_send() {
         says_at_last(&hostile, "goes nowhere")?;
         says_at_last(&sends, "1 node receives")?;
         sends.signal(Signal::SIGINT)?;
-        ensure!(sends.wait(DEADLINE)? == 130, "{}", sends.stderr());
-        Ok(())
+        holds!(sends.wait(DEADLINE)? == 130, "{}", sends.stderr())
     });
 }
 
@@ -630,9 +597,7 @@ fn a_public_link_lets_leaves_receive_and_nobody_else_send() {
 fn both_ends_of_a_code_do_without_namespaces() {
     world("codes-pair", |lab| {
         let hosts = closed_lan(lab, &["ann", "bob"])?;
-        let [ann, bob] = &hosts[..] else {
-            unreachable!("two hosts");
-        };
+        let [ann, bob] = crate::each(&hosts)?;
         let sent = make_files(ann, 3 * MEGABYTE)?;
         let paths = sent.each_ref().map(|p| p.display().to_string());
         let env = ["env", "LCROUTE_SIGNAL=", "lcsync"];

@@ -247,14 +247,11 @@ fn containers_of_two_hosts_hear_each_other() {
             engine.start_daemon(&options.each_ref().map(String::as_str))?;
             engines.push(engine);
         }
-        let [a, b] = &engines[..] else {
-            unreachable!("two hosts");
-        };
+        let [a, b] = crate::each(&engines)?;
         let linked = || {
             within(SETTLED, "the daemons link", || {
                 let peers = a.ask(&["exec", "lcroute", "lcroute", "peers"])?;
-                ensure!(peers.contains("connected"), "{peers}");
-                Ok(())
+                holds!(peers.contains("connected"), "{peers}")
             })
         };
         linked()?;
@@ -268,13 +265,12 @@ fn containers_of_two_hosts_hear_each_other() {
                 a.say(&words)?;
                 let heard = b.heard()?;
                 let standing = |engine: &Engine| engine.ask(&["exec", "lcroute", "lcroute", "lan"]);
-                ensure!(
+                holds!(
                     heard.contains(&words),
                     "{words}: {heard}; {}; {}",
                     standing(a)?,
                     standing(b)?
-                );
-                Ok(())
+                )
             })?;
             for engine in &engines {
                 engine.ask(&["rm", "--force", "--time=1", "talker"])?;
@@ -286,14 +282,12 @@ fn containers_of_two_hosts_hear_each_other() {
         b.ask(&["restart", "--time=10", "lcroute"])?;
         eventually("the same member", || {
             let now = b.id()?;
-            ensure!(now == id, "{now}");
-            Ok(())
+            holds!(now == id, "{now}")
         })?;
         linked()?;
         b.ask(&["stop", "--time=10", "lcroute"])?;
         let code = b.ask(&["inspect", "--format={{.State.ExitCode}}", "lcroute"])?;
-        ensure!(code.trim() == "0", "exit code {code}");
-        Ok(())
+        holds!(code.trim() == "0", "exit code {code}")
     });
 }
 
@@ -345,11 +339,10 @@ fn programs_beside_a_container_have_its_lc0_and_its_restarts_leave_nothing_behin
                     present.len() == 1 && away.len() == gone,
                     "{present:?} {away:?}"
                 );
-                ensure!(
+                holds!(
                     present[0]["labels"]["lifetime"] == "ephemeral",
                     "{present:?}"
-                );
-                Ok(())
+                )
             })
         };
         for gone in 0..3 {
@@ -366,11 +359,10 @@ fn programs_beside_a_container_have_its_lc0_and_its_restarts_leave_nothing_behin
                     let peers: Vec<Value> = serde_json::from_str(&ask("peers")?)?;
                     let status: Value = serde_json::from_str(&ask("status")?)?;
                     let linked = peers.iter().filter(|p| p["state"] == "connected").count();
-                    ensure!(
+                    holds!(
                         linked == 2 && status["ipv4"].is_string(),
                         "{peers:?} {status}"
-                    );
-                    Ok(())
+                    )
                 })?;
             }
             listens.start_dds("listener", "-D 10 -Q minmatch:1 -Q samples:150 sub")?;
@@ -398,8 +390,7 @@ fn programs_beside_a_container_have_its_lc0_and_its_restarts_leave_nothing_behin
             ensure!(names == "\"a\" \"in-a\" \"in-b\"", "{names}");
             let seen = a.ask(&["exec", "net", "lcroute", "members", "--json"])?;
             let names = all(serde_json::from_str(&seen)?);
-            ensure!(names == "\"a\" \"in-a\" \"in-b\"", "{names}");
-            Ok(())
+            holds!(names == "\"a\" \"in-a\" \"in-b\"", "{names}")
         })
     });
 }
@@ -468,8 +459,7 @@ fn containers_on_bridges_have_what_hosts_of_lans_have() {
         within(SETTLED, "both bridges are served", || {
             a.say("served")?;
             let heard = b.heard()?;
-            ensure!(heard.contains("served"), "{heard}");
-            Ok(())
+            holds!(heard.contains("served"), "{heard}")
         })?;
 
         // one source
@@ -483,8 +473,7 @@ fn containers_on_bridges_have_what_hosts_of_lans_have() {
         eventually("who named the source hears it", || {
             let line = last_line(&of_it)?;
             ensure!(line["packets"].as_u64() > Some(50), "{line}");
-            ensure!(line["duplicates"] == 0, "{line}");
-            Ok(())
+            holds!(line["duplicates"] == 0, "{line}")
         })?;
         let line = last_line(&of_another)?;
         ensure!(line["packets"] == 0, "{line}");
@@ -499,8 +488,7 @@ fn containers_on_bridges_have_what_hosts_of_lans_have() {
             let sent = a.inside(&speaker, "mc-send", &unheard)?.output()?;
             ensure!(sent.code == 0, "{}", sent.stderr);
             let after = network.members[0].counter("link_tx_packets")?;
-            ensure!(before == after, "{before} {after}");
-            Ok(())
+            holds!(before == after, "{before} {after}")
         })?;
         // except the first eight, which the first-packet buffer holds
         let dropped = network.members[0].counter("drops/no_listener")?;
@@ -526,8 +514,7 @@ fn containers_on_bridges_have_what_hosts_of_lans_have() {
             || {
                 a.say("served again")?;
                 let heard = b.heard()?;
-                ensure!(heard.contains("served again"), "{heard}");
-                Ok(())
+                holds!(heard.contains("served again"), "{heard}")
             },
         )?;
         Ok(())
@@ -567,8 +554,7 @@ fn a_hundred_containers_that_join_at_once_all_hear() {
         within(SETTLED, "both bridges are served", || {
             a.ask(&["exec", "talker", "lcroute", "say", "ff1e::43", "served"])?;
             let heard = b.ask(&["logs", "c0"])?;
-            ensure!(heard.contains("served"), "{heard}");
-            Ok(())
+            holds!(heard.contains("served"), "{heard}")
         })?;
         let steady = ["--rate", "100", "--count", "3000", "--size", "200", GROUP];
         let mut sender = a.inside(&a.pid("talker")?, "mc-send", &steady)?;
@@ -648,22 +634,19 @@ fn containers_on_the_bridge_of_the_stock_plugin_hear_each_other() {
             engine.talker("lcroute")?;
             engines.push(engine);
         }
-        let [a, b] = &engines[..] else {
-            unreachable!("two hosts");
-        };
+        let [a, b] = crate::each(&engines)?;
         for (speaks, listens) in [(a, b), (b, a)] {
             let words = format!("hello from {}", speaks.host.name());
             within(SETTLED, "a container hears the other host's", || {
                 speaks.say(&words)?;
                 let heard = listens.heard()?;
                 let lan = network.members[0].host.ask("lcroute", &["lan"])?;
-                ensure!(
+                holds!(
                     heard.contains(&words),
                     "{heard}; {}{}",
                     lan.stdout,
                     lan.stderr
-                );
-                Ok(())
+                )
             })?;
         }
         Ok(())
@@ -708,8 +691,7 @@ fn the_program_beside_a_sidecar_has_neither_its_sockets_nor_its_account() -> Res
     let containers = containers.and_then(|(_, rest)| rest.split_once("\n      volumes:\n"));
     let (program, _) = containers.context("containers, then volumes")?;
     ensure!(!program.contains("volumeMounts"), "{program}");
-    ensure!(program.contains("runAsNonRoot: true"), "{program}");
-    Ok(())
+    holds!(program.contains("runAsNonRoot: true"), "{program}")
 }
 
 /// The first version with native sidecars, and the last known one.
@@ -754,9 +736,8 @@ fn manifests_are_as_the_schemas_of_kubernetes_say() -> Result<()> {
     }
     // kubectl does not read this file
     let image = format!("lcroute:{}}}", env!("CARGO_PKG_VERSION"));
-    ensure!(
+    holds!(
         compose()?.contains(&image),
         "packaging/ros2 has another version"
-    );
-    Ok(())
+    )
 }

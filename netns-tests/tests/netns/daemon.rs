@@ -32,12 +32,11 @@ fn a_killed_receiver_daemon_adopts_lc0_and_its_joins_when_it_comes_back() {
             "lc0 was not adopted"
         );
         receiver.expect_more("the same program hears the sender again")?;
-        ensure!(
+        holds!(
             receiver.state()?["duplicates"] == 0,
             "{}",
             receiver.state()?
-        );
-        Ok(())
+        )
     });
 }
 
@@ -52,12 +51,11 @@ fn a_killed_sender_daemon_goes_on_where_it_was() {
         network.members[1].wait_links(0)?;
         network.members[0].start()?;
         receiver.expect_more("the receiver hears the same program again")?;
-        ensure!(
+        holds!(
             receiver.state()?["duplicates"] == 0,
             "{}",
             receiver.state()?
-        );
-        Ok(())
+        )
     });
 }
 
@@ -73,14 +71,12 @@ fn a_daemon_that_executes_itself_anew_keeps_lc0_and_the_joins() {
             .as_u64()
             .context("uptime_s")?;
         eventually("the daemon is older than a second", || {
-            ensure!(network.members[1].status()?["uptime_s"].as_u64() > Some(uptime + 1));
-            Ok(())
+            holds!(network.members[1].status()?["uptime_s"].as_u64() > Some(uptime + 1))
         })?;
         network.members[1].daemon()?.signal(Signal::SIGUSR2)?;
         eventually("the daemon has started over", || {
             let now = network.members[1].status()?["uptime_s"].as_u64();
-            ensure!(now <= Some(uptime + 1), "uptime {now:?}");
-            Ok(())
+            holds!(now <= Some(uptime + 1), "uptime {now:?}")
         })?;
         ensure!(
             network.members[1].daemon()?.is_running(),
@@ -188,8 +184,7 @@ fn a_reload_takes_over_what_it_can_and_names_what_waits() {
         drop(taken);
         let told = reload("reload", "")?;
         ensure!(!told.contains("[tun] mtu"), "it holds what it has: {told}");
-        ensure!(!serves(7118)?, "it serves still");
-        Ok(())
+        holds!(!serves(7118)?, "it serves still")
     });
 }
 
@@ -217,15 +212,13 @@ fn a_disk_that_takes_nothing_keeps_no_daemon_from_upgrade_and_start() {
         let before = incarnation()?;
         let uptime = || network.members[1].status().map(|s| s["uptime_s"].as_u64());
         eventually("the daemon is older than a second", || {
-            ensure!(uptime()? > Some(1));
-            Ok(())
+            holds!(uptime()? > Some(1))
         })?;
         let old = uptime()?;
         network.members[1].daemon()?.signal(Signal::SIGUSR2)?;
         eventually("the daemon has started over", || {
             let now = network.members[1].status()?["uptime_s"].as_u64();
-            ensure!(now < old, "uptime {now:?}");
-            Ok(())
+            holds!(now < old, "uptime {now:?}")
         })?;
         network.wait_linked()?;
         network.members[1].daemon()?.kill()?;
@@ -242,8 +235,7 @@ fn a_disk_that_takes_nothing_keeps_no_daemon_from_upgrade_and_start() {
         network.members[1].start()?;
         network.wait_linked()?;
         let log = network.members[1].daemon()?.stderr();
-        ensure!(log.contains("incarnation: Read-only file system"), "{log}");
-        Ok(())
+        holds!(log.contains("incarnation: Read-only file system"), "{log}")
     });
 }
 
@@ -259,20 +251,17 @@ fn a_state_folder_has_one_daemon_and_a_second_is_told_whose_it_is() {
             let lock = std::fs::read_to_string(member.host.state_dir().join("lock"))?;
             let said = format!("used by another lcroute (pid {lock})");
             ensure!(done.code == 1 && done.stderr.contains(&said), "{done:?}");
-            ensure!(!member.host.has_interface("lc9"));
-            Ok(())
+            holds!(!member.host.has_interface("lc9"))
         };
         refused(&network.members[1])?;
         let before = network.members[1].status()?["uptime_s"].as_u64();
         eventually("the daemon is older than a second", || {
-            ensure!(network.members[1].status()?["uptime_s"].as_u64() > before.map(|s| s + 1));
-            Ok(())
+            holds!(network.members[1].status()?["uptime_s"].as_u64() > before.map(|s| s + 1))
         })?;
         network.members[1].daemon()?.signal(Signal::SIGUSR2)?;
         eventually("the daemon has started over", || {
             let now = network.members[1].status()?["uptime_s"].as_u64();
-            ensure!(now <= before.map(|s| s + 1), "uptime {now:?}");
-            Ok(())
+            holds!(now <= before.map(|s| s + 1), "uptime {now:?}")
         })?;
         refused(&network.members[1])?;
         network.wait_linked()

@@ -34,8 +34,7 @@ fn a_killed_daemon_has_gone_as_soon_as_its_host_says_so() {
         network.members[0].wait_links(0)?;
         let log = network.members[0].daemon()?.stderr();
         let last = log.lines().rfind(|l| l.contains("link down"));
-        ensure!(last.is_some_and(|l| l.contains("silent")), "{last:?}");
-        Ok(())
+        holds!(last.is_some_and(|l| l.contains("silent")), "{last:?}")
     });
 }
 
@@ -61,10 +60,7 @@ fn forged_icmp_errors_end_no_link_and_cost_no_packet() {
                 .min()
                 .unwrap_or(0))
         };
-        eventually("the errors come", || {
-            ensure!(count()? > 100, "{}", count()?);
-            Ok(())
-        })?;
+        eventually("the errors come", || holds!(count()? > 100, "{}", count()?))?;
         let before = count()?;
         let [a, b] = network.nodes()?;
         // a flood with losses has some in each round; beside the whole suite one round lost one
@@ -76,8 +72,7 @@ fn forged_icmp_errors_end_no_link_and_cost_no_packet() {
         };
         round().or_else(|_| round()).or_else(|_| round())?;
         eventually("as many as suspicions for five seconds need", || {
-            ensure!(count()? > before + 5_000, "{}", count()?);
-            Ok(())
+            holds!(count()? > before + 5_000, "{}", count()?)
         })?;
         for member in &mut network.members {
             let log = member.daemon()?.stderr();
@@ -123,8 +118,7 @@ fn goes_on_after_a_while(lab: &Lab, asleep: bool) -> Result<()> {
 
     let known = |value: &serde_json::Value| value.as_u64().unwrap_or_default();
     let grown = known(&network.members[1].status()?["uptime_s"]) - known(&uptime);
-    ensure!((grown < AWAY.as_secs()) == asleep, "it is {grown} s older");
-    Ok(())
+    holds!((grown < AWAY.as_secs()) == asleep, "it is {grown} s older")
 }
 
 #[test]

@@ -54,19 +54,17 @@ fn it_succeeds_and_proves_it() -> Result<()> {
         "{out}"
     );
     let picture = draw(out.as_bytes())?;
-    ensure!(picture.ends_with("</svg>\n"), "{picture}");
-    Ok(())
+    holds!(picture.ends_with("</svg>\n"), "{picture}")
 }
 
 #[test]
 fn the_picture_is_what_the_script_makes_of_the_run_beside_it() -> Result<()> {
     let kept = |name| std::fs::read(Path::new(FIGURES).join(name)).context(name);
     let made = draw(&kept("demo.json")?)?;
-    ensure!(
+    holds!(
         made.as_bytes() == kept("demo.svg")?,
         "docs/figures/demo.svg is stale; run `make figures`"
-    );
-    Ok(())
+    )
 }
 
 /// Makes the README's figure of a demo; checks its form, and that it has no external content.
@@ -138,8 +136,7 @@ fn with_web_pages_and_signalling_are_reached_over_the_machines_own_loopback_unti
             let of_demo = |flow: &&serde_json::Value| flow["group"] == "ff1e::42";
             let edges = flows.iter().find(of_demo).context("no flow")?;
             let rate = edges["edges"][0]["packets_s"].as_f64();
-            ensure!(rate > Some(10.0), "{edges}");
-            Ok(())
+            holds!(rate > Some(10.0), "{edges}")
         })?;
 
         machine
@@ -149,8 +146,7 @@ fn with_web_pages_and_signalling_are_reached_over_the_machines_own_loopback_unti
         member.start()?;
         eventually("both nodes of the demo are met", || {
             let peers = member.peers()?;
-            ensure!(peers.len() == 2, "{peers:?}");
-            Ok(())
+            holds!(peers.len() == 2, "{peers:?}")
         })?;
         // a browser's link uses it; a host takes no relay of its own loopback
         let status = member.status()?;
@@ -212,12 +208,11 @@ fn lcroute(dir: &TempDir, args: &[&str], code: i32, said: &str) -> Result<()> {
         .args(args)
         .output()?;
     let text = String::from_utf8([done.stdout, done.stderr].concat())?;
-    ensure!(
+    holds!(
         done.status.code() == Some(code) && text.contains(said),
         "{args:?}: {:?}: {text}",
         done.status
-    );
-    Ok(())
+    )
 }
 
 #[test]
@@ -263,8 +258,7 @@ fn ends(signal: Signal, code: Option<i32>) -> Result<()> {
 fn expect_nothing_left(mark: &str) -> Result<()> {
     eventually("no process of the demo is left", || {
         let left = processes_with(mark)?;
-        ensure!(left.is_empty(), "still there: {left:?}");
-        Ok(())
+        holds!(left.is_empty(), "still there: {left:?}")
     })
 }
 

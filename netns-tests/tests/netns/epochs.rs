@@ -63,8 +63,7 @@ impl Door {
 fn wait_epoch(member: &Member) -> Result<()> {
     eventually("it knows the new epoch", || {
         let epoch = &member.status()?["epoch"];
-        ensure!(*epoch == 1, "{epoch}");
-        Ok(())
+        holds!(*epoch == 1, "{epoch}")
     })
 }
 
@@ -148,16 +147,14 @@ fn the_others_meet_again_and_the_expelled_does_not(
     let epoch = &last[0].status()?["epoch"];
     ensure!(*epoch == 0, "{epoch}");
     ensure!(last[0].linked_with()?.is_empty(), "{:?}", last[0].peers()?);
-    ensure!(!expelled.join("epochs").exists(), "it has a secret");
-    Ok(())
+    holds!(!expelled.join("epochs").exists(), "it has a secret")
 }
 
 /// Waits until it has failed to open this number of records.
 fn opens_not(member: &Member, records: u64) -> Result<()> {
     eventually("it reads records in vain", || {
         let dropped = &member.status()?["counters"]["drops"]["presence_not_opened"];
-        ensure!(dropped.as_u64() >= Some(records), "{dropped}");
-        Ok(())
+        holds!(dropped.as_u64() >= Some(records), "{dropped}")
     })
 }
 
@@ -208,8 +205,7 @@ fn in_a_dht() {
         the_others_meet_again_and_the_expelled_does_not(&mut door, |c| {
             eventually("it has found what was put before", || {
                 let tried = c.peers()?;
-                ensure!(!tried.is_empty(), "{tried:?}");
-                Ok(())
+                holds!(!tried.is_empty(), "{tried:?}")
             })
         })
     });
@@ -242,12 +238,11 @@ fn both_are_told(one: &Member, other: &Member) -> Result<()> {
     for member in [one, other] {
         eventually(&format!("{} is told", member.host.name()), || {
             let conflict = &member.status()?["key_conflict"];
-            ensure!(
+            holds!(
                 conflict["addresses"].is_array(),
                 "{conflict}, {:?}",
                 member.peers()?
-            );
-            Ok(())
+            )
         })?;
     }
     Ok(())

@@ -102,8 +102,7 @@ pub(crate) fn avahi_by(host: &Host, interface: &str, family: &str) -> Result<Pro
     let avahi = host.spawn("unshare", &["-m", "sh", "-c", &script])?;
     eventually("avahi uses the interface", || {
         let said = said(&avahi);
-        ensure!(said.contains(&format!("{interface}.{family}")), "{said}");
-        Ok(())
+        holds!(said.contains(&format!("{interface}.{family}")), "{said}")
     })?;
     Ok(avahi)
 }
@@ -118,8 +117,7 @@ fn avahi_answers_over_lc0() {
         let address = a.address()?.to_string();
         let args = ["-c", ASK, "lc0", "printer", &address];
         let done = b.host.run("python3", &args)?;
-        ensure!(done.code == 0, "{done:?}: {}", said(&avahi));
-        Ok(())
+        holds!(done.code == 0, "{done:?}: {}", said(&avahi))
     });
 }
 
@@ -160,8 +158,7 @@ fn avahi_answers_over_lc0_by_ipv4_alone() {
         let args = ["-c", ASK_IPV4, &at_b, "printer", &at_a];
         let done = b.host.run("python3", &args)?;
         ensure!(done.code == 0, "{done:?}: {}", said(&avahi));
-        ensure!(done.stdout.trim() == at_a, "{done:?}");
-        Ok(())
+        holds!(done.stdout.trim() == at_a, "{done:?}")
     });
 }
 
@@ -195,22 +192,13 @@ fn libcoap_is_found_by_its_group() {
         )?;
         eventually("the server has joined", || {
             let joined = a.host.run("ip", &["-6", "maddr", "show", "dev", "lc0"])?;
-            ensure!(joined.stdout.contains("ff02::fd"), "{}", said(&server));
-            Ok(())
+            holds!(joined.stdout.contains("ff02::fd"), "{}", said(&server))
         })?;
         b.wait_wanted("ff02::fd", a)?;
-        let args = [
-            "-N",
-            "-B",
-            "5",
-            "-m",
-            "get",
-            "coap://[ff02::fd%lc0]/.well-known/core",
-        ];
+        let args = crate::words("-N -B 5 -m get coap://[ff02::fd%lc0]/.well-known/core");
         eventually("a resource is listed", || {
             let listed = ask(&b.host, "coap-client-notls", &args)?;
-            ensure!(listed.contains("</time>"), "{listed}: {}", said(&server));
-            Ok(())
+            holds!(listed.contains("</time>"), "{listed}: {}", said(&server))
         })
     });
 }
@@ -261,8 +249,7 @@ fn ptp4l_finds_a_master_clock() {
         eventually("one follows the other", || {
             let said = [said(&clocks[0]), said(&clocks[1])];
             let follows = |said: &String| said.contains("master offset");
-            ensure!(said.iter().any(follows), "{}\n{}", said[0], said[1]);
-            Ok(())
+            holds!(said.iter().any(follows), "{}\n{}", said[0], said[1])
         })
     });
 }
@@ -350,13 +337,8 @@ print(urllib.request.urlopen(request, timeout=5).read().decode())
                 });
             std::fs::write(&file, config)?;
             let id = ask(&member.host, "syncthing", &["--device-id", &flag])?;
-            let args = [
-                "serve",
-                &flag,
-                "--no-browser",
-                "--no-restart",
-                "--no-upgrade",
-            ];
+            let args = format!("serve {flag} --no-browser --no-restart --no-upgrade");
+            let args = crate::words(&args);
             let process = start(&member.host, "syncthing", &args)?;
             nodes.push((process, file.display().to_string(), id.trim().to_owned()));
         }
@@ -408,13 +390,12 @@ while True:
             .host
             .spawn("python3", &["-c", PEER, &python, &at_b, "says"])?;
         eventually("one hears the other", || {
-            ensure!(
+            holds!(
                 listener.stdout().contains("hello over lc0"),
                 "{}{}",
                 said(&listener),
                 said(&speaker)
-            );
-            Ok(())
+            )
         })
     });
 }

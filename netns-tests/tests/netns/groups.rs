@@ -43,15 +43,11 @@ impl Person {
 
     pub(crate) fn start(&mut self) -> Result<()> {
         let folder = self.folder().display().to_string();
-        let args = [
-            "--state-dir",
-            &folder,
-            "--control",
-            &self.control,
-            "run",
-            "--interface",
-            self.interface,
-        ];
+        let args = format!(
+            "--state-dir {folder} --control {} run --interface {}",
+            self.control, self.interface
+        );
+        let args = crate::words(&args);
         self.daemon = Some(self.host.spawn(&self.program, &args)?);
         eventually(&format!("lcgroup of {} answers", self.name), || {
             self.ask(&["status"]).map(drop)
@@ -84,8 +80,7 @@ impl Person {
 
     pub(crate) fn is(&self, state: &str) -> Result<()> {
         let status = self.status()?;
-        ensure!(status["state"] == state, "{}: {status}", self.name);
-        Ok(())
+        holds!(status["state"] == state, "{}: {status}", self.name)
     }
 
     /// Returns the messages, in this host's order.
@@ -99,13 +94,12 @@ impl Person {
     pub(crate) fn has(&self, words: &str) -> Result<()> {
         let said = self.said()?;
         let has = said.iter().any(|message| message["text"] == words);
-        ensure!(
+        holds!(
             has,
             "{} has {} messages, without {words:?}",
             self.name,
             said.len()
-        );
-        Ok(())
+        )
     }
 }
 
@@ -162,8 +156,7 @@ fn words_wait_for_who_is_away_at_a_holder_that_cannot_read_them() {
             let path = mailbox.path("wire.pcap").display().to_string();
             let dump = mailbox.spawn("tcpdump", &["-i", "lc0", "-U", "-w", &path])?;
             eventually("tcpdump listens", || {
-                ensure!(dump.stderr().contains("listening on"), "{}", dump.stderr());
-                Ok(())
+                holds!(dump.stderr().contains("listening on"), "{}", dump.stderr())
             })?;
             dump
         };
@@ -232,8 +225,7 @@ fn words_wait_for_who_is_away_at_a_holder_that_cannot_read_them() {
         eventually("the others read it", || people[0].has("without cy"))?;
         ensure!(people[2].has("without cy").is_err(), "cy reads on");
         let pid = people[2].daemon()?.pid();
-        ensure!(!remembers(pid, b"without cy")?, "cy's memory has it");
-        Ok(())
+        holds!(!remembers(pid, b"without cy")?, "cy's memory has it")
     });
 }
 
@@ -260,14 +252,12 @@ fn who_comes_back_learns_of_a_removal_before_it_speaks_whatever_the_removed_one_
         people[0].ask(&["remove", "team", "cy"])?;
         eventually("bob hears that", || {
             let members = &people[1].status()?["members"];
-            ensure!(*members == 3, "{members}");
-            Ok(())
+            holds!(*members == 3, "{members}")
         })?;
         let lies = ["--interface", "lan0", &key];
         let liar = people[2].host.spawn("lcgroup-forge", &lies)?;
         eventually("cy lies", || {
-            ensure!(liar.stdout().contains("lying"), "{}", liar.stderr());
-            Ok(())
+            holds!(liar.stdout().contains("lying"), "{}", liar.stderr())
         })?;
         people[3].start()?;
         people[3].say("the code is 4711")?;
@@ -281,8 +271,7 @@ fn who_comes_back_learns_of_a_removal_before_it_speaks_whatever_the_removed_one_
         let members = people[0].ask(&["members", "team"])?;
         let members = members["members"].as_array().context("members")?;
         let of_dave = members.iter().find(|member| member["name"] == "dave");
-        ensure!(of_dave.is_some_and(|dave| dave["last"] == 2), "{members:?}");
-        Ok(())
+        holds!(of_dave.is_some_and(|dave| dave["last"] == 2), "{members:?}")
     });
 }
 
@@ -323,8 +312,7 @@ fn a_copied_folder_says_nothing_and_a_second_program_does_not_start() {
         eventually("ann reads bob", || people[0].has("third"))?;
         let status = people[0].status()?;
         let notices = status["notices"].to_string();
-        ensure!(!notices.contains("two hosts"), "{notices}");
-        Ok(())
+        holds!(!notices.contains("two hosts"), "{notices}")
     });
 }
 
@@ -349,8 +337,7 @@ fn twelve_members_have_all_hundred_messages_whatever_happened() {
         liar_host.daemon()?.stop()?;
         let liar = liar_host.host.spawn("lcgroup-forge", &[&key])?;
         eventually("the liar lies", || {
-            ensure!(liar.stdout().contains("lying"), "{}", liar.stderr());
-            Ok(())
+            holds!(liar.stdout().contains("lying"), "{}", liar.stderr())
         })?;
         for person in &people[1..] {
             eventually("they are members", || person.is("member"))?;
@@ -358,8 +345,7 @@ fn twelve_members_have_all_hundred_messages_whatever_happened() {
         for person in &people {
             eventually("all know all", || {
                 let members = person.status()?["members"].as_u64();
-                ensure!(members == Some(12), "{}: {members:?}", person.name);
-                Ok(())
+                holds!(members == Some(12), "{}: {members:?}", person.name)
             })?;
         }
         // members 8 to 11 are absent from now on; the owner and 1 to 7 take turns
@@ -385,8 +371,7 @@ fn twelve_members_have_all_hundred_messages_whatever_happened() {
         for at in &speakers {
             eventually("those who are there have all", || {
                 let said = people[*at].said()?.len();
-                ensure!(said == 100, "{} has {said}", people[*at].name);
-                Ok(())
+                holds!(said == 100, "{} has {said}", people[*at].name)
             })?;
         }
         // all authors leave, the absent ones return: only the holders have the messages
@@ -401,14 +386,13 @@ fn twelve_members_have_all_hundred_messages_whatever_happened() {
             eventually("who was away has all", || {
                 let said = people[at].said()?;
                 let words: BTreeSet<String> = said.iter().map(|m| m["text"].to_string()).collect();
-                ensure!(
+                holds!(
                     words.len() == 100 && said.len() == 100,
                     "{} has {}: {}",
                     people[at].name,
                     said.len(),
                     people[at].status()?
-                );
-                Ok(())
+                )
             })?;
             // each author's messages in order
             let mut last = std::collections::BTreeMap::new();
@@ -425,11 +409,10 @@ fn twelve_members_have_all_hundred_messages_whatever_happened() {
         let status = people[0].status()?;
         let drops = &status["log"]["drops"];
         println!("dropped by the owner: {drops}; waited at most {DEADLINE:?}");
-        ensure!(
+        holds!(
             drops["bad_signature"].as_u64() > Some(0),
             "nobody lied: {drops}"
-        );
-        Ok(())
+        )
     });
 }
 
@@ -477,16 +460,14 @@ fn files_are_for_the_members_of_the_moment() {
         people[0].ask(&["remove", "team", "cy"])?;
         eventually("bob hears that", || {
             let members = &people[1].status()?["members"];
-            ensure!(*members == 2, "{members}");
-            Ok(())
+            holds!(*members == 2, "{members}")
         })?;
         share.stop()?;
         bob.write("plans/mill.txt", b"by the bridge")?;
         let _share = bob.spawn("lcsync", &shares)?;
         eventually("ann has both offers", || {
             let offers = offered(&people[0])?;
-            ensure!(offers == 2, "{offers}");
-            Ok(())
+            holds!(offers == 2, "{offers}")
         })?;
         let out = ann.path("out").display().to_string();
         fetch(ann, &["lc:plans", &out, "--lcgroup", "team"])?.success()?;
@@ -494,11 +475,10 @@ fn files_are_for_the_members_of_the_moment() {
         let out = cy.path("out").display().to_string();
         let old = ["lc:plans", &out, "--lcgroup", "team", "--timeout", "2s"];
         let removed = fetch(cy, &old)?;
-        ensure!(
+        holds!(
             removed.code == 3 && read(cy)? == b"by the river",
             "{removed:?}"
-        );
-        Ok(())
+        )
     });
 }
 
@@ -550,8 +530,7 @@ fn keys_of_a_group_seal_packets_without_loss_and_open_nothing_to_who_was_removed
         // members seal with an epoch's key one second after they have learnt it
         eventually("ann seals with a key that bob has", || {
             let (ann, bob) = (people[0].prefix()?, people[1].prefix()?);
-            ensure!(ann["epoch"] == bob["epoch"], "{ann}, {bob}");
-            Ok(())
+            holds!(ann["epoch"] == bob["epoch"], "{ann}, {bob}")
         })?;
         // bob receives ann while cy joins, is a member, and is removed
         let [ann, bob, cy] = network.nodes()?;
@@ -573,15 +552,13 @@ fn keys_of_a_group_seal_packets_without_loss_and_open_nothing_to_who_was_removed
             let status = people[1].status()?;
             let prefix = &status["prefixes"][0];
             ensure!(prefix["epoch"] == status["epoch"], "{status}");
-            ensure!(status["members"] == 2, "{status}");
-            Ok(())
+            holds!(status["members"] == 2, "{status}")
         })?;
         let mut read = 0;
         eventually("cy reads nothing more", || {
             receiver.expect_more("ann sends on")?;
             let before = std::mem::replace(&mut read, removed.packets()?);
-            ensure!(read == before, "{read} packets, {before} a moment ago");
-            Ok(())
+            holds!(read == before, "{read} packets, {before} a moment ago")
         })?;
         sender.output()?.success()?;
         receiver.expect_exactly(count)?;
@@ -589,8 +566,7 @@ fn keys_of_a_group_seal_packets_without_loss_and_open_nothing_to_who_was_removed
         people[2].daemon()?.signal(Signal::SIGCONT)?;
         eventually("cy's prefix is closed", || {
             let prefix = people[2].prefix()?;
-            ensure!(prefix["epoch"].is_null(), "{prefix}");
-            Ok(())
+            holds!(prefix["epoch"].is_null(), "{prefix}")
         })?;
         // without lcgroup nothing leaves in clear
         people[0].daemon()?.kill()?;
@@ -598,18 +574,16 @@ fn keys_of_a_group_seal_packets_without_loss_and_open_nothing_to_who_was_removed
             let status = network.members[0]
                 .host
                 .run("lcroute", &["status", "--json"])?;
-            ensure!(
+            holds!(
                 status.stdout.contains("\"has_key\": false")
                     || status.stdout.contains("\"has_key\":false"),
                 "{status:?}"
-            );
-            Ok(())
+            )
         })?;
         people[0].start()?;
         eventually("and open again", || {
             let prefix = people[0].prefix()?;
-            ensure!(prefix["sealed"] == true, "{prefix}");
-            Ok(())
+            holds!(prefix["sealed"] == true, "{prefix}")
         })?;
         Ok(())
     });

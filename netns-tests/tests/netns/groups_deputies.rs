@@ -26,8 +26,7 @@ fn group(lab: &Lab, names: &[&str], members: usize) -> Result<Vec<Person>> {
         eventually("all know the deputy", || {
             let list = person.ask(&["deputy", "list", "team"])?;
             ensure!(list["deputies"][0]["name"] == "bob", "{list}");
-            ensure!(list["deputies"][0]["in_office"] == false, "{list}");
-            Ok(())
+            holds!(list["deputies"][0]["in_office"] == false, "{list}")
         })?;
     }
     let refused = people[1]
@@ -43,8 +42,7 @@ fn group(lab: &Lab, names: &[&str], members: usize) -> Result<Vec<Person>> {
 fn takes_over(person: &Person) -> Result<()> {
     eventually("the deputy takes over", || {
         let list = person.ask(&["deputy", "list", "team"])?;
-        ensure!(list["deputies"][0]["in_office"] == true, "{list}");
-        Ok(())
+        holds!(list["deputies"][0]["in_office"] == true, "{list}")
     })
 }
 
@@ -102,8 +100,7 @@ fn an_owner_that_was_away_and_one_that_was_cut_off_come_to_one_group_with_all() 
         let epochs = |people: &[Person]| -> Result<()> {
             let epochs = people.iter().map(|p| Ok(p.status()?["epoch"].clone()));
             let epochs: Vec<_> = epochs.collect::<Result<_>>()?;
-            ensure!(epochs.iter().all(|epoch| *epoch == epochs[0]), "{epochs:?}");
-            Ok(())
+            holds!(epochs.iter().all(|epoch| *epoch == epochs[0]), "{epochs:?}")
         };
         eventually("all have one epoch", || epochs(&people))?;
         // she takes the office back, and is cut off with it
@@ -111,8 +108,7 @@ fn an_owner_that_was_away_and_one_that_was_cut_off_come_to_one_group_with_all() 
         people[0].ask(&["deputy", "add", "team", "bob", "--after", "10s"])?;
         eventually("ann lets members in", || {
             let status = people[2].status()?;
-            ensure!(status["deputy"].is_null(), "{status}");
-            Ok(())
+            holds!(status["deputy"].is_null(), "{status}")
         })?;
         people[0]
             .host

@@ -37,8 +37,7 @@ fn member(seen_by: &Person, name: &str) -> Result<Value> {
 fn has_devices(seen_by: &Person, count: usize) -> Result<()> {
     let ann = member(seen_by, "ann")?;
     let devices = ann["devices"].as_array().context("no devices")?;
-    ensure!(devices.len() == count, "{}: {ann}", seen_by.name);
-    Ok(())
+    holds!(devices.len() == count, "{}: {ann}", seen_by.name)
 }
 
 /// Who said these words, as this host shows it, and whether that was its own person.
@@ -90,8 +89,7 @@ fn two_hosts_are_one_member_until_the_lost_one_is_removed_from_the_other() {
         // what is read on one is read on the other
         let unread = |person: &Person, count: u64| -> Result<()> {
             let status = person.status()?;
-            ensure!(status["unread"] == count, "{}: {status}", person.name);
-            Ok(())
+            holds!(status["unread"] == count, "{}: {status}", person.name)
         };
         for who in [ann, laptop] {
             eventually("bob's words are new", || unread(&people[who], 1))?;
@@ -138,8 +136,7 @@ fn two_hosts_are_one_member_until_the_lost_one_is_removed_from_the_other() {
         people[bob].daemon()?.stop()?;
         people[bob].start()?;
         let said = said_by(&people[bob], "by the laptop")?;
-        ensure!(said.0 == "ann", "{said:?}");
-        Ok(())
+        holds!(said.0 == "ann", "{said:?}")
     });
 }
 
@@ -193,10 +190,9 @@ fn the_owner_removes_one_device_or_all_and_a_text_is_good_once() {
             eventually("it is removed", || people[who].is("removed"))?;
         }
         let listed = people[bob].ask(&["members", "team"])?;
-        ensure!(
+        holds!(
             listed["members"].as_array().map(Vec::len) == Some(1),
             "{listed}"
-        );
-        Ok(())
+        )
     });
 }

@@ -61,14 +61,12 @@ impl Person {
     fn has_file(&self, name: &str) -> Result<()> {
         let said = self.said()?;
         let has = said.iter().any(|message| message["file"]["name"] == name);
-        ensure!(has, "{}: {said:?}", self.name);
-        Ok(())
+        holds!(has, "{}: {said:?}", self.name)
     }
 
     fn holds_files(&self, files: u64) -> Result<()> {
         let held = self.ask(&["status"])?["held"][0]["files"].clone();
-        ensure!(held["files"] == files && held["missing"] == 0, "{held}");
-        Ok(())
+        holds!(held["files"] == files && held["missing"] == 0, "{held}")
     }
 
     /// The sealed files on its disk.
@@ -128,8 +126,7 @@ fn a_file_waits_at_a_mailbox_that_cannot_read_it_while_its_sender_is_away() {
         people[3].kill()?;
         people[0].start()?;
         people[0].get(&["1", "copy"])?.success()?;
-        ensure!(fs::read(people[0].host.path("copy"))? == plan);
-        Ok(())
+        holds!(fs::read(people[0].host.path("copy"))? == plan)
     });
 }
 
@@ -137,9 +134,7 @@ fn a_file_waits_at_a_mailbox_that_cannot_read_it_while_its_sender_is_away() {
 fn files_have_names_lengths_and_numbers_that_mislead_nobody() {
     world("groups-file-names", |lab| {
         let people = people(lab, &["ann", "bob", "box"], "64Mi")?;
-        let [ann, bob, holder] = &people[..] else {
-            anyhow::bail!("nobody");
-        };
+        let [ann, bob, holder] = crate::each(&people)?;
         let long = ann.host.path("long");
         fs::File::create(&long)?.set_len(65 << 20)?;
         let long = long.display().to_string();
@@ -204,8 +199,7 @@ fn files_have_names_lengths_and_numbers_that_mislead_nobody() {
         );
         // of nobody: an unknown name, a file that nobody has any more
         let unknown = bob.get(&["x"])?;
-        ensure!(unknown.code == 3, "{unknown:?}");
-        Ok(())
+        holds!(unknown.code == 3, "{unknown:?}")
     });
 }
 
@@ -247,16 +241,8 @@ fn a_mailbox_that_lies_serves_nobody_and_an_honest_one_is_found() {
         damage(&sealed)?;
         let (key, path) = (folder.join("key"), sealed.display().to_string());
         let key = key.display().to_string();
-        let share = [
-            "share",
-            "-i",
-            "lan0",
-            "--name",
-            &name,
-            "--keyfile",
-            &key,
-            &path,
-        ];
+        let share = format!("share -i lan0 --name {name} --keyfile {key} {path}");
+        let share = crate::words(&share);
         let mut liar = people[3].host.spawn("lcsync", &share)?;
         let lied = people[2].get(&["plan.bin", "--timeout", "8s"])?;
         ensure!(
@@ -277,8 +263,7 @@ fn a_mailbox_that_lies_serves_nobody_and_an_honest_one_is_found() {
         people[3].start()?;
         eventually("the copy is whole again", || {
             let (own, good) = (fs::read(&sealed)?, fs::read(&people[4].sealed("held")?[0])?);
-            ensure!(own == good, "the copy is damaged");
-            Ok(())
+            holds!(own == good, "the copy is damaged")
         })
     });
 }
@@ -301,8 +286,7 @@ fn full_disks_and_kills_cost_no_file() {
         people[1].send_file("plan.bin", &plan)?;
         eventually("the mailbox says why it has nothing", || {
             let status = people[3].host.run("lcgroup", &["status"])?.stdout;
-            ensure!(status.contains("has no room for it"), "{status}");
-            Ok(())
+            holds!(status.contains("has no room for it"), "{status}")
         })?;
         people[3]
             .host
@@ -317,8 +301,7 @@ fn full_disks_and_kills_cost_no_file() {
         let incoming = people[2].folder().join("groups/team/files/incoming");
         eventually("a part has come", || {
             let part = contents(&incoming)?.len();
-            ensure!(part > MIB, "{part} bytes");
-            Ok(())
+            holds!(part > MIB, "{part} bytes")
         })?;
         people[2].kill()?;
         gets.kill()?;
@@ -364,11 +347,10 @@ fn one_member_displaces_its_own_files_alone_and_a_removed_one_opens_no_later_fil
         eventually("the mailbox is full, and has ann's", || {
             let held = people[3].ask(&["status"])?["held"][0]["files"].clone();
             let bytes = held["bytes"].as_u64().context("bytes")?;
-            ensure!(
+            holds!(
                 held["files"] == 4 && held["missing"] == 0 && bytes < 8 << 20,
                 "{held}"
-            );
-            Ok(())
+            )
         })?;
         let ann = people[0].sealed("groups")?.pop().context("ann's")?;
         let kept = people[3].sealed("held")?;
@@ -381,7 +363,6 @@ fn one_member_displaces_its_own_files_alone_and_a_removed_one_opens_no_later_fil
         people[0].send_file("secret", b"without cy")?;
         eventually("bob has it", || people[1].has_file("secret"))?;
         let removed = people[2].get(&["secret"])?;
-        ensure!(removed.code == 3, "{removed:?}");
-        Ok(())
+        holds!(removed.code == 3, "{removed:?}")
     });
 }

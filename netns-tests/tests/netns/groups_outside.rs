@@ -121,12 +121,11 @@ impl Person {
         eventually(&format!("{} is {state}", self.name), || {
             let status = self.status()?;
             let told = self.daemon.as_ref().map(Process::stderr);
-            ensure!(
+            holds!(
                 status["state"] == state,
                 "{status}: {}",
                 told.unwrap_or_default()
-            );
-            Ok(())
+            )
         })
     }
 
@@ -135,8 +134,7 @@ impl Person {
         self.ask(&["send", "team", words])?;
         for other in others {
             eventually(&format!("{} reads {words:?}", other.name), || {
-                ensure!(other.reads(words)?, "{}: {}", other.name, other.status()?);
-                Ok(())
+                holds!(other.reads(words)?, "{}: {}", other.name, other.status()?)
             })?;
         }
         Ok(())
@@ -154,8 +152,7 @@ impl Person {
     fn admitted(&self) -> Result<()> {
         eventually("the owner's host has admitted it", || {
             let told = self.log();
-            ensure!(told.contains("membership renewed"), "{told}");
-            Ok(())
+            holds!(told.contains("membership renewed"), "{told}")
         })
     }
 
@@ -163,8 +160,7 @@ impl Person {
     pub fn says(&self, words: &str) -> Result<()> {
         eventually(&format!("{} says {words:?}", self.name), || {
             let status = self.status()?.to_string();
-            ensure!(status.contains(words), "{status}");
-            Ok(())
+            holds!(status.contains(words), "{status}")
         })
     }
 
@@ -190,9 +186,7 @@ pub fn people(lab: &Lab, names: &[&str]) -> Result<(SignallingServer, String, Ve
 fn who_has_a_line_of_a_group_is_a_member_through_closed_firewalls() {
     world("group-outside", |lab| {
         let (_server, url, people) = people(lab, &["ann", "bob"])?;
-        let [ann, bob] = &people[..] else {
-            anyhow::bail!("two people");
-        };
+        let [ann, bob] = crate::each(&people)?;
         let confined = lab.closed_hosts(&["cy", "dan"])?;
         let cy = Person::new(&confined[0], true)?;
         let dan = Person::new(&confined[1], false)?;
@@ -271,8 +265,7 @@ fn members_find_each_other_without_the_owner_and_a_removed_one_is_expelled() {
             let told = people[3].log();
             let is_told = told.contains("expelled from the network") || told.contains("as None");
             let is_out = *links == 0 && is_told;
-            ensure!(is_out, "{status} {}", people[3].log());
-            Ok(())
+            holds!(is_out, "{status} {}", people[3].log())
         })?;
         people[1].tells("without dan", &[&people[0], &people[2]])?;
         // nor after a start of all
@@ -287,9 +280,7 @@ fn members_find_each_other_without_the_owner_and_a_removed_one_is_expelled() {
         ensure!(people[3].status()?["network"]["links"] == 0);
         // the line by which dan came leads nobody in any more, and another one does
         let hosts = lab.closed_hosts(&["eve", "fay"])?;
-        let [eve, fay] = &hosts[..] else {
-            anyhow::bail!("two hosts");
-        };
+        let [eve, fay] = crate::each(&hosts)?;
         let (eve, fay) = (Person::new(eve, false)?, Person::new(fay, false)?);
         eve.join(&line)?;
         let other = people[0].invite("1")?;
@@ -334,11 +325,10 @@ fn what_is_missing_is_told_and_comes_back() {
         )?;
         eventually("it says for what it waits", || {
             let told = joins.stderr();
-            ensure!(
+            holds!(
                 told.contains("does `lcgroup run` run on the owner's host"),
                 "{told}"
-            );
-            Ok(())
+            )
         })?;
         people[0].start()?;
         joins.output()?.success()?;
@@ -391,8 +381,7 @@ fn what_is_missing_is_told_and_comes_back() {
             "{at:?}"
         );
         people[0].ask(&["leave", "team", "--forget"])?;
-        ensure!(!people[0].folder.join("groups/groups/team").exists());
-        Ok(())
+        holds!(!people[0].folder.join("groups/groups/team").exists())
     });
 }
 
@@ -474,8 +463,7 @@ fn a_mailbox_enters_by_a_line_of_its_own() {
             eventually("the mailbox has it", || {
                 let status = person.ask(&["status"])?;
                 let held = status["held"][0]["log"]["entries"].as_u64();
-                ensure!(held >= Some(entries), "{status} {}", person.log());
-                Ok(())
+                holds!(held >= Some(entries), "{status} {}", person.log())
             })
         };
         let entries = |person: &Person| -> Result<u64> {
@@ -492,8 +480,7 @@ fn a_mailbox_enters_by_a_line_of_its_own() {
         people[2].start()?;
         people[1].start()?;
         eventually("bob reads it", || {
-            ensure!(people[1].reads("for bob")?, "{}", people[1].log());
-            Ok(())
+            holds!(people[1].reads("for bob")?, "{}", people[1].log())
         })
     });
 }

@@ -36,8 +36,7 @@ impl Person {
 
     fn has_file(&self, name: &str) -> Result<()> {
         let said = self.ask_lines(&["tail", "team"])?;
-        ensure!(said.contains(name), "{}: {said}", self.name);
-        Ok(())
+        holds!(said.contains(name), "{}: {said}", self.name)
     }
 
     fn ask_lines(&self, args: &[&str]) -> Result<String> {
@@ -49,16 +48,14 @@ impl Person {
     fn is_admitted(&self) -> Result<()> {
         eventually(&format!("{} is admitted", self.name), || {
             let told = self.log();
-            ensure!(told.contains("membership renewed"), "{told}");
-            Ok(())
+            holds!(told.contains("membership renewed"), "{told}")
         })
     }
 
     fn is_deputy(&self, of: &Self) -> Result<()> {
         eventually(&format!("{} knows the deputy", of.name), || {
             let list = of.ask(&["deputy", "list", "team"])?;
-            ensure!(list["deputies"][0]["name"] == *self.name, "{list}");
-            Ok(())
+            holds!(list["deputies"][0]["name"] == *self.name, "{list}")
         })
     }
 
@@ -66,8 +63,7 @@ impl Person {
         for other in seen_by {
             eventually(&format!("{} sees the deputy in office", other.name), || {
                 let list = other.ask(&["deputy", "list", "team"])?;
-                ensure!(list["deputies"][0]["in_office"] == true, "{list}");
-                Ok(())
+                holds!(list["deputies"][0]["in_office"] == true, "{list}")
             })?;
         }
         Ok(())
@@ -79,8 +75,7 @@ impl Person {
             let (status, told) = (self.status()?, self.log());
             let is_told = told.contains("expelled from the network") || told.contains("as None");
             let is_out = status["network"]["links"] == 0 && is_told;
-            ensure!(is_out, "{status} {told}");
-            Ok(())
+            holds!(is_out, "{status} {told}")
         })
     }
 
@@ -90,8 +85,7 @@ impl Person {
             let members = all["members"].as_array().context("no members")?;
             let member = members.iter().find(|member| member["name"] == name);
             let devices = member.and_then(|member| member["devices"].as_array());
-            ensure!(devices.is_some_and(|all| all.len() == count), "{all}");
-            Ok(())
+            holds!(devices.is_some_and(|all| all.len() == count), "{all}")
         })
     }
 }
@@ -116,8 +110,7 @@ fn group(people: &[Person], url: &str, members: usize) -> Result<String> {
 fn copy(from: &Path, to: &Path) -> Result<()> {
     let mut copy = std::process::Command::new("cp");
     let copied = copy.arg("-a").args([from, to]).status()?;
-    ensure!(copied.success(), "cp: {copied}");
-    Ok(())
+    holds!(copied.success(), "cp: {copied}")
 }
 
 #[test]
@@ -138,8 +131,7 @@ fn a_file_waits_in_the_groups_network_while_its_sender_is_killed() {
         people[1].send_file("plan.bin", &plan)?;
         eventually("the mailbox has it", || {
             let held = people[3].ask(&["status"])?["held"][0]["files"].clone();
-            ensure!(held["files"] == 1 && held["missing"] == 0, "{held}");
-            Ok(())
+            holds!(held["files"] == 1 && held["missing"] == 0, "{held}")
         })?;
         eventually("cy reads the message", || people[2].has_file("plan.bin"))?;
         // the sender and the owner are killed while cy begins to fetch it
@@ -175,8 +167,7 @@ fn a_file_waits_in_the_groups_network_while_its_sender_is_killed() {
         eventually("bob reads the message", || people[1].has_file("late.bin"))?;
         let late = people[1].host.path("late.bin").display().to_string();
         people[1].get(&["late.bin", &late])?.success()?;
-        ensure!(fs::read(&late)? == plan[..MIB], "another content");
-        Ok(())
+        holds!(fs::read(&late)? == plan[..MIB], "another content")
     });
 }
 
@@ -244,14 +235,12 @@ fn who_is_a_deputy_no_more_lets_nobody_in() {
         // the owner is back, and ends the right: those that bob let in stay, and so does bob
         people[0].start()?;
         eventually("ann is a member of bob's group", || {
-            ensure!(people[0].status()?["members"] == 4);
-            Ok(())
+            holds!(people[0].status()?["members"] == 4)
         })?;
         people[0].ask(&["deputy", "remove", "team", "bob"])?;
         eventually("bob's right is revoked", || {
             let told = people[1].log();
-            ensure!(told.contains("in its network as Some(Member)"), "{told}");
-            Ok(())
+            holds!(told.contains("in its network as Some(Member)"), "{told}")
         })?;
         people[3].tells("dan stays", &[&people[0], &people[1], &people[2]])?;
         people[1].tells("bob stays", &[&people[0], &people[2], &people[3]])?;
@@ -275,15 +264,13 @@ fn who_is_a_deputy_no_more_lets_nobody_in() {
             || {
                 let told = people[1].log();
                 ensure!(told.contains("this node has been expelled"), "{told}");
-                ensure!(told.contains("in its network as Some(Member)"), "{told}");
-                Ok(())
+                holds!(told.contains("in its network as Some(Member)"), "{told}")
             },
         )?;
         people[4].join(&of_bob)?;
         people[2].tells("nobody else is here", &[&people[0], &people[3]])?;
         ensure!(people[4].status()?["network"]["links"] == 0);
-        ensure!(people[4].status()?["state"] == "joining");
-        Ok(())
+        holds!(people[4].status()?["state"] == "joining")
     });
 }
 

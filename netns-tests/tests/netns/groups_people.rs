@@ -69,8 +69,7 @@ impl Person {
 fn tells(process: &Process, words: &str) -> Result<()> {
     eventually(&format!("it tells {words:?}"), || {
         let told = process.stderr();
-        ensure!(told.contains(words), "{told}");
-        Ok(())
+        holds!(told.contains(words), "{told}")
     })
 }
 
@@ -87,8 +86,7 @@ fn a_joiner_is_told_of_its_clock(days: i64, words: &str) {
             let status = people[1].status()?["clock"].to_string();
             ensure!(status.contains(words), "{status}");
             let notices = people[0].notices()?;
-            ensure!(notices.contains("bob asks to join"), "{notices}");
-            Ok(())
+            holds!(notices.contains("bob asks to join"), "{notices}")
         })?;
         ensure!(joins.is_running(), "{}", joins.stderr());
         people[1].set_clock(0)?;
@@ -165,8 +163,7 @@ fn words_of_a_member_whose_clock_is_wrong_arrive_with_a_time_that_can_be_true_an
             let message = message.with_context(|| format!("{} lacks {words:?}", person.name))?;
             let time = message["time"].as_i64().context("time")? / 1_000;
             let off = (time - now()).abs();
-            ensure!(off < 2 * DAY, "{words:?} is dated {} days away", off / DAY);
-            Ok(())
+            holds!(off < 2 * DAY, "{words:?} is dated {} days away", off / DAY)
         };
         for (days, words) in [
             (730, "730 days ahead of"),
@@ -176,8 +173,7 @@ fn words_of_a_member_whose_clock_is_wrong_arrive_with_a_time_that_can_be_true_an
             people[1].start_ahead(days)?;
             eventually("bob knows it", || {
                 let status = people[1].status()?["clock"].to_string();
-                ensure!(status.contains(words), "{status}");
-                Ok(())
+                holds!(status.contains(words), "{status}")
             })?;
             let wrong = format!("by a clock {days} days ahead");
             let sent = people[1].host.run("lcgroup", &["send", "team", &wrong])?;
@@ -194,8 +190,7 @@ fn words_of_a_member_whose_clock_is_wrong_arrive_with_a_time_that_can_be_true_an
             people[1].set_clock(0)?;
             eventually("bob's clock is right", || {
                 let status = people[1].status()?;
-                ensure!(status["clock"].is_null(), "{status}");
-                Ok(())
+                holds!(status["clock"].is_null(), "{status}")
             })?;
             let right = format!("not {wrong} any more");
             let sent = people[1].ask(&["send", "team", &right])?;
@@ -298,8 +293,7 @@ fn a_member_comes_back_after_400_days_without_an_invitation() {
             people[0].ask(&["refresh", "team"])?;
             eventually("it has new keys", || {
                 let status = people[1].status()?;
-                ensure!(status["epoch"].as_u64() > before, "{status}");
-                Ok(())
+                holds!(status["epoch"].as_u64() > before, "{status}")
             })?;
         }
         people[2].daemon = None;
@@ -376,11 +370,10 @@ fn a_folder_that_was_put_back_says_nothing_while_no_other_host_can_show_its_age(
         }
         let refuses = |person: &Person, args: &[&str]| -> Result<()> {
             let sent = person.host.run("lcgroup", args)?;
-            ensure!(
+            holds!(
                 sent.code == 1 && sent.stderr.contains("copied here or put back"),
                 "{sent:?}"
-            );
-            Ok(())
+            )
         };
         people[1].start()?;
         refuses(&people[1], &["send", "team", "to nobody"])?;
@@ -462,8 +455,7 @@ fn a_copy_of_a_folder_on_a_second_host_says_nothing_more_and_tells_the_way_out()
             let refused = told.iter().find(|sent| sent.code == 1);
             let refused = refused.with_context(|| format!("{told:?}"))?;
             let way_out = "lcgroup leave --forget team";
-            ensure!(refused.stderr.contains(way_out), "{refused:?}");
-            Ok(())
+            holds!(refused.stderr.contains(way_out), "{refused:?}")
         })
     });
 }
@@ -509,16 +501,14 @@ fn text_and_names_of_all_writings_stay_as_they_are() {
             let length = |m: &serde_json::Value| m["text"].as_str().map(str::len);
             // the shell's line end is not part of the text
             let lengths: Vec<_> = said[4..].iter().filter_map(length).collect();
-            ensure!(lengths == [65_536, 65_535, 65_536, 65_536], "{lengths:?}");
-            Ok(())
+            holds!(lengths == [65_536, 65_535, 65_536, 65_536], "{lengths:?}")
         })?;
         let script = "printf 'x%.0s' $(seq 65537) | lcgroup send team";
         let longer = people[1].host.run("sh", &["-c", script])?;
-        ensure!(
+        holds!(
             longer.code == 2 && longer.stderr.contains("65536"),
             "{longer:?}"
-        );
-        Ok(())
+        )
     });
 }
 

@@ -44,8 +44,7 @@ fn told(person: &Person) -> Result<Vec<String>> {
 fn is_told(person: &Person, expected: &[&str]) -> Result<()> {
     eventually("the program ran for them", || {
         let told = told(person)?;
-        ensure!(told == expected, "{told:?}");
-        Ok(())
+        holds!(told == expected, "{told:?}")
     })
 }
 
@@ -69,8 +68,7 @@ fn a_program_runs_for_each_new_message_and_none_is_lost_while_it_hangs() {
         }
         eventually("the program is named", || {
             let said = runs.stderr();
-            ensure!(said.contains("waits for sh (process"), "{said}");
-            Ok(())
+            holds!(said.contains("waits for sh (process"), "{said}")
         })?;
         ensure!(told(&ann)? == ["first"]);
         ann.host.write("go", "")?;
@@ -78,8 +76,7 @@ fn a_program_runs_for_each_new_message_and_none_is_lost_while_it_hangs() {
         ensure!(!ann.host.path("evil").exists());
         eventually("they count as read", || {
             let status = ann.status()?;
-            ensure!(status["unread"] == 0, "{status}");
-            Ok(())
+            holds!(status["unread"] == 0, "{status}")
         })?;
         runs.kill()?;
         bob.say("meanwhile")?;
@@ -88,8 +85,7 @@ fn a_program_runs_for_each_new_message_and_none_is_lost_while_it_hangs() {
         is_told(&ann, &["first", "slow", hostile, "last", "meanwhile"])?;
         ann.daemon()?.stop()?;
         let code = runs.wait(Duration::from_secs(30))?;
-        ensure!(code == 3, "{code}: {}", runs.stderr());
-        Ok(())
+        holds!(code == 3, "{code}: {}", runs.stderr())
     });
 }
 
@@ -109,17 +105,13 @@ fn a_desktop_shows_new_messages_of_others_as_text() {
             "dbus-daemon",
             &["--session", "--nofork", "--nopidfile", &of_bus],
         )?;
-        eventually("the bus is there", || {
-            ensure!(bus.exists(), "not yet");
-            Ok(())
-        })?;
+        eventually("the bus is there", || holds!(bus.exists(), "not yet"))?;
         let monitor = bob
             .host
             .spawn("busctl", &[&of_bus, "--json=short", "monitor"])?;
         eventually("it is watched", || {
             let said = monitor.stderr();
-            ensure!(said.contains("Monitoring"), "{said}");
-            Ok(())
+            holds!(said.contains("Monitoring"), "{said}")
         })?;
         let folder = bob.folder().display().to_string();
         let control = bob.control.clone();
@@ -137,14 +129,12 @@ fn a_desktop_shows_new_messages_of_others_as_text() {
             let shown = &calls[0]["payload"]["data"];
             ensure!(shown[3] == "ann in team", "{shown}");
             let text = "&lt;b&gt;bold&lt;/b&gt; &amp; \u{fffd}[31mred";
-            ensure!(shown[4] == text, "{shown}");
-            Ok(())
+            holds!(shown[4] == text, "{shown}")
         })?;
         // this bus has no desktop
         eventually("it says that nobody shows it", || {
             let said = daemon.stderr();
-            ensure!(said.contains("no notification on the desktop"), "{said}");
-            Ok(())
+            holds!(said.contains("no notification on the desktop"), "{said}")
         })
     });
 }

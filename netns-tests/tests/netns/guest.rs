@@ -18,6 +18,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::lcsync_lan::share;
+use crate::leaves::speak;
 use crate::radio::{RADIO, cast, key_of, write_chirp};
 use crate::{world, world_alone};
 
@@ -84,18 +85,10 @@ fn guest(host: &Host, token: &str, program: &[&str]) -> Result<Process> {
     host.spawn("setpriv", &as_nobody(&args))
 }
 
-fn speak(host: &Host) -> Result<Process> {
-    let numbers = format!(
-        "n=0; while sleep 0.019 && kill -0 $$ && echo $n; do n=$((n+1)); done | lcroute say {GROUP}"
-    );
-    host.spawn("sh", &["-c", &numbers])
-}
-
 pub(crate) fn says(process: &Process, text: &str) -> Result<()> {
     eventually(text, || {
         let told = process.stdout();
-        ensure!(told.contains(text), "{told}{}", process.stderr());
-        Ok(())
+        holds!(told.contains(text), "{told}{}", process.stderr())
     })
 }
 
@@ -126,8 +119,7 @@ fn is_alive(pid: &&u32) -> bool {
 pub(crate) fn all_end(family: &[u32]) -> Result<()> {
     eventually("nothing is left", || {
         let left: Vec<_> = family.iter().filter(is_alive).collect();
-        ensure!(left.is_empty(), "{left:?}");
-        Ok(())
+        holds!(left.is_empty(), "{left:?}")
     })
 }
 
@@ -185,8 +177,7 @@ fn a_guest_ends_as_its_program_does_and_says_why_it_is_refused() {
             let mut guest = guest(&host, &file, program)?;
             let ended = guest.wait(DEADLINE)?;
             ensure!(ended == code, "{program:?}: {ended}: {}", guest.stderr());
-            ensure!(guest.stderr().contains(said), "{}", guest.stderr());
-            Ok(())
+            holds!(guest.stderr().contains(said), "{}", guest.stderr())
         };
         ends(&["sh", "-c", "sleep 1000 & exit 7"], 7, "")?;
         ends(&["sh", "-c", "kill -TERM $$"], 143, "")?;
@@ -276,12 +267,11 @@ fn a_guest_says_that_no_router_has_room_and_that_its_clock_is_wrong() {
         let leaf = ["leaf", GROUP, "--count", "3", "--token", &text];
         let mut refused = host.spawn("lcroute", &leaf)?;
         let code = refused.wait(DEADLINE)?;
-        ensure!(
+        holds!(
             code == 4 && refused.stderr().contains("no router has room"),
             "{code}: {}",
             refused.stderr()
-        );
-        Ok(())
+        )
     });
 }
 
@@ -354,8 +344,7 @@ fn lcsync_loses_no_more_by_a_leaf_than_by_a_member() {
         }
         println!("lost by member and leaf: {lost:?} of {received:?}; leaf_rate {dropped}");
         // a full link loses eight
-        ensure!(100 * lost[1] <= 3 * received[1], "{lost:?} of {received:?}");
-        Ok(())
+        holds!(100 * lost[1] <= 3 * received[1], "{lost:?} of {received:?}")
     });
 }
 
@@ -374,8 +363,7 @@ fn a_private_station_is_heard_by_a_token_before_its_text() {
         let args = [RADIO, "listen", &what, "--timeout", "6s", "-"];
         let listens = host.spawn("setpriv", &as_nobody(&args))?;
         eventually("it hears", || {
-            ensure!(listens.stdout().len() > 100_000, "{}", listens.stderr());
-            Ok(())
+            holds!(listens.stdout().len() > 100_000, "{}", listens.stderr())
         })?;
         let family = family(listens.pid());
         // a suspended program is not one that hears nothing
@@ -389,8 +377,7 @@ fn a_private_station_is_heard_by_a_token_before_its_text() {
         let before = listens.stdout().len();
         eventually("it hears on", || {
             let heard = listens.stdout().len() - before;
-            ensure!(heard > 1_000_000, "{heard}: {}", listens.stderr());
-            Ok(())
+            holds!(heard > 1_000_000, "{heard}: {}", listens.stderr())
         })?;
         listens.signal(Signal::SIGKILL)?;
         drop(casts);
@@ -435,8 +422,7 @@ fn programs_of_ours_need_no_namespace_and_others_say_so() {
         let what = format!("{text},{}", *station.encode());
         let listens = host.spawn("setpriv", &as_confined(&[&own, "listen", &what, "-"]))?;
         eventually("it hears", || {
-            ensure!(listens.stdout().len() > 100_000, "{}", listens.stderr());
-            Ok(())
+            holds!(listens.stdout().len() > 100_000, "{}", listens.stderr())
         })?;
         ensure!(host.run("ip", &["-br", "link"])?.stdout == links);
         let family = family(listens.pid());

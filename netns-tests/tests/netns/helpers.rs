@@ -44,8 +44,7 @@ fn serves(helper: &Process, listeners: usize, timeout: Duration) -> Result<()> {
     within(timeout, "the helper serves listeners", || {
         let shown = figures(helper)?;
         let is_there = shown["casters"] == 1 && shown["listeners"] == listeners;
-        ensure!(is_there, "{shown} {}", helper.stderr());
-        Ok(())
+        holds!(is_there, "{shown} {}", helper.stderr())
     })
 }
 
@@ -68,9 +67,7 @@ fn sound_crosses_the_uplink_of_the_caster_once_for_a_helper_and_goes_on_without_
         open_driver()?;
         let (_server, url) = public_server(lab)?;
         let hosts = lab.closed_hosts(&["ann", "eve", "early", "bob", "cy"])?;
-        let [ann, eve, early, bob, cy] = &hosts[..] else {
-            anyhow::bail!("five hosts");
-        };
+        let [ann, eve, early, bob, cy] = crate::each(&hosts)?;
         let (path, _) = station(ann, "station.key")?;
         let token = invite(ann, &path, "eve", &["--at", &url])?;
         // sound until the end of the test
@@ -79,8 +76,7 @@ fn sound_crosses_the_uplink_of_the_caster_once_for_a_helper_and_goes_on_without_
         let helper = help(eve, &token)?;
         eventually("it says for what it waits", || {
             let told = helper.stderr();
-            ensure!(told.contains("waiting for the caster"), "{told}");
-            Ok(())
+            holds!(told.contains("waiting for the caster"), "{told}")
         })?;
         let casts = cast(ann, &path, &format!("--at {url}"))?;
         let text = text_of(&casts)?;
@@ -88,8 +84,7 @@ fn sound_crosses_the_uplink_of_the_caster_once_for_a_helper_and_goes_on_without_
         let tells = |said: &str| {
             eventually("the caster tells it", || {
                 let told = casts.stderr();
-                ensure!(told.contains(said), "{told}");
-                Ok(())
+                holds!(told.contains(said), "{told}")
             })
         };
         tells("a helper is here")?;
@@ -121,8 +116,7 @@ fn sound_crosses_the_uplink_of_the_caster_once_for_a_helper_and_goes_on_without_
             let [by_caster, by_helper] = sent([ann, eve])?;
             println!("{by_caster} bytes of the caster, {by_helper} of its helper");
             // three copies, with what each link costs
-            ensure!(2 * by_caster < by_helper, "{by_caster} {by_helper}");
-            Ok(())
+            holds!(2 * by_caster < by_helper, "{by_caster} {by_helper}")
         })?;
         serves(&helper, 3, DEADLINE)?;
         // the secret is in the arguments of no process
@@ -139,8 +133,7 @@ fn sound_crosses_the_uplink_of_the_caster_once_for_a_helper_and_goes_on_without_
         let helper = help(eve, &token)?;
         within(RELEASED, "the caster has released its listeners", || {
             let [by_caster, by_helper] = sent([ann, eve])?;
-            ensure!(2 * by_caster < by_helper, "{by_caster} {by_helper}");
-            Ok(())
+            holds!(2 * by_caster < by_helper, "{by_caster} {by_helper}")
         })?;
         serves(&helper, 3, DEADLINE)?;
         for listener in &listeners {
@@ -194,11 +187,9 @@ fn by_tokens_of_other_kinds_nobody_helps() {
         let mut waits = help(&host, &alone)?;
         eventually("it says for what it waits", || {
             let told = waits.stderr();
-            ensure!(told.contains("ws://127.0.0.1:9 does not answer"), "{told}");
-            Ok(())
+            holds!(told.contains("ws://127.0.0.1:9 does not answer"), "{told}")
         })?;
         waits.signal(Signal::SIGINT)?;
-        ensure!(waits.wait(DEADLINE)? == 130, "{}", waits.stderr());
-        Ok(())
+        holds!(waits.wait(DEADLINE)? == 130, "{}", waits.stderr())
     });
 }

@@ -31,8 +31,7 @@ fn dump_at(host: &Host, at: &str, file: &str, args: &[&str]) -> Result<(Process,
     let whole = ["-i", at, "-U", "-w", &shown];
     let dump = host.spawn("tcpdump", &[&whole, args].concat())?;
     eventually("tcpdump listens", || {
-        ensure!(dump.stderr().contains("listening on"), "not yet");
-        Ok(())
+        holds!(dump.stderr().contains("listening on"), "not yet")
     })?;
     Ok((dump, file))
 }
@@ -138,8 +137,7 @@ fn a_member_exchanges_no_packet_with_a_hidden_host_and_a_friend_is_linked_direct
         let mut network = three(lab, policy)?;
         let (count, paths) = seen_by_stranger(&mut network)?;
         ensure!(paths == ["connected relay", "connected host"], "{paths:?}");
-        ensure!(count == 0, "{count} times");
-        Ok(())
+        holds!(count == 0, "{count} times")
     });
 }
 
@@ -172,8 +170,7 @@ fn a_hidden_host_that_keeps_nothing_comes_back_under_another_key_and_is_linked_a
                 .success()?;
             network.members[1].start()?;
         }
-        ensure!(keys[0] != keys[1], "{keys:?}");
-        Ok(())
+        holds!(keys[0] != keys[1], "{keys:?}")
     });
 }
 
@@ -183,8 +180,7 @@ fn without_the_policy_the_same_member_sees_the_same_host() {
         let mut network = three(lab, |_| String::new())?;
         let (count, paths) = seen_by_stranger(&mut network)?;
         ensure!(paths == ["connected host", "connected host"], "{paths:?}");
-        ensure!(count > 300, "{count} times");
-        Ok(())
+        holds!(count > 300, "{count} times")
     });
 }
 
@@ -202,8 +198,7 @@ fn without_any_relay_a_hidden_host_says_that_nobody_can_be_linked() {
         let [hidden, _] = network.nodes()?;
         eventually("the reason is shown", || {
             let peers = format!("{:?}", hidden.peers()?);
-            ensure!(peers.contains("no relay answers"), "{peers}");
-            Ok(())
+            holds!(peers.contains("no relay answers"), "{peers}")
         })?;
         let status = hidden.host.run("lcroute", &["status"])?.stdout;
         ensure!(status.contains("no relay is known"), "{status}");
@@ -224,8 +219,7 @@ fn without_any_relay_a_hidden_host_says_that_nobody_can_be_linked() {
         hidden.host.run("lcroute", &["reload"])?.success()?;
         eventually("the link is direct", || {
             let now = path(stranger, hidden)?;
-            ensure!(now == "connected host", "{now}");
-            Ok(())
+            holds!(now == "connected host", "{now}")
         })
     });
 }
@@ -341,8 +335,7 @@ fn programs_of_a_user_heed_the_stricter_of_both_files() {
                 let seen = || read(hidden, &file, "udp or tcp");
                 if code == 0 {
                     eventually("it is seen", || {
-                        ensure!(!seen()?.is_empty(), "{program:?}: {}", runs.stderr());
-                        Ok(())
+                        holds!(!seen()?.is_empty(), "{program:?}: {}", runs.stderr())
                     })?;
                     continue;
                 }
@@ -364,8 +357,7 @@ fn programs_of_a_user_heed_the_stricter_of_both_files() {
             &home,
         ];
         let refused = hidden.run("setpriv", &as_nobody(&[&env[..], &leaf].concat()))?;
-        ensure!(refused.code == 4, "{}", refused.stderr);
-        Ok(())
+        holds!(refused.code == 4, "{}", refused.stderr)
     });
 }
 
@@ -417,8 +409,7 @@ fn nothing_leaves_a_hidden_host_but_what_goes_to_its_server() {
             let lan = told.contains("224.0.0.251.5353");
             ensure!(told.contains("192.168.1.1.5351") && lan, "{told}");
             let groups = groups_told(&hidden, &file)?;
-            ensure!(!groups.is_empty(), "no report of the group of mDNS");
-            Ok(())
+            holds!(!groups.is_empty(), "no report of the group of mDNS")
         })
     });
 }
@@ -455,8 +446,7 @@ fn a_host_that_hides_from_now_on_takes_back_what_it_has_told() {
         let taken_back = || maps.stdout().matches("mapped for 0").count();
         hidden.configure(&spool)?;
         eventually("the router listens", || {
-            ensure!(maps.stdout().contains("ready"), "not yet");
-            Ok(())
+            holds!(maps.stdout().contains("ready"), "not yet")
         })?;
         let (mut dump, file) = capture_sent(&hidden, "open.pcap")?;
         for member in &mut network.members {
@@ -472,11 +462,10 @@ fn a_host_that_hides_from_now_on_takes_back_what_it_has_told() {
             let told = told_others(&hidden, &file, &server)?;
             ensure!(told.contains("] TXT \"r0="), "{told}");
             let by = path(stranger, member)?;
-            ensure!(
+            holds!(
                 by == "connected host" || by == "connected mapped" || by == "connected reflexive",
                 "{by}"
-            );
-            Ok(())
+            )
         })?;
         hidden.configure(&relay)?;
         hidden.run("lcroute", &["reload"])?.success()?;
@@ -486,8 +475,7 @@ fn a_host_that_hides_from_now_on_takes_back_what_it_has_told() {
             let told = told_others(&hidden, &file, &server)?;
             ensure!(told.contains("_lcroute._udp.local. [0s] PTR"), "{told}");
             let by = path(stranger, member)?;
-            ensure!(by == "connected relay", "{by}");
-            Ok(())
+            holds!(by == "connected relay", "{by}")
         })?;
         dump.stop()?;
         let (mut dump, file) = capture_sent(&hidden, "hidden.pcap")?;
@@ -505,14 +493,12 @@ fn a_host_that_hides_from_now_on_takes_back_what_it_has_told() {
         let member = &network.members[1];
         eventually("the router maps again", || {
             let mapping = member.status()?["mapping"].clone();
-            ensure!(mapping["by"] == "pcp", "{mapping}");
-            Ok(())
+            holds!(mapping["by"] == "pcp", "{mapping}")
         })?;
         hidden.configure(&relay)?;
         hidden.run("lcroute", &["reload", "--exec"])?.success()?;
         eventually("it is taken back", || {
-            ensure!(taken_back() == 2, "{}", maps.stdout());
-            Ok(())
+            holds!(taken_back() == 2, "{}", maps.stdout())
         })
     });
 }
@@ -529,8 +515,7 @@ fn expect_passes(members: [&Member; 2]) -> Result<()> {
             .spawn("mc-send", &[&args[..], &["100000"]].concat())?;
         within(PATIENCE, "300 packets pass", || {
             let packets = receiver.packets()?;
-            ensure!(packets >= 300, "{packets} packets");
-            Ok(())
+            holds!(packets >= 300, "{packets} packets")
         })?;
         drop(sender);
         receiver.expect_no_duplicates()?;
@@ -546,8 +531,7 @@ fn wait_link(hidden: &Member, stranger: &Member) -> Result<()> {
     within(PATIENCE, "a link through Tor is there", || {
         let paths = [path(hidden, stranger)?, path(stranger, hidden)?];
         let expected = ["connected tcp", "connected relay"];
-        ensure!(paths == expected, "{paths:?}: {:?}", hidden.status()?);
-        Ok(())
+        holds!(paths == expected, "{paths:?}: {:?}", hidden.status()?)
     })?;
     println!("linked after {:?}", begun.elapsed());
     wait_reach(&[hidden, stranger])
@@ -583,8 +567,7 @@ fn a_host_is_linked_through_a_private_tor_network() {
         client.kill()?;
         within(PATIENCE, "the link ends with Tor", || {
             let linked = hidden.linked_with()?;
-            ensure!(linked.is_empty(), "{linked:?}");
-            Ok(())
+            holds!(linked.is_empty(), "{linked:?}")
         })?;
         let again = tor.client(&hidden.host)?;
         wait_link(hidden, stranger)?;
@@ -610,8 +593,7 @@ fn a_host_is_linked_through_a_private_tor_network() {
             }
         }
         // the server exchanged packets with exits instead
-        ensure!(exits > 1_000, "{exits} times");
-        Ok(())
+        holds!(exits > 1_000, "{exits} times")
     });
 }
 
@@ -646,7 +628,6 @@ fn a_signalling_server_that_is_an_onion_service_relays_for_a_hidden_host() {
         own.stop()?;
         let (to_tor, stray) = strays(&hidden.host, &file, &tor.relays)?;
         ensure!(stray.is_empty(), "{stray}");
-        ensure!(to_tor > 1_000, "{to_tor} packets");
-        Ok(())
+        holds!(to_tor > 1_000, "{to_tor} packets")
     });
 }

@@ -69,8 +69,7 @@ fn lc0_has_the_address_that_status_shows_and_one_link_local() {
         let link_local = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, e, f, g, h).to_string();
         let mut expected = [address.to_string(), link_local];
         expected.sort_unstable();
-        ensure!(found == expected, "{found:?}, expected {expected:?}");
-        Ok(())
+        holds!(found == expected, "{found:?}, expected {expected:?}")
     });
 }
 
@@ -84,16 +83,14 @@ fn a_host_firewall_that_drops_what_arrives_on_lc0_is_noticed_and_the_rule_shown(
         a.host.run("lcroute", &["reload"])?.success()?;
         wait_inbound(a, "blocked")?;
         let shown = a.host.run("lcroute", &["status"])?.success()?.stdout;
-        ensure!(shown.contains("iifname \"lc0\""), "no rule: {shown}");
-        Ok(())
+        holds!(shown.contains("iifname \"lc0\""), "no rule: {shown}")
     });
 }
 
 fn wait_inbound(member: &Member, verdict: &str) -> Result<()> {
     eventually("lcroute to know its host's firewall", || {
         let status = member.status()?;
-        ensure!(status["inbound"] == verdict, "{}", status["inbound"]);
-        Ok(())
+        holds!(status["inbound"] == verdict, "{}", status["inbound"])
     })
 }
 
@@ -110,8 +107,7 @@ fn a_taken_interface_name_is_said_and_the_interface_left_alone() {
             "the name is not said: {}",
             refused.stderr
         );
-        ensure!(host.has_interface("lc0"), "a foreign interface was removed");
-        Ok(())
+        holds!(host.has_interface("lc0"), "a foreign interface was removed")
     });
 }
 
@@ -154,12 +150,11 @@ fn without_the_capability_it_says_which_one_is_missing() {
             refused.code,
             refused.stderr
         );
-        ensure!(
+        holds!(
             refused.stderr.contains("CAP_NET_ADMIN"),
             "{}",
             refused.stderr
-        );
-        Ok(())
+        )
     });
 }
 
@@ -204,12 +199,11 @@ fn captured(lab: &Lab, mode: &str) -> Result<String> {
         .host
         .spawn("tcpdump", &args.split(' ').collect::<Vec<_>>())?;
     eventually("tcpdump listens", || {
-        ensure!(
+        holds!(
             dump.stderr().contains("listening on lc0"),
             "{}",
             dump.stderr()
-        );
-        Ok(())
+        )
     })?;
     for port in ["5001", "6000", "5001", "5001"] {
         b.host.send("ff1e::42", 1, &["--port", port])?;
@@ -227,8 +221,7 @@ fn tcpdump_shows_and_filters_what_passes_in_both_modes() {
             let shown = captured(lab, mode)?;
             let good = |line: &&str| line.contains("> ff1e::42.5001: UDP, length");
             ensure!(shown.lines().filter(good).count() == 3, "{shown}");
-            ensure!(shown.lines().count() == 3, "{shown}");
-            Ok(())
+            holds!(shown.lines().count() == 3, "{shown}")
         });
     }
 }
@@ -302,8 +295,7 @@ fn among_friends_udp_to_all_nodes_is_carried_and_unicast_as_far_as_a_rule_lets_i
             Ok(answer.stdout == "open\n")
         };
         eventually("both ports are open", || {
-            ensure!(connect(22)? && connect(2222)?, "one is not");
-            Ok(())
+            holds!(connect(22)? && connect(2222)?, "one is not")
         })?;
         // the rule of doctor, with the lab's names of table and chain
         let shown = b.host.run("lcroute", &["doctor"])?.stdout;
@@ -342,8 +334,7 @@ fn addresses_of_other_programs_on_lc0_are_left_alone() {
         host.ip("link set lc0 txqueuelen 77")?;
         eventually("the daemon has repaired its own", || {
             let shown = host.run("ip", &["link", "show", "dev", "lc0"])?.success()?;
-            ensure!(shown.stdout.contains("qlen 10000"), "{}", shown.stdout);
-            Ok(())
+            holds!(shown.stdout.contains("qlen 10000"), "{}", shown.stdout)
         })?;
         has()?;
         network.members[0].daemon()?.kill()?;
@@ -367,8 +358,7 @@ fn watcher_sees_join_and_part(lab: &Lab, mode: &str, watcher: &[&str]) -> Result
     let watch = a.host.watch_mld(watcher)?;
     let mut receiver = b.host.receive("ff1e::42", &[])?;
     eventually("the watcher hears the JOIN", || {
-        ensure!(watch.seen("JOIN", "ff1e::42")? > 0, "it has not");
-        Ok(())
+        holds!(watch.seen("JOIN", "ff1e::42")? > 0, "it has not")
     })?;
     ensure!(
         watch.seen("PART", "ff1e::42")? == 0,
@@ -376,8 +366,7 @@ fn watcher_sees_join_and_part(lab: &Lab, mode: &str, watcher: &[&str]) -> Result
     );
     receiver.process().kill()?;
     eventually("the watcher hears the PART", || {
-        ensure!(watch.seen("PART", "ff1e::42")? > 0, "it has not");
-        Ok(())
+        holds!(watch.seen("PART", "ff1e::42")? > 0, "it has not")
     })
 }
 
@@ -426,11 +415,10 @@ fn a_second_node_on_a_host_carries_what_names_its_interface() {
         eventually("the second node has both links", || {
             daemon.must_run()?;
             let status = status()?;
-            ensure!(
+            holds!(
                 status["peers"] == 2 && status["inbound"] == "open",
                 "{status}"
-            );
-            Ok(())
+            )
         })?;
         let receiver = a.host.receive("ff1e::42", &[])?;
         b.wait_wanted("ff1e::42", a)?;
@@ -450,11 +438,10 @@ fn a_second_node_on_a_host_carries_what_names_its_interface() {
         let checks = checks["checks"].as_array().context("checks")?;
         let routes = checks.iter().find(|check| check["name"] == "routes");
         let routes = routes.context("routes")?;
-        ensure!(
+        holds!(
             routes["state"] == "ok" && routes["detail"].to_string().contains("lc0"),
             "{routes}"
-        );
-        Ok(())
+        )
     });
 }
 
@@ -496,8 +483,7 @@ fn a_second_address_on_lc0_does_not_change_what_programs_send_from() {
         ] {
             b.host.ip(&change)?;
             eventually("programs send from the node's address again", || {
-                ensure!(source("ff1e::42")? == own, "{}", source("ff1e::42")?);
-                Ok(())
+                holds!(source("ff1e::42")? == own, "{}", source("ff1e::42")?)
             })?;
         }
         b.host.send("ff1e::42", 50, &[])?;

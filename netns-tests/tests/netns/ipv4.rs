@@ -111,8 +111,7 @@ pub(crate) fn address(member: &Member) -> Result<String> {
 pub(crate) fn wait_known(at: &Member, address: &str) -> Result<()> {
     eventually("others know the address", || {
         let routes = at.routes()?;
-        ensure!(routes.iter().any(|r| r["ipv4"] == address), "{routes:?}");
-        Ok(())
+        holds!(routes.iter().any(|r| r["ipv4"] == address), "{routes:?}")
     })
 }
 
@@ -120,8 +119,7 @@ fn hear(host: &Host, group: &str, source: &str) -> Result<Process> {
     let heard = host.spawn("python3", &["-c", HEAR, group, "5004", source])?;
     eventually("it has joined", || {
         let said = heard.stdout();
-        ensure!(said.starts_with("joined"), "{said}{}", heard.stderr());
-        Ok(())
+        holds!(said.starts_with("joined"), "{said}{}", heard.stderr())
     })?;
     Ok(heard)
 }
@@ -129,16 +127,14 @@ fn hear(host: &Host, group: &str, source: &str) -> Result<Process> {
 fn say(host: &Host, group: &str, size: usize, count: usize) -> Result<()> {
     let (size, count) = (size.to_string(), count.to_string());
     let done = host.run("python3", &["-c", SAY, group, "5004", &size, &count])?;
-    ensure!(done.code == 0, "{done:?}");
-    Ok(())
+    holds!(done.code == 0, "{done:?}")
 }
 
 fn expect(heard: &Process, line: &str, count: usize) -> Result<()> {
     eventually("all is heard", || {
         let said = heard.stdout();
         let lines = said.lines().filter(|l| l.starts_with(line)).count();
-        ensure!(lines == count, "{lines} of {count} {line:?}: {said}");
-        Ok(())
+        holds!(lines == count, "{lines} of {count} {line:?}: {said}")
     })
 }
 
@@ -188,8 +184,7 @@ fn an_ipv4_stream_comes_through_and_its_end_is_silent() {
         eventually("it is printed, with the sender's name", || {
             let line = listener.stdout();
             let line: Value = serde_json::from_str(line.trim()).context(line)?;
-            ensure!(line["from"] == from && line["name"] == "a", "{line}");
-            Ok(())
+            holds!(line["from"] == from && line["name"] == "a", "{line}")
         })?;
         // SSDP stays on the LAN
         let ssdp = a.host.run("ip", &["route", "get", "239.255.255.250"])?;
@@ -200,15 +195,13 @@ fn an_ipv4_stream_comes_through_and_its_end_is_silent() {
         let before = a.counter("link_tx_packets")?;
         say(&a.host, "239.1.2.3", 1_200, 100)?;
         eventually("nobody listens", || {
-            ensure!(a.counter("drops/no_listener")? >= 100, "{}", a.status()?);
-            Ok(())
+            holds!(a.counter("drops/no_listener")? >= 100, "{}", a.status()?)
         })?;
         ensure!(a.counter("link_tx_packets")? == before, "{}", a.status()?);
         let own = address(b)?;
         network.members[1].stop()?;
         network.members[1].start()?;
-        ensure!(address(&network.members[1])? == own, "it is kept");
-        Ok(())
+        holds!(address(&network.members[1])? == own, "it is kept")
     });
 }
 
@@ -264,12 +257,11 @@ fn ipv4_joins_of_a_source_bring_it_alone_and_old_hosts_are_understood() {
             .run("python3", &["-c", FORGE, &from_a, "239.9.9.8", "lc0"])?;
         ensure!(done.code == 0, "{done:?}");
         eventually("it is dropped by name", || {
-            ensure!(
+            holds!(
                 b.counter("drops/foreign_source")? > dropped,
                 "{}",
                 b.status()?
-            );
-            Ok(())
+            )
         })
     });
 }
@@ -285,8 +277,7 @@ fn tcp_goes_between_ipv4_addresses_where_unicast_is_on() {
         wait_known(b, &at_a)?;
         let server = b.host.spawn("python3", &["-c", ECHO, &at_b])?;
         eventually("it listens", || {
-            ensure!(server.stdout().contains("listening"), "{}", server.stderr());
-            Ok(())
+            holds!(server.stdout().contains("listening"), "{}", server.stderr())
         })?;
         let called = a.host.run("python3", &["-c", CALL, &at_b])?;
         ensure!(called.stdout.contains("echoed True"), "{called:?}");
@@ -294,8 +285,7 @@ fn tcp_goes_between_ipv4_addresses_where_unicast_is_on() {
         let [x, y, _, _] = at_b.parse::<Ipv4Addr>()?.octets();
         let nobody = format!("{x}.{y}.0.9");
         let ping = a.host.run("ping", &["-c", "1", "-W", "2", &nobody])?;
-        ensure!(ping.stdout.contains("Unreachable"), "{ping:?}");
-        Ok(())
+        holds!(ping.stdout.contains("Unreachable"), "{ping:?}")
     });
 }
 
@@ -329,8 +319,7 @@ fn a_new_network_is_ready_with_ipv4_addresses_beside_the_routes_of_its_founder()
         say(&a.host, "239.1.2.3", 100, 5)?;
         expect(&heard, &format!("{first} 100"), 5)?;
         heard.kill()?;
-        ensure!(address(a)? == first, "it has changed");
-        Ok(())
+        holds!(address(a)? == first, "it has changed")
     });
 }
 
@@ -355,8 +344,7 @@ fn programs_that_broadcast_are_named() {
             let check = checks.iter().find(|check| check["name"] == "ipv4");
             let check = check.context("no such check")?;
             let named = check.to_string().contains("sent 3 IPv4 broadcasts");
-            ensure!(check["state"] == "warn" && named, "{check}");
-            Ok(())
+            holds!(check["state"] == "warn" && named, "{check}")
         })
     });
 }
@@ -402,8 +390,7 @@ fn a_host_whose_routes_overlap_has_no_ipv4_and_doctor_says_why() {
         eventually("it is named", || {
             let said = check(at_b)?;
             let named = said.to_string().contains("239.5.5.5 on eth0");
-            ensure!(said["state"] == "warn" && named, "{said}");
-            Ok(())
+            holds!(said["state"] == "warn" && named, "{said}")
         })?;
         Ok(())
     });

@@ -21,8 +21,7 @@ fn a_joined_program_receives_each_packet_once_and_nobody_else_gets_any() {
             c_after == c_before,
             "data reached the uplink of c, where nobody has joined"
         );
-        ensure!(c.counter("link_rx_packets")? == 0, "c: {}", c.status()?);
-        Ok(())
+        holds!(c.counter("link_rx_packets")? == 0, "c: {}", c.status()?)
     });
 }
 
@@ -39,8 +38,7 @@ fn after_a_leave_nothing_is_sent_any_more() {
         receiver.process().kill()?;
         a.wait_unwanted("ff1e::42", b)?;
         sent_into_the_void(a, "ff1e::42", 200)?;
-        ensure!(b.counter("link_rx_packets")? == 100, "b: {}", b.status()?);
-        Ok(())
+        holds!(b.counter("link_rx_packets")? == 100, "b: {}", b.status()?)
     });
 }
 
@@ -63,12 +61,11 @@ fn without_a_listener_no_data_byte_leaves_the_host() {
         a.host.send("ff1e::43", 500, &[])?;
         other.expect_exactly(500)?;
         let (_, after) = a.host.uplink_data()?;
-        ensure!(
+        holds!(
             (after - before).bytes >= 500 * 1_200,
             "the counter misses data: {:?}",
             after - before
-        );
-        Ok(())
+        )
     });
 }
 
@@ -105,8 +102,7 @@ fn who_joins_while_others_send_receives_from_then_on() {
         let [a, b, c] = network.nodes()?;
         let _sender = a.host.send_for_ever("ff1e::42")?;
         eventually("packets without a listener are dropped at a", || {
-            ensure!(a.counter("drops/no_listener")? > 20, "{}", a.status()?);
-            Ok(())
+            holds!(a.counter("drops/no_listener")? > 20, "{}", a.status()?)
         })?;
         let first = b.host.receive("ff1e::42", &[])?;
         first.expect_more("the first listener receives from a running sender")?;
@@ -177,12 +173,11 @@ fn a_sender_that_is_a_member_hears_no_echo() {
         a.wait_wanted("ff1e::42", b)?;
         let sent = a.host.send("ff1e::42", 200, &["--member"])?;
         receiver.expect_exactly(200)?;
-        ensure!(
+        holds!(
             sent.received == 0,
             "the sender got {} of its own packets back",
             sent.received
-        );
-        Ok(())
+        )
     });
 }
 
@@ -205,8 +200,7 @@ fn one_host_joins_two_thousand_groups_and_leaves_them() {
         wait_wanted_groups(&network, 0)?;
         eventually("b has forgotten the groups", || {
             let count = b.groups()?.len();
-            ensure!(count == 0, "b still knows {count} groups");
-            Ok(())
+            holds!(count == 0, "b still knows {count} groups")
         })
     });
 }
@@ -223,8 +217,7 @@ fn wait_wanted_groups(network: &Network, count: usize) -> Result<()> {
                 .is_some_and(|links| links.iter().any(|link| *link == *peer))
         };
         let wanted = groups.iter().filter(is_wanted).count();
-        ensure!(wanted == count, "{wanted} groups are wanted");
-        Ok(())
+        holds!(wanted == count, "{wanted} groups are wanted")
     })
 }
 
@@ -237,15 +230,13 @@ fn sent_into_the_void(from: &Member, group: &str, count: u64) -> Result<()> {
     from.host.send(group, count, &[])?;
     eventually("packets that nobody wants are dropped", || {
         let dropped = from.counter("drops/no_listener")? - dropped_before;
-        ensure!(dropped == count, "{dropped} of {count} were dropped");
-        Ok(())
+        holds!(dropped == count, "{dropped} of {count} were dropped")
     })?;
     let (_, after) = from.host.uplink_data()?;
     ensure!(after == before, "data left the host: {:?}", after - before);
-    ensure!(
+    holds!(
         from.counter("link_tx_packets")? == sent_before,
         "{}",
         from.status()?
-    );
-    Ok(())
+    )
 }

@@ -153,8 +153,7 @@ fn what_happens_is_in_the_journal_with_numbers_and_fields() {
             for metric in lcsync::server::metrics::TABLE {
                 ensure!(seen.has(metric.name), "no {}", metric.name);
             }
-            ensure!(seen.value("lcsync_joins_total", &[("channel", "root")])? >= 1.0);
-            Ok(())
+            holds!(seen.value("lcsync_joins_total", &[("channel", "root")])? >= 1.0)
         })?;
         let moved = server.path("elsewhere.sock");
         let config = std::fs::read_to_string(server.path("lcsync.toml"))?;
@@ -166,8 +165,7 @@ fn what_happens_is_in_the_journal_with_numbers_and_fields() {
         eventually("it serves elsewhere", || {
             let seen = Exposition::at_socket(&moved)?;
             ensure!(seen.value("lcsync_shares", &[("state", "ready")])? == 1.0);
-            ensure!(!socket.exists(), "and where it did before");
-            Ok(())
+            holds!(!socket.exists(), "and where it did before")
         })?;
         let socket = moved;
         ensure!(share.stop()? == 0);
@@ -193,8 +191,7 @@ fn what_happens_is_in_the_journal_with_numbers_and_fields() {
             operator.run("lcagent", &[&args[..], command].concat())
         };
         eventually("the agent executes the command", || {
-            ensure!(run(&["echo", "hello"])?.code == 0);
-            Ok(())
+            holds!(run(&["echo", "hello"])?.code == 0)
         })?;
         ensure!(run(&["false"])?.code == 1);
         let command = journal.expect(COMMAND_RUN, &[("LCAGENT_COMMAND", "echo hello")])?;
@@ -215,20 +212,15 @@ fn what_happens_is_in_the_journal_with_numbers_and_fields() {
             ensure!(seen.value("lcagent_commands_received_total", &[])? >= 2.0);
             let refused = [("reason", "policy")];
             ensure!(seen.value("lcagent_commands_refused_total", &refused)? == 1.0);
-            ensure!(seen.value("lcagent_jobs", &[("state", "ended")])? >= 1.0);
-            Ok(())
+            holds!(seen.value("lcagent_jobs", &[("state", "ended")])? >= 1.0)
         })?;
         let config = std::fs::read_to_string(server.path("lcagent.toml"))?;
         let (before, after) = config.split_once("[metrics]").context("no metrics")?;
         let (_, after) = after.split_once("[[allow]]").context("no policy")?;
         server.write("lcagent.toml", format!("{before}[[allow]]{after}"))?;
         agent.signal(Signal::SIGHUP)?;
-        eventually("it serves no more", || {
-            ensure!(!socket.exists());
-            Ok(())
-        })?;
+        eventually("it serves no more", || holds!(!socket.exists()))?;
         ensure!(run(&["echo", "still"])?.code == 0);
-        ensure!(agent.stop()? == 0);
-        Ok(())
+        holds!(agent.stop()? == 0)
     });
 }

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use lcroute_demo::lab::{
-    Host, Lab, Member, Network, Receiver, Site, UPLINK, eventually, make_folder, same_content,
-    within,
+    Host, Lab, Member, Network, Site, UPLINK, eventually, make_folder, same_content, within,
 };
 use serde_json::Value;
 
@@ -83,8 +82,7 @@ impl Sites {
         let forwarder = &self.network.members[self.wait_forwarder(site)?];
         eventually("joins are reported on the LAN", || {
             let lan = lan(forwarder)?;
-            ensure!(lan["groups"] == groups, "{lan}");
-            Ok(())
+            holds!(lan["groups"] == groups, "{lan}")
         })
     }
 }
@@ -119,8 +117,7 @@ fn plain_hosts_of_two_lans_hear_each_other_and_nothing_flows_unheard() {
         a.hosts[0].send(GROUP, 500, &["--rate", "1000", "--size", "1200"])?;
         let (_, after) = uplink.interface_traffic(UPLINK)?;
         let bytes = (after - before).bytes;
-        ensure!(bytes < 100_000, "{bytes} bytes for nobody");
-        Ok(())
+        holds!(bytes < 100_000, "{bytes} bytes for nobody")
     });
 }
 
@@ -147,8 +144,7 @@ fn one_source_of_a_lan_is_heard_and_programs_of_the_gateways_too() {
                 let groups = sites.network.members[0].groups()?;
                 let links = groups.iter().find(|g| g["group"] == GROUP);
                 let links = links.and_then(|g| g["links"].as_array());
-                ensure!(links.is_some_and(|l| !l.is_empty()), "{groups:?}");
-                Ok(())
+                holds!(links.is_some_and(|l| !l.is_empty()), "{groups:?}")
             },
         )?;
         sites.network.members[0]
@@ -257,8 +253,7 @@ fn services_of_another_lan_are_found_by_hosts_and_programs() {
         let args = ["-c", ANSWER, "printer", address];
         let responder = b.hosts[0].spawn("python3", &args)?;
         eventually("it answers", || {
-            ensure!(responder.stdout().contains("answers"), "{responder:?}");
-            Ok(())
+            holds!(responder.stdout().contains("answers"), "{responder:?}")
         })?;
         let ask = |host: &Host, interface| -> Result<String> {
             let done = host.run("python3", &["-c", ASK, interface, "printer", address])?;
@@ -295,145 +290,14 @@ fn hosts_of_a_lan_without_a_router_are_given_addresses() {
                 ensure!(lan["role"] == "forwarder" && lan["groups"] == 1, "{lan}");
                 let prefix = lan["prefixes"][0].as_str().context("no prefix")?;
                 let prefix = prefix.trim_end_matches("::/64");
-                let args = [
-                    "-6",
-                    "addr",
-                    "show",
-                    "dev",
-                    "lan0",
-                    "scope",
-                    "global",
-                    "-tentative",
-                ];
+                let args = crate::words("-6 addr show dev lan0 scope global -tentative");
                 let addresses = a.hosts[0].run("ip", &args)?.success()?.stdout;
-                ensure!(addresses.contains(prefix), "{prefix}: {addresses}");
-                Ok(())
+                holds!(addresses.contains(prefix), "{prefix}: {addresses}")
             },
         )?;
         a.hosts[0].send(GROUP, 100, &["--rate", "100"])?;
         listener.expect_exactly(100)
     });
-}
-
-#[test]
-#[ignore = "a measurement"]
-fn rate_between_lans_beside_rate_between_programs() {
-    world("lan-rate", |lab| {
-        let mut sites = Sites::with(lab, 1, "rate = \"10G\"\nrate_out = \"10G\"\n")?;
-        let [a, b] = &sites.sites;
-        let listener = b.hosts[0].receive(GROUP, &[])?;
-        sites.wait_reported(0, 1)?;
-        let members = &mut sites.network.members;
-        let on_lan = measure(&a.hosts[0], GROUP, &listener, members)?;
-        for member in &sites.network.members {
-            let drops = &member.status()?["counters"]["drops"];
-            let name = member.host.name();
-            println!("{name}: {} {drops}", lan(member)?["counters"]);
-        }
-        drop(listener);
-        let [near, far] = sites.network.nodes()?;
-        let listener = far.host.receive("ff1e::43", &[])?;
-        near.wait_wanted("ff1e::43", far)?;
-        let near = near.host.clone();
-        let members = &mut sites.network.members;
-        let on_lc0 = measure(&near, "ff1e::43", &listener, members)?;
-        println!(
-            "1,200 bytes, less than 0.1 % lost: {} packets/s between LANs, {} between programs: {:.2}",
-            on_lan.0,
-            on_lc0.0,
-            on_lan.0 as f64 / on_lc0.0 as f64
-        );
-        println!(
-            "processor time of both daemons at 10,000 packets/s: {:.2} us a packet between LANs, {:.2} between programs: {:.2}",
-            on_lan.1 * 1e6,
-            on_lc0.1 * 1e6,
-            on_lc0.1 / on_lan.1
-        );
-        Ok(())
-    });
-}
-
-#[test]
-#[ignore = "a measurement"]
-fn join_on_a_lan_beside_join_on_lc0() {
-    world("lan-join", |lab| {
-        let sites = Sites::new(lab, 1)?;
-        let [a, b] = &sites.sites;
-        let [near, far] = sites.network.nodes()?;
-        let args = ["--rate", "1000", "--size", "200", "--count", "1000000"];
-        let _on_lan = a.hosts[0].spawn("mc-send", &[&[GROUP][..], &args].concat())?;
-        let _on_lc0 = near
-            .host
-            .spawn("mc-send", &[&["ff1e::43"][..], &args].concat())?;
-        let (mut on_lan, mut on_lc0) = (Vec::new(), Vec::new());
-        for _ in 0..21 {
-            on_lan.push(time_to_first(&b.hosts[0], GROUP)?);
-            sites.wait_reported(0, 0)?;
-            on_lc0.push(time_to_first(&far.host, "ff1e::43")?);
-            near.wait_unwanted("ff1e::43", far)?;
-        }
-        for times in [&mut on_lan, &mut on_lc0] {
-            times.sort_by(f64::total_cmp);
-        }
-        println!(
-            "JOIN to first packet: {:.1} ms on a LAN (most {:.1}), {:.1} ms on lc0 (most {:.1})",
-            on_lan[10], on_lan[20], on_lc0[10], on_lc0[20]
-        );
-        Ok(())
-    });
-}
-
-/// Returns the time from a program's join to the first packet of a running flow, in milliseconds.
-fn time_to_first(host: &Host, group: &str) -> Result<f64> {
-    let mut receiver = host.receive(group, &["--count", "1"])?;
-    receiver.process().wait(SETTLED)?;
-    let time = receiver.state()?["join_to_first_ms"].as_f64();
-    time.context("nothing was heard")
-}
-
-/// Returns the highest rate with less than 0.1 % loss, and processor time per packet.
-fn measure(
-    from: &Host,
-    group: &str,
-    listener: &Receiver,
-    members: &mut [Member],
-) -> Result<(u64, f64)> {
-    let used = |members: &mut [Member]| -> Result<f64> {
-        let daemons = members.iter_mut().map(|m| m.daemon()?.processor_time());
-        daemons.sum()
-    };
-    let before = used(members)?;
-    let count = 100_000;
-    from.send(group, count, &["--rate", "10000", "--size", "1200"])?;
-    let each = (used(members)? - before) / count as f64;
-    Ok((highest(from, group, listener)?, each))
-}
-
-/// Returns the highest rate with less than 0.1 % loss.
-fn highest(from: &Host, group: &str, listener: &Receiver) -> Result<u64> {
-    let mut best = 0;
-    for step in 1..=20 {
-        let rate = step * 10_000;
-        let before = listener.packets()?;
-        let wanted = rate.to_string();
-        let sent = from.send(group, rate * 2, &["--rate", &wanted, "--size", "1200"])?;
-        let mut received = 0;
-        // until no more arrive
-        eventually("the last packets have come", || {
-            let last = std::mem::replace(&mut received, listener.packets()? - before);
-            ensure!(received > 0 && received == last, "{received}");
-            Ok(())
-        })?;
-        println!(
-            "{group}: {rate} wanted, {} sent in {:.2} s, {received} received",
-            sent.packets, sent.seconds
-        );
-        if received * 1_000 < sent.packets * 999 || sent.seconds > 2.1 {
-            break;
-        }
-        best = rate;
-    }
-    Ok(best)
 }
 
 #[test]
@@ -448,11 +312,10 @@ fn a_node_that_may_not_says_so() {
         eventually("its certificate is the problem", || {
             let said = lan(&network.members[1])?;
             let problem = said["problem"].as_str().unwrap_or_default();
-            ensure!(
+            holds!(
                 said["role"] == "off" && problem.contains("certificate"),
                 "{said}"
-            );
-            Ok(())
+            )
         })?;
         let doctor = network.members[1]
             .host
@@ -462,10 +325,9 @@ fn a_node_that_may_not_says_so() {
         let lans = checks.iter().find(|check| check["name"] == "lans");
         let lans = lans.context("no check of LANs")?;
         let remedy = lans["remedy"].as_str().unwrap_or_default();
-        ensure!(
+        holds!(
             lans["state"] == "fail" && remedy.contains("--gateway"),
             "{lans}"
-        );
-        Ok(())
+        )
     });
 }

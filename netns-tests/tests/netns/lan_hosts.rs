@@ -105,7 +105,8 @@ fn datagram(source: Ipv6Addr, group: &str) -> Result<Vec<u8>> {
     ))
 }
 
-fn counted(gateway: &Member, counter: &str) -> Result<u64> {
+/// Returns a counter of a gateway's LAN.
+pub(crate) fn counted(gateway: &Member, counter: &str) -> Result<u64> {
     let said = lan(gateway)?;
     Ok(said["counters"][counter].as_u64().unwrap_or_default())
 }
@@ -113,8 +114,7 @@ fn counted(gateway: &Member, counter: &str) -> Result<u64> {
 fn wait_counted(gateway: &Member, counter: &str, least: u64) -> Result<()> {
     eventually(counter, || {
         let count = counted(gateway, counter)?;
-        ensure!(count >= least, "{count}: {}", lan(gateway)?);
-        Ok(())
+        holds!(count >= least, "{count}: {}", lan(gateway)?)
     })
 }
 
@@ -131,8 +131,7 @@ fn hosts(gateway: &Member, group: &str) -> Result<u64> {
 fn wait_hosts(gateway: &Member, group: &str, right: impl Fn(u64) -> bool) -> Result<()> {
     eventually("the hosts that have joined are known", || {
         let hosts = hosts(gateway, group)?;
-        ensure!(right(hosts), "{hosts}");
-        Ok(())
+        holds!(right(hosts), "{hosts}")
     })
 }
 
@@ -162,8 +161,7 @@ fn a_querier_that_is_no_gateway_comes_and_goes() {
         let wait_querier = |querier: &str| {
             eventually("this one asks", || {
                 let said = lan(gateway)?;
-                ensure!(said["querier"] == querier, "{said}");
-                Ok(())
+                holds!(said["querier"] == querier, "{said}")
             })
         };
         // queries of the gateway for this group, or for all
@@ -204,8 +202,7 @@ fn a_querier_that_is_no_gateway_comes_and_goes() {
         wait_querier("self")?;
         eventually("the gateway asks again", || {
             let asked = asked("::")?;
-            ensure!(asked > before, "{asked}");
-            Ok(())
+            holds!(asked > before, "{asked}")
         })?;
         come_and_go("ff1e::73", "ff1e::83")?;
         ensure!(asked("ff1e::83")? > 0, "{:?}", watch.queries()?);
@@ -235,8 +232,7 @@ fn hosts_that_know_version_1_alone_hear_and_leave() {
         drop(first);
         miss_nothing_until((&a.hosts[0], &mut sent), &second, || {
             let hosts = hosts(gateway, GROUP)?;
-            ensure!(hosts == 1, "{hosts}");
-            Ok(())
+            holds!(hosts == 1, "{hosts}")
         })?;
         drop(second);
         sites.wait_reported(0, 0)?;
@@ -247,8 +243,7 @@ fn hosts_that_know_version_1_alone_hear_and_leave() {
         let bytes = (after - before).bytes;
         ensure!(bytes < 100_000, "{bytes} bytes for nobody");
         // reports of gateways are of version 2
-        ensure!(watch.seen("JOIN", GROUP)? == 0, "hosts spoke version 2");
-        Ok(())
+        holds!(watch.seen("JOIN", GROUP)? == 0, "hosts spoke version 2")
     });
 }
 
@@ -281,8 +276,7 @@ fn nobody_of_a_crowd_is_cut_off() {
         drop(early);
         miss_nothing_until((&a.hosts[0], &mut sent), &stays, || {
             let hosts = hosts(gateway, GROUP)?;
-            ensure!(hosts <= 64, "{hosts}");
-            Ok(())
+            holds!(hosts <= 64, "{hosts}")
         })?;
         // of the crowd as well
         let late = b.hosts[0].receive(GROUP, &[])?;
@@ -290,14 +284,12 @@ fn nobody_of_a_crowd_is_cut_off() {
         drop(late);
         miss_nothing_until((&a.hosts[0], &mut sent), &stays, || {
             let asked = asked()? - before;
-            ensure!(asked >= 2, "{asked} queries");
-            Ok(())
+            holds!(asked >= 2, "{asked} queries")
         })?;
         crowd(RecordType::ChangeToInclude)?;
         miss_nothing_until((&a.hosts[0], &mut sent), &stays, || {
             let hosts = hosts(gateway, GROUP)?;
-            ensure!(hosts == 1, "{hosts}");
-            Ok(())
+            holds!(hosts == 1, "{hosts}")
         })?;
         drop(stays);
         sites.wait_reported(0, 0)
@@ -426,8 +418,7 @@ fn forged_sources_are_named_and_right_senders_are_heard() {
         ensure!(on_b.packets()? == 0, "{:?}", on_b.state()?);
         let said = lan(far)?;
         let problem = said["problem"].as_str().unwrap_or_default();
-        ensure!(problem.contains("another path"), "{said}");
-        Ok(())
+        holds!(problem.contains("another path"), "{said}")
     });
 }
 
@@ -495,8 +486,7 @@ fn forged_and_recorded_probes_change_no_forwarder() {
             }
             eventually("all are dropped", || {
                 let bad = bad(&sites, site)? - before;
-                ensure!(bad >= least, "{bad} of {least}");
-                Ok(())
+                holds!(bad >= least, "{bad} of {least}")
             })?;
             listener.expect_more("the stream goes on")?;
         }
@@ -540,8 +530,7 @@ fn two_lans_that_a_wire_joins_are_named_and_two_again_without_it() {
             eventually("so many gateways carry", || {
                 let roles = roles()?;
                 let forwarders = roles.iter().filter(|role| role.contains("forwarder"));
-                ensure!(forwarders.count() == count, "{roles:?}");
-                Ok(())
+                holds!(forwarders.count() == count, "{roles:?}")
             })
         };
         wait_forwarders(1)?;
@@ -575,8 +564,7 @@ fn two_lans_that_a_wire_joins_are_named_and_two_again_without_it() {
         heard("over the network again")?;
         let before = twice()?;
         heard("once")?;
-        ensure!(twice()? == before, "{before:?} {:?}", twice()?);
-        Ok(())
+        holds!(twice()? == before, "{before:?} {:?}", twice()?)
     });
 }
 
@@ -609,8 +597,7 @@ fn trains_that_cannot_be_cut_are_named() {
         }
         eventually("each is counted", || {
             let count = gateway.counter("drops/lan_bad_offload")?;
-            ensure!(count >= 10, "{count}");
-            Ok(())
+            holds!(count >= 10, "{count}")
         })?;
         a.hosts[0].send(GROUP, 100, &["--rate", "400"])?;
         listener.expect_exactly(100)

@@ -12,6 +12,7 @@ use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::lan::{GROUP, LAN, Sites, lan};
+use crate::lan_hosts::counted;
 use crate::offload::{PORT, equal_sizes, receive, receiver, send_train, udp};
 use crate::world;
 
@@ -28,15 +29,8 @@ fn wait_off(gateway: &Member) -> Result<String> {
 fn wait_prefixes(gateway: &Member, prefixes: &[&str]) -> Result<()> {
     eventually("the LAN has these prefixes", || {
         let said = lan(gateway)?;
-        ensure!(said["prefixes"] == Value::from(prefixes), "{said}");
-        Ok(())
+        holds!(said["prefixes"] == Value::from(prefixes), "{said}")
     })
-}
-
-/// Returns a counter of a gateway's LAN.
-fn counted(gateway: &Member, counter: &str) -> Result<u64> {
-    let said = lan(gateway)?;
-    Ok(said["counters"][counter].as_u64().unwrap_or_default())
 }
 
 fn reload(gateway: &Member, lans: &str) -> Result<()> {
@@ -67,8 +61,7 @@ fn a_cable_that_was_pulled_is_served_again() {
             site.switch.ip("link set port1 down")?;
             eventually("the gateway serves no more", || {
                 let said = lan(gateway)?;
-                ensure!(said["role"] != "forwarder", "{said}");
-                Ok(())
+                holds!(said["role"] != "forwarder", "{said}")
             })?;
             site.switch.ip("link set port1 up")?;
             sites.wait_forwarder(at)?;
@@ -178,8 +171,7 @@ fn interfaces_whose_names_match_come_and_go_without_a_warning() {
         let none = || {
             eventually("no LAN is left", || {
                 let all = all_lans(gateway)?;
-                ensure!(all.is_empty(), "{all:?}");
-                Ok(())
+                holds!(all.is_empty(), "{all:?}")
             })
         };
         none()?;
@@ -215,8 +207,7 @@ fn interfaces_whose_names_match_come_and_go_without_a_warning() {
         eventually("the one that waited is served", || {
             let all = all_lans(gateway)?;
             let waits = |(_, problem): &(String, String)| problem.contains("served already");
-            ensure!(all.len() == 8 && !all.iter().any(waits), "{all:?}");
-            Ok(())
+            holds!(all.len() == 8 && !all.iter().any(waits), "{all:?}")
         })?;
 
         let said = sites.network.members[1].daemon()?.stderr();
@@ -224,8 +215,7 @@ fn interfaces_whose_names_match_come_and_go_without_a_warning() {
         let bad =
             of_lans.filter(|line| line.contains("WARN") || line.contains("no such interface"));
         let bad: Vec<_> = bad.collect();
-        ensure!(bad.is_empty(), "{bad:?}");
-        Ok(())
+        holds!(bad.is_empty(), "{bad:?}")
     });
 }
 
@@ -253,11 +243,9 @@ fn frames_of_another_vlan_are_not_carried_and_a_priority_is_none() {
         listener.expect(15)?;
         eventually("frames without a tag have been carried", || {
             let carried = counted(gateway, "rx")? - before;
-            ensure!(carried == 15, "{carried}");
-            Ok(())
+            holds!(carried == 15, "{carried}")
         })?;
-        ensure!(listener.packets()? == 15);
-        Ok(())
+        holds!(listener.packets()? == 15)
     });
 }
 
@@ -308,11 +296,10 @@ fn an_interface_on_top_of_another_is_served() {
             reload(gateway, &format!("[[lan]]\ninterface = \"{name}\"\n"))?;
             eventually("the interface is served", || {
                 let said = lan(gateway)?;
-                ensure!(
+                holds!(
                     said["interface"] == name && said["role"] == "forwarder",
                     "{said}"
-                );
-                Ok(())
+                )
             })?;
             wait_prefixes(gateway, &[prefix])?;
             sites.wait_reported(0, 1)?;
@@ -364,8 +351,7 @@ fn trains_of_datagrams_and_partial_checksums_arrive_right() {
         // 20 times 41, and those with wrong checksums
         eventually("the gateway has carried each by itself", || {
             let carried = counted(gateway, "rx")? - before;
-            ensure!(carried == 840, "{carried}");
-            Ok(())
+            holds!(carried == 840, "{carried}")
         })?;
         // behind all previous ones
         setsockopt(&train, sockopt::UdpGsoSegment, &0)?;
@@ -416,12 +402,9 @@ fn datagrams_that_the_card_has_put_together_arrive_apart() {
         set_features(
             &a.switch,
             "port1",
-            &[
-                "tx-tcp-segmentation=off",
-                "tx-tcp-ecn-segmentation=off",
-                "tx-tcp-mangleid-segmentation=off",
-                "tx-tcp6-segmentation=off",
-            ],
+            &crate::words(
+                "tx-tcp-segmentation=off tx-tcp-ecn-segmentation=off tx-tcp-mangleid-segmentation=off tx-tcp6-segmentation=off",
+            ),
         )?;
         let gateway = &sites.members(0)[0];
         let mut sent = 0;
@@ -439,14 +422,12 @@ fn datagrams_that_the_card_has_put_together_arrive_apart() {
             ];
             let long = gateway.host.spawn("tcpdump", &long)?;
             eventually("tcpdump listens", || {
-                ensure!(long.stderr().contains("listening"), "{}", long.stderr());
-                Ok(())
+                holds!(long.stderr().contains("listening"), "{}", long.stderr())
             })?;
             let args = ["--rate", "4000", "--size", "1000", "--gso", "20"];
             a.hosts[0].send(GROUP, 1_000, &args)?;
             eventually("several have come as one", || {
-                ensure!(!long.stdout().is_empty(), "none has: {wishes:?}");
-                Ok(())
+                holds!(!long.stdout().is_empty(), "none has: {wishes:?}")
             })?;
             sent += 1_000;
             listener
@@ -480,8 +461,7 @@ fn packets_of_1500_bytes_pass_and_larger_ones_are_answered() {
             let refused = counted(near, "lan_too_big")?;
             let came = jumbo.packets()?;
             ensure!(refused > 0 && came + refused == sent, "{refused} {came}");
-            ensure!(came >= 90, "{came}");
-            Ok(())
+            holds!(came >= 90, "{came}")
         })?;
         println!("of {sent} that were too large {} came", jumbo.packets()?);
         jumbo.expect_no_duplicates()?;
@@ -493,8 +473,7 @@ fn packets_of_1500_bytes_pass_and_larger_ones_are_answered() {
             || {
                 a.hosts[0].send(GROUP, 10, &whole)?;
                 let refused = counted(far, "lan_too_big")?;
-                ensure!(refused >= 10, "{refused}");
-                Ok(())
+                holds!(refused >= 10, "{refused}")
             },
         )?;
         let before = listener.packets()?;
@@ -528,8 +507,7 @@ fn hosts_are_heard_whatever_their_addresses_become() {
         let heard_from = |address: &str| {
             eventually("the sender has this address", || {
                 let from = listener.state()?["senders"].clone();
-                ensure!(from.to_string().contains(address), "{from}");
-                Ok(())
+                holds!(from.to_string().contains(address), "{from}")
             })?;
             listener.expect_more("from its address")
         };
@@ -574,8 +552,7 @@ fn hosts_are_heard_whatever_their_addresses_become() {
             || {
                 drop(b.hosts[0].receive("ff1e::43", &[])?);
                 let heard = watch.stdout();
-                ensure!(heard.contains("query"), "{heard}");
-                Ok(())
+                holds!(heard.contains("query"), "{heard}")
             },
         )?;
         listener.expect_more("with queries from another address")?;

@@ -136,11 +136,10 @@ fn sites_with(
     for (site, querier) in ["self", querier].into_iter().enumerate() {
         eventually("nothing is missing", || {
             let said = lan(&sites.network.members[sites.wait_forwarder(site)?])?;
-            ensure!(
+            holds!(
                 said["problem"].is_null() && said["querier_ipv4"] == querier,
                 "{said}"
-            );
-            Ok(())
+            )
         })?;
     }
     Ok(sites)
@@ -155,8 +154,7 @@ fn hear(host: &Host, group: &str, port: u16) -> Result<Process> {
     let heard = host.spawn("python3", &["-c", HEAR, group, &port.to_string()])?;
     eventually("it has joined", || {
         let said = heard.stdout();
-        ensure!(said.starts_with("joined"), "{said}{}", heard.stderr());
-        Ok(())
+        holds!(said.starts_with("joined"), "{said}{}", heard.stderr())
     })?;
     Ok(heard)
 }
@@ -172,8 +170,7 @@ fn expect(heard: &Process, with: &[&str], count: usize) -> Result<()> {
         let said = heard.stdout();
         let fits = |line: &&str| with.iter().all(|part| line.contains(part));
         let lines = said.lines().filter(fits).count();
-        ensure!(lines == count, "{lines} of {count} {with:?}: {said}");
-        Ok(())
+        holds!(lines == count, "{lines} of {count} {with:?}: {said}")
     })
 }
 
@@ -184,8 +181,7 @@ fn wait_listed(gateway: &Member, group: &str, hosts: Option<u64>) -> Result<()> 
         let listeners = said["listeners"].as_array().context("no list")?;
         let found = listeners.iter().find(|l| l["group"] == group);
         let found = found.and_then(|l| l["hosts"].as_u64());
-        ensure!(found == hosts, "{said}");
-        Ok(())
+        holds!(found == hosts, "{said}")
     })
 }
 
@@ -236,8 +232,7 @@ fn lights_and_film_cross_between_lans_of_one_prefix_and_nothing_else_does() {
         run(&a.hosts[0], SACN, &["500"])?;
         let (_, after) = gateway.host.interface_traffic(UPLINK)?;
         let bytes = (after - before).bytes;
-        ensure!(bytes < 100_000, "{bytes} bytes for nobody");
-        Ok(())
+        holds!(bytes < 100_000, "{bytes} bytes for nobody")
     });
 }
 
@@ -255,8 +250,7 @@ fn trains_of_ipv4_datagrams_arrive_and_parts_are_dropped_by_name() {
         let gateway = &sites.members(0)[0];
         eventually("parts are named", || {
             let said = lan(gateway)?;
-            ensure!(said["counters"]["lan_fragment"] == 2, "{said}");
-            Ok(())
+            holds!(said["counters"]["lan_fragment"] == 2, "{said}")
         })?;
         expect(&heard, &["parts"], 0)
     });
@@ -279,8 +273,7 @@ fn two_gateways_on_both_lans_carry_ipv4_once_and_replace_each_other() {
             eventually(what, || {
                 let said = listener.stdout();
                 let new = said.lines().skip(before).filter(|l| l.starts_with(&from));
-                ensure!(new.count() > 20, "{from}");
-                Ok(())
+                holds!(new.count() > 20, "{from}")
             })
         };
         for site in [1, 0] {
@@ -298,12 +291,11 @@ fn two_gateways_on_both_lans_carry_ipv4_once_and_replace_each_other() {
         let all = numbers.len();
         numbers.sort_unstable();
         numbers.dedup();
-        ensure!(
+        holds!(
             numbers.len() == all,
             "{} of {all} were there twice",
             all - numbers.len()
-        );
-        Ok(())
+        )
     });
 }
 
@@ -345,8 +337,7 @@ fn an_ipv4_querier_that_is_no_gateway_is_named_and_comes_and_goes() {
                 let said = lan(gateway)?;
                 ensure!(said["querier_ipv4"] == querier, "{said}");
                 ensure!(said["note"].is_null() == (querier == "self"), "{said}");
-                ensure!(said["querier"] == "self", "IPv6 is apart: {said}");
-                Ok(())
+                holds!(said["querier"] == "self", "IPv6 is apart: {said}")
             })
         };
         let asks = |source: &str| -> Result<()> {
@@ -354,8 +345,7 @@ fn an_ipv4_querier_that_is_no_gateway_is_named_and_comes_and_goes() {
             run(&b.hosts[1], ASK, &[source, "3"])?;
             eventually("the query has come", || {
                 let said = lan(gateway)?;
-                ensure!(said["counters"]["mld"].as_u64() > Some(before), "{said}");
-                Ok(())
+                holds!(said["counters"]["mld"].as_u64() > Some(before), "{said}")
             })
         };
         let come_and_go = |group: &str| -> Result<()> {
@@ -416,8 +406,7 @@ fn a_switch_that_asks_itself_by_version_2_keeps_no_join_from_us() {
         sites.wait_reported(1, 1)?;
         eventually("the switch knows our port", || {
             let said = b.switch.run("bridge", &["mdb", "show"])?.stdout;
-            ensure!(said.contains("grp 239.4.4.5"), "{said}");
-            Ok(())
+            holds!(said.contains("grp 239.4.4.5"), "{said}")
         })?;
         run(&b.hosts[0], SAY, &["239.4.4.5", "20"])?;
         expect(&back, &["number"], 20)
@@ -434,11 +423,10 @@ fn a_lan_whose_interface_has_no_ipv4_address_says_so() {
             eventually("it is said", || {
                 let said = lan(gateway)?;
                 let problem = said["problem"].as_str().unwrap_or_default();
-                ensure!(
+                holds!(
                     problem.contains(what) && problem.is_empty() == what.is_empty(),
                     "{said}"
-                );
-                Ok(())
+                )
             })
         };
         problem("no IPv4 address")?;

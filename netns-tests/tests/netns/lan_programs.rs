@@ -14,7 +14,7 @@ use crate::ordinary_programs::{
     IPERF_CLIENT, IPERF_SERVER, PYTHON_RECEIVER, PYTHON_SENDER, iperf_got_all,
 };
 use crate::recipes::blocks;
-use crate::world;
+use crate::{words, world};
 
 const PAGE: &str = include_str!("../../../docs/guide/lan.md");
 
@@ -40,8 +40,7 @@ fn iperf_python_and_socat_work_between_lans() {
         eventually("socat and python print what came", || {
             let [socat, python] = [&socat, &python].map(Process::stdout);
             ensure!(socat == "hello from socat\n", "{socat:?}");
-            ensure!(python.contains(expected), "{python:?}");
-            Ok(())
+            holds!(python.contains(expected), "{python:?}")
         })?;
         a.hosts[0].run("iperf", &IPERF_CLIENT)?.success()?;
         iperf_got_all(&server)
@@ -123,10 +122,6 @@ fn a_film_that_is_announced_by_ipv4_is_found_and_arrives_frame_by_frame() {
     });
 }
 
-fn words(text: &str) -> Vec<&str> {
-    text.split(' ').collect()
-}
-
 /// Runs ffmpeg; returns its output.
 fn run_ffmpeg(host: &Host, args: &str) -> Result<String> {
     let mut process = start(host, "ffmpeg", &words(args))?;
@@ -185,8 +180,7 @@ for number in range(10):
         let expected: String = (0..10).map(|n| format!("rain {n}\n")).collect();
         eventually("the messages have come", || {
             let said = listener.stdout();
-            ensure!(said == expected, "{said:?}{}", listener.stderr());
-            Ok(())
+            holds!(said == expected, "{said:?}{}", listener.stderr())
         })
     });
 }
@@ -275,7 +269,6 @@ fn route(lab: &Lab, sites: &Sites) -> Result<()> {
     let [a, _] = &sites.sites;
     eventually("the route works", || {
         let ping = a.hosts[0].ask("ping", &["-c", "1", "-W", "1", "2001:db8:a002::2"])?;
-        ensure!(ping.code == 0, "{}: {}", there.name(), ping.stdout);
-        Ok(())
+        holds!(ping.code == 0, "{}: {}", there.name(), ping.stdout)
     })
 }

@@ -44,15 +44,13 @@ fn the_recipe_joins_two_lans() {
             };
             eventually("the join is known behind the other LAN", || {
                 let said = lan(&gateway)?;
-                ensure!(said["role"] == "forwarder" && is_wanted()?, "{said}");
-                Ok(())
+                holds!(said["role"] == "forwarder" && is_wanted()?, "{said}")
             })?;
             from.hosts[1].send(GROUP, 100, &["--rate", "200"])?;
             listener.expect_exactly(100)?;
             drop(listener);
             eventually("nobody listens any more", || {
-                ensure!(!is_wanted()?, "it is wanted");
-                Ok(())
+                holds!(!is_wanted()?, "it is wanted")
             })?;
         }
         // the printer of the page, from the speaker's house
@@ -71,8 +69,7 @@ fn the_recipe_joins_two_lans() {
             let said = lan(&gateway)?;
             let remedy = said["remedy"].as_str().unwrap_or_default();
             let is_told = remedy.contains("/usr/share/lcroute/lan.conf");
-            ensure!(said["role"] == "off" && is_told, "{said}");
-            Ok(())
+            holds!(said["role"] == "off" && is_told, "{said}")
         })
     });
 }

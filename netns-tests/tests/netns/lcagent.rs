@@ -33,8 +33,7 @@ fn every_node_runs_the_command_and_its_output_comes_back_with_its_name() {
         // as the shell passes it
         let plain = fleet.exec(&["--on", "first", "echo", "-n", "x"])?;
         let plain = plain.success()?.stdout;
-        ensure!(plain == "first: x\n", "{plain}");
-        Ok(())
+        holds!(plain == "first: x\n", "{plain}")
     });
 }
 
@@ -52,12 +51,11 @@ fn a_failing_node_is_named_and_the_exit_code_is_1() {
         );
         let missing = fleet.exec(&["--on", "first", "--", "no-such-program"])?;
         ensure!(missing.code == 1, "exit code {}", missing.code);
-        ensure!(
+        holds!(
             missing.stderr.contains("no-such-program"),
             "{}",
             missing.stderr
-        );
-        Ok(())
+        )
     });
 }
 
@@ -91,14 +89,12 @@ fn a_known_node_that_is_silent_and_nobody_at_all_end_with_3() {
             nodes.must_run()?;
             let said = nodes.stdout();
             let rows = said.lines().filter(|l| l.contains(" up "));
-            ensure!(rows.count() == 2 && said.starts_with("NAME"), "{said}");
-            Ok(())
+            holds!(rows.count() == 2 && said.starts_with("NAME"), "{said}")
         })?;
         nodes.kill()?;
         // a failure has precedence over a missing answer
         let both = fleet.exec(&["--timeout", "2s", "--", "false"])?;
-        ensure!(both.code == 1, "exit code {}", both.code);
-        Ok(())
+        holds!(both.code == 1, "exit code {}", both.code)
     });
 }
 
@@ -113,8 +109,7 @@ fn a_node_that_was_away_runs_the_command_when_it_comes_back() {
         // the operator has ended: other agents pass the command on
         eventually("the third has run it", || {
             let log = fleet.audit(2)?;
-            ensure!(log.contains("ended") && log.contains("echo ran"), "{log}");
-            Ok(())
+            holds!(log.contains("ended") && log.contains("echo ran"), "{log}")
         })
     });
 }
@@ -163,12 +158,11 @@ fn commands_of_strangers_and_of_keys_that_may_not_are_not_executed() {
             .exec(&["--key", "restricted.key", "--", "id", "-un"])?
             .success()?;
         let user = if many_users() { ": nobody" } else { ": root" };
-        ensure!(
+        holds!(
             allowed.stdout.lines().all(|l| l.ends_with(user)),
             "not as the policy's user: {}",
             allowed.stdout
-        );
-        Ok(())
+        )
     });
 }
 
@@ -179,16 +173,14 @@ fn an_interrupted_command_ends_with_130_and_its_jobs_end_with_it() {
         let script = "setsid sleep 4321 & echo started; wait";
         let mut exec = fleet.start_exec(&["--", "sh", "-c", script])?;
         eventually("all have started", || {
-            ensure!(exec.stdout().lines().count() == 3, "{}", exec.stdout());
-            Ok(())
+            holds!(exec.stdout().lines().count() == 3, "{}", exec.stdout())
         })?;
         exec.signal(Signal::SIGINT)?;
         let code = exec.wait(Duration::from_secs(20))?;
         ensure!(code == 130, "exit code {code}: {}", exec.stderr());
         eventually("the jobs are gone, with what they started", || {
             let left = fleet.operator.ask("pgrep", &["-f", "sleep 4321"])?;
-            ensure!(left.code == 1, "still there: {}", left.stdout);
-            Ok(())
+            holds!(left.code == 1, "still there: {}", left.stdout)
         })
     });
 }
@@ -206,8 +198,7 @@ fn a_job_that_takes_too_long_is_killed_with_all_that_it_started() {
             late.stderr
         );
         let left = fleet.operator.ask("pgrep", &["-f", "sleep 5432"])?;
-        ensure!(left.code == 1, "still there: {}", left.stdout);
-        Ok(())
+        holds!(left.code == 1, "still there: {}", left.stdout)
     });
 }
 
@@ -235,11 +226,10 @@ fn an_agent_that_is_killed_in_the_middle_of_a_job_loses_nothing_of_it() {
         std::fs::remove_file(&go)?;
         let said = exec.stdout();
         ensure!(code == 0, "exit code {code}: {}{said}", exec.stderr());
-        ensure!(
+        holds!(
             said.matches("before").count() == 1 && said.matches("after").count() == 1,
             "{said}"
-        );
-        Ok(())
+        )
     });
 }
 
@@ -290,8 +280,7 @@ fn a_full_disk_under_the_audit_log_keeps_everything_from_running() {
         let refused = fleet.exec(&["--on", "first", "--", "touch", &path])?;
         ensure!(refused.code == 1, "exit code {}", refused.code);
         ensure!(refused.stderr.contains("audit log"), "{}", refused.stderr);
-        ensure!(!trace.exists(), "it ran");
-        Ok(())
+        holds!(!trace.exists(), "it ran")
     });
 }
 
@@ -321,13 +310,12 @@ fn an_end_that_finds_no_room_on_the_disk_is_told_once_there_is_some() {
         std::fs::remove_file(format!("{jobs}/fill"))?;
         eventually("the job has ended", || {
             let result = fleet.run("result", &["--on", "first", &job[..8]])?;
-            ensure!(
+            holds!(
                 result.code == 1 && result.stderr.contains("first: exit code 7"),
                 "{}: {}",
                 result.code,
                 result.stderr
-            );
-            Ok(())
+            )
         })
     });
 }
@@ -344,20 +332,13 @@ fn what_is_wrong_with_a_configuration_is_said_at_the_start() {
             key.success()?.stdout.trim()
         );
         host.write("wrong.toml", config)?;
-        let args = [
-            "run",
-            "--config",
-            "wrong.toml",
-            "--state-dir",
-            "wrong-state",
-        ];
+        let args = crate::words("run --config wrong.toml --state-dir wrong-state");
         let mut agent = host.spawn("lcagent", &args)?;
         eventually("both are named", || {
             agent.must_run()?;
             let said = agent.stderr();
             let named = ["\"late0\" is not there", "no user \"nobody-of-that-name\""];
-            ensure!(named.iter().all(|n| said.contains(n)), "{said}");
-            Ok(())
+            holds!(named.iter().all(|n| said.contains(n)), "{said}")
         })?;
         let add = ["link", "add", "late0", "type", "veth", "peer", "late1"];
         host.run("ip", &add)?.success()?;
@@ -366,8 +347,7 @@ fn what_is_wrong_with_a_configuration_is_said_at_the_start() {
         }
         eventually("it is there", || {
             let said = agent.stderr();
-            ensure!(said.contains("\"late0\" is there"), "{said}");
-            Ok(())
+            holds!(said.contains("\"late0\" is there"), "{said}")
         })
     });
 }
@@ -459,8 +439,7 @@ impl Fleet {
                 .with_context(|| format!("{}{}", nodes.stdout, nodes.stderr))?;
             let up = nodes.as_array().context("no list")?;
             let up = up.iter().filter(|n| n["state"] == "up").count();
-            ensure!(up == 3, "{nodes}");
-            Ok(())
+            holds!(up == 3, "{nodes}")
         })
     }
 

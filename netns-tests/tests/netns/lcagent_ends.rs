@@ -23,8 +23,7 @@ fn count(host: &Host, line: &str) -> Result<usize> {
 fn wait_for(host: &Host, line: &str, wanted: usize) -> Result<()> {
     eventually("so many processes", || {
         let there = count(host, line)?;
-        ensure!(there == wanted, "{there} of {line:?}, not {wanted}");
-        Ok(())
+        holds!(there == wanted, "{there} of {line:?}, not {wanted}")
     })
 }
 
@@ -48,13 +47,12 @@ fn hosts_with_one_key_are_told_apart_and_told() {
         eventually("both are heard", || {
             let nodes = fleet.run("nodes", &["--on", "first"])?;
             let rows = nodes.stdout.matches("first  up").count();
-            ensure!(
+            holds!(
                 nodes.code == 1 && rows == 2,
                 "{}{}",
                 nodes.stdout,
                 nodes.stderr
-            );
-            Ok(())
+            )
         })?;
         let both = fleet.exec(&["--on", "first", "--json", "--", "seq", "3000"])?;
         ensure!(both.code == 1, "exit code {}", both.code);
@@ -80,8 +78,7 @@ fn hosts_with_one_key_are_told_apart_and_told() {
             let agent = &fleet.agents[at];
             eventually("the agents know it", || {
                 let log = agent.stderr();
-                ensure!(log.contains("has the key of this one"), "{log}");
-                Ok(())
+                holds!(log.contains("has the key of this one"), "{log}")
             })?;
         }
         Ok(())

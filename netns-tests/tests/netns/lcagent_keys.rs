@@ -44,8 +44,7 @@ fn a_certified_key_may_what_its_certificate_says() {
         let chain = fleet.operator.run("lcagent", &args)?.success()?.stdout;
         fleet.operator.write("third.key.cert", chain)?;
         let chained = fleet.exec(&["--key", "third.key", "--", "true"])?;
-        ensure!(chained.code == 1, "exit code {}", chained.code);
-        Ok(())
+        holds!(chained.code == 1, "exit code {}", chained.code)
     });
 }
 
@@ -59,18 +58,11 @@ fn commands_of_a_key_revoked_while_its_job_runs_are_executed_no_more() {
         let script = ["sh", "-c", "echo begun; sleep 6543"];
         let mut exec = fleet.start_exec(&[&job[..], &script].concat())?;
         eventually("both have begun", || {
-            ensure!(exec.stdout().lines().count() == 2, "{}", exec.stdout());
-            Ok(())
+            holds!(exec.stdout().lines().count() == 2, "{}", exec.stdout())
         })?;
         let refused = fleet.run(
             "revoke",
-            &[
-                "--key",
-                "restricted.key",
-                "--on",
-                "first",
-                "config/lcagent/operator.key.pub",
-            ],
+            &crate::words("--key restricted.key --on first config/lcagent/operator.key.pub"),
         )?;
         ensure!(refused.code == 1, "exit code {}", refused.code);
         let revoked = fleet.run("revoke", &["--on", "first+second", &public])?;
@@ -78,8 +70,7 @@ fn commands_of_a_key_revoked_while_its_job_runs_are_executed_no_more() {
         ensure!(said == "revoked on 2 nodes: first, second\n", "{said}");
         eventually("its jobs are gone", || {
             let left = fleet.operator.ask("pgrep", &["-f", "^sleep 6543"])?;
-            ensure!(left.code == 1, "still there: {}", left.stdout);
-            Ok(())
+            holds!(left.code == 1, "still there: {}", left.stdout)
         })?;
         exec.kill()?;
         let trace = fleet.agent_state(0).join("executed");
@@ -99,11 +90,9 @@ fn commands_of_a_key_revoked_while_its_job_runs_are_executed_no_more() {
         fleet.start_agent(2)?;
         eventually("the third has heard of it from the first", || {
             let known = std::fs::read_to_string(fleet.agent_state(2).join("revoked"))?;
-            ensure!(known.contains(&public), "{known}");
-            Ok(())
+            holds!(known.contains(&public), "{known}")
         })?;
-        ensure!(!trace.exists(), "a command of a revoked key was executed");
-        Ok(())
+        holds!(!trace.exists(), "a command of a revoked key was executed")
     });
 }
 
@@ -122,16 +111,14 @@ fn with_a_certifier_the_jobs_of_whom_he_has_certified_end() {
         certified(&fleet, "ci.key", &[])?;
         let mut exec = fleet.start_exec(&sleep)?;
         eventually("all have begun", || {
-            ensure!(exec.stdout().lines().count() == 3, "{}", exec.stdout());
-            Ok(())
+            holds!(exec.stdout().lines().count() == 3, "{}", exec.stdout())
         })?;
         fleet
             .run("revoke", &["config/lcagent/operator.key.pub"])?
             .success()?;
         eventually("they are gone", || {
             let left = fleet.operator.ask("pgrep", &["-f", "^sleep 7654"])?;
-            ensure!(left.code == 1, "still there: {}", left.stdout);
-            Ok(())
+            holds!(left.code == 1, "still there: {}", left.stdout)
         })?;
         exec.kill()
     });
@@ -145,8 +132,7 @@ fn a_stolen_key_revokes_itself() {
             .run("revoke", &["config/lcagent/operator.key.pub"])?
             .success()?;
         let after = fleet.exec(&["--timeout", "1s", "--", "true"])?;
-        ensure!(after.code == 3, "exit code {}", after.code);
-        Ok(())
+        holds!(after.code == 3, "exit code {}", after.code)
     });
 }
 
@@ -161,8 +147,7 @@ fn what_is_sealed_is_read_by_the_selected_nodes_and_the_operator_alone() {
         );
         let mut heard = fleet.operator.spawn("python3", &["-c", &listen])?;
         eventually("the wire is listened to", || {
-            ensure!(heard.stdout().contains("listening"), "{}", heard.stderr());
-            Ok(())
+            holds!(heard.stdout().contains("listening"), "{}", heard.stderr())
         })?;
         let on = ["--on", "first+second"];
         // any node may answer: that does not entitle it to encrypted commands
@@ -221,7 +206,6 @@ fn what_is_sealed_is_read_by_the_selected_nodes_and_the_operator_alone() {
             ensure!(!contains(secret), "{secret} went over the wire");
         }
         let nobody = fleet.exec(&["--encrypt", "--on", "nobody", "--", "true"])?;
-        ensure!(nobody.code == 3, "exit code {}", nobody.code);
-        Ok(())
+        holds!(nobody.code == 3, "exit code {}", nobody.code)
     });
 }

@@ -50,8 +50,7 @@ fn a_rolling_command_stops_at_the_first_group_that_fails() {
             "the third was asked all the same"
         );
         let nobody = fleet.exec(&["--on", "nobody", "--canary", "--", "true"])?;
-        ensure!(nobody.code == 3, "exit code {}", nobody.code);
-        Ok(())
+        holds!(nobody.code == 3, "exit code {}", nobody.code)
     });
 }
 
@@ -107,8 +106,7 @@ fn jobs_shows_what_runs_and_how_it_ended() {
         );
         // another operator does not see them
         let other = fleet.run("jobs", &["--key", "restricted.key", "--json"])?;
-        ensure!(other.success()?.stdout.trim() == "[]", "not his");
-        Ok(())
+        holds!(other.success()?.stdout.trim() == "[]", "not his")
     });
 }
 
@@ -132,8 +130,7 @@ fn a_module_is_called_by_name_and_only_as_the_policy_says() {
         let denied = fleet.exec(&["--key", "restricted.key", "--", "@other"])?;
         ensure!(denied.code == 1, "exit code {}", denied.code);
         let nodes = fleet.run("nodes", &["--json"])?.success()?.stdout;
-        ensure!(nodes.contains("\"modules\":\"greet other\""), "{nodes}");
-        Ok(())
+        holds!(nodes.contains("\"modules\":\"greet other\""), "{nodes}")
     });
 }
 
@@ -182,8 +179,7 @@ fn copies_arrive_whole_where_they_are_allowed() {
         let left = fleet
             .operator
             .ask("pgrep", &["-f", "share --name lcagent-"])?;
-        ensure!(left.code == 1, "still shared: {}", left.stdout);
-        Ok(())
+        holds!(left.code == 1, "still shared: {}", left.stdout)
     });
 }
 
@@ -221,8 +217,7 @@ fn a_copy_reaches_the_whole_fleet_at_once() {
                 host.name()
             );
         }
-        ensure!(!dest.exists(), "no agent has its own folder");
-        Ok(())
+        holds!(!dest.exists(), "no agent has its own folder")
     });
 }
 
@@ -270,8 +265,7 @@ fn jobs_are_run_by_who_listens_on_a_socket() {
         fleet.agents[0].kill()?;
         fleet.agents[0] = start()?;
         eventually("there is a socket", || {
-            ensure!(socket.exists(), "{}", runner.stderr());
-            Ok(())
+            holds!(socket.exists(), "{}", runner.stderr())
         })?;
         let first = |args: &[&str]| fleet.exec(&[&["--on", "first", "--"], args].concat());
         let said = first(&["sh", "-c", "tr '\\0' ' ' < /proc/$PPID/cmdline; exit 3"])?;
@@ -288,37 +282,28 @@ fn jobs_are_run_by_who_listens_on_a_socket() {
 
         let mut exec = fleet.start_exec(&["--on", "first", "--", "sleep", "7654"])?;
         let left = || host.ask("pgrep", &["-fx", "sleep 7654"]);
-        eventually("it runs", || {
-            ensure!(left()?.code == 0, "no sleep");
-            Ok(())
-        })?;
+        eventually("it runs", || holds!(left()?.code == 0, "no sleep"))?;
         exec.signal(Signal::SIGINT)?;
         exec.wait(Duration::from_secs(20))?;
         eventually("an interrupt ends it", || {
-            ensure!(left()?.code == 1, "still there");
-            Ok(())
+            holds!(left()?.code == 1, "still there")
         })?;
 
         // a job survives its agent, and the next agent can end it
         let mut exec = fleet.start_exec(&["--on", "first", "--", "sleep", "7654"])?;
-        eventually("it runs again", || {
-            ensure!(left()?.code == 0, "no sleep");
-            Ok(())
-        })?;
+        eventually("it runs again", || holds!(left()?.code == 0, "no sleep"))?;
         fleet.agents[0].kill()?;
         fleet.agents[0] = start()?;
         ensure!(left()?.code == 0, "ended with its agent");
         exec.signal(Signal::SIGINT)?;
         exec.wait(Duration::from_secs(20))?;
         eventually("an interrupt ends it all the same", || {
-            ensure!(left()?.code == 1, "still there");
-            Ok(())
+            holds!(left()?.code == 1, "still there")
         })?;
 
         runner.kill()?;
         let nobody = fleet.exec(&["--on", "first", "--", "true"])?;
         ensure!(nobody.code == 1, "exit code {}", nobody.code);
-        ensure!(nobody.stderr.contains("jobs.sock"), "{}", nobody.stderr);
-        Ok(())
+        holds!(nobody.stderr.contains("jobs.sock"), "{}", nobody.stderr)
     });
 }

@@ -113,8 +113,7 @@ impl Loop {
         ensure!(is_device, "{}: replaced", self.path());
         let mut there = vec![0; content.len()];
         fs::File::open(&self.node)?.read_exact_at(&mut there, 0)?;
-        ensure!(there == content, "{}: other bytes", self.path());
-        Ok(())
+        holds!(there == content, "{}: other bytes", self.path())
     }
 }
 
@@ -130,8 +129,7 @@ impl Drop for Loop {
 
 fn refused(receiver: &Host, args: &[&str], why: &str) -> Result<()> {
     let done = receiver.run("lcsync", args)?;
-    ensure!(done.code == 1 && done.stderr.contains(why), "{done:?}");
-    Ok(())
+    holds!(done.code == 1 && done.stderr.contains(why), "{done:?}")
 }
 
 #[test]
@@ -193,8 +191,7 @@ fn an_interrupted_device_is_continued() {
                 .take(2_000)
                 .filter(|(there, wanted)| there == wanted)
                 .count();
-            ensure!(same > 500, "{same} pages");
-            Ok(())
+            holds!(same > 500, "{same} pages")
         })?;
         first.signal(nix::sys::signal::Signal::SIGINT)?;
         let code = first.wait(Duration::from_secs(10))?;
@@ -238,8 +235,7 @@ fn a_device_in_use_read_only_or_too_small_is_refused() {
         eventually("mkfs.ext4 has the device", || {
             let mut format = Command::new("mkfs.ext4");
             let made = format.arg("-q").arg(&device.node).output()?;
-            ensure!(made.status.success(), "{made:?}");
-            Ok(())
+            holds!(made.status.success(), "{made:?}")
         })?;
         let mounted = Command::new("mount")
             .arg(&device.node)
@@ -275,8 +271,7 @@ fn a_device_in_use_read_only_or_too_small_is_refused() {
         ] {
             refused(receiver, &["lc:disk.img", dest, "--write-devices"], why)?;
         }
-        ensure!(!Path::new("/dev/no-such").exists(), "it was made");
-        Ok(())
+        holds!(!Path::new("/dev/no-such").exists(), "it was made")
     });
 }
 
@@ -317,8 +312,7 @@ fn a_file_goes_to_a_pipe_in_order_and_nothing_else_does() {
         );
         let wrong = receiver.run("lcsync", &["lc:disk.img", "-", "--json"])?;
         ensure!(wrong.code == 2, "{wrong:?}");
-        ensure!(!receiver.path("-").exists(), "a file of this name");
-        Ok(())
+        holds!(!receiver.path("-").exists(), "a file of this name")
     });
 }
 
@@ -335,7 +329,6 @@ fn a_folder_goes_to_no_pipe_but_a_file_of_it_does() {
         let done = receiver
             .run("lcsync", &["get", "lc:folder/b", "-"])?
             .success()?;
-        ensure!(done.stdout == "others", "{done:?}");
-        Ok(())
+        holds!(done.stdout == "others", "{done:?}")
     });
 }

@@ -20,9 +20,7 @@ const FETCH: [&str; 4] = ["lc:folder", "copy", "-i", "lan0"];
 fn what_the_server_cannot_read_deletes_nothing_at_receivers() {
     world("fail-unread", |lab| {
         let hosts = lab.lan(&["server", "receiver"])?;
-        let [server, receiver] = &hosts[..] else {
-            anyhow::bail!("two hosts were asked for")
-        };
+        let [server, receiver] = crate::each(&hosts)?;
         server.write("folder/open", "words")?;
         server.write("folder/closed/f", "secret")?;
         let closed = server.path("folder/closed");
@@ -42,8 +40,7 @@ fn what_the_server_cannot_read_deletes_nothing_at_receivers() {
         )?;
         eventually("the share is ready", || {
             share.must_run()?;
-            ensure!(share.stdout().contains("lc:folder"), "not yet");
-            Ok(())
+            holds!(share.stdout().contains("lc:folder"), "not yet")
         })?;
         receiver.write("copy/closed/f", "secret")?;
         receiver.write("copy/stray", "goes when all is known")?;
@@ -103,8 +100,7 @@ fn a_full_disk_is_named_and_after_room_was_made_only_the_rest_travels() {
         let mut full = receiver.spawn("lcsync", &FETCH)?;
         eventually("half of the folder has been sent", || {
             let sent = sent(&lan.server)? - before;
-            ensure!(sent > SIZE as u64 / 2, "{sent} bytes");
-            Ok(())
+            holds!(sent > SIZE as u64 / 2, "{sent} bytes")
         })?;
         // another program fills the disk
         let room = vec![0; 64 << 10];
@@ -124,8 +120,7 @@ fn a_full_disk_is_named_and_after_room_was_made_only_the_rest_travels() {
         let again = (sent(&lan.server)? - before) as f64 / SIZE as f64;
         same_content(&lan.folder, &receiver.path("copy"))?;
         // includes packets under way when the first ended; the whole folder would exceed 1
-        ensure!(again < 0.85, "{again:.2} of the folder was sent again");
-        Ok(())
+        holds!(again < 0.85, "{again:.2} of the folder was sent again")
     });
 }
 
@@ -149,8 +144,7 @@ fn a_destination_that_cannot_be_written_is_said_before_anything_is_fetched() {
         }
         let args = ["lc:x", "disk/new", "-n", "-i", "lan0", "--timeout", "1s"];
         let dry = hosts[0].run("lcsync", &args)?;
-        ensure!(dry.code == 3, "a dry run writes nothing: {}", dry.stderr);
-        Ok(())
+        holds!(dry.code == 3, "a dry run writes nothing: {}", dry.stderr)
     });
 }
 
@@ -220,8 +214,7 @@ fn a_shared_folder_that_is_removed_and_made_again_is_served_again() {
         fs::remove_dir_all(&lan.folder)?;
         eventually("the server has noticed", || {
             lan.share.must_run()?;
-            ensure!(lan.share.stderr().contains("still serving"), "not yet");
-            Ok(())
+            holds!(lan.share.stderr().contains("still serving"), "not yet")
         })?;
         make_folder(&lan.folder, MEGABYTE / 2)?;
         fs::write(lan.folder.join("notes.txt"), "new words")?;
@@ -235,9 +228,7 @@ fn a_shared_folder_that_is_removed_and_made_again_is_served_again() {
 fn an_unmounted_disk_deletes_nothing_at_mirrors_before_and_after_a_restart() {
     world("unmounted", |lab| {
         let hosts = lab.lan(&["server", "receiver"])?;
-        let [server, receiver] = &hosts[..] else {
-            anyhow::bail!("two hosts were asked for")
-        };
+        let [server, receiver] = crate::each(&hosts)?;
         let folder = server.path("folder");
         let disk = Disk::new(folder.clone(), MEGABYTE)?;
         server.write("folder/f", "words")?;
@@ -250,27 +241,24 @@ fn an_unmounted_disk_deletes_nothing_at_mirrors_before_and_after_a_restart() {
         let copy = receiver.path("copy");
         let all_there = || {
             let there = copy.join("f").exists() && copy.join("inner/g").exists();
-            ensure!(there, "{copy:?} lacks something");
-            Ok(())
+            holds!(there, "{copy:?} lacks something")
         };
         eventually("the mirror has everything", all_there)?;
         drop(inner);
         eventually("the server misses what was mounted in it", || {
             serving.must_run()?;
-            ensure!(
+            holds!(
                 serving.stderr().contains("inner is not mounted any more"),
                 "not yet"
-            );
-            Ok(())
+            )
         })?;
         drop(disk);
         eventually("the server misses the disk", || {
             serving.must_run()?;
-            ensure!(
+            holds!(
                 serving.stderr().contains("on another file system"),
                 "not yet"
-            );
-            Ok(())
+            )
         })?;
         let status = server.run("lcsync", &["status", "folder"])?.success()?;
         ensure!(status.stdout.contains("vanished"), "{}", status.stdout);
@@ -278,8 +266,7 @@ fn an_unmounted_disk_deletes_nothing_at_mirrors_before_and_after_a_restart() {
         let mut serving = server.spawn("lcsync", &args)?;
         eventually("the server misses the disk again", || {
             serving.must_run()?;
-            ensure!(serving.stderr().contains("nothing is served"), "not yet");
-            Ok(())
+            holds!(serving.stderr().contains("nothing is served"), "not yet")
         })?;
         all_there()?;
         mirror.must_run()?;
@@ -294,11 +281,10 @@ fn an_unmounted_disk_deletes_nothing_at_mirrors_before_and_after_a_restart() {
         fs::remove_file(file.context("the file is not named")?)?;
         eventually("the mirror has followed", || {
             mirror.must_run()?;
-            ensure!(
+            holds!(
                 copy.join("new").exists() && !copy.join("f").exists(),
                 "not yet"
-            );
-            Ok(())
+            )
         })
     });
 }
@@ -314,8 +300,7 @@ fn a_mirror_without_room_tries_again_and_does_not_say_that_all_has_come() {
         let mut mirror = receiver.spawn("lcsync", &args)?;
         eventually("the first version has come", || {
             mirror.must_run()?;
-            ensure!(mirror.stderr().contains("everything has come"), "not yet");
-            Ok(())
+            holds!(mirror.stderr().contains("everything has come"), "not yet")
         })?;
         let before = mirror.stderr().len();
         fs::write(lan.folder.join("large"), noise(7, SIZE))?;
@@ -323,8 +308,7 @@ fn a_mirror_without_room_tries_again_and_does_not_say_that_all_has_come() {
             mirror.must_run()?;
             let said = &mirror.stderr()[before..];
             ensure!(said.contains("trying again every 30 s"), "not yet");
-            ensure!(!said.contains("everything has come; following"), "{said}");
-            Ok(())
+            holds!(!said.contains("everything has come; following"), "{said}")
         })?;
         disk.resize(4 * SIZE)?;
         within(Duration::from_secs(120), "room was enough", || {
@@ -333,8 +317,7 @@ fn a_mirror_without_room_tries_again_and_does_not_say_that_all_has_come() {
         })?;
         eventually("it says so", || {
             let said = &mirror.stderr()[before..];
-            ensure!(said.contains("everything has come; following"), "{said}");
-            Ok(())
+            holds!(said.contains("everything has come; following"), "{said}")
         })
     });
 }
@@ -456,8 +439,7 @@ fn a_terminated_receiver_leaves_all_groups_ends_with_143_and_leaves_partials_onl
                 .difference(&left)
                 .filter(|g| g.starts_with("ff1e:"))
                 .collect();
-            ensure!(!joined.is_empty() && held.is_empty(), "held: {held:?}");
-            Ok(())
+            holds!(!joined.is_empty() && held.is_empty(), "held: {held:?}")
         })
     });
 }
@@ -467,13 +449,12 @@ fn an_interface_that_does_not_exist_is_named() {
     world("no-interface", |lab| {
         let host = lab.lan(&["alone"])?.remove(0);
         let done = host.run("lcsync", &["lc:x", "copy", "-i", "lan7"])?;
-        ensure!(
+        holds!(
             done.code == 2 && done.stderr.contains("lan7"),
             "exit code {}: {}",
             done.code,
             done.stderr
-        );
-        Ok(())
+        )
     });
 }
 
@@ -481,9 +462,7 @@ fn an_interface_that_does_not_exist_is_named() {
 fn a_share_waits_for_an_interface_that_comes_later_and_survives_its_end() {
     world("lcsync-later", |lab| {
         let hosts = lab.lan(&["server", "receiver"])?;
-        let [server, receiver] = &hosts[..] else {
-            anyhow::bail!("two hosts were asked for")
-        };
+        let [server, receiver] = crate::each(&hosts)?;
         make_folder(&server.path("folder"), MEGABYTE / 2)?;
         server.ip("link set lan0 name later0 down\n")?;
         let (mut process, _) = share(server, &["folder", "-i", "lan0"])?;
@@ -501,8 +480,7 @@ fn a_share_waits_for_an_interface_that_comes_later_and_survives_its_end() {
             process.must_run()?;
         }
         let code = process.stop()?;
-        ensure!(code == 0, "it ended with {code}: {}", process.stderr());
-        Ok(())
+        holds!(code == 0, "it ended with {code}: {}", process.stderr())
     });
 }
 
@@ -510,8 +488,7 @@ fn a_share_waits_for_an_interface_that_comes_later_and_survives_its_end() {
 fn has_received(host: &Host, bytes: usize) -> Result<()> {
     within(Duration::from_secs(30), "enough has come", || {
         let (received, _) = host.interface_traffic(LAN)?;
-        ensure!(received.bytes > bytes as u64, "{received:?}");
-        Ok(())
+        holds!(received.bytes > bytes as u64, "{received:?}")
     })
 }
 
@@ -522,8 +499,7 @@ fn sent(host: &Host) -> Result<u64> {
 
 fn succeeds(fetch: &mut Process) -> Result<()> {
     let code = fetch.wait(Duration::from_secs(60))?;
-    ensure!(code == 0, "exit code {code}: {}", fetch.stderr());
-    Ok(())
+    holds!(code == 0, "exit code {code}: {}", fetch.stderr())
 }
 
 /// Checks that DEST has only lcsync's partial files.

@@ -21,11 +21,10 @@ fn a_corrupt_source_is_named_and_the_folder_comes_from_the_server() {
             said.contains("fd00:1::3 sends symbols that do not make the block"),
             "the corrupt source is not named: {said}"
         );
-        ensure!(
+        holds!(
             !said.contains("fd00:1::1 sends symbols"),
             "the server is named: {said}"
-        );
-        Ok(())
+        )
     });
 }
 
@@ -34,11 +33,10 @@ fn a_corrupt_source_under_the_servers_number_is_told_from_it() {
     world("hostile-number", |lab| {
         let lan = with_corrupt_source(lab, &["symbols", "--imitate"])?;
         let said = fetch(&lan)?;
-        ensure!(
+        holds!(
             said.contains("fd00:1::3 sends symbols") && !said.contains("fd00:1::1 sends symbols"),
             "{said}"
-        );
-        Ok(())
+        )
     });
 }
 
@@ -47,8 +45,7 @@ fn a_corrupt_source_with_a_new_number_in_each_symbol_does_not_stop_a_fetch() {
     world("hostile-numbers", |lab| {
         let lan = with_corrupt_source(lab, &["symbols", "--many"])?;
         let said = fetch(&lan)?;
-        ensure!(!said.contains("fd00:1::1 sends symbols"), "{said}");
-        Ok(())
+        holds!(!said.contains("fd00:1::1 sends symbols"), "{said}")
     });
 }
 
@@ -57,8 +54,7 @@ fn garbage_on_every_channel_changes_nothing() {
     world("hostile-garbage", |lab| {
         let lan = with_corrupt_source(lab, &["garbage"])?;
         let said = fetch(&lan)?;
-        ensure!(!said.contains("sends symbols"), "somebody is named: {said}");
-        Ok(())
+        holds!(!said.contains("sends symbols"), "somebody is named: {said}")
     });
 }
 
@@ -80,9 +76,7 @@ fn a_newer_version_under_the_servers_number_does_not_stop_a_fetch() {
 fn of_two_folders_under_one_name_one_comes_whole_and_the_other_is_reported() {
     world("hostile-name", |lab| {
         let lan = Lan::new(lab, &["receiver", "other"], 2 * MEGABYTE)?;
-        let [receiver, other] = &lan.receivers[..] else {
-            anyhow::bail!("two receivers were asked for")
-        };
+        let [receiver, other] = crate::each(&lan.receivers)?;
         make_folder(&other.path("folder"), MEGABYTE)?;
         let (_other, root) = share(other, &["folder", "-i", "lan0"])?;
         let first = root_of(&lan.share)?;
@@ -95,12 +89,11 @@ fn of_two_folders_under_one_name_one_comes_whole_and_the_other_is_reported() {
             (lan.folder.clone(), root)
         };
         same_content(&taken, &receiver.path("copy"))?;
-        ensure!(
+        holds!(
             done.stderr.contains("shares something else") && done.stderr.contains(&refused),
             "{refused} is not reported: {}",
             done.stderr
-        );
-        Ok(())
+        )
     });
 }
 
@@ -108,9 +101,7 @@ fn of_two_folders_under_one_name_one_comes_whole_and_the_other_is_reported() {
 fn a_root_hash_brings_neither_modes_nor_times_of_whoever_answers() {
     world("hostile-modes", |lab| {
         let hosts = lab.lan(&["forger", "receiver"])?;
-        let [forger, receiver] = &hosts[..] else {
-            anyhow::bail!("two hosts were asked for")
-        };
+        let [forger, receiver] = crate::each(&hosts)?;
         // the owner's files, with wider permissions
         forger.write("folder/key", "of the owner")?;
         forger.write("folder/sub/f", "words")?;
@@ -187,8 +178,7 @@ fn fetch(besieged: &Besieged) -> Result<String> {
     eventually("something was forged", || {
         let forged = forger.stdout().lines().count();
         // powers of two
-        ensure!(forged >= 3, "{}", forger.stderr());
-        Ok(())
+        holds!(forged >= 3, "{}", forger.stderr())
     })?;
     Ok(fetch.stderr())
 }

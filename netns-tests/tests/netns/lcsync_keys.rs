@@ -58,9 +58,7 @@ const NAME: &str = "plan-of-the-year.txt";
 fn a_sealed_share_is_found_and_read_with_its_key_only() {
     world("key", |lab| {
         let hosts = lab.lan(&["server", "right", "wrong", "none"])?;
-        let [server, right, wrong, none] = &hosts[..] else {
-            unreachable!("four were asked for")
-        };
+        let [server, right, wrong, none] = crate::each(&hosts)?;
         let folder = secret_folder(server)?;
         for host in [server, wrong] {
             let made = host.run("lcsync", &["keygen", "team.key"])?.success()?;
@@ -87,8 +85,7 @@ fn a_sealed_share_is_found_and_read_with_its_key_only() {
             std::fs::Permissions::from_mode(0o644),
         )?;
         let done = right.run("lcsync", &with_key)?;
-        ensure!(done.code == 4, "{}: {}", done.code, done.stderr);
-        Ok(())
+        holds!(done.code == 4, "{}: {}", done.code, done.stderr)
     });
 }
 
@@ -140,8 +137,7 @@ fn a_sniffer_reads_a_plain_share_and_nothing_of_a_sealed_one() {
             let mut sniffer =
                 hosts[1].spawn("python3", &["-c", SNIFFER, &capture.to_string_lossy()])?;
             eventually("the sniffer listens", || {
-                ensure!(sniffer.stdout().contains("ready"), "{}", sniffer.stderr());
-                Ok(())
+                holds!(sniffer.stdout().contains("ready"), "{}", sniffer.stderr())
             })?;
             let (mut server, _) = share(&hosts[0], &[&["folder", "-i", "lan0"], key].concat())?;
             let copy = format!("copy-{visible}");
@@ -166,9 +162,7 @@ fn a_sniffer_reads_a_plain_share_and_nothing_of_a_sealed_one() {
 fn who_trusts_a_key_takes_nothing_of_a_forger() {
     world("signed", |lab| {
         let hosts = lab.lan(&["owner", "forger", "receiver"])?;
-        let [owner, forger, receiver] = &hosts[..] else {
-            unreachable!("three were asked for")
-        };
+        let [owner, forger, receiver] = crate::each(&hosts)?;
         let folder = secret_folder(owner)?;
         make_folder(&forger.path("folder"), 300_000)?;
         for host in [owner, forger] {
@@ -193,8 +187,7 @@ fn who_trusts_a_key_takes_nothing_of_a_forger() {
         let done = receiver.run("lcsync", &fetch)?.success()?;
         same_content(&folder, &receiver.path("copy"))?;
         let told = done.stderr.matches("has not signed").count();
-        ensure!(told == 1, "said {told} times: {}", done.stderr);
-        Ok(())
+        holds!(told == 1, "said {told} times: {}", done.stderr)
     });
 }
 
@@ -202,9 +195,7 @@ fn who_trusts_a_key_takes_nothing_of_a_forger() {
 fn what_was_recorded_long_ago_is_not_taken_by_who_has_had_a_later_version() {
     world("rollback", |lab| {
         let hosts = lab.lan(&["owner", "receiver"])?;
-        let [owner, receiver] = &hosts[..] else {
-            unreachable!("two were asked for")
-        };
+        let [owner, receiver] = crate::each(&hosts)?;
         let folder = secret_folder(owner)?;
         owner.run("lcsync", &["keygen", "team.key"])?.success()?;
         give(owner, "team.key", receiver)?;
@@ -216,9 +207,7 @@ fn what_was_recorded_long_ago_is_not_taken_by_who_has_had_a_later_version() {
         };
         fetch("lc:folder")?.success()?;
         let states = walk(&receiver.path("."), ".generation")?;
-        let [kept] = &states[..] else {
-            anyhow::bail!("{states:?} is remembered")
-        };
+        let [kept] = crate::each(&states)?;
         // simulates a later version, and a replay of this recorded one
         let text = std::fs::read_to_string(kept)?;
         let (name, generation) = text.trim().rsplit_once(' ').context("a generation")?;
@@ -261,9 +250,7 @@ fn walk(folder: &Path, end: &str) -> Result<Vec<PathBuf>> {
 fn the_higher_signed_generation_wins_in_the_middle_of_a_transfer() {
     world("signed-newer", |lab| {
         let hosts = lab.lan(&["old", "new", "receiver"])?;
-        let [old, new, receiver] = &hosts[..] else {
-            unreachable!("three were asked for")
-        };
+        let [old, new, receiver] = crate::each(&hosts)?;
         make_folder(&old.path("folder"), 4_000_000)?;
         let newest = secret_folder(new)?;
         let public = old
@@ -278,8 +265,7 @@ fn the_higher_signed_generation_wins_in_the_middle_of_a_transfer() {
         let mut fetch = receiver.spawn("lcsync", &fetch)?;
         eventually("the transfer runs", || {
             let (received, _) = receiver.interface_traffic("lan0")?;
-            ensure!(received.bytes > 200_000, "{received:?}");
-            Ok(())
+            holds!(received.bytes > 200_000, "{received:?}")
         })?;
         let (_new, _) = share(new, &signed)?;
         let code = fetch.wait(Duration::from_secs(60))?;
@@ -292,9 +278,7 @@ fn the_higher_signed_generation_wins_in_the_middle_of_a_transfer() {
 fn a_configuration_is_read_again_without_dropping_what_stays() {
     world("share-config", |lab| {
         let hosts = lab.lan(&["server", "receiver"])?;
-        let [server, receiver] = &hosts[..] else {
-            unreachable!("two were asked for")
-        };
+        let [server, receiver] = crate::each(&hosts)?;
         make_folder(&server.path("one"), 2_000_000)?;
         let folder = secret_folder(server)?;
         let one = "[[share]]\npath = \"one\"\nbwlimit = \"4M\"\n";
@@ -314,8 +298,7 @@ fn a_configuration_is_read_again_without_dropping_what_stays() {
         let (before, _) = receiver.interface_traffic("lan0")?;
         eventually("the transfer runs", || {
             let (received, _) = receiver.interface_traffic("lan0")?;
-            ensure!((received - before).bytes > 200_000, "{received:?}");
-            Ok(())
+            holds!((received - before).bytes > 200_000, "{received:?}")
         })?;
         server.write("lcsync.toml", and("three"))?;
         process.signal(Signal::SIGHUP)?;
@@ -348,8 +331,7 @@ fn a_configuration_is_read_again_without_dropping_what_stays() {
         process.signal(Signal::SIGHUP)?;
         eventually("the mistake is told", || {
             let told = process.stderr().contains("lcsync.toml:4: nmae: ");
-            ensure!(told, "{}", process.stderr());
-            Ok(())
+            holds!(told, "{}", process.stderr())
         })?;
         fetch("three")?.success()?;
         Ok(())
@@ -360,9 +342,7 @@ fn a_configuration_is_read_again_without_dropping_what_stays() {
 fn a_seed_takes_over_when_the_server_is_killed_and_follows_a_new_version() {
     world("seed", |lab| {
         let hosts = lab.lan(&["origin", "seed", "late"])?;
-        let [origin, seed, late] = &hosts[..] else {
-            unreachable!("three were asked for")
-        };
+        let [origin, seed, late] = crate::each(&hosts)?;
         let folder = origin.path("folder");
         make_folder(&folder, 3_000_000)?;
         origin
@@ -385,12 +365,11 @@ fn a_seed_takes_over_when_the_server_is_killed_and_follows_a_new_version() {
         let mut seeding = seed.spawn("lcsync", &[&fetch[..], &["--seed"]].concat())?;
         eventually("the seed has everything", || {
             ensure!(seeding.is_running(), "{}", seeding.stderr());
-            ensure!(
+            holds!(
                 seeding.stderr().contains("serving lc:folder on"),
                 "{}",
                 seeding.stderr()
-            );
-            Ok(())
+            )
         })?;
         // a new version, for the seed to fetch and serve
         std::fs::write(folder.join("notes.txt"), "new words")?;
@@ -398,8 +377,7 @@ fn a_seed_takes_over_when_the_server_is_killed_and_follows_a_new_version() {
             let got = std::fs::read(seed.path("copy/notes.txt"))?;
             ensure!(got == b"new words", "{got:?}");
             let rounds = seeding.stderr().matches("serving lc:folder on").count();
-            ensure!(rounds >= 2, "{}", seeding.stderr());
-            Ok(())
+            holds!(rounds >= 2, "{}", seeding.stderr())
         })?;
 
         let slow = [&fetch[..], &["--bwlimit", "8M", "-a"]].concat();
@@ -407,20 +385,18 @@ fn a_seed_takes_over_when_the_server_is_killed_and_follows_a_new_version() {
         let (before, _) = late.interface_traffic("lan0")?;
         eventually("the transfer runs", || {
             let (received, _) = late.interface_traffic("lan0")?;
-            ensure!((received - before).bytes > 300_000, "{received:?}");
-            Ok(())
+            holds!((received - before).bytes > 300_000, "{received:?}")
         })?;
         server.kill()?;
         let code = transfer.wait(Duration::from_secs(90))?;
         ensure!(code == 0, "exit code {code}: {}", transfer.stderr());
         same_content(&folder, &late.path("copy"))?;
         let code = seeding.stop()?;
-        ensure!(
+        holds!(
             code == 0,
             "the seed ended with {code}: {}",
             seeding.stderr()
-        );
-        Ok(())
+        )
     });
 }
 
@@ -474,9 +450,7 @@ fn two_half_filled_seeds_complete_each_other_after_the_server_has_gone() {
 fn two_servers_with_one_key_hear_of_each_other_and_no_server_takes_its_own_past_for_another() {
     world("key-rivals", |lab| {
         let hosts = lab.lan(&["first", "second", "receiver"])?;
-        let [first, second, receiver] = &hosts[..] else {
-            unreachable!("three were asked for")
-        };
+        let [first, second, receiver] = crate::each(&hosts)?;
         first.run("lcsync", &["keygen", "team.key"])?.success()?;
         give(first, "team.key", second)?;
         give(first, "team.key", receiver)?;
@@ -496,20 +470,11 @@ fn two_servers_with_one_key_hear_of_each_other_and_no_server_takes_its_own_past_
         let (at, heard) = (group.to_string(), receiver.path("heard"));
         let ear = ["-c", EAR, &at, "heard"];
         let _ear = receiver.spawn("python3", &ear)?;
-        let follow = [
-            "lc:folder",
-            "copy",
-            "-i",
-            "lan0",
-            "--keyfile",
-            "team.key",
-            "--watch",
-        ];
+        let follow = crate::words("lc:folder copy -i lan0 --keyfile team.key --watch");
         let mut follower = receiver.spawn("lcsync", &follow)?;
         let lines = || -> Result<usize> { Ok(std::fs::read_to_string(&heard)?.lines().count()) };
         eventually("the server says what it publishes", || {
-            ensure!(lines()? > 0, "{}", follower.stderr());
-            Ok(())
+            holds!(lines()? > 0, "{}", follower.stderr())
         })?;
         server.stop()?;
         let said = std::fs::read_to_string(&heard)?;
@@ -522,8 +487,7 @@ fn two_servers_with_one_key_hear_of_each_other_and_no_server_takes_its_own_past_
             let before = lines()?;
             eventually("the server goes on", || {
                 let now = lines()?;
-                ensure!(now >= before + more, "{before} of {now}");
-                Ok(())
+                holds!(now >= before + more, "{before} of {now}")
             })
         };
         wait_for_more(1)?;
@@ -558,11 +522,10 @@ fn two_servers_with_one_key_hear_of_each_other_and_no_server_takes_its_own_past_
                 let seen = status(host)?;
                 ensure!(seen["rivals"][0]["address"] == other, "{seen}");
                 let shown = host.ask("lcsync", &["status"])?.success()?.stdout;
-                ensure!(
+                holds!(
                     shown.contains(&told) && shown.contains("lcsync keygen"),
                     "{shown}"
-                );
-                Ok(())
+                )
             })?;
         }
         // the second server gets the same files: both serve one share
@@ -576,8 +539,7 @@ fn two_servers_with_one_key_hear_of_each_other_and_no_server_takes_its_own_past_
         })?;
         follower.stop()?;
         eventually("nobody listens, and no server does", || {
-            ensure!(!is_member(first)? && !is_member(second)?, "still a member");
-            Ok(())
+            holds!(!is_member(first)? && !is_member(second)?, "still a member")
         })
     });
 }

@@ -25,11 +25,10 @@ fn a_folder_reaches_two_receivers_at_the_cost_of_one() {
         lan.arrive(&mut receivers)?;
         let (_, after) = lan.server.interface_traffic("lan0")?;
         let sent = (after - before).bytes as f64 / (6 * MEGABYTE) as f64;
-        ensure!(
+        holds!(
             sent < 1.7,
             "the server sent {sent:.2} bytes per byte for two receivers"
-        );
-        Ok(())
+        )
     });
 }
 
@@ -62,14 +61,12 @@ fn the_server_has_no_port_and_is_silent_unless_somebody_listens() {
             let (_, after) = lan.server.interface_traffic("lan0")?;
             // The kernel's own MLD reports may pass; they are few and small.
             let sent = after - before;
-            ensure!(sent.bytes < 1_000, "it sent {sent:?} in 0.7 s");
-            Ok(())
+            holds!(sent.bytes < 1_000, "it sent {sent:?} in 0.7 s")
         })?;
-        ensure!(
+        holds!(
             lan.server.refused()?.packets == 0,
             "somebody sent TCP or UDP to the server"
-        );
-        Ok(())
+        )
     });
 }
 
@@ -84,8 +81,7 @@ fn a_killed_receiver_fetches_only_what_is_missing() {
         let mut first = receiver.spawn("lcsync", &["lc:folder", "copy", "-i", "lan0"])?;
         eventually("half of the folder has been sent", || {
             let sent = sent()? - before;
-            ensure!(sent > SIZE as u64 / 2, "{sent} bytes");
-            Ok(())
+            holds!(sent > SIZE as u64 / 2, "{sent} bytes")
         })?;
         first.kill()?;
         ensure!(
@@ -96,8 +92,7 @@ fn a_killed_receiver_fetches_only_what_is_missing() {
         let mut second = lan.fetch_all(&["lc:folder", "copy"])?;
         lan.arrive(&mut second)?;
         let again = (sent()? - middle) as f64 / SIZE as f64;
-        ensure!(again < 0.85, "{again:.2} of the folder was sent again");
-        Ok(())
+        holds!(again < 0.85, "{again:.2} of the folder was sent again")
     });
 }
 
@@ -115,11 +110,10 @@ fn what_is_there_already_is_not_sent_again() {
         lan.arrive(&mut receivers)?;
         let (_, after) = lan.server.interface_traffic("lan0")?;
         let sent = (after - before).bytes as f64 / SIZE as f64;
-        ensure!(
+        holds!(
             sent < 0.5,
             "{sent:.2} of the folder was sent for one changed byte"
-        );
-        Ok(())
+        )
     });
 }
 
@@ -134,8 +128,7 @@ fn a_change_on_the_server_is_what_the_next_receiver_gets() {
         std::fs::remove_file(lan.folder.join("one byte"))?;
         eventually("the server tells of the new version", || {
             let told = lan.share.stderr();
-            ensure!(told.contains("lc:folder has a new version: "), "{told}");
-            Ok(())
+            holds!(told.contains("lc:folder has a new version: "), "{told}")
         })?;
         eventually("the receiver has the new content", || {
             let done =
@@ -157,8 +150,7 @@ fn a_file_or_folder_of_a_share_is_fetched_without_the_rest() {
         fs::write(lan.folder.join("small/deep/words"), "some words")?;
         eventually("the server tells of the new version", || {
             let told = lan.share.stderr();
-            ensure!(told.contains("lc:folder has a new version: "), "{told}");
-            Ok(())
+            holds!(told.contains("lc:folder has a new version: "), "{told}")
         })?;
         let receiver = &lan.receivers[0];
         let get = |what: &str, dest: &str| {
@@ -192,15 +184,7 @@ fn a_file_or_folder_of_a_share_is_fetched_without_the_rest() {
         );
         // present files are not fetched again, and unwanted ones go
         fs::write(receiver.path("part/extra"), "x")?;
-        let args = [
-            "get",
-            "lc:folder/small",
-            "part",
-            "-i",
-            "lan0",
-            "--delete",
-            "--stats",
-        ];
+        let args = crate::words("get lc:folder/small part -i lan0 --delete --stats");
         let again = receiver.run("lcsync", &args)?;
         ensure!(again.code == 0, "{}", again.stderr);
         same_content(&lan.folder.join("small"), &receiver.path("part"))
@@ -211,14 +195,7 @@ fn a_file_or_folder_of_a_share_is_fetched_without_the_rest() {
 fn who_watches_has_each_change_until_stopped() {
     world("lan-watch", |lab| {
         let lan = Lan::new(lab, &["first"], MEGABYTE)?;
-        let args = [
-            "lc:folder",
-            "copy",
-            "--delete",
-            "--watch",
-            "--timeout",
-            "2s",
-        ];
+        let args = crate::words("lc:folder copy --delete --watch --timeout 2s");
         let mut watching = lan.fetch_all(&args)?.remove(0);
         let copy = lan.receivers[0].path("copy");
         let followed = |what: &str| eventually(what, || same_content(&lan.folder, &copy));
@@ -229,8 +206,7 @@ fn who_watches_has_each_change_until_stopped() {
         fs::write(lan.folder.join("new file"), noise(99, 70_000))?;
         followed("a new file has come and another is gone")?;
         let code = watching.stop()?;
-        ensure!(code == 0, "exit code {code}: {}", watching.stderr());
-        Ok(())
+        holds!(code == 0, "exit code {code}: {}", watching.stderr())
     });
 }
 
@@ -273,8 +249,7 @@ fn shares_that_want_it_are_listed_to_who_asks_and_has_their_key() {
             let before = lan.server.interface_traffic("lan0")?.1.bytes;
             std::thread::sleep(Duration::from_millis(1_500));
             let after = lan.server.interface_traffic("lan0")?.1.bytes;
-            ensure!(after - before < 300, "{} bytes", after - before);
-            Ok(())
+            holds!(after - before < 300, "{} bytes", after - before)
         })
     });
 }
@@ -325,8 +300,7 @@ fn a_server_says_who_fetches_what_from_it_and_how_fast() {
         ensure!(whole.contains(" on lan0: "), "{whole}");
         eventually("who watches has seen it", || {
             watch.must_run()?;
-            ensure!(watch.stdout().contains("\"listeners\":1,"));
-            Ok(())
+            holds!(watch.stdout().contains("\"listeners\":1,"))
         })?;
         drop(slow);
         eventually("nobody listens any more", || {
@@ -335,8 +309,7 @@ fn a_server_says_who_fetches_what_from_it_and_how_fast() {
                 seen["listeners"] == 0 && seen["channels_joined"] == 0,
                 "{seen}"
             );
-            ensure!(seen["rate_bps"] == 0, "{seen}");
-            Ok(())
+            holds!(seen["rate_bps"] == 0, "{seen}")
         })
     });
 }
@@ -349,12 +322,11 @@ fn a_server_is_found_until_it_ends_however_it_ends() {
         let says = |host: &Host, args: &[&str], code: i32, part: &str| -> Result<()> {
             let said = host.ask("lcsync", &[&["status"], args].concat())?;
             let text = said.stdout + &said.stderr;
-            ensure!(
+            holds!(
                 said.code == code && text.contains(part),
                 "{}: {text}",
                 said.code
-            );
-            Ok(())
+            )
         };
         let sockets =
             |host: &Host| -> Result<usize> { Ok(fs::read_dir(host.path("run/lcsync"))?.count()) };
@@ -372,8 +344,7 @@ fn a_server_is_found_until_it_ends_however_it_ends() {
             seed.must_run()?;
             says(receiver, &["folder"], 0, "a receiver that serves on")?;
             says(receiver, &["folder"], 0, "1 version since the start")?;
-            ensure!(seed.stderr().contains("serving lc:folder on"));
-            Ok(())
+            holds!(seed.stderr().contains("serving lc:folder on"))
         })?;
         ensure!(seed.stop()? == 0, "{}", seed.stderr());
         ensure!(sockets(receiver)? == 0, "the seed's socket stays behind");
@@ -445,8 +416,7 @@ fn what_is_private_at_the_source_is_private_at_the_destination() {
         std::fs::set_permissions(&folder, Permissions::from_mode(0o500))?;
         eventually("the new mode has come", || {
             hosts[1].run("sh", &fetch)?.success()?;
-            ensure!(modes()? == ["600", "640", "500"], "{:?}", modes()?);
-            Ok(())
+            holds!(modes()? == ["600", "640", "500"], "{:?}", modes()?)
         })
     });
 }
@@ -466,8 +436,7 @@ fn who_waits_is_told_for_what_and_waiting_is_no_part_of_the_speed() {
             let line = "waiting for lc:later on lan0; gives up in ";
             ensure!(told.matches(line).count() == 1, "{told}");
             let waiting = json.stdout().matches("\"event\":\"waiting\"").count();
-            ensure!(waiting >= 3, "{}", json.stdout());
-            Ok(())
+            holds!(waiting >= 3, "{}", json.stdout())
         })?;
         let waited = began.elapsed();
         let (_share, _) = share(&hosts[0], &["later", "-i", "lan0"])?;
@@ -479,8 +448,7 @@ fn who_waits_is_told_for_what_and_waiting_is_no_part_of_the_speed() {
         let done: serde_json::Value = serde_json::from_str(&last)?;
         let seconds = done["seconds"].as_f64().context("seconds")?;
         let rest = began.elapsed().saturating_sub(waited);
-        ensure!(seconds <= rest.as_secs_f64(), "{seconds} s of {rest:?}");
-        Ok(())
+        holds!(seconds <= rest.as_secs_f64(), "{seconds} s of {rest:?}")
     });
 }
 
@@ -554,8 +522,7 @@ fn without_a_server_it_ends_with_3_and_leaves_nothing() {
             "the name is not said: {}",
             ended.stderr
         );
-        ensure!(!host.path("copy").exists(), "an empty destination was left");
-        Ok(())
+        holds!(!host.path("copy").exists(), "an empty destination was left")
     });
 }
 
@@ -566,19 +533,17 @@ fn an_interrupted_fetch_ends_with_130_and_a_stopped_server_with_0() {
         let mut fetch = lan.receivers[0].spawn("lcsync", &["lc:folder", "copy", "-i", "lan0"])?;
         eventually("the transfer runs", || {
             let (received, _) = lan.receivers[0].interface_traffic("lan0")?;
-            ensure!(received.bytes > 200_000, "{received:?}");
-            Ok(())
+            holds!(received.bytes > 200_000, "{received:?}")
         })?;
         fetch.signal(nix::sys::signal::Signal::SIGINT)?;
         let code = fetch.wait(Duration::from_secs(20))?;
         ensure!(code == 130, "the interrupted receiver ended with {code}");
         let code = lan.share.stop()?;
-        ensure!(
+        holds!(
             code == 0,
             "the stopped server ended with {code}: {}",
             lan.share.stderr()
-        );
-        Ok(())
+        )
     });
 }
 

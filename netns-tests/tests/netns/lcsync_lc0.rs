@@ -48,12 +48,11 @@ fn a_folder_comes_from_a_server_that_accepts_no_tcp_and_no_udp_on_any_interface(
         let open = open_sockets(process.pid())?;
         ensure!(open.is_empty(), "the server has opened sockets: {open:?}");
         let sent = (server.counter("tun_rx_bytes")? - before) as f64 / (3 * MEGABYTE) as f64;
-        ensure!(
+        holds!(
             sent < 2.5,
             "{sent:.2} bytes per byte for two receivers: {}",
             server.status()?
-        );
-        Ok(())
+        )
     });
 }
 
@@ -69,8 +68,7 @@ fn a_receiver_that_starts_before_the_server_gets_the_folder_when_it_comes() {
             .spawn("lcsync", &["lc:folder", "copy", "--timeout", "100s"])?;
         lcroute_demo::lab::eventually("the receiver has joined", || {
             let groups = server.groups()?;
-            ensure!(!groups.is_empty(), "nothing is wanted at the server");
-            Ok(())
+            holds!(!groups.is_empty(), "nothing is wanted at the server")
         })?;
         make_folder(&server.host.path("folder"), MEGABYTE)?;
         let _share = share(&server.host, &["folder"])?;

@@ -42,12 +42,11 @@ fn a_fifth_of_all_reports_and_queries_lost_stops_nobody() {
         let lost = lan
             .server
             .ask("nft", &["list", "counter", "inet", "lossy", "lost"])?;
-        ensure!(
+        holds!(
             !lost.stdout.contains("packets 0 "),
             "nothing was lost: {}",
             lost.stdout
-        );
-        Ok(())
+        )
     });
 }
 
@@ -59,8 +58,7 @@ fn a_receiver_that_dies_without_a_part_costs_its_budget_and_no_more() {
         let _fetch = lan.receivers[0].spawn("lcsync", &FETCH)?;
         eventually("the transfer runs", || {
             let (received, _) = lan.receivers[0].interface_traffic(LAN)?;
-            ensure!(received.bytes > 2 * MEGABYTE as u64, "{received:?}");
-            Ok(())
+            holds!(received.bytes > 2 * MEGABYTE as u64, "{received:?}")
         })?;
         let switch = lab.find("switch").context("no switch")?;
         switch.ip("link set port2 down")?;
@@ -69,8 +67,7 @@ fn a_receiver_that_dies_without_a_part_costs_its_budget_and_no_more() {
         let spent = sent(&lan.server)? - before;
         // ten channels at this rate, each with 1.25 K + 2 symbols of 1,114 bytes
         let budget = 10 * (258 + 64) * 1_114 + 100_000;
-        ensure!(spent < budget, "{spent} bytes, {budget} at most");
-        Ok(())
+        holds!(spent < budget, "{spent} bytes, {budget} at most")
     });
 }
 
@@ -78,28 +75,7 @@ fn a_receiver_that_dies_without_a_part_costs_its_budget_and_no_more() {
 fn a_flood_of_joins_for_random_groups_is_counted_and_costs_no_memory() {
     world("mld-random", |lab| {
         let lan = Lan::new(lab, &["receiver", "flooder"], MEGABYTE)?;
-        let (groups, _watch) = learn(&lan)?;
-        let prefix = groups
-            .iter()
-            .find(|g| g.ends_with("::"))
-            .context("no root channel")?;
-        let before = lan.share.peak_memory()?;
-        let mut flood = mld_flood(
-            &lan.receivers[1],
-            &[
-                "join",
-                "--prefix",
-                prefix,
-                "--sources",
-                "500",
-                "--count",
-                "30000",
-            ],
-        )?;
-        fetch(&lan.receivers[0], "lc:folder", "again")?;
-        same_content(&lan.folder, &lan.receivers[0].path("again"))?;
-        ends_well(&mut flood)?;
-        let more = lan.share.peak_memory()? - before;
+        let more = grown_by_a_flood(&lan, "join", "500", "30000")?;
         ensure!(more < 32 << 20, "{more} bytes more");
         says(&lan.share, "unknown_channel")
     });
@@ -136,8 +112,7 @@ fn thousands_who_join_one_share_leave_half_of_the_server_to_another() {
             let before = sent(&lan.server)?;
             std::thread::sleep(Duration::from_millis(200));
             let more = sent(&lan.server)? - before;
-            ensure!(more > 500_000, "{more} bytes in 0.2 s");
-            Ok(())
+            holds!(more > 500_000, "{more} bytes in 0.2 s")
         })?;
         let before = sent(&lan.server)?;
         fetch(&lan.receivers[0], "lc:other", "beside")?;
@@ -147,8 +122,7 @@ fn thousands_who_join_one_share_leave_half_of_the_server_to_another() {
         same_content(&lan.folder, &lan.receivers[0].path("beside"))?;
         // its share is half of the sent bytes, except before its first request
         let fair = 3 * SIZE as u64 + 10_000_000;
-        ensure!(all < fair, "{all} bytes sent for {SIZE} of them");
-        Ok(())
+        holds!(all < fair, "{all} bytes sent for {SIZE} of them")
     });
 }
 
@@ -156,26 +130,7 @@ fn thousands_who_join_one_share_leave_half_of_the_server_to_another() {
 fn malformed_mld_is_counted_and_changes_nothing() {
     world("mld-malformed", |lab| {
         let lan = Lan::new(lab, &["receiver", "flooder"], MEGABYTE)?;
-        let (groups, _watch) = learn(&lan)?;
-        let prefix = groups
-            .iter()
-            .find(|g| g.ends_with("::"))
-            .context("no root channel")?;
-        let mut flood = mld_flood(
-            &lan.receivers[1],
-            &[
-                "malformed",
-                "--prefix",
-                prefix,
-                "--sources",
-                "50",
-                "--count",
-                "20000",
-            ],
-        )?;
-        fetch(&lan.receivers[0], "lc:folder", "again")?;
-        same_content(&lan.folder, &lan.receivers[0].path("again"))?;
-        ends_well(&mut flood)?;
+        grown_by_a_flood(&lan, "malformed", "50", "20000")?;
         says(&lan.share, "malformed")
     });
 }
@@ -244,9 +199,7 @@ fn hosts_that_speak_version_1_only_are_served_and_the_server_falls_silent_after_
 fn a_receiver_that_joined_before_the_server_started_is_found() {
     world("mld-early", |lab| {
         let hosts = lab.lan(&["server", "receiver"])?;
-        let [server, receiver] = &hosts[..] else {
-            anyhow::bail!("two hosts were asked for")
-        };
+        let [server, receiver] = crate::each(&hosts)?;
         make_folder(&server.path("folder"), MEGABYTE)?;
         let watch = server.watch_mld(&["--interface", LAN])?;
         let mut fetch = receiver.spawn("lcsync", &FETCH)?;
@@ -266,8 +219,7 @@ fn where_nobody_asks_the_server_is_a_querier() {
         hosts[0].write("folder/f", "words")?;
         let _share = share(&hosts[0], &["folder", "-i", "lan0"])?;
         eventually("it has asked three times", || {
-            ensure!(watch.queries()?.len() >= 3, "{:?}", watch.queries()?);
-            Ok(())
+            holds!(watch.queries()?.len() >= 3, "{:?}", watch.queries()?)
         })?;
         for query in watch.queries()? {
             let source = query["source"].as_str().unwrap_or_default();
@@ -296,24 +248,19 @@ fn a_querier_with_a_lower_address_silences_the_server_until_it_is_gone() {
                 .filter(|q| (q["source"] != "fe80::1") == by_server)
                 .count())
         };
-        eventually("the querier asks", || {
-            ensure!(asked(false)? > 0, "not yet");
-            Ok(())
-        })?;
+        eventually("the querier asks", || holds!(asked(false)? > 0, "not yet"))?;
         hosts[0].write("folder/f", "words")?;
         let _share = share(&hosts[0], &["folder", "-i", "lan0"])?;
         let begin = asked(false)?;
         // seven seconds: alone the server asks at 0, 2 and 4
         eventually("the querier has asked often", || {
-            ensure!(asked(false)? >= begin + 14, "{}", asked(false)?);
-            Ok(())
+            holds!(asked(false)? >= begin + 14, "{}", asked(false)?)
         })?;
         let before = asked(true)?;
         ensure!(before <= 2, "the server has asked {before} times");
         other.kill()?;
         eventually("the server asks in its place", || {
-            ensure!(asked(true)? > before, "not yet");
-            Ok(())
+            holds!(asked(true)? > before, "not yet")
         })
     });
 }
@@ -331,14 +278,12 @@ fn a_receiver_with_the_option_memory_of_an_old_kernel_takes_further_sockets() {
         let mut most = 0;
         eventually("it has finished", || {
             most = most.max(open_sockets(fetch.pid()).map_or(0, |open| open.len()));
-            ensure!(!fetch.is_running(), "not yet");
-            Ok(())
+            holds!(!fetch.is_running(), "not yet")
         })?;
         let code = fetch.wait(Duration::ZERO)?;
         ensure!(code == 0, "exit code {code}: {}", fetch.stderr());
         same_content(&lan.folder, &lan.receivers[0].path("copy"))?;
-        ensure!(most > 1, "it had {most} sockets");
-        Ok(())
+        holds!(most > 1, "it had {most} sockets")
     });
 }
 
@@ -364,8 +309,7 @@ fn reported_for_good(watch: &MldWatch) -> Result<()> {
             .iter()
             .find(|g| g.ends_with("::"))
             .context("no root channel yet")?;
-        ensure!(watch.seen("JOIN", root)? >= 2, "not yet");
-        Ok(())
+        holds!(watch.seen("JOIN", root)? >= 2, "not yet")
     })
 }
 
@@ -375,21 +319,34 @@ fn fetch(host: &Host, share: &str, dest: &str) -> Result<()> {
     ends_well(&mut fetch)
 }
 
+/// Serves a receiver during a flood for the root channel; returns the growth of peak memory in bytes.
+fn grown_by_a_flood(lan: &Lan, kind: &str, sources: &str, count: &str) -> Result<u64> {
+    let (groups, _watch) = learn(lan)?;
+    let prefix = groups.iter().find(|g| g.ends_with("::"));
+    let prefix = prefix.context("no root channel")?;
+    let before = lan.share.peak_memory()?;
+    let args = format!("{kind} --prefix {prefix} --sources {sources} --count {count}");
+    let args = crate::words(&args);
+    let mut flood = mld_flood(&lan.receivers[1], &args)?;
+    fetch(&lan.receivers[0], "lc:folder", "again")?;
+    same_content(&lan.folder, &lan.receivers[0].path("again"))?;
+    ends_well(&mut flood)?;
+    Ok(lan.share.peak_memory()? - before)
+}
+
 fn mld_flood(host: &Host, args: &[&str]) -> Result<Process> {
     host.spawn("mld-flood", args)
 }
 
 fn ends_well(process: &mut Process) -> Result<()> {
     let code = process.wait(Duration::from_secs(60))?;
-    ensure!(code == 0, "exit code {code}: {}", process.stderr());
-    Ok(())
+    holds!(code == 0, "exit code {code}: {}", process.stderr())
 }
 
 /// Waits until a log contains `what`.
 fn says(process: &Process, what: &str) -> Result<()> {
     eventually(&format!("the log says {what:?}"), || {
-        ensure!(process.stderr().contains(what), "not yet");
-        Ok(())
+        holds!(process.stderr().contains(what), "not yet")
     })
 }
 
@@ -399,8 +356,7 @@ fn falls_silent(server: &Host) -> Result<()> {
         let before = sent(server)?;
         std::thread::sleep(Duration::from_millis(700));
         let more = sent(server)? - before;
-        ensure!(more < 3_000, "it sent {more} bytes in 0.7 s");
-        Ok(())
+        holds!(more < 3_000, "it sent {more} bytes in 0.7 s")
     })
 }
 

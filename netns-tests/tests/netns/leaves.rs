@@ -19,14 +19,8 @@ const LEAVES: usize = 60;
 /// Returns a token for leaves of `ff1e:5::/32`.
 fn invite(network: &Network) -> Result<String> {
     let url = network.signalling.url()?;
-    let args = [
-        "invite",
-        "--leaf",
-        "--groups",
-        "ff1e:5::/32",
-        "--signal",
-        &url,
-    ];
+    let args = format!("invite --leaf --groups ff1e:5::/32 --signal {url}");
+    let args = crate::words(&args);
     let token = network.members[0].host.run("lcroute", &args)?.success()?;
     Ok(token.stdout.trim().to_owned())
 }
@@ -38,7 +32,7 @@ fn leaves(host: &Host, count: usize, token: &str) -> Result<Process> {
 }
 
 /// Starts a program that sends numbers, fifty a second.
-fn speak(host: &Host) -> Result<Process> {
+pub(crate) fn speak(host: &Host) -> Result<Process> {
     let numbers = format!(
         "n=0; while sleep 0.019 && kill -0 $$ && echo $n; do n=$((n+1)); done | lcroute say {GROUP}"
     );
@@ -97,13 +91,12 @@ fn wait_for_two_links(leaves: &Process, count: usize) -> Result<()> {
         || {
             let links = links(leaves);
             let ready = links.values().filter(|links| **links == 2).count();
-            ensure!(
+            holds!(
                 ready == count,
                 "{ready} of {}: {}",
                 links.len(),
                 leaves.stderr()
-            );
-            Ok(())
+            )
         },
     )
 }
@@ -141,14 +134,12 @@ fn an_audience_hears_on_when_a_router_is_killed_and_nothing_twice() {
         let speaker = speak(&network.members[0].host)?;
         eventually("all hear", || {
             let heard = heard(&leaves);
-            ensure!(heard.len() == count, "{} hear", heard.len());
-            Ok(())
+            holds!(heard.len() == count, "{} hear", heard.len())
         })?;
         let packets = |leaves: &Process| heard(leaves).values().map(Vec::len).sum::<usize>();
         let heard_before = packets(&leaves);
         eventually("they hear for a while", || {
-            ensure!(packets(&leaves) > heard_before + 100 * count);
-            Ok(())
+            holds!(packets(&leaves) > heard_before + 100 * count)
         })?;
         let spoken = memory(&mut network)?;
         let per_link = |kib: u64| kib.saturating_sub(before) / (2 * count as u64);
@@ -170,8 +161,7 @@ fn an_audience_hears_on_when_a_router_is_killed_and_nothing_twice() {
                 number > last.get(leaf).copied().unwrap_or_default() + 150
             });
             let on = on.count();
-            ensure!(on == count, "{on} hear on");
-            Ok(())
+            holds!(on == count, "{on} hear on")
         })?;
         drop(speaker);
         let mut gaps = Vec::new();
@@ -244,8 +234,7 @@ fn a_leaf_hears_what_its_token_says_and_nothing_else() {
         wait_for_two_links(&listener, 1)?;
         let speaker = speak(&network.members[3].host)?;
         eventually("it hears", || {
-            ensure!(!heard(&listener).is_empty(), "{}", listener.stderr());
-            Ok(())
+            holds!(!heard(&listener).is_empty(), "{}", listener.stderr())
         })?;
         let founder = &network.members[0].host;
         let epoch = || Ok::<_, anyhow::Error>(network.members[0].status()?["epoch"].clone());
@@ -255,12 +244,11 @@ fn a_leaf_hears_what_its_token_says_and_nothing_else() {
             .success()?;
         ensure!(epoch()? == before, "leaves never had the epoch's secret");
         eventually("it has no link any more", || {
-            ensure!(
+            holds!(
                 links(&listener).get(&0) == Some(&0),
                 "{:?}",
                 links(&listener)
-            );
-            Ok(())
+            )
         })?;
         drop(speaker);
         let mut late = leaves(&host, 1, &token)?;
@@ -285,24 +273,14 @@ fn hundreds_of_leaves_hear_on_when_a_router_is_killed() {
         let token = invite(&network)?;
         let before = memory(&mut network)?;
         let many = count.to_string();
-        let args = [
-            "--log",
-            "error",
-            "leaf",
-            GROUP,
-            "--count",
-            &many,
-            "--summary",
-            "--json",
-            "--token",
-            &token,
-        ];
+        let args =
+            format!("--log error leaf {GROUP} --count {many} --summary --json --token {token}");
+        let args = crate::words(&args);
         let mut leaves = host.spawn("lcroute", &args)?;
         let linked = |members: &[Member]| members.iter().map(linked_leaves).sum::<Result<u64>>();
         within(Duration::from_secs(300), "all have two links", || {
             let linked = linked(&network.members)?;
-            ensure!(linked == 2 * count, "{linked} links");
-            Ok(())
+            holds!(linked == 2 * count, "{linked} links")
         })?;
         let speaker = speak(&network.members[0].host)?;
         let packets = |member: &Member| member.counter("link_tx_packets");
@@ -310,8 +288,7 @@ fn hundreds_of_leaves_hear_on_when_a_router_is_killed() {
             let begun = packets(&network.members[3])?;
             within(Duration::from_secs(60), what, || {
                 let sent = packets(&network.members[3])? - begun;
-                ensure!(sent > more, "{sent} packets");
-                Ok(())
+                holds!(sent > more, "{sent} packets")
             })
         };
         wait_for("they hear", 40 * count)?;
@@ -326,8 +303,7 @@ fn hundreds_of_leaves_hear_on_when_a_router_is_killed() {
         within(Duration::from_secs(120), "all have two links again", || {
             let linked = others.iter().map(|member| linked_leaves(member));
             let linked = linked.sum::<Result<u64>>()?;
-            ensure!(linked >= 2 * count, "{linked} links");
-            Ok(())
+            holds!(linked >= 2 * count, "{linked} links")
         })?;
         drop(speaker);
         leaves.stop()?;
@@ -372,8 +348,7 @@ fn a_token_for_members_from_before_one_for_leaves_still_leads_in() {
         for member in network.members.iter().chain([&late]) {
             eventually("it knows the epoch", || {
                 let epoch = &member.status()?["epoch"];
-                ensure!(*epoch == 1, "{epoch}");
-                Ok(())
+                holds!(*epoch == 1, "{epoch}")
             })?;
         }
         Ok(())
@@ -405,8 +380,7 @@ fn hundreds_of_leaves_take_no_upload_from_a_member() {
         let mut leaves = audience.spawn("lcroute", &args)?;
         within(Duration::from_secs(120), "all have a link", || {
             let linked = linked_leaves(&network.members[0])?;
-            ensure!(linked == count, "{linked} links");
-            Ok(())
+            holds!(linked == count, "{linked} links")
         })?;
         let [a, b] = network.nodes()?;
         // a queue of 80 ms
@@ -422,8 +396,7 @@ fn hundreds_of_leaves_take_no_upload_from_a_member() {
         a.wait_wanted(marker, b)?;
         let last = a.host.send_for_ever(marker)?;
         eventually("what was sent before has come", || {
-            ensure!(end.packets()? > 50);
-            Ok(())
+            holds!(end.packets()? > 50)
         })?;
         drop(last);
         let got = member.packets()?;
@@ -434,10 +407,9 @@ fn hundreds_of_leaves_take_no_upload_from_a_member() {
             "{got} of {sent} packets at the member, {passed} to all, {dropped} kept from {count} leaves"
         );
         ensure!(100 * got >= 97 * sent, "{got} of {sent}");
-        ensure!(
+        holds!(
             dropped > 0 && passed > 2 * sent,
             "leaves get some: {passed}"
-        );
-        Ok(())
+        )
     });
 }

@@ -125,8 +125,7 @@ fn sends_only_while_somebody_listens(
     let mut server = spawn(&alpha.host, program)?;
     eventually("it names its group", || {
         server.must_run()?;
-        ensure!(server.stderr().trim() == group, "{}", server.stderr());
-        Ok(())
+        holds!(server.stderr().trim() == group, "{}", server.stderr())
     })?;
     is_silent(&mut server)?;
     ensure!(server.stdout().is_empty(), "{}", server.stdout());
@@ -134,8 +133,7 @@ fn sends_only_while_somebody_listens(
     eventually("the time arrives", || {
         server.must_run()?;
         listener.must_run()?;
-        ensure!(!listener.stdout().is_empty(), "{}", listener.stderr());
-        Ok(())
+        holds!(!listener.stdout().is_empty(), "{}", listener.stderr())
     })?;
     listener.kill()?;
     is_silent(&mut server)
@@ -147,8 +145,7 @@ fn is_silent(server: &mut Process) -> Result<()> {
         server.must_run()?;
         let before = server.stdout();
         sleep(Duration::from_secs(3));
-        ensure!(server.stdout() == before, "{}", server.stdout());
-        Ok(())
+        holds!(server.stdout() == before, "{}", server.stdout())
     })
 }
 
@@ -237,7 +234,6 @@ fn a_channel_serves_threads_and_tasks_and_survives_what_callers_do_wrong() {
         let library = library_of(&alpha.host)?;
         let words = [library.as_str(), &package, "python3", "-B", &script];
         let ended = alpha.host.run("env", &words)?.success()?;
-        ensure!(ended.stdout == "all\n", "{ended:?}");
-        Ok(())
+        holds!(ended.stdout == "all\n", "{ended:?}")
     });
 }

@@ -61,8 +61,7 @@ fn joins_of_a_lost_neighbour_are_forgotten() {
         b.host.cut_uplink()?;
         eventually("a has no groups left", || {
             let groups = a.groups()?;
-            ensure!(groups.is_empty(), "{}", serde_json::Value::from(groups));
-            Ok(())
+            holds!(groups.is_empty(), "{}", serde_json::Value::from(groups))
         })
     });
 }

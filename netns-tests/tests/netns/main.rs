@@ -3,6 +3,14 @@
 //!
 //! One binary, which bounds the worlds at a time by the machine's capacity; one file per theme.
 
+/// Succeeds if a condition holds, else fails as `ensure!` does: the last expression of a body.
+macro_rules! holds {
+    ($($condition:tt)*) => {{
+        anyhow::ensure!($($condition)*);
+        Ok(())
+    }};
+}
+
 mod asking;
 mod bench;
 mod browser;
@@ -105,6 +113,17 @@ lcroute_demo::isolate_before_main!();
 
 /// The multi-call binary.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_netns-tests");
+
+/// Returns the words of a command line without quotes.
+fn words(line: &str) -> Vec<&str> {
+    line.split(' ').collect()
+}
+
+/// Returns all of these, as many as the caller's pattern has names.
+fn each<T, const N: usize>(all: &[T]) -> anyhow::Result<[&T; N]> {
+    let all: Vec<&T> = all.iter().collect();
+    <[&T; N]>::try_from(all).map_err(|all| anyhow::anyhow!("{} for {N} names", all.len()))
+}
 
 /// Runs a test in its own world.
 fn world(name: &str, test: impl FnOnce(&Lab) -> anyhow::Result<()>) {

@@ -29,8 +29,7 @@ fn room_of(member: &Member) -> Result<(bool, String)> {
 fn wait_note(member: &Member, part: &str) -> Result<()> {
     eventually(&format!("{} says {part}", member.host.name()), || {
         let (open, note) = room_of(member)?;
-        ensure!(note.contains(part), "{open}, {note}");
-        Ok(())
+        holds!(note.contains(part), "{open}, {note}")
     })
 }
 
@@ -99,8 +98,7 @@ fn serve(server: &Host) -> Result<Process> {
     let args = [script.to_str().context("path")?, &address, PORT];
     let serving = server.spawn("python3", &[&args[..], &accounts].concat())?;
     eventually("it serves", || {
-        ensure!(serving.stdout().contains("serves"), "not yet");
-        Ok(())
+        holds!(serving.stdout().contains("serves"), "not yet")
     })?;
     Ok(serving)
 }
@@ -263,8 +261,7 @@ fn a_homeserver_is_spoken_with_if_an_authority_of_this_host_vouches_for_its_name
         // each refusal preceded the request, so no token left
         let alerts = serving.stderr();
         let alerts = alerts.lines().filter(|line| line.contains("SSLError"));
-        ensure!(alerts.count() >= 6, "{}", serving.stderr());
-        Ok(())
+        holds!(alerts.count() >= 6, "{}", serving.stderr())
     });
 }
 
@@ -327,15 +324,14 @@ fn closed_hosts_link_by_a_room_of_synapse() {
         let url = format!("https://{address}:{PORT}");
         let versions = format!("{url}/_matrix/client/versions");
         eventually("Synapse serves", || {
-            ensure!(
+            holds!(
                 server
                     .ask("curl", &[&TRUST[..], &["-sf", &versions]].concat())?
                     .code
                     == 0,
                 "{}",
                 foreign::said(&synapse)
-            );
-            Ok(())
+            )
         })?;
         let url = format!("{url}/_matrix/client/v3");
         let account = |name: &str| -> Result<String> {

@@ -36,12 +36,11 @@ fn a_stranger_on_the_same_signalling_server_gets_no_link_and_no_packet() {
         );
         ensure!(stranger.linked_with()?.is_empty(), "the stranger has links");
         let known = a.peers()?;
-        ensure!(
+        holds!(
             known.len() == 1,
             "a knows more than b: {}",
             serde_json::Value::from(known)
-        );
-        Ok(())
+        )
     });
 }
 
@@ -119,12 +118,11 @@ fn an_expired_token_makes_no_members() {
                 refused.code,
                 refused.stderr
             );
-            ensure!(
+            holds!(
                 refused.stderr.contains("expired"),
                 "no word of expiry: {}",
                 refused.stderr
-            );
-            Ok(())
+            )
         })
     });
 }
@@ -149,11 +147,10 @@ fn a_mistyped_token_is_named_as_such() {
             );
             ensure!(refused.stderr.contains("token"), "{}", refused.stderr);
         }
-        ensure!(
+        holds!(
             !other.state_dir().join("membership.toml").exists(),
             "a membership was made"
-        );
-        Ok(())
+        )
     });
 }
 
@@ -197,15 +194,8 @@ fn a_membership_renews_itself_and_its_token_takes_it_away_all_the_same() {
     world("renewed", |lab| {
         let mut network = lab.network(lab.closed_hosts(&["a", "b", "c"])?)?;
         let url = network.signalling.url()?;
-        let invite = [
-            "invite",
-            "--ttl",
-            "20s",
-            "--member-ttl",
-            "20s",
-            "--signal",
-            &url,
-        ];
+        let invite = format!("invite --ttl 20s --member-ttl 20s --signal {url}");
+        let invite = crate::words(&invite);
         let short = network.members[0].host.run("lcroute", &invite)?;
         let short = short.success()?.stdout.trim().to_owned();
         let late = &network.members[2].host;
@@ -227,12 +217,10 @@ fn a_membership_renews_itself_and_its_token_takes_it_away_all_the_same() {
         let id = c.peer_id()?;
         for node in [a, b] {
             eventually("c is out", || {
-                ensure!(!node.linked_with()?.contains(&id), "a link");
-                Ok(())
+                holds!(!node.linked_with()?.contains(&id), "a link")
             })?;
         }
-        ensure!(b.linked_with()? == [a.peer_id()?], "b is out as well");
-        Ok(())
+        holds!(b.linked_with()? == [a.peer_id()?], "b is out as well")
     });
 }
 
@@ -257,15 +245,13 @@ fn an_issuer_expels_nodes_and_tokens_without_the_networks_key() {
         for node in [b, c] {
             eventually("an issuer has given what the token promised", || {
                 let end = end_of_membership(&node.host)?;
-                ensure!(end > promised, "until {end}");
-                Ok(())
+                holds!(end > promised, "until {end}")
             })?;
         }
         let (b_id, c_id) = (b.peer_id()?, c.peer_id()?);
         let only_c = || {
             let linked = a.linked_with()?;
-            ensure!(linked == std::slice::from_ref(&c_id), "{linked:?}");
-            Ok(())
+            holds!(linked == std::slice::from_ref(&c_id), "{linked:?}")
         };
         a.host.run("lcroute", &["revoke", &b_id])?.success()?;
         eventually("b is out, and c is not", only_c)?;
@@ -274,14 +260,12 @@ fn an_issuer_expels_nodes_and_tokens_without_the_networks_key() {
             .success()?;
         eventually("all of the token are out", || {
             let linked = a.linked_with()?;
-            ensure!(linked.is_empty(), "{linked:?}");
-            Ok(())
+            holds!(linked.is_empty(), "{linked:?}")
         })?;
         // never renewed: it depends on the token alone
         last.start()?;
         is_expelled(&last)?;
-        ensure!(a.linked_with()?.is_empty(), "d has a link");
-        Ok(())
+        holds!(a.linked_with()?.is_empty(), "d has a link")
     });
 }
 
@@ -301,8 +285,7 @@ fn a_token_for_two_nodes_makes_no_third_also_where_the_issuer_was_killed() {
             let text = fs::read_to_string(&counted)?;
             let token: Value = serde_json::from_str(&text)?;
             let nodes = token["nodes"].as_array().map(Vec::len);
-            ensure!(nodes == Some(2), "{text}");
-            Ok(())
+            holds!(nodes == Some(2), "{text}")
         })?;
         network.members[0].daemon()?.kill()?;
         network.members[0].start()?;
@@ -460,11 +443,10 @@ fn what_was_revoked_without_a_daemon_counts_when_it_runs() {
         let [a, b] = network.nodes()?;
         eventually("b is back as another node", || {
             let linked = a.linked_with()?;
-            ensure!(
+            holds!(
                 linked == [b.peer_id()?] && linked != [id.clone()],
                 "{linked:?}"
-            );
-            Ok(())
+            )
         })
     });
 }
@@ -473,8 +455,7 @@ fn what_was_revoked_without_a_daemon_counts_when_it_runs() {
 fn is_expelled(node: &Member) -> Result<()> {
     eventually("the expelled node is told so", || {
         let status = node.status()?;
-        ensure!(status["state"] == "expelled", "{status}");
-        Ok(())
+        holds!(status["state"] == "expelled", "{status}")
     })
 }
 
@@ -518,15 +499,13 @@ fn members_are_listed_when_they_are_away_and_two_of_one_name_are_told_apart() {
         eventually("the second gets one of its own", || {
             named(&network.members[0], "twin-2", true).map(drop)?;
             let own = network.members[2].status()?;
-            ensure!(own["name"] == "twin-2", "{own}");
-            Ok(())
+            holds!(own["name"] == "twin-2", "{own}")
         })?;
         network.members[1].stop()?;
         let founder = &network.members[0];
         eventually("who has gone is still listed", || {
             let gone = named(founder, "twin", false)?;
-            ensure!(gone["peer_id"] == last, "{gone}");
-            Ok(())
+            holds!(gone["peer_id"] == last, "{gone}")
         })?;
         founder
             .host
@@ -535,12 +514,10 @@ fn members_are_listed_when_they_are_away_and_two_of_one_name_are_told_apart() {
         eventually("the expelled is listed no more", || {
             let all = members(&founder.host)?;
             ensure!(all.iter().all(|m| m["peer_id"] != last), "{all:?}");
-            ensure!(all.iter().any(|m| m["name"] == "twin-2"), "{all:?}");
-            Ok(())
+            holds!(all.iter().any(|m| m["name"] == "twin-2"), "{all:?}")
         })?;
         let issuer = founder.host.run("lcroute", &["leave"])?;
-        ensure!(issuer.code == NOT_PERMITTED, "exit code {}", issuer.code);
-        Ok(())
+        holds!(issuer.code == NOT_PERMITTED, "exit code {}", issuer.code)
     });
 }
 
@@ -591,8 +568,7 @@ fn refuses_to_run(host: &Host) -> Result<()> {
         refused.code,
         refused.stderr
     );
-    ensure!(!host.has_interface("lc0"), "lc0 was made nevertheless");
-    Ok(())
+    holds!(!host.has_interface("lc0"), "lc0 was made nevertheless")
 }
 
 /// Sets the clock of this host's running daemon off by these seconds.
@@ -620,8 +596,7 @@ fn a_host_that_boots_with_a_wrong_clock_starts_by_itself_once_it_is_set() {
             eventually("it says what it waits for", || {
                 b.daemon()?.must_run()?;
                 let log = b.daemon()?.stderr();
-                ensure!(log.contains("waiting until it is set"), "{log}");
-                Ok(())
+                holds!(log.contains("waiting until it is set"), "{log}")
             })?;
             ensure!(!b.host.has_interface("lc0"), "it waits");
             set_clock(&b.host, 0)?;
@@ -634,8 +609,7 @@ fn a_host_that_boots_with_a_wrong_clock_starts_by_itself_once_it_is_set() {
         b.host.write("clock-set", (-now).to_ne_bytes())?;
         b.launch()?;
         eventually("it waits", || {
-            ensure!(b.daemon()?.stderr().contains("waiting until it is set"));
-            Ok(())
+            holds!(b.daemon()?.stderr().contains("waiting until it is set"))
         })?;
         b.stop()
     });
@@ -682,8 +656,7 @@ fn two_hosts_with_one_key_are_both_told_and_the_first_keeps_its_place() {
         network.members[1].start()?;
         both_are_told(&network.members[1], &twin)?;
         let links = network.members[1].linked_with()?.len() + twin.linked_with()?.len();
-        ensure!(links == 1, "{links} links");
-        Ok(())
+        holds!(links == 1, "{links} links")
     });
 }
 
@@ -702,8 +675,7 @@ fn both_are_told(one: &Member, other: &Member) -> Result<()> {
             let row = peers.iter().find(|peer| peer["peer_id"] == own);
             let row = row.context("no row of the other host")?;
             ensure!(row["state"] == "refused", "{row}");
-            ensure!(row["reason"].to_string().contains("lcroute leave"), "{row}");
-            Ok(())
+            holds!(row["reason"].to_string().contains("lcroute leave"), "{row}")
         })?;
         let done = told.host.ask("lcroute", &["doctor"])?;
         ensure!(done.code == 1, "{done:?}");

@@ -70,8 +70,7 @@ fn lcroute_tells_its_figures_and_changes_where_it_listens() {
         eventually("a page of the new image", || {
             let seen = Exposition::at_socket(&socket)?;
             ensure!(seen.value("lcroute_link_tx_packets_total", &[])? == 0.0);
-            ensure!(seen.value("lcroute_state", &[("state", "connected")])? == 1.0);
-            Ok(())
+            holds!(seen.value("lcroute_state", &[("state", "connected")])? == 1.0)
         })?;
 
         a.host.configure(&listen("[::1]:9117"))?;
@@ -81,10 +80,7 @@ fn lcroute_tells_its_figures_and_changes_where_it_listens() {
         ensure!(!socket.exists(), "the socket stays behind");
         a.host.configure("")?;
         a.host.run("lcroute", &["reload"])?.success()?;
-        eventually("nobody listens", || {
-            ensure!(there().is_err());
-            Ok(())
-        })
+        eventually("nobody listens", || holds!(there().is_err()))
     });
 }
 
@@ -94,7 +90,6 @@ fn drops_rise(a: &Member, look: impl Fn() -> Result<Exposition>) -> Result<()> {
     eventually("the drops are counted", || {
         let seen = look()?;
         let now = seen.value(DROPS, &[("reason", "no_listener")])?;
-        ensure!(now >= before + 5.0, "{before} -> {now}");
-        Ok(())
+        holds!(now >= before + 5.0, "{before} -> {now}")
     })
 }

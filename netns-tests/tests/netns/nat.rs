@@ -1,7 +1,5 @@
 //! NAT: hosts without a public address.
 
-use anyhow::ensure;
-
 use crate::world;
 
 #[test]
@@ -27,11 +25,10 @@ fn two_hosts_behind_different_nats_connect_directly() {
         b.host.send("ff1e::a", 300, &[])?;
         at_a.expect_exactly(300)?;
         at_b.expect_exactly(300)?;
-        ensure!(
+        holds!(
             network.signalling.host.uplink_data()? == before,
             "the signalling server relayed data"
-        );
-        Ok(())
+        )
     });
 }
 

@@ -44,8 +44,7 @@ fn trains_arrive_whole(lab: &Lab, mode: &str) -> Result<()> {
         ensure!(received.datagrams == train);
         longest = longest.max(received.longest);
     }
-    ensure!((longest > 1) == offload(), "{longest} came at once");
-    Ok(())
+    holds!((longest > 1) == offload(), "{longest} came at once")
 }
 
 #[test]
@@ -101,8 +100,7 @@ fn a_wrong_checksum_does_not_become_right_on_the_way() {
             ensure!(receive(receiver, expected.len())?.datagrams == expected);
         }
         let written = written(b)? - before;
-        ensure!(written == 41, "{written} of 41 packets came as far as lc0");
-        Ok(())
+        holds!(written == 41, "{written} of 41 packets came as far as lc0")
     });
 }
 
@@ -162,13 +160,11 @@ fn crash(member: &mut Member) -> Result<()> {
 fn execute_anew(member: &mut Member) -> Result<()> {
     let uptime = |member: &Member| member.status()?["uptime_s"].as_u64().context("uptime_s");
     eventually("the daemon is older than a second", || {
-        ensure!(uptime(member)? > 1);
-        Ok(())
+        holds!(uptime(member)? > 1)
     })?;
     member.daemon()?.signal(Signal::SIGUSR2)?;
     eventually("the daemon has started over", || {
-        ensure!(uptime(member)? <= 1);
-        Ok(())
+        holds!(uptime(member)? <= 1)
     })
 }
 

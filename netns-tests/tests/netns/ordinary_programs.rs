@@ -32,12 +32,11 @@ fn python_sockets() {
         a.host.run("python3", &["-c", PYTHON_SENDER])?.success()?;
         let expected = format!("hello from python from {}", a.address()?);
         eventually("python prints what came", || {
-            ensure!(
+            holds!(
                 receiver.stdout().contains(&expected),
                 "{:?}",
                 receiver.stdout()
-            );
-            Ok(())
+            )
         })
     });
 }
@@ -57,12 +56,11 @@ fn socat() {
             .run("socat", &["-u", &from, "UDP6-SENDTO:[ff1e::8]:5008"])?
             .success()?;
         eventually("socat prints what came", || {
-            ensure!(
+            holds!(
                 receiver.stdout() == "hello from socat\n",
                 "{:?}",
                 receiver.stdout()
-            );
-            Ok(())
+            )
         })
     });
 }
@@ -93,8 +91,7 @@ pub(crate) fn iperf_got_all(server: &Process) -> Result<()> {
         let fields: Vec<&str> = line.split(',').collect();
         let bytes: u64 = fields.get(7).context("no bytes")?.parse()?;
         ensure!(bytes >= 250_000, "{line}");
-        ensure!(fields.get(10) == Some(&"0"), "packets were lost: {line}");
-        Ok(())
+        holds!(fields.get(10) == Some(&"0"), "packets were lost: {line}")
     })
 }
 

@@ -46,8 +46,7 @@ fn serve_as(host: &Host, how: &[&str], command: &[&str]) -> Result<Process> {
     let args = [&["serve", "--outside"], how, &["--"], command];
     let serving = host.spawn("lcroute-streams", &args.concat())?;
     eventually("it serves", || {
-        ensure!(serving.stderr().contains("serving"), "{}", serving.stderr());
-        Ok(())
+        holds!(serving.stderr().contains("serving"), "{}", serving.stderr())
     })?;
     Ok(serving)
 }
@@ -95,9 +94,7 @@ fn two_keys_without_network_or_daemon_meet_at_a_server_that_belongs_to_neither()
     world("outside-server", |lab| {
         let hosts = lab.closed_hosts(&["ann", "bob", "cy"])?;
         let (_server, url) = meet(lab, &hosts)?;
-        let [ann, bob, cy] = &hosts[..] else {
-            anyhow::bail!("three hosts")
-        };
+        let [ann, bob, cy] = crate::each(&hosts)?;
         let (to_ann, to_bob) = (contact(ann)?, contact(bob)?);
         ensure!(to_bob.ends_with(&format!("@{url}")), "{to_bob}");
         bob.run(
@@ -137,8 +134,7 @@ fn two_keys_without_network_or_daemon_meet_at_a_server_that_belongs_to_neither()
         let line = format!("exec lcroute-streams connect {to_bob} /chat/1 < <(sleep 60)");
         let mut running = ann.spawn("bash", &["-c", &line])?;
         eventually("it runs", || {
-            ensure!(look(ann)?["pairs"][0]["sought"] == true, "not yet");
-            Ok(())
+            holds!(look(ann)?["pairs"][0]["sought"] == true, "not yet")
         })?;
         std::thread::sleep(Duration::from_millis(300));
         bob.run("lcroute", &["book", "remove", "ann"])?.success()?;
@@ -147,14 +143,12 @@ fn two_keys_without_network_or_daemon_meet_at_a_server_that_belongs_to_neither()
             let left = look(bob)?;
             ensure!(left["pairs"] == serde_json::json!([]), "{left}");
             let sought = look(ann)?;
-            ensure!(sought["pairs"][0]["state"] != "linked", "{sought}");
-            Ok(())
+            holds!(sought["pairs"][0]["state"] != "linked", "{sought}")
         })?;
         println!("revoked after {} ms", begun.elapsed().as_millis());
         // it is told, and does not wait for a link that never comes back
         let code = running.wait(5 * REVOKED_WITHIN)?;
-        ensure!(code == 1, "exit code {code}: {}", running.stderr());
-        Ok(())
+        holds!(code == 1, "exit code {code}: {}", running.stderr())
     });
 }
 
@@ -177,32 +171,34 @@ fn two_keys_on_one_lan_need_nothing_else() {
         let said = connect(&hosts[0], "echo hello", &to_bob)?.success()?;
         println!("first stream after {} ms", begun.elapsed().as_millis());
         ensure!(said.stdout == "hello\n", "{said:?}");
-        ensure!(
+        holds!(
             look(&hosts[1])?["pairs"][0]["found_by"] == "lan",
             "by a LAN"
-        );
-        Ok(())
+        )
     });
+}
+
+/// Lets two hosts without any server find each other by a DHT.
+fn meet_by_a_dht(lab: &Lab, hosts: &[Host]) -> Result<()> {
+    let (_swarm, enters) = swarm(lab)?;
+    for host in hosts {
+        host.configure(&format!(
+            "[signal]\nlan = false\ndht_bootstrap = [\"{enters}\"]\n[outside]\ndht = true\n"
+        ))?;
+    }
+    let (to_ann, to_bob) = (contact(&hosts[0])?, contact(&hosts[1])?);
+    let _serving = serve(&hosts[1], &to_ann, &["cat"])?;
+    let begun = Instant::now();
+    let said = connect(&hosts[0], "echo hello", &to_bob)?.success()?;
+    println!("first stream after {} ms", begun.elapsed().as_millis());
+    holds!(said.stdout == "hello\n", "{said:?}")
 }
 
 #[test]
 #[ignore = "long: `make test-all`"]
 fn two_keys_behind_closed_firewalls_meet_by_a_dht_alone() {
     world("outside-dht", |lab| {
-        let (_swarm, enters) = swarm(lab)?;
-        let hosts = lab.closed_hosts(&["ann", "bob"])?;
-        for host in &hosts {
-            host.configure(&format!(
-                "[signal]\nlan = false\ndht_bootstrap = [\"{enters}\"]\n[outside]\ndht = true\n"
-            ))?;
-        }
-        let (to_ann, to_bob) = (contact(&hosts[0])?, contact(&hosts[1])?);
-        let _serving = serve(&hosts[1], &to_ann, &["cat"])?;
-        let begun = Instant::now();
-        let said = connect(&hosts[0], "echo hello", &to_bob)?.success()?;
-        println!("first stream after {} ms", begun.elapsed().as_millis());
-        ensure!(said.stdout == "hello\n", "{said:?}");
-        Ok(())
+        meet_by_a_dht(lab, &lab.closed_hosts(&["ann", "bob"])?)
     });
 }
 
@@ -210,20 +206,8 @@ fn two_keys_behind_closed_firewalls_meet_by_a_dht_alone() {
 #[ignore = "long: `make test-all`"]
 fn two_keys_behind_nats_that_keep_ports_meet_by_a_dht_alone() {
     world("outside-nats", |lab| {
-        let (_swarm, enters) = swarm(lab)?;
         let hosts = [lab.host_behind_nat("ann")?, lab.host_behind_nat("bob")?];
-        for host in &hosts {
-            host.configure(&format!(
-                "[signal]\nlan = false\ndht_bootstrap = [\"{enters}\"]\n[outside]\ndht = true\n"
-            ))?;
-        }
-        let (to_ann, to_bob) = (contact(&hosts[0])?, contact(&hosts[1])?);
-        let _serving = serve(&hosts[1], &to_ann, &["cat"])?;
-        let begun = Instant::now();
-        let said = connect(&hosts[0], "echo hello", &to_bob)?.success()?;
-        println!("first stream after {} ms", begun.elapsed().as_millis());
-        ensure!(said.stdout == "hello\n", "{said:?}");
-        Ok(())
+        meet_by_a_dht(lab, &hosts)
     });
 }
 
@@ -251,8 +235,7 @@ fn clocks_eleven_hours_apart_delay_it_by_seconds() {
         let begun = Instant::now();
         let said = connect(&hosts[0], "sleep 1; echo hello", &to_bob)?.success()?;
         println!("first stream after {} ms", begun.elapsed().as_millis());
-        ensure!(said.stdout == "hello\n", "{said:?}");
-        Ok(())
+        holds!(said.stdout == "hello\n", "{said:?}")
     });
 }
 
@@ -262,9 +245,7 @@ fn each_program_may_be_killed_and_strangers_flood_in_vain() {
     world("outside-killed", |lab| {
         let hosts = lab.closed_hosts(&["ann", "bob"])?;
         let (_server, _) = meet(lab, &hosts)?;
-        let [ann, bob] = &hosts[..] else {
-            anyhow::bail!("two hosts")
-        };
+        let [ann, bob] = crate::each(&hosts)?;
         let flooder = lab.host("flooder")?;
         let (to_ann, to_bob) = (contact(ann)?, contact(bob)?);
         let serving = serve(bob, &to_ann, &["cat"])?;
@@ -371,8 +352,7 @@ fn both_dial_at_once_and_a_network_of_their_own_does_not_notice() {
         }
         // the network knows nothing of it
         let members = ann.host.ask("lcroute", &["members", "--json"])?.success()?;
-        ensure!(!members.stdout.contains(key(&to_bob)), "{}", members.stdout);
-        Ok(())
+        holds!(!members.stdout.contains(key(&to_bob)), "{}", members.stdout)
     });
 }
 
@@ -397,9 +377,7 @@ fn connections(server: &Host, from: &Host) -> Result<usize> {
 fn friends_wait_in_rooms_of_one_connection_at_a_public_place() {
     world("outside-public", |lab| {
         let hosts = lab.closed_hosts(&["ann", "bob"])?;
-        let [ann, bob] = &hosts[..] else {
-            anyhow::bail!("two hosts")
-        };
+        let [ann, bob] = crate::each(&hosts)?;
         let (mut server, _) = meet_in_public(lab, &hosts)?;
         let (to_ann, to_bob) = (contact(ann)?, contact(bob)?);
         let mut args = vec!["serve", "/chat/1", "--outside", "--allow", &to_ann];
@@ -411,8 +389,7 @@ fn friends_wait_in_rooms_of_one_connection_at_a_public_place() {
         eventually("all wait", || {
             let entered = metrics()?.value("lcroute_signal_entered_rooms", &[])?;
             // around the change of their period pairs have two
-            ensure!((20.0..=40.0).contains(&entered), "{entered} rooms");
-            Ok(())
+            holds!((20.0..=40.0).contains(&entered), "{entered} rooms")
         })?;
         ensure!(connections(&server.host, bob)? == 1, "one connection");
         let said = connect(ann, "echo hello", &to_bob)?.success()?;
@@ -480,25 +457,21 @@ fn a_stream_whose_link_is_cut_ends_soon_on_both_sides() {
     world("outside-cut", |lab| {
         let hosts = lab.closed_hosts(&["ann", "bob"])?;
         let (_server, _) = meet(lab, &hosts)?;
-        let [ann, bob] = &hosts[..] else {
-            anyhow::bail!("two hosts")
-        };
+        let [ann, bob] = crate::each(&hosts)?;
         let (to_ann, to_bob) = (contact(ann)?, contact(bob)?);
         let command = ["sh", "-c", "echo ready; cat; echo ended > ended"];
         let _serving = serve(bob, &to_ann, &command)?;
         let line = format!("exec lcroute-streams connect {to_bob} /chat/1 < <(sleep 300)");
         let mut running = ann.spawn("bash", &["-c", &line])?;
         eventually("it runs", || {
-            ensure!(running.stdout().contains("ready"), "{}", running.stderr());
-            Ok(())
+            holds!(running.stdout().contains("ready"), "{}", running.stderr())
         })?;
         // a link that is back in time carries it on
         ann.cut_uplink()?;
         std::thread::sleep(Duration::from_secs(2));
         ann.heal_uplink()?;
         eventually("it is linked again", || {
-            ensure!(look(ann)?["pairs"][0]["state"] == "linked", "not yet");
-            Ok(())
+            holds!(look(ann)?["pairs"][0]["state"] == "linked", "not yet")
         })?;
         running.must_run()?;
         ann.cut_uplink()?;
@@ -507,8 +480,7 @@ fn a_stream_whose_link_is_cut_ends_soon_on_both_sides() {
         println!("the caller ended after {} ms", begun.elapsed().as_millis());
         ensure!(code == 1, "exit code {code}: {}", running.stderr());
         within(CUT_WITHIN, "the served command ends", || {
-            ensure!(bob.path("ended").exists(), "not yet");
-            Ok(())
+            holds!(bob.path("ended").exists(), "not yet")
         })?;
         println!("the other side after {} ms", begun.elapsed().as_millis());
         Ok(())
@@ -520,17 +492,14 @@ fn a_stranger_calls_an_open_key_by_a_public_server() {
     world("outside-open", |lab| {
         let hosts = lab.closed_hosts(&["bob", "stranger"])?;
         let (_server, url) = meet_in_public(lab, &hosts)?;
-        let [bob, stranger] = &hosts[..] else {
-            anyhow::bail!("two hosts")
-        };
+        let [bob, stranger] = crate::each(&hosts)?;
         let to_bob = contact(bob)?;
         let _named = serve(bob, &nobodies(1)[0], &["cat"])?;
         let command = ["sh", "-c", "cat; echo $LC_FROM $LC_PEER"];
         let mut serving = serve_anyone(bob, &command)?;
         eventually("it says who may connect", || {
             let told = serving.stderr();
-            ensure!(told.contains("anyone may"), "{told}");
-            Ok(())
+            holds!(told.contains("anyone may"), "{told}")
         })?;
         a_stranger_is_served(stranger, &to_bob)?;
         // a service that names another key is not listed to it
@@ -552,8 +521,7 @@ fn a_stranger_calls_an_open_key_by_a_public_server() {
         let line = format!("exec lcroute-streams connect {to_bob} /open/1 < <(echo up; sleep 60)");
         let mut running = stranger.spawn("bash", &["-c", &line])?;
         eventually("it runs", || {
-            ensure!(running.stdout().contains("up"), "{}", running.stderr());
-            Ok(())
+            holds!(running.stdout().contains("up"), "{}", running.stderr())
         })?;
         serving.signal(Signal::SIGINT)?;
         let code = serving.wait(CUT_WITHIN)?;
@@ -562,8 +530,7 @@ fn a_stranger_calls_an_open_key_by_a_public_server() {
         ensure!(code == FAILED, "exit code {code}: {}", running.stderr());
         eventually("the key is closed", || {
             let left = look(bob)?;
-            ensure!(left["open"].is_null(), "{left}");
-            Ok(())
+            holds!(left["open"].is_null(), "{left}")
         })
     });
 }
@@ -575,8 +542,7 @@ pub(crate) fn a_stranger_is_served(stranger: &Host, to: &str) -> Result<()> {
     println!("first stream after {} ms", begun.elapsed().as_millis());
     let own = contact(stranger)?;
     let expected = format!("hello\noutside {}\n", key(&own));
-    ensure!(said.stdout == expected, "{said:?}");
-    Ok(())
+    holds!(said.stdout == expected, "{said:?}")
 }
 
 #[test]
@@ -585,16 +551,13 @@ fn calls_of_an_open_key_with_wrong_cookies_flood_in_vain() {
     world("outside-open-flood", |lab| {
         let hosts = lab.closed_hosts(&["ann", "bob"])?;
         let (_server, _) = meet_in_public(lab, &hosts)?;
-        let [ann, bob] = &hosts[..] else {
-            anyhow::bail!("two hosts")
-        };
+        let [ann, bob] = crate::each(&hosts)?;
         let flooder = lab.host("flooder")?;
         let (to_ann, to_bob) = (contact(ann)?, contact(bob)?);
         let _named = serve(bob, &to_ann, &["cat"])?;
         let _open = serve_anyone(bob, &["cat"])?;
         eventually("its program has ports", || {
-            ensure!(!ports_of(bob)?.is_empty(), "not yet");
-            Ok(())
+            holds!(!ports_of(bob)?.is_empty(), "not yet")
         })?;
         bob.nft("flush ruleset")?;
         // its answers arrive somewhere
@@ -611,8 +574,7 @@ fn calls_of_an_open_key_with_wrong_cookies_flood_in_vain() {
         };
         eventually("calls without the key's tag are dropped", || {
             let (answered, unknown) = (dropped("outside_cookie")?, dropped("outside_unknown")?);
-            ensure!(answered == 0 && unknown > 10_000, "{answered}, {unknown}");
-            Ok(())
+            holds!(answered == 0 && unknown > 10_000, "{answered}, {unknown}")
         })?;
         let before = dropped("outside_unknown")?;
         let begun = Instant::now();
@@ -620,8 +582,7 @@ fn calls_of_an_open_key_with_wrong_cookies_flood_in_vain() {
         println!("in a flood: {} ms", begun.elapsed().as_millis());
         ensure!(said.stdout == "hello\n", "{said:?}");
         eventually("the flood goes on", || {
-            ensure!(dropped("outside_unknown")? > before, "it has ended");
-            Ok(())
+            holds!(dropped("outside_unknown")? > before, "it has ended")
         })?;
         floods.iter_mut().try_for_each(Process::must_run)?;
         // nobody has become a caller
@@ -641,9 +602,7 @@ fn a_stranger_calls_an_open_key_on_one_lan() {
         for host in &hosts {
             host.configure("")?;
         }
-        let [bob, stranger] = &hosts[..] else {
-            anyhow::bail!("two hosts")
-        };
+        let [bob, stranger] = crate::each(&hosts)?;
         let to_bob = contact(bob)?;
         ensure!(!to_bob.contains('@'), "{to_bob}");
         let command = ["sh", "-c", "cat; echo $LC_FROM $LC_PEER"];

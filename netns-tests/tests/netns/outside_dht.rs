@@ -39,8 +39,7 @@ fn port_of(host: &Host) -> Result<String> {
 pub(crate) fn is_held(host: &Host) -> Result<()> {
     eventually("the DHT holds its record", || {
         let by = look(host)?["open"]["by"].clone();
-        ensure!(by == serde_json::json!(["dht"]), "{by}");
-        Ok(())
+        holds!(by == serde_json::json!(["dht"]), "{by}")
     })
 }
 
@@ -50,9 +49,7 @@ fn a_stranger_calls_an_open_key_whose_port_is_open_by_a_dht_alone() {
     world("outside-open-dht", |lab| {
         let (_swarm, enters) = swarm(lab)?;
         let hosts = lab.closed_hosts(&["bob", "stranger", "offline"])?;
-        let [bob, stranger, offline] = &hosts[..] else {
-            anyhow::bail!("three hosts")
-        };
+        let [bob, stranger, offline] = crate::each(&hosts)?;
         with_dht(bob, &enters)?;
         with_dht(stranger, &enters)?;
         offline.configure("[signal]\nlan = false\n")?;
@@ -70,8 +67,7 @@ fn a_stranger_calls_an_open_key_whose_port_is_open_by_a_dht_alone() {
         eventually("it knows that callers arrive", || {
             let reached = reached(bob)?;
             let is_known = reached.starts_with("reached at ") && reached.ends_with(&port);
-            ensure!(is_known, "{reached}");
-            Ok(())
+            holds!(is_known, "{reached}")
         })?;
         // who asks no DHT is told so
         let refused = connect_by(offline, "true", &to_bob, "/open/1")?;
@@ -131,8 +127,7 @@ fn an_open_key_behind_a_nat_names_the_port_that_is_enough_to_forward() {
         println!("through the NAT after {} ms", begun.elapsed().as_millis());
         eventually("it knows that callers arrive", || {
             let reached = reached(&bob)?;
-            ensure!(reached.starts_with("reached at "), "{reached}");
-            Ok(())
+            holds!(reached.starts_with("reached at "), "{reached}")
         })
     });
 }

@@ -27,8 +27,7 @@ fn home(lab: &Lab, protocol: &str, enters: &str) -> Result<(Host, Host, Host, Pr
     let upnpd = miniupnpd(&router, protocol)?;
     eventually("the router listens", || {
         let said = foreign::said(&upnpd);
-        ensure!(said.contains("istening"), "{said}");
-        Ok(())
+        holds!(said.contains("istening"), "{said}")
     })?;
     let mut far = lab.closed_hosts(&["far"])?;
     let far = far.pop().context("a host")?;
@@ -42,8 +41,7 @@ fn home(lab: &Lab, protocol: &str, enters: &str) -> Result<(Host, Host, Host, Pr
 fn maps(router: &Host, count: usize) -> Result<()> {
     within(ASKED_WITHIN, "the router maps as many ports", || {
         let rules = rules(router)?;
-        ensure!(rules.matches("dnat").count() == count, "{count}: {rules}");
-        Ok(())
+        holds!(rules.matches("dnat").count() == count, "{count}: {rules}")
     })
 }
 
@@ -64,8 +62,7 @@ fn a_key_alone_leads_to_a_host_whose_router_maps_its_port() {
             let port = at.and_then(|at| at.strip_suffix(" (mapped)"));
             let port: u16 = port.with_context(|| reached.clone())?.parse()?;
             // the router gives the port that it is asked for
-            ensure!(ports_of(&bob)?.contains(&port), "{reached}");
-            Ok(())
+            holds!(ports_of(&bob)?.contains(&port), "{reached}")
         })?;
         println!("mapped after {} ms", begun.elapsed().as_millis());
         maps(&router, 1)?;
@@ -97,8 +94,7 @@ fn a_station_and_an_open_key_at_home_have_a_port_each() {
             let told = casts.stderr();
             let reached = format!("reached at {PUBLIC}:");
             ensure!(told.contains(&reached), "{told}");
-            ensure!(!told.contains("closed"), "{told}");
-            Ok(())
+            holds!(!told.contains("closed"), "{told}")
         })?;
         maps(&router, 2)?;
         let args = [RADIO, "--json", "listen", "--outside", &text, "-"];
@@ -108,11 +104,10 @@ fn a_station_and_an_open_key_at_home_have_a_port_each() {
         casts.wait(DEADLINE)?;
         maps(&router, 1)?;
         let reached = reached(&home)?;
-        ensure!(
+        holds!(
             reached.ends_with("(mapped)"),
             "the other one stays: {reached}"
-        );
-        Ok(())
+        )
     });
 }
 
@@ -137,12 +132,10 @@ fn whoever_switches_it_off_asks_no_router() {
         let _serving = serve_anyone(&bob, &["cat"])?;
         eventually("it is closed", || {
             let reached = reached(&bob)?;
-            ensure!(reached.starts_with("closed: forward UDP port"), "{reached}");
-            Ok(())
+            holds!(reached.starts_with("closed: forward UDP port"), "{reached}")
         })?;
         let counter = router.run("nft", &["list", "counter", "inet", "ask", "asked"])?;
         let counter = counter.success()?.stdout;
-        ensure!(counter.contains("packets 0 "), "{counter}");
-        Ok(())
+        holds!(counter.contains("packets 0 "), "{counter}")
     });
 }

@@ -1,7 +1,5 @@
 //! Packets arrive unchanged.
 
-use anyhow::ensure;
-
 use crate::world;
 
 #[test]
@@ -17,8 +15,7 @@ fn the_hop_limit_is_what_the_sender_set() {
         a.host.send("ff1e::42", 50, &["--hops", "37"])?;
         receiver.expect_exactly(100)?;
         let state = receiver.state()?;
-        ensure!(state["hop_limits"] == serde_json::json!([1, 37]), "{state}");
-        Ok(())
+        holds!(state["hop_limits"] == serde_json::json!([1, 37]), "{state}")
     });
 }
 
@@ -33,11 +30,10 @@ fn a_datagram_larger_than_the_mtu_arrives_whole() {
             .send("ff1e::42", 100, &["--size", "3000", "--rate", "200"])?;
         receiver.expect_exactly(100)?;
         let state = receiver.state()?;
-        ensure!(
+        holds!(
             state["largest"] == 3_000 && state["bytes"] == 300_000,
             "{state}"
-        );
-        Ok(())
+        )
     });
 }
 
@@ -51,7 +47,6 @@ fn packets_come_from_the_address_that_status_shows() {
         a.host.send("ff1e::42", 50, &[])?;
         receiver.expect_exactly(50)?;
         let state = receiver.state()?;
-        ensure!(state["senders"][a.address()?.to_string()] == 50, "{state}");
-        Ok(())
+        holds!(state["senders"][a.address()?.to_string()] == 50, "{state}")
     });
 }

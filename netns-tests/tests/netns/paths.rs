@@ -42,8 +42,7 @@ fn a_router_that_marks_congestion_is_heard_by_the_sender() {
             receiver.expect_exactly(100)?;
             eventually("a knows that all packets were marked", || {
                 let marked = congested(a)? - before;
-                ensure!(marked >= 100, "{marked} marked");
-                Ok(())
+                holds!(marked >= 100, "{marked} marked")
             })?;
             Ok(())
         });
@@ -100,8 +99,7 @@ fn full_packets_pass(lab: &Lab, v4: bool, config: &str) -> anyhow::Result<()> {
         hosts[1].v6()?.to_string()
     };
     hosts[0].ask("ping", &["-c1", "-W1", "-s2000", &to])?;
-    ensure!(hosts[1].fragments()?.packets > 0, "fragments are not seen");
-    Ok(())
+    holds!(hosts[1].fragments()?.packets > 0, "fragments are not seen")
 }
 
 #[test]
@@ -147,15 +145,13 @@ fn becomes_narrow(lab: &Lab, at: usize) -> anyhow::Result<()> {
         peer["path_mtu"].as_u64().with_context(|| format!("{peer}"))
     };
     eventually("a knows what Ethernet takes", || {
-        ensure!(limit()? == 1_452, "{}", limit()?);
-        Ok(())
+        holds!(limit()? == 1_452, "{}", limit()?)
     })?;
     narrow(lab, &hosts[at], 1_300)?;
     let size = ["--size", "1232"];
     eventually("a knows that the path is narrow", || {
         a.host.send("ff1e::42", 20, &size)?;
-        ensure!(limit()? == 1_200, "{}", limit()?);
-        Ok(())
+        holds!(limit()? == 1_200, "{}", limit()?)
     })?;
     let before = receiver.packets()?;
     a.host.send("ff1e::42", 100, &size)?;

@@ -76,7 +76,7 @@ fn mapping(member: &Member) -> Result<Value> {
     Ok(member.status()?["mapping"].clone())
 }
 
-fn path(from: &Member) -> Result<String> {
+pub(crate) fn path(from: &Member) -> Result<String> {
     let peers = from.peers()?;
     let path = peers.first().context("no peer")?["path"].as_str();
     Ok(path.unwrap_or("none").to_owned())
@@ -110,8 +110,7 @@ fn a_router_maps_the_port_by_each_protocol_and_gets_it_back() {
             let upnpd = miniupnpd(&router, protocol)?;
             eventually("the router listens", || {
                 let said = foreign::said(&upnpd);
-                ensure!(said.contains("istening"), "{said}");
-                Ok(())
+                holds!(said.contains("istening"), "{said}")
             })?;
             network.members[0].start()?;
             within(Duration::from_secs(20), "the port is mapped", || {
@@ -122,8 +121,7 @@ fn a_router_maps_the_port_by_each_protocol_and_gets_it_back() {
                     foreign::said(&upnpd)
                 );
                 let address = mapping["address"].as_str().unwrap_or_default();
-                ensure!(address.starts_with(PUBLIC), "{mapping}");
-                Ok(())
+                holds!(address.starts_with(PUBLIC), "{mapping}")
             })?;
             ensure!(rules(&router)?.contains("dnat"), "{}", rules(&router)?);
             network.members[1].start()?;
@@ -131,8 +129,7 @@ fn a_router_maps_the_port_by_each_protocol_and_gets_it_back() {
             let [a, b] = network.nodes()?;
             eventually("the path is that of the mapping", || {
                 let found = path(b)?;
-                ensure!(found == "mapped", "{found}");
-                Ok(())
+                holds!(found == "mapped", "{found}")
             })?;
             let doctor = a.host.ask("lcroute", &["doctor"])?;
             ensure!(
@@ -140,8 +137,7 @@ fn a_router_maps_the_port_by_each_protocol_and_gets_it_back() {
                 "{doctor:?}"
             );
             network.members[0].stop()?;
-            ensure!(!rules(&router)?.contains("dnat"), "{}", rules(&router)?);
-            Ok(())
+            holds!(!rules(&router)?.contains("dnat"), "{}", rules(&router)?)
         });
     }
 }
@@ -191,8 +187,7 @@ fn a_router_that_answers_nonsense_costs_nothing() {
         let router = lab.find("a-nat").context("the router")?;
         let garbage = router.spawn("python3", &["-c", GARBAGE])?;
         eventually("it listens", || {
-            ensure!(garbage.stdout().contains("ready"), "not yet");
-            Ok(())
+            holds!(garbage.stdout().contains("ready"), "not yet")
         })?;
         let far = lab.host("b")?;
         far.close_uplink()?;
@@ -212,8 +207,7 @@ fn a_router_that_answers_nonsense_costs_nothing() {
                     .is_some_and(|why| why.contains("UPnP")),
                 "{mapping}"
             );
-            ensure!(mapping["address"].is_null(), "{mapping}");
-            Ok(())
+            holds!(mapping["address"].is_null(), "{mapping}")
         })?;
         network.wait_linked()?;
         // and it is not asked for a minute
@@ -259,9 +253,6 @@ fn without_a_router_or_when_switched_off_nobody_is_asked() {
         ensure!(!asked()?, "asked though it is switched off");
         a.host.configure("")?;
         a.host.run("lcroute", &["reload"])?.success()?;
-        eventually("it is asked now", || {
-            ensure!(asked()?, "not yet");
-            Ok(())
-        })
+        eventually("it is asked now", || holds!(asked()?, "not yet"))
     });
 }

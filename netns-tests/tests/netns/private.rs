@@ -82,8 +82,7 @@ fn say_until_heard(from: &Host, to: &Host, group: &str, words: &str) -> Result<(
     let listener = to.spawn("lcroute", &["listen", group])?;
     eventually("words are heard", || {
         from.run("lcroute", &["say", group, words])?.success()?;
-        ensure!(listener.stdout().contains(words), "not yet");
-        Ok(())
+        holds!(listener.stdout().contains(words), "not yet")
     })
 }
 
@@ -106,18 +105,16 @@ fn a_member_on_the_path_carries_what_it_cannot_read() {
         ];
         let dump = router.host.spawn("tcpdump", &args)?;
         eventually("tcpdump listens", || {
-            ensure!(dump.stderr().contains("listening on"), "{}", dump.stderr());
-            Ok(())
+            holds!(dump.stderr().contains("listening on"), "{}", dump.stderr())
         })?;
         let (secret, open) = ("meet at the old mill", "anybody may read this");
         say_until_heard(&alpha.host, &beta.host, GROUP, secret)?;
         eventually("the router sees sealed packets", || {
-            ensure!(
+            holds!(
                 dump.stdout().contains("unknown (253)") || dump.stdout().contains("Unknown (253)"),
                 "{}",
                 dump.stdout()
-            );
-            Ok(())
+            )
         })?;
         ensure!(!dump.stdout().contains("old mill"), "{}", dump.stdout());
         ensure!(receiver.packets()? == 0, "{}", receiver.state()?);
@@ -128,8 +125,7 @@ fn a_member_on_the_path_carries_what_it_cannot_read() {
         // the same search finds public text
         eventually("the router's memory has what is not private", || {
             say_until_heard(&alpha.host, &beta.host, PLAIN, open)?;
-            ensure!(remembers(pid, open.as_bytes())?, "not found");
-            Ok(())
+            holds!(remembers(pid, open.as_bytes())?, "not found")
         })?;
         let state = |member: &Member| -> Result<Value> {
             let groups = member.groups()?;
@@ -139,8 +135,7 @@ fn a_member_on_the_path_carries_what_it_cannot_read() {
         let _listener = beta.host.receive(GROUP, &[])?;
         eventually("the group is sealed for who has its key", || {
             ensure!(state(beta)? == "sealed", "{}", state(beta)?);
-            ensure!(state(router)?.is_null(), "{}", state(router)?);
-            Ok(())
+            holds!(state(router)?.is_null(), "{}", state(router)?)
         })
     });
 }
@@ -155,11 +150,9 @@ fn plain_packets_of_a_private_prefix_are_refused() {
         router.host.send(GROUP, 50, &["--rate", "50"])?;
         eventually("all 50 were refused", || {
             let refused = beta.counter("drops/not_sealed")?;
-            ensure!(refused == 50, "{refused}");
-            Ok(())
+            holds!(refused == 50, "{refused}")
         })?;
-        ensure!(receiver.packets()? == 0, "{}", receiver.state()?);
-        Ok(())
+        holds!(receiver.packets()? == 0, "{}", receiver.state()?)
     });
 }
 
@@ -179,8 +172,7 @@ fn without_its_key_nothing_of_a_prefix_leaves_or_enters() {
         alpha.host.send(GROUP, 20, &["--rate", "50"])?;
         eventually("beta opens nothing", || {
             let closed = beta.counter("drops/no_group_key")?;
-            ensure!(closed == 20, "{closed}");
-            Ok(())
+            holds!(closed == 20, "{closed}")
         })?;
         ensure!(receiver.packets()? == 20, "{}", receiver.state()?);
         let doctor = beta.host.ask("lcroute", &["doctor", "--json"])?;
@@ -197,12 +189,10 @@ fn without_its_key_nothing_of_a_prefix_leaves_or_enters() {
         alpha.host.send(GROUP, 20, &["--rate", "50"])?;
         eventually("alpha sends nothing", || {
             let closed = alpha.counter("drops/no_group_key")?;
-            ensure!(closed == 20, "{closed}");
-            Ok(())
+            holds!(closed == 20, "{closed}")
         })?;
         ensure!(alpha.counter("link_tx_packets")? == sent, "something left");
-        ensure!(at_router.packets()? == 0, "{}", at_router.state()?);
-        Ok(())
+        holds!(at_router.packets()? == 0, "{}", at_router.state()?)
     });
 }
 
@@ -297,8 +287,7 @@ fn nothing_of_a_private_prefix_leaves_in_clear_however_the_daemon_ends() {
             eventually("lc0 has the sender's packets", || {
                 let before = member.counter("tun_rx_packets")?;
                 ensure!(try_to_send(&member.host)? == 25);
-                ensure!(member.counter("tun_rx_packets")? >= before + 25);
-                Ok(())
+                holds!(member.counter("tun_rx_packets")? >= before + 25)
             })
         };
         sees_all(&member)?;
@@ -306,14 +295,12 @@ fn nothing_of_a_private_prefix_leaves_in_clear_however_the_daemon_ends() {
             member.status()?["uptime_s"].as_u64().context("uptime_s")
         };
         eventually("the daemon is older than a second", || {
-            ensure!(uptime(&member)? > 1);
-            Ok(())
+            holds!(uptime(&member)? > 1)
         })?;
         let old = uptime(&member)?;
         member.daemon()?.signal(Signal::SIGUSR2)?;
         eventually("the daemon has started over", || {
-            ensure!(uptime(&member)? < old);
-            Ok(())
+            holds!(uptime(&member)? < old)
         })?;
         sees_all(&member)?;
 
@@ -329,26 +316,14 @@ fn nothing_of_a_private_prefix_leaves_in_clear_however_the_daemon_ends() {
         sees_all(&member)?;
 
         // another program removes foreign routes
-        let route = [
-            "-6",
-            "route",
-            "flush",
-            "table",
-            "local",
-            "type",
-            "unreachable",
-        ];
+        let route = crate::words("-6 route flush table local type unreachable");
         member.host.run("ip", &route)?.success()?;
         eventually("the daemon closes it again", || {
-            ensure!(closed(&member.host)?, "{}", routes(&member.host)?);
-            Ok(())
+            holds!(closed(&member.host)?, "{}", routes(&member.host)?)
         })?;
 
         member.host.run("lcroute", &["down"])?.success()?;
-        eventually("lc0 is gone", || {
-            ensure!(!member.host.has_interface("lc0"));
-            Ok(())
-        })?;
+        eventually("lc0 is gone", || holds!(!member.host.has_interface("lc0")))?;
         ensure!(try_to_send(&member.host)? == 0, "sent after `down`");
         ensure!(leaks(&member.host)? == 0, "{} left", leaks(&member.host)?);
         let check = doctor(&member.host)?;
@@ -359,8 +334,7 @@ fn nothing_of_a_private_prefix_leaves_in_clear_however_the_daemon_ends() {
         ensure!(leaks(&member.host)? >= 25, "{}", leaks(&member.host)?);
         let check = doctor(&member.host)?;
         ensure!(check["state"] == "fail", "{check}");
-        ensure!(check["detail"].to_string().contains("in clear"), "{check}");
-        Ok(())
+        holds!(check["detail"].to_string().contains("in clear"), "{check}")
     });
 }
 
@@ -373,8 +347,7 @@ fn a_prefix_that_is_private_no_more_is_open_and_without_one_nothing_is_left_behi
         let nothing_is_left = |member: &Member| -> Result<()> {
             let routes = routes(&member.host)?;
             ensure!(!routes.contains("unreachable"), "{routes}");
-            ensure!(!routes.contains("lc0"), "{routes}");
-            Ok(())
+            holds!(!routes.contains("lc0"), "{routes}")
         };
         member.start()?;
         member.stop()?;
@@ -399,14 +372,12 @@ fn a_prefix_that_is_private_no_more_is_open_and_without_one_nothing_is_left_behi
         eventually("the new prefix is closed, the old one open", || {
             let routes = routes(&member.host)?;
             ensure!(routes.contains("unreachable ff1e:7::/32"), "{routes}");
-            ensure!(!routes.contains("unreachable ff15:7::/32"), "{routes}");
-            Ok(())
+            holds!(!routes.contains("unreachable ff15:7::/32"), "{routes}")
         })?;
         member.host.configure("")?;
         reload(&member)?;
         eventually("the prefix is open", || {
-            ensure!(!closed(&member.host)?, "{}", routes(&member.host)?);
-            Ok(())
+            holds!(!closed(&member.host)?, "{}", routes(&member.host)?)
         })?;
 
         // a section removed while no daemon runs

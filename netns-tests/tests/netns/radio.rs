@@ -249,9 +249,7 @@ fn mixed_up(signs: &Station, reads: &Station) -> Result<String> {
 fn push_to_talk_sends_silence_until_a_signal_says_otherwise() {
     world("radio-talk", |lab| {
         let hosts = lab.lan(&["caster", "listener"])?;
-        let [caster, listener] = &hosts[..] else {
-            anyhow::bail!("two hosts");
-        };
+        let [caster, listener] = crate::each(&hosts)?;
         let file = write_chirp(caster, 60)?;
         let (key, station, _) = key_of(caster, "station.key")?;
         let (hears, heard) = listen(listener, &station.encode(), "heard", "")?;
@@ -259,11 +257,10 @@ fn push_to_talk_sends_silence_until_a_signal_says_otherwise() {
         let loud = |wanted: bool| {
             let status = last_status(&hears.stderr())?;
             let level = status["level_dbfs"].as_f64().unwrap_or(-100.0);
-            ensure!(
+            holds!(
                 status["talking"] == wanted && (level > -30.0) == wanted && level.abs() > 1.0,
                 "{status}"
-            );
-            Ok(())
+            )
         };
         eventually("silence comes", || {
             let size = fs::metadata(&heard).map_or(0, |m| m.len());
@@ -285,9 +282,7 @@ fn push_to_talk_sends_silence_until_a_signal_says_otherwise() {
 fn a_caster_that_was_killed_is_heard_again_and_of_two_the_later_one_stays() {
     world("radio-restart", |lab| {
         let hosts = lab.lan(&["caster", "listener"])?;
-        let [caster, listener] = &hosts[..] else {
-            anyhow::bail!("two hosts");
-        };
+        let [caster, listener] = crate::each(&hosts)?;
         let file = write_chirp(caster, 30)?;
         let (key, station, _) = key_of(caster, "station.key")?;
         let (mut hears, heard) = listen(listener, &station.encode(), "heard", "")?;
@@ -295,8 +290,7 @@ fn a_caster_that_was_killed_is_heard_again_and_of_two_the_later_one_stays() {
         let mut first = cast(caster, &file, &args)?;
         let sounds = |more: u64| {
             let size = fs::metadata(&heard).map_or(0, |m| m.len());
-            ensure!(size >= more, "{size} bytes of {more}");
-            Ok(())
+            holds!(size >= more, "{size} bytes of {more}")
         };
         let second = (RATE * 4) as u64;
         eventually("a second is heard", || sounds(second))?;
@@ -332,11 +326,10 @@ fn a_caster_that_was_killed_is_heard_again_and_of_two_the_later_one_stays() {
         ensure!(hears.wait(DEADLINE)? == 0, "{}", hears.stderr());
         let status = last_status(&hears.stderr())?;
         let dropped = status["drops"]["malformed"].as_u64().unwrap_or(0);
-        ensure!(
+        holds!(
             dropped + status["drops"]["payload_type"].as_u64().unwrap_or(0) > 0,
             "{status}"
-        );
-        Ok(())
+        )
     });
 }
 
@@ -344,9 +337,7 @@ fn a_caster_that_was_killed_is_heard_again_and_of_two_the_later_one_stays() {
 fn a_caster_by_a_grant_is_heard_beside_the_station_until_the_grant_expires() {
     world("radio-grant", |lab| {
         let hosts = lab.lan(&["caster", "guest", "listener"])?;
-        let [caster, guest, listener] = &hosts[..] else {
-            anyhow::bail!("three hosts");
-        };
+        let [caster, guest, listener] = crate::each(&hosts)?;
         let file = write_chirp(caster, 30)?;
         let (key, station, _) = key_of(caster, "station.key")?;
         let (guest_key, _, guest_id) = key_of(guest, "guest.key")?;
@@ -369,8 +360,7 @@ fn a_caster_by_a_grant_is_heard_beside_the_station_until_the_grant_expires() {
             let status = last_status(&hears.stderr())?;
             let casters = status["casters"].as_array().context("no casters")?;
             let names: Vec<_> = casters.iter().filter_map(|c| c["name"].as_str()).collect();
-            ensure!(names == ["own", "guest"], "{status}");
-            Ok(())
+            holds!(names == ["own", "guest"], "{status}")
         })?;
         own.must_run()?;
         casts.must_run()?;
@@ -392,11 +382,10 @@ fn a_caster_by_a_grant_is_heard_beside_the_station_until_the_grant_expires() {
             let casters = status["casters"].as_array().context("no casters")?;
             let level = status["level_dbfs"].as_f64().unwrap_or(-100.0);
             let more = size().saturating_sub(before);
-            ensure!(
+            holds!(
                 casters.len() == 1 && level > -30.0 && more > 400_000,
                 "{status}, {more} bytes"
-            );
-            Ok(())
+            )
         })?;
         // a grant that expires during the cast
         let mut expires = cast(guest, &file, &by(&guest_key, &short))?;
@@ -404,12 +393,11 @@ fn a_caster_by_a_grant_is_heard_beside_the_station_until_the_grant_expires() {
         let told = expires.stderr();
         ensure!(code == 4 && told.contains("expired"), "{code}: {told}");
         let code = casts.wait(DEADLINE)?;
-        ensure!(
+        holds!(
             code == 1,
             "{code}: the same key began later: {}",
             casts.stderr()
-        );
-        Ok(())
+        )
     });
 }
 
@@ -467,9 +455,7 @@ fn good_share(heard: &[f64]) -> f64 {
 fn a_microphone_is_heard_by_loudspeakers_and_one_that_goes_away_is_taken_again() {
     world("radio-devices", |lab| {
         let hosts = lab.lan(&["caster", "listener", "fickle"])?;
-        let [caster, listener, fickle] = &hosts[..] else {
-            anyhow::bail!("three hosts");
-        };
+        let [caster, listener, fickle] = crate::each(&hosts)?;
         let says = write_chirp(caster, 8)?;
         let (key, station, _) = key_of(caster, "station.key")?;
         let text = station.encode().to_string();
@@ -485,21 +471,18 @@ fn a_microphone_is_heard_by_loudspeakers_and_one_that_goes_away_is_taken_again()
         let mut casts = with_devices(caster, &on_caster, &format!("cast --key {key}"))?;
         eventually("it is away", || {
             let told = misses.stderr();
-            ensure!(told.contains("fickle is away"), "{told}");
-            Ok(())
+            holds!(told.contains("fickle is away"), "{told}")
         })?;
         fs::remove_file(fickle.path("link"))?;
         std::os::unix::fs::symlink(fickle.path("heard"), fickle.path("link"))?;
         eventually("it is back", || {
             let told = misses.stderr();
-            ensure!(told.contains("fickle is back"), "{told}");
-            Ok(())
+            holds!(told.contains("fickle is back"), "{told}")
         })?;
         eventually("all was said", || {
             let heard = read_samples(&listener.path("heard"))?;
             let seconds = sounding(&heard).len() as f64 / RATE as f64;
-            ensure!(seconds > 7.5, "{seconds} s");
-            Ok(())
+            holds!(seconds > 7.5, "{seconds} s")
         })?;
         // the microphone continues with silence
         casts.must_run()?;
@@ -542,11 +525,10 @@ fn a_microphone_is_heard_by_loudspeakers_and_one_that_goes_away_is_taken_again()
         let mut none = with_devices(listener, &on_listener, "cast --device none")?;
         let code = none.wait(DEADLINE)?;
         let told = none.stderr();
-        ensure!(
+        holds!(
             code == 1 && told.contains("microphone none: there is none"),
             "{code}: {told}"
-        );
-        Ok(())
+        )
     });
 }
 
@@ -585,8 +567,7 @@ fn the_copy_makes_up_for_what_is_lost() {
         let mut casts = cast(&caster.host, &file, &format!("--key {key} -i lc0"))?;
         within(Duration::from_secs(90), "nearly all was sent", || {
             let sent = last_status(&reference.stderr())?["sent"].as_u64();
-            ensure!(sent > Some(2_700), "{sent:?}");
-            Ok(())
+            holds!(sent > Some(2_700), "{sent:?}")
         })?;
         let (_, (one, _)) = &listeners[0];
         for (what, process) in [("caster", &casts), ("listener", one)] {
@@ -625,8 +606,7 @@ fn the_copy_makes_up_for_what_is_lost() {
         }
         // one of the eight may have been late once, on a busy host
         let good = shares.iter().filter(|share| **share >= 99.0).count();
-        ensure!(good + 1 >= shares.len(), "{shares:?} % good");
-        Ok(())
+        holds!(good + 1 >= shares.len(), "{shares:?} % good")
     });
 }
 
@@ -759,8 +739,7 @@ fn the_router_next_to_the_caster_is_killed_and_sound_comes_by_another() {
         )?;
         let sounds = |least: f64| {
             let seconds = sounding(&read_samples(&heard)?).len() as f64 / RATE as f64;
-            ensure!(seconds > least, "{seconds} s");
-            Ok(())
+            holds!(seconds > least, "{seconds} s")
         };
         eventually("it is heard", || sounds(4.0))?;
         // the forwarder of the station's packets
@@ -780,11 +759,10 @@ fn the_router_next_to_the_caster_is_killed_and_sound_comes_by_another() {
             "{} of {} packets lost, silence of {silence:.2} s",
             status["lost"], status["sent"]
         );
-        ensure!(
+        holds!(
             status["lost"] != 0,
             "nothing was lost: another router carried it"
-        );
-        Ok(())
+        )
     });
 }
 
@@ -792,9 +770,7 @@ fn the_router_next_to_the_caster_is_killed_and_sound_comes_by_another() {
 fn a_recording_is_shared_when_it_has_ended_and_a_private_one_with_a_key_alone() {
     world("radio-archive", |lab| {
         let hosts = lab.lan(&["caster", "listener", "later"])?;
-        let [caster, listener, later] = &hosts[..] else {
-            anyhow::bail!("three hosts");
-        };
+        let [caster, listener, later] = crate::each(&hosts)?;
         let file = write_chirp(caster, 2)?;
         let (key, station, _) = key_of(caster, "station.key")?;
         let text = station.encode().to_string();
@@ -817,8 +793,7 @@ fn a_recording_is_shared_when_it_has_ended_and_a_private_one_with_a_key_alone() 
         ensure!(casts.wait(DEADLINE)? == 0, "{}", casts.stderr());
         eventually("it is shared", || {
             let told = records.stdout();
-            ensure!(told.contains("lc:story.opus"), "{told}{}", records.stderr());
-            Ok(())
+            holds!(told.contains("lc:story.opus"), "{told}{}", records.stderr())
         })?;
         let key_there = later.write("shared.key", fs::read(&shared)?)?;
         fs::set_permissions(&key_there, fs::Permissions::from_mode(0o600))?;
@@ -827,8 +802,7 @@ fn a_recording_is_shared_when_it_has_ended_and_a_private_one_with_a_key_alone() 
         let args = ["lc:story.opus", &fetched, "--keyfile", &key_there];
         later.run("lcsync", &args)?.success()?;
         ensure!(fs::read(&fetched)? == fs::read(&recording)?, "not the same");
-        ensure!(records.stop()? == 0, "{}", records.stderr());
-        Ok(())
+        holds!(records.stop()? == 0, "{}", records.stderr())
     });
 }
 
@@ -877,11 +851,10 @@ fn is_chirp(player: &str, file: &Path) -> Result<()> {
     let seconds = samples.len() as f64 / RATE as f64;
     let likeness = likeness(samples);
     eprintln!("{player}: {seconds:.1} s, correlation {likeness:.4}");
-    ensure!(
+    holds!(
         seconds > 4.0 && likeness >= 0.95,
         "{player}: {seconds} s, {likeness}"
-    );
-    Ok(())
+    )
 }
 
 #[test]
@@ -922,8 +895,7 @@ fn ffplay_and_gstreamer_hear_a_public_station_and_what_ffmpeg_announces_is_heard
         for file in [&by_ffplay, &by_gstreamer] {
             eventually(&format!("some seconds in {file}"), || {
                 let size = fs::metadata(file)?.len();
-                ensure!(size > 6 * 4 * RATE as u64, "{size} bytes");
-                Ok(())
+                holds!(size > 6 * 4 * RATE as u64, "{size} bytes")
             })?;
         }
         for process in [&mut ffplay, &mut gstreamer] {
@@ -943,8 +915,7 @@ fn ffplay_and_gstreamer_hear_a_public_station_and_what_ffmpeg_announces_is_heard
         let (_hears, heard) = listen(&player.host, "abroad", "abroad", "-i lc0")?;
         eventually("some seconds of ffmpeg's", || {
             let size = fs::metadata(&heard).map_or(0, |m| m.len());
-            ensure!(size > 6 * 4 * RATE as u64, "{size} bytes");
-            Ok(())
+            holds!(size > 6 * 4 * RATE as u64, "{size} bytes")
         })?;
         is_chirp("from ffmpeg", &heard)
     });

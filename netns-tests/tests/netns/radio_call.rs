@@ -164,8 +164,7 @@ impl One {
     fn next_sound(&self, seconds: usize) -> Result<Vec<f64>> {
         let from = self.sound().len();
         eventually("sound comes", || {
-            ensure!(self.sound().len() >= from + seconds * RATE, "not yet");
-            Ok(())
+            holds!(self.sound().len() >= from + seconds * RATE, "not yet")
         })?;
         Ok(self.sound()[from..from + seconds * RATE].to_vec())
     }
@@ -234,9 +233,7 @@ pub(crate) fn packets(on: &Host, interface: &str, group: &str, of: Option<&str>)
 fn each_of_three_hears_the_two_others_until_they_are_muted_killed_or_gone() {
     world("radio-call", |lab| {
         let hosts = lab.lan(&["ann", "bob", "cy"])?;
-        let [ann, bob, cy] = &hosts[..] else {
-            anyhow::bail!("three hosts");
-        };
+        let [ann, bob, cy] = crate::each(&hosts)?;
         let begun = Instant::now();
         let mut a = One::new(ann, None, "", begun, tone(TONES[0]))?;
         let text = a.text()?;
@@ -250,8 +247,7 @@ fn each_of_three_hears_the_two_others_until_they_are_muted_killed_or_gone() {
             eventually("all are here", || {
                 let (mut others, open) = one.others()?;
                 others.sort();
-                ensure!(others == names && open.len() == 2, "{others:?} {open:?}");
-                Ok(())
+                holds!(others == names && open.len() == 2, "{others:?} {open:?}")
             })?;
         }
         for (own, one) in [&a, &b, &c].into_iter().enumerate() {
@@ -273,8 +269,7 @@ fn each_of_three_hears_the_two_others_until_they_are_muted_killed_or_gone() {
         a.process.signal(Signal::SIGUSR2)?;
         eventually("it is muted", || {
             let (_, open) = b.others()?;
-            ensure!(open == ["cy"], "{open:?}");
-            Ok(())
+            holds!(open == ["cy"], "{open:?}")
         })?;
         let silent = packets(cy, LAN, group, Some("fd00:1::1"))?;
         ensure!(silent == 0, "{silent} packets in two seconds");
@@ -283,16 +278,14 @@ fn each_of_three_hears_the_two_others_until_they_are_muted_killed_or_gone() {
         c.process.kill()?;
         eventually("the killed one is gone", || {
             let (others, _) = b.others()?;
-            ensure!(others == ["ann"], "{others:?}");
-            Ok(())
+            holds!(others == ["ann"], "{others:?}")
         })?;
         a.process.signal(Signal::SIGINT)?;
         let code = a.process.wait(DEADLINE)?;
         ensure!(code == 130, "{code}: {}", a.process.stderr());
         eventually("nobody else is here", || {
             let (others, _) = b.others()?;
-            ensure!(others.is_empty(), "{others:?}");
-            Ok(())
+            holds!(others.is_empty(), "{others:?}")
         })
     });
 }
@@ -329,16 +322,14 @@ fn a_call_behind_closed_firewalls_hears_the_others_and_a_listener_is_seen_by_nob
             let sound = heard.sound.len().checked_sub(RATE).context("no sound")?;
             let sound = &heard.sound[sound..];
             let strengths = [TONES[0], TONES[1]].map(|hz| strength(sound, hz));
-            ensure!(strengths.iter().all(|s| *s > 3_000.0), "{strengths:?}");
-            Ok(())
+            holds!(strengths.iter().all(|s| *s > 3_000.0), "{strengths:?}")
         })?;
         for (one, other) in [(&a, "bob"), (&b, "ann")] {
             let (others, _) = one.others()?;
             ensure!(others == [other], "{others:?}");
         }
         let sound = a.next_sound(2)?;
-        ensure!(strength(&sound, TONES[1]) > 3_000.0 && strength(&sound, TONES[0]) < 300.0);
-        Ok(())
+        holds!(strength(&sound, TONES[1]) > 3_000.0 && strength(&sound, TONES[0]) < 300.0)
     });
 }
 
@@ -406,8 +397,7 @@ fn over_a_wire(lab: &Lab, args: &[&str]) -> Result<(Host, Host, (Host, Process))
     ))?;
     let slow = wire.spawn("slow-wire", &[&[LAN, "far0"], args].concat())?;
     eventually("the wire is there", || {
-        ensure!(slow.stdout().contains("joined"), "{}", slow.stderr());
-        Ok(())
+        holds!(slow.stdout().contains("joined"), "{}", slow.stderr())
     })?;
     Ok((ann, bob, (wire, slow)))
 }
@@ -424,8 +414,7 @@ fn clicks_from_mouth_to_ear_are_measured() {
             let b = One::new(&bob, Some(&a.text()?), "", begun, clicks)?;
             eventually("both are here", || {
                 let (others, _) = b.others()?;
-                ensure!(others == ["ann"] && a.others()?.0 == ["bob"], "{others:?}");
-                Ok(())
+                holds!(others == ["ann"] && a.others()?.0 == ["bob"], "{others:?}")
             })?;
             // a while, so that clicks are many
             for _ in 0..5 {
@@ -441,8 +430,7 @@ fn clicks_from_mouth_to_ear_are_measured() {
             }
             let wire: f64 = delay.trim_end_matches("ms").parse()?;
             // a busy host counts as jitter: as much as the longest delay of a call, and the rest
-            ensure!(most <= wire + 600.0, "{most} ms");
-            Ok(())
+            holds!(most <= wire + 600.0, "{most} ms")
         });
     }
 }
@@ -458,8 +446,7 @@ fn a_twentieth_lost_leaves_nearly_all_sound() {
         let b = One::new(&bob, Some(&a.text()?), "", begun, voice)?;
         eventually("both are here", || {
             let (others, _) = b.others()?;
-            ensure!(others == ["ann"] && a.others()?.0 == ["bob"], "{others:?}");
-            Ok(())
+            holds!(others == ["ann"] && a.others()?.0 == ["bob"], "{others:?}")
         })?;
         b.next_sound(3)?;
         let mut sound = b.next_sound(5)?;
@@ -468,10 +455,9 @@ fn a_twentieth_lost_leaves_nearly_all_sound() {
         }
         let (share, status) = (share(&sound, 240.0), b.status()?);
         eprintln!("{:.2} % of the windows; {status}", 100.0 * share);
-        ensure!(
+        holds!(
             share >= 0.9 && status["lost"].as_u64() > Some(20),
             "{share} {status}"
-        );
-        Ok(())
+        )
     });
 }

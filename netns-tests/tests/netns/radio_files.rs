@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use lcroute_demo::lab::{DEADLINE, Host, Process, eventually};
 
+use crate::codes::says_at_last;
 use crate::radio::{RADIO, RATE, cast, key_of, listen, read_samples, sounding, write_chirp};
 use crate::world_alone;
 
@@ -15,28 +16,17 @@ fn record(host: &Host, station: &str, file: &Path, args: &[&str]) -> Result<Proc
     host.spawn(RADIO, &all)
 }
 
-/// Waits until a process has written this to standard error.
-fn says(process: &Process, text: &str) -> Result<()> {
-    eventually(text, || {
-        let told = process.stderr();
-        ensure!(told.contains(text), "{told}");
-        Ok(())
-    })
-}
-
 #[test]
 #[ignore = "long: `make test-all`"]
 fn a_damaged_recording_is_cast_to_its_end_and_each_damaged_passage_is_said() {
     world_alone("radio-damaged", |lab| {
         let hosts = lab.lan(&["caster", "listener"])?;
-        let [caster, listener] = &hosts[..] else {
-            anyhow::bail!("two hosts");
-        };
+        let [caster, listener] = crate::each(&hosts)?;
         let (key, station, _) = key_of(caster, "station.key")?;
         let text = station.encode();
         let whole = caster.path("whole.opus");
         let mut records = record(caster, &text, &whole, &[])?;
-        says(&records, "waits up to 30 s for the station on ")?;
+        says_at_last(&records, "waits up to 30 s for the station on ")?;
         let chirp = write_chirp(caster, 8)?;
         let mut casts = cast(caster, &chirp, &format!("--key {key}"))?;
         ensure!(casts.wait(DEADLINE)? == 0, "{}", casts.stderr());
@@ -54,7 +44,7 @@ fn a_damaged_recording_is_cast_to_its_end_and_each_damaged_passage_is_said() {
         let cut = damaged.len() - 100;
         let file = caster.write("damaged.opus", &damaged[..cut])?;
         let (mut hears, heard) = listen(listener, &text, "heard", "")?;
-        says(&hears, "lost_before_copy")?;
+        says_at_last(&hears, "lost_before_copy")?;
         let file = file.display().to_string();
         let mut casts = caster.spawn(RADIO, &["cast", "--key", &key, "--file", &file])?;
         ensure!(casts.wait(DEADLINE)? == 0, "{}", casts.stderr());
@@ -65,8 +55,7 @@ fn a_damaged_recording_is_cast_to_its_end_and_each_damaged_passage_is_said() {
         let samples = read_samples(&heard)?;
         let seconds = sounding(&samples).len() as f64 / RATE as f64;
         // three pages of a second each, and the cut one
-        ensure!((3.0..6.0).contains(&seconds), "{seconds} s");
-        Ok(())
+        holds!((3.0..6.0).contains(&seconds), "{seconds} s")
     });
 }
 
@@ -75,9 +64,7 @@ fn a_damaged_recording_is_cast_to_its_end_and_each_damaged_passage_is_said() {
 fn a_recorder_that_is_started_again_begins_a_new_file_and_waits_for_a_day() {
     world_alone("radio-recorder", |lab| {
         let hosts = lab.lan(&["caster", "recorder"])?;
-        let [caster, recorder] = &hosts[..] else {
-            anyhow::bail!("two hosts");
-        };
+        let [caster, recorder] = crate::each(&hosts)?;
         let (key, station, _) = key_of(caster, "station.key")?;
         let (text, file) = (station.encode(), recorder.path("story.opus"));
         let chirp = write_chirp(caster, 30)?;
@@ -91,8 +78,7 @@ fn a_recorder_that_is_started_again_begins_a_new_file_and_waits_for_a_day() {
             let mut casts = cast(caster, &chirp, &format!("--key {key}"))?;
             eventually("two seconds are recorded", || {
                 let size = size(name)?;
-                ensure!(size > 10_000, "{size} bytes");
-                Ok(())
+                holds!(size > 10_000, "{size} bytes")
             })?;
             casts.kill()?;
             let code = records.wait(DEADLINE)?;
@@ -118,10 +104,9 @@ fn a_recorder_that_is_started_again_begins_a_new_file_and_waits_for_a_day() {
             file.display()
         );
         let mut waits = recorder.spawn("sh", &["-c", &command])?;
-        says(&waits, "waits up to 86400 s for the station on lan0")?;
+        says_at_last(&waits, "waits up to 86400 s for the station on lan0")?;
         ensure!(size("story-4.opus")? > 0, "no file while it waits");
         waits.stop()?;
-        ensure!(size("story-4.opus").is_err(), "a file without sound stays");
-        Ok(())
+        holds!(size("story-4.opus").is_err(), "a file without sound stays")
     });
 }

@@ -18,9 +18,7 @@ fn sent(host: &Host) -> Result<u64> {
 fn a_caster_sends_on_a_lan_only_while_somebody_listens_there() {
     world_alone("radio-consent", |lab| {
         let hosts = lab.lan(&["caster", "listener"])?;
-        let [caster, listener] = &hosts[..] else {
-            anyhow::bail!("two hosts");
-        };
+        let [caster, listener] = crate::each(&hosts)?;
         let (key, station, _) = key_of(caster, "station.key")?;
         let file = write_chirp(caster, 4)?;
         let args = format!("--key {key} --public");
@@ -37,8 +35,7 @@ fn a_caster_sends_on_a_lan_only_while_somebody_listens_there() {
         let (mut first, heard) = listen(listener, &station.encode(), "heard", "")?;
         eventually("it listens", || {
             let told = first.stderr();
-            ensure!(told.contains("target_ms"), "{told}");
-            Ok(())
+            holds!(told.contains("target_ms"), "{told}")
         })?;
         let mut casts = cast(caster, &file, &private)?;
         for process in [&mut casts, &mut first] {
@@ -49,16 +46,14 @@ fn a_caster_sends_on_a_lan_only_while_somebody_listens_there() {
         let long = write_chirp(caster, 30)?;
         let casts = cast(caster, &long, &private)?;
         eventually("it casts", || {
-            ensure!(casts.stderr().contains("sends on"), "{}", casts.stderr());
-            Ok(())
+            holds!(casts.stderr().contains("sends on"), "{}", casts.stderr())
         })?;
         // also on the same host, which gets no reports from elsewhere
         for host in [listener, caster] {
             let (_later, heard) = listen(host, &station.encode(), "later", "")?;
             eventually("a second is heard", || {
                 let seconds = sounding(&read_samples(&heard)?).len() / RATE;
-                ensure!(seconds >= 1, "{seconds} s");
-                Ok(())
+                holds!(seconds >= 1, "{seconds} s")
             })?;
         }
         Ok(())
@@ -76,8 +71,7 @@ fn a_caster_with_lcroute_sends_on_its_interface_alone_unless_it_names_others() {
         let interfaces = |args: &str| -> Result<(Value, String)> {
             let casts = cast(&caster.host, &file, &format!("--key {key} {args}"))?;
             eventually("it has begun", || {
-                ensure!(casts.stdout().contains('}'), "{}", casts.stderr());
-                Ok(())
+                holds!(casts.stdout().contains('}'), "{}", casts.stderr())
             })?;
             let said = casts.stdout();
             let told: Value = serde_json::from_str(said.lines().next().context("no line")?)?;
@@ -92,8 +86,7 @@ fn a_caster_with_lcroute_sends_on_its_interface_alone_unless_it_names_others() {
         let (_hears, heard) = listen(&listener.host, &station.encode(), "heard", "")?;
         eventually("a second is heard", || {
             let seconds = sounding(&read_samples(&heard)?).len() / RATE;
-            ensure!(seconds >= 1, "{seconds} s");
-            Ok(())
+            holds!(seconds >= 1, "{seconds} s")
         })
     });
 }

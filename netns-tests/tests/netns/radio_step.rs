@@ -181,8 +181,7 @@ impl Houses {
         ];
         let slow = wire.spawn("slow-wire", &args)?;
         eventually("the wire is there", || {
-            ensure!(slow.stdout().contains("joined"), "{}", slow.stderr());
-            Ok(())
+            holds!(slow.stdout().contains("joined"), "{}", slow.stderr())
         })?;
         Ok(Self {
             caster,
@@ -214,9 +213,7 @@ fn send_noise(host: &Host, station: &Station, key: &StationKey) -> Result<()> {
 fn two_rooms_with_clocks_apart_are_in_step_whatever_strangers_send() {
     world_alone("radio-step", |lab| {
         let hosts = lab.lan(&["caster", "near", "next"])?;
-        let [caster, near, next] = &hosts[..] else {
-            anyhow::bail!("three hosts");
-        };
+        let [caster, near, next] = crate::each(&hosts)?;
         let (key, station, secret) = key_of(caster, "station.key")?;
         let text = station.encode();
         let begun = Instant::now();
@@ -229,11 +226,10 @@ fn two_rooms_with_clocks_apart_are_in_step_whatever_strangers_send() {
         for room in [&a, &b] {
             eventually("it is in step", || {
                 let step = room.step()?;
-                ensure!(
+                holds!(
                     step["state"] == "in step" && step["behind_ms"] == 150,
                     "{step}"
-                );
-                Ok(())
+                )
             })?;
         }
         send_noise(near, &station, &secret)?;
@@ -252,8 +248,7 @@ fn two_rooms_with_clocks_apart_are_in_step_whatever_strangers_send() {
         );
         // answers of no caster
         let dropped = status["drops"]["other_source"].as_u64().unwrap_or(0);
-        ensure!(dropped > 0, "{status}");
-        Ok(())
+        holds!(dropped > 0, "{status}")
     });
 }
 
@@ -262,9 +257,7 @@ fn two_rooms_with_clocks_apart_are_in_step_whatever_strangers_send() {
 fn a_stranger_on_another_interface_puts_no_room_out_of_step() {
     world_alone("radio-step-strange", |lab| {
         let hosts = lab.lan(&["caster", "near"])?;
-        let [caster, near] = &hosts[..] else {
-            anyhow::bail!("two hosts");
-        };
+        let [caster, near] = crate::each(&hosts)?;
         let stranger = lab.detached_host("stranger")?;
         let peer = stranger.namespace().path();
         near.ip(&format!(
@@ -291,15 +284,13 @@ fn a_stranger_on_another_interface_puts_no_room_out_of_step() {
         eventually("it has heard the stranger", || {
             let drops = last_status(&room.process.stderr())?["drops"].clone();
             let dropped = drops["beacon_not_opened"].as_u64().unwrap_or(0);
-            ensure!(dropped > 0, "{drops}");
-            Ok(())
+            holds!(dropped > 0, "{drops}")
         })?;
         let file = write_clicks(caster, 8)?;
         let mut casts = cast(caster, &file, &format!("--key {key} --together"))?;
         eventually("it is in step", || {
             let step = room.step()?;
-            ensure!(step["state"] == "in step", "{step}");
-            Ok(())
+            holds!(step["state"] == "in step", "{step}")
         })?;
         ensure!(casts.wait(DEADLINE)? == 0, "{}", casts.stderr());
         room.end().map(drop)
@@ -350,11 +341,10 @@ fn rooms_are_in_step_over_a_slow_wire_and_without_the_casters_word_as_far_apart_
             ensure!(clicks >= 25, "{clicks} clicks");
             medians.push(median);
         }
-        ensure!(
+        holds!(
             medians[0] <= 1.0 && medians[1] > 20.0 && medians[2] > 20.0,
             "{medians:?}"
-        );
-        Ok(())
+        )
     });
 }
 
@@ -382,8 +372,7 @@ fn rooms_of_one_network_are_in_step_behind_closed_firewalls() {
         for room in [&a, &b] {
             eventually("it is in step", || {
                 let step = room.step()?;
-                ensure!(step["state"] == "in step", "{step}");
-                Ok(())
+                holds!(step["state"] == "in step", "{step}")
             })?;
         }
         // only the caster joins the group of questions
@@ -401,8 +390,7 @@ fn rooms_of_one_network_are_in_step_behind_closed_firewalls() {
         let [median, most, worst] = figures(&apart)?;
         let clicks = apart.len();
         eprintln!("{clicks} clicks apart by {median:.3} ms, 95 % {most:.3}, worst {worst:.3}");
-        ensure!(clicks >= 20 && median <= 1.0, "{apart:.2?}");
-        Ok(())
+        holds!(clicks >= 20 && median <= 1.0, "{apart:.2?}")
     });
 }
 
@@ -433,8 +421,7 @@ fn loudspeakers(host: &Host) -> Result<(Process, String)> {
     let args: Vec<&str> = args.split(' ').chain(modules).collect();
     let server = host.spawn("pulseaudio", &args)?;
     eventually("PulseAudio is there", || {
-        ensure!(Path::new(&socket).exists(), "no socket");
-        Ok(())
+        holds!(Path::new(&socket).exists(), "no socket")
     })?;
     Ok((server, format!("PULSE_SERVER=unix:{socket}")))
 }
@@ -480,8 +467,7 @@ fn loudspeakers_of_two_rooms_are_recorded_in_step() {
             let mut recorder = houses.caster.spawn("sh", &["-c", &record])?;
             eventually("it records", || {
                 let size = fs::metadata(&recording).map_or(0, |m| m.len());
-                ensure!(size > 0, "nothing");
-                Ok(())
+                holds!(size > 0, "nothing")
             })?;
             let rooms = [
                 (&houses.near, CLOCKS[0], "PULSE_SINK=left"),
@@ -520,8 +506,7 @@ fn loudspeakers_of_two_rooms_are_recorded_in_step() {
             ensure!(clicks >= 12, "{clicks} clicks");
             medians.push(median);
         }
-        ensure!(medians[0] <= 1.0 && medians[1] > 20.0, "{medians:?}");
-        Ok(())
+        holds!(medians[0] <= 1.0 && medians[1] > 20.0, "{medians:?}")
     });
 }
 
@@ -541,8 +526,7 @@ fn a_room_that_was_killed_is_in_step_again_and_one_that_needs_more_says_so() {
         let file = write_clicks(&caster, 25)?;
         let is = |room: &Room, state: &str| {
             let step = room.step()?;
-            ensure!(step["state"] == state, "{step}");
-            Ok(())
+            holds!(step["state"] == state, "{step}")
         };
         let _casts = cast(&caster, &file, &format!("--key {key} --together"))?;
         let stays = Room::new(&near, &text, "", CLOCKS[0], begun)?;
@@ -562,7 +546,6 @@ fn a_room_that_was_killed_is_in_step_again_and_one_that_needs_more_says_so() {
         eventually("the near one does not", || is(&in_step, "in step"))?;
         let step = behind.step()?;
         let needed = step["needed_ms"].as_u64().unwrap_or(0);
-        ensure!((40..150).contains(&needed), "{step}");
-        Ok(())
+        holds!((40..150).contains(&needed), "{step}")
     });
 }

@@ -106,8 +106,7 @@ fn closed_hosts_of_a_lan_link_without_server_and_without_route() {
         // another network's records are only counted
         eventually("the stranger has heard records", || {
             let drops = &strangers[0].status()?["counters"]["drops"];
-            ensure!(drops["presence_not_opened"].as_u64() > Some(0), "{drops}");
-            Ok(())
+            holds!(drops["presence_not_opened"].as_u64() > Some(0), "{drops}")
         })
     });
 }
@@ -139,8 +138,7 @@ fn without_lan_nobody_is_looked_for_there() {
         members.iter_mut().try_for_each(Member::start)?;
         ensure!(!looks_on_lans(&mut members[0])?, "mDNS though it is off");
         eventually("the other one looks", || {
-            ensure!(looks_on_lans(&mut members[1])?, "not yet");
-            Ok(())
+            holds!(looks_on_lans(&mut members[1])?, "not yet")
         })?;
         members[0].host.configure("")?;
         members[0].host.run("lcroute", &["reload"])?.success()?;
@@ -148,8 +146,7 @@ fn without_lan_nobody_is_looked_for_there() {
         members[0].host.configure("[signal]\nlan = false\n")?;
         members[0].host.run("lcroute", &["reload"])?.success()?;
         eventually("it is off again", || {
-            ensure!(!looks_on_lans(&mut members[0])?, "not yet");
-            Ok(())
+            holds!(!looks_on_lans(&mut members[0])?, "not yet")
         })?;
         members[0].wait_links(1)
     });
@@ -211,8 +208,7 @@ fn an_expelled_node_finds_nobody_in_the_folder_and_who_was_away_comes_back() {
         };
         for member in &members[..2] {
             eventually("it knows the new epoch", || {
-                ensure!(epoch(member)? == 1, "{}", epoch(member)?);
-                Ok(())
+                holds!(epoch(member)? == 1, "{}", epoch(member)?)
             })?;
         }
 
@@ -229,8 +225,7 @@ fn an_expelled_node_finds_nobody_in_the_folder_and_who_was_away_comes_back() {
         eventually("it reads the records of a and b in vain", || {
             let status = members[3].status()?;
             let dropped = &status["counters"]["drops"]["presence_not_opened"];
-            ensure!(dropped.as_u64() >= Some(2), "{dropped}");
-            Ok(())
+            holds!(dropped.as_u64() >= Some(2), "{dropped}")
         })?;
         let away = members[2].host.name().to_owned();
         let tried = members[3].peers()?;
@@ -244,8 +239,7 @@ fn an_expelled_node_finds_nobody_in_the_folder_and_who_was_away_comes_back() {
             let linked = members[2].linked_with()?;
             ensure!(ids.iter().all(|id| linked.contains(id)), "{linked:?}");
             ensure!(!linked.contains(&expelled), "{linked:?}");
-            ensure!(epoch(&members[2])? == 1, "{}", epoch(&members[2])?);
-            Ok(())
+            holds!(epoch(&members[2])? == 1, "{}", epoch(&members[2])?)
         })?;
         ensure!(epoch(&members[3])? == 0, "{}", epoch(&members[3])?);
         ensure!(!state.join("epochs").exists(), "it was told a secret");
@@ -265,8 +259,7 @@ fn an_expelled_node_finds_nobody_in_the_folder_and_who_was_away_comes_back() {
         late.start()?;
         late.wait_links(3)?;
         ensure!(epoch(&late)? == 1, "{}", epoch(&late)?);
-        ensure!(epoch(&members[3])? == 0, "{}", epoch(&members[3])?);
-        Ok(())
+        holds!(epoch(&members[3])? == 0, "{}", epoch(&members[3])?)
     });
 }
 
@@ -303,8 +296,7 @@ fn a_token_for_leaves_opens_no_record_and_who_was_away_comes_back() {
                     let record = stranger.open(&std::fs::read(file?.path())?, time);
                     opened.extend(record.map(|(record, _)| record.node.to_string()));
                 }
-                ensure!(opened == ids[2..], "{opened:?}");
-                Ok(())
+                holds!(opened == ids[2..], "{opened:?}")
             },
         )?;
 
@@ -322,8 +314,7 @@ fn a_token_for_leaves_opens_no_record_and_who_was_away_comes_back() {
         for member in &members[..2] {
             eventually("the record is dropped", || {
                 let drops = &member.status()?["counters"]["drops"];
-                ensure!(drops["presence_unknown"].as_u64() > Some(0), "{drops}");
-                Ok(())
+                holds!(drops["presence_unknown"].as_u64() > Some(0), "{drops}")
             })?;
         }
 
@@ -338,8 +329,7 @@ fn a_token_for_leaves_opens_no_record_and_who_was_away_comes_back() {
             member.wait_links(2)?;
             eventually("it knows the epoch", || {
                 let epoch = &member.status()?["epoch"];
-                ensure!(*epoch == 1, "{epoch}");
-                Ok(())
+                holds!(*epoch == 1, "{epoch}")
             })?;
         }
         Ok(())
@@ -380,15 +370,13 @@ fn an_epoch_that_a_full_disk_lost_comes_again_with_the_next_link() {
         let knows = |member: &Member| {
             eventually("it knows the new epoch", || {
                 let status = member.status()?;
-                ensure!(status["epoch"] == 1, "{}", status["epoch"]);
-                Ok(())
+                holds!(status["epoch"] == 1, "{}", status["epoch"])
             })
         };
         knows(&members[1])?;
         eventually("it says that it does not keep it", || {
             let said = members[1].daemon()?.stderr();
-            ensure!(said.contains("not kept, tried again in"), "{said}");
-            Ok(())
+            holds!(said.contains("not kept, tried again in"), "{said}")
         })?;
         ensure!(!state.join("epochs").exists(), "there was room");
 
@@ -404,8 +392,7 @@ fn an_epoch_that_a_full_disk_lost_comes_again_with_the_next_link() {
         members[1].start()?;
         eventually("there is room, and it is kept", || {
             let kept = std::fs::read_to_string(state.join("epochs"))?;
-            ensure!(!kept.is_empty(), "an empty file");
-            Ok(())
+            holds!(!kept.is_empty(), "an empty file")
         })
     });
 }
@@ -446,8 +433,7 @@ fn one_command_is_enough_on_each_host() {
         eventually("it says what is missing", || {
             let stderr = lonely.stderr();
             let names = ["no signalling server answers", "on a LAN", "lcroute meet"];
-            ensure!(names.iter().all(|name| stderr.contains(name)), "{stderr}");
-            Ok(())
+            holds!(names.iter().all(|name| stderr.contains(name)), "{stderr}")
         })?;
         // and links once another member starts
         let again = hosts[0].spawn("lcroute", &["up"])?;
@@ -455,15 +441,13 @@ fn one_command_is_enough_on_each_host() {
         // with a log as its standard output, a later start prints no token
         said(&again, "linked ")?;
         eventually("it says how to get one", || {
-            ensure!(
+            holds!(
                 again.stderr().contains("lcroute invite"),
                 "{}",
                 again.stderr()
-            );
-            Ok(())
+            )
         })?;
-        ensure!(!again.stdout().contains("token "), "{}", again.stdout());
-        Ok(())
+        holds!(!again.stdout().contains("token "), "{}", again.stdout())
     });
 }
 
@@ -475,13 +459,11 @@ fn a_founder_that_is_told_so_prints_no_token() {
         let args = ["LCROUTE_NO_TOKEN=1", "lcroute", "up", "--name", "a"];
         let up = host.spawn("env", &args)?;
         eventually("it says how to get one", || {
-            ensure!(up.stderr().contains("lcroute invite"), "{}", up.stderr());
-            Ok(())
+            holds!(up.stderr().contains("lcroute invite"), "{}", up.stderr())
         })?;
         ensure!(!said(&up, "address ")?.is_empty());
         ensure!(!up.stdout().contains("token "), "{}", up.stdout());
-        ensure!(!up.stderr().contains("lct1"), "{}", up.stderr());
-        Ok(())
+        holds!(!up.stderr().contains("lct1"), "{}", up.stderr())
     });
 }
 
@@ -530,8 +512,7 @@ fn a_host_without_a_hand_on_it_joins_by_its_environment_and_starts_so_again() {
         let other = format!("LCROUTE_TOKEN={}", other.success()?.stdout.trim());
         let refused = hosts[1].run("env", &env(&[&other]))?;
         let told = refused.stderr.contains("another network already");
-        ensure!(refused.code == 1 && told, "{refused:?}");
-        Ok(())
+        holds!(refused.code == 1 && told, "{refused:?}")
     });
 }
 
@@ -656,16 +637,14 @@ fn of_many_signalling_servers_members_use_the_same_three_and_others_when_those_g
         let mut first = Vec::new();
         eventually("both use three", || {
             first = used(&members[0])?;
-            ensure!(first.len() == 3 && used(&members[1])? == first, "{first:?}");
-            Ok(())
+            holds!(first.len() == 3 && used(&members[1])? == first, "{first:?}")
         })?;
         for (_, server) in servers.iter_mut().filter(|(port, _)| first.contains(port)) {
             server.kill()?;
         }
         eventually("the other two are used", || {
             let now = used(&members[0])?;
-            ensure!(now.len() == 2 && used(&members[1])? == now, "{now:?}");
-            Ok(())
+            holds!(now.len() == 2 && used(&members[1])? == now, "{now:?}")
         })?;
         members[2].start()?;
         members[2].wait_links(2)
@@ -678,8 +657,7 @@ pub(crate) fn swarm(lab: &Lab) -> Result<(Process, String)> {
     let address = host.v4()?.to_string();
     let nodes = host.spawn("dht-swarm", &["--address", &address])?;
     eventually("the nodes know each other", || {
-        ensure!(nodes.stdout().contains("nodes"), "not yet");
-        Ok(())
+        holds!(nodes.stdout().contains("nodes"), "not yet")
     })?;
     Ok((nodes, format!("{address}:6881")))
 }
@@ -730,8 +708,7 @@ fn two_closed_hosts_that_share_a_token_link_by_a_dht() {
         programs[0].kill()?;
         eventually("the daemon misses it", || {
             let (open, note) = dht_of(&members[0])?;
-            ensure!(!open && note.contains("does not run"), "{note}");
-            Ok(())
+            holds!(!open && note.contains("does not run"), "{note}")
         })?;
         let socket = members[0].host.path("run/reach.sock");
         let nonsense = format!(
@@ -743,8 +720,7 @@ fn two_closed_hosts_that_share_a_token_link_by_a_dht() {
         programs[0] = members[0].host.spawn("lcroute-reach", &[])?;
         eventually("the daemon has another", || {
             let (open, note) = dht_of(&members[0])?;
-            ensure!(open && note.contains("2 records held"), "{note}");
-            Ok(())
+            holds!(open && note.contains("2 records held"), "{note}")
         })?;
         members[0].wait_links(1)?;
 

@@ -28,8 +28,7 @@ fn the_recipes_do_what_they_say() {
             }
         }
         // an unparsed page must not pass
-        ensure!(files >= 5 && commands >= 10, "{files} {commands}");
-        Ok(())
+        holds!(files >= 5 && commands >= 10, "{files} {commands}")
     });
 }
 
@@ -59,8 +58,7 @@ fn a_watch_shows_each_round_until_it_is_interrupted() {
             let rounds = states(&watch, "third")?;
             ensure!(rounds.len() >= 2, "{rounds:?}");
             ensure!(rounds.iter().all(|(_, s)| s == "\"up\""), "{rounds:?}");
-            ensure!(rounds[1].0 > rounds[0].0, "{rounds:?}");
-            Ok(())
+            holds!(rounds[1].0 > rounds[0].0, "{rounds:?}")
         })?;
         fleet.agents[2].kill()?;
         let last = |watch: &Process| -> Result<String> {
@@ -68,19 +66,16 @@ fn a_watch_shows_each_round_until_it_is_interrupted() {
         };
         eventually("it is silent", || {
             let last = last(&watch)?;
-            ensure!(last == "\"silent\"", "{last}");
-            Ok(())
+            holds!(last == "\"silent\"", "{last}")
         })?;
         fleet.start_agent(2)?;
         eventually("it is back", || {
             let last = last(&watch)?;
-            ensure!(last == "\"up\"", "{last}");
-            Ok(())
+            holds!(last == "\"up\"", "{last}")
         })?;
         watch.signal(Signal::SIGINT)?;
         let code = watch.wait(Duration::from_secs(20))?;
-        ensure!(code == 130, "exit code {code}");
-        Ok(())
+        holds!(code == 130, "exit code {code}")
     });
 }
 
@@ -187,8 +182,7 @@ impl Page {
                 agent.must_run()?;
             }
             let nodes = self.operator.run("lcagent", &["nodes", "--json"])?.stdout;
-            ensure!(nodes.matches("\"state\":\"up\"").count() == 3, "{nodes}");
-            Ok(())
+            holds!(nodes.matches("\"state\":\"up\"").count() == 3, "{nodes}")
         })
     }
 

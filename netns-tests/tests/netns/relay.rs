@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use lcroute_demo::lab::{Host, Lab, Member, Network, Process, eventually, within};
 
 use crate::foreign;
+use crate::ports::path;
 use crate::world;
 
 /// Returns two members of a network whose signalling server relays; not started.
@@ -27,17 +28,10 @@ fn start(network: &mut Network) -> Result<Duration> {
     Ok(took)
 }
 
-fn path(from: &Member) -> Result<String> {
-    let peers = from.peers()?;
-    let path = peers.first().context("no peer")?["path"].as_str();
-    Ok(path.unwrap_or("none").to_owned())
-}
-
 fn expect_paths(network: &Network, paths: [&str; 2]) -> Result<()> {
     let [a, b] = network.nodes()?;
     let found = [path(a)?, path(b)?];
-    ensure!(found == paths, "{found:?}, not {paths:?}");
-    Ok(())
+    holds!(found == paths, "{found:?}, not {paths:?}")
 }
 
 /// Checks that packets of up to lc0's MTU pass in both directions.
@@ -76,8 +70,7 @@ fn two_symmetric_nats_are_linked_by_a_relay_that_sees_nothing_in_the_clear() {
         let host = &network.signalling.host;
         let mut dump = host.spawn("tcpdump", &["-i", "any", "-U", "-w", &pcap, "udp"])?;
         eventually("tcpdump listens", || {
-            ensure!(dump.stderr().contains("listening on"), "not yet");
-            Ok(())
+            holds!(dump.stderr().contains("listening on"), "not yet")
         })?;
         start(&mut network)?;
         expect_paths(&network, ["relay", "relay"])?;
@@ -95,8 +88,7 @@ fn two_symmetric_nats_are_linked_by_a_relay_that_sees_nothing_in_the_clear() {
         }
         let [a, _] = network.nodes()?;
         let status = a.status()?;
-        ensure!(status["relay"]["offered"] == 1, "{status}");
-        Ok(())
+        holds!(status["relay"]["offered"] == 1, "{status}")
     });
 }
 
@@ -118,8 +110,7 @@ fn junk_for_relayed_ports_takes_nothing_from_links() {
                 let given = status["relay"]["address"].as_str();
                 addresses.extend(given.map(str::to_owned));
             }
-            ensure!(!addresses.is_empty(), "none");
-            Ok(())
+            holds!(!addresses.is_empty(), "none")
         })?;
         let mut floods = Vec::new();
         for address in &addresses {
@@ -137,8 +128,7 @@ fn junk_for_relayed_ports_takes_nothing_from_links() {
         let before = received()?;
         eventually("junk arrives", || {
             let junk = received()? - before;
-            ensure!(junk > 10_000, "{junk} datagrams");
-            Ok(())
+            holds!(junk > 10_000, "{junk} datagrams")
         })?;
         for _ in 0..3 {
             expect_carries(&network)?;
@@ -161,8 +151,7 @@ fn where_all_udp_is_dropped_a_relay_is_reached_by_tcp_until_udp_passes() {
         let [a, b] = network.nodes()?;
         let since = || Ok::<_, anyhow::Error>(b.peers()?[0]["since_s"].as_u64());
         eventually("the link is some seconds old", || {
-            ensure!(since()? >= Some(2), "not yet");
-            Ok(())
+            holds!(since()? >= Some(2), "not yet")
         })?;
         a.host.pass_udp()?;
         b.host.pass_udp()?;
@@ -192,8 +181,7 @@ fn a_doctor_says_what_leads_to_a_relay() {
         ensure!(cut.contains("no answer by UDP, TCP works"), "{cut}");
         b.host.pass_udp()?;
         let open = ask(b)?;
-        ensure!(open.contains("UDP works, TCP works"), "{open}");
-        Ok(())
+        holds!(open.contains("UDP works, TCP works"), "{open}")
     });
 }
 
@@ -215,8 +203,7 @@ fn coturn(host: &Host) -> Result<Process> {
     let turn = foreign::start(host, "turnserver", &["-c", &config])?;
     eventually("coturn listens", || {
         let said = foreign::said(&turn);
-        ensure!(said.contains("listener opened on"), "{said}");
-        Ok(())
+        holds!(said.contains("listener opened on"), "{said}")
     })?;
     Ok(turn)
 }
@@ -292,8 +279,7 @@ fn squid(host: &Host) -> Result<Process> {
     let squid = host.spawn("setpriv", &args)?;
     eventually("squid listens", || {
         let said = foreign::said(&squid);
-        ensure!(said.contains("Accepting HTTP"), "{said}");
-        Ok(())
+        holds!(said.contains("Accepting HTTP"), "{said}")
     })?;
     Ok(squid)
 }

@@ -35,8 +35,7 @@ fn run(lab: &Lab, config: &str) -> Result<Outcome> {
     a.host.send("ff1e::42", MESSAGES, &["--rate", "1000"])?;
     // later packets, which are not counted
     eventually("most has come", || {
-        ensure!(receiver.packets()? > MESSAGES / 2, "{}", receiver.state()?);
-        Ok(())
+        holds!(receiver.packets()? > MESSAGES / 2, "{}", receiver.state()?)
     })?;
     let waited =
         ["queue_delay", "queue_codel", "queue_full"].map(|why| a.counter(&format!("drops/{why}")));
@@ -69,15 +68,13 @@ fn lost_packets_come_again() {
         eventually("all but a few have come", || {
             // 0.999 on a quiet machine: packets of a delayed process are late
             let share = outcome.share()?;
-            ensure!(share >= 0.995, "{share}");
-            Ok(())
+            holds!(share >= 0.995, "{share}")
         })?;
         let Outcome {
             resent, repaired, ..
         } = outcome;
         ensure!(resent > 100 && repaired > 100, "{resent}, {repaired}");
-        ensure!(outcome.receiver.number("duplicates")? == 0);
-        Ok(())
+        holds!(outcome.receiver.number("duplicates")? == 0)
     });
 }
 
@@ -87,11 +84,9 @@ fn without_repair_the_path_takes_its_share() {
         let outcome = run(lab, "[live]\nrepair_ms = 0\n")?;
         eventually("what the path delivers has come", || {
             let share = outcome.share()?;
-            ensure!((0.92..0.98).contains(&share), "{share}");
-            Ok(())
+            holds!((0.92..0.98).contains(&share), "{share}")
         })?;
-        ensure!((outcome.resent, outcome.repaired) == (0, 0));
-        Ok(())
+        holds!((outcome.resent, outcome.repaired) == (0, 0))
     });
 }
 

@@ -156,8 +156,7 @@ fn who_loses_all_neighbours_at_once_finds_others() {
         println!("all neighbours lost: {}", summary(&mut gaps));
         // of remaining listeners; the frozen ones receive nothing more
         let longest = gaps.iter().copied().fold(0.0, f64::max);
-        ensure!(longest < 8_000.0, "{longest} ms of silence");
-        Ok(())
+        holds!(longest < 8_000.0, "{longest} ms of silence")
     });
 }
 
@@ -316,16 +315,14 @@ fn two_halves_part_and_meet_again() {
         for (name, receiver) in [("b2", &at_b2), ("b3", &at_b3)] {
             let before = from_a1(receiver)?;
             eventually(&format!("{name} hears a1 again"), || {
-                ensure!(from_a1(receiver)? > before, "{}", receiver.state()?);
-                Ok(())
+                holds!(from_a1(receiver)? > before, "{}", receiver.state()?)
             })?;
         }
         let from_b1 = b1.address()?.to_string();
         for (name, receiver) in [("a2", &at_a2), ("a3", &at_a3)] {
             eventually(&format!("{name} hears b1"), || {
                 let state = receiver.state()?;
-                ensure!(state["senders"][&from_b1].as_u64() > Some(0), "{state}");
-                Ok(())
+                holds!(state["senders"][&from_b1].as_u64() > Some(0), "{state}")
             })?;
         }
         // a group with listeners joined in both halves during the partition
@@ -360,8 +357,7 @@ fn a_router_that_is_killed_and_comes_back_goes_on_routing_and_sending() {
         own_at_b.expect_no_duplicates()?;
         let [a, _, b] = network.nodes()?;
         eventually("a reaches b over r", || {
-            ensure!(a.hops(b)? == Some(2), "{:?}", a.routes()?);
-            Ok(())
+            holds!(a.hops(b)? == Some(2), "{:?}", a.routes()?)
         })
     });
 }
@@ -427,8 +423,7 @@ fn clocks_that_differ_by_hours_do_not_matter() {
             hour.context("an empty log")
         });
         let hours = hours.collect::<Result<std::collections::BTreeSet<_>>>()?;
-        ensure!(hours.len() == 3, "{hours:?}");
-        Ok(())
+        holds!(hours.len() == 3, "{hours:?}")
     });
 }
 
@@ -495,8 +490,7 @@ fn a_neighbour_that_joins_thousands_of_groups_harms_nobody() {
         }
         eventually("the crowd is too large", || {
             let refused = mallory.counter("drops/group_limit")?;
-            ensure!(refused > 0, "{}", mallory.status()?["counters"]);
-            Ok(())
+            holds!(refused > 0, "{}", mallory.status()?["counters"])
         })?;
         a.host.send(GROUP, 1_000, &stream)?;
         // where all processors are busy with joins, packets wait too long in a queue (50 ms are 25)
@@ -536,8 +530,7 @@ fn a_hundred_joins_and_leaves_a_second_harm_nobody() {
         // the last message counts
         eventually("b has left", || {
             let groups = b.groups()?;
-            ensure!(groups.iter().all(|g| g["local"] == false), "{groups:?}");
-            Ok(())
+            holds!(groups.iter().all(|g| g["local"] == false), "{groups:?}")
         })?;
         let at_b = b.host.receive(GROUP, &[])?;
         r.wait_wanted(GROUP, b)?;
@@ -617,15 +610,13 @@ fn the_expelled_do_not_come_back() {
         eventually("c has tried and was refused", || {
             let name = "drops/certificate_revoked";
             let counted = a.counter(name)? + b.counter(name)?;
-            ensure!(counted > 0, "{}", a.status()?);
-            Ok(())
+            holds!(counted > 0, "{}", a.status()?)
         })?;
         a.host.send("ff1e::43", 200, &[])?;
         receiver.expect_exactly(200)?;
         wait_out(&[a, b], &id)?;
         ensure!(c.linked_with()?.is_empty(), "c has links");
-        ensure!(at_c.packets()? == 0, "c has heard something");
-        Ok(())
+        holds!(at_c.packets()? == 0, "c has heard something")
     });
 }
 
@@ -636,8 +627,7 @@ fn wait_listener(member: &Member, group: &str) -> Result<()> {
         let groups = member.groups()?;
         let mut wanted = groups.iter().filter(|g| g["group"] == *group);
         let links = wanted.next().and_then(|g| g["links"].as_array());
-        ensure!(links.is_some_and(|l| !l.is_empty()), "{groups:?}");
-        Ok(())
+        holds!(links.is_some_and(|l| !l.is_empty()), "{groups:?}")
     })
 }
 
@@ -647,8 +637,7 @@ fn wait_out(members: &[&Member], peer: &str) -> Result<()> {
         eventually(&format!("{} has dropped it", member.host.name()), || {
             ensure!(!member.linked_with()?.contains(&peer.to_owned()), "a link");
             let routes = member.routes()?;
-            ensure!(routes.iter().all(|r| r["peer_id"] != *peer), "{routes:?}");
-            Ok(())
+            holds!(routes.iter().all(|r| r["peer_id"] != *peer), "{routes:?}")
         })?;
     }
     Ok(())
@@ -729,8 +718,7 @@ fn two_who_cannot_reach_each_other_talk_over_a_third() {
             host.heal_uplink()?;
         }
         eventually("a links with b", || {
-            ensure!(a.hops(b)? == Some(1), "{:?}", a.routes()?);
-            Ok(())
+            holds!(a.hops(b)? == Some(1), "{:?}", a.routes()?)
         })?;
         a.wait_wanted("ff1e::b", b)?;
         a.host.send("ff1e::b", 100, &[])?;

@@ -24,8 +24,7 @@ fn shows(process: &mut Process, verb: &str, secret: &str) -> Result<()> {
         process.must_run()?;
         let shown = arguments(process)?;
         ensure!(!shown.contains(rest), "{verb}: {shown}");
-        ensure!(shown.contains(&format!(" {verb} {kind}.")), "{shown}");
-        Ok(())
+        holds!(shown.contains(&format!(" {verb} {kind}.")), "{shown}")
     })
 }
 
@@ -90,7 +89,6 @@ fn no_process_that_stays_shows_a_secret_among_its_arguments() {
         let wrong = b.run("lcstudio", &["attend", &session, &session])?;
         let told = wrong.stderr;
         ensure!(wrong.code == 2 && told.contains("'lcs1...'"), "{told}");
-        ensure!(!told.contains(&session[4..]), "{told}");
-        Ok(())
+        holds!(!told.contains(&session[4..]), "{told}")
     });
 }

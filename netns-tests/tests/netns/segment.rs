@@ -66,8 +66,7 @@ impl Houses {
             within(SETTLED, "the forwarder sees the other LAN", || {
                 let said = self.segment(self.forwarder(house)?)?;
                 let lans = said["lans"].as_array().context("no list")?;
-                ensure!(lans.len() == 1 && said["problem"].is_null(), "{said}");
-                Ok(())
+                holds!(lans.len() == 1 && said["problem"].is_null(), "{said}")
             })?;
         }
         Ok(())
@@ -146,8 +145,7 @@ pub(crate) fn serve(host: &Host, script: &str, args: &[&str]) -> Result<Process>
     let process = host.spawn("python3", &[&["-c", script], args].concat())?;
     eventually("it is ready", || {
         let said = process.stdout();
-        ensure!(said.starts_with("ready"), "{said}{}", process.stderr());
-        Ok(())
+        holds!(said.starts_with("ready"), "{said}{}", process.stderr())
     })?;
     Ok(process)
 }
@@ -157,8 +155,7 @@ fn expect(process: &Process, line: &str, count: usize) -> Result<()> {
     eventually("it is heard", || {
         let said = process.stdout();
         let found = said.lines().filter(|said| *said == line).count();
-        ensure!(found == count, "{found} of {count} {line:?}: {said}");
-        Ok(())
+        holds!(found == count, "{found} of {count} {line:?}: {said}")
     })
 }
 
@@ -396,8 +393,7 @@ fn hosts_of_two_houses_find_and_use_each_other_under_their_own_addresses() {
                 && said.contains("elsewhere  gw1, 192.168.1.0/24"),
             "{said}"
         );
-        ensure!(!said.contains("problem"), "{said}");
-        Ok(())
+        holds!(!said.contains("problem"), "{said}")
     });
 }
 
@@ -406,8 +402,7 @@ fn wait_listed(gateway: &Member, group: &str) -> Result<()> {
     eventually("the join is known", || {
         let said = lan(gateway)?;
         let listeners = said["listeners"].as_array().context("no list")?;
-        ensure!(listeners.iter().any(|l| l["group"] == group), "{said}");
-        Ok(())
+        holds!(listeners.iter().any(|l| l["group"] == group), "{said}")
     })
 }
 
@@ -423,11 +418,10 @@ fn send_film(from: &Host, to: &Host, address: &str) -> Result<()> {
     let connect = format!("TCP:{address}:9000,retry=100,interval=0.05");
     from.run("socat", &["-u", &open, &connect])?.success()?;
     receiver.output()?.success()?;
-    ensure!(
+    holds!(
         std::fs::read(&file)? == std::fs::read(&copy)?,
         "another film"
-    );
-    Ok(())
+    )
 }
 
 /// Returns the names of the taps of segments on a host.
@@ -451,8 +445,7 @@ fn programs_on_the_gateways_themselves_are_in_the_segment() {
             within(SETTLED, "its programs are in the segment", || {
                 let said = host.ask("lcroute", &["lan"])?.stdout;
                 let told = "programs   this host's are in the segment";
-                ensure!(said.contains(told), "{said}");
-                Ok(())
+                holds!(said.contains(told), "{said}")
             })?;
         }
         // a user's own filter on the interface stays as it is
@@ -517,16 +510,14 @@ fn programs_on_the_gateways_themselves_are_in_the_segment() {
         houses.network.members[1].daemon()?.kill()?;
         eventually("the tap is gone", || {
             let left = taps(&far_host)?;
-            ensure!(left.is_empty(), "{left:?}");
-            Ok(())
+            holds!(left.is_empty(), "{left:?}")
         })?;
         houses.network.members[1].start()?;
         houses.wait_joined()?;
         wait_listed(&houses.network.members[1], "224.0.23.12")?;
         ping(&a1, "192.168.1.15")?;
         let after = rules()?.stdout;
-        ensure!(after == before, "{before}{after}");
-        Ok(())
+        holds!(after == before, "{before}{after}")
     });
 }
 
@@ -672,12 +663,10 @@ fn a_sealed_segment_is_read_by_gateways_with_the_key_alone() {
                 let found = said["segment"]["problem"].as_str().unwrap_or_default();
                 ensure!(found.starts_with(problem), "{said}");
                 let doctor = member.host.ask("lcroute", &["doctor", "--json"])?.stdout;
-                ensure!(doctor.contains(remedy), "{doctor}");
-                Ok(())
+                holds!(doctor.contains(remedy), "{doctor}")
             })?;
         }
-        ensure!(houses.drops("no_group_key")? > 0 && houses.drops("not_sealed")? > 0);
-        Ok(())
+        holds!(houses.drops("no_group_key")? > 0 && houses.drops("not_sealed")? > 0)
     });
 }
 
@@ -710,12 +699,10 @@ fn a_gateway_without_the_label_says_so_and_joins_nothing() {
             );
             let said = lan(permitted)?;
             let problem = said["segment"]["problem"].as_str().unwrap_or_default();
-            ensure!(problem.contains("no other LAN"), "{said}");
-            Ok(())
+            holds!(problem.contains("no other LAN"), "{said}")
         })?;
         let asked = sites[0].hosts[1].run("ping", &["-c", "1", "-W", "2", "192.168.1.30"])?;
-        ensure!(asked.code != 0, "{}", asked.stdout);
-        Ok(())
+        holds!(asked.code != 0, "{}", asked.stdout)
     });
 }
 
@@ -731,8 +718,7 @@ fn a_forwarder_that_dies_hangs_or_is_cut_is_replaced_under_a_connection() {
             let before = talk.stdout().lines().count();
             eventually(when, || {
                 let now = talk.stdout().lines().count();
-                ensure!(now > before + 50, "{before}, {now}: {}", talk.stderr());
-                Ok(())
+                holds!(now > before + 50, "{before}, {now}: {}", talk.stderr())
             })
         };
         goes_on("they talk")?;
@@ -791,11 +777,10 @@ fn a_second_cable_between_the_houses_makes_no_storm_and_a_host_may_move() {
                 .map(|m| Ok(lan(m)?["role"].clone()))
                 .collect();
             let roles = roles?;
-            ensure!(
+            holds!(
                 roles.iter().filter(|role| *role == "forwarder").count() == 1,
                 "{roles:?}"
-            );
-            Ok(())
+            )
         })?;
         let copies = heard
             .stdout()
@@ -832,8 +817,7 @@ fn a_second_cable_between_the_houses_makes_no_storm_and_a_host_may_move() {
             ping(b1, "192.168.1.20")?;
             ping(a2, "192.168.1.20").map(drop)
         })?;
-        ensure!(place(&houses.network.members[0], "192.168.1.20")?.1 == "behind gw1");
-        Ok(())
+        holds!(place(&houses.network.members[0], "192.168.1.20")?.1 == "behind gw1")
     });
 }
 
@@ -878,8 +862,7 @@ fn guests_of_a_bridge_see_no_frames_for_hosts_elsewhere() {
             .host
             .ask("bridge", &["fdb", "show", "br", "br0"])?
             .stdout;
-        ensure!(entries.contains("02:6c:63:"), "{entries}");
-        Ok(())
+        holds!(entries.contains("02:6c:63:"), "{entries}")
     });
 }
 
@@ -901,32 +884,27 @@ fn two_members_in_the_two_houses_do_not_link_through_the_segment() {
             member.start()?;
             members.push(member);
         }
-        let [near, far] = &members[..] else {
-            bail!("two")
-        };
+        let [near, far] = crate::each(&members)?;
         let far_id = far.peer_id()?;
         // each finds the gateway of its own LAN, which has another way out
         eventually("they are in the network", || {
-            ensure!(
+            holds!(
                 !near.routes()?.is_empty() && !far.routes()?.is_empty(),
                 "no routes"
-            );
-            Ok(())
+            )
         })?;
         let dropped = houses.drops("segment_own_link")?;
         eventually("their discovery was kept at home", || {
-            ensure!(
+            holds!(
                 houses.drops("segment_own_link")? > dropped.max(1),
                 "nothing dropped"
-            );
-            Ok(())
+            )
         })?;
         let linked = near.linked_with()?;
-        ensure!(
+        holds!(
             !linked.contains(&far_id) && !linked.contains(&far.host.name().to_owned()),
             "{linked:?}"
-        );
-        Ok(())
+        )
     });
 }
 

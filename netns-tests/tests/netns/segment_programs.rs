@@ -35,17 +35,9 @@ fn udpcast_sends_one_image_to_receivers_in_both_houses() {
             receivers.push((start(host, "udp-receiver", &args)?, copy));
         }
         let from = image.display().to_string();
-        let args = [
-            "--interface",
-            LAN,
-            "--file",
-            &from,
-            "--nokbd",
-            "--min-receivers",
-            "3",
-            "--max-bitrate",
-            "40m",
-        ];
+        let args =
+            format!("--interface {LAN} --file {from} --nokbd --min-receivers 3 --max-bitrate 40m");
+        let args = crate::words(&args);
         let (code, text) = run(a1, "udp-sender", &args)?;
         ensure!(code == 0, "{text}");
         for (mut receiver, copy) in receivers {
@@ -80,14 +72,8 @@ fn a_media_server_of_the_other_house_is_found_and_its_description_fetched() {
             "minidlnad",
             &["-S", "-f", &config, "-P", &folder("pid")],
         )?;
-        let args = [
-            "-i",
-            LAN,
-            "-t",
-            "urn:schemas-upnp-org:device:MediaServer:1",
-            "-n",
-            "3",
-        ];
+        let args = format!("-i {LAN} -t urn:schemas-upnp-org:device:MediaServer:1 -n 3");
+        let args = crate::words(&args);
         let location = eventually("it is found", || {
             let (_, found) = run(b1, "gssdp-discover", &args)?;
             let location = found
@@ -104,12 +90,11 @@ fn a_media_server_of_the_other_house_is_found_and_its_description_fetched() {
         let description = b1
             .run("curl", &["-sS", "--max-time", "10", &location])?
             .success()?;
-        ensure!(
+        holds!(
             description.stdout.contains("<friendlyName>house a"),
             "{}",
             description.stdout
-        );
-        Ok(())
+        )
     });
 }
 
@@ -131,8 +116,7 @@ fn a_printer_of_the_other_house_is_found_by_avahi_and_wakes_by_a_magic_packet() 
         }
         eventually("both came", || {
             let heard = sleeper.stdout();
-            ensure!(heard.matches("from 192.168.1.30").count() == 2, "{heard}");
-            Ok(())
+            holds!(heard.matches("from 192.168.1.30").count() == 2, "{heard}")
         })
     });
 }
@@ -197,22 +181,10 @@ fn newcomers_of_both_houses_are_given_addresses_by_their_own_router() {
             let leases = format!("--dhcp-leasefile={}", router.path("leases").display());
             let interface = format!("--interface={LAN}");
             let domain = format!("--domain={name}");
-            let args = [
-                "-k",
-                "--log-facility=-",
-                "-C",
-                "/dev/null",
-                "--port=0",
-                "--user=root",
-                "--group=",
-                "--pid-file=",
-                "--bind-interfaces",
-                "--dhcp-authoritative",
-                "--dhcp-range=192.168.1.100,192.168.1.110,2m",
-                &leases,
-                &interface,
-                &domain,
-            ];
+            let args = format!(
+                "-k --log-facility=- -C /dev/null --port=0 --user=root --group= --pid-file= --bind-interfaces --dhcp-authoritative --dhcp-range=192.168.1.100,192.168.1.110,2m {leases} {interface} {domain}"
+            );
+            let args = crate::words(&args);
             servers.push(start(router, "dnsmasq", &args)?);
         }
         let mut given = Vec::new();
@@ -286,7 +258,6 @@ fn an_address_in_use_elsewhere_is_noticed_before_it_is_taken() {
             "arping",
             &["-D", "-I", LAN, "-c", "3", "-w", "4", "192.168.1.77"],
         )?;
-        ensure!(code == 0, "{code}: {text}");
-        Ok(())
+        holds!(code == 0, "{code}: {text}")
     });
 }

@@ -55,11 +55,10 @@ fn the_signalling_server_carries_no_data() {
         let before = network.signalling.host.uplink_data()?;
         a.host.send("ff1e::42", 500, &[])?;
         receiver.expect_exactly(500)?;
-        ensure!(
+        holds!(
             network.signalling.host.uplink_data()? == before,
             "the signalling server saw data"
-        );
-        Ok(())
+        )
     });
 }
 
@@ -121,11 +120,10 @@ fn one_address_takes_no_more_than_its_share_of_a_signalling_server_and_is_told_s
         }
         // one more connection from that address
         let said = members[0].host.run("lcroute", &["doctor"])?.stdout;
-        ensure!(
+        holds!(
             said.contains("too many connections from your address"),
             "{said}"
-        );
-        Ok(())
+        )
     });
 }
 
@@ -137,12 +135,10 @@ fn a_stopped_signalling_server_ends_with_0() {
         eventually("the server listens", || {
             let open = lcroute_demo::lab::open_sockets(server.pid())?;
             let protocols: Vec<&str> = open.iter().map(|socket| socket.protocol).collect();
-            ensure!(protocols == ["tcp6", "udp6"], "{protocols:?}");
-            Ok(())
+            holds!(protocols == ["tcp6", "udp6"], "{protocols:?}")
         })?;
         let code = server.stop()?;
-        ensure!(code == 0, "exit code {code}");
-        Ok(())
+        holds!(code == 0, "exit code {code}")
     });
 }
 
@@ -160,14 +156,12 @@ fn a_server_that_is_not_reached_is_named_once() {
             let quiet = log.matches(&format!("{url}: ")).count();
             ensure!(quiet >= 3, "{log}");
             let named = format!("signalling server {url} is not reached");
-            ensure!(log.matches(&named).count() == 1, "{log}");
-            Ok(())
+            holds!(log.matches(&named).count() == 1, "{log}")
         })?;
         network.signalling.start()?;
         eventually("it is found", || {
             let log = network.members[0].daemon()?.stderr();
-            ensure!(log.contains(&format!("signalling by {url}")), "{log}");
-            Ok(())
+            holds!(log.contains(&format!("signalling by {url}")), "{log}")
         })
     });
 }

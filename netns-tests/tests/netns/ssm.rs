@@ -20,8 +20,7 @@ fn a_join_of_one_of_two_senders_brings_this_one_only() {
             "the packets of the unwanted sender are dropped at home",
             || {
                 let dropped = b.counter("drops/no_listener")?;
-                ensure!(dropped >= 200, "{}", b.status()?);
-                Ok(())
+                holds!(dropped >= 200, "{}", b.status()?)
             },
         )?;
         a.host.send("ff3e::8000:1", 200, &[])?;
@@ -29,12 +28,11 @@ fn a_join_of_one_of_two_senders_brings_this_one_only() {
         let state = receiver.state()?;
         ensure!(state["senders"][&wanted] == 200, "from whom: {state}");
         let (_, after) = b.host.uplink_data()?;
-        ensure!(
+        holds!(
             after == before,
             "the unwanted sender's data left its host: {:?}",
             after - before
-        );
-        Ok(())
+        )
     });
 }
 
@@ -53,7 +51,6 @@ fn the_second_source_can_be_joined_later_and_the_first_left() {
         a.host.send("ff3e::8000:2", 50, &[])?;
         b.host.send("ff3e::8000:2", 200, &[])?;
         second.expect_exactly(200)?;
-        ensure!(a.counter("link_tx_packets")? == 0, "{}", a.status()?);
-        Ok(())
+        holds!(a.counter("link_tx_packets")? == 0, "{}", a.status()?)
     });
 }

@@ -65,12 +65,11 @@ pub(crate) fn hears(listener: &Process, seconds: usize) -> Result<()> {
     eventually("it hears", || {
         let heard = listener.stdout().len() - before;
         let status = last_status(&listener.stderr())?;
-        ensure!(
+        holds!(
             heard >= seconds * SECOND && status["level_dbfs"].is_number(),
             "{heard} bytes: {}",
             listener.stderr()
-        );
-        Ok(())
+        )
     })
 }
 
@@ -99,17 +98,14 @@ fn who_has_only_the_text_of_a_station_hears_it_through_closed_firewalls() {
         open_driver()?;
         let (_server, url) = public_server(lab)?;
         let hosts = lab.closed_hosts(&["caster", "early", "confined"])?;
-        let [caster, early, confined] = &hosts[..] else {
-            anyhow::bail!("three hosts");
-        };
+        let [caster, early, confined] = crate::each(&hosts)?;
         let (path, key) = station(caster, "station.key")?;
         let text = format!("{}@{url}", *key.station(false).encode());
         // before somebody casts
         let waits = listen(early, &text, &["--timeout", "60s"])?;
         eventually("it says for what it waits", || {
             let told = waits.stderr();
-            ensure!(told.contains("looking for the sender at"), "{told}");
-            Ok(())
+            holds!(told.contains("looking for the sender at"), "{told}")
         })?;
         let casts = cast(caster, &path, &format!("--at {url}"))?;
         ensure!(text_of(&casts)? == text, "{}", casts.stdout());
@@ -172,8 +168,7 @@ fn wrong_texts_of_stations_are_refused_and_nobody_under_a_text_is_said() {
         let places = ["a", "b", "c", "d"].map(|place| format!("--at {place}"));
         let mut many = cast(&host, &path, &places.join(" "))?;
         let code = many.wait(DEADLINE)?;
-        ensure!(code == 2, "{code}: {}", many.stderr());
-        Ok(())
+        holds!(code == 2, "{code}: {}", many.stderr())
     });
 }
 
@@ -183,9 +178,7 @@ fn a_station_on_a_lan_needs_no_server_and_says_what_is_closed() {
     world("station-lan", |lab| {
         open_driver()?;
         let hosts = lab.lan(&["caster", "listener"])?;
-        let [caster, listener] = &hosts[..] else {
-            anyhow::bail!("two hosts");
-        };
+        let [caster, listener] = crate::each(&hosts)?;
         let (path, _) = station(caster, "station.key")?;
         let casts = cast(caster, &path, "")?;
         let text = text_of(&casts)?;
@@ -207,8 +200,7 @@ fn a_station_on_a_lan_needs_no_server_and_says_what_is_closed() {
         text_of(&again)?;
         hears(&hearing, 2)?;
         hearing.signal(Signal::SIGINT)?;
-        ensure!(hearing.wait(DEADLINE)? == 130, "{}", hearing.stderr());
-        Ok(())
+        holds!(hearing.wait(DEADLINE)? == 130, "{}", hearing.stderr())
     });
 }
 
@@ -219,9 +211,7 @@ fn a_station_without_a_server_is_found_by_a_dht_if_its_port_is_open() {
         open_driver()?;
         let (_swarm, enters) = swarm(lab)?;
         let hosts = lab.closed_hosts(&["caster", "listener"])?;
-        let [caster, listener] = &hosts[..] else {
-            anyhow::bail!("two hosts");
-        };
+        let [caster, listener] = crate::each(&hosts)?;
         for host in &hosts {
             host.configure(&format!(
                 "[signal]\nlan = false\ndht_bootstrap = [\"{enters}\"]\n[outside]\ndht = true\n"
@@ -247,16 +237,8 @@ fn a_station_without_a_server_is_found_by_a_dht_if_its_port_is_open() {
         hears(&hearing, 2)?;
         // another key's items are others
         let other = StationKey::from_seed(&[9; 32]).station(false).encode();
-        let args = [
-            RADIO,
-            "--json",
-            "listen",
-            "--outside",
-            &other,
-            "-",
-            "--timeout",
-            "8s",
-        ];
+        let args = format!("{RADIO} --json listen --outside {other} - --timeout 8s");
+        let args = crate::words(&args);
         let mut nothing = listener.spawn("setpriv", &as_nobody(&args))?;
         let code = nothing.wait(DEADLINE)?;
         ensure!(code == 3, "{code}: {}", nothing.stderr());
@@ -273,9 +255,7 @@ fn stations_of_one_host_and_its_own_network_hear_nothing_of_each_other() {
         // it serves any network
         let url = network.signalling.url()?;
         let bob = lab.host("bob")?;
-        let [caster, member] = &network.members[..] else {
-            anyhow::bail!("two members");
-        };
+        let [caster, member] = crate::each(&network.members)?;
         let groups = |host: &Host| -> Result<Value> {
             let shown = host.ask("lcroute", &["groups", "--json"])?.success()?;
             Ok(serde_json::from_str(&shown.stdout)?)
@@ -323,9 +303,7 @@ fn whoever_has_a_grant_casts_in_a_station_s_own_network() {
         open_driver()?;
         let (_server, url) = public_server(lab)?;
         let hosts = lab.closed_hosts(&["ann", "dee", "bob"])?;
-        let [ann, dee, bob] = &hosts[..] else {
-            anyhow::bail!("three hosts");
-        };
+        let [ann, dee, bob] = crate::each(&hosts)?;
         let (path, _) = station(ann, "station.key")?;
         let (own, key) = station(dee, "dee.key")?;
         let public = key.station(true).encode();
@@ -345,8 +323,7 @@ fn whoever_has_a_grant_casts_in_a_station_s_own_network() {
         eventually("it hears both", || {
             let status = last_status(&listener.stderr())?;
             let casters = status["casters"].as_array().map(Vec::len);
-            ensure!(casters == Some(2), "{status} {}", second.stderr());
-            Ok(())
+            holds!(casters == Some(2), "{status} {}", second.stderr())
         })?;
         hears(&listener, 2)?;
         // the grant is for no other key
@@ -357,7 +334,6 @@ fn whoever_has_a_grant_casts_in_a_station_s_own_network() {
             .to_string();
         let refused = format!("{RADIO} cast --key {other} --grant {copy} - </dev/null");
         let refused = bob.run("sh", &["-c", &refused])?;
-        ensure!(refused.code == 4, "{refused:?}");
-        Ok(())
+        holds!(refused.code == 4, "{refused:?}")
     });
 }

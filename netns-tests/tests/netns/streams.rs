@@ -30,8 +30,7 @@ fn serve(member: &Member, protocols: &str, more: &[&str], command: &[&str]) -> R
     let args = [&["serve", protocols], more, &["--"], command].concat();
     let serving = member.host.spawn("lcroute-streams", &args)?;
     eventually("it serves", || {
-        ensure!(serving.stderr().contains("serving"), "{}", serving.stderr());
-        Ok(())
+        holds!(serving.stderr().contains("serving"), "{}", serving.stderr())
     })?;
     Ok(serving)
 }
@@ -118,8 +117,7 @@ fn nodes_agree_on_a_protocol_and_nobody_between_them_reads_what_they_say() {
         alpha.host.run("python3", &["-c", &script])?;
         eventually("it is dropped by name", || {
             let dropped = &alpha.status()?["counters"]["drops"]["unicast_off"];
-            ensure!(dropped.as_u64() >= Some(2), "{dropped}");
-            Ok(())
+            holds!(dropped.as_u64() >= Some(2), "{dropped}")
         })?;
         for pid in pids {
             ensure!(
@@ -157,8 +155,7 @@ fn a_killed_router_breaks_no_stream() {
         let input = format!("lcroute-streams connect beta /put/1 < {}", noise.display());
         let mut put = alpha.host.spawn("sh", &["-c", &input])?;
         eventually("some of it is there", || {
-            ensure!(fs::metadata(&got)?.len() > 2_000_000, "not yet");
-            Ok(())
+            holds!(fs::metadata(&got)?.len() > 2_000_000, "not yet")
         })?;
         network.members[if is_left { 1 } else { 2 }]
             .daemon()?
@@ -169,8 +166,7 @@ fn a_killed_router_breaks_no_stream() {
         );
         ensure!(put.wait(DEADLINE * 2)? == 0, "{}", put.stderr());
         ensure!(put.stdout() == "done\n", "{}", put.stdout());
-        ensure!(fs::read(&noise)? == fs::read(&got)?, "bytes differ");
-        Ok(())
+        holds!(fs::read(&noise)? == fs::read(&got)?, "bytes differ")
     });
 }
 
@@ -196,8 +192,7 @@ fn streams_end_as_they_should() {
         let killed = ["-9", "-f", &format!("{control} streams --idle")];
         beta.host.run("pkill", &killed)?.success()?;
         eventually("what it served is over", || {
-            ensure!(!serving.is_running(), "it serves still");
-            Ok(())
+            holds!(!serving.is_running(), "it serves still")
         })?;
         let mut serving = serve(beta, "/cat/1", &["--allow", "alpha"], &["cat"])?;
         broke_off(&held)?;
@@ -236,8 +231,7 @@ fn begin(from: &Member, to: &Member) -> Result<Process> {
     );
     let begun = from.host.spawn("sh", &["-c", &script])?;
     eventually("it goes there and back", || {
-        ensure!(begun.stdout().starts_with("here\n"), "{}", begun.stdout());
-        Ok(())
+        holds!(begun.stdout().starts_with("here\n"), "{}", begun.stdout())
     })?;
     Ok(begun)
 }
@@ -245,8 +239,7 @@ fn begin(from: &Member, to: &Member) -> Result<Process> {
 fn broke_off(stream: &Process) -> Result<()> {
     eventually("the stream breaks off", || {
         let said = stream.stdout();
-        ensure!(said.contains("broke off\nexit 1"), "{said}");
-        Ok(())
+        holds!(said.contains("broke off\nexit 1"), "{said}")
     })
 }
 
@@ -254,8 +247,7 @@ fn broke_off(stream: &Process) -> Result<()> {
 fn ended(member: &Member) -> Result<()> {
     eventually("its process has ended", || {
         let said = fs::read_to_string(member.host.path("ended")).unwrap_or_default();
-        ensure!(said == "gone\n", "{said}");
-        Ok(())
+        holds!(said == "gone\n", "{said}")
     })
 }
 
@@ -291,8 +283,7 @@ fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_mo
                 .ask("curl", &["-sS", "-m", "20", "http://127.0.0.1:8080/page"])
         };
         eventually("the page", || {
-            ensure!(fetch()?.success()?.stdout == "a page of beta\n", "another");
-            Ok(())
+            holds!(fetch()?.success()?.stdout == "a page of beta\n", "another")
         })?;
         // beta's metrics show it
         let metrics = beta
@@ -365,22 +356,20 @@ fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_mo
         streams.signal(Signal::SIGHUP)?;
         eventually("it is served no more", || {
             let none = connect(&alpha.host, "true", "beta /http/1")?;
-            ensure!(
+            holds!(
                 none.code == FAILED && none.stderr.contains("/other/1"),
                 "{none:?}"
-            );
-            Ok(())
+            )
         })?;
         ensure!(fetch()?.code != 0, "it is forwarded still");
         for process in [&mut forward, &mut streams] {
             process.signal(Signal::SIGTERM)?;
             ensure!(process.wait(DEADLINE)? == 0, "{}", process.stderr());
         }
-        ensure!(
+        holds!(
             !beta.host.path("run/streams.sock").exists(),
             "the socket is left"
-        );
-        Ok(())
+        )
     });
 }
 
@@ -408,15 +397,13 @@ fn a_thousand_streams_and_one_that_nobody_reads_take_bounded_memory() {
             let args: Vec<&str> = program.iter().chain(&args).map(String::as_str).collect();
             eventually("it is answered", || {
                 let said = alpha.host.ask("env", &args)?.success()?;
-                ensure!(said.stdout == "alpha: A WORD\n", "{said:?}");
-                Ok(())
+                holds!(said.stdout == "alpha: A WORD\n", "{said:?}")
             })?;
         }
         alpha.host.write("many.py", MANY)?;
         let many = alpha.host.spawn("python3", &["many.py"])?;
         eventually("a thousand streams are open", || {
-            ensure!(many.stdout() == "all\n", "{}", many.stderr());
-            Ok(())
+            holds!(many.stdout() == "all\n", "{}", many.stderr())
         })?;
         ensure!(
             counted(&beta.host)?["streams"] == 1_000,
@@ -429,12 +416,11 @@ fn a_thousand_streams_and_one_that_nobody_reads_take_bounded_memory() {
         }
         drop(many);
         eventually("they are gone", || {
-            ensure!(
+            holds!(
                 counted(&beta.host)?["streams"] == 0,
                 "{}",
                 counted(&beta.host)?
-            );
-            Ok(())
+            )
         })?;
         // without a reader the writer waits
         let _deaf = self::serve(beta, "/deaf/1", &["--allow-all"], &["sleep", "60"])?;
@@ -451,8 +437,7 @@ fn a_thousand_streams_and_one_that_nobody_reads_take_bounded_memory() {
                 std::thread::sleep(std::time::Duration::from_secs(1));
                 sent()?
             });
-            ensure!(after > 1_000_000 && before == after, "{after}");
-            Ok(())
+            holds!(after > 1_000_000 && before == after, "{after}")
         })?;
         ensure!(flood.is_running() && sent()? < 32_000_000, "{}", sent()?);
         for program in &programs {
@@ -482,8 +467,7 @@ fn a_flood_of_handshakes_hurts_no_stream() {
             Ok(refused.as_u64().unwrap_or_default())
         };
         eventually("most of it is refused", || {
-            ensure!(refused()? > 100, "{} {}", refused()?, flood.stderr());
-            Ok(())
+            holds!(refused()? > 100, "{} {}", refused()?, flood.stderr())
         })?;
         // a new stream, also over a new connection, with much data
         let noise = alpha.host.path("noise");
@@ -497,8 +481,7 @@ fn a_flood_of_handshakes_hurts_no_stream() {
             "bytes differ"
         );
         eventually("the flood goes on", || {
-            ensure!(refused()? > before, "{before} {}", refused()?);
-            Ok(())
+            holds!(refused()? > before, "{before} {}", refused()?)
         })?;
         ensure!(flood.is_running(), "{}", flood.stderr());
         ensure!(held.is_running(), "{}", held.stdout());
@@ -511,8 +494,7 @@ fn a_flood_of_handshakes_hurts_no_stream() {
                 .unwrap_or_default())
         };
         eventually("it has closed as many as it may", || {
-            ensure!(connections()? >= 16, "{}", connections()?);
-            Ok(())
+            holds!(connections()? >= 16, "{}", connections()?)
         })?;
         let before = connections()?;
         std::thread::sleep(std::time::Duration::from_secs(3));
@@ -522,8 +504,7 @@ fn a_flood_of_handshakes_hurts_no_stream() {
         ensure!(held.is_running(), "{}", held.stdout());
         held.stop()?;
         let mut after = begin(alpha, beta)?;
-        ensure!(after.is_running(), "{}", after.stdout());
-        Ok(())
+        holds!(after.is_running(), "{}", after.stdout())
     });
 }
 
@@ -574,11 +555,9 @@ fn ssh_goes_over_a_stream() {
             let said = ssh("ip -6 -o addr show lc0")?;
             let said = said.success()?;
             let address = beta.address()?.to_string();
-            ensure!(said.stdout.contains(&address), "{said:?}");
-            Ok(())
+            holds!(said.stdout.contains(&address), "{said:?}")
         })?;
-        ensure!(ssh("exit 7")?.code == 7, "its exit code");
-        Ok(())
+        holds!(ssh("exit 7")?.code == 7, "its exit code")
     });
 }
 
@@ -637,8 +616,7 @@ fn ansible_runs_tasks_over_streams() {
         let other = play("/other/1")?;
         let told = other.stdout.contains("unreachable=1")
             && (other.stdout.clone() + &other.stderr).contains("no protocol in common");
-        ensure!(told, "{other:?}");
-        Ok(())
+        holds!(told, "{other:?}")
     });
 }
 
@@ -697,20 +675,18 @@ fn datagrams_go_both_ways_and_end_with_either_side() {
         })?;
         let capitals = beta.host.spawn("python3", &["-c", CAPITALS])?;
         eventually("it serves", || {
-            ensure!(capitals.stdout().contains("ok"), "{}", capitals.stderr());
-            Ok(())
+            holds!(capitals.stdout().contains("ok"), "{}", capitals.stderr())
         })?;
         let said = alpha.host.run("python3", &["-c", WORDS])?.success()?.stdout;
         let (came, of) = said.trim().split_once(" of ").unwrap_or_default();
         let (came, of): (u32, u32) = (came.parse()?, of.parse()?);
         ensure!(of >= 100 && came + 2 >= of, "{said}");
         eventually("the other side ends", || {
-            ensure!(
+            holds!(
                 capitals.stdout().ends_with("end\n"),
                 "{}",
                 capitals.stderr()
-            );
-            Ok(())
+            )
         })?;
         Ok(())
     });

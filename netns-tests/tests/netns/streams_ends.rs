@@ -17,8 +17,7 @@ fn serve(member: &Member, protocol: &str, command: &str) -> Result<Process> {
     let args = ["serve", protocol, "--allow-all", "--", "sh", "-c", command];
     let serving = member.host.spawn("lcroute-streams", &args)?;
     eventually("it serves", || {
-        ensure!(serving.stderr().contains("serving"), "{}", serving.stderr());
-        Ok(())
+        holds!(serving.stderr().contains("serving"), "{}", serving.stderr())
     })?;
     Ok(serving)
 }
@@ -87,11 +86,10 @@ fn connect_ends_with_the_command_and_passes_on_its_exit_code() {
         let _count = serve(beta, "/count/1", "wc -c; exit 5")?;
         let input = "head -c 3000000 /dev/zero | lcroute-streams connect beta /count/1";
         let counted = alpha.host.run("sh", &["-c", input])?;
-        ensure!(
+        holds!(
             counted.code == 5 && counted.stdout == "3000000\n",
             "{counted:?}"
-        );
-        Ok(())
+        )
     });
 }
 
@@ -135,8 +133,7 @@ fn all_bytes_pass_standard_input_and_output_that_do_not_block() {
             .host
             .run("python3", &["-c", NON_BLOCKING])?
             .success()?;
-        ensure!(said.stdout == "0 1000000 True\n", "{said:?}");
-        Ok(())
+        holds!(said.stdout == "0 1000000 True\n", "{said:?}")
     });
 }
 
@@ -182,23 +179,20 @@ fn nothing_that_broke_off_looks_whole() {
                 .host
                 .spawn("lcroute-streams", &["forward", &at, &to])?;
             eventually("it listens", || {
-                ensure!(!forward.stdout().is_empty(), "{}", forward.stderr());
-                Ok(())
+                holds!(!forward.stdout().is_empty(), "{}", forward.stderr())
             })?;
             Ok(forward)
         };
         let ends = |client: &Process, how: &str| {
             eventually("the client sees the end", || {
                 let said = client.stdout();
-                ensure!(said.trim().ends_with(how), "{said}");
-                Ok(())
+                holds!(said.trim().ends_with(how), "{said}")
             })
         };
         // a server that resets, with a client that waits
         let resets = beta.host.spawn("python3", &["-u", "-c", RESETS])?;
         eventually("it listens", || {
-            ensure!(resets.stdout() == "listens\n", "{}", resets.stderr());
-            Ok(())
+            holds!(resets.stdout() == "listens\n", "{}", resets.stderr())
         })?;
         beta.host.configure(
             "[[serve]]\nprotocol = \"/resets/1\"\nto = \"127.0.0.1:8000\"\nallow_all = true\n",
@@ -208,12 +202,11 @@ fn nothing_that_broke_off_looks_whole() {
         eventually("it is reset after all that came", || {
             let mut client = client("8001", "xx")?;
             client.wait(DEADLINE)?;
-            ensure!(
+            holds!(
                 client.stdout().trim().ends_with("6 reset"),
                 "{}",
                 client.stdout()
-            );
-            Ok(())
+            )
         })?;
         // a killed command, and one that ends
         let _killed = serve(beta, "/killed/1", "echo word; kill -9 $$")?;
@@ -230,16 +223,14 @@ fn nothing_that_broke_off_looks_whole() {
         let how = |expected: &str| {
             eventually("the command knows how it ended", || {
                 let said = fs::read_to_string(beta.host.path("how")).unwrap_or_default();
-                ensure!(said == expected, "{said}");
-                Ok(())
+                holds!(said == expected, "{said}")
             })
         };
         eventually("a part is there", || {
-            ensure!(
+            holds!(
                 fs::read_to_string(beta.host.path("up"))? == "some\n",
                 "not yet"
-            );
-            Ok(())
+            )
         })?;
         sender.signal(Signal::SIGKILL)?;
         how("broken\n")?;
@@ -258,18 +249,16 @@ fn nothing_that_broke_off_looks_whole() {
         let mut connect = alpha.host.spawn("sh", &["-c", fed])?;
         eventually("both have some", || {
             ensure!(client.stdout().contains("some"), "{}", client.stdout());
-            ensure!(connect.stdout() == "some\n", "{}", connect.stderr());
-            Ok(())
+            holds!(connect.stdout() == "some\n", "{}", connect.stderr())
         })?;
         streams.signal(Signal::SIGKILL)?;
         ends(&client, "reset")?;
         ensure!(connect.wait(DEADLINE)? == 1, "{}", connect.stderr());
-        ensure!(
+        holds!(
             connect.stderr().contains("broke off"),
             "{}",
             connect.stderr()
-        );
-        Ok(())
+        )
     });
 }
 
@@ -299,8 +288,7 @@ fn a_slow_service_harms_itself_alone() {
         let [alpha, beta] = network.nodes()?;
         let full = beta.host.spawn("python3", &["-u", "-c", FULL])?;
         eventually("it is full", || {
-            ensure!(full.stdout() == "full\n", "{}", full.stderr());
-            Ok(())
+            holds!(full.stdout() == "full\n", "{}", full.stderr())
         })?;
         let socket = beta.host.path("full.sock");
         beta.host.configure(&format!(
@@ -310,8 +298,7 @@ fn a_slow_service_harms_itself_alone() {
         let _streams = beta.host.spawn("lcroute-streams", &["streams"])?;
         let _cat = {
             eventually("the program is there", || {
-                ensure!(beta.host.path("run/streams.sock").exists(), "not yet");
-                Ok(())
+                holds!(beta.host.path("run/streams.sock").exists(), "not yet")
             })?;
             serve(beta, "/cat/1", "cat")?
         };
@@ -321,8 +308,7 @@ fn a_slow_service_harms_itself_alone() {
         let held = "exec 3<>fifo; echo first >&3; exec lcroute-streams connect beta /cat/1 <&3";
         let mut held = alpha.host.spawn("sh", &["-c", held])?;
         eventually("it goes there and back", || {
-            ensure!(held.stdout() == "first\n", "{}", held.stderr());
-            Ok(())
+            holds!(held.stdout() == "first\n", "{}", held.stderr())
         })?;
         let mut slow = Vec::new();
         for _ in 0..6 {
@@ -349,11 +335,9 @@ fn a_slow_service_harms_itself_alone() {
             .run("sh", &["-c", "echo second >fifo"])?
             .success()?;
         eventually("the one that was there goes on", || {
-            ensure!(held.stdout() == "first\nsecond\n", "{}", held.stdout());
-            Ok(())
+            holds!(held.stdout() == "first\nsecond\n", "{}", held.stdout())
         })?;
-        ensure!(held.is_running(), "{}", held.stderr());
-        Ok(())
+        holds!(held.is_running(), "{}", held.stderr())
     });
 }
 
@@ -383,8 +367,7 @@ fn of_many_programs_at_once_each_is_served() {
         let [alpha, beta] = network.nodes()?;
         let _echo = serve(beta, "/echo/1", "cat")?;
         let said = alpha.host.run("python3", &["-c", CROWD])?.success()?;
-        ensure!(said.stdout == "{'served': 150}\n", "{}", said.stdout);
-        Ok(())
+        holds!(said.stdout == "{'served': 150}\n", "{}", said.stdout)
     });
 }
 
@@ -420,8 +403,7 @@ fn whoever_waits_or_may_not_is_told_what_to_do() {
         };
         let _kept = alpha.host.spawn("lcroute-streams", &["streams"])?;
         eventually("the socket is there", || {
-            ensure!(alpha.host.path("run/streams.sock").exists(), "not yet");
-            Ok(())
+            holds!(alpha.host.path("run/streams.sock").exists(), "not yet")
         })?;
         for verb in [
             &["connect", "beta", "/echo/1"][..],

@@ -113,12 +113,11 @@ pub(crate) fn present(host: &Host, folder: &Path, key: &str) -> Result<Typed> {
         &format!("lcstudio --json present {folder} --key {key} -i lc0"),
     )?;
     eventually("it is on", || {
-        ensure!(
+        holds!(
             started.process.stdout().contains("\"on\""),
             "{}",
             started.process.stderr()
-        );
-        Ok(())
+        )
     })?;
     Ok(started)
 }
@@ -138,12 +137,11 @@ pub(crate) fn told(process: &Process, event: &str, key: &str, value: &Value) -> 
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let found = lines.any(|line| line["event"] == event && line[key] == *value);
-    ensure!(
+    holds!(
         found,
         "no {event} with {key} {value}: {said}{}",
         process.stderr()
-    );
-    Ok(())
+    )
 }
 
 /// Returns the groups that programs of this host have joined.
@@ -167,9 +165,7 @@ fn incoming(host: &Host) -> Result<u64> {
 fn who_chooses_captions_gets_captions_and_who_comes_late_gets_all() {
     world("studio", |lab| {
         let (mut network, hosts) = network(lab, &["stage", "text", "all", "kept"])?;
-        let [stage, text, all, kept] = &hosts[..] else {
-            anyhow::bail!("four hosts");
-        };
+        let [stage, text, all, kept] = crate::each(&hosts)?;
         let (ann, _, public) = keygen(all, "ann.key")?;
         let (folder, key, lcs) = session(stage, Some(&public))?;
         let mut presenter = present(stage, &folder, &key)?;
@@ -231,8 +227,7 @@ fn who_chooses_captions_gets_captions_and_who_comes_late_gets_all() {
         let mut recorder = all.spawn("sh", &["-c", &recorder])?;
         eventually("sound flows", || {
             let recorded = fs::metadata(all.path("sound/audio-en.opus"))?.len();
-            ensure!(recorded > 0, "nothing is recorded");
-            Ok(())
+            holds!(recorded > 0, "nothing is recorded")
         })?;
         // the pace of speech: some 24 lines a minute
         let (begun, before) = (Instant::now(), [incoming(text)?, incoming(all)?]);
@@ -266,8 +261,7 @@ fn who_chooses_captions_gets_captions_and_who_comes_late_gets_all() {
         bob.types("/part slides")?;
         eventually("it has left", || {
             let joined = groups(all)?;
-            ensure!(joined.len() <= 3, "{joined:?}");
-            Ok(())
+            holds!(joined.len() <= 3, "{joined:?}")
         })?;
         // all authors are gone: the holder supplies the entries
         let last = format!("line {} of what is said in this lecture", LINES - 1).into();
@@ -308,11 +302,10 @@ fn who_chooses_captions_gets_captions_and_who_comes_late_gets_all() {
         kept.run("lcstudio", &["export", &kept_in, &out])?
             .success()?;
         let page = fs::read_to_string(page)?;
-        ensure!(
+        holds!(
             page.contains("they dance to tell where") && page.contains("They dance."),
             "{page}"
-        );
-        Ok(())
+        )
     });
 }
 
@@ -427,8 +420,7 @@ fn eight_who_attend_get_what_they_chose_and_nothing_else() {
             let missing = chosen
                 .iter()
                 .find(|track| bytes[**track] == 0 && !quiet.contains(track));
-            ensure!(missing.is_none(), "{}: {bytes:?}", host.name());
-            Ok(())
+            holds!(missing.is_none(), "{}: {bytes:?}", host.name())
         };
         for (host, (_, chosen)) in hall.iter().zip(CHOICES) {
             eventually("all that was chosen comes", || has_all(host, chosen))?;
@@ -475,11 +467,10 @@ fn eight_who_attend_get_what_they_chose_and_nothing_else() {
         let sound: Vec<String> = sound.map(|(_, group)| group.to_string()).collect();
         eventually("it has left", || {
             let joined = self::groups(host)?;
-            ensure!(
+            holds!(
                 !joined.iter().any(|group| sound.contains(group)),
                 "{joined:?}"
-            );
-            Ok(())
+            )
         })?;
         let left = count(host)?["audio/en"];
         presenter.types("c after the sound")?;
@@ -488,16 +479,14 @@ fn eight_who_attend_get_what_they_chose_and_nothing_else() {
         })?;
         eventually("sound flows to the other", || {
             let bytes = count(&hall[6])?["audio/en"];
-            ensure!(bytes > before[6]["audio/en"] + 20_000, "{bytes}");
-            Ok(())
+            holds!(bytes > before[6]["audio/en"] + 20_000, "{bytes}")
         })?;
         // packets under way
         let now = count(host)?["audio/en"];
         ensure!(now - left < 4_000, "{} bytes after the PART", now - left);
         presenter.types("q")?;
         let code = presenter.process.wait(DEADLINE)?;
-        ensure!(code == 0, "{}", presenter.process.stderr());
-        Ok(())
+        holds!(code == 0, "{}", presenter.process.stderr())
     });
 }
 
@@ -505,9 +494,7 @@ fn eight_who_attend_get_what_they_chose_and_nothing_else() {
 fn a_presenter_that_was_killed_goes_on_and_strangers_write_nothing() {
     world("studio-bad", |lab| {
         let (_network, hosts) = network(lab, &["stage", "hall"])?;
-        let [stage, hall] = &hosts[..] else {
-            anyhow::bail!("two hosts");
-        };
+        let [stage, hall] = crate::each(&hosts)?;
         let (folder, key, lcs) = session(stage, None)?;
         let mut presenter = present(stage, &folder, &key)?;
         let attender = attend(hall, "hall", &lcs, "--tracks slides,captions/en")?;
@@ -593,7 +580,6 @@ fn a_presenter_that_was_killed_goes_on_and_strangers_write_nothing() {
         );
         second.process.signal(Signal::SIGTERM)?;
         let code = second.process.wait(DEADLINE)?;
-        ensure!(code == 0, "{}", second.process.stderr());
-        Ok(())
+        holds!(code == 0, "{}", second.process.stderr())
     });
 }

@@ -132,8 +132,7 @@ fn shown(file: &Path) -> Result<Vec<Frame>> {
 pub(crate) fn until_shown(file: &Path, count: usize) -> Result<()> {
     eventually("frames are shown", || {
         let frames = shown(file)?.len();
-        ensure!(frames >= count, "{frames} frames");
-        Ok(())
+        holds!(frames >= count, "{frames} frames")
     })
 }
 
@@ -148,9 +147,7 @@ fn blocks(webm: &[u8]) -> usize {
 fn a_camera_comes_to_who_watches_and_costs_others_no_byte() {
     world("studio-camera", |lab| {
         let (_network, hosts) = network(lab, &["stage", "text", "kept", "late"])?;
-        let [stage, text, kept, late] = &hosts[..] else {
-            anyhow::bail!("four hosts");
-        };
+        let [stage, text, kept, late] = crate::each(&hosts)?;
         let (folder, key, lcs) = with_camera(stage)?;
         let counted = groups_of_camera(&key)?;
         for host in [text, late] {
@@ -172,8 +169,7 @@ fn a_camera_comes_to_who_watches_and_costs_others_no_byte() {
         eventually("the camera is named", || {
             told(&attender.process, "session", "joined", &joined)?;
             let said = attender.process.stdout();
-            ensure!(said.contains("\"camera\""), "{said}");
-            Ok(())
+            holds!(said.contains("\"camera\""), "{said}")
         })?;
         let watched = kept.path("watched.ivf");
         let watcher = watch(kept, &lcs, &watched, "")?;
@@ -181,8 +177,7 @@ fn a_camera_comes_to_who_watches_and_costs_others_no_byte() {
         eventually("the camera is watched and kept", || {
             let joined = groups(kept)?;
             ensure!(joined.contains(&base), "{joined:?}");
-            ensure!(held.join("log").exists(), "no log");
-            Ok(())
+            holds!(held.join("log").exists(), "no log")
         })?;
 
         let film = stage.write("film.ivf", film(60))?;
@@ -219,8 +214,7 @@ fn a_camera_comes_to_who_watches_and_costs_others_no_byte() {
         let second = held.join("camera-2.webm");
         eventually("the next one is kept, too", || {
             let bytes = fs::metadata(&second)?.len();
-            ensure!(bytes > 1_000, "{bytes} bytes");
-            Ok(())
+            holds!(bytes > 1_000, "{bytes} bytes")
         })?;
         let file = late.path("large.ivf");
         let late_watcher = watch(late, &lcs, &file, "--large")?;
@@ -229,8 +223,7 @@ fn a_camera_comes_to_who_watches_and_costs_others_no_byte() {
         eventually("the large picture takes the place of the small one", || {
             let joined = groups(late)?;
             let is_large = joined.contains(&of_large) && !joined.contains(&base);
-            ensure!(is_large, "{joined:?}");
-            Ok(())
+            holds!(is_large, "{joined:?}")
         })?;
         let before = bytes_of_tracks(late, &counted)?;
         let shown_before = shown(&file)?.len();
@@ -320,36 +313,10 @@ fn show_numbered(stage: &Host, folder: &Path, key: &str, seconds: u32) -> Result
     let source = format!("testsrc2=size=320x180:rate=15,{blocks}");
     let seconds = seconds.to_string();
     let layers = "ts_number_layers=2:ts_target_bitrate=90,150:ts_rate_decimator=2,1:ts_periodicity=2:ts_layer_id=0,1:ts_layering_mode=2";
-    let args = [
-        "-v",
-        "error",
-        "-re",
-        "-f",
-        "lavfi",
-        "-i",
-        &source,
-        "-t",
-        &seconds,
-        "-pix_fmt",
-        "yuv420p",
-        "-c:v",
-        "libvpx",
-        "-deadline",
-        "realtime",
-        "-cpu-used",
-        "8",
-        "-b:v",
-        "150k",
-        "-g",
-        "30",
-        "-error-resilient",
-        "1",
-        "-ts-parameters",
-        layers,
-        "-f",
-        "ivf",
-        "-",
-    ];
+    let args = format!(
+        "-v error -re -f lavfi -i {source} -t {seconds} -pix_fmt yuv420p -c:v libvpx -deadline realtime -cpu-used 8 -b:v 150k -g 30 -error-resilient 1 -ts-parameters {layers} -f ivf -"
+    );
+    let args = crate::words(&args);
     let quoted = foreign("ffmpeg", &args)?
         .into_iter()
         .map(|arg| format!("\"{arg}\""));
@@ -366,20 +333,9 @@ fn decode(host: &Host, file: &Path) -> Result<Vec<u32>> {
         file.display().to_string(),
         host.path("decoded.raw").display().to_string(),
     );
-    let args = [
-        "-v",
-        "error",
-        "-y",
-        "-i",
-        &from,
-        "-fps_mode",
-        "passthrough",
-        "-pix_fmt",
-        "gray",
-        "-f",
-        "rawvideo",
-        &to,
-    ];
+    let args =
+        format!("-v error -y -i {from} -fps_mode passthrough -pix_fmt gray -f rawvideo {to}");
+    let args = crate::words(&args);
     let args = foreign("ffmpeg", &args)?;
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     host.run("env", &args)?.success()?;
@@ -403,9 +359,7 @@ fn frozen(frames: &[Frame]) -> u64 {
 fn a_camera_freezes_less_than_three_per_cent_of_the_time_where_five_are_lost() {
     world_alone("studio-camera-lossy", |lab| {
         let (_network, hosts) = network(lab, &["stage", "whole", "five", "twenty"])?;
-        let [stage, whole, five, twenty] = &hosts[..] else {
-            anyhow::bail!("four hosts");
-        };
+        let [stage, whole, five, twenty] = crate::each(&hosts)?;
         let (folder, key, lcs) = with_camera(stage)?;
         let counted = groups_of_camera(&key)?;
         for (host, loss) in [(whole, 0), (five, 5), (twenty, 20)] {
@@ -471,16 +425,10 @@ fn a_camera_freezes_less_than_three_per_cent_of_the_time_where_five_are_lost() {
         holder.signal(Signal::SIGTERM)?;
         ensure!(holder.wait(DEADLINE)? == 0, "{}", holder.stderr());
         let webm = format!("{held}/camera.webm");
-        let args = [
-            "-v",
-            "error",
-            "-count_frames",
-            "-show_entries",
-            "stream=codec_name,width,height,nb_read_frames",
-            "-of",
-            "csv=p=0",
-            &webm,
-        ];
+        let args = format!(
+            "-v error -count_frames -show_entries stream=codec_name,width,height,nb_read_frames -of csv=p=0 {webm}"
+        );
+        let args = crate::words(&args);
         let probe = foreign("ffprobe", &args)?;
         let probe: Vec<&str> = probe.iter().map(String::as_str).collect();
         let probed = whole.run("env", &probe)?.success()?;

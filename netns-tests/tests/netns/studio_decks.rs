@@ -9,6 +9,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 
+use crate::codes::says_at_last;
 use crate::studio::{Typed, keygen, told};
 use crate::world;
 
@@ -38,18 +39,9 @@ fn present(host: &Host, folder: &std::path::Path, key: &str) -> Result<Typed> {
     let started = Typed::start(host, "present", &command)?;
     eventually("it is on", || {
         let process = &started.process;
-        ensure!(process.stdout().contains("\"on\""), "{}", process.stderr());
-        Ok(())
+        holds!(process.stdout().contains("\"on\""), "{}", process.stderr())
     })?;
     Ok(started)
-}
-
-fn says(process: &Process, text: &str) -> Result<()> {
-    eventually(text, || {
-        let told = process.stderr();
-        ensure!(told.contains(text), "{told}");
-        Ok(())
-    })
 }
 
 /// Returns numbers and texts of the printed slides, in order.
@@ -73,9 +65,7 @@ fn slides_of(process: &Process) -> Vec<(u64, String)> {
 fn a_deck_that_lost_its_slides_waits_until_it_is_whole_and_the_slide_stays() {
     world("studio-emptied", |lab| {
         let hosts = lab.lan(&["presenter", "attender"])?;
-        let [presenter, attender] = &hosts[..] else {
-            anyhow::bail!("two hosts");
-        };
+        let [presenter, attender] = crate::each(&hosts)?;
         let (folder, key, text) = lecture(presenter, &deck(1..=12))?;
         let mut presents = present(presenter, &folder, &key)?;
         let attends = Typed::start(
@@ -88,22 +78,21 @@ fn a_deck_that_lost_its_slides_waits_until_it_is_whole_and_the_slide_stays() {
             eventually(&format!("slide {number}"), || {
                 let slides = slides_of(&attends.process);
                 let last = slides.last();
-                ensure!(
+                holds!(
                     last.is_some_and(|(n, _)| *n == number),
                     "{slides:?}{}",
                     attends.process.stderr()
-                );
-                Ok(())
+                )
             })
         };
         shows(7)?;
         let file = folder.join("slides.md");
         fs::write(&file, "")?;
-        says(&presents.process, "0 of 12 slides")?;
+        says_at_last(&presents.process, "0 of 12 slides")?;
         fs::write(&file, deck(1..=3))?;
-        says(&presents.process, "3 of 12 slides")?;
+        says_at_last(&presents.process, "3 of 12 slides")?;
         fs::remove_file(&file)?;
-        says(&presents.process, "what was shown stays")?;
+        says_at_last(&presents.process, "what was shown stays")?;
         // complete again, with another slide in front
         fs::write(
             folder.join("new.md"),
@@ -134,9 +123,7 @@ fn a_deck_that_lost_its_slides_waits_until_it_is_whole_and_the_slide_stays() {
 fn front_matter_is_not_shown_and_what_would_not_be_seen_is_named_by_line() {
     world("studio-markdown", |lab| {
         let hosts = lab.lan(&["presenter", "attender"])?;
-        let [presenter, attender] = &hosts[..] else {
-            anyhow::bail!("two hosts");
-        };
+        let [presenter, attender] = crate::each(&hosts)?;
         let slides = "---\nmarp: true\ntitle: \"How bees talk\"\nauthor: Ann\n---\n\n# One\n\n![a](images/my%20photo.png)\n![b](images/my photo.png)\n\
                       ![c](images/pipe.png) ![d](images) ![e](images/null.png)\n\nlast words\n---\n\n# Two\n\n<!-- wave\nat them -->\n";
         let (folder, key, text) = lecture(presenter, slides)?;
@@ -199,9 +186,7 @@ fn front_matter_is_not_shown_and_what_would_not_be_seen_is_named_by_line() {
 fn waits_are_explained_and_a_key_that_may_not_write_is_told_at_once() {
     world("studio-waits", |lab| {
         let hosts = lab.lan(&["presenter", "other"])?;
-        let [presenter, other] = &hosts[..] else {
-            anyhow::bail!("two hosts");
-        };
+        let [presenter, other] = crate::each(&hosts)?;
         let (folder, key, text) = lecture(presenter, &deck(1..=3))?;
         let (own, _, _) = keygen(other, "own.key")?;
         let mut attends = other.spawn("lcstudio", &["attend", &text, "--timeout", "4s"])?;
@@ -215,7 +200,7 @@ fn waits_are_explained_and_a_key_that_may_not_write_is_told_at_once() {
             told.contains("waits up to 4 s for the session on lan0"),
             "{told}"
         );
-        says(&holds, "waits for the session on lan0")?;
+        says_at_last(&holds, "waits for the session on lan0")?;
         let presents = present(presenter, &folder, &key)?;
         // without input, long before the timeout
         let command = format!("lcstudio caption {text} --key {own} --timeout 1h -");
@@ -240,8 +225,7 @@ fn waits_are_explained_and_a_key_that_may_not_write_is_told_at_once() {
                 .success()?;
             let html = fs::read_to_string(&page)?;
             ensure!(html.contains("Text 1.") && html.contains("hello"), "{html}");
-            ensure!(html.matches("<h1>").count() == 1, "{html}");
-            Ok(())
+            holds!(html.matches("<h1>").count() == 1, "{html}")
         })?;
         drop(presents);
         Ok(())
@@ -252,9 +236,7 @@ fn waits_are_explained_and_a_key_that_may_not_write_is_told_at_once() {
 fn where_lcroute_runs_entries_go_to_a_lan_once_somebody_there_was_heard() {
     world("studio-interfaces", |lab| {
         let hosts = lab.lan(&["presenter", "attender"])?;
-        let [presenter, attender] = &hosts[..] else {
-            anyhow::bail!("two hosts");
-        };
+        let [presenter, attender] = crate::each(&hosts)?;
         // an lc0, as programs see it
         presenter.ip("link add lc0 type veth peer name far0\nlink set lc0 up\nlink set far0 up")?;
         presenter.nft(

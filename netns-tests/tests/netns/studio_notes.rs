@@ -67,13 +67,12 @@ impl<'a> NotesFile<'a> {
     pub fn until(&self, text: &str) -> Result<()> {
         eventually("the file has the notes", || {
             let there = self.read()?;
-            ensure!(
+            holds!(
                 there == text,
                 "{there}\n{}{}",
                 self.process.stdout(),
                 self.process.stderr()
-            );
-            Ok(())
+            )
         })
     }
 
@@ -81,8 +80,7 @@ impl<'a> NotesFile<'a> {
     pub fn until_said(&self, words: &str) -> Result<()> {
         eventually(words, || {
             let said = self.process.stdout();
-            ensure!(said.contains(words), "{said}{}", self.process.stderr());
-            Ok(())
+            holds!(said.contains(words), "{said}{}", self.process.stderr())
         })
     }
 
@@ -104,8 +102,7 @@ impl<'a> NotesFile<'a> {
                         .any(|part| part == words.as_bytes());
                 }
             }
-            ensure!(found, "{words} is not there: {}", self.process.stderr());
-            Ok(())
+            holds!(found, "{words} is not there: {}", self.process.stderr())
         })
     }
 }
@@ -125,15 +122,12 @@ pub(crate) fn present_notes(host: &Host, interface: &str) -> Result<(Typed, Stri
 fn two_hosts_write_one_text_also_without_a_network() {
     world("studio-notes", |lab| {
         let hosts = lab.lan(&["stage", "one", "two"])?;
-        let [stage, one, two] = &hosts[..] else {
-            anyhow::bail!("three hosts");
-        };
+        let [stage, one, two] = crate::each(&hosts)?;
         let (_presenter, lcs) = present_notes(stage, "lan0")?;
         let mut one = NotesFile::start(one, &lcs, "lan0")?;
         let two = NotesFile::start(two, &lcs, "lan0")?;
         eventually("both have a file", || {
-            ensure!(one.read()?.is_empty() && two.read()?.is_empty());
-            Ok(())
+            holds!(one.read()?.is_empty() && two.read()?.is_empty())
         })?;
         fs::write(&one.path, "Bees dance.\nThey fly.\n")?;
         two.until("Bees dance.\nThey fly.\n")?;
@@ -179,11 +173,10 @@ fn two_hosts_write_one_text_also_without_a_network() {
             let is_marked = has(line(1), 1, flowers) && has(line(2), 2, honey)
                 || has(line(1), 1, honey) && has(line(2), 2, flowers);
             ensure!(there[0] == there[1] && is_marked, "{there:?}");
-            ensure!(
+            holds!(
                 there[0].ends_with("They fly far. 🐝\nAnd one more.\n"),
                 "{there:?}"
-            );
-            Ok(())
+            )
         })?;
         // what he had himself may be of an editor that has not loaded the marks: once it counts for
         // nothing
@@ -201,9 +194,7 @@ fn two_hosts_write_one_text_also_without_a_network() {
 fn a_file_that_cannot_be_notes_stays_and_what_waits_for_a_grant_is_kept() {
     world("studio-notes-file", |lab| {
         let hosts = lab.lan(&["stage", "one", "two"])?;
-        let [stage, one, two] = &hosts[..] else {
-            anyhow::bail!("three hosts");
-        };
+        let [stage, one, two] = crate::each(&hosts)?;
         // a foreign file
         let (mut presenter, lcs) = present_notes(stage, "lan0")?;
         let theirs = two.write("other.md", "not of these notes\n")?;
@@ -242,8 +233,7 @@ fn a_file_that_cannot_be_notes_stays_and_what_waits_for_a_grant_is_kept() {
         )?;
         eventually("all is held", || {
             let held = fs::read(stage.path("kept/log/notes"))?;
-            ensure!(held.windows(6).any(|part| part == b"of all"));
-            Ok(())
+            holds!(held.windows(6).any(|part| part == b"of all"))
         })?;
         presenter.types("q")?;
         ensure!(
@@ -266,12 +256,11 @@ fn a_file_that_cannot_be_notes_stays_and_what_waits_for_a_grant_is_kept() {
         fs::remove_file(&host.path)?;
         host.until("of all, still\n")?;
         host.process.signal(Signal::SIGTERM)?;
-        ensure!(
+        holds!(
             host.process.wait(DEADLINE)? == 143,
             "{}",
             host.process.stderr()
-        );
-        Ok(())
+        )
     });
 }
 
@@ -330,8 +319,7 @@ impl Author {
             author.turn()?;
             ensure!(writing.waiting() == 0, "{:?}", writing.failed());
             let since = last.get_or_insert(now);
-            ensure!(now.duration_since(*since) > Duration::from_millis(1_300));
-            Ok(())
+            holds!(now.duration_since(*since) > Duration::from_millis(1_300))
         })
     }
 
@@ -386,9 +374,7 @@ impl Author {
 fn an_update_that_wants_all_memory_ends_the_document_and_the_text_of_others_goes_on() {
     world("studio-notes-harm", |lab| {
         let hosts = lab.lan(&["stage", "one", "two", "bad"])?;
-        let [stage, one, two, bad] = &hosts[..] else {
-            anyhow::bail!("four hosts");
-        };
+        let [stage, one, two, bad] = crate::each(&hosts)?;
         let (_presenter, lcs) = present_notes(stage, "lan0")?;
         let one = NotesFile::start(one, &lcs, "lan0")?;
         eventually("it has a file", || one.read().map(drop))?;
@@ -411,16 +397,14 @@ fn an_update_that_wants_all_memory_ends_the_document_and_the_text_of_others_goes
         let both = ["of one\n", "# Notes\n\nBees 🐝 dance.\n"];
         eventually("both texts are there", || {
             let text = one.read()?;
-            ensure!(both.iter().all(|part| text.contains(part)), "{text}");
-            Ok(())
+            holds!(both.iter().all(|part| text.contains(part)), "{text}")
         })?;
         // a later attender gets the same updates, and the rest continues
         let two = NotesFile::start(two, &lcs, "lan0")?;
         two.until(&one.read()?)?;
         fs::write(&one.path, format!("{}and more\n", one.read()?))?;
         two.until(&one.read()?)?;
-        ensure!(two.read()?.ends_with("and more\n"), "{}", two.read()?);
-        Ok(())
+        holds!(two.read()?.ends_with("and more\n"), "{}", two.read()?)
     });
 }
 
@@ -428,9 +412,7 @@ fn an_update_that_wants_all_memory_ends_the_document_and_the_text_of_others_goes
 fn a_folder_that_cannot_be_written_is_said_and_nothing_is_lost() {
     world("studio-notes-read-only", |lab| {
         let hosts = lab.lan(&["stage", "one", "two"])?;
-        let [stage, one, two] = &hosts[..] else {
-            anyhow::bail!("three hosts");
-        };
+        let [stage, one, two] = crate::each(&hosts)?;
         let (_presenter, lcs) = present_notes(stage, "lan0")?;
         let two = NotesFile::start(two, &lcs, "lan0")?;
         eventually("it has a file", || two.read().map(drop))?;
@@ -445,23 +427,21 @@ fn a_folder_that_cannot_be_written_is_said_and_nothing_is_lost() {
         fs::write(&two.path, "of two\n")?;
         eventually("what cannot be written is said", || {
             let said = process.stdout();
-            ensure!(
+            holds!(
                 said.contains("it does not get what others write"),
                 "{said}{}",
                 process.stderr()
-            );
-            Ok(())
+            )
         })?;
         ensure!(fs::read_to_string(&path)?.is_empty());
         // an editor that writes into the file: all get the text
         fs::write(&path, "of one\n")?;
         eventually("both have written", || {
             let text = two.read()?;
-            ensure!(
+            holds!(
                 text.contains("of one\n") && text.contains("of two\n"),
                 "{text}"
-            );
-            Ok(())
+            )
         })?;
         ensure!(fs::read_to_string(&path)? == "of one\n");
         process.kill()?;
@@ -470,8 +450,7 @@ fn a_folder_that_cannot_be_written_is_said_and_nothing_is_lost() {
         let _process = one.spawn("lcstudio", &arguments)?;
         eventually("the file has all", || {
             let there = fs::read_to_string(&path)?;
-            ensure!(there == two.read()?, "{there}");
-            Ok(())
+            holds!(there == two.read()?, "{there}")
         })
     });
 }

@@ -7,14 +7,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use lcroute_demo::lab::{DEADLINE, Host, Process, eventually};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::guest::{all_end, as_confined, as_nobody, family, open_driver};
+use crate::guest::{as_confined, as_nobody, family, open_driver};
 use crate::radio::{RADIO, write_chirp};
 use crate::reach::swarm;
-use crate::stations::{open_port, public_server};
+use crate::stations::{kill_all, open_port, public_server};
 use crate::studio::{Typed, keygen, session, told};
 use crate::studio_pictures::png;
 use crate::world;
@@ -116,15 +114,6 @@ fn asks(
     Ok(())
 }
 
-fn kill_all(process: &Process) -> Result<()> {
-    let family = family(process.pid());
-    kill(
-        Pid::from_raw(i32::try_from(process.pid())?),
-        Signal::SIGKILL,
-    )?;
-    all_end(&family)
-}
-
 fn port_of(process: &Process) -> Result<String> {
     let told = eventually("it names its port", || {
         let told = process.stderr();
@@ -141,17 +130,14 @@ fn who_has_only_the_text_of_a_session_attends_and_asks_through_closed_firewalls(
         open_driver()?;
         let (_server, url) = public_server(lab)?;
         let hosts = lab.closed_hosts(&["stage", "early", "late", "confined"])?;
-        let [stage, early, late, confined] = &hosts[..] else {
-            anyhow::bail!("four hosts");
-        };
+        let [stage, early, late, confined] = crate::each(&hosts)?;
         let stage = Stage::new(stage, None)?;
         let text = format!("{}@{url}", stage.text);
         // before somebody presents
         let mut early = attend(early, "early", &text, "--timeout 60s")?;
         eventually("it says for what it waits", || {
             let told = early.process.stderr();
-            ensure!(told.contains("looking for the sender at"), "{told}");
-            Ok(())
+            holds!(told.contains("looking for the sender at"), "{told}")
         })?;
         let (mut presenter, printed) = stage.present(&format!("--at {url}"))?;
         ensure!(printed == text, "{printed}");
@@ -247,8 +233,7 @@ fn wrong_texts_of_sessions_are_refused_and_nobody_under_a_text_is_said() {
         give(Path::new(&other))?;
         let wrong = format!("lcstudio invite {folder} --key {other} --outside --at {url}");
         let refused = host.run("sh", &["-c", &nobody(&wrong)])?;
-        ensure!(refused.code == 2, "{refused:?}");
-        Ok(())
+        holds!(refused.code == 2, "{refused:?}")
     });
 }
 
@@ -259,9 +244,7 @@ fn sound_a_screen_captions_and_a_holder_are_in_the_network_of_a_session() {
         open_driver()?;
         let (_server, url) = public_server(lab)?;
         let hosts = lab.closed_hosts(&["stage", "voice", "ann", "kept", "bob"])?;
-        let [stage, voice, ann, kept, bob] = &hosts[..] else {
-            anyhow::bail!("five hosts");
-        };
+        let [stage, voice, ann, kept, bob] = crate::each(&hosts)?;
         let (writes, _, public) = keygen(ann, "ann.key")?;
         give(Path::new(&writes))?;
         let stage = Stage::new(stage, Some(&public))?;
@@ -324,8 +307,7 @@ fn sound_a_screen_captions_and_a_holder_are_in_the_network_of_a_session() {
             })?;
         }
         eventually("the screen", || {
-            ensure!(watch.stdout().contains("PNG"), "{}", watch.stderr());
-            Ok(())
+            holds!(watch.stdout().contains("PNG"), "{}", watch.stderr())
         })?;
         presenter.types("2")?;
         sees(&bob_sees, 2)?;
@@ -334,12 +316,11 @@ fn sound_a_screen_captions_and_a_holder_are_in_the_network_of_a_session() {
                 .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
                 .collect::<Result<Vec<_>>>()?;
             let has = |end: &str| names.iter().any(|name| name.ends_with(end));
-            ensure!(
+            holds!(
                 has("session") && has("screen"),
                 "{names:?}: {}",
                 hold.stderr()
-            );
-            Ok(())
+            )
         })?;
         Ok(())
     });
@@ -351,9 +332,7 @@ fn a_session_on_a_lan_needs_no_server() {
     world("session-lan", |lab| {
         open_driver()?;
         let hosts = lab.lan(&["stage", "bob"])?;
-        let [stage, bob] = &hosts[..] else {
-            anyhow::bail!("two hosts");
-        };
+        let [stage, bob] = crate::each(&hosts)?;
         let stage = Stage::new(stage, None)?;
         let (presenter, text) = stage.present("")?;
         ensure!(text == stage.text, "{text}");
@@ -377,9 +356,7 @@ fn a_session_without_a_server_is_found_by_a_dht_if_its_port_is_open() {
         open_driver()?;
         let (_swarm, enters) = swarm(lab)?;
         let hosts = lab.closed_hosts(&["stage", "bob"])?;
-        let [stage, bob] = &hosts[..] else {
-            anyhow::bail!("two hosts");
-        };
+        let [stage, bob] = crate::each(&hosts)?;
         for host in &hosts {
             host.configure(&format!(
                 "[signal]\nlan = false\ndht_bootstrap = [\"{enters}\"]\n[outside]\ndht = true\n"
@@ -405,9 +382,7 @@ fn without_udp_a_session_is_attended_by_the_relay_of_the_server() {
         server.start()?;
         let url = server.url()?;
         let hosts = lab.closed_hosts(&["stage", "bob"])?;
-        let [stage, bob] = &hosts[..] else {
-            anyhow::bail!("two hosts");
-        };
+        let [stage, bob] = crate::each(&hosts)?;
         bob.drop_udp()?;
         let stage = Stage::new(stage, None)?;
         let (mut presenter, text) = stage.present(&format!("--at {url}"))?;
@@ -425,9 +400,7 @@ fn a_session_of_a_host_with_a_daemon_leaves_its_network_as_it_was() {
         let network = lab.closed_network(["stage", "member"])?;
         let url = network.signalling.url()?;
         let bob = lab.closed_hosts(&["bob"])?.remove(0);
-        let [on_stage, member] = &network.members[..] else {
-            anyhow::bail!("two members");
-        };
+        let [on_stage, member] = crate::each(&network.members)?;
         let groups = || -> Result<Value> {
             let shown = on_stage
                 .host
@@ -444,7 +417,6 @@ fn a_session_of_a_host_with_a_daemon_leaves_its_network_as_it_was() {
         // a member that has the text without its place hears nothing of it
         let args = ["attend", &stage.text, "--timeout", "5s"];
         let alone = member.host.run("lcstudio", &args)?;
-        ensure!(alone.code == 3, "{alone:?}");
-        Ok(())
+        holds!(alone.code == 3, "{alone:?}")
     });
 }

@@ -76,7 +76,7 @@ pub(crate) fn group_of(key: &str, track: &str) -> Result<std::net::Ipv6Addr> {
 const SLIDES: &str = "# Bees\n\n![two bees that dance](images/dance.png)\n\n---\n\n![where they go](images/map.png)\n\n---\n\n\
                       ![gone](images/gone.png) ![drawn](images/drawn.svg) ![much too large](images/large.png)\n";
 
-fn hold(host: &Host, folder: &str, session: &str) -> Result<Process> {
+pub(crate) fn hold(host: &Host, folder: &str, session: &str) -> Result<Process> {
     host.spawn(
         "lcstudio",
         &["hold", session, folder, "--no-sound", "-i", "lc0"],
@@ -108,8 +108,7 @@ fn stored(name: &str, bytes: &[u8]) -> u64 {
 fn until_held(folder: &str, bytes: u64) -> Result<()> {
     eventually("the pictures are held", || {
         let held = held_bytes(folder, "pictures");
-        ensure!(held == bytes, "{held} of {bytes} bytes");
-        Ok(())
+        holds!(held == bytes, "{held} of {bytes} bytes")
     })
 }
 
@@ -117,9 +116,7 @@ fn until_held(folder: &str, bytes: u64) -> Result<()> {
 fn pictures_come_to_who_joined_them_to_who_is_late_and_into_exports() {
     world("studio-pictures", |lab| {
         let (mut network, hosts) = network(lab, &["stage", "text", "kept", "late"])?;
-        let [stage, text, kept, late] = &hosts[..] else {
-            anyhow::bail!("four hosts");
-        };
+        let [stage, text, kept, late] = crate::each(&hosts)?;
         let (folder, key, lcs) = session(stage, None)?;
         let images = folder.join("images");
         let [dance, map] = [(180, 120, 0xff), (120, 100, 0x7f)].map(|(w, h, of)| png(w, h, of));

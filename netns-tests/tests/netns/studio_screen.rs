@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use image_webp::{ColorType, WebPDecoder, WebPEncoder};
-use lcroute_demo::lab::{DEADLINE, Host, Process, eventually};
+use lcroute_demo::lab::{DEADLINE, Host, eventually};
 use lcstudio_core::{ScreenSpace, SessionKey, TrackName};
 use librecast::id::SecretKey;
 use nix::sys::signal::Signal;
@@ -17,6 +17,7 @@ use serde_json::json;
 use crate::studio::{
     Typed, attend, bytes_of_tracks, count_tracks, groups, keygen, network, present, session, told,
 };
+use crate::studio_pictures::hold;
 use crate::world;
 
 const WIDTH: usize = 640;
@@ -101,8 +102,7 @@ fn until_exact(folder: &str, pixels: &Pixels) -> Result<()> {
     eventually("each pixel is as it was sent", || {
         let kept = Pixels::kept(folder)?;
         let differ = kept.0.iter().zip(&pixels.0).filter(|(a, b)| a != b).count();
-        ensure!(differ == 0, "{differ} bytes differ");
-        Ok(())
+        holds!(differ == 0, "{differ} bytes differ")
     })
 }
 
@@ -118,13 +118,6 @@ pub(crate) fn groups_of_screen(key: &str) -> Result<BTreeMap<String, Ipv6Addr>> 
     .into())
 }
 
-fn hold(host: &Host, folder: &str, session: &str) -> Result<Process> {
-    host.spawn(
-        "lcstudio",
-        &["hold", session, folder, "--no-sound", "-i", "lc0"],
-    )
-}
-
 fn show(host: &Host, name: &str, folder: &Path, key: &str) -> Result<Typed> {
     let folder = folder.display();
     let command = format!("lcstudio screen {folder} --key {key} -i lc0 --log info -");
@@ -135,9 +128,7 @@ fn show(host: &Host, name: &str, folder: &Path, key: &str) -> Result<Typed> {
 fn a_screen_is_exact_for_who_joined_and_no_byte_for_others() {
     world("studio-screen", |lab| {
         let (_network, hosts) = network(lab, &["stage", "text", "kept", "late"])?;
-        let [stage, text, kept, late] = &hosts[..] else {
-            anyhow::bail!("four hosts");
-        };
+        let [stage, text, kept, late] = crate::each(&hosts)?;
         let (folder, key, lcs) = session(stage, None)?;
         let settings = folder.join("session.toml");
         let written = fs::read_to_string(&settings)?;
@@ -168,8 +159,7 @@ fn a_screen_is_exact_for_who_joined_and_no_byte_for_others() {
         eventually("the screen is named", || {
             told(&attender.process, "session", "joined", &joined)?;
             let said = attender.process.stdout();
-            ensure!(said.contains("\"screen\""), "{said}");
-            Ok(())
+            holds!(said.contains("\"screen\""), "{said}")
         })?;
 
         let mut screen = show(stage, "screen", &folder, &key)?;
@@ -193,11 +183,10 @@ fn a_screen_is_exact_for_who_joined_and_no_byte_for_others() {
         let (live, carousel) = (counted["live"].to_string(), counted["carousel"].to_string());
         eventually("the carousel is left", || {
             let joined = groups(late)?;
-            ensure!(
+            holds!(
                 joined.contains(&live) && !joined.contains(&carousel),
                 "{joined:?}"
-            );
-            Ok(())
+            )
         })?;
         let before = bytes_of_tracks(late, &counted)?;
         pixels.write(70, 30, 4_711);

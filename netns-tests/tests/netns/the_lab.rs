@@ -32,11 +32,10 @@ fn a_host_behind_nat_gets_out_and_nobody_gets_in() {
             .run("ping", &["-c1", "-w10", &open.v4()?.to_string()])?
             .success()?;
         let unreachable = open.run("ping", &["-c1", "-w1", &hidden.v4()?.to_string()])?;
-        ensure!(
+        holds!(
             unreachable.code != 0,
             "a private address was reached from the Internet"
-        );
-        Ok(())
+        )
     });
 }
 
@@ -66,8 +65,7 @@ fn loss_loses_and_its_absence_does_not() {
         let halved = hosts[1].receive("ff1e::2", &["--interface", LAN])?;
         hosts[0].send("ff1e::2", 1_000, &["--interface", LAN, "--rate", "2000"])?;
         halved.expect(300)?;
-        ensure!(halved.packets()? < 700, "{}", halved.state()?);
-        Ok(())
+        holds!(halved.packets()? < 700, "{}", halved.state()?)
     });
 }
 
@@ -108,11 +106,10 @@ fn an_open_socket_is_found_and_a_connected_one_is_not_counted() {
                     .map(|name| std::fs::read_to_string(format!("{table}/{name}")))
                     .into_iter()
                     .collect();
-                ensure!(
+                holds!(
                     tables?.concat().contains(":270F "),
                     "no socket with port 9999"
-                );
-                Ok(())
+                )
             })?;
             let open: Vec<&str> = open_sockets(process.pid())?
                 .iter()

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use lcroute_demo::lab::{Host, Lab, Process, within};
 
 use crate::foreign::{foreign, said};
@@ -79,8 +79,7 @@ impl TorNetwork {
         let client = tor(host, "torrc", &self.directory)?;
         within(PATIENCE, "the Tor client has a circuit", || {
             let said = said(&client);
-            ensure!(said.contains("Bootstrapped 100%"), "{said}");
-            Ok(())
+            holds!(said.contains("Bootstrapped 100%"), "{said}")
         })?;
         Ok(client)
     }

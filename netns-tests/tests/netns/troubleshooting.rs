@@ -43,7 +43,6 @@ fn the_commands_of_the_page_say_what_it_says() {
             }
         }
         // an unparsed page must not pass
-        ensure!(typed >= 18, "{typed}");
-        Ok(())
+        holds!(typed >= 18, "{typed}")
     });
 }

@@ -72,8 +72,7 @@ fn one_copy(sender: &Member) -> Result<()> {
         ensure!(sent >= 200, "{sent} packets");
         let copies = (now.1 - before.1) as f64 / sent as f64;
         before = now;
-        ensure!(copies < 1.1, "{copies} copies");
-        Ok(())
+        holds!(copies < 1.1, "{copies} copies")
     })
 }
 
@@ -89,15 +88,8 @@ fn one_copy_leaves_a_short_uplink_and_another_node_takes_over_from_a_dead_carrie
         for member in &network.members[1..] {
             sender.wait_wanted(GROUP, member)?;
         }
-        let args = [
-            GROUP,
-            "--count",
-            "1000000000",
-            "--rate",
-            "100",
-            "--size",
-            "125",
-        ];
+        let args = format!("{GROUP} --count 1000000000 --rate 100 --size 125");
+        let args = crate::words(&args);
         let _stream = sender.host.spawn("mc-send", &args)?;
         let first = within(SOON, "a node carries", || carrier(sender))?;
         one_copy(sender)?;
@@ -136,8 +128,7 @@ fn one_copy_leaves_a_short_uplink_and_another_node_takes_over_from_a_dead_carrie
         network.members[at].daemon()?.kill()?;
         let sender = &network.members[0];
         within(SOON, "another node carries", || {
-            ensure!(carrier(sender)? != first, "still {first}");
-            Ok(())
+            holds!(carrier(sender)? != first, "still {first}")
         })?;
         one_copy(sender)?;
         for (n, (listener, before)) in listeners.iter().zip(before).enumerate() {
@@ -177,15 +168,8 @@ fn a_short_uplink_is_found_and_nobody_carries_who_does_not_want_to() {
         for member in &network.members[1..] {
             sender.wait_wanted(GROUP, member)?;
         }
-        let args = [
-            GROUP,
-            "--count",
-            "1000000000",
-            "--rate",
-            "125",
-            "--size",
-            "1000",
-        ];
+        let args = format!("{GROUP} --count 1000000000 --rate 125 --size 1000");
+        let args = crate::words(&args);
         let _stream = sender.host.spawn("mc-send", &args)?;
         within(SOON, "all refuse", || {
             let status = sender.status()?;
@@ -193,8 +177,7 @@ fn a_short_uplink_is_found_and_nobody_carries_who_does_not_want_to() {
                 .as_array()
                 .context("refusals")?;
             ensure!(refusals.len() == 5, "{status}");
-            ensure!(refusals.iter().all(|r| r["why"] == "says no"), "{status}");
-            Ok(())
+            holds!(refusals.iter().all(|r| r["why"] == "says no"), "{status}")
         })?;
         let doctor = sender.host.ask("lcroute", &["doctor"])?.stdout;
         ensure!(
@@ -371,16 +354,14 @@ fn a_caster_with_many_listeners_measured() {
                 _ => network.members[at].host.cut_uplink()?,
             }
             within(SOON, "another node carries", || {
-                ensure!(carrier(&network.members[0])? != by, "still {by}");
-                Ok(())
+                holds!(carrier(&network.members[0])? != by, "still {by}")
             })?;
             let again = start.elapsed().as_secs_f64();
             settled(&network)?;
             let mut longest: f64 = 0.0;
             for ((_, listener), (pauses, packets)) in listeners.iter().zip(before) {
                 within(SOON, "a listener hears on", || {
-                    ensure!(listener.packets()? > packets + 50, "no more");
-                    Ok(())
+                    holds!(listener.packets()? > packets + 50, "no more")
                 })?;
                 listener.expect_no_duplicates()?;
                 longest = listener.pauses()?[pauses..]
@@ -494,9 +475,7 @@ fn two_paths_measured() {
     world("uplink-paths", |lab| {
         let megabytes: usize = std::env::var("MB").map_or(Ok(60), |mb| mb.parse())?;
         let network = diamond(lab)?;
-        let [sender, left, right, receiver] = &network.members[..] else {
-            anyhow::bail!("four members");
-        };
+        let [sender, left, right, receiver] = crate::each(&network.members)?;
         // between the two routers nothing passes: each path is its own
         for member in [left, right] {
             limit(&member.host, 20)?;

@@ -62,17 +62,15 @@ fn a_watch_repaints_survives_a_restart_and_restores_the_screen() {
         network.members[0].daemon()?.kill()?;
         eventually("it says that there is nobody", || {
             let frame = last(&status)?;
-            ensure!(frame.contains("trying again"), "{frame:?}");
-            Ok(())
+            holds!(frame.contains("trying again"), "{frame:?}")
         })?;
         network.members[0].start()?;
         eventually("it shows the new daemon", || {
             let frame = last(&status)?;
-            ensure!(
+            holds!(
                 frame.contains("up ") && !frame.contains("trying again"),
                 "{frame:?}"
-            );
-            Ok(())
+            )
         })?;
 
         for watch in [&mut status, &mut peers] {
@@ -108,24 +106,18 @@ fn without_a_terminal_a_watch_is_lines_and_goes_on_over_a_restart() {
         };
         eventually("two looks", || {
             watch.must_run()?;
-            ensure!(lines(&watch)? >= 2);
-            Ok(())
+            holds!(lines(&watch)? >= 2)
         })?;
         network.members[0].daemon()?.kill()?;
         eventually("it says so, once", || {
-            ensure!(watch.stderr().matches("trying again").count() == 1);
-            Ok(())
+            holds!(watch.stderr().matches("trying again").count() == 1)
         })?;
         network.members[0].start()?;
         let before = lines(&watch)?;
-        eventually("it goes on", || {
-            ensure!(lines(&watch)? > before);
-            Ok(())
-        })?;
+        eventually("it goes on", || holds!(lines(&watch)? > before))?;
         watch.signal(Signal::SIGINT)?;
         let code = watch.wait(Duration::from_secs(20))?;
-        ensure!(code == 130, "exit code {code}");
-        Ok(())
+        holds!(code == 130, "exit code {code}")
     });
 }
 

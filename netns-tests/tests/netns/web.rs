@@ -35,8 +35,7 @@ pub(crate) fn serve(host: &Host) -> Result<(Process, String)> {
     let mut address = String::new();
     eventually("the address of the pages", || {
         address = pages.stdout().trim().to_owned();
-        ensure!(address.contains("/#"), "{address:?}");
-        Ok(())
+        holds!(address.contains("/#"), "{address:?}")
     })?;
     Ok((pages, address))
 }
@@ -130,16 +129,14 @@ fn a_page_shows_the_network_and_what_flows_between_other_nodes() {
             let listens = |f: &&Value| f["group"] == "ff1e::42" && f["local"] == true;
             ensure!(flows.iter().filter(listens).count() == 1, "{flows:?}");
             let groups = look["groups"].as_array().context("groups")?;
-            ensure!(
+            holds!(
                 groups.len() == 1,
                 "the group of reports is no group of programs: {groups:?}"
-            );
-            Ok(())
+            )
         })?;
         drop(receiver);
         eventually("silence where nobody listens", || {
-            ensure!(flow(&latest(&page)?, "ff1e::42", b, c).is_err(), "still");
-            Ok(())
+            holds!(flow(&latest(&page)?, "ff1e::42", b, c).is_err(), "still")
         })?;
         // without permission a node stops reporting
         c.host.configure("")?;
@@ -152,8 +149,7 @@ fn a_page_shows_the_network_and_what_flows_between_other_nodes() {
                 .filter(|n| n["reports"] == true)
                 .map(|n| n["name"].clone())
                 .collect();
-            ensure!(reports == ["a", "b"], "{reports:?}");
-            Ok(())
+            holds!(reports == ["a", "b"], "{reports:?}")
         })?;
         // without pages no node announces the group of reports, or sends to it
         drop(page);
@@ -164,15 +160,13 @@ fn a_page_shows_the_network_and_what_flows_between_other_nodes() {
             let before = sent()?;
             std::thread::sleep(Duration::from_millis(2_500));
             let after = sent()?;
-            ensure!(before == after, "{before} and {after}");
-            Ok(())
+            holds!(before == after, "{before} and {after}")
         })?;
         ensure!(pages.stop()? == 0, "{}", pages.stderr());
-        ensure!(
+        holds!(
             !a.host.path("run/web.url").exists(),
             "the address is still there"
-        );
-        Ok(())
+        )
     });
 }
 
@@ -223,20 +217,13 @@ fn data_is_for_those_who_have_the_key_and_for_pages_of_this_host() {
         let page = open(&a.host, &address)?;
         let mut network = network;
         let name = |look: &Value| look["status"]["name"] == "a";
-        eventually("the state", || {
-            ensure!(name(&latest(&page)?), "no");
-            Ok(())
-        })?;
+        eventually("the state", || holds!(name(&latest(&page)?), "no"))?;
         network.members[0].daemon()?.kill()?;
         eventually("the error", || {
-            ensure!(latest(&page)?["error"].is_string(), "no");
-            Ok(())
+            holds!(latest(&page)?["error"].is_string(), "no")
         })?;
         network.members[0].start()?;
-        eventually("the state again", || {
-            ensure!(name(&latest(&page)?), "no");
-            Ok(())
-        })?;
+        eventually("the state again", || holds!(name(&latest(&page)?), "no"))?;
         pages.signal(nix::sys::signal::Signal::SIGINT)?;
         ensure!(
             pages.wait(lcroute_demo::lab::DEADLINE)? == 0,
@@ -244,8 +231,7 @@ fn data_is_for_those_who_have_the_key_and_for_pages_of_this_host() {
             pages.stderr()
         );
         let said = page.stdout();
-        ensure!(!said.contains(&json!(key).to_string()), "the key");
-        Ok(())
+        holds!(!said.contains(&json!(key).to_string()), "the key")
     });
 }
 
@@ -295,8 +281,7 @@ fn an_invitation_is_a_link_and_a_code_for_telephones() {
             );
         }
         let refused = invite(&["a.example"])?;
-        ensure!(refused.code == 2, "{}", refused.stderr);
-        Ok(())
+        holds!(refused.code == 2, "{}", refused.stderr)
     });
 }
 
@@ -468,10 +453,9 @@ fn conversations_are_for_who_has_the_key_where_the_host_shows_them() {
         // lcgroup stops: pages get an error, and all else continues
         ann_group.daemon()?.stop()?;
         let (status, why) = list(&address)?;
-        ensure!(
+        holds!(
             status == 502 && why.contains("lcgroup run"),
             "{status} {why}"
-        );
-        Ok(())
+        )
     });
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::{Arg, ArgAction, Command};
 use clap_mangen::Man;
 
-use crate::programs::Program;
+use crate::programs::{COMMON, Program};
 
 /// Returns file names and pages: of subcommands, and of commands that users call.
 pub fn pages(program: &Program) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
@@ -156,7 +156,7 @@ fn environment<'a>(program: &'a Program, command: &'a Command) -> Vec<(&'a str, 
         .into_iter()
         .map(|(name, long)| (name, leaked_option(long)))
         .collect();
-    rows.extend(program.environment);
+    rows.extend(program.environment.iter().chain(COMMON));
     rows
 }
 

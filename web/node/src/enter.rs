@@ -8,9 +8,6 @@ use crate::tab::Tab;
 use crate::visit::{Start, Visit};
 
 /// Enters a network, by a token or a stored membership. `time`: the wall clock.
-///
-/// # Errors
-/// An explanation for users.
 pub fn open(start: &Start, now: Instant, time: UnixTime) -> Result<Box<dyn Tab>, String> {
     let visit = Visit::new(start, time)?;
     Ok(match &visit.leaf_token {

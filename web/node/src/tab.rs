@@ -63,9 +63,6 @@ pub trait Tab: std::fmt::Debug {
     fn settle(&mut self, now: Instant);
 
     /// Joins a group.
-    ///
-    /// # Errors
-    /// An explanation for users.
     fn join(&mut self, group: &str, now: Instant) -> Result<(), String>;
 
     /// Leaves a group.

@@ -20,9 +20,6 @@ pub struct Exposition {
 
 impl Exposition {
     /// Reads the metrics from a unix socket.
-    ///
-    /// # Errors
-    /// There is no answer, or it is not valid OpenMetrics.
     pub fn at_socket(path: &Path) -> Result<Self> {
         let mut stream = UnixStream::connect(path).with_context(|| path.display().to_string())?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -33,9 +30,6 @@ impl Exposition {
     }
 
     /// Reads the metrics from an address, on a host.
-    ///
-    /// # Errors
-    /// As [`Self::at_socket`].
     pub fn at_address(host: &Host, address: &str) -> Result<Self> {
         let ask = format!(
             "printf 'GET /metrics HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n' | socat -t 5 - TCP:{address}"
@@ -94,9 +88,6 @@ impl Exposition {
     }
 
     /// Returns the value of a metric with these labels among its own.
-    ///
-    /// # Errors
-    /// There is none, or more than one.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
         let fits = |own: &BTreeMap<String, String>| {
             labels
@@ -115,7 +106,6 @@ impl Exposition {
     }
 
     /// Returns whether there are values of this name, with any labels.
-    #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.samples.iter().any(|(n, _, _)| n == name)
     }

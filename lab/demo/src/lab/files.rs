@@ -10,9 +10,6 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// Makes a typical folder: a big file, small ones, an empty one, names with spaces and non-ASCII
 /// letters, sub-folders, an empty folder. `bytes` in all, mostly in the big file.
-///
-/// # Errors
-/// The disk is full.
 pub fn make_folder(folder: &Path, bytes: usize) -> Result<()> {
     let files: [(&str, usize); 7] = [
         ("big.bin", bytes.saturating_sub(40_000)),
@@ -89,9 +86,6 @@ pub struct Disk {
 
 impl Disk {
     /// Mounts a disk of `bytes` on `folder`, which is made.
-    ///
-    /// # Errors
-    /// It cannot be mounted.
     pub fn new(folder: PathBuf, bytes: usize) -> Result<Disk> {
         fs::create_dir_all(&folder)?;
         let disk = Disk { folder };
@@ -108,9 +102,6 @@ impl Disk {
     }
 
     /// Makes it read-only.
-    ///
-    /// # Errors
-    /// It is in use for writing.
     pub fn make_read_only(&self, bytes: usize) -> Result<()> {
         self.mount(MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, bytes)
     }

@@ -36,9 +36,6 @@ impl std::ops::Sub for Traffic {
 
 impl Host {
     /// Closes the host as usual: the uplink admits only answers and ICMPv6.
-    ///
-    /// # Errors
-    /// `nft` fails.
     pub fn close_uplink(&self) -> Result<()> {
         self.nft(&format!(
             "table inet closed {{
@@ -57,9 +54,6 @@ impl Host {
     }
 
     /// Closes every interface, even `lc0`, to UDP and TCP except answers; ICMPv6 is admitted.
-    ///
-    /// # Errors
-    /// `nft` fails.
     pub fn close_everywhere(&self) -> Result<()> {
         self.nft(
             "table inet closed {
@@ -76,9 +70,6 @@ impl Host {
     }
 
     /// Blocks UDP on the uplink, in both directions.
-    ///
-    /// # Errors
-    /// `nft` fails.
     pub fn drop_udp(&self) -> Result<()> {
         self.nft(&format!(
             "table inet no_udp {{
@@ -95,9 +86,6 @@ impl Host {
     }
 
     /// Lifts [`Host::drop_udp`].
-    ///
-    /// # Errors
-    /// `nft` fails.
     pub fn pass_udp(&self) -> Result<()> {
         self.nft("delete table inet no_udp")
     }
@@ -129,17 +117,11 @@ impl Host {
     }
 
     /// Returns the packets that a closed firewall has dropped.
-    ///
-    /// # Errors
-    /// The host is not closed.
     pub fn refused(&self) -> Result<Traffic> {
         self.counter("closed", "refused")
     }
 
     /// Drops `percent` of all packets of an interface, in each direction.
-    ///
-    /// # Errors
-    /// `nft` fails.
     pub fn set_loss(&self, interface: &str, percent: u8) -> Result<()> {
         self.drop_on(
             "loss",
@@ -150,9 +132,6 @@ impl Host {
 
     /// Drops `percent` of the incoming datagrams of the uplink. Senders get no error, unlike with
     /// drops by their own firewall ([`Self::set_loss`]), after which Firefox ends a connection.
-    ///
-    /// # Errors
-    /// `nft` fails.
     pub fn lose_incoming(&self, percent: u8) -> Result<()> {
         self.nft(&format!(
             "table inet lost {{
@@ -165,41 +144,26 @@ impl Host {
     }
 
     /// Cuts the uplink: it stays up, but no packet passes.
-    ///
-    /// # Errors
-    /// `nft` fails.
     pub fn cut_uplink(&self) -> Result<()> {
         self.drop_on("cut", UPLINK, "")
     }
 
     /// Heals a cut uplink.
-    ///
-    /// # Errors
-    /// It was not cut.
     pub fn heal_uplink(&self) -> Result<()> {
         self.nft("delete table inet cut")
     }
 
     /// Cuts another interface in the same way.
-    ///
-    /// # Errors
-    /// `nft` fails.
     pub fn cut(&self, interface: &str) -> Result<()> {
         self.drop_on(&format!("cut_{interface}"), interface, "")
     }
 
     /// Heals an interface that was cut.
-    ///
-    /// # Errors
-    /// It was not cut.
     pub fn heal(&self, interface: &str) -> Result<()> {
         self.nft(&format!("delete table inet cut_{interface}"))
     }
 
     /// Drops all packets from and to one other host.
-    ///
-    /// # Errors
-    /// `nft` fails.
     pub fn cut_towards(&self, address: IpAddr) -> Result<()> {
         let family = if address.is_ipv4() { "ip" } else { "ip6" };
         self.nft(&format!(
@@ -211,25 +175,16 @@ impl Host {
     }
 
     /// Drops all packets from and to several other hosts, until [`Host::heal_uplink`].
-    ///
-    /// # Errors
-    /// `nft` fails, or one of them has no addresses.
     pub fn cut_from<'a>(&self, others: impl IntoIterator<Item = &'a Host>) -> Result<()> {
         self.drop_hosts("cut", others)
     }
 
     /// Does the same as [`Host::cut_from`] in addition, until [`Host::rejoin`].
-    ///
-    /// # Errors
-    /// `nft` fails, or one of them has no addresses.
     pub fn part_from<'a>(&self, others: impl IntoIterator<Item = &'a Host>) -> Result<()> {
         self.drop_hosts("parted", others)
     }
 
     /// Lifts [`Host::part_from`].
-    ///
-    /// # Errors
-    /// It was not parted.
     pub fn rejoin(&self) -> Result<()> {
         self.nft("delete table inet parted")
     }
@@ -292,9 +247,6 @@ impl Host {
     }
 
     /// Counts the incoming IP fragments from now on.
-    ///
-    /// # Errors
-    /// `nft` fails.
     pub fn count_fragments(&self) -> Result<()> {
         self.nft(
             "table inet fragments {
@@ -309,17 +261,11 @@ impl Host {
     }
 
     /// Returns the number of received fragments.
-    ///
-    /// # Errors
-    /// They are not counted.
     pub fn fragments(&self) -> Result<Traffic> {
         self.counter("fragments", "seen")
     }
 
     /// Makes a router that never reports a packet as too big.
-    ///
-    /// # Errors
-    /// `nft` fails.
     pub fn hush(&self) -> Result<()> {
         self.nft(
             "table inet hush {
@@ -333,9 +279,6 @@ impl Host {
     }
 
     /// Returns all traffic of the uplink: (received, sent).
-    ///
-    /// # Errors
-    /// The host has no uplink.
     pub fn uplink_traffic(&self) -> Result<(Traffic, Traffic)> {
         Ok((
             self.counter("count", "received")?,
@@ -344,9 +287,6 @@ impl Host {
     }
 
     /// Returns packets of 900 bytes and more on the uplink, which are data: (received, sent).
-    ///
-    /// # Errors
-    /// The host has no uplink.
     pub fn uplink_data(&self) -> Result<(Traffic, Traffic)> {
         Ok((
             self.counter("count", "received_large")?,
@@ -355,9 +295,6 @@ impl Host {
     }
 
     /// Returns a named counter of a table of family inet.
-    ///
-    /// # Errors
-    /// There is no counter of this name.
     pub fn counter(&self, table: &str, name: &str) -> Result<Traffic> {
         let shown = self
             .ask("nft", &["-j", "list", "counter", "inet", table, name])?

@@ -23,9 +23,6 @@ pub struct ForwardedPort {
 
 impl ForwardedPort {
     /// Opens a free port. To be called before [`super::isolate`].
-    ///
-    /// # Errors
-    /// There is no loopback interface.
     pub fn open() -> Result<ForwardedPort> {
         let listener =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("a port on 127.0.0.1")?;
@@ -34,7 +31,6 @@ impl ForwardedPort {
     }
 
     /// Returns its number.
-    #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }

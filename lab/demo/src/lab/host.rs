@@ -68,27 +68,21 @@ impl Host {
     }
 
     /// Returns the host's name.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.inner.name
     }
 
     /// Returns its network namespace.
-    #[must_use]
     pub fn namespace(&self) -> &Namespace {
         &self.inner.namespace
     }
 
     /// Returns the path of a file or folder of this host, in memory.
-    #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.inner.folder.join(name)
     }
 
     /// Returns the address of this host itself (its NAT has another).
-    ///
-    /// # Errors
-    /// It is not attached.
     pub fn v4(&self) -> Result<Ipv4Addr> {
         let addresses = self.inner.addresses.get();
         addresses
@@ -97,9 +91,6 @@ impl Host {
     }
 
     /// Returns its IPv6 address.
-    ///
-    /// # Errors
-    /// It is not attached, or behind NAT.
     pub fn v6(&self) -> Result<Ipv6Addr> {
         let v6 = self.inner.addresses.get().and_then(|(_, v6)| *v6);
         v6.with_context(|| format!("{} has no IPv6", self.name()))
@@ -159,9 +150,6 @@ impl Host {
     }
 
     /// Starts a program in the background. It ends with the handle, and with the calling thread.
-    ///
-    /// # Errors
-    /// There is no such program.
     pub fn spawn(&self, program: &str, args: &[&str]) -> Result<Process> {
         let number = self.inner.started.fetch_add(1, Ordering::Relaxed);
         let verb = args
@@ -184,9 +172,6 @@ impl Host {
     }
 
     /// Runs a program that is called repeatedly, without a log.
-    ///
-    /// # Errors
-    /// There is no such program.
     pub fn ask(&self, program: &str, args: &[&str]) -> Result<Output> {
         let done = self
             .command(program)?
@@ -209,15 +194,11 @@ impl Host {
     }
 
     /// Runs a script of `nft`.
-    ///
-    /// # Errors
-    /// `nft` refuses it.
     pub fn nft(&self, script: &str) -> Result<()> {
         self.feed("nft", &["-f", "-"], script)
     }
 
     /// Returns whether there is such an interface.
-    #[must_use]
     pub fn has_interface(&self, interface: &str) -> bool {
         self.ask("ip", &["link", "show", "dev", interface])
             .is_ok_and(|shown| shown.code == 0)
@@ -245,9 +226,6 @@ impl Host {
     }
 
     /// Returns the traffic of an interface since its start: (received, sent).
-    ///
-    /// # Errors
-    /// There is no such interface.
     pub fn interface_traffic(&self, interface: &str) -> Result<(super::Traffic, super::Traffic)> {
         let table = self.namespace().read("/proc/thread-self/net/dev")?;
         let line = table
@@ -268,9 +246,6 @@ impl Host {
 
     /// Writes the configuration of this host's daemon, without offloads at `lc0` if [`offload`] is
     /// false and `content` has no such key.
-    ///
-    /// # Errors
-    /// The disk is full.
     pub fn configure(&self, content: &str) -> Result<()> {
         let mut content = content.to_owned();
         if !offload() && !content.contains("offload =") {
@@ -283,15 +258,11 @@ impl Host {
     }
 
     /// Returns the state folder of this host's programs.
-    #[must_use]
     pub fn state_dir(&self) -> PathBuf {
         self.path("state/lcroute")
     }
 
     /// Writes a file of this host.
-    ///
-    /// # Errors
-    /// The disk is full, the name impossible.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Result<PathBuf> {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;

@@ -33,9 +33,6 @@ const TOOLS: [(&str, &str); 3] = [
 ];
 
 /// Leaves the host's namespaces. Must be called while the process has only one thread.
-///
-/// # Errors
-/// User namespaces are not permitted, or the process may not mount.
 pub fn isolate() -> Result<()> {
     let (uid, gid) = (geteuid(), getegid());
     let mut namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET;
@@ -78,9 +75,6 @@ pub fn isolate() -> Result<()> {
 }
 
 /// Returns a path of this program that every user may enter.
-///
-/// # Errors
-/// The process may not mount.
 pub(super) fn entered_by_all(program: &Path) -> Result<PathBuf> {
     static MOUNTED: Mutex<Option<PathBuf>> = Mutex::new(None);
     let folder = program.parent().context("a program without a folder")?;
@@ -105,9 +99,6 @@ const ALLOW_USER_NAMESPACES: &str = "run as root, or allow them: \
 /// Ends the process on SIGINT and SIGTERM with the exit code that shells expect. The kernel cleans
 /// up: programs end with this process, and with them the namespaces and the tmpfs. To be called
 /// before other threads exist.
-///
-/// # Errors
-/// Signals cannot be blocked.
 pub fn exit_on_signals() -> Result<()> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGINT);
@@ -149,9 +140,6 @@ macro_rules! isolate_before_main {
 }
 
 /// Checks this machine's requirements for worlds: programs, `/dev/net/tun`.
-///
-/// # Errors
-/// Everything that is missing, each with a remedy.
 pub fn check_requirements() -> Result<()> {
     let mut missing: Vec<String> = TOOLS
         .iter()

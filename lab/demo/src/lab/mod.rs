@@ -118,9 +118,6 @@ impl Lab {
     }
 
     /// Lets hosts find one more program, a binary of its own.
-    ///
-    /// # Errors
-    /// The world has a program of this name, or its folder cannot be mounted.
     pub fn add_program(&self, binary: &Path) -> Result<()> {
         let name = binary.file_name().context("a program without a name")?;
         link(

@@ -22,9 +22,6 @@ pub struct Namespace {
 
 impl Namespace {
     /// Makes a namespace with only its loopback interface, which is up.
-    ///
-    /// # Errors
-    /// The process may not make namespaces.
     pub fn new() -> Result<Namespace> {
         let made = std::thread::spawn(|| -> Result<File> {
             unshare(CloneFlags::CLONE_NEWNET).context("new network namespace")?;
@@ -39,15 +36,11 @@ impl Namespace {
     }
 
     /// Returns a path for `ip link ... netns`, valid while this process lives.
-    #[must_use]
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
     }
 
     /// Runs `work` in its own thread inside the namespace.
-    ///
-    /// # Errors
-    /// The namespace cannot be entered, or `work` failed.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         std::thread::scope(|scope| {
             let inside = scope.spawn(|| {
@@ -88,18 +81,12 @@ impl Namespace {
     }
 
     /// Sets a kernel parameter, `key` written with slashes: `net/ipv6/conf/eth0/accept_dad`.
-    ///
-    /// # Errors
-    /// There is no such parameter in this namespace.
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         let path = format!("/proc/sys/{key}");
         self.run(|| std::fs::write(&path, value).with_context(|| path.clone()))
     }
 
     /// Reads a file as seen from inside, e.g. `/proc/thread-self/net/dev`.
-    ///
-    /// # Errors
-    /// The file cannot be read.
     pub fn read(&self, path: &str) -> Result<String> {
         self.run(|| std::fs::read_to_string(path).with_context(|| path.to_owned()))
     }

@@ -51,9 +51,6 @@ pub struct Network {
 
 impl Lab {
     /// Starts a signalling server on a public host.
-    ///
-    /// # Errors
-    /// It does not come up.
     pub fn signalling_server(&self) -> Result<SignallingServer> {
         let mut server = SignallingServer {
             host: self.host("signalling")?,
@@ -81,9 +78,6 @@ impl Lab {
     }
 
     /// Makes public hosts whose uplink admits only answers and ICMPv6.
-    ///
-    /// # Errors
-    /// `ip` or `nft` fails.
     pub fn closed_hosts(&self, names: &[&str]) -> Result<Vec<Host>> {
         let closed = |name: &&str| {
             let host = self.host(name)?;
@@ -98,9 +92,6 @@ impl Lab {
     /// ```text
     ///   first ── second ── third ── ...
     /// ```
-    ///
-    /// # Errors
-    /// `ip` or `nft` fails.
     pub fn hosts_in_a_row(&self, names: &[&str]) -> Result<Vec<Host>> {
         let hosts = self.closed_hosts(names)?;
         for (at, host) in hosts.iter().enumerate() {
@@ -115,17 +106,11 @@ impl Lab {
     }
 
     /// Makes these hosts members of one network; their daemons are not started yet.
-    ///
-    /// # Errors
-    /// `init`, `invite` or `join` fails.
     pub fn network(&self, hosts: Vec<Host>) -> Result<Network> {
         self.network_invited(hosts, &[])
     }
 
     /// Does the same, with more arguments for `lcroute invite`.
-    ///
-    /// # Errors
-    /// `init`, `invite` or `join` fails.
     pub fn network_invited(&self, hosts: Vec<Host>, invite: &[&str]) -> Result<Network> {
         let signalling = self.signalling_server()?;
         let founder = hosts.first().context("a network needs a host")?;
@@ -159,17 +144,11 @@ impl Lab {
 
 impl SignallingServer {
     /// Returns the URL of the server.
-    ///
-    /// # Errors
-    /// The host has no address.
     pub fn url(&self) -> Result<String> {
         Ok(format!("ws://{}:7117", self.host.v4()?))
     }
 
     /// Starts the server and waits until it listens.
-    ///
-    /// # Errors
-    /// It ends instead.
     pub fn start(&mut self) -> Result<()> {
         let more = self.args.iter().map(String::as_str);
         let args: Vec<&str> = ["signal", "--listen", "[::]:7117"]
@@ -188,18 +167,12 @@ impl SignallingServer {
 
     /// Makes it a relay from its next start on, also to test addresses (198.18.0.0/15), which are
     /// the Internet of this world.
-    ///
-    /// # Errors
-    /// The disk is full.
     pub fn set_relay(&mut self) -> Result<()> {
         self.args.retain(|arg| arg != "--no-relay");
         self.host.configure("[relay]\nprivate = true\n")
     }
 
     /// Restarts it as a relay.
-    ///
-    /// # Errors
-    /// It does not run, or ends.
     pub fn restart_with_relay(&mut self) -> Result<()> {
         self.kill()?;
         self.set_relay()?;
@@ -207,9 +180,6 @@ impl SignallingServer {
     }
 
     /// Kills the server.
-    ///
-    /// # Errors
-    /// It does not run.
     pub fn kill(&mut self) -> Result<()> {
         self.process
             .take()
@@ -220,9 +190,6 @@ impl SignallingServer {
 
 impl Network {
     /// Starts all daemons and waits until each is linked with each.
-    ///
-    /// # Errors
-    /// They are not.
     pub fn start(&mut self) -> Result<()> {
         for member in &mut self.members {
             member.start()?;
@@ -231,9 +198,6 @@ impl Network {
     }
 
     /// Starts all daemons at once and waits until each reaches each, over links of their choice.
-    ///
-    /// # Errors
-    /// They do not.
     pub fn start_routed(&mut self) -> Result<()> {
         for member in &mut self.members {
             member.launch()?;
@@ -245,9 +209,6 @@ impl Network {
     }
 
     /// Waits until each member is linked with each other one.
-    ///
-    /// # Errors
-    /// They are not.
     pub fn wait_linked(&self) -> Result<()> {
         let members: Vec<&Member> = self.members.iter().collect();
         members
@@ -258,9 +219,6 @@ impl Network {
 
     /// Waits until each link knows that its path has Ethernet's MTU: path MTU probes are as long as
     /// data, and would be counted as such.
-    ///
-    /// # Errors
-    /// A path is narrower.
     pub fn wait_probed(&self) -> Result<()> {
         eventually("all paths have been probed", || {
             for member in &self.members {
@@ -274,9 +232,6 @@ impl Network {
     }
 
     /// Returns the members by position, for `let [a, b, c] = network.hosts()?`.
-    ///
-    /// # Errors
-    /// There are more or fewer members.
     pub fn nodes<const N: usize>(&self) -> Result<[&Member; N]> {
         let nodes: Vec<&Member> = self.members.iter().collect();
         <[&Member; N]>::try_from(nodes).map_err(|nodes| anyhow::anyhow!("{} members", nodes.len()))
@@ -285,9 +240,6 @@ impl Network {
 
 /// Waits until each of these members reaches exactly the other ones over any links, and all know
 /// all these links: while trees change, a packet can be lost.
-///
-/// # Errors
-/// They do not.
 pub fn wait_reach(members: &[&Member]) -> Result<()> {
     eventually("all reach all others and agree about their links", || {
         let mut links = BTreeMap::new();
@@ -326,18 +278,12 @@ impl Member {
     }
 
     /// Starts the daemon and waits until it is ready.
-    ///
-    /// # Errors
-    /// It ends instead.
     pub fn start(&mut self) -> Result<()> {
         self.launch()?;
         self.wait_ready()
     }
 
     /// Starts the daemon.
-    ///
-    /// # Errors
-    /// There is no such program.
     pub fn launch(&mut self) -> Result<()> {
         let args: Vec<&str> = self.run_args.iter().map(String::as_str).collect();
         let program = self.program;
@@ -346,9 +292,6 @@ impl Member {
     }
 
     /// Waits until the daemon answers.
-    ///
-    /// # Errors
-    /// It does not run, or does not answer.
     pub fn wait_ready(&mut self) -> Result<()> {
         let daemon = self.daemon.as_mut().context("no daemon was started")?;
         let host = &self.host;
@@ -359,9 +302,6 @@ impl Member {
     }
 
     /// Returns the daemon.
-    ///
-    /// # Errors
-    /// It was never started.
     pub fn daemon(&mut self) -> Result<&mut Process> {
         self.daemon
             .as_mut()
@@ -369,9 +309,6 @@ impl Member {
     }
 
     /// Sends SIGTERM to the daemon, which must end with exit code 0.
-    ///
-    /// # Errors
-    /// It does not.
     pub fn stop(&mut self) -> Result<()> {
         let code = self.daemon()?.stop()?;
         ensure!(
@@ -383,41 +320,26 @@ impl Member {
     }
 
     /// Returns the status that `lcroute status --json` prints, without streams.
-    ///
-    /// # Errors
-    /// The daemon does not answer.
     pub fn status(&self) -> Result<Value> {
         ask(&self.host, &Request::Status)
     }
 
     /// Returns the list that `lcroute peers --json` prints, without names of an address book.
-    ///
-    /// # Errors
-    /// The daemon does not answer.
     pub fn peers(&self) -> Result<Vec<Value>> {
         list(ask(&self.host, &Request::Peers)?)
     }
 
     /// Returns the list that `lcroute groups --json` prints.
-    ///
-    /// # Errors
-    /// The daemon does not answer.
     pub fn groups(&self) -> Result<Vec<Value>> {
         list(ask(&self.host, &Request::Groups)?)
     }
 
     /// Returns the list that `lcroute routes --json` prints.
-    ///
-    /// # Errors
-    /// The daemon does not answer.
     pub fn routes(&self) -> Result<Vec<Value>> {
         list(ask(&self.host, &Request::Routes)?)
     }
 
     /// Returns the number of links on the path to `other`, if there is one.
-    ///
-    /// # Errors
-    /// A daemon does not answer.
     pub fn hops(&self, other: &Member) -> Result<Option<u64>> {
         let id = other.peer_id()?;
         let routes = self.routes()?;
@@ -442,25 +364,16 @@ impl Member {
     }
 
     /// Returns this node's address on the network.
-    ///
-    /// # Errors
-    /// The daemon does not answer.
     pub fn address(&self) -> Result<Ipv6Addr> {
         Ok(text(&self.status()?, "address")?.parse()?)
     }
 
     /// Returns this node's PeerId.
-    ///
-    /// # Errors
-    /// The daemon does not answer.
     pub fn peer_id(&self) -> Result<String> {
         text(&self.status()?, "peer_id")
     }
 
     /// Returns the PeerIds of peers with a link that is up.
-    ///
-    /// # Errors
-    /// The daemon does not answer.
     pub fn linked_with(&self) -> Result<Vec<String>> {
         let peers = self.peers()?;
         let up = peers.iter().filter(|peer| peer["state"] == "connected");
@@ -468,9 +381,6 @@ impl Member {
     }
 
     /// Waits until exactly `count` links are up.
-    ///
-    /// # Errors
-    /// They are not.
     pub fn wait_links(&self, count: usize) -> Result<()> {
         eventually(&format!("{} has {count} links", self.host.name()), || {
             let peers = self.peers()?;
@@ -484,9 +394,6 @@ impl Member {
     }
 
     /// Waits until this node knows that `by` wants `group`, over any links.
-    ///
-    /// # Errors
-    /// It does not learn of it.
     pub fn wait_wanted(&self, group: &str, by: &Member) -> Result<()> {
         let (want, peer) = (group.parse::<IpAddr>()?, by.peer_id()?);
         let what = format!(

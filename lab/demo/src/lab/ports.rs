@@ -15,9 +15,6 @@ pub struct OpenSocket {
 }
 
 /// Returns TCP sockets that listen, and UDP sockets without a connected peer, of one process.
-///
-/// # Errors
-/// The process does not exist (any more).
 pub fn open_sockets(pid: u32) -> Result<Vec<OpenSocket>> {
     const LISTENING: &str = "0A";
     const UNCONNECTED: &str = "07";

@@ -75,15 +75,11 @@ impl Process {
     }
 
     /// Returns the id of the process.
-    #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Returns its peak memory so far, in bytes.
-    ///
-    /// # Errors
-    /// It has ended.
     pub fn peak_memory(&self) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
         let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
@@ -92,38 +88,27 @@ impl Process {
     }
 
     /// Returns its processor time so far, in seconds.
-    ///
-    /// # Errors
-    /// It has ended.
     pub fn processor_time(&self) -> Result<f64> {
         super::usage::cpu_seconds(self.pid())
     }
 
     /// Returns its standard output so far.
-    #[must_use]
     pub fn stdout(&self) -> String {
         read_lossy(&self.stdout)
     }
 
     /// Returns its standard error so far.
-    #[must_use]
     pub fn stderr(&self) -> String {
         read_lossy(&self.stderr)
     }
 
     /// Sends a signal.
-    ///
-    /// # Errors
-    /// The process has ended and was waited for.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.child.id()).context("process id")?;
         kill(Pid::from_raw(pid), signal).with_context(|| format!("{signal} to {}", self.title))
     }
 
     /// Waits for `timeout` until the process has ended; returns its exit code.
-    ///
-    /// # Errors
-    /// It still runs then.
     pub fn wait(&mut self, timeout: Duration) -> Result<i32> {
         let deadline = Instant::now() + timeout;
         let mut pause = Duration::from_millis(1);
@@ -164,9 +149,6 @@ impl Process {
     }
 
     /// Sends SIGTERM, waits, and returns the exit code.
-    ///
-    /// # Errors
-    /// It does not end.
     pub fn stop(&mut self) -> Result<i32> {
         if self.is_running() {
             self.signal(Signal::SIGTERM)?;
@@ -175,9 +157,6 @@ impl Process {
     }
 
     /// Sends SIGKILL, and waits.
-    ///
-    /// # Errors
-    /// It does not end.
     pub fn kill(&mut self) -> Result<()> {
         if self.is_running() {
             self.signal(Signal::SIGKILL)?;
@@ -186,9 +165,6 @@ impl Process {
     }
 
     /// Waits for the end of a command, and returns its output.
-    ///
-    /// # Errors
-    /// It hangs.
     pub fn output(mut self) -> Result<Output> {
         let code = self.wait(COMMAND)?;
         Ok(Output {

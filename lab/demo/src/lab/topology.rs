@@ -30,9 +30,6 @@ impl Lab {
     ///   internet ── to-NAME                         eth0 ── NAME
     ///         198.18.n.1, 2001:db8:n::1   198.18.n.2, 2001:db8:n::2
     /// ```
-    ///
-    /// # Errors
-    /// `ip` fails.
     pub fn host(&self, name: &str) -> Result<Host> {
         let host = self.detached_host(name)?;
         self.attach(&host)?;
@@ -46,9 +43,6 @@ impl Lab {
     ///   internet ── to-NAME-nat      eth0 ── NAME-nat ── lan      eth0 ── NAME
     ///          198.18.n.1    198.18.n.2   192.168.1.1        192.168.1.2
     /// ```
-    ///
-    /// # Errors
-    /// `ip` or `nft` fails.
     pub fn host_behind_nat(&self, name: &str) -> Result<Host> {
         let router = self.detached_host(&format!("{name}-nat"))?;
         self.attach(&router)?;
@@ -66,9 +60,6 @@ impl Lab {
     }
 
     /// Does the same; the router uses another port for each destination.
-    ///
-    /// # Errors
-    /// `ip` or `nft` fails.
     pub fn host_behind_symmetric_nat(&self, name: &str) -> Result<Host> {
         let host = self.host_behind_nat(name)?;
         let router = self.find(&format!("{name}-nat"));
@@ -81,9 +72,6 @@ impl Lab {
     }
 
     /// Makes a host without an attachment.
-    ///
-    /// # Errors
-    /// No more namespaces.
     pub fn detached_host(&self, name: &str) -> Result<Host> {
         let host = Host::new(&self.world, name)?;
         self.hosts.borrow_mut().push(host.clone());
@@ -97,9 +85,6 @@ impl Lab {
     ///           ├─ lan0 ── second   10.0.0.2, fd00:1::2
     ///           └─ ...
     /// ```
-    ///
-    /// # Errors
-    /// `ip` fails.
     pub fn lan(&self, names: &[&str]) -> Result<Vec<Host>> {
         let switch = self.detached_host("switch")?;
         switch.ip("link add bridge type bridge mcast_snooping 0\nlink set bridge up")?;
@@ -128,9 +113,6 @@ impl Lab {
     ///   internet ── eth0 ── gateway ── lan0 ── switch ─┬─ lan0 ── host
     ///                                                  └─ lan0 ── host
     /// ```
-    ///
-    /// # Errors
-    /// `ip` fails.
     pub fn site(&self, n: u8, gateways: &[&Host], names: &[&str]) -> Result<Site> {
         let switch = self.detached_host(&format!("switch{n}"))?;
         switch.ip("link add bridge type bridge mcast_snooping 1\nlink set bridge up")?;
@@ -154,9 +136,6 @@ impl Lab {
     ///
     /// The kernel carries a train of datagrams (`UDP_SEGMENT`) over a veth as one packet, which the
     /// firewall would drop as a whole, so trains are cut first.
-    ///
-    /// # Errors
-    /// The host has no public addresses, `ip` or `nft` fails.
     pub fn lose(&self, host: &Host, percent: u8) -> Result<()> {
         let [_, _, n, _] = host.v4()?.octets();
         self.internet

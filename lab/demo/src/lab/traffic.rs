@@ -34,9 +34,6 @@ pub struct MldWatch {
 
 impl Host {
     /// Starts `mc-recv GROUP ARGS...` and waits until it has joined.
-    ///
-    /// # Errors
-    /// It cannot join.
     pub fn receive(&self, group: &str, args: &[&str]) -> Result<Receiver> {
         let mut receiver = Receiver {
             process: self.spawn("mc-recv", &[&[group], args].concat())?,
@@ -54,9 +51,6 @@ impl Host {
     }
 
     /// Runs `mc-send GROUP --count COUNT ARGS...` to its end.
-    ///
-    /// # Errors
-    /// It fails, or the kernel refused a datagram.
     pub fn send(&self, group: &str, count: u64, args: &[&str]) -> Result<Sent> {
         let count = count.to_string();
         let done = self
@@ -73,9 +67,6 @@ impl Host {
     }
 
     /// Starts a sender of 50 datagrams a second, which runs until its handle is dropped.
-    ///
-    /// # Errors
-    /// It cannot be started.
     pub fn send_for_ever(&self, group: &str) -> Result<Process> {
         self.spawn(
             "mc-send",
@@ -92,9 +83,6 @@ impl Host {
     }
 
     /// Starts `mld-watch ARGS...` and waits until it listens.
-    ///
-    /// # Errors
-    /// It cannot listen.
     pub fn watch_mld(&self, args: &[&str]) -> Result<MldWatch> {
         let mut watch = MldWatch {
             process: self.spawn("mld-watch", args)?,
@@ -110,9 +98,6 @@ impl Host {
 
 impl Receiver {
     /// Returns the last report: see `mc-recv`.
-    ///
-    /// # Errors
-    /// It has not joined yet.
     pub fn state(&self) -> Result<Value> {
         let output = self.process.stdout();
         // The last line may be incomplete: only lines with a newline count.
@@ -125,9 +110,6 @@ impl Receiver {
     }
 
     /// Returns a number of the last report.
-    ///
-    /// # Errors
-    /// There is no such number.
     pub fn number(&self, key: &str) -> Result<u64> {
         let state = self.state()?;
         state[key]
@@ -136,17 +118,11 @@ impl Receiver {
     }
 
     /// Returns the number of received datagrams.
-    ///
-    /// # Errors
-    /// It has not joined yet.
     pub fn packets(&self) -> Result<u64> {
         self.number("packets")
     }
 
     /// Returns all pauses of 100 ms and more between two datagrams so far, in milliseconds.
-    ///
-    /// # Errors
-    /// It has not joined yet.
     pub fn pauses(&self) -> Result<Vec<f64>> {
         let state = self.state()?;
         let pauses = state["pauses_ms"].as_array().context("pauses_ms")?;
@@ -154,9 +130,6 @@ impl Receiver {
     }
 
     /// Checks that no datagram came twice.
-    ///
-    /// # Errors
-    /// There are duplicates.
     pub fn expect_no_duplicates(&self) -> Result<()> {
         let state = self.state()?;
         ensure!(state["duplicates"] == 0, "duplicates: {state}");
@@ -164,9 +137,6 @@ impl Receiver {
     }
 
     /// Waits until `count` datagrams have come.
-    ///
-    /// # Errors
-    /// They do not come.
     pub fn expect(&self, count: u64) -> Result<()> {
         eventually(&format!("{count} datagrams have come"), || {
             let state = self.state()?;
@@ -176,9 +146,6 @@ impl Receiver {
     }
 
     /// Waits until `count` datagrams have come, and checks that these are `count` different ones.
-    ///
-    /// # Errors
-    /// They do not come, or there are duplicates or other datagrams.
     pub fn expect_exactly(&self, count: u64) -> Result<()> {
         self.expect(count)?;
         let state = self.state()?;
@@ -191,9 +158,6 @@ impl Receiver {
     }
 
     /// Waits until more datagrams come than so far.
-    ///
-    /// # Errors
-    /// None come.
     pub fn expect_more(&self, what: &str) -> Result<()> {
         let before = self.packets()?;
         eventually(what, || {
@@ -210,9 +174,6 @@ impl Receiver {
 
 impl MldWatch {
     /// Returns the number of JOINs or PARTs of `group` that it has seen.
-    ///
-    /// # Errors
-    /// It printed something unexpected.
     pub fn seen(&self, change: &str, group: &str) -> Result<usize> {
         let said = self.said()?;
         let those = said
@@ -222,9 +183,6 @@ impl MldWatch {
     }
 
     /// Returns all groups of which it has seen JOINs (or PARTs).
-    ///
-    /// # Errors
-    /// It printed something unexpected.
     pub fn groups(&self, change: &str) -> Result<BTreeSet<String>> {
         let said = self.said()?;
         let those = said.iter().filter(|line| line["change"] == change);
@@ -234,9 +192,6 @@ impl MldWatch {
     }
 
     /// Returns the queries that it has received: see `mld-watch`.
-    ///
-    /// # Errors
-    /// It printed something unexpected.
     pub fn queries(&self) -> Result<Vec<Value>> {
         let said = self.said()?.into_iter();
         Ok(said.filter(|line| line["query"].is_string()).collect())

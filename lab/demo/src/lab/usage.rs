@@ -9,9 +9,6 @@ use nix::unistd::{SysconfVar, sysconf};
 ///
 /// The scheduler's account is exact but lacks ended threads; the other one has them, in hundredths
 /// of a second. The larger value counts.
-///
-/// # Errors
-/// There is no such process.
 pub fn cpu_seconds(pid: u32) -> Result<f64> {
     let path = format!("/proc/{pid}/stat");
     let stat = fs::read_to_string(&path).context(path)?;
@@ -43,9 +40,6 @@ fn ticks(stat: &str) -> Option<u64> {
 }
 
 /// Returns the resident memory of a process in bytes.
-///
-/// # Errors
-/// There is no such process.
 pub fn resident_bytes(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path).context(path)?;

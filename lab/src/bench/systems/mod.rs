@@ -74,9 +74,6 @@ impl Through {
     }
 
     /// Starts it in its own world.
-    ///
-    /// # Errors
-    /// Its programs do not start.
     pub fn start(self, lab: &Lab, plan: &Plan) -> Result<System> {
         let hosts = hosts(lab, plan.listeners)?;
         let system = match self {

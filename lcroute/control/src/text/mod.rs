@@ -39,7 +39,6 @@ const COLUMNS: usize = 64;
 /// Returns the record as a block of lines, below `headers` for people.
 ///
 /// # Panics
-///
 /// The record has more than [`MAX_RECORD`] bytes.
 #[must_use]
 pub fn write(record: &[u8], headers: &[(&str, &str)]) -> String {
@@ -60,7 +59,6 @@ pub fn write(record: &[u8], headers: &[(&str, &str)]) -> String {
 /// Returns the record as one line.
 ///
 /// # Panics
-///
 /// The record has more than [`MAX_RECORD`] bytes.
 #[must_use]
 pub fn line(record: &[u8]) -> String {

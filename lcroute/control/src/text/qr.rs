@@ -32,10 +32,6 @@ pub enum QrError {
 /// Returns the code of `text` for this number of columns and rows, two modules a character.
 ///
 /// Without `colours`, as for a file, it is correct for dark text on light ground.
-///
-/// # Errors
-///
-/// [`QrError`].
 pub fn qr(text: &str, columns: usize, rows: usize, colours: bool) -> Result<String, QrError> {
     let fits = |side: usize| side <= columns && side.div_ceil(2) <= rows;
     let generous = modules(text, EcLevel::M).ok();
@@ -66,19 +62,11 @@ pub fn qr(text: &str, columns: usize, rows: usize, colours: bool) -> Result<Stri
 }
 
 /// Returns the code of `text` as a PNG in black and white.
-///
-/// # Errors
-///
-/// [`QrError::TooLong`].
 pub fn qr_png(text: &str) -> Result<Vec<u8>, QrError> {
     Ok(picture(&best(text)?))
 }
 
 /// Returns the code of `text` as an SVG.
-///
-/// # Errors
-///
-/// [`QrError::TooLong`].
 pub fn qr_svg(text: &str) -> Result<String, QrError> {
     let modules = best(text)?;
     let side = modules.len();
@@ -95,10 +83,6 @@ pub fn qr_svg(text: &str) -> Result<String, QrError> {
 }
 
 /// Returns the rows of a code with its quiet zone; true is a dark module.
-///
-/// # Errors
-///
-/// [`QrError::TooLong`].
 pub fn best(text: &str) -> Result<Vec<Vec<bool>>, QrError> {
     modules(text, EcLevel::M).or_else(|_| modules(text, EcLevel::L))
 }

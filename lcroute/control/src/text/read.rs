@@ -52,7 +52,6 @@ pub enum TextError {
 /// Returns the records of all texts in `input`, each once; ignores damaged texts beside whole ones.
 ///
 /// # Errors
-///
 /// [`TextError`], if there is no whole text, or a bound is exceeded.
 pub fn read(input: &[u8]) -> Result<Vec<Vec<u8>>, TextError> {
     if input.len() > MAX_TEXT {

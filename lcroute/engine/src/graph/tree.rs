@@ -167,25 +167,21 @@ impl Tree {
     }
 
     /// The graph of the tree.
-    #[must_use]
     pub fn graph(&self) -> &Arc<Graph> {
         &self.graph
     }
 
     /// The root of the tree.
-    #[must_use]
     pub fn root(&self) -> OriginId {
         self.graph.routers[self.root as usize]
     }
 
     /// Whether the root reaches `x`.
-    #[must_use]
     pub fn contains(&self, x: OriginId) -> bool {
         self.index(x).is_some()
     }
 
     /// The next router towards the root; `None` for the root and for routers that are not reached.
-    #[must_use]
     pub fn parent(&self, x: OriginId) -> Option<OriginId> {
         let parent = self.parent_index(self.index(x)?)?;
         Some(self.graph.routers[parent])
@@ -200,13 +196,11 @@ impl Tree {
     }
 
     /// Whether the two are joined by an edge of the tree.
-    #[must_use]
     pub fn is_edge(&self, a: OriginId, b: OriginId) -> bool {
         self.parent(a) == Some(b) || self.parent(b) == Some(a)
     }
 
     /// The tree neighbour of `me` towards `x`; `None` if they are equal, or one is not reached.
-    #[must_use]
     pub fn edge(&self, me: OriginId, x: OriginId) -> Option<OriginId> {
         let (me, x) = (self.index(me)?, self.index(x)?);
         let number = self.number[x];
@@ -222,26 +216,22 @@ impl Tree {
     }
 
     /// The number of `x` in preorder, and the end of its subtree's numbers.
-    #[must_use]
     pub fn span(&self, x: OriginId) -> Option<(u32, u32)> {
         let at = self.index(x)?;
         Some((self.number[at], self.end[at]))
     }
 
     /// Cost of the path from the root, in units of 100 us.
-    #[must_use]
     pub fn distance(&self, x: OriginId) -> Option<u32> {
         self.index(x).map(|at| self.distance[at])
     }
 
     /// Links between the root and `x`.
-    #[must_use]
     pub fn depth(&self, x: OriginId) -> Option<u16> {
         self.index(x).map(|at| self.depth[at])
     }
 
     /// Mean distance of all other routers reached, at most 65,534; `None` if there are none.
-    #[must_use]
     pub fn mean_distance(&self) -> Option<u16> {
         self.mean_distance
     }
@@ -307,9 +297,7 @@ impl Tree {
             return;
         }
         for at in 0..self.distance.len() {
-            let Some(from) = moves.from(at) else {
-                continue;
-            };
+            let Some(from) = moves.from(at) else { continue };
             self.distance[at] = old.distance[from];
             if let Some(parent) = old.parent_index(from) {
                 self.parent[at] = moves.to(parent as u32);

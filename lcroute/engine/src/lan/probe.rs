@@ -94,7 +94,6 @@ impl Probe {
     /// Decodes a message without a proof of its sender.
     ///
     /// # Errors
-    ///
     /// The bytes are no PROBE of this version.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes);

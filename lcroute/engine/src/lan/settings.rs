@@ -51,7 +51,6 @@ impl LanSettings {
     }
 
     /// Whether IPv4 groups are carried.
-    #[must_use]
     pub fn has_ipv4_groups(&self) -> bool {
         self.groups.iter().any(|prefix| prefix.as_ipv4().is_some())
     }

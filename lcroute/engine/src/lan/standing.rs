@@ -59,7 +59,6 @@ pub enum LanProblem {
 
 impl LanProblem {
     /// The remedy.
-    #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::NotPermitted => {

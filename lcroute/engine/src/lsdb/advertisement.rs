@@ -32,8 +32,6 @@ use crate::services::Services;
 
 /// Version of an advertisement.
 const VERSION: u8 = 1;
-/// The version with LANs.
-const VERSION_WITH_LANS: u8 = 2;
 /// Most prefixes of one router. Chosen: an advertisement stays below 8 KiB.
 pub const MAX_PREFIXES: usize = 64;
 /// Most links of one router. Chosen: an advertisement stays below 8 KiB.
@@ -152,7 +150,6 @@ impl Advertisement {
     /// Reads an advertisement and verifies that `signer` signed it.
     ///
     /// # Errors
-    ///
     /// The bytes cannot be read, or `signer` did not sign them.
     pub fn verify<S: Services + ?Sized>(
         lsa: &[u8],
@@ -178,12 +175,7 @@ impl Advertisement {
         let mut w = Writer::new();
         let ipv4 = content.ipv4.map(ipv4_lan);
         let lans: Vec<_> = ipv4.iter().chain(&content.lans).collect();
-        let format = if lans.is_empty() {
-            VERSION
-        } else {
-            VERSION_WITH_LANS
-        };
-        w.u8(format).u64(origin.0).u64(version.0);
+        w.u8(VERSION).u64(origin.0).u64(version.0);
         w.u8(content.flags).u16(content.mtu).u16(content.centrality);
         w.u8(content.candidacies).u8(content.prefixes.len() as u8);
         for announced in &content.prefixes {
@@ -210,7 +202,7 @@ impl Advertisement {
     pub(super) fn peek(lsa: &[u8]) -> Result<(OriginId, Version), WireError> {
         let mut r = Reader::new(lsa);
         match r.u8()? {
-            VERSION | VERSION_WITH_LANS => Ok((OriginId(r.u64()?), Version(r.u64()?))),
+            VERSION => Ok((OriginId(r.u64()?), Version(r.u64()?))),
             version => Err(WireError::Version(version)),
         }
     }
@@ -218,8 +210,7 @@ impl Advertisement {
     fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let (origin, version) = Self::peek(bytes)?;
         let mut r = Reader::new(bytes);
-        let has_lans = r.u8()? == VERSION_WITH_LANS;
-        r.take(8 + 8)?;
+        r.take(1 + 8 + 8)?;
         let (flags, mtu, centrality, candidacies) = (r.u8()?, r.u16()?, r.u16()?, r.u8()?);
         let prefixes = decode_prefixes(&mut r)?;
         let count = r.u16()?;
@@ -235,11 +226,7 @@ impl Advertisement {
             }
             before = Some(neighbor);
         }
-        let mut lans = if has_lans {
-            decode_lans(&mut r)?
-        } else {
-            Vec::new()
-        };
+        let mut lans = decode_lans(&mut r)?;
         let ipv4 = take_ipv4(&mut lans)?;
         r.array::<64>()?;
         r.finish()?;
@@ -260,67 +247,56 @@ impl Advertisement {
     }
 
     /// The signed form.
-    #[must_use]
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }
 
     /// The router.
-    #[must_use]
     pub fn origin(&self) -> OriginId {
         self.origin
     }
 
     /// Raised at every start of the router.
-    #[must_use]
     pub fn incarnation(&self) -> u32 {
         self.version.incarnation()
     }
 
     /// Raised with every advertisement of one incarnation.
-    #[must_use]
     pub fn sequence(&self) -> u32 {
         self.version.sequence()
     }
 
     /// Incarnation and sequence: of two advertisements of a router the higher version counts.
-    #[must_use]
     pub fn version(&self) -> Version {
         self.version
     }
 
     /// The router's flags, such as [`FLAG_CORE`].
-    #[must_use]
     pub fn flags(&self) -> u8 {
         self.flags & !FLAG_URGENT
     }
 
     /// Whether its router is a stub router.
-    #[must_use]
     pub fn is_stub(&self) -> bool {
         self.flags & FLAG_STUB != 0
     }
 
     /// Whether it is flooded at once and in both directions.
-    #[must_use]
     pub fn is_urgent(&self) -> bool {
         self.flags & FLAG_URGENT != 0
     }
 
     /// Largest packet that the router's `lc0` accepts, in bytes.
-    #[must_use]
     pub fn mtu(&self) -> u16 {
         self.mtu
     }
 
     /// Mean distance to all other routers in units of 100 us, or [`UNKNOWN_CENTRALITY`].
-    #[must_use]
     pub fn centrality(&self) -> u16 {
         self.centrality
     }
 
     /// Whether the router is a candidate for the rendezvous point of this group range, 0 to 3.
-    #[must_use]
     pub fn is_candidate(&self, range: u8) -> bool {
         range < 4 && self.candidacies & 1 << range != 0
     }
@@ -333,19 +309,16 @@ impl Advertisement {
     }
 
     /// The group prefixes that it announces, in ascending order.
-    #[must_use]
     pub fn prefixes(&self) -> &[Announced] {
         &self.prefixes
     }
 
     /// The LANs of which it is a gateway, in ascending order.
-    #[must_use]
     pub fn lans(&self) -> &[AdvertisedLan] {
         &self.lans
     }
 
     /// The router's IPv4 address, as advertised.
-    #[must_use]
     pub fn ipv4(&self) -> Option<Ipv4Addr> {
         self.ipv4
     }
@@ -356,7 +329,6 @@ impl Advertisement {
     }
 
     /// The cost of its link to `neighbor`, if it advertises one.
-    #[must_use]
     pub fn cost_to(&self, neighbor: OriginId) -> Option<u16> {
         let links = self.link_bytes();
         let (mut low, mut high) = (0, links.len() / LINK_LEN);
@@ -445,9 +417,6 @@ fn take_ipv4(lans: &mut Vec<AdvertisedLan>) -> Result<Option<Ipv4Addr>, WireErro
 }
 
 fn encode_lans(lans: &[&AdvertisedLan], w: &mut Writer) {
-    if lans.is_empty() {
-        return;
-    }
     w.u8(lans.len() as u8);
     for lan in lans {
         let forwarder = if lan.is_forwarder { LAN_FORWARDER } else { 0 };
@@ -472,7 +441,7 @@ fn encode_lans(lans: &[&AdvertisedLan], w: &mut Writer) {
 
 fn decode_lans(r: &mut Reader<'_>) -> Result<Vec<AdvertisedLan>, WireError> {
     let count = usize::from(r.u8()?);
-    if !(1..=MAX_LANS).contains(&count) {
+    if count > MAX_LANS {
         return Err(WireError::Bad("number of LANs"));
     }
     let mut lans: Vec<AdvertisedLan> = Vec::with_capacity(count);
@@ -647,6 +616,7 @@ mod tests {
             &[1, 1, 28, 0xff, 0x1e, 0x12, 0x30],
             &[0, 2, 0, 0, 0, 0, 0, 0, 0, 7, 0, 10],
             &[0, 0, 0, 0, 0, 0, 0, 9, 0, 76],
+            &[0],
         ]
         .concat();
         assert_eq!(advertisement.bytes[..expected.len()], expected);
@@ -691,7 +661,7 @@ mod tests {
         let version = Version::new(3, 4);
         let advertisement = Advertisement::sign(OriginId(5), version, &content, &services).unwrap();
         let expected = [
-            &[2u8][..],
+            &[1u8][..],
             &[0, 0, 0, 0, 0, 0, 0, 5],
             &[0, 0, 0, 3, 0, 0, 0, 4],
             &[0x00, 0x05, 0x00, 0x01, 0x2c, 0x00],
@@ -705,10 +675,6 @@ mod tests {
         .concat();
         assert_eq!(advertisement.bytes[..expected.len()], expected);
         assert_eq!(advertisement.bytes.len(), expected.len() + 64);
-        let mut without = expected.clone();
-        without.truncate(24 + 2);
-        without.extend([0; 65]);
-        assert!(Advertisement::decode(&without).is_err(), "no LAN at all");
     }
 
     #[test]
@@ -732,7 +698,6 @@ mod tests {
             ],
         ]
         .concat();
-        assert_eq!(advertisement.bytes[0], VERSION_WITH_LANS);
         assert_eq!(advertisement.bytes[head..][..expected.len()], expected);
         assert_eq!(advertisement.bytes.len(), head + expected.len() + 64);
         assert_eq!(
@@ -846,12 +811,10 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..500)) {
             let _ = Advertisement::decode(&bytes);
-            for version in [VERSION, VERSION_WITH_LANS] {
-                if let Some(first) = bytes.first_mut() {
-                    *first = version;
-                }
-                let _ = Advertisement::decode(&bytes);
+            if let Some(first) = bytes.first_mut() {
+                *first = VERSION;
             }
+            let _ = Advertisement::decode(&bytes);
         }
     }
 }

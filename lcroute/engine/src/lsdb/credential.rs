@@ -88,7 +88,6 @@ impl CredentialLsa {
     }
 
     /// The signed form.
-    #[must_use]
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }
@@ -99,19 +98,16 @@ impl CredentialLsa {
     }
 
     /// The certificates.
-    #[must_use]
     pub fn chain(&self) -> &[u8] {
         &self.bytes[16..self.bytes.len() - 64]
     }
 
     /// The verified content of the certificates.
-    #[must_use]
     pub fn credential(&self) -> &Arc<Credential> {
         &self.credential
     }
 
     /// The version: of two credentials of a router the higher one counts.
-    #[must_use]
     pub fn version(&self) -> Version {
         self.version
     }

@@ -368,9 +368,7 @@ impl Flooding {
         let ids: Vec<LinkId> = self.links.keys().to_vec();
         for id in ids {
             let digest = self.links.get_mut(&id).and_then(|link| link.digest.take());
-            let Some(digest) = digest else {
-                continue;
-            };
+            let Some(digest) = digest else { continue };
             let mut parts = Vec::new();
             for keys in differing(&sums, &digest) {
                 let entries = store.entries(keys.clone(), true);

@@ -356,9 +356,7 @@ fn segments(
     let mut best = Vec::new();
     let mut rivals = Vec::new();
     for (key, candidates) in all {
-        let (Some(segment), id) = key else {
-            continue;
-        };
+        let (Some(segment), id) = key else { continue };
         let Some((chosen, others)) = choice.choose(key, &candidates, gateways) else {
             continue;
         };

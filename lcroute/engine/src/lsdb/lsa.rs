@@ -78,7 +78,6 @@ impl Lsa {
     /// Reads the value of an element to its end.
     ///
     /// # Errors
-    ///
     /// The element is empty.
     pub fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
         let kind = r.u8()?;

@@ -56,37 +56,31 @@ impl Router {
     }
 
     /// The verified content of its certificates.
-    #[must_use]
     pub fn credential(&self) -> &Arc<Credential> {
         self.credential.credential()
     }
 
     /// Its certificates as they are flooded.
-    #[must_use]
     pub fn credential_lsa(&self) -> &CredentialLsa {
         &self.credential
     }
 
     /// Its advertisement; `None` until one is received.
-    #[must_use]
     pub fn advertisement(&self) -> Option<&Arc<Advertisement>> {
         self.advertisement.as_ref()
     }
 
     /// Whether links lead to it.
-    #[must_use]
     pub fn is_reachable(&self) -> bool {
         self.reachable
     }
 
     /// Whether it may be a rendezvous point before other routers, by advertisement and certificate.
-    #[must_use]
     pub fn is_core(&self) -> bool {
         self.has_flag(FLAG_CORE) && self.credential().member.core
     }
 
     /// Whether its advertisement has this flag.
-    #[must_use]
     pub fn has_flag(&self, flag: u8) -> bool {
         let advertisement = self.advertisement.as_ref();
         advertisement.is_some_and(|a| a.flags() & flag != 0)

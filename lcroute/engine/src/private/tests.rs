@@ -42,7 +42,6 @@ fn header(sequence: u64) -> DataHeader {
         origin: OriginId(7),
         incarnation: 3,
         sequence,
-        key_epoch: 0,
     }
 }
 

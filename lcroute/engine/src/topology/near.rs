@@ -156,9 +156,7 @@ impl Near {
             let known = rtt(o);
             (known.is_none(), known, **o)
         });
-        let Some(worst) = worst else {
-            return false;
-        };
+        let Some(worst) = worst else { return false };
         // a chosen member without a measured link is not compared
         let better = rtt(worst).is_some_and(|old| new * 4 <= old * 3);
         if better {
@@ -220,9 +218,7 @@ impl Near {
                 .filter(|(_, link)| settled(link.since) <= now)
                 .filter_map(|(origin, link)| Some((link.rtt?, *origin)))
                 .min();
-            let Some((_, origin)) = best else {
-                return;
-            };
+            let Some((_, origin)) = best else { return };
             if !self.choose(view, origin, now) {
                 return;
             }

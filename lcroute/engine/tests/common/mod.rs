@@ -128,7 +128,6 @@ pub fn header(origin: OriginId, sequence: u64) -> DataHeader {
         origin,
         incarnation: 1,
         sequence,
-        key_epoch: 0,
     }
 }
 

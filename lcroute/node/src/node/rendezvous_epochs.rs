@@ -104,9 +104,7 @@ impl<C: Connections> Node<C> {
         };
         let secret = EpochSecret::new(self.random.array());
         let made = self.membership.make_epoch(follows, secret, revocation);
-        let Some(epoch) = made else {
-            return false;
-        };
+        let Some(epoch) = made else { return false };
         self.take_epochs(vec![epoch], None);
         true
     }

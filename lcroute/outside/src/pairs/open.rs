@@ -224,13 +224,11 @@ impl Pairs {
     }
 
     /// Returns callers with links.
-    #[must_use]
     pub fn guests(&self) -> Vec<Caller> {
         self.opened.guests.with_links()
     }
 
     /// Returns whether a caller from the Internet has arrived without a server.
-    #[must_use]
     pub fn is_called_from_afar(&self) -> bool {
         self.opened.called_from_afar
     }

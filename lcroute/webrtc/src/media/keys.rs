@@ -184,11 +184,7 @@ impl KeyTap {
     }
 }
 
-impl fmt::Debug for KeyTap {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("KeyTap")
-    }
-}
+librecast::debug_by_name!(KeyTap);
 
 /// Returns the keys for AEAD_AES_128_GCM, which the lane uses. DTLS 1.3 negotiates
 /// AEAD_AES_256_GCM: half of each key serves. With DTLS 1.2 that profile gives no keys.

@@ -208,9 +208,7 @@ impl PathMtu {
 
     /// Judges the last pair.
     fn judge(&mut self, now: Instant) {
-        let Some(trial) = &mut self.trial else {
-            return;
-        };
+        let Some(trial) = &mut self.trial else { return };
         trial.lost += u32::from(std::mem::take(&mut trial.alive));
         self.dead_pairs += u32::from(!self.received && trial.pairs > 0);
         let (size, proven) = (trial.size, trial.lost == PROBE_LOSSES);

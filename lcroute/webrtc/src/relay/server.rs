@@ -311,7 +311,6 @@ impl RelayServer {
     }
 
     /// Returns when to read the allocation's socket again; until then the kernel drops cheaply.
-    #[must_use]
     pub fn ready_at(&self, id: AllocationId, now: Instant) -> Instant {
         let payers = self.allocations.get(&id).map(|a| &a.payers);
         payers.map_or(now, |payers| self.quota.ready_at(payers.iter(), now))
@@ -345,7 +344,6 @@ impl RelayServer {
     }
 
     /// Returns the time of the next [`Self::handle_timeout`].
-    #[must_use]
     pub fn next_timeout(&self) -> Instant {
         self.next_sweep
     }
@@ -361,19 +359,16 @@ impl RelayServer {
     }
 
     /// Whether this client has an allocation.
-    #[must_use]
     pub fn serves(&self, client: Client) -> bool {
         self.clients.contains_key(&client)
     }
 
     /// Returns the current number of allocations, and the bytes relayed so far.
-    #[must_use]
     pub fn usage(&self) -> (usize, u64) {
         (self.allocations.len(), self.bytes)
     }
 
     /// Returns the counts of drops by reason.
-    #[must_use]
     pub fn drops(&self) -> BTreeMap<&'static str, u64> {
         self.drops.by_name()
     }

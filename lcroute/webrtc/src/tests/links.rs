@@ -619,29 +619,6 @@ fn forged_errors_end_no_link_that_loses_much_and_takes_long() {
     assert!(net.nodes.iter().all(|n| n.downs.is_empty()));
 }
 
-#[test]
-#[ignore = "a measurement"]
-fn how_long_links_take_to_make() {
-    for loss in [0, 50, 200] {
-        let mut took: Vec<_> = (0..60)
-            .map(|dice| {
-                let mut net = Net::mesh(2);
-                net.wire.path.delay = Duration::from_millis(50);
-                net.set_seed(dice * 7_919);
-                net.set_loss(loss);
-                net.set_jitter(5);
-                net.join_all();
-                net.until(LONG * 5, "link", |net| net.linked(0, 1))
-            })
-            .collect();
-        took.sort_unstable();
-        println!(
-            "{loss} of 1000 lost: {:?} {:?} {:?}",
-            took[30], took[54], took[59]
-        );
-    }
-}
-
 /// Cuts all nodes from each other and from signalling for `lasts`.
 fn blackout(net: &mut Net, lasts: Duration) {
     let count = net.nodes.len();

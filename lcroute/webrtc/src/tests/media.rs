@@ -610,53 +610,6 @@ fn packets_of_one_link_go_out_one_after_another() {
     assert_eq!(runs.len(), 2, "{runs:?}");
 }
 
-/// Memory of a link's end, idle and loaded; to run by hand: `cargo test --release -p lcroute-webrtc
-/// memory_of -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-fn memory_of_many_links() {
-    let resident = || {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS"))
-            .unwrap();
-        let number = line.split_whitespace().nth(1).unwrap();
-        number.parse::<usize>().unwrap()
-    };
-    let nodes = 9_u8;
-    let mut net = Net::mesh(nodes);
-    let before = resident();
-    net.join_all();
-    net.until(Duration::from_secs(60), "a mesh", |net| {
-        let linked = |node: &super::net::Node| node.links.len() == usize::from(nodes) - 1;
-        net.nodes.iter().all(linked)
-    });
-    net.run(Duration::from_secs(2));
-    let ends = usize::from(nodes) * (usize::from(nodes) - 1);
-    println!(
-        "idle: {} KiB an end of {ends}",
-        (resident() - before) / ends
-    );
-    // each sends to each faster than 10 Mbit/s carry
-    net.pipe = Some(Pipe::new(1e9, Duration::from_millis(50)));
-    for round in 0..400 {
-        for from in 0..usize::from(nodes) {
-            for to in net.links_of(from) {
-                for n in 0..20 {
-                    let body = message(n as u8, round, 1_312);
-                    let _ = net.send_data(from, to, [&body[..32], &body[32..]]);
-                }
-            }
-            net.nodes[from].data.clear();
-        }
-        net.run(Duration::from_millis(1));
-        if round % 50 == 49 {
-            println!("loaded: {} KiB an end", (resident() - before) / ends);
-        }
-    }
-}
-
 /// Latencies of control messages of 200 bytes, one every 100 ms, sorted, without the lost ones.
 fn control_latencies(media: bool, delay: u64, loss: u64, count: usize) -> Vec<Duration> {
     let mut net = connected_over(&[media; 2], Duration::from_millis(delay));

@@ -42,10 +42,6 @@ pub struct Ivf {
 
 impl Ivf {
     /// Decodes the header of a file.
-    ///
-    /// # Errors
-    ///
-    /// [`IvfError`].
     pub fn decode(header: &[u8; IVF_HEADER]) -> Result<Self, IvfError> {
         let u32_at = |at: usize| {
             let bytes = [header[at], header[at + 1], header[at + 2], header[at + 3]];
@@ -72,7 +68,6 @@ impl Ivf {
     /// Decodes the header of a frame: its length, and its time in milliseconds.
     ///
     /// # Errors
-    ///
     /// The frame is too long.
     pub fn frame(&self, header: &[u8; IVF_FRAME_HEADER]) -> Result<(usize, u64), IvfError> {
         let [a, b, c, d, time @ ..] = *header;

@@ -154,19 +154,16 @@ impl Layers {
     }
 
     /// Returns whether a group of this picture is joined.
-    #[must_use]
     pub fn joins(&self, size: CameraSize) -> bool {
         self.joined().any(|layer| layer.size() == size)
     }
 
     /// Returns whether the large picture takes the place of the small one.
-    #[must_use]
     pub fn shows_large(&self) -> bool {
         self.large_until.is_some()
     }
 
     /// Whether the sender has a large picture.
-    #[must_use]
     pub fn has_large(&self) -> bool {
         self.has_large
     }
@@ -222,7 +219,6 @@ impl Layers {
     }
 
     /// Returns whether so much was lost that nothing is joined.
-    #[must_use]
     pub fn is_off(&self) -> bool {
         self.level == 0
     }
@@ -300,7 +296,6 @@ impl Layers {
     }
 
     /// Returns the time of the next call of [`handle_timeout`](Self::handle_timeout).
-    #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         let repair = self.repair_since.map(|_| self.second_ends);
         let large = self.large_until;

@@ -151,10 +151,6 @@ impl CameraPacket {
     }
 
     /// Decodes contents; the signature is verified apart, as that costs more.
-    ///
-    /// # Errors
-    ///
-    /// The reason for which they are dropped.
     pub fn decode(contents: &[u8]) -> Result<Self, DropReason> {
         let (head, mut r) = read_head(contents, &[VERSION, LARGE_VERSION])?;
         let flags = head.flags;
@@ -237,7 +233,6 @@ impl CameraSpace {
     }
 
     /// The group of a layer.
-    #[must_use]
     pub fn group(&self, layer: Layer) -> Ipv6Addr {
         let last = match layer {
             Layer::Base => 0,

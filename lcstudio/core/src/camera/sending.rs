@@ -232,7 +232,6 @@ impl CameraSender {
     }
 
     /// Returns the groups of the camera.
-    #[must_use]
     pub fn space(&self) -> &CameraSpace {
         &self.space
     }
@@ -248,7 +247,6 @@ impl CameraSender {
     /// Sends a frame of VP8. `time`: since the beginning, in milliseconds.
     ///
     /// # Errors
-    ///
     /// [`CameraError`]; the frame is not sent, nor are later ones until a key frame if they depend
     /// on it.
     pub fn send(
@@ -273,7 +271,6 @@ impl CameraSender {
     }
 
     /// Whether the last packet was sent.
-    #[must_use]
     pub fn has_ended(&self) -> bool {
         self.states.has_ended()
     }
@@ -326,7 +323,6 @@ impl CameraSender {
     }
 
     /// Returns the time of the next call of [`poll_transmit`](Self::poll_transmit).
-    #[must_use]
     pub fn next_timeout(&self) -> Instant {
         let waiting = self.small.times().chain(self.large.times());
         let waiting = waiting.map(|(next, _)| next).min();

@@ -29,10 +29,6 @@ pub struct Vp8 {
 
 impl Vp8 {
     /// Decodes the beginning of a frame: the first ten bytes are enough.
-    ///
-    /// # Errors
-    ///
-    /// [`Vp8Error`].
     pub fn decode(frame: &[u8]) -> Result<Self, Vp8Error> {
         let [a, b, c, rest @ ..] = frame else {
             return Err(Vp8Error::Malformed);

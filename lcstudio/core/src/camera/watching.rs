@@ -59,7 +59,6 @@ impl CameraWatch {
     }
 
     /// Returns the choice of layers.
-    #[must_use]
     pub fn layers(&self) -> &Layers {
         &self.layers
     }
@@ -77,19 +76,16 @@ impl CameraWatch {
     }
 
     /// Whether the sender has ended.
-    #[must_use]
     pub fn has_ended(&self) -> bool {
         self.has_ended
     }
 
     /// Returns when the last packet was accepted.
-    #[must_use]
     pub fn received_at(&self) -> Option<Instant> {
         self.runs.received_at()
     }
 
     /// Returns drops by reason.
-    #[must_use]
     pub fn drops(&self) -> &Drops<DropReason> {
         &self.drops
     }
@@ -116,7 +112,6 @@ impl CameraWatch {
     }
 
     /// Returns the time of the next call of [`handle_timeout`](Self::handle_timeout).
-    #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         let waits = [&self.small, &self.large].map(Stream::next_timeout);
         let waits = waits.into_iter().flatten();

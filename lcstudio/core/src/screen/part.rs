@@ -96,7 +96,6 @@ impl Area {
 /// Returns the size of a screen that may be sent.
 ///
 /// # Errors
-///
 /// It is too large.
 pub fn screen_size(width: u32, height: u32) -> Result<(u16, u16), ScreenError> {
     let is_size =
@@ -173,10 +172,6 @@ impl ScreenPacket {
     }
 
     /// Decodes contents; the signature is verified apart, as that costs more.
-    ///
-    /// # Errors
-    ///
-    /// The reason for which they are dropped.
     pub fn decode(contents: &[u8]) -> Result<Self, DropReason> {
         let (head, mut r) = read_head(contents, &[VERSION])?;
         let (flags, latest) = (head.flags, r.u32()?);
@@ -257,13 +252,11 @@ impl ScreenSpace {
     }
 
     /// The group with each change once.
-    #[must_use]
     pub fn live(&self) -> Ipv6Addr {
         self.live
     }
 
     /// The group with a whole picture and the changes since, round and round.
-    #[must_use]
     pub fn carousel(&self) -> Ipv6Addr {
         Ipv6Addr::from(u128::from(self.live) | 1)
     }

@@ -125,13 +125,11 @@ impl ScreenSender {
     }
 
     /// Returns the groups of the screen.
-    #[must_use]
     pub fn space(&self) -> &ScreenSpace {
         &self.space
     }
 
     /// Whether the screen is to be looked at now: all earlier changes are sent.
-    #[must_use]
     pub fn wants_look(&self, now: Instant) -> bool {
         let is_sent = self.live.is_empty() || self.is_refining;
         is_sent && !self.is_paused && !self.states.is_ending() && self.look_at <= now
@@ -145,7 +143,6 @@ impl ScreenSender {
     /// Sends the changes of a look. One that covers the screen replaces all earlier ones.
     ///
     /// # Errors
-    ///
     /// [`ScreenError`]; no change of the look is sent.
     pub fn show(&mut self, changes: Vec<NewChange>, now: Instant) -> Result<(), ScreenError> {
         for change in &changes {
@@ -179,7 +176,6 @@ impl ScreenSender {
     /// receivers get the rest of it from the carousel.
     ///
     /// # Errors
-    ///
     /// [`ScreenError`]; nothing is sent.
     pub fn refine(&mut self, whole: NewChange, now: Instant) -> Result<(), ScreenError> {
         self.show(vec![whole], now)?;
@@ -188,7 +184,6 @@ impl ScreenSender {
     }
 
     /// Whether the carousel is to begin with a new whole picture.
-    #[must_use]
     pub fn wants_whole(&self) -> bool {
         let changes = self.carousel.iter().skip(1);
         let bytes: usize = changes.map(|one| one.change.picture.len()).sum();
@@ -198,7 +193,6 @@ impl ScreenSender {
     /// Replaces the contents of the carousel by the whole screen as it was sent.
     ///
     /// # Errors
-    ///
     /// [`ScreenError`]; the carousel stays as it is.
     pub fn set_whole(&mut self, whole: NewChange) -> Result<(), ScreenError> {
         check(&whole)?;
@@ -225,7 +219,6 @@ impl ScreenSender {
     }
 
     /// Whether the last packet was sent.
-    #[must_use]
     pub fn has_ended(&self) -> bool {
         self.states.has_ended()
     }
@@ -270,7 +263,6 @@ impl ScreenSender {
     }
 
     /// Returns the time of the next call of [`poll_transmit`](Self::poll_transmit).
-    #[must_use]
     pub fn next_timeout(&self) -> Instant {
         let is_on = !self.states.is_ending();
         let live = (is_on && !self.live.is_empty()).then(|| self.live_bucket.ready_at());
@@ -281,7 +273,6 @@ impl ScreenSender {
     }
 
     /// Returns the time of the next look.
-    #[must_use]
     pub fn look_at(&self) -> Instant {
         self.look_at
     }

@@ -40,7 +40,6 @@ pub struct ScreenChange {
 
 impl ScreenChange {
     /// Whether it covers the screen, and so includes all earlier changes.
-    #[must_use]
     pub fn is_whole(&self) -> bool {
         self.area == Area::whole(self.screen)
     }
@@ -144,7 +143,6 @@ impl ScreenWatch {
     }
 
     /// Returns the groups to be joined now.
-    #[must_use]
     pub fn joined_groups(&self, now: Instant) -> Vec<Ipv6Addr> {
         let mut groups = vec![self.space.live()];
         groups.extend(self.lacks(now).then(|| self.space.carousel()));
@@ -165,44 +163,37 @@ impl ScreenWatch {
     }
 
     /// Returns the time at which [`joined_groups`](Self::joined_groups) may change by itself.
-    #[must_use]
     pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
         let waits = self.latest_part_at.filter(|_| !self.is_exact());
         waits.map(|at| at + PATIENCE).filter(|at| *at > now)
     }
 
     /// Whether all known changes are drawn.
-    #[must_use]
     pub fn is_exact(&self) -> bool {
         self.through > 0 && self.through == self.latest
     }
 
     /// Whether a whole picture of this run was drawn.
-    #[must_use]
     pub fn has_drawn(&self) -> bool {
         self.through > 0
     }
 
     /// Returns when the last packet was accepted.
-    #[must_use]
     pub fn received_at(&self) -> Option<Instant> {
         self.runs.received_at()
     }
 
     /// Whether the sender pauses.
-    #[must_use]
     pub fn is_paused(&self) -> bool {
         self.is_paused
     }
 
     /// Whether the sender has ended.
-    #[must_use]
     pub fn has_ended(&self) -> bool {
         self.has_ended
     }
 
     /// Returns drops by reason.
-    #[must_use]
     pub fn drops(&self) -> &Drops<DropReason> {
         &self.drops
     }

@@ -122,7 +122,6 @@ impl Log {
     }
 
     /// Whether this log is an office.
-    #[must_use]
     pub fn is_office(&self, id: AuthorId) -> bool {
         id != self.owner && self.offices.grants(&id)
     }

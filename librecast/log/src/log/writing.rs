@@ -71,7 +71,6 @@ impl Log {
     }
 
     /// Returns whether this reader has written entries that nobody else has shown.
-    #[must_use]
     pub fn is_unheard(&self) -> bool {
         self.role == Role::Reader && self.unshown().is_some()
     }

@@ -47,9 +47,7 @@ impl Served {
         }
         self.asks = None;
         self.server = None;
-        let Some(listen) = wanted else {
-            return Ok(());
-        };
+        let Some(listen) = wanted else { return Ok(()) };
         let (ask, asks): (Sender<SyncSender<Page>>, _) = channel();
         let wake = Arc::clone(&self.wake);
         self.server = Some(Server::start(listen, self.group, move || {
@@ -64,9 +62,7 @@ impl Served {
 
     /// Makes a page for each request; call it in each turn of the loop.
     pub fn answer(&self, mut page: impl FnMut() -> Page) {
-        let Some(asks) = &self.asks else {
-            return;
-        };
+        let Some(asks) = &self.asks else { return };
         while let Ok(to) = asks.try_recv() {
             // the requester may have timed out
             let _ = to.try_send(page());

@@ -84,7 +84,6 @@ impl Server {
     }
 
     /// Returns its configured address.
-    #[must_use]
     pub fn listen(&self) -> &Listen {
         &self.listen
     }
@@ -215,9 +214,7 @@ impl Serving {
             if self.paused.is_some_and(|until| until <= now) {
                 self.paused = None;
             }
-            let Some(ready) = self.wait(now) else {
-                return;
-            };
+            let Some(ready) = self.wait(now) else { return };
             self.serve(&ready);
             if self.paused.is_none() {
                 self.accept();

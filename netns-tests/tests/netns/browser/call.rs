@@ -57,8 +57,7 @@ fn until_others(of: &One, names: &[&str]) -> Result<()> {
     eventually("the others are here", || {
         let (mut others, _) = of.others()?;
         others.sort();
-        ensure!(others == names, "{others:?}");
-        Ok(())
+        holds!(others == names, "{others:?}")
     })
 }
 
@@ -67,11 +66,10 @@ fn until_is(of: &One, state: &str, wanted: bool) -> Result<()> {
     eventually(state, || {
         let status = of.status()?;
         let all = status["participants"].as_array().context("nobody")?;
-        ensure!(
+        holds!(
             all.len() == 1 && all[0][state] == wanted,
             "{state}: {status}"
-        );
-        Ok(())
+        )
     })
 }
 
@@ -250,8 +248,7 @@ fn a_tab_begins_a_call_two_more_and_a_terminal_join_and_a_full_call_says_so() {
         eventually("all three are heard", || {
             let status = ann.status()?;
             let all = status["participants"].as_array().context("nobody")?;
-            ensure!(all.iter().all(|one| one["speaks"] == true), "{status}");
-            Ok(())
+            holds!(all.iter().all(|one| one["speaks"] == true), "{status}")
         })?;
         // five more take part from a terminal, so the second tab finds no place any more
         second.click("#leave")?;
@@ -384,8 +381,7 @@ impl Devices {
     fn next_sound(&self, seconds: usize) -> Result<Vec<f64>> {
         let from = self.sound().len();
         eventually("sound comes", || {
-            ensure!(self.sound().len() >= from + seconds * RATE, "not yet");
-            Ok(())
+            holds!(self.sound().len() >= from + seconds * RATE, "not yet")
         })?;
         Ok(self.sound()[from..from + seconds * RATE].to_vec())
     }

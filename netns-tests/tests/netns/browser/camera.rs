@@ -227,8 +227,7 @@ fn a_tab_films_for_tabs_and_hosts_that_chose_it_and_a_host_for_tabs() {
             let filmed = page.eval("window.filmed ?? 0")?.as_i64();
             let shown = tab.eval("window.numbers.at(-1)?.number ?? -1000")?.as_i64();
             let (filmed, shown) = filmed.zip(shown).context("numbers")?;
-            ensure!(filmed > 60 && filmed - shown < 60, "{filmed}, {shown}");
-            Ok(())
+            holds!(filmed > 60 && filmed - shown < 60, "{filmed}, {shown}")
         })?;
         for loss in [0, 5] {
             lose(&there.host, loss)?;
@@ -290,10 +289,8 @@ fn plays(host: &lcroute_demo::lab::Host, kind: Kind, held: &Path) -> Result<()> 
     )?;
     eventually("the film plays", || {
         let at = tab.eval("document.querySelector('video').currentTime")?;
-        ensure!(at.as_f64().context("a time")? > 1.0, "at {at} s");
-        Ok(())
+        holds!(at.as_f64().context("a time")? > 1.0, "at {at} s")
     })?;
     let size = tab.eval("document.querySelector('video').videoHeight")?;
-    ensure!(size == 180, "{size}");
-    Ok(())
+    holds!(size == 180, "{size}")
 }

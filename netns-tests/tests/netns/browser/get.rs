@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use lcroute_demo::lab::{Host, Lab};
 use serde_json::json;
 
@@ -40,8 +40,7 @@ fn receives(page: &Page, expected: &[String]) -> Result<()> {
     page.until(&format!("saved.length === {}", expected.len()))?;
     page.until_says("#sent", "received and verified")?;
     let saved = page.eval(HASHES)?;
-    ensure!(saved == json!(expected), "{saved} {expected:?}");
-    Ok(())
+    holds!(saved == json!(expected), "{saved} {expected:?}")
 }
 
 #[test]
@@ -52,9 +51,7 @@ fn a_tab_receives_files_by_words_and_by_a_public_link() {
         let server = lab.signalling_server()?;
         let url = server.url()?;
         let hosts = lab.closed_hosts(&["ann", "cy", "visitor"])?;
-        let [ann, cy, visitor] = &hosts[..] else {
-            unreachable!("three hosts");
-        };
+        let [ann, cy, visitor] = crate::each(&hosts)?;
         let sent = make_files(ann, 3_000_000)?;
         let expected = hashes(ann, &sent)?;
         let (_sends, code) = send(ann, &url, &sent)?;

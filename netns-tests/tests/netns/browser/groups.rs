@@ -115,15 +115,13 @@ fn a_members_call_rings_until_not_now_and_a_page_calls() {
         eventually("bob hears of it", || {
             let said = people[1].said()?;
             let is_hers = |m: &Value| m["call"].is_string() && m["shown"] == "ann";
-            ensure!(said.iter().any(is_hers), "{said:?}");
-            Ok(())
+            holds!(said.iter().any(is_hers), "{said:?}")
         })?;
         page.until("document.querySelectorAll('#heard .own .said a').length === 1")?;
         ensure!(page.eval("document.querySelector('#ring').hidden")? == true);
         let args = ["--control", &people[1].control, "tail", "team"];
         let said = people[1].host.ask("lcgroup", &args)?.success()?.stdout;
-        ensure!(said.contains(" ann: calls: lcradio call lcc1"), "{said}");
-        Ok(())
+        holds!(said.contains(" ann: calls: lcradio call lcc1"), "{said}")
     });
 }
 

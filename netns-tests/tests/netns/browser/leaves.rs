@@ -167,11 +167,10 @@ fn a_node_page_by_a_token_for_leaves_listens_and_says_what_it_cannot_do() {
             say(&network.members[0].host, "from a host")?;
             within(Duration::from_secs(2), "it is there", || {
                 let heard = page.eval("document.querySelector('#heard').textContent")?;
-                ensure!(
+                holds!(
                     heard.as_str().is_some_and(|h| h.contains("from a host")),
                     "{heard}"
-                );
-                Ok(())
+                )
             })
         })?;
         page.until_says("#joined", GROUP)?;
@@ -258,8 +257,7 @@ fn hundreds_of_leaves_and_two_tabs_outlive_a_killed_router() {
             processes.push(others[0].spawn("lcroute", &args)?);
             within(Duration::from_secs(120), "all have two links", || {
                 let linked = routers(&network)?;
-                ensure!(linked == [started; 2], "{linked:?} of {started}");
-                Ok(())
+                holds!(linked == [started; 2], "{linked:?} of {started}")
             })?;
         }
         let kinds = [Kind::Chromium, Kind::Firefox];
@@ -281,8 +279,7 @@ fn hundreds_of_leaves_and_two_tabs_outlive_a_killed_router() {
         let all = count + 2;
         eventually("all have two links again", || {
             let linked = routers(&network)?;
-            ensure!(linked == [all; 2], "{linked:?} of {all}");
-            Ok(())
+            holds!(linked == [all; 2], "{linked:?} of {all}")
         })?;
         let numbers = format!(
             "n=0; while sleep 0.1 && kill -0 $$ && echo n$n.; do n=$((n+1)); done | lcroute say {GROUP}"
@@ -292,8 +289,7 @@ fn hundreds_of_leaves_and_two_tabs_outlive_a_killed_router() {
             for page in &pages {
                 within(Duration::from_secs(60), "a tab hears on", || {
                     let last = last_heard(page)?;
-                    ensure!(last > from, "{last}");
-                    Ok(())
+                    holds!(last > from, "{last}")
                 })?;
             }
             Ok::<_, anyhow::Error>(())
@@ -308,8 +304,7 @@ fn hundreds_of_leaves_and_two_tabs_outlive_a_killed_router() {
         hear(last.into_iter().max().unwrap_or(0) + 100)?;
         within(Duration::from_secs(120), "all have a link", || {
             let linked = linked(&network.members[1])?;
-            ensure!(linked == all, "{linked}");
-            Ok(())
+            holds!(linked == all, "{linked}")
         })?;
         for (page, kind) in pages.iter().zip(kinds) {
             let gap = page.eval("Math.max(...came.slice(1).map((at, n) => at - came[n]))")?;
@@ -342,8 +337,7 @@ fn hundreds_of_leaves_and_two_tabs_outlive_a_killed_router() {
         ensure!(repeated.iter().all(|n| *n == 0), "something twice");
         // who is deaf since the kill has a quarter
         ensure!(2 * packets[0] > packets[packets.len() - 1], "{packets:?}");
-        ensure!(most < 2_000, "{gaps:?}");
-        Ok(())
+        holds!(most < 2_000, "{gaps:?}")
     });
 }
 
@@ -371,8 +365,7 @@ fn a_lecture_is_attended_late_by_its_link_and_a_tab_asks() {
         page.click("#ask .primary")?;
         eventually("the question came", || {
             let said = lecture.presenter.process.stdout();
-            ensure!(said.contains("how far do they fly?"), "{said}");
-            Ok(())
+            holds!(said.contains("how far do they fly?"), "{said}")
         })?;
         lecture.presenter.types("a 1")?;
         page.until_says("#asked", "how far do they fly?")?;

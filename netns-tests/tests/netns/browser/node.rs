@@ -197,8 +197,7 @@ pub(super) fn until_wanted(member: &Member, group: &str, is_wanted: bool) -> Res
         let links = found
             .and_then(|found| found["links"].as_array())
             .map_or(0, Vec::len);
-        ensure!((links > 0) == is_wanted, "{links} links");
-        Ok(())
+        holds!((links > 0) == is_wanted, "{links} links")
     })
 }
 
@@ -255,8 +254,7 @@ fn a_page_is_a_member_by_either_role_of_negotiation() {
             ensure!(page.eval("document.querySelector('#problem').hidden")? == true);
             eventually("the daemons know that it has gone", || {
                 let links = [a.linked_with()?.len(), b.linked_with()?.len()];
-                ensure!(links == [1, 1], "{links:?}");
-                Ok(())
+                holds!(links == [1, 1], "{links:?}")
             })?;
         }
         page.expect_open_to_all()?;
@@ -285,8 +283,7 @@ fn a_page_hears_hosts_and_is_heard_until_it_leaves_the_group() {
             let is_heard = heard
                 .lines()
                 .any(|line| line.contains("from a page") && line.contains(&own));
-            ensure!(is_heard, "{heard}");
-            Ok(())
+            holds!(is_heard, "{heard}")
         })?;
         page.expect_open_to_all()?;
         page.expect_fits_a_phone()?;
@@ -300,13 +297,12 @@ fn a_page_hears_hosts_and_is_heard_until_it_leaves_the_group() {
         say(a, MARK, "after that")?;
         page.until_says("#heard li", "after that")?;
         let heard = page.eval("document.querySelector('#heard').textContent")?;
-        ensure!(
+        holds!(
             heard
                 .as_str()
                 .is_some_and(|heard| !heard.contains("too late")),
             "{heard}"
-        );
-        Ok(())
+        )
     });
 }
 
@@ -324,8 +320,7 @@ fn a_page_hears_groups_of_ipv4_and_says_that_it_cannot_send_to_them() {
             within(Duration::from_secs(2), "it is heard", || {
                 let heard = texts(page, "#heard li")?.join(" ");
                 let is_heard = heard.contains("by IPv4") && heard.contains(STREAM);
-                ensure!(is_heard && heard.contains(&from), "{heard}");
-                Ok(())
+                holds!(is_heard && heard.contains(&from), "{heard}")
             })
         })?;
         page.fill("#to", STREAM)?;
@@ -344,8 +339,7 @@ fn hear_until(page: &Page, from: &Member, words: &str) -> Result<()> {
         say(from, GROUP, words)?;
         within(Duration::from_secs(2), "it is heard", || {
             let heard = texts(page, "#heard .words > p:last-child")?;
-            ensure!(heard.iter().any(|said| said.contains(words)), "{heard:?}");
-            Ok(())
+            holds!(heard.iter().any(|said| said.contains(words)), "{heard:?}")
         })
     })
 }
@@ -382,8 +376,7 @@ fn a_page_says_what_becomes_of_words_and_keeps_them_over_a_reload() {
             page.click(&format!("#carried [aria-label=\"Join {GROUP}\"]"))?;
             until_wanted(a, GROUP, true)?;
             say_until(page, "now somebody is", || {
-                ensure!(listener.stdout().contains("now somebody is"), "not yet");
-                Ok(())
+                holds!(listener.stdout().contains("now somebody is"), "not yet")
             })?;
             page.until_says("#heard .own", "now somebody is")?;
 
@@ -476,8 +469,7 @@ fn a_page_with_links_to_both_sides_passes_nothing_on() {
         for member in [a, b] {
             eventually("a host sees the tab, and nobody behind it", || {
                 let seen = sees(member)?;
-                ensure!(seen == [own.clone()], "{seen:?}");
-                Ok(())
+                holds!(seen == [own.clone()], "{seen:?}")
             })?;
         }
         listen(&page, GROUP)?;
@@ -488,8 +480,7 @@ fn a_page_with_links_to_both_sides_passes_nothing_on() {
         // takes the path that a's words would have taken, behind them
         say_until(&page, "from the middle", || {
             let heard = listener.stdout();
-            ensure!(heard.contains("from the middle"), "{heard}");
-            Ok(())
+            holds!(heard.contains("from the middle"), "{heard}")
         })?;
         let heard = listener.stdout();
         ensure!(!heard.contains("from one side"), "{heard}");
@@ -499,14 +490,12 @@ fn a_page_with_links_to_both_sides_passes_nothing_on() {
             member.host.heal_uplink()?;
         }
         eventually("a links with b", || {
-            ensure!(a.hops(b)? == Some(1), "{:?}", a.routes()?);
-            Ok(())
+            holds!(a.hops(b)? == Some(1), "{:?}", a.routes()?)
         })?;
         eventually("b hears a", || {
             say(a, GROUP, "from a neighbour")?;
             let heard = listener.stdout();
-            ensure!(heard.contains("from a neighbour"), "{heard}");
-            Ok(())
+            holds!(heard.contains("from a neighbour"), "{heard}")
         })?;
         meeting.expect_clean(&browser, visitor)
     });
@@ -517,9 +506,7 @@ fn a_page_with_links_to_both_sides_passes_nothing_on() {
 fn pages_of_two_browsers_hear_each_other() {
     world("node-pages", |lab| {
         let meeting = meeting(lab, &["left", "right"], false)?;
-        let [left, right] = &meeting.visitors[..] else {
-            unreachable!("two were asked for");
-        };
+        let [left, right] = crate::each(&meeting.visitors)?;
         let chromium = Browser::start(&left.host, Kind::Chromium, Theme::Light)?;
         let firefox = Browser::start(&right.host, Kind::Firefox, Theme::Light)?;
         let one = meeting.join(&chromium, left, 2)?;
@@ -533,10 +520,7 @@ fn pages_of_two_browsers_hear_each_other() {
                 "document.querySelector('#heard').textContent.includes({})",
                 json!(words)
             );
-            say_until(from, &words, || {
-                ensure!(to.eval(&heard)? == true, "not yet");
-                Ok(())
-            })?;
+            say_until(from, &words, || holds!(to.eval(&heard)? == true, "not yet"))?;
             let link = some_row(
                 "#peers",
                 &format!(
@@ -743,8 +727,7 @@ fn what_a_page_hears_and_says_comes_where_a_fifth_gets_lost() {
             let listener = b.host.spawn("lcroute", &["listen", MARK])?;
             page.fill("#to", MARK)?;
             say_until(page, "at first", || {
-                ensure!(listener.stdout().contains("at first"), "not yet");
-                Ok(())
+                holds!(listener.stdout().contains("at first"), "not yet")
             })?;
             for (to_page, to_hosts) in [(20, 0), (0, 20), (20, 20)] {
                 lose(host, to_page)?;
@@ -845,8 +828,7 @@ fn what_is_wrong_with_a_token_is_said_in_plain_words() {
         refused(&token[..token.len() - 3], "copied whole")?;
         let later = UnixTime::now() + Duration::from_secs(3);
         eventually("the token has expired", || {
-            ensure!(UnixTime::now() >= later, "not yet");
-            Ok(())
+            holds!(UnixTime::now() >= later, "not yet")
         })?;
         refused(&short, "This token has expired")?;
 

@@ -123,8 +123,7 @@ fn until_equal(pages: [&Page; 2], words: &[&str]) -> Result<String> {
         ensure!(one == other, "{one}\n{other}");
         text = one.as_str().unwrap_or_default().to_owned();
         let lacking: Vec<_> = words.iter().filter(|word| !text.contains(**word)).collect();
-        ensure!(lacking.is_empty(), "{text} lacks {lacking:?}");
-        Ok(())
+        holds!(lacking.is_empty(), "{text} lacks {lacking:?}")
     })?;
     Ok(text)
 }
@@ -233,8 +232,7 @@ fn tabs_and_a_host_write_one_text_also_without_a_network_and_who_comes_late_gets
                 "] # Bees, and flowers\n",
                 "] # All of the honey\n",
             ];
-            ensure!(marks.iter().all(|mark| there.contains(mark)), "{there}");
-            Ok(())
+            holds!(marks.iter().all(|mark| there.contains(mark)), "{there}")
         })?;
         one.eval("document.querySelector('#apart').scrollIntoView()")?;
         one.shot("written-at-once")?;
@@ -315,8 +313,7 @@ fn a_tab_that_is_killed_between_writing_and_sending_loses_nothing() {
         let text = until_equal([&page, &far], &["third ", "sent. kept."])?;
         until_text(&third, &text)?;
         let said = lecture.presenter.process.stderr();
-        ensure!(!said.contains("two hosts"), "{said}");
-        Ok(())
+        holds!(!said.contains("two hosts"), "{said}")
     });
 }
 

@@ -35,8 +35,7 @@ fn expect_the_tree_of_the_engine(page: &Page) -> Result<()> {
             const between = ([a, b]) => `${Math.min(a, b)} ${Math.max(a, b)}`; \
             done([document.querySelectorAll('#maps .tree.on').length, new Set(edges.map(between)).size]); })))",
     )?;
-    ensure!(links[0] == links[1], "drawn, and in the engine: {links}");
-    Ok(())
+    holds!(links[0] == links[1], "drawn, and in the engine: {links}")
 }
 
 fn expect_ready(page: &Page) -> Result<()> {
@@ -70,14 +69,13 @@ fn take_the_tour(page: &Page) -> Result<()> {
     ensure!(cost[0].as_u64() < cost[1].as_u64(), "{cost}");
     let last = told(page, "A packet of Lisbon")?;
     let last = last.first().context("no packet")?;
-    ensure!(
+    holds!(
         !last.contains("Oslo")
             && ["Athens", "Helsinki", "Dublin"]
                 .iter()
                 .all(|c| last.contains(c)),
         "{last}"
-    );
-    Ok(())
+    )
 }
 
 fn router(name: &str) -> String {

@@ -236,8 +236,7 @@ fn a_tab_whose_key_presents_on_a_terminal_as_well_says_so_and_ends() {
         page.until_says("#problem", "Another host presents this session")?;
         page.until_says("#state", "not on air")?;
         let said = presenter.process.stderr();
-        ensure!(!said.contains("two hosts"), "{said}");
-        Ok(())
+        holds!(!said.contains("two hosts"), "{said}")
     });
 }
 

@@ -65,8 +65,7 @@ pub(super) fn loudspeakers(host: &Host) -> Result<(Process, String)> {
     ];
     let server = host.spawn("pulseaudio", &args)?;
     eventually("PulseAudio is there", || {
-        ensure!(socket.exists(), "no socket");
-        Ok(())
+        holds!(socket.exists(), "no socket")
     })?;
     Ok((server, format!("unix:{}", socket.display())))
 }
@@ -308,19 +307,17 @@ fn a_tab_casts_from_its_microphone() {
                     && status["talking"] == true,
                 "{status}"
             );
-            ensure!(status["sent"].as_u64() > Some(600), "{status}");
-            Ok(())
+            holds!(status["sent"].as_u64() > Some(600), "{status}")
         })?;
         page.expect_open_to_all()?;
         page.shot("casting")?;
         let loud = |wanted: bool| {
             let status = status()?;
             let level = status["level_dbfs"].as_f64().unwrap_or(-100.0);
-            ensure!(
+            holds!(
                 status["talking"] == wanted && (level > -40.0) == wanted,
                 "{status}"
-            );
-            Ok(())
+            )
         };
         let so_far = fs::metadata(&heard)?.len();
         // the space bar, without another focus
@@ -334,8 +331,7 @@ fn a_tab_casts_from_its_microphone() {
         page.press("Enter")?;
         eventually("the title comes", || {
             let status = status()?;
-            ensure!(status["title"] == "another sweep", "{status}");
-            Ok(())
+            holds!(status["title"] == "another sweep", "{status}")
         })?;
         let status = status()?;
         page.click("#end")?;

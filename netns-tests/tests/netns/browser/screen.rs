@@ -310,8 +310,7 @@ fn hidden(browser: &Browser, page: &Page, tab: &Page, origin: &str) -> Result<()
     change(page, "photo(1)")?;
     let before = tab.eval(&shown())?;
     eventually("the photograph is coming", || {
-        ensure!(tab.eval(&shown())? != before, "not yet");
-        Ok(())
+        holds!(tab.eval(&shown())? != before, "not yet")
     })?;
     until_exact(page, tab)?;
     page.until_says("#screen-state", "each pixel as it is")?;

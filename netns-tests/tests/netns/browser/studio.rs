@@ -203,8 +203,7 @@ fn a_tab_attends_and_its_reader_decides_what_comes_and_how_it_looks() {
         page.click("#ask .primary")?;
         lcroute_demo::lab::eventually("the question came", || {
             let said = presenter.process.stdout();
-            ensure!(said.contains("how far do they fly?"), "{said}");
-            Ok(())
+            holds!(said.contains("how far do they fly?"), "{said}")
         })?;
         presenter.types("a 1")?;
         page.until_says("#asked", "how far do they fly?")?;
