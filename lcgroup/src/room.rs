@@ -721,7 +721,7 @@ impl Room {
                 match self.with_other_devices(&author) {
                     Some(who) => self.notice(format!("{who} has one device less")),
                     None => {
-                        let text = format!("{} is no member any more", self.name_of(&author));
+                        let text = format!("{} is not a member any more", self.name_of(&author));
                         // one for all devices
                         if self.notices.back() != Some(&text) {
                             self.notice(text);

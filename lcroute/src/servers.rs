@@ -146,7 +146,7 @@ pub fn account(config: &Config, token: &[String]) -> anyhow::Result<Option<Accou
             .any(|own| host.starts_with(own))
     {
         tracing::warn!(
-            "[matrix] homeserver: {homeserver} is no https: whoever is on the way reads the access token"
+            "[matrix] homeserver: {homeserver} is not https: the network on the way can read the access token"
         );
     }
     let room = room(config, token);

@@ -40,7 +40,7 @@ reasons! {
     Dropped {
         AnswersEvicted = "answers_evicted", "Answers that nobody fetched made room for newer ones.";
         Malformed = "malformed", "It cannot be read.";
-        NotKeptOpen = "not_kept_open", "A command that is not told to nodes that come up later: there is no room.";
+        NotKeptOpen = "not_kept_open", "A command that agents do not repeat to nodes that come up later: their table is full.";
         TooLong = "too_long", "Longer than any command.";
         TooManyPayloads = "too_many_payloads", "More commands in several datagrams at a time than are collected.";
         Unreadable = "unreadable", "An acknowledgement that cannot be read.";

@@ -6,7 +6,7 @@ use thiserror::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Error)]
 pub enum DropReason {
     /// Its author is no member, or no longer, as far as this member knows.
-    #[error("of an author who is no member")]
+    #[error("of an author who is not a member")]
     UnknownAuthor,
     /// It is not its author's next entry.
     #[error("not the next entry of its author")]

@@ -77,7 +77,7 @@ pub struct Config {
     pub topology: Topology,
     /// Transport of live packets.
     pub live: Live,
-    /// Listeners that are no routers.
+    /// Leaves: listeners that do not route.
     pub leaf: Leaf,
     /// Pages that show the network.
     pub web: Web,
@@ -185,7 +185,7 @@ fn check_interface_name(name: &str) -> Result<(), String> {
     match is_interface_name(name) {
         true => Ok(()),
         false => Err(format!(
-            "{name:?} is no interface name: 1 to 15 visible ASCII characters without / % :"
+            "{name:?} is not an interface name: 1 to 15 visible ASCII characters without / % :"
         )),
     }
 }
@@ -294,7 +294,7 @@ pub struct Signal {
     /// A SOCKS5 proxy, such as Tor's, for connections to signalling servers.
     pub socks: Option<SocketAddr>,
     /// A web proxy that passes connections to signalling servers and relays, `http://HOST:PORT`;
-    /// default: that of the environment.
+    /// default: from the environment.
     #[serde(deserialize_with = "web_proxy")]
     pub https_proxy: Option<String>,
     /// A file with `USER:PASSWORD` for it.
@@ -836,7 +836,7 @@ fn interface_names<'de, D: serde::Deserializer<'de>>(d: D) -> Result<String, D::
         let message = format!("a pattern of more than {MAX_PATTERN} characters");
         return Err(serde::de::Error::custom(message));
     } else if let Err(e) = Pattern::new(&names) {
-        let message = format!("`{names}` is no pattern: {}", e.msg);
+        let message = format!("`{names}` is not a pattern: {}", e.msg);
         return Err(serde::de::Error::custom(message));
     }
     Ok(names)

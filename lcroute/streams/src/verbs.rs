@@ -473,9 +473,7 @@ pub fn serve(common: &Common, serving: &Serving) -> anyhow::Result<Exit> {
             note(why);
         }
         if allowed.anyone {
-            note(
-                "anyone may: whoever has this key can see from day to day at which address this host is",
-            );
+            note("anyone may call, and with this key can see this host's address from day to day");
         }
     }
     if serving
@@ -682,7 +680,7 @@ fn keys(nodes: &[String]) -> anyhow::Result<Vec<String>> {
         };
         let meant = book.meant_by(name);
         if meant.is_empty() {
-            let message = format!("{name}: nobody in the address book is called so");
+            let message = format!("{name}: the address book has no such name");
             return Err(ExitError::new(Exit::Usage, message).into());
         }
         keys.extend(meant.iter().map(|key| with_place(&book, *key)));

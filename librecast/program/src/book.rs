@@ -242,7 +242,7 @@ pub fn key(name: &str) -> Result<PeerId, ExitError> {
     let contact = book.named(name).map(|contact| contact.key);
     contact.ok_or_else(|| {
         let message =
-            format!("{name}: nobody in the address book is called so: lcroute book add {name} KEY");
+            format!("{name}: the address book has no such name: lcroute book add {name} KEY");
         ExitError::new(Exit::Usage, message)
     })
 }

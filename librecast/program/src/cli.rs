@@ -227,7 +227,7 @@ fn parse_filter(filter: &str) -> Result<Targets, ExitError> {
     parts.retain(|part| !part.is_empty());
     let is_level = |part: &str| part.contains('=') || part.parse::<LevelFilter>().is_ok();
     if let Some(other) = parts.iter().find(|part| !is_level(part)) {
-        return Err(wrong(&format_args!("`{other}` is no level")));
+        return Err(wrong(&format_args!("`{other}` is not a level")));
     }
     let all = parts.join(",");
     // an empty filter: errors only
