@@ -269,7 +269,7 @@ impl GroupStatus {
 pub struct ProtectedStatus {
     /// Such as `ff1e:7::/32`.
     pub prefix: String,
-    /// The epoch whose key seals; none: this host is no member.
+    /// The epoch whose key seals; none: this host is not a member.
     pub epoch: Option<u64>,
     /// lcroute has the keys.
     pub sealed: bool,

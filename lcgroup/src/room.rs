@@ -143,7 +143,7 @@ pub struct Room {
     uptime: Uptime,
     /// Own messages are not shown yet: the folder may prove to be an old copy.
     holds_back: bool,
-    /// The folder was copied or put back, and no other host has shown that it is no old copy.
+    /// The folder was copied or put back, and no other host has shown that it is not an old copy.
     is_unsure: bool,
     /// Terms of the group.
     kept: Kept,

@@ -268,7 +268,7 @@ mod tests {
         fs::write(&new, b"half").unwrap();
         let half = shelf.incoming().join(ID.to_string());
         fs::create_dir(&half).unwrap();
-        // names of others are no files of ours
+        // names of others are not files of ours
         for other in ["x", "key2", &"AB".repeat(32)] {
             fs::write(shelf.folder.join(other), b"x").unwrap();
         }

@@ -76,7 +76,7 @@ const MAX_LOGIN: u64 = 512;
 /// environment, as curl takes it (`https_proxy`, `no_proxy`, or their names in capitals).
 ///
 /// # Errors
-/// It is no web proxy, its login cannot be read, or there are two proxies.
+/// It is not a web proxy, its login cannot be read, or there are two proxies.
 pub fn proxy(config: &Config) -> anyhow::Result<Option<Proxy>> {
     let signal = &config.signal;
     let Some(text) = &signal.https_proxy else {

@@ -68,7 +68,7 @@ pub struct Code {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host(String);
 
-/// The reason why a text is no code. It shows at most one word of it.
+/// The reason why a text is not a code. It shows at most one word of it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum CodeError {
     /// Another number of words.
@@ -436,7 +436,7 @@ mod tests {
             unknown("abandon-zoo-quallity-lemon").to_string(),
             "\"quallity\" is no word of a code; is it \"quality\"?"
         );
-        // shorter than four letters is no abbreviation
+        // shorter than four letters is not an abbreviation
         assert!(matches!(
             unknown("aba-zoo-quality-lemon"),
             CodeError::Unknown { .. }

@@ -108,7 +108,7 @@ impl<'de> Deserialize<'de> for Place {
     }
 }
 
-/// A key, and where its owner waits: `KEY` or `KEY@PLACE`. It is no secret.
+/// A key, and where its owner waits: `KEY` or `KEY@PLACE`. It is not secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContactText {
     /// The key.
@@ -368,7 +368,7 @@ fn frame(kind: u8, parts: &[&[u8]]) -> Option<Vec<u8>> {
 /// Splits the first frame from `bytes`; returns it with its whole length. None: it is incomplete.
 ///
 /// # Errors
-/// The bytes are no frame.
+/// The bytes are not a frame.
 pub fn read_frame(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, WireError> {
     let Some((length, rest)) = bytes.split_first_chunk::<2>() else {
         return Ok(None);

@@ -101,7 +101,7 @@ impl From<&Refusal> for Reason {
 /// The reason why a verified command is not executed; the operator reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NotExecuted {
-    /// The payload is no request of this version.
+    /// The payload is not a request of this version.
     #[error("request not understood: {0}")]
     NotUnderstood(WireError),
     /// The job to be cancelled does not run, or is another operator's.

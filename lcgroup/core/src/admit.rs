@@ -207,7 +207,7 @@ impl Group {
     /// Accepts or refuses a joiner's request.
     ///
     /// # Errors
-    /// The [`RequestRefusal`]; a repeated request is no error.
+    /// The [`RequestRefusal`]; a repeated request is not an error.
     pub fn handle_request(&mut self, sealed: &[u8], now: UnixTime) -> Result<(), RequestRefusal> {
         let Ok(owner) = self.own() else {
             return Err(RequestRefusal::NotTheOwner);

@@ -5,7 +5,7 @@ use thiserror::Error;
 /// Why an entry is dropped. The reader goes on to the author's next one, except for the first two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Error)]
 pub enum DropReason {
-    /// Its author is no member, or no longer, as far as this member knows.
+    /// Its author is not a member, or no longer, as far as this member knows.
     #[error("of an author who is not a member")]
     UnknownAuthor,
     /// It is not its author's next entry.

@@ -61,7 +61,7 @@ pub enum MlsFailure {
     /// mls-rs refused it.
     #[error("MLS: {0}")]
     Library(#[from] MlsError),
-    /// Bytes that are no message of the expected kind.
+    /// Bytes that are not a message of the expected kind.
     #[error("not the expected kind of MLS message")]
     Kind,
     /// A credential without author key, or with a name that is too long or not UTF-8.

@@ -349,7 +349,7 @@ mod tests {
                 assert!(decode(&changed, &station, &key.id()).is_err());
                 assert!(decode(&datagram[..at], &station, &key.id()).is_err());
             }
-            // a member signs as itself, and a question is no answer
+            // a member signs as itself, and a question is not an answer
             let member = StationKey::from_seed(&[2; 32]);
             let forged = answer().encode(&member, &station, SALT);
             let refused = decode(&forged, &station, &key.id());

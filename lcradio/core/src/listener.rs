@@ -539,7 +539,7 @@ impl Listener {
         let is_later = beacon.time_ms > latest.0;
         latest.0 = beacon.time_ms;
         if beacon.time_ms > newest {
-            // a repeated beacon is no sign of life
+            // a repeated beacon is not a sign of life
             latest.1 = now;
         }
         if is_later {

@@ -717,7 +717,7 @@ impl Segment {
         error.map(Bytes::from)
     }
 
-    /// The segment's group for a destination that is no single host.
+    /// The segment's group for a destination that is not a single host.
     fn group_of(&self, to: Ipv6Addr) -> Option<Ipv6Addr> {
         match mapped::ipv4(to).filter(|to| self.link.is_broadcast(*to)) {
             Some(_) => Some(self.id.all()),

@@ -113,7 +113,7 @@ struct Host {
 /// Two hosts on each LAN.
 struct Lans {
     hosts: Vec<Vec<Host>>,
-    /// LANs between which a host that is no gateway repeats multicast DNS.
+    /// LANs between which a host that is not a gateway repeats multicast DNS.
     reflected: Option<(usize, usize)>,
     /// LANs have IPv4 as well.
     ipv4: bool,

@@ -455,7 +455,7 @@ fn configured_urls(config: &Config, identity: &Identity) -> Vec<String> {
 /// Returns the token or the words of a code, which may be several arguments.
 ///
 /// # Errors
-/// Several arguments are no words of a code.
+/// Several arguments are not the words of a code.
 pub fn one_argument(token: &str, more: &[String]) -> Result<String, ExitError> {
     let given = [&[token.to_owned()][..], more].concat().join(" ");
     match given.parse::<Code>() {

@@ -31,7 +31,7 @@ pub(super) const TAP_LEN: usize = TUN_LEN + ETHERNET_LEN;
 /// The driver cut the packet to the length of the buffer.
 const TUN_PKT_STRIP: u16 = 0x0001;
 
-/// Why a read is no packet for the router.
+/// Why a read is not a packet for the router.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Skip {
     /// Another protocol, for example ARP, or IPv4 where it is off.

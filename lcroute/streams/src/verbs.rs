@@ -640,7 +640,7 @@ fn is_there(program: &OsStr, path: Option<&OsStr>) -> bool {
 }
 
 /// Makes the next read of the stream's other side fail (ECONNRESET): the kernel resets a socket
-/// that is closed with unread bytes, and this side never reads. A failed read is no end of the
+/// that is closed with unread bytes, and this side never reads. A failed read is not the end of the
 /// input.
 fn make_input_fail(stream: &OwnedFd) {
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;

@@ -227,13 +227,13 @@ struct Transfer<'a> {
     remembered: Option<Remembered>,
     progress: Progress,
     started: Instant,
-    /// When the first record was taken; the wait for it is no fetching.
+    /// When the first record was taken; the wait for it is not fetching.
     began: Option<Instant>,
     corrupt_sources: u32,
     seed: Option<Seed>,
     /// Figures of the version that the core does not count.
     stats: Stats,
-    /// Bytes of the tree, which are no progress.
+    /// Bytes of the tree, which are not progress.
     shown_from: u64,
     shown: Snapshot,
     /// Blocks that wait to be written.

@@ -217,7 +217,7 @@ pub fn node(text: &str) -> Result<String, ExitError> {
 /// other text stays as it is.
 ///
 /// # Errors
-/// As [`node`]; a text with `@` that is no key with a place.
+/// As [`node`]; a text with `@` that is not a key with a place.
 pub fn contact(text: &str) -> Result<String, ExitError> {
     let Some(name) = text.strip_prefix(PREFIX) else {
         // no name of a node has an @

@@ -81,7 +81,7 @@ pub fn run<C: clap::Parser>(
 #[must_use]
 pub fn show_usage(usage: &clap::Error) -> ExitCode {
     let text = usage.render().to_string();
-    // a reader that has gone is no reason for a message
+    // a reader that has gone is not a reason for a message
     let _ = match arguments::has_secret(text.as_bytes()) {
         true => standard::errors().write_all(arguments::without_secrets(&text).as_bytes()),
         false => usage.print(),

@@ -245,7 +245,7 @@ pub fn wait(sockets: &ReceiveSockets, time: Duration) -> io::Result<()> {
 }
 
 /// Executes this program again as a guest by the code that is this argument, with `--code` in its
-/// place. Returns only if the argument is no code, or on failure.
+/// place. Returns only if the argument is not a code, or on failure.
 ///
 /// # Errors
 /// `lcroute` cannot be executed.
@@ -267,7 +267,7 @@ pub fn enter(argument: &str) -> Result<(), ExitError> {
 /// is to be quiet.
 ///
 /// # Errors
-/// Nobody offers anything, several do, or it is of another kind; this is no guest by a code.
+/// Nobody offers anything, several do, or it is of another kind; this is not a guest by a code.
 pub fn wait_for(offer: Offer, is_quiet: bool) -> anyhow::Result<Beacon> {
     let Some(inside) = Inside::of_environment()? else {
         let message = "this is for programs in a guest by a code: lcroute guest CODE";

@@ -96,7 +96,7 @@ pub struct Member {
     pub gateway: Vec<SourcePrefix>,
     /// May be the root of shared trees.
     pub core: bool,
-    /// A leaf: it is no router, and sends nothing without `uplink`.
+    /// A leaf: it is not a router, and sends nothing without `uplink`.
     pub leaf: bool,
     /// A leaf that may send to asking groups.
     pub uplink: bool,

@@ -143,7 +143,7 @@ pub struct ReceivedBeacons {
     /// Different offers by their senders' addresses, the first one first.
     senders: Vec<(Ipv6Addr, Beacon)>,
     since: Option<Instant>,
-    /// Datagrams that were no beacons.
+    /// Datagrams that were not beacons.
     pub malformed: u64,
 }
 

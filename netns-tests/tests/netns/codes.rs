@@ -34,7 +34,7 @@ fn open_folder(host: &Host, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A file, and a folder with an empty file and names that are no text.
+/// A file, and a folder with an empty file and names that are not text.
 pub(crate) fn make_files(host: &Host, size: usize) -> Result<[PathBuf; 2]> {
     let folder = host.path("photos");
     fs::create_dir_all(folder.join("sub"))?;
@@ -239,7 +239,7 @@ fn wrong_words_and_two_senders_are_said_and_nothing_is_received() {
         let args = ["lcroute", "guest", &code, "--", "lcsync", "send", &file];
         let mut refused = eve.spawn("setpriv", &as_nobody(&args))?;
         ends(&mut refused, 4, "sends under these words already")?;
-        // a member that only watches is no sender
+        // a member that only watches is not a sender
         let args = [
             "lcroute",
             "guest",
@@ -479,7 +479,7 @@ fn a_station_goes_by_four_words_and_two_senders_are_refused() {
         let samples = read_samples(&heard)?;
         let loud = sounding(&samples).len();
         ensure!(loud > RATE, "{loud} samples are not silent");
-        // the offer is no file, and holders of the words make no second station of them
+        // the offer is not a file, and holders of the words make no second station of them
         ends(&mut receive(bob, "", &code)?, 1, "lcradio listen")?;
         let second = format!("lcroute guest {code} -- {RADIO} cast --code - <{chirp}");
         let chirp_of_eve = write_chirp(eve, 5)?.display().to_string();

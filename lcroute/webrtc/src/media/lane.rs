@@ -559,7 +559,7 @@ impl Media {
         let mut report = Report::read(report).map_err(|_| MALFORMED)?;
         if report.highest < self.sealer.next() {
             self.path.handle(&report, now);
-            // a probe that was too long is no sign of congestion
+            // a probe that was too long is not a sign of congestion
             report.lost = report.lost.saturating_sub(self.path.lost());
         }
         if !self.controller.handle(&report, self.sealer.next(), now) {
