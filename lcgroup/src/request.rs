@@ -99,7 +99,7 @@ pub enum Request {
     Members { group: String },
     /// The deputies of a group.
     Deputies { group: String },
-    /// Makes a member, by name or key, a deputy after so many seconds of silence.
+    /// Makes a member, by name or key, a deputy after this many seconds of silence.
     AddDeputy {
         group: String,
         member: String,
@@ -378,7 +378,7 @@ pub struct DeputyStatus {
     pub name: String,
     /// The same with a mark if another name looks alike.
     pub shown: String,
-    /// It takes over after so many seconds of silence.
+    /// It takes over after this many seconds of silence.
     pub after_s: u32,
     /// It is a deputy now; otherwise it was one.
     pub named: bool,

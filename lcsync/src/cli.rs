@@ -198,7 +198,7 @@ enum Command {
         #[command(flatten)]
         share: OfShares,
     },
-    /// Show what is shared on this host, who asks for it and how fast it is sent
+    /// Show the shares of this host, their receivers and rates
     #[command(after_help = "Examples:\n  \
         lcsync status                         a line for each share: listeners, rates, what was sent\n  \
         lcsync status photos                  all about one: its listeners, and the blocks they ask for\n  \
@@ -246,7 +246,7 @@ struct Share {
     /// Sign each version with this key, as `keygen --sign` makes it
     #[arg(long, value_name = "KEY")]
     sign: Option<PathBuf>,
-    /// Name it to everybody here who asks what is shared (lcsync ls)
+    /// Name it to all hosts here that ask for shares (lcsync ls)
     #[arg(long, conflicts_with = "config")]
     listed: bool,
     /// Seal everything, names included, with this shared key, as `keygen` makes it

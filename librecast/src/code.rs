@@ -53,7 +53,7 @@ const STRETCHED: usize = 64;
 /// Context of the secret by which members of a text's network find each other.
 const TEXT_EPOCH: &str = "lcroute 2026 text epoch";
 /// Validity of certificates in seconds, before and after they are signed. Chosen: longer than any
-/// run; whoever has the words can sign new ones.
+/// run; any holder of the words can sign new ones.
 const VALID: u64 = 30 * 86_400;
 
 /// A code: a secret.

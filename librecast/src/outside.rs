@@ -173,7 +173,7 @@ impl Plan {
     }
 }
 
-/// A secret of the own key that chooses its UDP port: whoever knows the key alone cannot compute it.
+/// A secret of the own key that chooses its UDP port, so the public key alone does not show it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PortSecret(pub Base58<32>);

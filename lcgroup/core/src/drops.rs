@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-/// Why an entry is dropped. The reader goes on to the author's next one, except for the first two.
+/// Why an entry is dropped. The reader continues with the author's next one, except for the first two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Error)]
 pub enum DropReason {
     /// Its author is not a member, or no longer, as far as this member knows.

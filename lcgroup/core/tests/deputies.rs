@@ -352,7 +352,7 @@ impl World {
         taken != Taken::Wait && moved
     }
 
-    /// Lets time pass: `steps` of so many ms.
+    /// Lets time pass: `steps` of this many ms.
     fn live(&mut self, steps: usize, ms: u64) {
         for _ in 0..steps {
             self.exchange();

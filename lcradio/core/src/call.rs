@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Each participant decides by the beacons of the others: a packet has no other authority here.
-//! Whoever talks already keeps the place. Of those that began at once, the earliest stay.
+//! A participant that talks already keeps the place. Of those that began at once, the earliest stay.
 //!
 //! A muted participant sends beacons alone. Packets are 10 ms, without copies: repair is in the
 //! next packet (FEC), which arrives before its turn.

@@ -101,7 +101,7 @@ impl Answer {
         seal_for(station, salt, w.into_vec())
     }
 
-    /// Reads an answer, whoever sent it.
+    /// Reads an answer of any sender.
     pub(crate) fn read(datagram: &[u8], station: &Station) -> Result<Unverified, BeaconError> {
         let plain = open_sealed(datagram, station)?;
         let (signed, signature) = plain.split_last_chunk::<64>().ok_or(WireError::Truncated)?;

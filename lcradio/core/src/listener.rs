@@ -383,7 +383,7 @@ impl Listener {
             BeaconError::Forged => DropReason::BeaconForged,
             BeaconError::Grant => DropReason::GrantForged,
         };
-        // whoever has no key of a private station uses up nothing
+        // a host without the key of a private station uses up nothing
         let plain = beacon::open_sealed(datagram, station).map_err(reason)?;
         let is_from = |place: &Place| {
             let session = place.session.as_ref();

@@ -798,7 +798,7 @@ impl Engine {
         let leaves = &mut self.membership.leaves;
         let (flow, packet) = leaves.admit_uplink(link, header, packet, source, self.now)?;
         let permitted = &self.node.config.member.prefixes;
-        // whoever has the key of a private prefix lets only its own programs speak there
+        // a holder of a private prefix's key lets only its own programs send there
         let is_private = self.forwarding.private.of(flow.group).is_some();
         if is_private || !permitted.iter().any(|p| p.contains(flow.group)) {
             return Err(DropReason::LeafUplinkGroup);

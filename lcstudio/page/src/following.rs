@@ -59,7 +59,7 @@ impl Following {
         self.now = now;
     }
 
-    /// Stands still, or goes on.
+    /// Stands still, or continues.
     pub fn pause(&mut self, is_paused: bool, now: Instant) {
         self.is_paused = is_paused;
         // nothing could be received meanwhile

@@ -780,7 +780,7 @@ struct Film {
 }
 
 impl Film {
-    /// Films for so long.
+    /// Films for this time.
     fn pass(&mut self, world: &mut World, ms: u64) {
         for _ in 0..ms / 60 {
             self.number += 1;

@@ -27,7 +27,7 @@ pub const INTERFACE: &str = "lc0";
 const OF_GUEST: &str = "--code";
 /// Hop limit of beacons: they may reach the whole network.
 pub const HOP_LIMIT: u8 = 64;
-/// Time for a link to whoever sends already. Chosen: links take a second or two.
+/// Time for a link to a present sender. Chosen: links take a second or two.
 const ALONE: Duration = Duration::from_secs(4);
 /// Interval of looks for others meanwhile.
 const LOOK: Duration = Duration::from_millis(200);

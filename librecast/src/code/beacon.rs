@@ -6,7 +6,7 @@
 //! | files 64 | line bytes16
 //! ```
 //!
-//! The line is a text that tells a program of this kind what to receive. All who have the code can
+//! The line is a text that tells a program of this kind what to receive. All holders of the code can
 //! send beacons: a receiver takes none of several senders.
 
 use std::net::Ipv6Addr;
@@ -45,7 +45,7 @@ pub enum Offer {
     Session = 3,
     /// A group of lcgroup.
     Group = 4,
-    /// A token of lcroute; the line is the key of whoever hands it over.
+    /// A token of lcroute; the line is the key of the inviter.
     Token = 5,
 }
 

@@ -332,7 +332,7 @@ fn a_killed_receiver_of_codes_goes_on_and_hostile_beacons_change_nothing() {
         let sends = lcsync(ann, "", &args)?;
         says(&sends, "-")?;
         let code = sends.stdout().trim().to_owned();
-        // whoever has the words sends datagrams of all kinds to the group of beacons
+        // a holder of the words sends datagrams of all kinds to the group of beacons
         let script = "import socket,random,sys,time\n\
             s=socket.socket(socket.AF_INET6,socket.SOCK_DGRAM)\n\
             s.setsockopt(socket.IPPROTO_IPV6,socket.IPV6_MULTICAST_IF,socket.if_nametoindex('lc0'))\n\
@@ -570,7 +570,7 @@ fn a_public_link_lets_leaves_receive_and_nobody_else_send() {
         ensure!(share == "lc:files", "{link}");
         let token: Token = token.parse()?;
         ensure!(token.invitation().grant().leaf);
-        // whoever reads the page has the link
+        // a reader of the page has the link
         let root = SharePrefix::of_name(b"", "files").group(ROOT_CHANNEL);
         let script = "import socket,random,sys,time\n\
             s=socket.socket(socket.AF_INET6,socket.SOCK_DGRAM)\n\
