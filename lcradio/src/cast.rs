@@ -1,6 +1,7 @@
 //! `lcradio cast`: makes a station of a microphone, a file or a pipe.
 
 use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread;
@@ -23,6 +24,7 @@ use zeroize::Zeroizing;
 
 use crate::codec::Encoder;
 use crate::device::Capture;
+use crate::icecast::Icecast;
 use crate::keys;
 use crate::level::Level;
 use crate::network::{CasterNetwork, Port};
@@ -50,6 +52,8 @@ pub enum Input {
     Pipe,
     /// A microphone; none: the default one.
     Device(Option<String>),
+    /// Programs that send to Icecast: the address, and the file of the password.
+    Icecast(SocketAddr, PathBuf),
 }
 
 /// The options of the command line.
@@ -104,7 +108,7 @@ fn bitrate(options: &Options) -> Result<u32, ExitError> {
 fn name(options: &Options) -> Result<String, ExitError> {
     let of_file = || match &options.input {
         Input::File(file) => Some(showable(&file.file_stem()?.to_string_lossy())),
-        Input::Pipe | Input::Device(_) => None,
+        Input::Pipe | Input::Device(_) | Input::Icecast(..) => None,
     };
     let of_host = || nix::unistd::gethostname().ok()?.into_string().ok();
     let name = options.name.clone().or_else(of_file).or_else(of_host);
@@ -156,6 +160,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         Input::File(file) => Source::open(file).with_context(|| file.display().to_string())?,
         Input::Pipe => Source::stdin().context("standard input")?,
         Input::Device(id) => Source::microphone(Capture::open(id.as_deref(), Latency::Auto)?),
+        Input::Icecast(at, password) => Source::icecast(Icecast::listen(*at, password)?),
     };
     let now = Instant::now();
     let mut cast = Cast::new(options, key, grant, name, &source, now)?;
@@ -163,7 +168,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         let message = "--push-to-talk is for samples: Opus is sent as it is";
         return Err(ExitError::new(Exit::Usage, message).into());
     }
-    if !source.is_opus() {
+    if source.is_samples() {
         cast.encoder = Some(Encoder::new(options.profile, cast.channels, bitrate)?);
     }
     let code = offering.as_ref().map(Offering::state).transpose()?;

@@ -1,5 +1,6 @@
 //! The command line of `lcradio`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,6 +19,7 @@ const EXAMPLES: &str = "Examples:
   lcradio cast --key station.key --profile voice            the microphone; Ctrl-C ends it
   lcradio cast --key station.key --public --file story.opus a public station, which announces itself
   ffmpeg -i song.mp3 -f s16le -ar 48000 -ac 2 - | lcradio cast -
+  lcradio cast --key station.key --icecast 127.0.0.1:8000 --icecast-password FILE  BUTT, Mixxx, OBS or ffmpeg send it
   lcradio grant station.key lcr1... --ttl 12h > guest.grant another key may cast, too: lcradio cast --key guest.key --grant guest.grant
   lcradio cast --code --file story.opus                     four words; no root, no daemon, no key
   lcradio listen tiger-harbor-lemon-quiz                    hear it, anywhere: the same words
@@ -142,6 +144,14 @@ enum Verb {
         /// Ogg Opus, sent as it is, or WAV
         #[arg(long, value_name = "FILE", conflicts_with = "input")]
         file: Option<PathBuf>,
+        /// Sound of BUTT, Mixxx, OBS or ffmpeg, which connect here as to an Icecast server: Ogg Opus, sent as it is, or
+        /// another format, by ffmpeg
+        #[arg(long, value_name = "ADDR:PORT", requires = "icecast_password",
+            conflicts_with_all = ["input", "device", "file", "code", "outside", "push_to_talk"])]
+        icecast: Option<SocketAddr>,
+        /// A file with the password that these programs prove, with --icecast
+        #[arg(long, value_name = "FILE", requires = "icecast")]
+        icecast_password: Option<PathBuf>,
         /// What kind of sound it is
         #[arg(long, value_enum, default_value = "music")]
         profile: ProfileName,
@@ -366,6 +376,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             grant,
             name,
             file,
+            icecast,
+            icecast_password,
             profile,
             bitrate,
             public,
@@ -379,18 +391,19 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             let pipe = together
                 .filter(|together| together.is_pipe)
                 .map(|_| Pipe::Standard);
-            if pipe.is_some() && (file.is_some() || device.is_some()) {
-                let message = "- is standard input: without --file and --device";
+            if pipe.is_some() && (file.is_some() || device.is_some() || icecast.is_some()) {
+                let message = "- is standard input: without --file, --device and --icecast";
                 return Err(ExitError::new(Exit::Usage, message).into());
             }
             cast::run(&cast::Options {
                 key,
                 grant,
                 name,
-                input: match (file, input.or(pipe)) {
-                    (Some(file), _) => cast::Input::File(file),
-                    (None, Some(Pipe::Standard)) => cast::Input::Pipe,
-                    (None, None) => cast::Input::Device(device),
+                input: match (icecast.zip(icecast_password), file, input.or(pipe)) {
+                    (Some((at, password)), ..) => cast::Input::Icecast(at, password),
+                    (None, Some(file), _) => cast::Input::File(file),
+                    (None, None, Some(Pipe::Standard)) => cast::Input::Pipe,
+                    (None, None, None) => cast::Input::Device(device),
                 },
                 profile: match profile {
                     ProfileName::Voice => Profile::Voice,
