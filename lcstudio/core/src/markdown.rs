@@ -76,7 +76,7 @@ impl fmt::Display for Problem {
         match self {
             Self::NoAltText(url) => write!(
                 f,
-                "picture {url} has no alt text: who does not see it gets nothing. Write ![what it shows]({url})"
+                "picture {url} has no alt text for attenders that do not see it. Write ![what it shows]({url})"
             ),
             Self::RemotePicture(url) => write!(
                 f,
