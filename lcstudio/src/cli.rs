@@ -145,7 +145,7 @@ enum Verb {
         /// Where that network meets, with --outside: HOST, HOST:PORT or a URL of a signalling server; may be repeated
         #[arg(long, value_name = "PLACE", requires = "outside")]
         at: Vec<Place>,
-        /// With --outside, print a token for a member, who may send sound or hold the session for others: a secret
+        /// With --outside, print a token for a member, which may send sound or hold the session for others: a secret
         #[arg(long, requires = "outside", conflicts_with = "page")]
         member: bool,
     },

@@ -465,7 +465,7 @@ impl Place {
         Ok(())
     }
 
-    /// Allows drafts, and removes those of a killed run. The partial folder must be open.
+    /// Allows drafts, and removes drafts of a killed run. The partial folder must be open.
     pub fn allow_drafts(&mut self, drafts: Arc<Drafts>) -> io::Result<()> {
         self.drafts = Some(drafts);
         let marks: Vec<_> = self

@@ -38,7 +38,7 @@ const WORD_LIST: &str = include_str!("code/words.txt");
 const TELLING: usize = 4;
 /// Longest text that is read as a code, in bytes.
 const MAX_TEXT: usize = 512;
-/// Longest host in bytes: that of a name (RFC 1035 §2.3.4).
+/// Longest host in bytes: a name (RFC 1035 §2.3.4).
 const MAX_HOST: usize = 253;
 
 /// Salt of all codes: at least eight bytes (RFC 9106 §3.1).

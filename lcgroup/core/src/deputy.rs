@@ -222,7 +222,7 @@ impl Group {
         Ok(())
     }
 
-    /// Ends the right of those of these authors that are deputies: it does not outlive membership.
+    /// Ends the right of deputies among these authors: it does not outlive membership.
     pub(crate) fn end_offices(&mut self, ends: impl Fn(&PeerId) -> bool) {
         let read: Vec<u32> = self
             .offices

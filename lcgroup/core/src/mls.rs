@@ -389,8 +389,8 @@ impl Mls {
         commit.is_ok()
     }
 
-    /// Whether this leaf is that of the one in office: the first one for the owner (`None`), or that
-    /// of this author.
+    /// Whether this leaf is in office: the first one for the owner (`None`), or the leaf of this
+    /// author.
     fn may_commit(&self, leaf: u32, committer: Option<PeerId>) -> bool {
         let Some(author) = committer else {
             return leaf == OWNER;

@@ -362,7 +362,7 @@ pub(crate) fn encode_handover(place: u32) -> Vec<u8> {
 }
 
 impl Offices {
-    /// Takes the owner's list. Places never change: those of before stay.
+    /// Takes the owner's list. Places never change: earlier deputies keep theirs.
     pub(crate) fn set_list(&mut self, list: Vec<Deputy>) {
         for deputy in list {
             let at = self

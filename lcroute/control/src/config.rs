@@ -971,7 +971,7 @@ fn segment<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<String>, D::
     }
 }
 
-/// Longest name of a segment in bytes: that of a label.
+/// Longest name of a segment in bytes, as of a label.
 const MAX_SEGMENT_NAME: usize = 63;
 
 /// Whether it can be the name of a segment: the value of a certificate's label.

@@ -41,7 +41,7 @@ use neighbor::{Asker, HostMessage, Own};
 
 pub use message::{Inner, unwrap, wrap};
 
-/// Longest packet of a host in bytes: that of Ethernet.
+/// Longest packet of a host in bytes, as on Ethernet.
 const MAX_PACKET: usize = 1_500;
 /// Packets that wait for one host. Chosen.
 const HELD_PER_HOST: usize = 8;

@@ -151,7 +151,7 @@ fn macs(packet: &[u8], own: Mac) -> Option<(Mac, Mac)> {
     Some((node_mac(source), destination))
 }
 
-/// Returns those of an IPv4 packet; only the source address identifies the sender.
+/// Returns the Ethernet addresses of an IPv4 packet; only its source identifies the sender.
 fn ipv4_macs(packet: &[u8], own: Mac) -> Option<(Mac, Mac)> {
     let [a, b, c, d] = *packet.get(12..16)?.first_chunk()?;
     let destination = Ipv4Addr::from(*packet.get(16..20)?.first_chunk::<4>()?);

@@ -418,7 +418,7 @@ pub struct Serving {
     pub protocols: Vec<ProtocolName>,
     /// The permitted nodes.
     pub allowed: Allowed,
-    /// The account of the process; none: that of the caller.
+    /// The account of the process; none: the caller's.
     pub user: Option<String>,
     /// Additional variables of this process for the command.
     pub variables: Vec<OsString>,

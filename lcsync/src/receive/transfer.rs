@@ -156,7 +156,7 @@ enum Target {
 }
 
 impl Target {
-    /// Returns that of the options, before the wait for a server.
+    /// Returns the target of the options, before the wait for a server.
     fn of(options: &Options) -> anyhow::Result<Self> {
         let target = match (options.dest.as_os_str() == "-", options.write_devices) {
             (true, true) => bail!("-: is no device; --write-devices writes into block devices"),

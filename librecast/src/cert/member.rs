@@ -32,9 +32,9 @@ pub fn is_ephemeral(labels: &BTreeMap<String, String>) -> bool {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeysAbove {
-    /// The chain's issuer first, then those of earlier certificates.
+    /// The chain's issuer first, then issuers of earlier certificates.
     pub issuers: Vec<PeerId>,
-    /// The invitation, if there was one, and those of earlier certificates.
+    /// The invitation, if there was one, and invitations of earlier certificates.
     pub invitations: Vec<PeerId>,
 }
 

@@ -23,7 +23,7 @@ pub const BEACON_PORT: u16 = 14_247;
 pub const BEACON_INTERVAL: Duration = Duration::from_secs(1);
 /// Time to listen after the first beacon: another sender's comes meanwhile.
 pub const LISTEN: Duration = Duration::from_millis(1_200);
-/// Longest name of a sender in bytes: that of a node.
+/// Longest name of a sender in bytes, as of a node.
 pub const MAX_FROM: usize = 63;
 /// Longest line in bytes: a station's or a session's text is shorter.
 pub const MAX_LINE: usize = 512;
