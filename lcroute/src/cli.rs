@@ -333,7 +333,7 @@ enum Command {
         /// How many listeners
         #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(commands::leaf::MAX_LISTENERS)))]
         count: u32,
-        /// A token of `lcroute invite --leaf`, or - to read it from standard input [default: that of LCROUTE_TOKEN or LCROUTE_TOKEN_FILE]
+        /// A token of `lcroute invite --leaf`, or - to read it from standard input [default: from LCROUTE_TOKEN or LCROUTE_TOKEN_FILE]
         #[arg(long)]
         token: Option<String>,
         /// Print no packets, but at the end what each listener has heard: how many, the longest gap, how many came again
@@ -343,7 +343,7 @@ enum Command {
     /// Run PROGRAM on an lc0 of its own, without root and daemon; without PROGRAM a shell
     #[command(after_help = GUEST)]
     Guest {
-        /// A token of `lcroute invite`, four words, or - to read it from standard input [default: that of LCROUTE_TOKEN or LCROUTE_TOKEN_FILE]
+        /// A token of `lcroute invite`, four words, or - to read it from standard input [default: from LCROUTE_TOKEN or LCROUTE_TOKEN_FILE]
         #[arg(value_name = "TOKEN|CODE", conflicts_with_all = ["token_fd", "token_file"])]
         token: Option<String>,
         /// The token or code is in this inherited descriptor

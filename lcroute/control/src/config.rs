@@ -281,7 +281,7 @@ fn ipv4_routes() -> Vec<GroupPrefix> {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Signal {
-    /// `ws://HOST:PORT` or `wss://HOST:PORT`; those of the token are used as well.
+    /// `ws://HOST:PORT` or `wss://HOST:PORT`, in addition to the token's.
     #[serde(deserialize_with = "signal_urls")]
     pub servers: Vec<String>,
     /// Address of a signalling server that the daemon runs.
@@ -346,9 +346,9 @@ pub struct Matrix {
     /// The server of this node's account: `https://HOST` or `https://HOST:PORT`.
     #[serde(deserialize_with = "homeserver")]
     pub homeserver: Option<String>,
-    /// The room; default: that of the token, if it names one.
+    /// The room; default: the token's, if it names one.
     pub room: Option<Room>,
-    /// The account, `@NAME:SERVER`; default: that of the access token.
+    /// The account, `@NAME:SERVER`; default: the access token's.
     #[serde(deserialize_with = "matrix_user")]
     pub user: Option<String>,
     /// File with the account's access token.
