@@ -67,7 +67,7 @@ impl Lecture {
              lcstudio caption {text} --key {key} --lang en -i lc0 -",
             writer.path("lines").display()
         );
-        writer.run("sh", &["-c", &command])?.success()?;
+        writer.sh(&command)?.success()?;
         Ok(())
     }
 
@@ -129,9 +129,7 @@ fn a_leaf_that_comes_late_has_the_lecture_and_asks_a_question() {
             lecture.link,
             notes.display()
         );
-        let refused = leaves[1].run("sh", &["-c", &refused])?;
-        ensure!(refused.code == 4, "{}: {}", refused.code, refused.stderr);
-        holds!(refused.stderr.contains("leaf"), "{}", refused.stderr)
+        leaves[1].sh(&refused)?.fails(4, "leaf")
     });
 }
 

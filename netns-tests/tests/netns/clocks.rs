@@ -8,7 +8,7 @@ use lcroute_demo::lab::{DEADLINE, Host, Lab, Member, Process, within};
 
 use crate::epochs::set_clock;
 use crate::matrix::members_of_a_room;
-use crate::reach::{members_without_server, met_by, swarm};
+use crate::reach::{by_a_dht, members_without_server, met_by, swarm};
 use crate::world;
 
 const HOUR: i64 = 3_600;
@@ -51,12 +51,7 @@ fn in_a_room(lab: &Lab, clocks: [i64; 2]) -> Result<(Vec<Process>, Vec<Member>)>
 /// The same, in a DHT.
 fn in_a_dht(lab: &Lab, clocks: [i64; 2]) -> Result<(Vec<Process>, Vec<Member>)> {
     let (swarm, enters) = swarm(lab)?;
-    let hosts = lab.closed_hosts(&["a", "b"])?;
-    for host in &hosts {
-        host.configure(&format!(
-            "[signal]\nlan = false\ndht = true\ndht_bootstrap = [\"{enters}\"]\n"
-        ))?;
-    }
+    let hosts = lab.configured_hosts(&["a", "b"], &by_a_dht(&enters))?;
     start(clocks, vec![swarm], members_without_server(hosts)?)
 }
 

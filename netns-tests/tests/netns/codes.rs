@@ -16,7 +16,7 @@ use librecast::code::Code;
 use librecast::code::beacon::beacon_group;
 use nix::sys::signal::Signal;
 
-use crate::guest::{all_end, as_confined, as_nobody, family, open_driver, says};
+use crate::guest::{all_end, as_confined, as_nobody, family, open_driver};
 use crate::radio::{RADIO, RATE, read_samples, sounding, write_chirp};
 use crate::reach::closed_lan;
 use crate::uplink::limit;
@@ -69,8 +69,7 @@ fn receive(host: &Host, servers: &str, code: &str) -> Result<Process> {
 }
 
 fn arrived(mut receives: Process, host: &Host, sent: &[PathBuf; 2]) -> Result<()> {
-    let code = receives.wait(DEADLINE)?;
-    ensure!(code == 0, "{code}: {}", receives.stderr());
+    receives.expect_exit(DEADLINE, 0)?;
     let dest = host.path("dest");
     let [file, folder] = sent;
     ensure!(fs::read(dest.join("report.pdf"))? == fs::read(file)?);
@@ -86,17 +85,14 @@ fn number(variable: &str, default: usize) -> usize {
 }
 
 fn ends(process: &mut Process, code: i32, said: &str) -> Result<()> {
-    let ended = process.wait(DEADLINE)?;
-    let told = process.stderr();
-    holds!(ended == code && told.contains(said), "{ended}: {told}")
+    process.fails(DEADLINE, code, said)
 }
 
 #[test]
 fn four_words_bring_files_to_whoever_says_them_on_a_lan_without_a_server() {
     world("codes-lan", |lab| {
         open_driver()?;
-        let hosts = closed_lan(lab, &["ann", "bob", "cy", "dan"])?;
-        let [ann, bob, cy, dan] = crate::each(&hosts)?;
+        let [ann, bob, cy, dan] = &crate::all(closed_lan(lab, &["ann", "bob", "cy", "dan"])?)?;
         let sent = make_files(ann, 3 * MEGABYTE)?;
         let links = ann.run("ip", &["-br", "link"])?.stdout;
         let (sends, code) = send(ann, "", &sent)?;
@@ -115,7 +111,7 @@ fn four_words_bring_files_to_whoever_says_them_on_a_lan_without_a_server() {
         ensure!(fs::read(dest.join("report.pdf"))? == b"mine");
         fs::remove_file(dest.join("report.pdf"))?;
         arrived(receive(dan, "", &code)?, dan, &sent)?;
-        says_at_last(&sends, "left")?;
+        sends.says("left")?;
         // the words are in no command line, and nothing is left
         let family = family(sends.pid());
         let words: Vec<&str> = code.split('-').collect();
@@ -134,14 +130,6 @@ fn four_words_bring_files_to_whoever_says_them_on_a_lan_without_a_server() {
     });
 }
 
-/// Waits until a process has written this to standard error.
-pub(crate) fn says_at_last(process: &Process, text: &str) -> Result<()> {
-    eventually(text, || {
-        let told = process.stderr();
-        holds!(told.contains(text), "{told}")
-    })
-}
-
 #[test]
 fn a_text_is_printed_and_standard_input_arrives_as_a_file() {
     world("codes-text", |lab| {
@@ -150,7 +138,7 @@ fn a_text_is_printed_and_standard_input_arrives_as_a_file() {
         let [ann, bob] = crate::each(&hosts)?;
         let text = lcsync(ann, "", &["send", "--text", "see you at 8"])?;
         let code = words_of(&text)?;
-        says_at_last(&text, "hosts of this LAN alone")?;
+        text.says("hosts of this LAN alone")?;
         let mut prints = lcsync(bob, "", &["receive", &code])?;
         ends(&mut prints, 0, "text.txt")?;
         ensure!(prints.stdout() == "see you at 8\n", "{}", prints.stdout());
@@ -179,14 +167,14 @@ fn four_words_bring_a_token_to_the_first_host_that_says_them() {
             unreachable!("three hosts");
         };
         let network_of = |host: &Host| -> Result<serde_json::Value> {
-            let id = host.run("lcroute", &["id", "--json"])?.success()?.stdout;
+            let id = host.call("lcroute id --json")?.stdout;
             let id: serde_json::Value = serde_json::from_str(&id)?;
             Ok(id["network"].clone())
         };
-        ann.run("lcroute", &["init", "--name", "ann"])?.success()?;
+        ann.call("lcroute init --name ann")?;
         let mut invites = ann.spawn("lcroute", &["invite", "--code"])?;
         let code = words_of(&invites)?;
-        says_at_last(&invites, "hosts of this LAN alone")?;
+        invites.says("hosts of this LAN alone")?;
         let words: Vec<&str> = code.split('-').collect();
         let args = [&["join"][..], &words, &["--name", "bob"]].concat();
         bob.run("lcroute", &args)?.success()?;
@@ -223,8 +211,7 @@ fn four_words_bring_a_token_to_the_first_host_that_says_them() {
 fn wrong_words_and_two_senders_are_said_and_nothing_is_received() {
     world("codes-wrong", |lab| {
         open_driver()?;
-        let hosts = closed_lan(lab, &["ann", "bob", "eve"])?;
-        let [ann, bob, eve] = crate::each(&hosts)?;
+        let [ann, bob, eve] = &crate::all(closed_lan(lab, &["ann", "bob", "eve"])?)?;
         let sent = make_files(ann, 100_000)?;
         let (mut sends, code) = send(ann, "", &sent)?;
         let began = std::time::Instant::now();
@@ -250,10 +237,10 @@ fn wrong_words_and_two_senders_are_said_and_nothing_is_received() {
             "echo in; exec sleep 1000",
         ];
         let inside = eve.spawn("setpriv", &as_nobody(&args))?;
-        says(&inside, "in")?;
+        inside.prints("in")?;
         arrived(receive(bob, "", &code)?, bob, &sent)?;
         sends.signal(Signal::SIGINT)?;
-        ensure!(sends.wait(DEADLINE)? == 130, "{}", sends.stderr());
+        sends.expect_exit(DEADLINE, 130)?;
         drop(inside);
         Ok(())
     });
@@ -263,8 +250,7 @@ fn wrong_words_and_two_senders_are_said_and_nothing_is_received() {
 fn hidden_names_and_links_are_not_touched_unless_the_receiver_asks_for_it() {
     world("codes-hidden", |lab| {
         open_driver()?;
-        let hosts = closed_lan(lab, &["ann", "bob"])?;
-        let [ann, bob] = crate::each(&hosts)?;
+        let [ann, bob] = &crate::all(closed_lan(lab, &["ann", "bob"])?)?;
         let sent = make_files(ann, 10_000)?;
         let (_sends, code) = send(ann, "", &sent)?;
         let dest = open_folder(bob, "dest")?;
@@ -284,12 +270,11 @@ fn hidden_names_and_links_are_not_touched_unless_the_receiver_asks_for_it() {
         // until the sender has read the change, it offers the former files
         eventually("hidden names are refused", || {
             let mut receives = receive(bob, "", &code)?;
-            let ended = receives.wait(DEADLINE)?;
-            holds!(ended == 1 && receives.stderr().contains(hidden))
+            receives.fails(DEADLINE, 1, hidden)
         })?;
         ensure!(!dest.join("photos/.ssh").exists());
         let mut taken = lcsync(bob, "", &["receive", &code, &path, "--hidden"])?;
-        ensure!(taken.wait(DEADLINE)? == 0, "{}", taken.stderr());
+        taken.expect_exit(DEADLINE, 0)?;
         arrived(taken, bob, &sent)
     });
 }
@@ -298,8 +283,7 @@ fn hidden_names_and_links_are_not_touched_unless_the_receiver_asks_for_it() {
 fn a_corrected_file_arrives_beside_one_that_never_rests() {
     world("codes-restless", |lab| {
         open_driver()?;
-        let hosts = closed_lan(lab, &["ann", "bob"])?;
-        let [ann, bob] = crate::each(&hosts)?;
+        let [ann, bob] = &crate::all(closed_lan(lab, &["ann", "bob"])?)?;
         let sent = make_files(ann, 10_000)?;
         let (_sends, code) = send(ann, "", &sent)?;
         let state = sent[1].join("state").display().to_string();
@@ -311,8 +295,7 @@ fn a_corrected_file_arrives_beside_one_that_never_rests() {
         eventually("the corrected file", || {
             let args = ["receive", &code, &path, "--overwrite"];
             let mut receives = lcsync(bob, "", &args)?;
-            let ended = receives.wait(DEADLINE)?;
-            ensure!(ended == 0, "{ended}: {}", receives.stderr());
+            receives.expect_exit(DEADLINE, 0)?;
             holds!(fs::read(dest.join("report.pdf"))? == b"corrected")
         })
     });
@@ -324,13 +307,12 @@ fn a_killed_receiver_of_codes_goes_on_and_hostile_beacons_change_nothing() {
     const SIZE: usize = 12 * MEGABYTE;
     world("codes-resume", |lab| {
         open_driver()?;
-        let hosts = closed_lan(lab, &["ann", "bob", "eve"])?;
-        let [ann, bob, eve] = crate::each(&hosts)?;
+        let [ann, bob, eve] = &crate::all(closed_lan(lab, &["ann", "bob", "eve"])?)?;
         let sent = make_files(ann, SIZE)?;
         let paths = sent.each_ref().map(|p| p.display().to_string());
         let args = ["send", "--bwlimit", "24M", &paths[0], &paths[1]];
         let sends = lcsync(ann, "", &args)?;
-        says(&sends, "-")?;
+        sends.prints("-")?;
         let code = sends.stdout().trim().to_owned();
         // a holder of the words sends datagrams of all kinds to the group of beacons
         let script = "import socket,random,sys,time\n\
@@ -344,7 +326,7 @@ fn a_killed_receiver_of_codes_goes_on_and_hostile_beacons_change_nothing() {
         let group = beacon_group(&code.parse::<Code>()?.keys().beacon).to_string();
         let args = ["lcroute", "guest", &code, "--", "python3", &script, &group];
         let hostile = eve.spawn("setpriv", &as_nobody(&args))?;
-        says(&hostile, "in")?;
+        hostile.prints("in")?;
         let receives = receive(bob, "", &code)?;
         let dest = bob.path("dest");
         eventually("some of it", || {
@@ -355,8 +337,7 @@ fn a_killed_receiver_of_codes_goes_on_and_hostile_beacons_change_nothing() {
         receives.signal(Signal::SIGKILL)?;
         all_end(&family)?;
         let mut again = receive(bob, "", &code)?;
-        let ended = again.wait(DEADLINE)?;
-        ensure!(ended == 0, "{ended}: {}", again.stderr());
+        again.expect_exit(DEADLINE, 0)?;
         same_content(&sent[1], &dest.join("photos"))?;
         let told = again.stderr();
         let line = told.lines().find(|line| line.contains("fetched in"));
@@ -391,8 +372,7 @@ fn a_code_with_a_host_leads_through_closed_firewalls() {
         open_driver()?;
         let server = lab.signalling_server()?;
         let url = server.url()?;
-        let hosts = lab.closed_hosts(&["ann", "bob"])?;
-        let [ann, bob] = crate::each(&hosts)?;
+        let [ann, bob] = &crate::all(lab.closed_hosts(&["ann", "bob"])?)?;
         let sent = make_files(ann, MEGABYTE)?;
         let (_sends, code) = send(ann, &url, &sent)?;
         ensure!(code.contains('@'), "{code}");
@@ -460,8 +440,7 @@ fn words_of(sends: &Process) -> Result<String> {
 fn a_station_goes_by_four_words_and_two_senders_are_refused() {
     world("codes-station", |lab| {
         open_driver()?;
-        let hosts = closed_lan(lab, &["ann", "bob", "eve"])?;
-        let [ann, bob, eve] = crate::each(&hosts)?;
+        let [ann, bob, eve] = &crate::all(closed_lan(lab, &["ann", "bob", "eve"])?)?;
         let chirp = write_chirp(ann, 60)?.display().to_string();
         let sends = shell(ann, &format!("exec {RADIO} cast --code - <{chirp}"))?;
         let code = words_of(&sends)?;
@@ -497,8 +476,7 @@ fn a_station_goes_by_four_words_and_two_senders_are_refused() {
 fn a_lecture_goes_by_four_words() {
     world("codes-lecture", |lab| {
         open_driver()?;
-        let hosts = closed_lan(lab, &["ann", "bob"])?;
-        let [ann, bob] = crate::each(&hosts)?;
+        let [ann, bob] = &crate::all(closed_lan(lab, &["ann", "bob"])?)?;
         let home = open_folder(ann, "home")?.display().to_string();
         let made = format!(
             "cd {home} && lcstudio keygen k && lcstudio new talk --key k --title Bees && printf '# Bees\\n\\nThey dance.\\n' >talk/slides.md"
@@ -512,7 +490,7 @@ fn a_lecture_goes_by_four_words() {
         let home = open_folder(bob, "home")?.display().to_string();
         let attend = format!("exec lcstudio attend {code} <>in");
         let attends = shell(bob, &format!("cd {home} && mkfifo in && {attend}"))?;
-        says(&attends, "They dance.")?;
+        attends.prints("They dance.")?;
         ends(&mut receive(bob, "", &code)?, 1, "lcstudio attend")
     });
 }
@@ -522,8 +500,7 @@ fn a_lecture_goes_by_four_words() {
 fn of_two_who_send_under_a_code_receivers_take_none() {
     world("codes-two", |lab| {
         open_driver()?;
-        let hosts = closed_lan(lab, &["ann", "bob", "eve"])?;
-        let [ann, bob, eve] = crate::each(&hosts)?;
+        let [ann, bob, eve] = &crate::all(closed_lan(lab, &["ann", "bob", "eve"])?)?;
         let sent = make_files(ann, 100_000)?;
         let (sends, code) = send(ann, "", &sent)?;
         // offers of a thousand senders, each whole, and garbage between them
@@ -540,11 +517,11 @@ fn of_two_who_send_under_a_code_receivers_take_none() {
         let group = beacon_group(&code.parse::<Code>()?.keys().beacon).to_string();
         let args = ["lcroute", "guest", &code, "--", "python3", &script, &group];
         let hostile = eve.spawn("setpriv", &as_nobody(&args))?;
-        says(&hostile, "in")?;
+        hostile.prints("in")?;
         let mut refused = receive(bob, "", &code)?;
         ends(&mut refused, 4, "two send under these words")?;
         ensure!(fs::read_dir(bob.path("dest"))?.count() == 0);
-        says_at_last(&sends, "somebody else, eve, sends under these words")
+        sends.says("somebody else, eve, sends under these words")
     });
 }
 
@@ -554,8 +531,7 @@ fn a_public_link_lets_leaves_receive_and_nobody_else_send() {
         open_driver()?;
         let server = lab.signalling_server()?;
         let url = server.url()?;
-        let hosts = lab.closed_hosts(&["ann", "bob", "eve"])?;
-        let [ann, bob, eve] = crate::each(&hosts)?;
+        let [ann, bob, eve] = &crate::all(lab.closed_hosts(&["ann", "bob", "eve"])?)?;
         let sent = make_files(ann, MEGABYTE)?;
         let paths = sent.each_ref().map(|p| p.display().to_string());
         let mut without = lcsync(ann, "", &["send", "--public", &paths[0]])?;
@@ -582,13 +558,13 @@ fn a_public_link_lets_leaves_receive_and_nobody_else_send() {
         let (given, group) = (token.encode().to_string(), root.to_string());
         let args = ["lcroute", "guest", &given, "--", "python3", &script, &group];
         let hostile = eve.spawn("setpriv", &as_nobody(&args))?;
-        says(&hostile, "in")?;
+        hostile.prints("in")?;
         let dest = open_folder(bob, "dest")?.display().to_string();
         arrived(lcsync(bob, "", &[&link, &dest])?, bob, &sent)?;
-        says_at_last(&hostile, "goes nowhere")?;
-        says_at_last(&sends, "1 node receives")?;
+        hostile.says("goes nowhere")?;
+        sends.says("1 node receives")?;
         sends.signal(Signal::SIGINT)?;
-        holds!(sends.wait(DEADLINE)? == 130, "{}", sends.stderr())
+        sends.expect_exit(DEADLINE, 130)
     });
 }
 
@@ -596,8 +572,7 @@ fn a_public_link_lets_leaves_receive_and_nobody_else_send() {
 #[ignore = "long: `make test-all`"]
 fn both_ends_of_a_code_do_without_namespaces() {
     world("codes-pair", |lab| {
-        let hosts = closed_lan(lab, &["ann", "bob"])?;
-        let [ann, bob] = crate::each(&hosts)?;
+        let [ann, bob] = &crate::all(closed_lan(lab, &["ann", "bob"])?)?;
         let sent = make_files(ann, 3 * MEGABYTE)?;
         let paths = sent.each_ref().map(|p| p.display().to_string());
         let env = ["env", "LCROUTE_SIGNAL=", "lcsync"];

@@ -32,11 +32,7 @@ fn a_killed_receiver_daemon_adopts_lc0_and_its_joins_when_it_comes_back() {
             "lc0 was not adopted"
         );
         receiver.expect_more("the same program hears the sender again")?;
-        holds!(
-            receiver.state()?["duplicates"] == 0,
-            "{}",
-            receiver.state()?
-        )
+        receiver.expect_no_duplicates()
     });
 }
 
@@ -51,11 +47,7 @@ fn a_killed_sender_daemon_goes_on_where_it_was() {
         network.members[1].wait_links(0)?;
         network.members[0].start()?;
         receiver.expect_more("the receiver hears the same program again")?;
-        holds!(
-            receiver.state()?["duplicates"] == 0,
-            "{}",
-            receiver.state()?
-        )
+        receiver.expect_no_duplicates()
     });
 }
 
@@ -126,9 +118,8 @@ fn a_reload_keeps_links_and_joins() {
     world("reload", |lab| {
         let network = lab.closed_network(["a", "b"])?;
         let [a, b] = network.nodes()?;
-        let receiver = b.host.receive("ff1e::42", &[])?;
-        a.wait_wanted("ff1e::42", b)?;
-        b.host.run("lcroute", &["reload"])?.success()?;
+        let receiver = a.heard_by(b, "ff1e::42", &[])?;
+        b.host.call("lcroute reload")?;
         a.host.send("ff1e::42", 200, &[])?;
         receiver.expect_exactly(200)
     });
@@ -250,7 +241,7 @@ fn a_state_folder_has_one_daemon_and_a_second_is_told_whose_it_is() {
             let done = member.host.run("lcroute", &run)?;
             let lock = std::fs::read_to_string(member.host.state_dir().join("lock"))?;
             let said = format!("used by another lcroute (pid {lock})");
-            ensure!(done.code == 1 && done.stderr.contains(&said), "{done:?}");
+            done.fails(1, &said)?;
             holds!(!member.host.has_interface("lc9"))
         };
         refused(&network.members[1])?;

@@ -37,7 +37,7 @@ fn a_healthy_host_has_nothing_that_fails() {
             }
             holds!(code == 0, "exit code {code}: {checks:?}")
         })?;
-        let shown = b.host.run("lcroute", &["doctor"])?.success()?.stdout;
+        let shown = b.host.call("lcroute doctor")?.stdout;
         ensure!(shown.contains("ok       kernel "), "{shown}");
         holds!(shown.contains("signalling"), "{shown}")
     });
@@ -124,6 +124,15 @@ fn examine(host: &Host) -> Result<(i32, Vec<Value>)> {
     }
     ensure!(answer["ok"] == (done.code == 0), "{}: {answer}", done.code);
     Ok((done.code, checks))
+}
+
+/// Returns a check of `lcroute doctor` on this host.
+pub(crate) fn check(host: &Host, name: &str) -> Result<Value> {
+    let done = host.ask("lcroute", &["doctor", "--json"])?;
+    let answer: Value = serde_json::from_str(&done.stdout).context(done.stderr)?;
+    let mut checks = answer["checks"].as_array().into_iter().flatten();
+    let check = checks.find(|check| check["name"] == name);
+    Ok(check.with_context(|| format!("no {name}"))?.clone())
 }
 
 fn find<'a>(checks: &'a [Value], name: &str) -> Result<&'a Value> {

@@ -7,7 +7,7 @@ use lcroute_demo::lab::{Host, Member, Process, eventually, open_sockets};
 use serde_json::Value;
 
 use crate::matrix::members_of_a_room;
-use crate::reach::{closed_lan, members_without_server, met_by, swarm};
+use crate::reach::{by_a_dht, closed_lan, members_without_server, met_by, swarm};
 use crate::world;
 use librecast::time::UnixTime;
 
@@ -195,12 +195,7 @@ fn on_a_lan_with_clocks_an_hour_apart() {
 fn in_a_dht() {
     world("epochs-dht", |lab| {
         let (_swarm, enters) = swarm(lab)?;
-        let hosts = lab.closed_hosts(&["a", "b", "c"])?;
-        for host in &hosts {
-            host.configure(&format!(
-                "[signal]\nlan = false\ndht = true\ndht_bootstrap = [\"{enters}\"]\n"
-            ))?;
-        }
+        let hosts = lab.configured_hosts(&["a", "b", "c"], &by_a_dht(&enters))?;
         let mut door = Door::open("dht", members_without_server(hosts)?)?;
         the_others_meet_again_and_the_expelled_does_not(&mut door, |c| {
             eventually("it has found what was put before", || {

@@ -117,12 +117,7 @@ pub(crate) fn holding_key(owner: &Person) -> Result<String> {
 pub(crate) fn people(lab: &Lab, names: &[&str]) -> Result<(Network, Vec<Person>)> {
     let mut network = lab.network(lab.closed_hosts(names)?)?;
     // messages before all links exist are repaired
-    for member in &mut network.members {
-        member.launch()?;
-    }
-    for member in &mut network.members {
-        member.wait_ready()?;
-    }
+    network.start_at_once()?;
     let hosts = network.members.iter().map(|member| member.host.clone());
     let people: Vec<Person> = hosts
         .map(|host| Person::new(host, "lc0"))
@@ -155,9 +150,7 @@ fn words_wait_for_who_is_away_at_a_holder_that_cannot_read_them() {
             let mailbox = &people[3].host;
             let path = mailbox.path("wire.pcap").display().to_string();
             let dump = mailbox.spawn("tcpdump", &["-i", "lc0", "-U", "-w", &path])?;
-            eventually("tcpdump listens", || {
-                holds!(dump.stderr().contains("listening on"), "{}", dump.stderr())
-            })?;
+            dump.says("listening on")?;
             dump
         };
         people[0].ask(&["create", "team", "--as", "ann"])?;
@@ -256,9 +249,7 @@ fn who_comes_back_learns_of_a_removal_before_it_speaks_whatever_the_removed_one_
         })?;
         let lies = ["--interface", "lan0", &key];
         let liar = people[2].host.spawn("lcgroup-forge", &lies)?;
-        eventually("cy lies", || {
-            holds!(liar.stdout().contains("lying"), "{}", liar.stderr())
-        })?;
+        liar.prints("lying")?;
         people[3].start()?;
         people[3].say("the code is 4711")?;
         eventually("bob reads it", || people[1].has("the code is 4711"))?;
@@ -288,20 +279,17 @@ fn a_copied_folder_says_nothing_and_a_second_program_does_not_start() {
         let folder = people[1].folder().display().to_string();
         let second = ["--state-dir", &folder, "--control", "other.sock", "run"];
         let second = people[1].host.run("lcgroup", &second)?;
-        ensure!(
-            second.code == 1 && second.stderr.contains("used by another"),
-            "{second:?}"
-        );
+        second.fails(1, "used by another")?;
         let pid = people[1].daemon()?.pid();
         let told = format!("lcgroup runs already (pid {pid})");
-        ensure!(second.stderr.contains(&told), "{second:?}");
+        second.says(&told)?;
         // a copy of bob's folder; bob continues, then the copy starts
         people[1].daemon()?.stop()?;
         people[2].daemon()?.stop()?;
         let (from, to) = (people[1].folder(), people[2].folder());
         let (from, to) = (from.join("groups"), to.join("groups"));
         let script = format!("cp -a {}/. {}/", from.display(), to.display());
-        people[2].host.run("sh", &["-c", &script])?.success()?;
+        people[2].host.sh(&script)?.success()?;
         people[1].start()?;
         people[1].say("second")?;
         eventually("ann reads it", || people[0].has("second"))?;
@@ -336,9 +324,7 @@ fn twelve_members_have_all_hundred_messages_whatever_happened() {
         holder.ask(&["hold", &key, "team"])?;
         liar_host.daemon()?.stop()?;
         let liar = liar_host.host.spawn("lcgroup-forge", &[&key])?;
-        eventually("the liar lies", || {
-            holds!(liar.stdout().contains("lying"), "{}", liar.stderr())
-        })?;
+        liar.prints("lying")?;
         for person in &people[1..] {
             eventually("they are members", || person.is("member"))?;
         }
@@ -429,11 +415,7 @@ fn files_are_for_the_members_of_the_moment() {
         let [ann, bob, cy, eve] = [0, 1, 2, 3].map(|at: usize| &people[at].host);
         let fetch =
             |host: &Host, args: &[&str]| host.run("lcsync", &[args, &["-i", "lc0"]].concat());
-        let missing = fetch(cy, &["lc:plans", "out", "--lcgroup", "team"])?;
-        ensure!(
-            missing.code == 3 && missing.stderr.contains("nobody in team shares"),
-            "{missing:?}"
-        );
+        fetch(cy, &["lc:plans", "out", "--lcgroup", "team"])?.fails(3, "nobody in team shares")?;
         bob.write("plans/mill.txt", b"by the river")?;
         let plans = bob.path("plans").display().to_string();
         let shares = ["share", "-i", "lc0", "--lcgroup", "team", &plans];
@@ -454,8 +436,7 @@ fn files_are_for_the_members_of_the_moment() {
             ensure!(read(host)? == b"by the river");
         }
         // no key is on the wire in clear, and the share's name opens nothing
-        let stranger = fetch(eve, &["lc:plans", "out", "--timeout", "2s"])?;
-        ensure!(stranger.code == 3, "{stranger:?}");
+        fetch(eve, &["lc:plans", "out", "--timeout", "2s"])?.exits(3)?;
         // a removed member knows the earlier keys; later shares have new ones
         people[0].ask(&["remove", "team", "cy"])?;
         eventually("bob hears that", || {
@@ -499,11 +480,10 @@ impl Person {
 #[test]
 fn keys_of_a_group_seal_packets_without_loss_and_open_nothing_to_who_was_removed() {
     world("groups-protect", |lab| {
-        let hosts = lab.closed_hosts(&["ann", "bob", "cy"])?;
-        for host in &hosts {
-            host.configure(&format!("[[private]]\nprefix = \"{PREFIX}\"\n"))?;
-        }
-        let mut network = lab.network(hosts)?;
+        let mut network = lab.network(lab.configured_hosts(
+            &["ann", "bob", "cy"],
+            &format!("[[private]]\nprefix = \"{PREFIX}\"\n"),
+        )?)?;
         network.start()?;
         let hosts = network.members.iter().map(|member| member.host.clone());
         let mut people: Vec<Person> = hosts
@@ -514,10 +494,7 @@ fn keys_of_a_group_seal_packets_without_loss_and_open_nothing_to_who_was_removed
         let closed = network.members[0]
             .host
             .run("lcroute", &["doctor", "--json"])?;
-        ensure!(
-            closed.stdout.contains("no program gives its keys"),
-            "{closed:?}"
-        );
+        closed.prints("no program gives its keys")?;
         people[0].protect()?;
         people[1].join(&invitation(&people[0], "1")?)?;
         eventually("bob is a member", || people[1].is("member"))?;
@@ -534,8 +511,7 @@ fn keys_of_a_group_seal_packets_without_loss_and_open_nothing_to_who_was_removed
         })?;
         // bob receives ann while cy joins, is a member, and is removed
         let [ann, bob, cy] = network.nodes()?;
-        let receiver = bob.host.receive(GROUP, &[])?;
-        ann.wait_wanted(GROUP, bob)?;
+        let receiver = ann.heard_by(bob, GROUP, &[])?;
         let count = 12_000;
         let args = [GROUP, "--count", "12000", "--rate", "1000", "--size", "200"];
         let sender = ann.host.spawn("mc-send", &args)?;

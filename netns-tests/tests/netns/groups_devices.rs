@@ -58,11 +58,11 @@ fn two_hosts_are_one_member_until_the_lost_one_is_removed_from_the_other() {
         people[ann].say("before")?;
         let line = text(&people[ann])?;
         let args = ["join", &line, "team", "--as", "laptop", "--wait"];
-        let joined = people[laptop].host.run("lcgroup", &args)?.success()?;
-        ensure!(
-            joined.stdout.contains("a device of ann in team"),
-            "{joined:?}"
-        );
+        people[laptop]
+            .host
+            .run("lcgroup", &args)?
+            .success()?
+            .prints("a device of ann in team")?;
         for person in &people {
             eventually("it is one member", || has_devices(person, 2))?;
             let members = person.status()?["members"].clone();
@@ -126,7 +126,7 @@ fn two_hosts_are_one_member_until_the_lost_one_is_removed_from_the_other() {
         ensure!(again.code == 1, "bob is in that group: {again:?}");
         let remove = ["device", "remove", "team", "laptop"];
         let removed = people[ann].host.run("lcgroup", &remove)?.success()?;
-        ensure!(removed.stdout.contains("reads nothing"), "{removed:?}");
+        removed.prints("reads nothing")?;
         eventually("it is removed", || people[laptop].is("removed"))?;
         people[bob].say("without the laptop")?;
         eventually("ann reads it", || people[ann].has("without the laptop"))?;
@@ -149,10 +149,7 @@ fn the_owner_removes_one_device_or_all_and_a_text_is_good_once() {
         let refused = people[ann]
             .host
             .run("lcgroup", &["device", "add", "team", "--expires", "2d"])?;
-        ensure!(
-            refused.code == 2 && refused.stderr.contains("a day at most"),
-            "{refused:?}"
-        );
+        refused.fails(2, "a day at most")?;
         let line = text(&people[ann])?;
         let join = |line: &str, who: usize| {
             people[who].host.run(
@@ -167,20 +164,16 @@ fn the_owner_removes_one_device_or_all_and_a_text_is_good_once() {
         join(&line, laptop)?.success()?;
         people[laptop].say("hello")?;
         // one device of another member, by its number
-        let refused = people[bob]
+        people[bob]
             .host
-            .run("lcgroup", &["remove", "team", "ann", "--device", "3"])?;
-        ensure!(refused.code == 2, "{refused:?}");
+            .run("lcgroup", &["remove", "team", "ann", "--device", "3"])?
+            .exits(2)?;
         people[bob].ask(&["remove", "team", "ann", "--device", "2"])?;
         eventually("the laptop is removed", || people[laptop].is("removed"))?;
         people[ann].is("member")?;
         // its text is used up
         people[laptop].ask(&["leave", "--forget", "team"])?;
-        let refused = join(&line, laptop)?;
-        ensure!(
-            refused.code == 4 && refused.stderr.contains("used up"),
-            "{refused:?}"
-        );
+        join(&line, laptop)?.fails(4, "used up")?;
         people[laptop].ask(&["leave", "--forget", "team"])?;
         join(&text(&people[ann])?, laptop)?.success()?;
         people[laptop].ask(&["status"])?;

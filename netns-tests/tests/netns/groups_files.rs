@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Lab, Output, Process, eventually};
+use lcroute_demo::lab::{Lab, Output, Process, eventually, noise};
 use serde_json::Value;
 
 use crate::groups::{Person, contents, holding_key, holds, invitation};
@@ -28,18 +28,6 @@ fn people(lab: &Lab, names: &[&str], space: &str) -> Result<Vec<Person>> {
         eventually("they are members", || person.is("member"))?;
     }
     Ok(people)
-}
-
-/// Bytes that no compression shortens, and that differ by seed.
-fn content(length: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed | 1;
-    let mut next = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (state >> 33) as u8
-    };
-    (0..length).map(|_| next()).collect()
 }
 
 impl Person {
@@ -93,7 +81,7 @@ fn a_file_waits_at_a_mailbox_that_cannot_read_it_while_its_sender_is_away() {
     world("groups-file-waits", |lab| {
         let mut people = people(lab, &["ann", "bob", "cy", "box"], "64Mi")?;
         people[2].daemon()?.stop()?;
-        let mut plan = content(20 * MIB, 1);
+        let mut plan = noise(1, 20 * MIB);
         let mark = b"meet at the old mill, by the river".repeat(20);
         plan.splice(..mark.len(), mark.iter().copied());
         people[1].send_file("plan.bin", &plan)?;
@@ -103,8 +91,10 @@ fn a_file_waits_at_a_mailbox_that_cannot_read_it_while_its_sender_is_away() {
         people[0].kill()?;
         people[2].start()?;
         eventually("cy reads the message", || people[2].has_file("plan.bin"))?;
-        let got = people[2].get(&["plan.bin"])?.success()?;
-        ensure!(got.stdout.contains("plan.bin (21.0 MB) of bob"), "{got:?}");
+        people[2]
+            .get(&["plan.bin"])?
+            .success()?
+            .prints("plan.bin (21.0 MB) of bob")?;
         let dest = people[2].host.path("plan.bin");
         ensure!(fs::read(&dest)? == plan, "another content");
         let seen = contents(&people[3].folder())?;
@@ -114,11 +104,7 @@ fn a_file_waits_at_a_mailbox_that_cannot_read_it_while_its_sender_is_away() {
         );
         // nothing is replaced unasked
         fs::write(&dest, b"mine")?;
-        let refused = people[2].get(&["plan.bin"])?;
-        ensure!(
-            refused.code == 1 && refused.stderr.contains("--overwrite"),
-            "{refused:?}"
-        );
+        people[2].get(&["plan.bin"])?.fails(1, "--overwrite")?;
         ensure!(fs::read(&dest)? == b"mine");
         people[2].get(&["plan.bin", "--overwrite"])?.success()?;
         ensure!(fs::read(&dest)? == plan, "another content");
@@ -133,8 +119,7 @@ fn a_file_waits_at_a_mailbox_that_cannot_read_it_while_its_sender_is_away() {
 #[test]
 fn files_have_names_lengths_and_numbers_that_mislead_nobody() {
     world("groups-file-names", |lab| {
-        let people = people(lab, &["ann", "bob", "box"], "64Mi")?;
-        let [ann, bob, holder] = crate::each(&people)?;
+        let [ann, bob, holder] = &crate::all(people(lab, &["ann", "bob", "box"], "64Mi")?)?;
         let long = ann.host.path("long");
         fs::File::create(&long)?.set_len(65 << 20)?;
         let long = long.display().to_string();
@@ -147,11 +132,7 @@ fn files_have_names_lengths_and_numbers_that_mislead_nobody() {
                 && refused.stderr.contains("lcsync share"),
             "{refused:?}"
         );
-        let none = bob.get(&[])?;
-        ensure!(
-            none.code == 3 && none.stderr.contains("nobody in team sent a file"),
-            "{none:?}"
-        );
+        bob.get(&[])?.fails(3, "nobody in team sent a file")?;
         for (person, bytes) in [(ann, b"of ann"), (bob, b"of bob")] {
             person.send_file("notes", bytes)?;
         }
@@ -167,29 +148,17 @@ fn files_have_names_lengths_and_numbers_that_mislead_nobody() {
             let message = said.iter().find(is_meant).context("no message")?;
             Ok(message["n"].to_string())
         };
-        let two = bob.get(&["notes"])?;
-        ensure!(
-            two.code == 2 && two.stderr.contains("2 files are called"),
-            "{two:?}"
-        );
+        bob.get(&["notes"])?.fails(2, "2 files are called")?;
         for (author, bytes) in [("ann", b"of ann"), ("bob", b"of bob")] {
             let got = bob.get(&[&number("notes", author)?, "-"])?.success()?;
             ensure!(got.stdout.as_bytes() == bytes, "{got:?}");
         }
-        let hidden = bob.get(&[".profile"])?;
-        ensure!(
-            hidden.code == 2 && hidden.stderr.contains("name it in DEST"),
-            "{hidden:?}"
-        );
+        bob.get(&[".profile"])?.fails(2, "name it in DEST")?;
         bob.get(&[".profile", "profile"])?.success()?;
         ensure!(fs::read(bob.host.path("profile"))? == b"touch it");
         bob.get(&["empty"])?.success()?;
         ensure!(fs::read(bob.host.path("empty"))?.is_empty());
-        let shown = bob
-            .host
-            .run("lcgroup", &["tail", "team"])?
-            .success()?
-            .stdout;
+        let shown = bob.host.call("lcgroup tail team")?.stdout;
         let number = number("empty", "ann")?;
         ensure!(
             shown.contains(&format!(
@@ -199,7 +168,7 @@ fn files_have_names_lengths_and_numbers_that_mislead_nobody() {
         );
         // of nobody: an unknown name, a file that nobody has any more
         let unknown = bob.get(&["x"])?;
-        holds!(unknown.code == 3, "{unknown:?}")
+        unknown.exits(3)
     });
 }
 
@@ -220,7 +189,7 @@ fn a_mailbox_that_lies_serves_nobody_and_an_honest_one_is_found() {
         let key = holding_key(&people[0])?;
         people[3].ask(&["leave", "--forget", "team"])?;
         people[3].ask(&["hold", &key, "team"])?;
-        let plan = content(3 * MIB, 2);
+        let plan = noise(2, 3 * MIB);
         people[1].send_file("plan.bin", &plan)?;
         for at in [3, 4] {
             eventually("mailboxes have it", || people[at].holds_files(1))?;
@@ -252,11 +221,7 @@ fn a_mailbox_that_lies_serves_nobody_and_an_honest_one_is_found() {
         liar.must_run()?;
         let mut gets = people[2].begin_to_get(&["plan.bin"])?;
         people[4].start()?;
-        ensure!(
-            gets.wait(std::time::Duration::from_secs(60))? == 0,
-            "{}",
-            gets.stderr()
-        );
+        gets.expect_exit(std::time::Duration::from_secs(60), 0)?;
         ensure!(fs::read(people[2].host.path("plan.bin"))? == plan);
         liar.stop()?;
         // a mailbox whose disk has changed its copy replaces it, and serves the right one
@@ -282,7 +247,7 @@ fn full_disks_and_kills_cost_no_file() {
         people[3].host.run("mount", &mount)?.success()?;
         people[3].start()?;
         people[2].daemon()?.stop()?;
-        let plan = content(20 * MIB, 3);
+        let plan = noise(3, 20 * MIB);
         people[1].send_file("plan.bin", &plan)?;
         eventually("the mailbox says why it has nothing", || {
             let status = people[3].host.run("lcgroup", &["status"])?.stdout;
@@ -290,8 +255,7 @@ fn full_disks_and_kills_cost_no_file() {
         })?;
         people[3]
             .host
-            .run("mount", &["-o", "remount,size=80m", &folder])?
-            .success()?;
+            .call(&format!("mount -o remount,size=80m {folder}"))?;
         eventually("it has it once there is room", || people[3].holds_files(1))?;
         // its fetch is killed half way, and so is that of a member: both go on
         people[1].kill()?;
@@ -323,11 +287,9 @@ fn full_disks_and_kills_cost_no_file() {
         let full = full.display().to_string();
         let mount = ["-t", "tmpfs", "-o", "size=8m", "none", &full];
         people[2].host.run("mount", &mount)?.success()?;
-        let refused = people[2].get(&["plan.bin", &full])?;
-        ensure!(
-            refused.code == 1 && refused.stderr.contains("No space left"),
-            "{refused:?}"
-        );
+        people[2]
+            .get(&["plan.bin", &full])?
+            .fails(1, "No space left")?;
         ensure!(fs::read_dir(&full)?.next().is_none(), "half a file");
         people[2].host.run("umount", &[&full])?.success()?;
         Ok(())
@@ -339,10 +301,10 @@ fn full_disks_and_kills_cost_no_file() {
 fn one_member_displaces_its_own_files_alone_and_a_removed_one_opens_no_later_file() {
     world("groups-file-space", |lab| {
         let people = people(lab, &["ann", "bob", "cy", "box"], "8Mi")?;
-        people[0].send_file("small", &content(MIB, 4))?;
+        people[0].send_file("small", &noise(4, MIB))?;
         eventually("the mailbox has it", || people[3].holds_files(1))?;
         for n in 0..6 {
-            people[1].send_file(&format!("flood{n}"), &content(2 * MIB, 5 + n))?;
+            people[1].send_file(&format!("flood{n}"), &noise(5 + n, 2 * MIB))?;
         }
         eventually("the mailbox is full, and has ann's", || {
             let held = people[3].ask(&["status"])?["held"][0]["files"].clone();
@@ -363,6 +325,6 @@ fn one_member_displaces_its_own_files_alone_and_a_removed_one_opens_no_later_fil
         people[0].send_file("secret", b"without cy")?;
         eventually("bob has it", || people[1].has_file("secret"))?;
         let removed = people[2].get(&["secret"])?;
-        holds!(removed.code == 3, "{removed:?}")
+        removed.exits(3)
     });
 }

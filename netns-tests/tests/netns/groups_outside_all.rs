@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Output, eventually};
+use lcroute_demo::lab::{DEADLINE, Output, eventually, noise};
 
 use crate::groups_outside::{Person, people};
 use crate::radio::RADIO;
@@ -14,18 +14,6 @@ use crate::radio_call::{One, strength, tone};
 use crate::{world, world_alone};
 
 const MIB: usize = 1 << 20;
-
-/// Bytes that no compression shortens.
-fn content(length: usize) -> Vec<u8> {
-    let mut state = 1_u64;
-    let mut next = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (state >> 33) as u8
-    };
-    (0..length).map(|_| next()).collect()
-}
 
 impl Person {
     fn send_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
@@ -145,7 +133,7 @@ fn a_file_waits_in_the_groups_network_while_its_sender_is_killed() {
         people[3].ask(&["hold", &key, "team", "--space", "64Mi"])?;
         people[1].becomes("member")?;
         people[2].becomes("member")?;
-        let plan = content(20 * MIB);
+        let plan = noise(1, 20 * MIB);
         people[1].send_file("plan.bin", &plan)?;
         eventually("the mailbox has it", || {
             let held = people[3].ask(&["status"])?["held"][0]["files"].clone();
@@ -369,8 +357,6 @@ fn a_call_goes_over_the_groups_network_through_closed_firewalls_and_ends_with_it
         }
         // her network is gone: nobody waits in silence
         people[0].kill()?;
-        let code = a.process.wait(DEADLINE)?;
-        let told = a.process.stderr();
-        holds!(code == 1 && told.contains("has ended"), "{code}: {told}")
+        a.process.fails(DEADLINE, 1, "has ended")
     });
 }

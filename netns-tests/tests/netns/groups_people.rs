@@ -66,13 +66,6 @@ impl Person {
     }
 }
 
-fn tells(process: &Process, words: &str) -> Result<()> {
-    eventually(&format!("it tells {words:?}"), || {
-        let told = process.stderr();
-        holds!(told.contains(words), "{told}")
-    })
-}
-
 fn a_joiner_is_told_of_its_clock(days: i64, words: &str) {
     world(&format!("groups-joins-{days}"), |lab| {
         let mut people = people(lab, &["ann", "bob"])?;
@@ -80,8 +73,8 @@ fn a_joiner_is_told_of_its_clock(days: i64, words: &str) {
         let line = invitation(&people[0], "1")?;
         people[1].start_ahead(days)?;
         let mut joins = people[1].join_and_wait(&line)?;
-        tells(&joins, words)?;
-        tells(&joins, "the group's owner")?;
+        joins.says(words)?;
+        joins.says("the group's owner")?;
         eventually("status tells it, too", || {
             let status = people[1].status()?["clock"].to_string();
             ensure!(status.contains(words), "{status}");
@@ -118,8 +111,8 @@ fn a_joiner_is_told_that_the_owner_is_missing_and_is_let_in_soon_after_the_firew
         people[0].host.nft(table)?;
         people[1].join(&line)?;
         let mut joins = people[1].join_and_wait(&line)?;
-        tells(&joins, "waits for the group's owner")?;
-        tells(&joins, "UDP port 14246")?;
+        joins.says("waits for the group's owner")?;
+        joins.says("UDP port 14246")?;
         let again = people[1]
             .host
             .run("lcgroup", &["join", &line, "--as", "bob"])?;
@@ -129,18 +122,13 @@ fn a_joiner_is_told_that_the_owner_is_missing_and_is_let_in_soon_after_the_firew
         );
         ensure!(joins.is_running(), "{}", joins.stderr());
         people[0].host.nft("delete table inet filter")?;
-        ensure!(
-            joins.wait(std::time::Duration::from_secs(30))? == 0,
-            "{}",
-            joins.stderr()
-        );
+        joins.expect_exit(std::time::Duration::from_secs(30), 0)?;
         people[1].is("member")?;
         // the invitation was for one member
-        let refused = people[2].join_and_wait(&line)?.output()?;
-        ensure!(
-            refused.code == 4 && refused.stderr.contains("used up"),
-            "{refused:?}"
-        );
+        people[2]
+            .join_and_wait(&line)?
+            .output()?
+            .fails(4, "used up")?;
         // another invitation admits the same host
         let line = invitation(&people[0], "1")?;
         people[2].join_and_wait(&line)?.output()?.success()?;
@@ -236,11 +224,7 @@ fn a_newcomer_reads_what_the_group_allows_and_all_see_what_that_is() {
             join(&people[2])?;
             people[0].ask(&["send", group, "after"])?;
             eventually("cy reads it", || tail(&people[2], "ann: after").map(drop))?;
-            let told = people[2]
-                .host
-                .run("lcgroup", &["status"])?
-                .success()?
-                .stdout;
+            let told = people[2].host.call("lcgroup status")?.stdout;
             if history == "all" {
                 eventually("cy reads more", || {
                     tail(&people[2], "(earlier) bob: before").map(drop)
@@ -306,7 +290,7 @@ fn a_member_comes_back_after_400_days_without_an_invitation() {
             eventually("they read cy", || person.has("I am back"))?;
         }
         for person in &people[..3] {
-            let told = person.host.run("lcgroup", &["status"])?.success()?.stdout;
+            let told = person.host.call("lcgroup status")?.stdout;
             ensure!(told.contains("keeps what was said for 730 days"), "{told}");
         }
         Ok(())
@@ -322,7 +306,7 @@ fn a_folder_that_was_put_back_says_nothing_and_tells_the_way_out() {
         people[1].daemon()?.stop()?;
         let (folder, copy) = (people[1].folder(), people[1].host.path("copy"));
         let (folder, copy) = (folder.display(), copy.display());
-        let sh = |person: &Person, script: &str| person.host.run("sh", &["-c", script]);
+        let sh = |person: &Person, script: &str| person.host.sh(script);
         sh(&people[1], &format!("cp -a {folder} {copy}"))?.success()?;
         people[1].start()?;
         people[1].say("second")?;
@@ -332,11 +316,10 @@ fn a_folder_that_was_put_back_says_nothing_and_tells_the_way_out() {
         people[1].start()?;
         // at once, and after the daemon has detected it
         for words in ["third", "fourth"] {
-            let sent = people[1].host.run("lcgroup", &["send", "team", words])?;
-            ensure!(
-                sent.code == 1 && sent.stderr.contains("lcgroup leave --forget team"),
-                "{sent:?}"
-            );
+            people[1]
+                .host
+                .run("lcgroup", &["send", "team", words])?
+                .fails(1, "lcgroup leave --forget team")?;
         }
         for verb in [&["status"][..], &["tail", "team"]] {
             let told = people[1].host.run("lcgroup", verb)?.success()?;
@@ -366,14 +349,13 @@ fn a_folder_that_was_put_back_says_nothing_while_no_other_host_can_show_its_age(
             let script = format!(
                 "cp -a {folder} {folder}-copy && rm -r {folder} && mv {folder}-copy {folder}"
             );
-            person.host.run("sh", &["-c", &script])?.success()?;
+            person.host.sh(&script)?.success()?;
         }
         let refuses = |person: &Person, args: &[&str]| -> Result<()> {
-            let sent = person.host.run("lcgroup", args)?;
-            holds!(
-                sent.code == 1 && sent.stderr.contains("copied here or put back"),
-                "{sent:?}"
-            )
+            person
+                .host
+                .run("lcgroup", args)?
+                .fails(1, "copied here or put back")
         };
         people[1].start()?;
         refuses(&people[1], &["send", "team", "to nobody"])?;
@@ -420,7 +402,7 @@ fn a_copy_of_a_folder_on_a_second_host_says_nothing_more_and_tells_the_way_out()
             from.display(),
             to.display()
         );
-        people[2].host.run("sh", &["-c", &script])?.success()?;
+        people[2].host.sh(&script)?.success()?;
         // both are cut off while they write
         let cut = "add table inet cut; add chain inet cut input { type filter hook input priority 0; policy accept; }; \
                    add rule inet cut input udp dport 14246 drop";
@@ -432,10 +414,7 @@ fn a_copy_of_a_folder_on_a_second_host_says_nothing_more_and_tells_the_way_out()
                 let sent = people[at]
                     .host
                     .run("lcgroup", &["send", "team", "by a copy"])?;
-                ensure!(
-                    sent.code == 1 && sent.stderr.contains("copied here"),
-                    "{sent:?}"
-                );
+                sent.fails(1, "copied here")?;
                 // a snapshot of a whole machine has the place of the true folder
                 people[at].daemon()?.stop()?;
                 fs::remove_file(people[at].folder().join("groups/team/place"))?;
@@ -455,7 +434,7 @@ fn a_copy_of_a_folder_on_a_second_host_says_nothing_more_and_tells_the_way_out()
             let refused = told.iter().find(|sent| sent.code == 1);
             let refused = refused.with_context(|| format!("{told:?}"))?;
             let way_out = "lcgroup leave --forget team";
-            holds!(refused.stderr.contains(way_out), "{refused:?}")
+            refused.says(way_out)
         })
     });
 }
@@ -480,10 +459,7 @@ fn text_and_names_of_all_writings_stay_as_they_are() {
         }
         people[1].say("a\u{202e}b\u{2067}c")?;
         eventually("ann reads it", || people[0].has("a\u{202e}b\u{2067}c"))?;
-        let tail = people[0]
-            .host
-            .run("lcgroup", &["tail", "team"])?
-            .success()?;
+        let tail = people[0].host.call("lcgroup tail team")?;
         let tail = tail.stdout;
         for words in written {
             ensure!(tail.contains(&format!("Z {name}: {words}\n")), "{tail:?}");
@@ -492,7 +468,7 @@ fn text_and_names_of_all_writings_stay_as_they_are() {
         // 64 KiB of text, independent of their length in JSON
         for byte in ["\"", "\\n", "\\001", "\\000"] {
             let script = format!("printf '{byte}%.0s' $(seq 65536) | lcgroup send team");
-            let sent = people[1].host.run("sh", &["-c", &script])?;
+            let sent = people[1].host.sh(&script)?;
             sent.success().with_context(|| format!("{byte:?}"))?;
         }
         eventually("ann has all", || {
@@ -504,11 +480,7 @@ fn text_and_names_of_all_writings_stay_as_they_are() {
             holds!(lengths == [65_536, 65_535, 65_536, 65_536], "{lengths:?}")
         })?;
         let script = "printf 'x%.0s' $(seq 65537) | lcgroup send team";
-        let longer = people[1].host.run("sh", &["-c", script])?;
-        holds!(
-            longer.code == 2 && longer.stderr.contains("65536"),
-            "{longer:?}"
-        )
+        people[1].host.sh(script)?.fails(2, "65536")
     });
 }
 
@@ -526,11 +498,7 @@ fn members_with_one_name_are_told_apart() {
             person.say(&format!("word {n}"))?;
             eventually("ann reads it", || people[0].has(&format!("word {n}")))?;
         }
-        let tail = people[0]
-            .host
-            .run("lcgroup", &["tail", "team"])?
-            .success()?
-            .stdout;
+        let tail = people[0].host.call("lcgroup tail team")?.stdout;
         let names: Vec<&str> = tail
             .lines()
             .filter_map(|line| line.get(21..)?.split(": ").next())
@@ -543,11 +511,7 @@ fn members_with_one_name_are_told_apart() {
             names[0].starts_with("Ann#") && !tail.contains("12D3Koo"),
             "{tail}"
         );
-        let listed = people[0]
-            .host
-            .run("lcgroup", &["members", "team"])?
-            .success()?
-            .stdout;
+        let listed = people[0].host.call("lcgroup members team")?.stdout;
         ensure!(names.iter().all(|name| listed.contains(name)), "{listed}");
         ensure!(!listed.contains("12D3Koo"), "{listed}");
         let json = people[0].ask(&["members", "team"])?.to_string();
@@ -578,36 +542,36 @@ fn members_with_one_name_are_told_apart() {
             "{same:?}"
         );
         let other = compare(own[2].trim_matches('"'))?;
-        ensure!(
-            other.code == 1 && other.stderr.contains("somebody else"),
-            "{other:?}"
-        );
+        other.fails(1, "somebody else")?;
         let key = people[0].ask(&["verify", "team", names[1]])?;
         let key = key["author"].as_str().context("key")?.to_owned();
         people[0]
             .host
-            .run("lcroute", &["book", "add", "mum", &key])?
-            .success()?;
+            .call(&format!("lcroute book add mum {key}"))?;
         let by_book = people[0].ask(&["verify", "team", "book:mum"])?;
         ensure!(
             by_book["words"] == own[1].trim_matches('"') && by_book["book"] == "mum",
             "{by_book}"
         );
-        let both = people[0].host.run("lcgroup", &["verify", "team", "Ann"])?;
-        ensure!(both.code == 2 && both.stderr.contains("marks"), "{both:?}");
+        people[0]
+            .host
+            .run("lcgroup", &["verify", "team", "Ann"])?
+            .fails(2, "marks")?;
         // the shown name identifies one of them
-        let both = people[0].host.run("lcgroup", &["remove", "team", "Ann"])?;
-        ensure!(both.code == 2 && both.stderr.contains("marks"), "{both:?}");
+        people[0]
+            .host
+            .run("lcgroup", &["remove", "team", "Ann"])?
+            .fails(2, "marks")?;
         people[0]
             .host
             .run("lcgroup", &["remove", "team", names[1]])?
             .success()?;
         eventually("the other ann is gone", || people[1].is("removed"))?;
         for blank in [" ", "\u{200b}", "\u{3164}"] {
-            let refused = people[1]
+            people[1]
                 .host
-                .run("lcgroup", &["create", "other", "--as", blank])?;
-            ensure!(refused.code == 2, "{refused:?}");
+                .run("lcgroup", &["create", "other", "--as", blank])?
+                .exits(2)?;
         }
         Ok(())
     });
@@ -628,7 +592,7 @@ fn what_a_full_disk_refused_is_not_sent_later() {
         people[1].say("before")?;
         eventually("ann reads it", || people[0].has("before"))?;
         let fill = format!("cat /dev/zero > {folder}/filler || true");
-        people[1].host.run("sh", &["-c", &fill])?.success()?;
+        people[1].host.sh(&fill)?.success()?;
         let mut refused = Vec::new();
         for n in 0..6 {
             let words = format!("{n} on a full disk {}", "x".repeat(5_000));
@@ -636,16 +600,16 @@ fn what_a_full_disk_refused_is_not_sent_later() {
             match sent.code {
                 0 => {}
                 _ => {
-                    ensure!(sent.stderr.contains("nothing was done"), "{sent:?}");
+                    sent.says("nothing was done")?;
                     refused.push(words);
                 }
             }
         }
         ensure!(!refused.is_empty(), "the disk took all");
-        let invited = people[1]
+        people[1]
             .host
-            .run("lcgroup", &["create", "other", "--as", "bob"])?;
-        ensure!(invited.code == 1, "{invited:?}");
+            .run("lcgroup", &["create", "other", "--as", "bob"])?
+            .exits(1)?;
         people[1].daemon()?.kill()?;
         fs::remove_file(people[1].folder().join("filler"))?;
         people[1].start()?;

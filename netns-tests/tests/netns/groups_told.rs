@@ -54,8 +54,7 @@ fn a_program_runs_for_each_new_message_and_none_is_lost_while_it_hangs() {
         let [mut ann, bob] = two(lab)?;
         for (program, code) in [("no-such-program", 2), ("./told", 2)] {
             let args = ["tail", "team", "--exec", program];
-            let refused = ann.host.run("lcgroup", &args)?;
-            ensure!(refused.code == code, "{refused:?}");
+            ann.host.run("lcgroup", &args)?.exits(code)?;
         }
         bob.say("first")?;
         eventually("ann reads it", || ann.has("first"))?;
@@ -84,8 +83,7 @@ fn a_program_runs_for_each_new_message_and_none_is_lost_while_it_hangs() {
         let mut runs = run_for_new(&ann)?;
         is_told(&ann, &["first", "slow", hostile, "last", "meanwhile"])?;
         ann.daemon()?.stop()?;
-        let code = runs.wait(Duration::from_secs(30))?;
-        holds!(code == 3, "{code}: {}", runs.stderr())
+        runs.expect_exit(Duration::from_secs(30), 3)
     });
 }
 
@@ -109,10 +107,7 @@ fn a_desktop_shows_new_messages_of_others_as_text() {
         let monitor = bob
             .host
             .spawn("busctl", &[&of_bus, "--json=short", "monitor"])?;
-        eventually("it is watched", || {
-            let said = monitor.stderr();
-            holds!(said.contains("Monitoring"), "{said}")
-        })?;
+        monitor.says("Monitoring")?;
         let folder = bob.folder().display().to_string();
         let control = bob.control.clone();
         let args = ["--state-dir", &folder, "--control", &control, "run"];
@@ -132,9 +127,6 @@ fn a_desktop_shows_new_messages_of_others_as_text() {
             holds!(shown[4] == text, "{shown}")
         })?;
         // this bus has no desktop
-        eventually("it says that nobody shows it", || {
-            let said = daemon.stderr();
-            holds!(said.contains("no notification on the desktop"), "{said}")
-        })
+        daemon.says("no notification on the desktop")
     });
 }

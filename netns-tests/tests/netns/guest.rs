@@ -85,13 +85,6 @@ fn guest(host: &Host, token: &str, program: &[&str]) -> Result<Process> {
     host.spawn("setpriv", &as_nobody(&args))
 }
 
-pub(crate) fn says(process: &Process, text: &str) -> Result<()> {
-    eventually(text, || {
-        let told = process.stdout();
-        holds!(told.contains(text), "{told}{}", process.stderr())
-    })
-}
-
 /// Returns all processes below this one, itself included.
 pub(crate) fn family(pid: u32) -> Vec<u32> {
     let mut found = vec![pid];
@@ -144,7 +137,7 @@ fn a_guest_without_rights_hears_what_its_token_says_and_nothing_of_it_is_left() 
         // a program receives, with another one that it has started; then each of them is killed
         for victim in [0, 1, 2] {
             let listens = guest(&host, &file, &["sh", "-c", &script])?;
-            says(&listens, "\"text\":")?;
+            listens.prints("\"text\":")?;
             let told = listens.stdout();
             ensure!(told.contains("CapEff:\t0000000000002000"), "{told}");
             ensure!(
@@ -186,9 +179,9 @@ fn a_guest_ends_as_its_program_does_and_says_why_it_is_refused() {
         // a signal to the guest is for its program
         let script = "trap 'echo caught; exit 3' TERM; echo ready; while :; do sleep 0.1; done";
         let mut traps = guest(&host, &file, &["sh", "-c", script])?;
-        says(&traps, "ready")?;
+        traps.prints("ready")?;
         traps.signal(Signal::SIGTERM)?;
-        ensure!(traps.wait(DEADLINE)? == 3, "{}", traps.stderr());
+        traps.expect_exit(DEADLINE, 3)?;
         // a member's token makes a guest that speaks
         let member = host.write("member", &network.token)?.display().to_string();
         let hears = network.members[1]
@@ -196,25 +189,21 @@ fn a_guest_ends_as_its_program_does_and_says_why_it_is_refused() {
             .spawn("lcroute", &["listen", GROUP])?;
         let words = format!("while sleep 0.1 && kill -0 $$; do lcroute say {GROUP} guest; done");
         let mut speaks = guest(&host, &member, &["sh", "-c", &words])?;
-        says(&hears, "guest")?;
+        hears.prints("guest")?;
         speaks.signal(Signal::SIGTERM)?;
-        ensure!(speaks.wait(DEADLINE)? == 143, "{}", speaks.stderr());
+        speaks.expect_exit(DEADLINE, 143)?;
         drop(hears);
         // a token of another kind, and one that is revoked while it is used
-        let wrong = host.run("lcroute", &["guest", "lcr1abc", "--", "true"])?;
-        ensure!(
-            wrong.code == 2 && wrong.stderr.contains("lcr1"),
-            "{}",
-            wrong.stderr
-        );
+        host.run("lcroute", &["guest", "lcr1abc", "--", "true"])?
+            .fails(2, "lcr1")?;
         let speaker = speak(&network.members[1].host)?;
         let listen = ["lcroute", "listen", GROUP, "--json"];
         let mut listens = guest(&host, &file, &listen)?;
-        says(&listens, "\"text\":")?;
+        listens.prints("\"text\":")?;
         let founder = &network.members[0].host;
         let revoke = ["revoke", "--token", &text];
         founder.run("lcroute", &revoke)?.success()?;
-        ensure!(listens.wait(DEADLINE)? == 4, "{}", listens.stderr());
+        listens.expect_exit(DEADLINE, 4)?;
         ensure!(listens.stderr().contains("revoked"), "{}", listens.stderr());
         drop(speaker);
         Ok(())
@@ -257,8 +246,7 @@ fn a_guest_says_that_no_router_has_room_and_that_its_clock_is_wrong() {
         network.members[0].stop()?;
         network.members[0].start()?;
         let mut refused = guest(&host, &file, &["sleep", "1000"])?;
-        let code = refused.wait(DEADLINE)?;
-        ensure!(code == 4, "{code}: {}", refused.stderr());
+        refused.expect_exit(DEADLINE, 4)?;
         ensure!(
             refused.stderr().contains("no router has room"),
             "{}",
@@ -266,12 +254,7 @@ fn a_guest_says_that_no_router_has_room_and_that_its_clock_is_wrong() {
         );
         let leaf = ["leaf", GROUP, "--count", "3", "--token", &text];
         let mut refused = host.spawn("lcroute", &leaf)?;
-        let code = refused.wait(DEADLINE)?;
-        holds!(
-            code == 4 && refused.stderr().contains("no router has room"),
-            "{code}: {}",
-            refused.stderr()
-        )
+        refused.fails(DEADLINE, 4, "no router has room")
     });
 }
 
@@ -290,8 +273,7 @@ fn lcsync_enters_a_network_by_a_token_before_the_share() {
         let to = to.display().to_string();
         let args = ["lcsync", &what, &to];
         let mut fetches = host.spawn("setpriv", &as_nobody(&args))?;
-        let code = fetches.wait(Duration::from_secs(120))?;
-        ensure!(code == 0, "{code}: {}", fetches.stderr());
+        fetches.expect_exit(Duration::from_secs(120), 0)?;
         drop(shares);
         same_content(&server.path("folder"), Path::new(&to))
     });
@@ -394,12 +376,7 @@ fn programs_of_ours_need_no_namespace_and_others_say_so() {
         let links = host.run("ip", &["-br", "link"])?.stdout;
         let foreign = ["lcroute", "guest", "--token-file", &file, "--", "true"];
         let mut refused = host.spawn("setpriv", &as_confined(&foreign))?;
-        let code = refused.wait(DEADLINE)?;
-        let told = refused.stderr();
-        ensure!(
-            code == 4 && told.contains("lcsync, lcradio, lcstudio"),
-            "{code}: {told}"
-        );
+        refused.fails(DEADLINE, 4, "lcsync, lcradio, lcstudio")?;
         make_folder(&server.path("folder"), 3_000_000)?;
         let (shares, _) = share(server, &["folder"])?;
         let dest = host.path("dest");
@@ -408,8 +385,7 @@ fn programs_of_ours_need_no_namespace_and_others_say_so() {
         let (what, to) = (format!("{text},lc:folder"), dest.join("copy"));
         let to = to.display().to_string();
         let mut fetches = host.spawn("setpriv", &as_confined(&["lcsync", &what, &to]))?;
-        let code = fetches.wait(Duration::from_secs(120))?;
-        ensure!(code == 0, "{code}: {}", fetches.stderr());
+        fetches.expect_exit(Duration::from_secs(120), 0)?;
         same_content(&server.path("folder"), Path::new(&to))?;
         drop(shares);
         // under its own name, as others are refused

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Process, eventually, within};
+use lcroute_demo::lab::{DEADLINE, Host, Process, within};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -66,28 +66,19 @@ fn sound_crosses_the_uplink_of_the_caster_once_for_a_helper_and_goes_on_without_
     world("helper", |lab| {
         open_driver()?;
         let (_server, url) = public_server(lab)?;
-        let hosts = lab.closed_hosts(&["ann", "eve", "early", "bob", "cy"])?;
-        let [ann, eve, early, bob, cy] = crate::each(&hosts)?;
+        let [ann, eve, early, bob, cy] =
+            &crate::all(lab.closed_hosts(&["ann", "eve", "early", "bob", "cy"])?)?;
         let (path, _) = station(ann, "station.key")?;
         let token = invite(ann, &path, "eve", &["--at", &url])?;
         // sound until the end of the test
         std::fs::rename(write_chirp(ann, 300)?, ann.path("chirp.raw"))?;
         // before somebody casts
         let helper = help(eve, &token)?;
-        eventually("it says for what it waits", || {
-            let told = helper.stderr();
-            holds!(told.contains("waiting for the caster"), "{told}")
-        })?;
+        helper.says("waiting for the caster")?;
         let casts = cast(ann, &path, &format!("--at {url}"))?;
         let text = text_of(&casts)?;
         serves(&helper, 0, DEADLINE)?;
-        let tells = |said: &str| {
-            eventually("the caster tells it", || {
-                let told = casts.stderr();
-                holds!(told.contains(said), "{told}")
-            })
-        };
-        tells("a helper is here")?;
+        casts.says("a helper is here")?;
         // a helper that is not reached keeps no listener out
         eve.cut_from([early])?;
         let first = listen(early, &text, &[])?;
@@ -100,7 +91,7 @@ fn sound_crosses_the_uplink_of_the_caster_once_for_a_helper_and_goes_on_without_
         for listener in &listeners {
             hears(listener, 2)?;
         }
-        tells("listeners reach a helper")?;
+        casts.says("listeners reach a helper")?;
         // nor, while others reach it, one that is here, or a new one
         serves(&helper, 2, RELEASED)?;
         hears(&first, 2)?;
@@ -145,12 +136,7 @@ fn sound_crosses_the_uplink_of_the_caster_once_for_a_helper_and_goes_on_without_
         let again = cast(ann, &path, &format!("--at {url} --without eve"))?;
         text_of(&again)?;
         let mut helper = helper;
-        let code = helper.wait(DEADLINE)?;
-        let told = helper.stderr();
-        ensure!(
-            code == 4 && told.contains("takes no help by this token"),
-            "{code}: {told}"
-        );
+        helper.fails(DEADLINE, 4, "takes no help by this token")?;
         for listener in &listeners {
             hears(listener, 1)?;
         }
@@ -178,18 +164,13 @@ fn by_tokens_of_other_kinds_nobody_helps() {
             ("lct1damaged", 2, "lcradio: "),
         ] {
             let mut refused = help(&host, token)?;
-            let ended = refused.wait(DEADLINE)?;
-            let told = refused.stderr();
-            ensure!(ended == code && told.contains(said), "{ended}: {told}");
+            refused.fails(DEADLINE, code, said)?;
         }
         // nobody is there, and no place answers
         let alone = invite(&host, &path, "eve", &["--at", "ws://127.0.0.1:9"])?;
         let mut waits = help(&host, &alone)?;
-        eventually("it says for what it waits", || {
-            let told = waits.stderr();
-            holds!(told.contains("ws://127.0.0.1:9 does not answer"), "{told}")
-        })?;
+        waits.says("ws://127.0.0.1:9 does not answer")?;
         waits.signal(Signal::SIGINT)?;
-        holds!(waits.wait(DEADLINE)? == 130, "{}", waits.stderr())
+        waits.expect_exit(DEADLINE, 130)
     });
 }

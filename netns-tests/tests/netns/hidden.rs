@@ -30,9 +30,7 @@ fn dump_at(host: &Host, at: &str, file: &str, args: &[&str]) -> Result<(Process,
     let shown = file.display().to_string();
     let whole = ["-i", at, "-U", "-w", &shown];
     let dump = host.spawn("tcpdump", &[&whole, args].concat())?;
-    eventually("tcpdump listens", || {
-        holds!(dump.stderr().contains("listening on"), "not yet")
-    })?;
+    dump.says("listening on")?;
     Ok((dump, file))
 }
 
@@ -90,7 +88,7 @@ fn three(lab: &Lab, setup: impl Fn(&str) -> String) -> Result<Network> {
     let mut network = lab.network(hosts?)?;
     network.signalling.restart_with_relay()?;
     let [hidden, _, friend] = network.nodes()?;
-    let id = friend.host.run("lcroute", &["id", "--json"])?.success()?;
+    let id = friend.host.call("lcroute id --json")?;
     let id: serde_json::Value = serde_json::from_str(&id.stdout)?;
     let id = id["peer_id"].as_str().context("no PeerId")?;
     let setup = setup(id);
@@ -106,9 +104,7 @@ fn policy(friend: &str) -> String {
 fn seen_by_stranger(network: &mut Network) -> Result<(usize, [String; 2])> {
     let [_, stranger, _] = network.nodes()?;
     let (mut dump, file) = capture(&stranger.host)?;
-    for member in &mut network.members {
-        member.start()?;
-    }
+    network.start_each()?;
     network.wait_linked()?;
     let [hidden, stranger, friend] = network.nodes()?;
     let paths = [path(stranger, hidden)?, path(friend, hidden)?];
@@ -151,9 +147,7 @@ fn a_hidden_host_that_keeps_nothing_comes_back_under_another_key_and_is_linked_a
         network.members[1]
             .host
             .configure("[ice]\npolicy = \"relay\"\n")?;
-        for member in &mut network.members {
-            member.start()?;
-        }
+        network.start_each()?;
         let mut keys = Vec::new();
         for _day in 0..2 {
             network.wait_linked()?;
@@ -192,9 +186,7 @@ fn without_any_relay_a_hidden_host_says_that_nobody_can_be_linked() {
         let [hidden, _] = network.nodes()?;
         let setup = "[ice]\npolicy = \"relay\"\n";
         hidden.host.configure(setup)?;
-        for member in &mut network.members {
-            member.start()?;
-        }
+        network.start_each()?;
         let [hidden, _] = network.nodes()?;
         eventually("the reason is shown", || {
             let peers = format!("{:?}", hidden.peers()?);
@@ -202,21 +194,15 @@ fn without_any_relay_a_hidden_host_says_that_nobody_can_be_linked() {
         })?;
         let status = hidden.host.run("lcroute", &["status"])?.stdout;
         ensure!(status.contains("no relay is known"), "{status}");
-        let doctor = hidden.host.ask("lcroute", &["doctor", "--json"])?.stdout;
-        let doctor: serde_json::Value = serde_json::from_str(&doctor)?;
-        let mut checks = doctor["checks"].as_array().into_iter().flatten();
-        let relay = checks.find(|check| check["name"] == "relay");
-        let relay = relay.context("no such check")?;
+        let relay = crate::doctor::check(&hidden.host, "relay")?;
         ensure!(relay["state"] == "fail", "{relay}");
-        let meet = hidden.host.ask("lcroute", &["meet"])?;
-        ensure!(meet.stderr.contains("policy"), "{}", meet.stderr);
+        hidden.host.ask("lcroute", &["meet"])?.says("policy")?;
         // it links once a relay exists, and stops hiding once the file changes
         network.signalling.restart_with_relay()?;
         network.wait_linked()?;
         let [hidden, stranger] = network.nodes()?;
         ensure!(path(stranger, hidden)? == "connected relay");
-        hidden.host.configure("")?;
-        hidden.host.run("lcroute", &["reload"])?.success()?;
+        hidden.host.reconfigure("")?;
         eventually("the link is direct", || {
             let now = path(stranger, hidden)?;
             holds!(now == "connected host", "{now}")
@@ -356,8 +342,9 @@ fn programs_of_a_user_heed_the_stricter_of_both_files() {
             "XDG_CONFIG_HOME",
             &home,
         ];
-        let refused = hidden.run("setpriv", &as_nobody(&[&env[..], &leaf].concat()))?;
-        holds!(refused.code == 4, "{}", refused.stderr)
+        hidden
+            .run("setpriv", &as_nobody(&[&env[..], &leaf].concat()))?
+            .exits(4)
     });
 }
 
@@ -386,11 +373,10 @@ fn nothing_leaves_a_hidden_host_but_what_goes_to_its_server() {
             hidden.send("ff1e::7", 10, &[])?;
             receiver.expect_exactly(10)?;
             // an administrator's commands ask no other host either
-            hidden.run("lcroute", &["reload"])?.success()?;
+            hidden.call("lcroute reload")?;
             hidden.ask("lcroute", &["doctor"])?;
             let leaf = ["leaf", "ff1e::7", "--token", &network.token];
-            let leaf = hidden.ask("lcroute", &leaf)?;
-            ensure!(leaf.stderr.contains("policy"), "{leaf:?}");
+            hidden.ask("lcroute", &leaf)?.says("policy")?;
             network.members[1].stop()?;
             dump.stop()?;
             let told = told_others(&hidden, &file, &network.signalling.host)?;
@@ -445,13 +431,9 @@ fn a_host_that_hides_from_now_on_takes_back_what_it_has_told() {
         let maps = router.spawn("python3", &["-c", ROUTER])?;
         let taken_back = || maps.stdout().matches("mapped for 0").count();
         hidden.configure(&spool)?;
-        eventually("the router listens", || {
-            holds!(maps.stdout().contains("ready"), "not yet")
-        })?;
+        maps.prints("ready")?;
         let (mut dump, file) = capture_sent(&hidden, "open.pcap")?;
-        for member in &mut network.members {
-            member.start()?;
-        }
+        network.start_each()?;
         network.wait_linked()?;
         let has_record = || -> Result<bool> { Ok(std::fs::read_dir(&folder)?.count() > 0) };
         let [stranger, member] = network.nodes()?;
@@ -467,8 +449,7 @@ fn a_host_that_hides_from_now_on_takes_back_what_it_has_told() {
                 "{by}"
             )
         })?;
-        hidden.configure(&relay)?;
-        hidden.run("lcroute", &["reload"])?.success()?;
+        hidden.reconfigure(&relay)?;
         eventually("all is taken back", || {
             ensure!(taken_back() == 1, "{}", maps.stdout());
             ensure!(!has_record()?, "a file in the folder");
@@ -480,7 +461,7 @@ fn a_host_that_hides_from_now_on_takes_back_what_it_has_told() {
         dump.stop()?;
         let (mut dump, file) = capture_sent(&hidden, "hidden.pcap")?;
         hidden.ip("addr add 192.168.1.3/24 dev eth0")?;
-        hidden.run("lcroute", &["reload"])?.success()?;
+        hidden.call("lcroute reload")?;
         expect_carries(&[stranger, member])?;
         network.members[1].stop()?;
         dump.stop()?;
@@ -496,7 +477,7 @@ fn a_host_that_hides_from_now_on_takes_back_what_it_has_told() {
             holds!(mapping["by"] == "pcp", "{mapping}")
         })?;
         hidden.configure(&relay)?;
-        hidden.run("lcroute", &["reload", "--exec"])?.success()?;
+        hidden.call("lcroute reload --exec")?;
         eventually("it is taken back", || {
             holds!(taken_back() == 2, "{}", maps.stdout())
         })
@@ -507,8 +488,7 @@ fn a_host_that_hides_from_now_on_takes_back_what_it_has_told() {
 fn expect_passes(members: [&Member; 2]) -> Result<()> {
     let [a, b] = members;
     for (from, to) in [(a, b), (b, a)] {
-        let receiver = to.host.receive("ff1e::7", &[])?;
-        from.wait_wanted("ff1e::7", to)?;
+        let receiver = from.heard_by(to, "ff1e::7", &[])?;
         let args = ["ff1e::7", "--size", "1200", "--rate", "100", "--count"];
         let sender = from
             .host
@@ -553,9 +533,7 @@ fn a_host_is_linked_through_a_private_tor_network() {
         let watched = [&stranger.host, &network.signalling.host];
         let watched = watched.map(capture);
         let mut client = tor.client(&hidden.host)?;
-        for member in &mut network.members {
-            member.start()?;
-        }
+        network.start_each()?;
         let [stranger, hidden] = network.nodes()?;
         wait_link(hidden, stranger)?;
         expect_passes([hidden, stranger])?;
@@ -617,9 +595,7 @@ fn a_signalling_server_that_is_an_onion_service_relays_for_a_hidden_host() {
         let (mut own, file) = capture(&hidden)?;
         let _client = tor.client(&hidden)?;
         network.members.push(Member::new(hidden));
-        for member in &mut network.members {
-            member.start()?;
-        }
+        network.start_each()?;
         let [stranger, hidden] = network.nodes()?;
         wait_link(hidden, stranger)?;
         let relay = &hidden.status()?["relay"];

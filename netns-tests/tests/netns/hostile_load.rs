@@ -13,9 +13,7 @@ pub const PORT: u16 = 7201;
 pub fn besieged(lab: &Lab) -> Result<(Network, Host)> {
     let hosts = vec![lab.host("a")?, lab.host("b")?];
     hosts[0].cut_towards(hosts[1].v6()?.into())?;
-    for host in &hosts {
-        host.configure(&format!("[ice]\nport = {PORT}\n"))?;
-    }
+    crate::configure(&hosts, &format!("[ice]\nport = {PORT}\n"))?;
     let mallory = lab.host("mallory")?;
     let mut network = lab.network(hosts)?;
     network.start()?;
@@ -49,8 +47,7 @@ fn garbage_stops_neither_links_nor_live_traffic_and_is_counted() {
     world("garbage", |lab| {
         let (network, mallory) = besieged(lab)?;
         let [a, b] = network.nodes()?;
-        let receiver = b.host.receive("ff1e::42", &[])?;
-        a.wait_wanted("ff1e::42", b)?;
+        let receiver = a.heard_by(b, "ff1e::42", &[])?;
         let _floods = [
             flood(&mallory, b, a, "2000")?,
             flood(&mallory, a, b, "2000")?,
@@ -67,10 +64,7 @@ fn garbage_stops_neither_links_nor_live_traffic_and_is_counted() {
         a.host.send("ff1e::42", 1_000, &[])?;
         receiver.expect_exactly(1_000)?;
         // a join passes as well
-        let other = b.host.receive("ff1e::43", &[])?;
-        a.wait_wanted("ff1e::43", b)?;
-        a.host.send("ff1e::43", 100, &[])?;
-        other.expect_exactly(100)?;
+        a.reaches(b, "ff1e::43", 100)?;
         // it was one link all the time
         let peer = a.peers()?.first().cloned().context("no peer")?;
         holds!(

@@ -53,10 +53,7 @@ fn lc0_has_the_address_that_status_shows_and_one_link_local() {
     world("addresses", |lab| {
         let network = lab.closed_network(["a", "b"])?;
         let [a, _] = network.nodes()?;
-        let shown = a
-            .host
-            .run("ip", &["-j", "-6", "addr", "show", "dev", "lc0"])?
-            .success()?;
+        let shown = a.host.call("ip -j -6 addr show dev lc0")?;
         let shown: serde_json::Value = serde_json::from_str(&shown.stdout)?;
         let addresses = shown[0]["addr_info"].as_array().context("addr_info")?;
         let mut found: Vec<&str> = addresses
@@ -80,9 +77,9 @@ fn a_host_firewall_that_drops_what_arrives_on_lc0_is_noticed_and_the_rule_shown(
         let [a, _] = network.nodes()?;
         wait_inbound(a, "open")?;
         a.host.close_everywhere()?;
-        a.host.run("lcroute", &["reload"])?.success()?;
+        a.host.call("lcroute reload")?;
         wait_inbound(a, "blocked")?;
-        let shown = a.host.run("lcroute", &["status"])?.success()?.stdout;
+        let shown = a.host.call("lcroute status")?.stdout;
         holds!(shown.contains("iifname \"lc0\""), "no rule: {shown}")
     });
 }
@@ -99,9 +96,9 @@ fn a_taken_interface_name_is_said_and_the_interface_left_alone() {
     world("taken", |lab| {
         let host = lab.host("a")?;
         host.ip("link add lc0 type veth peer name other")?;
-        host.run("lcroute", &["init"])?.success()?;
+        host.call("lcroute init")?;
         let refused = host.run("lcroute", &["run"])?;
-        ensure!(refused.code == 1, "exit code {}", refused.code);
+        refused.exits(1)?;
         ensure!(
             refused.stderr.contains("lc0"),
             "the name is not said: {}",
@@ -114,8 +111,7 @@ fn a_taken_interface_name_is_said_and_the_interface_left_alone() {
 #[test]
 fn another_name_for_the_interface_works() {
     world("name", |lab| {
-        let hosts = lab.closed_hosts(&["a", "b"])?;
-        let mut network = lab.network(hosts)?;
+        let mut network = lab.network(lab.closed_hosts(&["a", "b"])?)?;
         network.members[0]
             .run_args
             .extend(["--tun".to_owned(), "mc7".to_owned()]);
@@ -123,10 +119,7 @@ fn another_name_for_the_interface_works() {
         let [a, b] = network.nodes()?;
         ensure!(a.host.has_interface("mc7") && !a.host.has_interface("lc0"));
         ensure!(a.status()?["tun"] == "mc7", "{}", a.status()?);
-        let receiver = b.host.receive("ff1e::42", &[])?;
-        a.wait_wanted("ff1e::42", b)?;
-        a.host.send("ff1e::42", 50, &[])?;
-        receiver.expect_exactly(50)
+        a.reaches(b, "ff1e::42", 50)
     });
 }
 
@@ -134,7 +127,7 @@ fn another_name_for_the_interface_works() {
 fn without_the_capability_it_says_which_one_is_missing() {
     world("capability", |lab| {
         let host = lab.host("a")?;
-        host.run("lcroute", &["init"])?.success()?;
+        host.call("lcroute init")?;
         let program = crate::PROGRAM;
         let drop = [
             "--bounding-set=-net_admin",
@@ -143,18 +136,7 @@ fn without_the_capability_it_says_which_one_is_missing() {
             "lcroute",
             "run",
         ];
-        let refused = host.run("setpriv", &drop)?;
-        ensure!(
-            refused.code == 4,
-            "exit code {}: {}",
-            refused.code,
-            refused.stderr
-        );
-        holds!(
-            refused.stderr.contains("CAP_NET_ADMIN"),
-            "{}",
-            refused.stderr
-        )
+        host.run("setpriv", &drop)?.fails(4, "CAP_NET_ADMIN")
     });
 }
 
@@ -173,11 +155,7 @@ fn programs_that_name_no_interface_keep_their_lan_for_other_groups() {
             ("ff02::1234", "eth0"),
             ("ff05::1234", "eth0"),
         ] {
-            let route = a
-                .host
-                .run("ip", &["-6", "route", "get", group])?
-                .success()?
-                .stdout;
+            let route = a.host.call(&format!("ip -6 route get {group}"))?.stdout;
             ensure!(
                 route.contains(&format!("dev {expected} ")),
                 "{group}: {route}"
@@ -192,19 +170,12 @@ fn captured(lab: &Lab, mode: &str) -> Result<String> {
     let network = network_with_mode(lab, mode)?;
     let [a, b] = network.nodes()?;
     let wanted = a.host.receive("ff1e::42", &[])?;
-    let _other = a.host.receive("ff1e::42", &["--port", "6000"])?;
-    b.wait_wanted("ff1e::42", a)?;
+    let _other = b.heard_by(a, "ff1e::42", &["--port", "6000"])?;
     let args = "-i lc0 -n -l --immediate-mode -c 3 udp and dst port 5001 and ip6 dst ff1e::42";
     let dump = a
         .host
         .spawn("tcpdump", &args.split(' ').collect::<Vec<_>>())?;
-    eventually("tcpdump listens", || {
-        holds!(
-            dump.stderr().contains("listening on lc0"),
-            "{}",
-            dump.stderr()
-        )
-    })?;
+    dump.says("listening on lc0")?;
     for port in ["5001", "6000", "5001", "5001"] {
         b.host.send("ff1e::42", 1, &["--port", port])?;
     }
@@ -264,16 +235,12 @@ fn each_lc0_has_an_ethernet_address_of_its_own_and_is_in_no_bridge() {
 #[test]
 fn among_friends_udp_to_all_nodes_is_carried_and_unicast_as_far_as_a_rule_lets_it() {
     world("all-nodes", |lab| {
-        let hosts = lab.closed_hosts(&["a", "b"])?;
-        for host in &hosts {
-            host.configure("[network]\nprofile = \"lan\"\n")?;
-        }
-        let mut network = lab.network(hosts)?;
+        let mut network =
+            lab.network(lab.configured_hosts(&["a", "b"], "[network]\nprofile = \"lan\"\n")?)?;
         network.start()?;
         let [a, b] = network.nodes()?;
         let lc0 = ["--interface", "lc0"];
-        let receiver = b.host.receive("ff02::1", &lc0)?;
-        a.wait_wanted("ff02::1", b)?;
+        let receiver = a.heard_by(b, "ff02::1", &lc0)?;
         a.host.send("ff02::1", 50, &lc0)?;
         receiver.expect_exactly(50)?;
         let pinged = a.host.run("ping", &["-c2", "-W2", "ff02::1%lc0"])?;
@@ -305,10 +272,7 @@ fn among_friends_udp_to_all_nodes_is_carried_and_unicast_as_far_as_a_rule_lets_i
         b.host
             .nft(&rule.replace("inet filter input", "inet closed input"))?;
         ensure!(connect(22)? && !connect(2222)?, "{rule}");
-        let receiver = b.host.receive("ff1e::42", &[])?;
-        a.wait_wanted("ff1e::42", b)?;
-        a.host.send("ff1e::42", 50, &[])?;
-        receiver.expect_exactly(50).map(drop)
+        a.reaches(b, "ff1e::42", 50)
     });
 }
 
@@ -319,11 +283,9 @@ fn addresses_of_other_programs_on_lc0_are_left_alone() {
         let others = ["fe80::5e:1/64", "fd00:7e57::5/64"];
         let host = network.members[0].host.clone();
         let has = || -> Result<()> {
-            let shown = host
-                .run("ip", &["-6", "addr", "show", "dev", "lc0"])?
-                .success()?;
+            let shown = host.call("ip -6 addr show dev lc0")?;
             for other in others {
-                ensure!(shown.stdout.contains(other), "{}", shown.stdout);
+                shown.prints(other)?;
             }
             Ok(())
         };
@@ -333,8 +295,7 @@ fn addresses_of_other_programs_on_lc0_are_left_alone() {
         // the daemon checks lc0 after a change, and again after a removal
         host.ip("link set lc0 txqueuelen 77")?;
         eventually("the daemon has repaired its own", || {
-            let shown = host.run("ip", &["link", "show", "dev", "lc0"])?.success()?;
-            holds!(shown.stdout.contains("qlen 10000"), "{}", shown.stdout)
+            host.call("ip link show dev lc0")?.prints("qlen 10000")
         })?;
         has()?;
         network.members[0].daemon()?.kill()?;
@@ -372,9 +333,7 @@ fn watcher_sees_join_and_part(lab: &Lab, mode: &str, watcher: &[&str]) -> Result
 
 /// Returns `tun` or `tap`, and whether it is persistent.
 fn link_kind(host: &Host) -> Result<(String, bool)> {
-    let shown = host
-        .run("ip", &["-j", "-d", "link", "show", "dev", "lc0"])?
-        .success()?;
+    let shown = host.call("ip -j -d link show dev lc0")?;
     let shown: serde_json::Value = serde_json::from_str(&shown.stdout)?;
     let data = &shown[0]["linkinfo"]["info_data"];
     let kind = data["type"]
@@ -420,8 +379,7 @@ fn a_second_node_on_a_host_carries_what_names_its_interface() {
                 "{status}"
             )
         })?;
-        let receiver = a.host.receive("ff1e::42", &[])?;
-        b.wait_wanted("ff1e::42", a)?;
+        let receiver = b.heard_by(a, "ff1e::42", &[])?;
         // programs that name no interface use that of the lower number, in any start order
         a.host.send("ff1e::99", 1, &[])?;
         b.host.send("ff1e::42", 50, &[])?;

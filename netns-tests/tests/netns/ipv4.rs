@@ -82,11 +82,7 @@ const ON: &str = "[tun]\nipv4 = true\n";
 
 /// Starts closed hosts whose nodes carry IPv4, and have addresses.
 fn network(lab: &Lab, names: &[&str], config: &str) -> Result<Network> {
-    let hosts = lab.closed_hosts(names)?;
-    for host in &hosts {
-        host.configure(config)?;
-    }
-    let mut network = lab.network(hosts)?;
+    let mut network = lab.network(lab.configured_hosts(names, config)?)?;
     network.start()?;
     for member in &network.members {
         address(member)?;
@@ -99,10 +95,10 @@ pub(crate) fn address(member: &Member) -> Result<String> {
     eventually("lc0 has an IPv4 address", || {
         let status = member.status()?;
         let address = status["ipv4"].as_str().context("none")?.to_owned();
-        let shown = member
+        member
             .host
-            .run("ip", &["-4", "-o", "addr", "show", "lc0"])?;
-        ensure!(shown.stdout.contains(&format!("{address}/16")), "{shown:?}");
+            .run("ip", &["-4", "-o", "addr", "show", "lc0"])?
+            .prints(&format!("{address}/16"))?;
         Ok(address)
     })
 }
@@ -117,10 +113,7 @@ pub(crate) fn wait_known(at: &Member, address: &str) -> Result<()> {
 
 fn hear(host: &Host, group: &str, source: &str) -> Result<Process> {
     let heard = host.spawn("python3", &["-c", HEAR, group, "5004", source])?;
-    eventually("it has joined", || {
-        let said = heard.stdout();
-        holds!(said.starts_with("joined"), "{said}{}", heard.stderr())
-    })?;
+    heard.prints("joined")?;
     Ok(heard)
 }
 
@@ -164,8 +157,10 @@ fn an_ipv4_stream_comes_through_and_its_end_is_silent() {
         ensure!(done.code == 0, "{done:?}");
         expect(&heard, &format!("{from} 1000 "), 10)?;
         let ping = ["ping", &from, "--count", "1", "--json"];
-        let pinged = b.host.run("lcroute", &ping)?.success()?;
-        ensure!(pinged.stdout.contains("\"name\":\"a\""), "{pinged:?}");
+        b.host
+            .run("lcroute", &ping)?
+            .success()?
+            .prints("\"name\":\"a\"")?;
         // the display
         let groups = b.groups()?;
         let group = groups.iter().find(|g| g["group"] == "239.1.2.3");
@@ -187,8 +182,9 @@ fn an_ipv4_stream_comes_through_and_its_end_is_silent() {
             holds!(line["from"] == from && line["name"] == "a", "{line}")
         })?;
         // SSDP stays on the LAN
-        let ssdp = a.host.run("ip", &["route", "get", "239.255.255.250"])?;
-        ensure!(ssdp.stdout.contains("dev eth0"), "{ssdp:?}");
+        a.host
+            .run("ip", &["route", "get", "239.255.255.250"])?
+            .prints("dev eth0")?;
         // after a PART packets do not leave the sender's host
         heard.kill()?;
         a.wait_unwanted("239.1.2.3", b)?;
@@ -276,16 +272,16 @@ fn tcp_goes_between_ipv4_addresses_where_unicast_is_on() {
         wait_known(a, &at_b)?;
         wait_known(b, &at_a)?;
         let server = b.host.spawn("python3", &["-c", ECHO, &at_b])?;
-        eventually("it listens", || {
-            holds!(server.stdout().contains("listening"), "{}", server.stderr())
-        })?;
-        let called = a.host.run("python3", &["-c", CALL, &at_b])?;
-        ensure!(called.stdout.contains("echoed True"), "{called:?}");
+        server.prints("listening")?;
+        a.host
+            .run("python3", &["-c", CALL, &at_b])?
+            .prints("echoed True")?;
         // an address without a node
         let [x, y, _, _] = at_b.parse::<Ipv4Addr>()?.octets();
         let nobody = format!("{x}.{y}.0.9");
-        let ping = a.host.run("ping", &["-c", "1", "-W", "2", &nobody])?;
-        holds!(ping.stdout.contains("Unreachable"), "{ping:?}")
+        a.host
+            .run("ping", &["-c", "1", "-W", "2", &nobody])?
+            .prints("Unreachable")
     });
 }
 
@@ -338,11 +334,7 @@ fn programs_that_broadcast_are_named() {
         );
         a.host.run("python3", &["-c", &send])?.success()?;
         eventually("doctor names it", || {
-            let said = a.host.run("lcroute", &["doctor", "--json"])?;
-            let said: Value = serde_json::from_str(&said.stdout).context(said.stderr)?;
-            let checks = said["checks"].as_array().context("no checks")?;
-            let check = checks.iter().find(|check| check["name"] == "ipv4");
-            let check = check.context("no such check")?;
+            let check = crate::doctor::check(&a.host, "ipv4")?;
             let named = check.to_string().contains("sent 3 IPv4 broadcasts");
             holds!(check["state"] == "warn" && named, "{check}")
         })
@@ -352,10 +344,7 @@ fn programs_that_broadcast_are_named() {
 #[test]
 fn a_host_whose_routes_overlap_has_no_ipv4_and_doctor_says_why() {
     world("ipv4-overlap", |lab| {
-        let hosts = lab.closed_hosts(&["a", "b"])?;
-        for host in &hosts {
-            host.configure("[tun]\nipv4 = \"10.77.0.0/16\"\n")?;
-        }
+        let hosts = lab.configured_hosts(&["a", "b"], "[tun]\nipv4 = \"10.77.0.0/16\"\n")?;
         let [a, b] = [hosts[0].clone(), hosts[1].clone()];
         a.ip("route add 10.0.0.0/8 dev eth0")?;
         let mut network = lab.network(hosts)?;
@@ -365,13 +354,7 @@ fn a_host_whose_routes_overlap_has_no_ipv4_and_doctor_says_why() {
         let shown = a.run("ip", &["-4", "-o", "addr", "show", "lc0"])?;
         ensure!(!shown.stdout.contains("inet "), "{shown:?}");
         ensure!(at_a.status()?["ipv4"].is_null(), "{}", at_a.status()?);
-        let check = |member: &Member| -> Result<Value> {
-            let said = member.host.run("lcroute", &["doctor", "--json"])?;
-            let said: Value = serde_json::from_str(&said.stdout).context(said.stderr)?;
-            let checks = said["checks"].as_array().context("no checks")?;
-            let found = checks.iter().find(|check| check["name"] == "ipv4");
-            Ok(found.context("no such check")?.clone())
-        };
+        let check = |member: &Member| crate::doctor::check(&member.host, "ipv4");
         let said = check(at_a)?;
         ensure!(said["state"] == "fail", "{said}");
         ensure!(said.to_string().contains("10.0.0.0/8"), "{said}");

@@ -39,9 +39,7 @@ impl Sites {
             lab.site(n, &gateways, &names)
         };
         let sites = [site(1, a, ["a1", "a2"])?, site(2, b, ["b1", "b2"])?];
-        for host in &hosts {
-            host.configure(&format!("{LAN}{settings}"))?;
-        }
+        crate::configure(&hosts, &format!("{LAN}{settings}"))?;
         let mut network = lab.network_invited(hosts, &["--gateway", "any"])?;
         network.start()?;
         let sites = Sites {
@@ -252,9 +250,7 @@ fn services_of_another_lan_are_found_by_hosts_and_programs() {
         let address = "2001:db8:a002::2";
         let args = ["-c", ANSWER, "printer", address];
         let responder = b.hosts[0].spawn("python3", &args)?;
-        eventually("it answers", || {
-            holds!(responder.stdout().contains("answers"), "{responder:?}")
-        })?;
+        responder.prints("answers")?;
         let ask = |host: &Host, interface| -> Result<String> {
             let done = host.run("python3", &["-c", ASK, interface, "printer", address])?;
             Ok(done.success()?.stdout.trim().to_owned())
@@ -290,8 +286,9 @@ fn hosts_of_a_lan_without_a_router_are_given_addresses() {
                 ensure!(lan["role"] == "forwarder" && lan["groups"] == 1, "{lan}");
                 let prefix = lan["prefixes"][0].as_str().context("no prefix")?;
                 let prefix = prefix.trim_end_matches("::/64");
-                let args = crate::words("-6 addr show dev lan0 scope global -tentative");
-                let addresses = a.hosts[0].run("ip", &args)?.success()?.stdout;
+                let addresses = a.hosts[0]
+                    .call("ip -6 addr show dev lan0 scope global -tentative")?
+                    .stdout;
                 holds!(addresses.contains(prefix), "{prefix}: {addresses}")
             },
         )?;
@@ -317,13 +314,7 @@ fn a_node_that_may_not_says_so() {
                 "{said}"
             )
         })?;
-        let doctor = network.members[1]
-            .host
-            .ask("lcroute", &["doctor", "--json"])?;
-        let found: Value = serde_json::from_str(&doctor.stdout)?;
-        let checks = found["checks"].as_array().context("no checks")?;
-        let lans = checks.iter().find(|check| check["name"] == "lans");
-        let lans = lans.context("no check of LANs")?;
+        let lans = crate::doctor::check(&network.members[1].host, "lans")?;
         let remedy = lans["remedy"].as_str().unwrap_or_default();
         holds!(
             lans["state"] == "fail" && remedy.contains("--gateway"),

@@ -18,7 +18,7 @@ fn every_node_runs_the_command_and_its_output_comes_back_with_its_name() {
             .success()?;
         for agent in ["first", "second", "third"] {
             let line = format!("{agent}: I am here\n");
-            ensure!(said.stdout.contains(&line), "{}", said.stdout);
+            said.prints(&line)?;
         }
         ensure!(said.stdout.lines().count() == 3, "{}", said.stdout);
         let folded = fleet.exec(&["-b", "--", "echo", "same"])?.success()?.stdout;
@@ -42,20 +42,12 @@ fn a_failing_node_is_named_and_the_exit_code_is_1() {
     world("agt-fail", |lab| {
         let fleet = Fleet::new(lab, LAN)?;
         let script = "test $(hostname) != x; [ \"$LCAGENT_JOB\" ] && exit 3";
-        let failed = fleet.exec(&["--on", "second", "--", "sh", "-c", script])?;
-        ensure!(failed.code == 1, "exit code {}", failed.code);
-        ensure!(
-            failed.stderr.contains("second: exit code 3"),
-            "{}",
-            failed.stderr
-        );
-        let missing = fleet.exec(&["--on", "first", "--", "no-such-program"])?;
-        ensure!(missing.code == 1, "exit code {}", missing.code);
-        holds!(
-            missing.stderr.contains("no-such-program"),
-            "{}",
-            missing.stderr
-        )
+        fleet
+            .exec(&["--on", "second", "--", "sh", "-c", script])?
+            .fails(1, "second: exit code 3")?;
+        fleet
+            .exec(&["--on", "first", "--", "no-such-program"])?
+            .fails(1, "no-such-program")
     });
 }
 
@@ -66,21 +58,11 @@ fn a_known_node_that_is_silent_and_nobody_at_all_end_with_3() {
         let code = fleet.agents[1].stop()?;
         ensure!(code == 0, "a stopped agent ended with {code}");
         let silent = fleet.exec(&["--timeout", "2s", "--", "echo", "x"])?;
-        ensure!(
-            silent.code == 3,
-            "exit code {}: {}",
-            silent.code,
-            silent.stderr
-        );
-        ensure!(
-            silent.stderr.contains("second: no answer"),
-            "{}",
-            silent.stderr
-        );
+        silent.fails(3, "second: no answer")?;
         ensure!(silent.stdout.lines().count() == 2, "{}", silent.stdout);
-        let nobody = fleet.exec(&["--on", "role=none", "--timeout", "1s", "--", "true"])?;
-        ensure!(nobody.code == 3, "exit code {}", nobody.code);
-        ensure!(nobody.stderr.contains("role=none"), "{}", nobody.stderr);
+        fleet
+            .exec(&["--on", "role=none", "--timeout", "1s", "--", "true"])?
+            .fails(3, "role=none")?;
         // rows appear before the timeout for the rest
         let mut nodes = fleet
             .operator
@@ -93,8 +75,7 @@ fn a_known_node_that_is_silent_and_nobody_at_all_end_with_3() {
         })?;
         nodes.kill()?;
         // a failure has precedence over a missing answer
-        let both = fleet.exec(&["--timeout", "2s", "--", "false"])?;
-        holds!(both.code == 1, "exit code {}", both.code)
+        fleet.exec(&["--timeout", "2s", "--", "false"])?.exits(1)
     });
 }
 
@@ -103,8 +84,9 @@ fn a_node_that_was_away_runs_the_command_when_it_comes_back() {
     world("agt-back", |lab| {
         let mut fleet = Fleet::new(lab, LAN)?;
         fleet.agents[2].stop()?;
-        let said = fleet.exec(&["--timeout", "1s", "--valid", "10m", "--", "echo", "ran"])?;
-        ensure!(said.code == 3, "exit code {}", said.code);
+        fleet
+            .exec(&["--timeout", "1s", "--valid", "10m", "--", "echo", "ran"])?
+            .exits(3)?;
         fleet.start_agent(2)?;
         // the operator has ended: other agents pass the command on
         eventually("the third has run it", || {
@@ -118,13 +100,10 @@ fn a_node_that_was_away_runs_the_command_when_it_comes_back() {
 fn commands_of_strangers_and_of_keys_that_may_not_are_not_executed() {
     world("agt-stranger", |lab| {
         let fleet = Fleet::new(lab, LAN)?;
-        fleet
-            .operator
-            .run("lcagent", &["keygen", "stranger.key"])?
-            .success()?;
+        fleet.operator.call("lcagent keygen stranger.key")?;
         let begun = Instant::now();
         let stranger = fleet.exec(&["--key", "stranger.key", "--", "true"])?;
-        ensure!(stranger.code == 1, "exit code {}", stranger.code);
+        stranger.exits(1)?;
         let told = "does not list your key";
         ensure!(
             stranger.stderr.matches(told).count() == 3,
@@ -141,18 +120,13 @@ fn commands_of_strangers_and_of_keys_that_may_not_are_not_executed() {
             "a stranger's command was looked at: {log}"
         );
         let restricted = fleet.exec(&["--key", "restricted.key", "--", "id", "-u"])?;
-        ensure!(restricted.code == 1, "exit code {}", restricted.code);
-        ensure!(
-            restricted.stderr.contains("refused"),
-            "{}",
-            restricted.stderr
-        );
+        restricted.fails(1, "refused")?;
         // also by a node that was forgotten, and is met again
         fleet.run("nodes", &["--forget", "second"])?.success()?;
         let anew = fleet.exec(&["--key", "restricted.key", "--", "id", "-u"])?;
-        ensure!(anew.code == 1, "exit code {}", anew.code);
+        anew.exits(1)?;
         for said in ["met for the first time: second 12D3KooW", "second: refused"] {
-            ensure!(anew.stderr.contains(said), "{}", anew.stderr);
+            anew.says(said)?;
         }
         let allowed = fleet
             .exec(&["--key", "restricted.key", "--", "id", "-un"])?
@@ -190,13 +164,9 @@ fn a_job_that_takes_too_long_is_killed_with_all_that_it_started() {
     world("agt-time", |lab| {
         let fleet = Fleet::new(lab, LAN)?;
         let script = "trap '' TERM; setsid sleep 5432 & sleep 5432; sleep 5432";
-        let late = fleet.exec(&["--on", "first", "--timeout", "1s", "--", "sh", "-c", script])?;
-        ensure!(late.code == 1, "exit code {}: {}", late.code, late.stderr);
-        ensure!(
-            late.stderr.contains("first: out of time"),
-            "{}",
-            late.stderr
-        );
+        fleet
+            .exec(&["--on", "first", "--timeout", "1s", "--", "sh", "-c", script])?
+            .fails(1, "first: out of time")?;
         let left = fleet.operator.ask("pgrep", &["-f", "sleep 5432"])?;
         holds!(left.code == 1, "still there: {}", left.stdout)
     });
@@ -277,9 +247,9 @@ fn a_full_disk_under_the_audit_log_keeps_everything_from_running() {
         fleet.start_agent(0)?;
         let trace = fleet.agent_state(1).join("ran");
         let path = trace.display().to_string();
-        let refused = fleet.exec(&["--on", "first", "--", "touch", &path])?;
-        ensure!(refused.code == 1, "exit code {}", refused.code);
-        ensure!(refused.stderr.contains("audit log"), "{}", refused.stderr);
+        fleet
+            .exec(&["--on", "first", "--", "touch", &path])?
+            .fails(1, "audit log")?;
         holds!(!trace.exists(), "it ran")
     });
 }
@@ -298,7 +268,7 @@ fn an_end_that_finds_no_room_on_the_disk_is_told_once_there_is_some() {
         let on = ["--on", "first", "--timeout", "3s", "--json", "--"];
         let full = fleet.exec(&[&on[..], &["sh", "-c", &fill]].concat())?;
         // the stream itself had room for it
-        ensure!(full.code == 1, "exit code {}: {}", full.code, full.stdout);
+        full.exits(1)?;
         // it answers other commands, and has retried in the meantime
         fleet.meet()?;
         let log = fleet.agents[0].stderr();
@@ -309,13 +279,9 @@ fn an_end_that_finds_no_room_on_the_disk_is_told_once_there_is_some() {
         let job = event["job"].as_str().context("no job")?;
         std::fs::remove_file(format!("{jobs}/fill"))?;
         eventually("the job has ended", || {
-            let result = fleet.run("result", &["--on", "first", &job[..8]])?;
-            holds!(
-                result.code == 1 && result.stderr.contains("first: exit code 7"),
-                "{}: {}",
-                result.code,
-                result.stderr
-            )
+            fleet
+                .run("result", &["--on", "first", &job[..8]])?
+                .fails(1, "first: exit code 7")
         })
     });
 }
@@ -345,10 +311,7 @@ fn what_is_wrong_with_a_configuration_is_said_at_the_start() {
         for end in ["late0", "late1"] {
             host.run("ip", &["link", "set", end, "up"])?.success()?;
         }
-        eventually("it is there", || {
-            let said = agent.stderr();
-            holds!(said.contains("\"late0\" is there"), "{said}")
-        })
+        agent.says("\"late0\" is there")
     });
 }
 

@@ -55,12 +55,7 @@ fn hosts_with_one_key_are_told_apart_and_told() {
             )
         })?;
         let both = fleet.exec(&["--on", "first", "--json", "--", "seq", "3000"])?;
-        ensure!(both.code == 1, "exit code {}", both.code);
-        ensure!(
-            both.stderr.contains("2 hosts have one key"),
-            "{}",
-            both.stderr
-        );
+        both.fails(1, "2 hosts have one key")?;
         let mut outputs = BTreeMap::<String, String>::new();
         for line in both.stdout.lines() {
             let event: Value = serde_json::from_str(line)?;
@@ -76,10 +71,7 @@ fn hosts_with_one_key_are_told_apart_and_told() {
         );
         for at in [0, 1] {
             let agent = &fleet.agents[at];
-            eventually("the agents know it", || {
-                let log = agent.stderr();
-                holds!(log.contains("has the key of this one"), "{log}")
-            })?;
+            agent.says("has the key of this one")?;
         }
         Ok(())
     });
@@ -111,8 +103,7 @@ fn what_is_left_of_a_job_ends_with_its_supervisor() {
             if restarted {
                 fleet.start_agent(0)?;
             }
-            let code = exec.wait(Duration::from_secs(30))?;
-            ensure!(code == 1, "exit code {code}");
+            exec.expect_exit(Duration::from_secs(30), 1)?;
             let said = exec.stderr();
             ensure!(said.contains("first: nobody saw how it ended"), "{said}");
             // by then all processes of the job have ended, and no others
@@ -175,7 +166,7 @@ fn an_operator_is_told_when_nothing_is_run_because_a_disk_is_full() {
         fleet.start_agent(0)?;
         fleet.exec(&["--on", "first", "--", "true"])?.success()?;
         let fill = format!("dd if=/dev/zero of={state}/fill bs=4k; true");
-        host.run("sh", &["-c", &fill])?.success()?;
+        host.sh(&fill)?.success()?;
         for _ in 0..2 {
             let full = fleet.exec(&["--on", "first", "--timeout", "20s", "--", "echo", "ran"])?;
             ensure!(

@@ -24,18 +24,10 @@ fn a_certified_key_may_what_its_certificate_says() {
         let ci = |args: &[&str]| fleet.exec(&[&["--key", "ci.key"], args].concat());
         let said = ci(&["--", "echo", "certified"])?.success()?.stdout;
         ensure!(said.matches(": certified\n").count() == 3, "{said}");
-        let refused = ci(&["--", "id"])?;
-        ensure!(refused.code == 1, "exit code {}", refused.code);
-        ensure!(refused.stderr.contains("refused"), "{}", refused.stderr);
+        ci(&["--", "id"])?.fails(1, "refused")?;
         // not without the certificate
         std::fs::remove_file(fleet.operator.path("ci.key.cert"))?;
-        let alone = ci(&["--", "echo", "x"])?;
-        ensure!(alone.code == 1, "exit code {}", alone.code);
-        ensure!(
-            alone.stderr.contains("does not list your key"),
-            "{}",
-            alone.stderr
-        );
+        ci(&["--", "echo", "x"])?.fails(1, "does not list your key")?;
         // a certified key cannot certify others
         certified(&fleet, "second.key", &[])?;
         let made = fleet.operator.run("lcagent", &["keygen", "third.key"])?;
@@ -43,8 +35,7 @@ fn a_certified_key_may_what_its_certificate_says() {
         let args = ["certify", &third, "--ttl", "1h", "--key", "second.key"];
         let chain = fleet.operator.run("lcagent", &args)?.success()?.stdout;
         fleet.operator.write("third.key.cert", chain)?;
-        let chained = fleet.exec(&["--key", "third.key", "--", "true"])?;
-        holds!(chained.code == 1, "exit code {}", chained.code)
+        fleet.exec(&["--key", "third.key", "--", "true"])?.exits(1)
     });
 }
 
@@ -60,11 +51,12 @@ fn commands_of_a_key_revoked_while_its_job_runs_are_executed_no_more() {
         eventually("both have begun", || {
             holds!(exec.stdout().lines().count() == 2, "{}", exec.stdout())
         })?;
-        let refused = fleet.run(
-            "revoke",
-            &crate::words("--key restricted.key --on first config/lcagent/operator.key.pub"),
-        )?;
-        ensure!(refused.code == 1, "exit code {}", refused.code);
+        fleet
+            .run(
+                "revoke",
+                &crate::words("--key restricted.key --on first config/lcagent/operator.key.pub"),
+            )?
+            .exits(1)?;
         let revoked = fleet.run("revoke", &["--on", "first+second", &public])?;
         let said = revoked.success()?.stdout;
         ensure!(said == "revoked on 2 nodes: first, second\n", "{said}");
@@ -82,8 +74,9 @@ fn commands_of_a_key_revoked_while_its_job_runs_are_executed_no_more() {
         fleet.start_agent(0)?;
         let first = [&["--on", "first"], &command[..]].concat();
         ensure!(fleet.exec(&first)?.code == 3, "forgotten in a restart");
-        let everywhere = fleet.run("revoke", &["--timeout", "2s", &public])?;
-        ensure!(everywhere.code == 3, "exit code {}", everywhere.code);
+        fleet
+            .run("revoke", &["--timeout", "2s", &public])?
+            .exits(3)?;
         fleet.agents[0].stop()?;
         fleet.agents[1].stop()?;
         fleet.start_agent(0)?;
@@ -131,8 +124,7 @@ fn a_stolen_key_revokes_itself() {
         fleet
             .run("revoke", &["config/lcagent/operator.key.pub"])?
             .success()?;
-        let after = fleet.exec(&["--timeout", "1s", "--", "true"])?;
-        holds!(after.code == 3, "exit code {}", after.code)
+        fleet.exec(&["--timeout", "1s", "--", "true"])?.exits(3)
     });
 }
 
@@ -146,18 +138,12 @@ fn what_is_sealed_is_read_by_the_selected_nodes_and_the_operator_alone() {
              while True: f.write(s.recv(65535))"
         );
         let mut heard = fleet.operator.spawn("python3", &["-c", &listen])?;
-        eventually("the wire is listened to", || {
-            holds!(heard.stdout().contains("listening"), "{}", heard.stderr())
-        })?;
+        heard.prints("listening")?;
         let on = ["--on", "first+second"];
         // any node may answer: that does not entitle it to encrypted commands
-        let met = fleet.exec(&[&on[..], &["--encrypt", "--", "echo", "clas"]].concat())?;
-        ensure!(met.code == 4, "exit code {}: {}", met.code, met.stderr);
-        ensure!(
-            met.stderr.contains("--accept first second"),
-            "{}",
-            met.stderr
-        );
+        fleet
+            .exec(&[&on[..], &["--encrypt", "--", "echo", "clas"]].concat())?
+            .fails(4, "--accept first second")?;
         let accepted = fleet.run("nodes", &["--accept", "first", "second"])?;
         let accepted = accepted.success()?.stdout;
         ensure!(
@@ -165,13 +151,9 @@ fn what_is_sealed_is_read_by_the_selected_nodes_and_the_operator_alone() {
             "{accepted}"
         );
         // a node that claims labels of other nodes is excluded
-        let rest = fleet.exec(&["--on", "role=web", "--encrypt", "--", "echo", "clas"])?;
-        ensure!(
-            rest.code == 4 && rest.stderr.contains("--accept third"),
-            "{}: {}",
-            rest.code,
-            rest.stderr
-        );
+        fleet
+            .exec(&["--on", "role=web", "--encrypt", "--", "echo", "clas"])?
+            .fails(4, "--accept third")?;
         let script = ["--", "sh", "-c", "echo clas; seq 1 2000; echo sified"];
         let plain = fleet.exec(&[&on[..], &["--", "echo", "for", "everybody"]].concat())?;
         plain.success()?;
@@ -184,12 +166,9 @@ fn what_is_sealed_is_read_by_the_selected_nodes_and_the_operator_alone() {
         fleet.agents[0].stop()?;
         fleet.start_agent(0)?;
         fleet.meet()?;
-        let open = fleet.run("result", &["--on", "first", &job])?;
-        ensure!(
-            open.code == 1 && open.stderr.contains("sealed"),
-            "{}",
-            open.stderr
-        );
+        fleet
+            .run("result", &["--on", "first", &job])?
+            .fails(1, "sealed")?;
         let again = fleet.run("result", &["--on", "first", "--encrypt", &job])?;
         let again = again.success()?.stdout;
         ensure!(again.contains("first: sified\n"), "{again}");
@@ -205,7 +184,8 @@ fn what_is_sealed_is_read_by_the_selected_nodes_and_the_operator_alone() {
         for secret in ["clas", "sified", "1999\n2000"] {
             ensure!(!contains(secret), "{secret} went over the wire");
         }
-        let nobody = fleet.exec(&["--encrypt", "--on", "nobody", "--", "true"])?;
-        holds!(nobody.code == 3, "exit code {}", nobody.code)
+        fleet
+            .exec(&["--encrypt", "--on", "nobody", "--", "true"])?
+            .exits(3)
     });
 }

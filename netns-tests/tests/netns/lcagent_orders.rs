@@ -25,32 +25,23 @@ fn a_rolling_command_stops_at_the_first_group_that_fails() {
         // one after another, by name
         let expected = "first: x\nsecond: x\nthird: x\n";
         ensure!(all.stdout == expected, "{}", all.stdout);
-        let folded = fleet
+        fleet
             .exec(&["-b", "--batch", "2", "--", "echo", "x"])?
-            .success()?;
-        ensure!(
-            folded.stdout.contains("first,second,third (3)"),
-            "{}",
-            folded.stdout
-        );
+            .success()?
+            .prints("first,second,third (3)")?;
         // the second fails, so the third is never asked
         let second = fleet.hosts[1].path("");
         let script = format!("! grep -q {} /proc/$PPID/cmdline", second.display());
-        let stopped = fleet.exec(&["--batch", "2", "--", "sh", "-c", &script])?;
-        ensure!(stopped.code == 1, "exit code {}", stopped.code);
-        ensure!(
-            stopped
-                .stderr
-                .contains("stopped after step 1 of 2: 1 node was not asked"),
-            "{}",
-            stopped.stderr
-        );
+        fleet
+            .exec(&["--batch", "2", "--", "sh", "-c", &script])?
+            .fails(1, "stopped after step 1 of 2: 1 node was not asked")?;
         ensure!(
             !fleet.audit(2)?.contains("cmdline"),
             "the third was asked all the same"
         );
-        let nobody = fleet.exec(&["--on", "nobody", "--canary", "--", "true"])?;
-        holds!(nobody.code == 3, "exit code {}", nobody.code)
+        fleet
+            .exec(&["--on", "nobody", "--canary", "--", "true"])?
+            .exits(3)
     });
 }
 
@@ -120,15 +111,18 @@ fn a_module_is_called_by_name_and_only_as_the_policy_says() {
                 std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode))?;
             }
         }
-        let all = fleet.exec(&["--", "@other", "a b", "c"])?.success()?;
-        ensure!(all.stdout.contains("first: 2 a b\n"), "{}", all.stdout);
+        fleet
+            .exec(&["--", "@other", "a b", "c"])?
+            .success()?
+            .prints("first: 2 a b\n")?;
         for bad in ["@loose", "@missing", "@../modules/greet", "@"] {
             let refused = fleet.exec(&["--on", "first", "--", bad])?;
             ensure!(refused.code == 1, "{bad}: exit code {}", refused.code);
-            ensure!(refused.stderr.contains("refused"), "{}", refused.stderr);
+            refused.says("refused")?;
         }
-        let denied = fleet.exec(&["--key", "restricted.key", "--", "@other"])?;
-        ensure!(denied.code == 1, "exit code {}", denied.code);
+        fleet
+            .exec(&["--key", "restricted.key", "--", "@other"])?
+            .exits(1)?;
         let nodes = fleet.run("nodes", &["--json"])?.success()?.stdout;
         holds!(nodes.contains("\"modules\":\"greet other\""), "{nodes}")
     });
@@ -167,15 +161,14 @@ fn copies_arrive_whole_where_they_are_allowed() {
 
         let restricted = ["--key", "restricted.key", "tree/small"];
         let forbidden = fleet.hosts[0].path("forbidden");
-        let refused = copy(
+        copy(
             0,
             &[&restricted[..], &[&forbidden.to_string_lossy()]].concat(),
-        )?;
-        ensure!(refused.code == 1, "exit code {}", refused.code);
+        )?
+        .exits(1)?;
         ensure!(!forbidden.exists(), "copied all the same");
         let sneaky = format!("{}/../forbidden", fleet.hosts[0].path("allowed").display());
-        let refused = copy(0, &[&restricted[..], &[&sneaky]].concat())?;
-        ensure!(refused.code == 2, "exit code {}", refused.code);
+        copy(0, &[&restricted[..], &[&sneaky]].concat())?.exits(2)?;
         let left = fleet
             .operator
             .ask("pgrep", &["-f", "share --name lcagent-"])?;
@@ -235,8 +228,9 @@ fn a_job_gets_no_more_memory_than_it_may() {
         ];
         let fed = fleet.exec(&hungry)?.success()?.stdout;
         ensure!(fed == "first: 200000000\n", "{fed}");
-        let starved = fleet.exec(&[&["--memory", "100M"], &hungry[..]].concat())?;
-        ensure!(starved.code == 1, "exit code {}", starved.code);
+        fleet
+            .exec(&[&["--memory", "100M"], &hungry[..]].concat())?
+            .exits(1)?;
         let modest = ["--memory", "100M", "--on", "first", "--", "echo", "x"];
         fleet.exec(&modest)?.success()?;
         Ok(())
@@ -269,16 +263,8 @@ fn jobs_are_run_by_who_listens_on_a_socket() {
         })?;
         let first = |args: &[&str]| fleet.exec(&[&["--on", "first", "--"], args].concat());
         let said = first(&["sh", "-c", "tr '\\0' ' ' < /proc/$PPID/cmdline; exit 3"])?;
-        ensure!(
-            said.stdout.contains("supervise --socket"),
-            "{}",
-            said.stdout
-        );
-        ensure!(
-            said.code == 1 && said.stderr.contains("3"),
-            "{}",
-            said.stderr
-        );
+        said.prints("supervise --socket")?;
+        said.fails(1, "3")?;
 
         let mut exec = fleet.start_exec(&["--on", "first", "--", "sleep", "7654"])?;
         let left = || host.ask("pgrep", &["-fx", "sleep 7654"]);
@@ -302,8 +288,8 @@ fn jobs_are_run_by_who_listens_on_a_socket() {
         })?;
 
         runner.kill()?;
-        let nobody = fleet.exec(&["--on", "first", "--", "true"])?;
-        ensure!(nobody.code == 1, "exit code {}", nobody.code);
-        holds!(nobody.stderr.contains("jobs.sock"), "{}", nobody.stderr)
+        fleet
+            .exec(&["--on", "first", "--", "true"])?
+            .fails(1, "jobs.sock")
     });
 }

@@ -128,8 +128,7 @@ impl Drop for Loop {
 }
 
 fn refused(receiver: &Host, args: &[&str], why: &str) -> Result<()> {
-    let done = receiver.run("lcsync", args)?;
-    holds!(done.code == 1 && done.stderr.contains(why), "{done:?}")
+    receiver.run("lcsync", args)?.fails(1, why)
 }
 
 #[test]
@@ -148,8 +147,10 @@ fn a_file_is_written_into_a_device_in_place_and_only_when_wanted() {
         refused(receiver, &[&local, &path], "is a device")?;
         device.expect(&old)?;
         let fetch = ["lc:disk.img", &path, "--write-devices"];
-        let first = receiver.run("lcsync", &fetch)?.success()?;
-        ensure!(first.stderr.contains(&room.root), "{first:?}");
+        receiver
+            .run("lcsync", &fetch)?
+            .success()?
+            .says(&room.root)?;
         device.expect(&[image, &old[image.len()..]].concat())?;
         // a part has changed since: the rest is neither fetched nor written
         let file = fs::OpenOptions::new().write(true).open(&device.node)?;
@@ -194,12 +195,7 @@ fn an_interrupted_device_is_continued() {
             holds!(same > 500, "{same} pages")
         })?;
         first.signal(nix::sys::signal::Signal::SIGINT)?;
-        let code = first.wait(Duration::from_secs(10))?;
-        ensure!(
-            code == 130 && first.stderr().contains("continues"),
-            "{code}: {}",
-            first.stderr()
-        );
+        first.fails(Duration::from_secs(10), 130, "continues")?;
         let rest = receiver
             .run("lcsync", &[&fetch[..], &["--json"]].concat())?
             .success()?;
@@ -310,8 +306,9 @@ fn a_file_goes_to_a_pipe_in_order_and_nothing_else_does() {
             code == 1 && stderr.contains("No space left"),
             "{code}: {stderr}"
         );
-        let wrong = receiver.run("lcsync", &["lc:disk.img", "-", "--json"])?;
-        ensure!(wrong.code == 2, "{wrong:?}");
+        receiver
+            .run("lcsync", &["lc:disk.img", "-", "--json"])?
+            .exits(2)?;
         holds!(!receiver.path("-").exists(), "a file of this name")
     });
 }
@@ -326,9 +323,7 @@ fn a_folder_goes_to_no_pipe_but_a_file_of_it_does() {
             Ok(fs::write(folder.join("b"), "others")?)
         })?;
         refused(&receiver, &["lc:folder", "-"], "is a folder")?;
-        let done = receiver
-            .run("lcsync", &["get", "lc:folder/b", "-"])?
-            .success()?;
+        let done = receiver.call("lcsync get lc:folder/b -")?;
         holds!(done.stdout == "others", "{done:?}")
     });
 }

@@ -19,8 +19,7 @@ const FETCH: [&str; 4] = ["lc:folder", "copy", "-i", "lan0"];
 #[test]
 fn what_the_server_cannot_read_deletes_nothing_at_receivers() {
     world("fail-unread", |lab| {
-        let hosts = lab.lan(&["server", "receiver"])?;
-        let [server, receiver] = crate::each(&hosts)?;
+        let [server, receiver] = &crate::all(lab.lan(&["server", "receiver"])?)?;
         server.write("folder/open", "words")?;
         server.write("folder/closed/f", "secret")?;
         let closed = server.path("folder/closed");
@@ -45,13 +44,9 @@ fn what_the_server_cannot_read_deletes_nothing_at_receivers() {
         receiver.write("copy/closed/f", "secret")?;
         receiver.write("copy/stray", "goes when all is known")?;
         let fetch = ["lc:folder", "copy", "--delete", "-i", LAN];
-        let done = receiver.run("lcsync", &fetch)?;
-        ensure!(
-            done.code == 1 && done.stderr.contains("nothing is deleted"),
-            "exit code {}: {}",
-            done.code,
-            done.stderr
-        );
+        receiver
+            .run("lcsync", &fetch)?
+            .fails(1, "nothing is deleted")?;
         for (name, content) in [("open", "words"), ("closed/f", "secret")] {
             let there = fs::read(receiver.path("copy").join(name)).context(name)?;
             ensure!(there == content.as_bytes(), "{name} has changed");
@@ -73,13 +68,7 @@ fn what_finds_no_room_is_refused_before_anything_is_written() {
         let receiver = &lan.receivers[0];
         let disk = Disk::new(receiver.path("copy"), SIZE / 2)?;
         let before = sent(&lan.server)?;
-        let full = receiver.run("lcsync", &FETCH)?;
-        ensure!(
-            full.code == 1 && full.stderr.contains("are needed and"),
-            "exit code {}: {}",
-            full.code,
-            full.stderr
-        );
+        receiver.run("lcsync", &FETCH)?.fails(1, "are needed and")?;
         let fetched = sent(&lan.server)? - before;
         ensure!(fetched < SIZE as u64 / 10, "{fetched} bytes were sent");
         nothing_but_partials(&receiver.path("copy"))?;
@@ -106,12 +95,7 @@ fn a_full_disk_is_named_and_after_room_was_made_only_the_rest_travels() {
         let room = vec![0; 64 << 10];
         let mut other = fs::File::create(receiver.path("copy/other"))?;
         while std::io::Write::write_all(&mut other, &room).is_ok() {}
-        let code = full.wait(Duration::from_secs(60))?;
-        ensure!(
-            code == 1 && full.stderr().contains("No space left"),
-            "exit code {code}: {}",
-            full.stderr()
-        );
+        full.fails(Duration::from_secs(60), 1, "No space left")?;
         fs::remove_file(receiver.path("copy/other"))?;
         nothing_but_partials(&receiver.path("copy"))?;
         disk.resize(4 * SIZE)?;
@@ -154,24 +138,16 @@ fn a_file_where_a_folder_comes_and_a_folder_where_a_file_comes_are_kept() {
         let lan = Lan::new(lab, &["receiver"], 100_000)?;
         let receiver = &lan.receivers[0];
         receiver.write("copy", "precious")?;
-        let refused = receiver.run("lcsync", &FETCH)?;
-        ensure!(
-            refused.code == 1 && refused.stderr.contains("copy: is a file"),
-            "exit code {}: {}",
-            refused.code,
-            refused.stderr
-        );
+        receiver
+            .run("lcsync", &FETCH)?
+            .fails(1, "copy: is a file")?;
         ensure!(fs::read(receiver.path("copy"))? == b"precious");
         fs::remove_file(receiver.path("copy"))?;
         receiver.write("copy/notes.txt/precious", "precious")?;
         receiver.write("copy/sub", "goes")?;
-        let refused = receiver.run("lcsync", &FETCH)?;
-        ensure!(
-            refused.code == 1 && refused.stderr.contains("notes.txt: in the way is a folder"),
-            "exit code {}: {}",
-            refused.code,
-            refused.stderr
-        );
+        receiver
+            .run("lcsync", &FETCH)?
+            .fails(1, "notes.txt: in the way is a folder")?;
         ensure!(fs::read(receiver.path("copy/notes.txt/precious"))? == b"precious");
         ensure!(
             receiver.path("copy/sub/deep/er/Grüße.txt").exists(),
@@ -227,8 +203,7 @@ fn a_shared_folder_that_is_removed_and_made_again_is_served_again() {
 #[test]
 fn an_unmounted_disk_deletes_nothing_at_mirrors_before_and_after_a_restart() {
     world("unmounted", |lab| {
-        let hosts = lab.lan(&["server", "receiver"])?;
-        let [server, receiver] = crate::each(&hosts)?;
+        let [server, receiver] = &crate::all(lab.lan(&["server", "receiver"])?)?;
         let folder = server.path("folder");
         let disk = Disk::new(folder.clone(), MEGABYTE)?;
         server.write("folder/f", "words")?;
@@ -260,8 +235,7 @@ fn an_unmounted_disk_deletes_nothing_at_mirrors_before_and_after_a_restart() {
                 "not yet"
             )
         })?;
-        let status = server.run("lcsync", &["status", "folder"])?.success()?;
-        ensure!(status.stdout.contains("vanished"), "{}", status.stdout);
+        server.call("lcsync status folder")?.prints("vanished")?;
         serving.stop()?;
         let mut serving = server.spawn("lcsync", &args)?;
         eventually("the server misses the disk again", || {
@@ -342,13 +316,9 @@ fn a_mirror_deletes_no_more_than_it_may_and_a_share_without_all_is_followed() {
                 n,
             ]
         };
-        let some = receiver.run("lcsync", &most("2"))?;
-        ensure!(
-            some.code == 1 && some.stderr.contains("--max-delete limit (4 skipped)"),
-            "exit code {}: {}",
-            some.code,
-            some.stderr
-        );
+        receiver
+            .run("lcsync", &most("2"))?
+            .fails(1, "--max-delete limit (4 skipped)")?;
         ensure!(strays()? == 3, "{} are left", strays()?);
         receiver.run("lcsync", &most("4"))?.success()?;
         same_content(&lan.folder, &receiver.path("copy"))
@@ -448,21 +418,15 @@ fn a_terminated_receiver_leaves_all_groups_ends_with_143_and_leaves_partials_onl
 fn an_interface_that_does_not_exist_is_named() {
     world("no-interface", |lab| {
         let host = lab.lan(&["alone"])?.remove(0);
-        let done = host.run("lcsync", &["lc:x", "copy", "-i", "lan7"])?;
-        holds!(
-            done.code == 2 && done.stderr.contains("lan7"),
-            "exit code {}: {}",
-            done.code,
-            done.stderr
-        )
+        host.run("lcsync", &["lc:x", "copy", "-i", "lan7"])?
+            .fails(2, "lan7")
     });
 }
 
 #[test]
 fn a_share_waits_for_an_interface_that_comes_later_and_survives_its_end() {
     world("lcsync-later", |lab| {
-        let hosts = lab.lan(&["server", "receiver"])?;
-        let [server, receiver] = crate::each(&hosts)?;
+        let [server, receiver] = &crate::all(lab.lan(&["server", "receiver"])?)?;
         make_folder(&server.path("folder"), MEGABYTE / 2)?;
         server.ip("link set lan0 name later0 down\n")?;
         let (mut process, _) = share(server, &["folder", "-i", "lan0"])?;
@@ -498,8 +462,7 @@ fn sent(host: &Host) -> Result<u64> {
 }
 
 fn succeeds(fetch: &mut Process) -> Result<()> {
-    let code = fetch.wait(Duration::from_secs(60))?;
-    holds!(code == 0, "exit code {code}: {}", fetch.stderr())
+    fetch.expect_exit(Duration::from_secs(60), 0)
 }
 
 /// Checks that DEST has only lcsync's partial files.

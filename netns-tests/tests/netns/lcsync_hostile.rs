@@ -82,7 +82,7 @@ fn of_two_folders_under_one_name_one_comes_whole_and_the_other_is_reported() {
         let first = root_of(&lan.share)?;
         let done = receiver.run("lcsync", &["lc:folder", "copy", "-i", "lan0"])?;
         ensure!(done.code == 0, "exit code {}: {}", done.code, done.stderr);
-        let hash = receiver.run("lcsync", &["hash", "copy"])?.success()?.stdout;
+        let hash = receiver.call("lcsync hash copy")?.stdout;
         let (taken, refused) = if hash.contains(&root) {
             (other.path("folder"), first)
         } else {
@@ -100,8 +100,7 @@ fn of_two_folders_under_one_name_one_comes_whole_and_the_other_is_reported() {
 #[test]
 fn a_root_hash_brings_neither_modes_nor_times_of_whoever_answers() {
     world("hostile-modes", |lab| {
-        let hosts = lab.lan(&["forger", "receiver"])?;
-        let [forger, receiver] = crate::each(&hosts)?;
+        let [forger, receiver] = &crate::all(lab.lan(&["forger", "receiver"])?)?;
         // the owner's files, with wider permissions
         forger.write("folder/key", "of the owner")?;
         forger.write("folder/sub/f", "words")?;
@@ -172,8 +171,7 @@ fn fetch(besieged: &Besieged) -> Result<String> {
         forger,
     } = besieged;
     let mut fetch = receiver.spawn("lcsync", &["lc:folder", "copy", "-i", "lan0"])?;
-    let code = fetch.wait(Duration::from_secs(60))?;
-    ensure!(code == 0, "exit code {code}: {}", fetch.stderr());
+    fetch.expect_exit(Duration::from_secs(60), 0)?;
     same_content(&lan.folder, &receiver.path("copy"))?;
     eventually("something was forged", || {
         let forged = forger.stdout().lines().count();

@@ -57,11 +57,11 @@ const NAME: &str = "plan-of-the-year.txt";
 #[test]
 fn a_sealed_share_is_found_and_read_with_its_key_only() {
     world("key", |lab| {
-        let hosts = lab.lan(&["server", "right", "wrong", "none"])?;
-        let [server, right, wrong, none] = crate::each(&hosts)?;
+        let [server, right, wrong, none] =
+            &crate::all(lab.lan(&["server", "right", "wrong", "none"])?)?;
         let folder = secret_folder(server)?;
         for host in [server, wrong] {
-            let made = host.run("lcsync", &["keygen", "team.key"])?.success()?;
+            let made = host.call("lcsync keygen team.key")?;
             ensure!(made.stdout.is_empty(), "keygen shows {}", made.stdout);
         }
         give(server, "team.key", right)?;
@@ -74,7 +74,7 @@ fn a_sealed_share_is_found_and_read_with_its_key_only() {
         same_content(&folder, &right.path("copy"))?;
         for (host, args, tells) in [(wrong, &with_key[..], true), (none, &keyless[..], false)] {
             let done = host.run("lcsync", &[args, &["--timeout", "2s"]].concat())?;
-            ensure!(done.code == 3, "{}: {}", done.code, done.stderr);
+            done.exits(3)?;
             let told = done.stderr.contains("the key may be wrong");
             ensure!(told == tells, "{}", done.stderr);
             ensure!(!host.path("copy").exists(), "something was made");
@@ -84,8 +84,7 @@ fn a_sealed_share_is_found_and_read_with_its_key_only() {
             right.path("team.key"),
             std::fs::Permissions::from_mode(0o644),
         )?;
-        let done = right.run("lcsync", &with_key)?;
-        holds!(done.code == 4, "{}: {}", done.code, done.stderr)
+        right.run("lcsync", &with_key)?.exits(4)
     });
 }
 
@@ -94,7 +93,7 @@ fn stretches_bring_many_blocks_by_few_joins_sealed_ones_too() {
     world("stretches", |lab| {
         let hosts = lab.lan(&["server", "receiver"])?;
         let (server, receiver) = (&hosts[0], &hosts[1]);
-        server.run("lcsync", &["keygen", "team.key"])?.success()?;
+        server.call("lcsync keygen team.key")?;
         give(server, "team.key", receiver)?;
         // one file of some thirty blocks
         let bytes = noise(1, 6_000_000);
@@ -130,15 +129,13 @@ fn a_sniffer_reads_a_plain_share_and_nothing_of_a_sealed_one() {
     world("key-sniffer", |lab| {
         let hosts = lab.lan(&["server", "receiver"])?;
         let folder = secret_folder(&hosts[0])?;
-        hosts[0].run("lcsync", &["keygen", "team.key"])?.success()?;
+        hosts[0].call("lcsync keygen team.key")?;
         give(&hosts[0], "team.key", &hosts[1])?;
         for (key, visible) in [(&[][..], true), (&["--keyfile", "team.key"][..], false)] {
             let capture = hosts[1].path(if visible { "plain" } else { "sealed" });
             let mut sniffer =
                 hosts[1].spawn("python3", &["-c", SNIFFER, &capture.to_string_lossy()])?;
-            eventually("the sniffer listens", || {
-                holds!(sniffer.stdout().contains("ready"), "{}", sniffer.stderr())
-            })?;
+            sniffer.prints("ready")?;
             let (mut server, _) = share(&hosts[0], &[&["folder", "-i", "lan0"], key].concat())?;
             let copy = format!("copy-{visible}");
             let fetch = [&["lc:folder", &copy, "-i", "lan0"], key].concat();
@@ -161,26 +158,20 @@ fn a_sniffer_reads_a_plain_share_and_nothing_of_a_sealed_one() {
 #[test]
 fn who_trusts_a_key_takes_nothing_of_a_forger() {
     world("signed", |lab| {
-        let hosts = lab.lan(&["owner", "forger", "receiver"])?;
-        let [owner, forger, receiver] = crate::each(&hosts)?;
+        let [owner, forger, receiver] = &crate::all(lab.lan(&["owner", "forger", "receiver"])?)?;
         let folder = secret_folder(owner)?;
         make_folder(&forger.path("folder"), 300_000)?;
         for host in [owner, forger] {
-            host.run("lcsync", &["keygen", "--sign", "own.key"])?
-                .success()?;
+            host.call("lcsync keygen --sign own.key")?;
         }
         give(owner, "own.key.pub", receiver)?;
         let signed = ["folder", "-i", "lan0", "--sign", "own.key"];
         let (_unsigned, _) = share(forger, &signed[..3])?;
         let (_forged, _) = share(forger, &signed)?;
         let fetch = ["lc:folder", "copy", "-i", "lan0", "--trust", "own.key.pub"];
-        let done = receiver.run("lcsync", &[&fetch[..], &["--timeout", "5s"]].concat())?;
-        ensure!(done.code == 3, "{}: {}", done.code, done.stderr);
-        ensure!(
-            done.stderr.contains("signed by 12D3KooW"),
-            "{}",
-            done.stderr
-        );
+        receiver
+            .run("lcsync", &[&fetch[..], &["--timeout", "5s"]].concat())?
+            .fails(3, "signed by 12D3KooW")?;
         ensure!(!receiver.path("copy").exists(), "something was made");
 
         let (_share, _) = share(owner, &signed)?;
@@ -194,10 +185,9 @@ fn who_trusts_a_key_takes_nothing_of_a_forger() {
 #[test]
 fn what_was_recorded_long_ago_is_not_taken_by_who_has_had_a_later_version() {
     world("rollback", |lab| {
-        let hosts = lab.lan(&["owner", "receiver"])?;
-        let [owner, receiver] = crate::each(&hosts)?;
+        let [owner, receiver] = &crate::all(lab.lan(&["owner", "receiver"])?)?;
         let folder = secret_folder(owner)?;
-        owner.run("lcsync", &["keygen", "team.key"])?.success()?;
+        owner.call("lcsync keygen team.key")?;
         give(owner, "team.key", receiver)?;
         let sealed = ["-i", "lan0", "--keyfile", "team.key"];
         let (_share, root) = share(owner, &[&["folder"], &sealed[..]].concat())?;
@@ -206,8 +196,7 @@ fn what_was_recorded_long_ago_is_not_taken_by_who_has_had_a_later_version() {
             receiver.run("lcsync", &args)
         };
         fetch("lc:folder")?.success()?;
-        let states = walk(&receiver.path("."), ".generation")?;
-        let [kept] = crate::each(&states)?;
+        let [kept] = &crate::all(walk(&receiver.path("."), ".generation")?)?;
         // simulates a later version, and a replay of this recorded one
         let text = std::fs::read_to_string(kept)?;
         let (name, generation) = text.trim().rsplit_once(' ').context("a generation")?;
@@ -215,7 +204,7 @@ fn what_was_recorded_long_ago_is_not_taken_by_who_has_had_a_later_version() {
         std::fs::write(kept, format!("{name} {later}\n"))?;
         std::fs::remove_dir_all(receiver.path("copy"))?;
         let refused = fetch("lc:folder")?;
-        ensure!(refused.code == 3, "{}: {}", refused.code, refused.stderr);
+        refused.exits(3)?;
         let file = kept.file_name().context("its name")?.to_string_lossy();
         ensure!(
             refused.stderr.contains("older versions only") && refused.stderr.contains(&*file),
@@ -249,13 +238,10 @@ fn walk(folder: &Path, end: &str) -> Result<Vec<PathBuf>> {
 #[test]
 fn the_higher_signed_generation_wins_in_the_middle_of_a_transfer() {
     world("signed-newer", |lab| {
-        let hosts = lab.lan(&["old", "new", "receiver"])?;
-        let [old, new, receiver] = crate::each(&hosts)?;
+        let [old, new, receiver] = &crate::all(lab.lan(&["old", "new", "receiver"])?)?;
         make_folder(&old.path("folder"), 4_000_000)?;
         let newest = secret_folder(new)?;
-        let public = old
-            .run("lcsync", &["keygen", "--sign", "own.key"])?
-            .success()?;
+        let public = old.call("lcsync keygen --sign own.key")?;
         give(old, "own.key", new)?;
         let signed = ["folder", "-i", "lan0", "--sign", "own.key"];
         let slow = [&signed[..], &["--bwlimit", "2M"]].concat();
@@ -268,8 +254,7 @@ fn the_higher_signed_generation_wins_in_the_middle_of_a_transfer() {
             holds!(received.bytes > 200_000, "{received:?}")
         })?;
         let (_new, _) = share(new, &signed)?;
-        let code = fetch.wait(Duration::from_secs(60))?;
-        ensure!(code == 0, "exit code {code}: {}", fetch.stderr());
+        fetch.expect_exit(Duration::from_secs(60), 0)?;
         same_content(&newest, &receiver.path("copy"))
     });
 }
@@ -277,8 +262,7 @@ fn the_higher_signed_generation_wins_in_the_middle_of_a_transfer() {
 #[test]
 fn a_configuration_is_read_again_without_dropping_what_stays() {
     world("share-config", |lab| {
-        let hosts = lab.lan(&["server", "receiver"])?;
-        let [server, receiver] = crate::each(&hosts)?;
+        let [server, receiver] = &crate::all(lab.lan(&["server", "receiver"])?)?;
         make_folder(&server.path("one"), 2_000_000)?;
         let folder = secret_folder(server)?;
         let one = "[[share]]\npath = \"one\"\nbwlimit = \"4M\"\n";
@@ -311,8 +295,7 @@ fn a_configuration_is_read_again_without_dropping_what_stays() {
             fetch("three")?.success()
         })?;
         ensure!(fetch("two")?.code == 3, "what is gone is still served");
-        let code = running.wait(Duration::from_secs(60))?;
-        ensure!(code == 0, "exit code {code}: {}", running.stderr());
+        running.expect_exit(Duration::from_secs(60), 0)?;
         same_content(&server.path("one"), &receiver.path("one"))?;
         // 2 MB at its 4 Mbit/s
         let took = began.elapsed();
@@ -341,14 +324,11 @@ fn a_configuration_is_read_again_without_dropping_what_stays() {
 #[test]
 fn a_seed_takes_over_when_the_server_is_killed_and_follows_a_new_version() {
     world("seed", |lab| {
-        let hosts = lab.lan(&["origin", "seed", "late"])?;
-        let [origin, seed, late] = crate::each(&hosts)?;
+        let [origin, seed, late] = &crate::all(lab.lan(&["origin", "seed", "late"])?)?;
         let folder = origin.path("folder");
         make_folder(&folder, 3_000_000)?;
-        origin
-            .run("lcsync", &["keygen", "--sign", "own.key"])?
-            .success()?;
-        origin.run("lcsync", &["keygen", "team.key"])?.success()?;
+        origin.call("lcsync keygen --sign own.key")?;
+        origin.call("lcsync keygen team.key")?;
         for host in [seed, late] {
             give(origin, "own.key.pub", host)?;
             give(origin, "team.key", host)?;
@@ -388,8 +368,7 @@ fn a_seed_takes_over_when_the_server_is_killed_and_follows_a_new_version() {
             holds!((received - before).bytes > 300_000, "{received:?}")
         })?;
         server.kill()?;
-        let code = transfer.wait(Duration::from_secs(90))?;
-        ensure!(code == 0, "exit code {code}: {}", transfer.stderr());
+        transfer.expect_exit(Duration::from_secs(90), 0)?;
         same_content(&folder, &late.path("copy"))?;
         let code = seeding.stop()?;
         holds!(
@@ -449,16 +428,15 @@ fn two_half_filled_seeds_complete_each_other_after_the_server_has_gone() {
 #[test]
 fn two_servers_with_one_key_hear_of_each_other_and_no_server_takes_its_own_past_for_another() {
     world("key-rivals", |lab| {
-        let hosts = lab.lan(&["first", "second", "receiver"])?;
-        let [first, second, receiver] = crate::each(&hosts)?;
-        first.run("lcsync", &["keygen", "team.key"])?.success()?;
+        let [first, second, receiver] = &crate::all(lab.lan(&["first", "second", "receiver"])?)?;
+        first.call("lcsync keygen team.key")?;
         give(first, "team.key", second)?;
         give(first, "team.key", receiver)?;
         let key = SharedKey::load(&first.path("team.key"))?;
         let group = SharePrefix::of_name(key.bytes(), "folder").group(SERVERS_CHANNEL);
         let hex: String = group.octets().iter().map(|b| format!("{b:02x}")).collect();
         let is_member = |host: &Host| -> Result<bool> {
-            let members = host.run("cat", &["/proc/net/igmp6"])?.success()?.stdout;
+            let members = host.call("cat /proc/net/igmp6")?.stdout;
             Ok(members.contains(&hex))
         };
         first.write("folder/f", "before")?;

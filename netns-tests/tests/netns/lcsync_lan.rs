@@ -126,10 +126,7 @@ fn a_change_on_the_server_is_what_the_next_receiver_gets() {
         std::fs::write(lan.folder.join("notes.txt"), "new words")?;
         std::fs::write(lan.folder.join("new file"), noise(99, 70_000))?;
         std::fs::remove_file(lan.folder.join("one byte"))?;
-        eventually("the server tells of the new version", || {
-            let told = lan.share.stderr();
-            holds!(told.contains("lc:folder has a new version: "), "{told}")
-        })?;
+        lan.share.says("lc:folder has a new version: ")?;
         eventually("the receiver has the new content", || {
             let done =
                 lan.receivers[0].run("lcsync", &["lc:folder", "copy", "--delete", "-i", "lan0"])?;
@@ -148,10 +145,7 @@ fn a_file_or_folder_of_a_share_is_fetched_without_the_rest() {
             fs::write(lan.folder.join(format!("small/{n}")), noise(n, 900))?;
         }
         fs::write(lan.folder.join("small/deep/words"), "some words")?;
-        eventually("the server tells of the new version", || {
-            let told = lan.share.stderr();
-            holds!(told.contains("lc:folder has a new version: "), "{told}")
-        })?;
+        lan.share.says("lc:folder has a new version: ")?;
         let receiver = &lan.receivers[0];
         let get = |what: &str, dest: &str| {
             let args = ["get", what, dest, "-i", "lan0"];
@@ -177,11 +171,7 @@ fn a_file_or_folder_of_a_share_is_fetched_without_the_rest() {
         );
         let missing = get("lc:folder/nothing", "part")?;
         let said = "the share has no nothing";
-        ensure!(
-            missing.code == 1 && missing.stderr.contains(said),
-            "{}",
-            missing.stderr
-        );
+        missing.fails(1, said)?;
         // present files are not fetched again, and unwanted ones go
         fs::write(receiver.path("part/extra"), "x")?;
         let args = crate::words("get lc:folder/small part -i lan0 --delete --stats");
@@ -441,8 +431,7 @@ fn who_waits_is_told_for_what_and_waiting_is_no_part_of_the_speed() {
         let waited = began.elapsed();
         let (_share, _) = share(&hosts[0], &["later", "-i", "lan0"])?;
         for fetch in [&mut said, &mut json] {
-            let code = fetch.wait(Duration::from_secs(60))?;
-            ensure!(code == 0, "exit code {code}: {}", fetch.stderr());
+            fetch.expect_exit(Duration::from_secs(60), 0)?;
         }
         let last = json.stdout().lines().last().context("no line")?.to_owned();
         let done: serde_json::Value = serde_json::from_str(&last)?;
@@ -511,12 +500,7 @@ fn without_a_server_it_ends_with_3_and_leaves_nothing() {
             "lcsync",
             &["lc:nothing", "copy", "-i", "lan0", "--timeout", "1s"],
         )?;
-        ensure!(
-            ended.code == 3,
-            "exit code {}: {}",
-            ended.code,
-            ended.stderr
-        );
+        ended.exits(3)?;
         ensure!(
             ended.stderr.contains("nothing"),
             "the name is not said: {}",

@@ -38,11 +38,7 @@ fn a_folder_comes_from_a_server_that_accepts_no_tcp_and_no_udp_on_any_interface(
                 fetch.stderr()
             );
             same_content(&server.host.path("folder"), &receiver.host.path("copy"))?;
-            let hash = receiver
-                .host
-                .run("lcsync", &["hash", "copy"])?
-                .success()?
-                .stdout;
+            let hash = receiver.host.call("lcsync hash copy")?.stdout;
             ensure!(hash.contains(&root), "hash {hash} is not {root}");
         }
         let open = open_sockets(process.pid())?;
@@ -72,8 +68,7 @@ fn a_receiver_that_starts_before_the_server_gets_the_folder_when_it_comes() {
         })?;
         make_folder(&server.host.path("folder"), MEGABYTE)?;
         let _share = share(&server.host, &["folder"])?;
-        let code = fetch.wait(Duration::from_secs(120))?;
-        ensure!(code == 0, "exit code {code}: {}", fetch.stderr());
+        fetch.expect_exit(Duration::from_secs(120), 0)?;
         same_content(&server.host.path("folder"), &first.host.path("copy"))
     });
 }
@@ -119,8 +114,7 @@ fn lossy_hops_measured() {
         let (_share, _) = share(server, &["folder"])?;
         let start = Instant::now();
         let mut fetch = receiver.spawn("lcsync", &["lc:folder", "copy", "--stats"])?;
-        let code = fetch.wait(Duration::from_secs(300))?;
-        ensure!(code == 0, "exit code {code}: {}", fetch.stderr());
+        fetch.expect_exit(Duration::from_secs(300), 0)?;
         let mbit_s = bytes as f64 * 8.0 / 1e6 / start.elapsed().as_secs_f64();
         let share = mbit_s / f64::from(mbit);
         println!("{hops} hops, {loss} % each way: {mbit_s:.1} Mbit/s of {mbit}, {share:.3}");

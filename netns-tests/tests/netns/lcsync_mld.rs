@@ -77,7 +77,7 @@ fn a_flood_of_joins_for_random_groups_is_counted_and_costs_no_memory() {
         let lan = Lan::new(lab, &["receiver", "flooder"], MEGABYTE)?;
         let more = grown_by_a_flood(&lan, "join", "500", "30000")?;
         ensure!(more < 32 << 20, "{more} bytes more");
-        says(&lan.share, "unknown_channel")
+        lan.share.says("unknown_channel")
     });
 }
 
@@ -131,7 +131,7 @@ fn malformed_mld_is_counted_and_changes_nothing() {
     world("mld-malformed", |lab| {
         let lan = Lan::new(lab, &["receiver", "flooder"], MEGABYTE)?;
         grown_by_a_flood(&lan, "malformed", "50", "20000")?;
-        says(&lan.share, "malformed")
+        lan.share.says("malformed")
     });
 }
 
@@ -149,7 +149,7 @@ fn joins_lost_by_a_full_queue_are_asked_for() {
         ends_well(&mut fetch)?;
         same_content(&lan.folder, &lan.receivers[0].path("copy"))?;
         lan.share.must_run()?;
-        says(&lan.share, "MLD reports lost, asking everybody")
+        lan.share.says("MLD reports lost, asking everybody")
     });
 }
 
@@ -198,8 +198,7 @@ fn hosts_that_speak_version_1_only_are_served_and_the_server_falls_silent_after_
 #[test]
 fn a_receiver_that_joined_before_the_server_started_is_found() {
     world("mld-early", |lab| {
-        let hosts = lab.lan(&["server", "receiver"])?;
-        let [server, receiver] = crate::each(&hosts)?;
+        let [server, receiver] = &crate::all(lab.lan(&["server", "receiver"])?)?;
         make_folder(&server.path("folder"), MEGABYTE)?;
         let watch = server.watch_mld(&["--interface", LAN])?;
         let mut fetch = receiver.spawn("lcsync", &FETCH)?;
@@ -280,8 +279,7 @@ fn a_receiver_with_the_option_memory_of_an_old_kernel_takes_further_sockets() {
             most = most.max(open_sockets(fetch.pid()).map_or(0, |open| open.len()));
             holds!(!fetch.is_running(), "not yet")
         })?;
-        let code = fetch.wait(Duration::ZERO)?;
-        ensure!(code == 0, "exit code {code}: {}", fetch.stderr());
+        fetch.expect_exit(Duration::ZERO, 0)?;
         same_content(&lan.folder, &lan.receivers[0].path("copy"))?;
         holds!(most > 1, "it had {most} sockets")
     });
@@ -339,15 +337,7 @@ fn mld_flood(host: &Host, args: &[&str]) -> Result<Process> {
 }
 
 fn ends_well(process: &mut Process) -> Result<()> {
-    let code = process.wait(Duration::from_secs(60))?;
-    holds!(code == 0, "exit code {code}: {}", process.stderr())
-}
-
-/// Waits until a log contains `what`.
-fn says(process: &Process, what: &str) -> Result<()> {
-    eventually(&format!("the log says {what:?}"), || {
-        holds!(process.stderr().contains(what), "not yet")
-    })
+    process.expect_exit(Duration::from_secs(60), 0)
 }
 
 /// Waits until a server sends no more symbols; records may still leave.

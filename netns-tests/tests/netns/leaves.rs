@@ -19,9 +19,9 @@ const LEAVES: usize = 60;
 /// Returns a token for leaves of `ff1e:5::/32`.
 fn invite(network: &Network) -> Result<String> {
     let url = network.signalling.url()?;
-    let args = format!("invite --leaf --groups ff1e:5::/32 --signal {url}");
-    let args = crate::words(&args);
-    let token = network.members[0].host.run("lcroute", &args)?.success()?;
+    let token = network.members[0].host.call(&format!(
+        "lcroute invite --leaf --groups ff1e:5::/32 --signal {url}"
+    ))?;
     Ok(token.stdout.trim().to_owned())
 }
 
@@ -204,31 +204,19 @@ fn a_leaf_hears_what_its_token_says_and_nothing_else() {
             "lcroute",
             &["leaf", "ff1e:6::1", "--json", "--token", &token],
         )?;
-        ensure!(other.code == 4, "{}", other.code);
-        ensure!(
-            other.stdout.contains("\"refused\":\"not_permitted\""),
-            "{}",
-            other.stdout
-        );
-        ensure!(other.stderr.contains("ff1e:6::1"), "{}", other.stderr);
+        other.exits(4)?;
+        other.prints("\"refused\":\"not_permitted\"")?;
+        other.says("ff1e:6::1")?;
         let mut refused = 0;
         for member in &network.members {
             refused += member.counter("drops/leaf_not_permitted")?;
         }
         ensure!(refused > 0);
         // the token makes no router, and a router's token no leaf
-        let router = host.run("lcroute", &["join", &token, "--name", "eve"])?;
-        ensure!(
-            router.code == 2 && router.stderr.contains("lcroute leaf"),
-            "{}",
-            router.stderr
-        );
+        host.run("lcroute", &["join", &token, "--name", "eve"])?
+            .fails(2, "lcroute leaf")?;
         let leaf = host.run("lcroute", &["leaf", GROUP, "--token", &network.token])?;
-        ensure!(
-            leaf.code == 2 && leaf.stderr.contains("invite --leaf"),
-            "{}",
-            leaf.stderr
-        );
+        leaf.fails(2, "invite --leaf")?;
         // a listener that is expelled with its token
         let mut listener = leaves(&host, 1, &token)?;
         wait_for_two_links(&listener, 1)?;
@@ -239,9 +227,7 @@ fn a_leaf_hears_what_its_token_says_and_nothing_else() {
         let founder = &network.members[0].host;
         let epoch = || Ok::<_, anyhow::Error>(network.members[0].status()?["epoch"].clone());
         let before = epoch()?;
-        founder
-            .run("lcroute", &["revoke", "--token", &token])?
-            .success()?;
+        founder.call(&format!("lcroute revoke --token {token}"))?;
         ensure!(epoch()? == before, "leaves never had the epoch's secret");
         eventually("it has no link any more", || {
             holds!(
@@ -253,7 +239,7 @@ fn a_leaf_hears_what_its_token_says_and_nothing_else() {
         drop(speaker);
         let mut late = leaves(&host, 1, &token)?;
         for leaf in [&mut listener, &mut late] {
-            ensure!(leaf.wait(DEADLINE)? == 4, "{}", leaf.stderr());
+            leaf.expect_exit(DEADLINE, 4)?;
             ensure!(leaf.stderr().contains("revoked"), "{}", leaf.stderr());
         }
         Ok(())
@@ -388,12 +374,10 @@ fn hundreds_of_leaves_take_no_upload_from_a_member() {
             format!("qdisc replace dev {UPLINK} root tbf rate 10mbit burst 4000 limit 100000");
         let limit: Vec<&str> = limit.split(' ').collect();
         a.host.run("tc", &limit)?.success()?;
-        let member = b.host.receive(GROUP, &[])?;
-        a.wait_wanted(GROUP, b)?;
+        let member = a.heard_by(b, GROUP, &[])?;
         let sent = a.host.send(GROUP, 1_250, &FLOW)?.packets;
         let marker = "ff1e:5::43";
-        let end = b.host.receive(marker, &[])?;
-        a.wait_wanted(marker, b)?;
+        let end = a.heard_by(b, marker, &[])?;
         let last = a.host.send_for_ever(marker)?;
         eventually("what was sent before has come", || {
             holds!(end.packets()? > 50)

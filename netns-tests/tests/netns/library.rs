@@ -75,8 +75,7 @@ pub(crate) fn spawn(host: &Host, words: &[String]) -> Result<Process> {
 /// Installs the package by pip into an empty environment; returns its Python.
 fn install_by_pip(host: &Host) -> Result<String> {
     let environment = host.path("environment").display().to_string();
-    host.run("python3", &["-m", "venv", &environment])?
-        .success()?;
+    host.call(&format!("python3 -m venv {environment}"))?;
     let python = format!("{environment}/bin/python");
     let package = source("python").display().to_string();
     // no index: the package needs no other

@@ -26,11 +26,7 @@ fn a_cut_uplink_is_noticed_and_heals() {
         network.wait_linked()?;
         at_b.expect_more("b hears a again")?;
         for receiver in [at_b, at_c] {
-            ensure!(
-                receiver.state()?["duplicates"] == 0,
-                "{}",
-                receiver.state()?
-            );
+            receiver.expect_no_duplicates()?;
         }
         Ok(())
     });
@@ -56,8 +52,7 @@ fn joins_of_a_lost_neighbour_are_forgotten() {
     world("cut-forget", |lab| {
         let network = lab.closed_network(["a", "b"])?;
         let [a, b] = network.nodes()?;
-        let _receiver = b.host.receive("ff1e::42", &[])?;
-        a.wait_wanted("ff1e::42", b)?;
+        let _receiver = a.heard_by(b, "ff1e::42", &[])?;
         b.host.cut_uplink()?;
         eventually("a has no groups left", || {
             let groups = a.groups()?;
@@ -74,10 +69,7 @@ fn links_use_ipv6_where_ipv4_is_cut() {
         let mut network = lab.network(hosts)?;
         network.start()?;
         let [a, b] = network.nodes()?;
-        let receiver = b.host.receive("ff1e::42", &[])?;
-        a.wait_wanted("ff1e::42", b)?;
-        a.host.send("ff1e::42", 100, &[])?;
-        receiver.expect_exactly(100)
+        a.reaches(b, "ff1e::42", 100)
     });
 }
 

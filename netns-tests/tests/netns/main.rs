@@ -108,7 +108,7 @@ mod uplink;
 mod watch;
 mod web;
 
-use lcroute_demo::lab::{Lab, Turn};
+use lcroute_demo::lab::{Host, Lab, Turn};
 
 lcroute_demo::isolate_before_main!();
 
@@ -121,9 +121,18 @@ fn words(line: &str) -> Vec<&str> {
 }
 
 /// Returns all of these, as many as the caller's pattern has names.
-fn each<T, const N: usize>(all: &[T]) -> anyhow::Result<[&T; N]> {
-    let all: Vec<&T> = all.iter().collect();
-    <[&T; N]>::try_from(all).map_err(|all| anyhow::anyhow!("{} for {N} names", all.len()))
+fn all<T, const N: usize>(all: Vec<T>) -> anyhow::Result<[T; N]> {
+    <[T; N]>::try_from(all).map_err(|all| anyhow::anyhow!("{} for {N} names", all.len()))
+}
+
+/// Returns references to all of these, as many as the caller's pattern has names.
+fn each<T, const N: usize>(each: &[T]) -> anyhow::Result<[&T; N]> {
+    all(each.iter().collect())
+}
+
+/// Writes the same configuration for the daemons of these hosts.
+fn configure(hosts: &[Host], content: &str) -> anyhow::Result<()> {
+    hosts.iter().try_for_each(|host| host.configure(content))
 }
 
 /// Runs a test in its own world.

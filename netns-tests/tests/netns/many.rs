@@ -57,9 +57,7 @@ fn idle_programs_measured() {
         let names: Vec<String> = (0..IDLE_NODES).map(|n| format!("n{n}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut network = lab.network(lab.closed_hosts(&names)?)?;
-        for member in &mut network.members {
-            member.start()?;
-        }
+        network.start_each()?;
         for member in &network.members {
             member.wait_links(IDLE_NODES - 1)?;
         }
@@ -121,11 +119,9 @@ fn many_routers_measured() {
         ensure!(nodes > 66, "up to 64 nothing is offered");
         let names: Vec<String> = (0..nodes).map(|n| format!("n{n}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let hosts = lab.closed_hosts(&names)?;
-        for host in &hosts {
-            host.configure("[topology]\npolicy = \"regular\"\ndegree = 4\n")?;
-        }
-        let mut network = lab.network(hosts)?;
+        let mut network = lab.network(
+            lab.configured_hosts(&names, "[topology]\npolicy = \"regular\"\ndegree = 4\n")?,
+        )?;
         let (last, early) = (nodes - 1, nodes - 2);
         let begin = Instant::now();
         for member in &mut network.members[..last] {

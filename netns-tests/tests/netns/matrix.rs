@@ -48,9 +48,7 @@ fn members_in(hosts: Vec<Host>, room: &str) -> Result<Vec<Member>> {
     founder
         .run("lcroute", &["init", "--name", founder.name()])?
         .success()?;
-    let invited = founder
-        .run("lcroute", &["invite", "--matrix", room])?
-        .success()?;
+    let invited = founder.call(&format!("lcroute invite --matrix {room}"))?;
     let token = invited.stdout.trim();
     for host in others {
         let joined = host.run("lcroute", &["join", token, "--name", host.name()])?;
@@ -97,9 +95,7 @@ fn serve(server: &Host) -> Result<Process> {
     ];
     let args = [script.to_str().context("path")?, &address, PORT];
     let serving = server.spawn("python3", &[&args[..], &accounts].concat())?;
-    eventually("it serves", || {
-        holds!(serving.stdout().contains("serves"), "not yet")
-    })?;
+    serving.prints("serves")?;
     Ok(serving)
 }
 
@@ -150,12 +146,11 @@ fn closed_hosts_that_share_a_token_and_a_room_link() {
         change("evict/@b:server")?;
         wait_note(&members[2], "records of others: 2")?;
         change("revoke/@a:server")?;
-        members[0].host.run("lcroute", &["reload"])?.success()?;
+        members[0].host.call("lcroute reload")?;
         wait_note(&members[0], "M_UNKNOWN_TOKEN")?;
         members[0].wait_links(2)?;
         // switched off at run time
-        members[0].host.configure("[signal]\nlan = false\n")?;
-        members[0].host.run("lcroute", &["reload"])?.success()?;
+        members[0].host.reconfigure("[signal]\nlan = false\n")?;
         ensure!(room_of(&members[0]).is_err(), "still on");
 
         for member in &members {

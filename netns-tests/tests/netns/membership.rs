@@ -23,8 +23,7 @@ fn a_stranger_on_the_same_signalling_server_gets_no_link_and_no_packet() {
         stranger.run_args = vec!["--signal".to_owned(), network.signalling.url()?];
         stranger.start()?;
         let at_stranger = stranger.host.receive("ff1e::42", &[])?;
-        let at_b = b.host.receive("ff1e::42", &[])?;
-        a.wait_wanted("ff1e::42", b)?;
+        let at_b = a.heard_by(b, "ff1e::42", &[])?;
         network.wait_probed()?;
         let (before, _) = stranger.host.uplink_data()?;
         a.host.send("ff1e::42", 300, &[])?;
@@ -94,10 +93,7 @@ fn a_certificate_with_one_changed_byte_is_refused() {
 fn an_expired_token_makes_no_members() {
     world("expired", |lab| {
         let host = founder(lab, "founder")?;
-        let token = host
-            .run("lcroute", &["invite", "--ttl", "1s"])?
-            .success()?
-            .stdout;
+        let token = host.call("lcroute invite --ttl 1s")?.stdout;
         let mut number = 0;
         eventually("the token has expired", || {
             number += 1;
@@ -112,12 +108,7 @@ fn an_expired_token_makes_no_members() {
                 &folder,
             ];
             let refused = host.ask("lcroute", &late)?;
-            ensure!(
-                refused.code == NOT_PERMITTED,
-                "exit code {}: {}",
-                refused.code,
-                refused.stderr
-            );
+            refused.exits(NOT_PERMITTED)?;
             holds!(
                 refused.stderr.contains("expired"),
                 "no word of expiry: {}",
@@ -131,7 +122,7 @@ fn an_expired_token_makes_no_members() {
 fn a_mistyped_token_is_named_as_such() {
     world("mistyped", |lab| {
         let (host, other) = (founder(lab, "founder")?, lab.detached_host("other")?);
-        let token = host.run("lcroute", &["invite"])?.success()?.stdout;
+        let token = host.call("lcroute invite")?.stdout;
         let token = token.trim();
         let last = if token.ends_with('2') { "3" } else { "2" };
         for wrong in [
@@ -145,7 +136,7 @@ fn a_mistyped_token_is_named_as_such() {
                 "exit code {}",
                 refused.code
             );
-            ensure!(refused.stderr.contains("token"), "{}", refused.stderr);
+            refused.says("token")?;
         }
         holds!(
             !other.state_dir().join("membership.toml").exists(),
@@ -182,10 +173,7 @@ fn a_member_with_a_prefix_can_send_to_its_groups_only() {
         allowed.expect_exactly(100)?;
         ensure!(forbidden.packets()? == 0, "{}", forbidden.state()?);
         // The other direction is unrestricted.
-        let receiver = b.host.receive("ff1e:3::1", &[])?;
-        a.wait_wanted("ff1e:3::1", b)?;
-        a.host.send("ff1e:3::1", 100, &[])?;
-        receiver.expect_exactly(100)
+        a.reaches(b, "ff1e:3::1", 100)
     });
 }
 
@@ -211,9 +199,7 @@ fn a_membership_renews_itself_and_its_token_takes_it_away_all_the_same() {
             })?;
         }
         ensure!(b.host.run("lcroute", &["revoke", "a"])?.code == NOT_PERMITTED);
-        a.host
-            .run("lcroute", &["revoke", "--token", &short])?
-            .success()?;
+        a.host.call(&format!("lcroute revoke --token {short}"))?;
         let id = c.peer_id()?;
         for node in [a, b] {
             eventually("c is out", || {
@@ -255,9 +241,7 @@ fn an_issuer_expels_nodes_and_tokens_without_the_networks_key() {
         };
         a.host.run("lcroute", &["revoke", &b_id])?.success()?;
         eventually("b is out, and c is not", only_c)?;
-        a.host
-            .run("lcroute", &["revoke", "--token", &token])?
-            .success()?;
+        a.host.call(&format!("lcroute revoke --token {token}"))?;
         eventually("all of the token are out", || {
             let linked = a.linked_with()?;
             holds!(linked.is_empty(), "{linked:?}")
@@ -300,11 +284,9 @@ fn a_token_for_two_nodes_makes_no_third_also_where_the_issuer_was_killed() {
         let log = late.daemon()?.stderr();
         ensure!(log.contains(WHY), "{log}");
         late.stop()?;
-        let again = late.host.ask("lcroute", &["join", &network.token])?;
-        ensure!(
-            again.code == NOT_PERMITTED && again.stderr.contains(WHY),
-            "{again:?}"
-        );
+        late.host
+            .ask("lcroute", &["join", &network.token])?
+            .fails(NOT_PERMITTED, WHY)?;
         // the first two stay, and may join any number of times with counted keys
         let [a, b, c] = network.nodes()?;
         b.host.run("lcroute", &["join", &network.token]).map(drop)?;
@@ -331,7 +313,7 @@ fn an_ephemeral_node_that_is_expelled_ends_and_can_come_back_as_another() {
             .success()?;
         let mut late = Member::new(late);
         late.start()?;
-        ensure!(late.daemon()?.wait(DEADLINE)? == NOT_PERMITTED);
+        late.daemon()?.expect_exit(DEADLINE, NOT_PERMITTED)?;
         let log = late.daemon()?.stderr();
         ensure!(
             log.contains("others came by it first") && log.contains("joins anew"),
@@ -354,7 +336,7 @@ fn a_membership_with_earlier_keys_of_a_token_holders_making_is_none() {
     use librecast::id::{PeerId, SecretKey};
     world("immune", |lab| {
         let (host, evil) = (founder(lab, "founder")?, lab.detached_host("evil")?);
-        let token = host.run("lcroute", &["invite"])?.success()?.stdout;
+        let token = host.call("lcroute invite")?.stdout;
         evil.run("lcroute", &["join", token.trim()])?.success()?;
         let path = evil.state_dir().join("membership.toml");
         let text = fs::read_to_string(&path)?;
@@ -407,11 +389,9 @@ fn what_was_revoked_without_a_daemon_counts_when_it_runs() {
         let id = network.members[1].peer_id()?;
         network.members[0].stop()?;
         let founder = &network.members[0].host;
-        let unknown = founder.run("lcroute", &["revoke", "nobody"])?;
-        ensure!(unknown.code == 2, "exit code {}", unknown.code);
+        founder.run("lcroute", &["revoke", "nobody"])?.exits(2)?;
         // by name: the founder remembers its members
-        let revoked = founder.run("lcroute", &["revoke", "b"])?.success()?;
-        ensure!(revoked.stdout.contains(&id), "{}", revoked.stdout);
+        founder.call("lcroute revoke b")?.prints(&id)?;
         network.members[0].start()?;
         let [a, b] = network.nodes()?;
         is_expelled(b)?;
@@ -430,15 +410,13 @@ fn what_was_revoked_without_a_daemon_counts_when_it_runs() {
         let url = network.signalling.url()?;
         let token = a.host.run("lcroute", &["invite", "--signal", &url])?;
         let token = token.success()?.stdout.trim().to_owned();
-        let again = b.host.run("lcroute", &["join", &token])?;
-        ensure!(again.code == NOT_PERMITTED, "exit code {}", again.code);
-        b.host.run("lcroute", &["leave"])?.success()?;
-        ensure!(!b.host.has_interface("lc0"), "the daemon still runs");
-        let left = b.host.run("lcroute", &["id"])?;
-        ensure!(left.code == NOT_PERMITTED, "exit code {}", left.code);
         b.host
-            .run("lcroute", &["join", &token, "--name", "b"])?
-            .success()?;
+            .run("lcroute", &["join", &token])?
+            .exits(NOT_PERMITTED)?;
+        b.host.call("lcroute leave")?;
+        ensure!(!b.host.has_interface("lc0"), "the daemon still runs");
+        b.host.run("lcroute", &["id"])?.exits(NOT_PERMITTED)?;
+        b.host.call(&format!("lcroute join {token} --name b"))?;
         network.members[1].start()?;
         let [a, b] = network.nodes()?;
         eventually("b is back as another node", || {
@@ -483,8 +461,7 @@ fn members_are_listed_when_they_are_away_and_two_of_one_name_are_told_apart() {
             .run("lcroute", &["invite", "--signal", &url])?;
         let token = token.success()?.stdout.trim().to_owned();
         let spaced = ["join", &token, "--name", "my host"];
-        let spaced = network.members[2].host.run("lcroute", &spaced)?;
-        ensure!(spaced.code == 2, "exit code {}", spaced.code);
+        network.members[2].host.run("lcroute", &spaced)?.exits(2)?;
         for twin in &network.members[1..] {
             let join = ["join", &token, "--name", "twin"];
             twin.host.run("lcroute", &join)?.success()?;
@@ -507,17 +484,16 @@ fn members_are_listed_when_they_are_away_and_two_of_one_name_are_told_apart() {
             let gone = named(founder, "twin", false)?;
             holds!(gone["peer_id"] == last, "{gone}")
         })?;
-        founder
-            .host
-            .run("lcroute", &["revoke", "twin"])?
-            .success()?;
+        founder.host.call("lcroute revoke twin")?;
         eventually("the expelled is listed no more", || {
             let all = members(&founder.host)?;
             ensure!(all.iter().all(|m| m["peer_id"] != last), "{all:?}");
             holds!(all.iter().any(|m| m["name"] == "twin-2"), "{all:?}")
         })?;
-        let issuer = founder.host.run("lcroute", &["leave"])?;
-        holds!(issuer.code == NOT_PERMITTED, "exit code {}", issuer.code)
+        founder
+            .host
+            .run("lcroute", &["leave"])?
+            .exits(NOT_PERMITTED)
     });
 }
 
@@ -552,7 +528,7 @@ fn founder(lab: &Lab, name: &str) -> Result<Host> {
 }
 
 fn network_of(host: &Host) -> Result<String> {
-    let id = host.run("lcroute", &["id", "--json"])?.success()?.stdout;
+    let id = host.call("lcroute id --json")?.stdout;
     let id: serde_json::Value = serde_json::from_str(&id)?;
     Ok(id["network"]
         .as_str()
@@ -561,13 +537,7 @@ fn network_of(host: &Host) -> Result<String> {
 }
 
 fn refuses_to_run(host: &Host) -> Result<()> {
-    let refused = host.run("lcroute", &["run"])?;
-    ensure!(
-        refused.code == NOT_PERMITTED,
-        "exit code {}: {}",
-        refused.code,
-        refused.stderr
-    );
+    host.run("lcroute", &["run"])?.exits(NOT_PERMITTED)?;
     holds!(!host.has_interface("lc0"), "lc0 was made nevertheless")
 }
 
@@ -678,11 +648,8 @@ fn both_are_told(one: &Member, other: &Member) -> Result<()> {
             holds!(row["reason"].to_string().contains("lcroute leave"), "{row}")
         })?;
         let done = told.host.ask("lcroute", &["doctor"])?;
-        ensure!(done.code == 1, "{done:?}");
-        ensure!(
-            done.stdout.contains("another host has this node's key"),
-            "{done:?}"
-        );
+        done.exits(1)?;
+        done.prints("another host has this node's key")?;
     }
     Ok(())
 }

@@ -43,10 +43,9 @@ fn lcroute_tells_its_figures_and_changes_where_it_listens() {
             idle.push(stream);
         }
         Exposition::at_socket(&socket)?;
-        let listener = b.host.receive("ff1e::42", &[])?;
-        a.wait_wanted("ff1e::42", b)?;
+        let receiver = a.heard_by(b, "ff1e::42", &[])?;
         a.host.send("ff1e::42", 20, &[])?;
-        listener.expect_exactly(20)?;
+        receiver.expect_exactly(20)?;
         eventually("a page that knows of it", || {
             let seen = Exposition::at_socket(&socket)?;
             ensure!(seen.value("lcroute_groups_remote", &[])? == 1.0);
@@ -66,20 +65,18 @@ fn lcroute_tells_its_figures_and_changes_where_it_listens() {
         })?;
 
         // the next image serves metrics like this one
-        a.host.run("lcroute", &["reload", "--exec"])?.success()?;
+        a.host.call("lcroute reload --exec")?;
         eventually("a page of the new image", || {
             let seen = Exposition::at_socket(&socket)?;
             ensure!(seen.value("lcroute_link_tx_packets_total", &[])? == 0.0);
             holds!(seen.value("lcroute_state", &[("state", "connected")])? == 1.0)
         })?;
 
-        a.host.configure(&listen("[::1]:9117"))?;
-        a.host.run("lcroute", &["reload"])?.success()?;
+        a.host.reconfigure(&listen("[::1]:9117"))?;
         let there = || Exposition::at_address(&a.host, "[::1]:9117");
         drops_rise(a, there)?;
         ensure!(!socket.exists(), "the socket stays behind");
-        a.host.configure("")?;
-        a.host.run("lcroute", &["reload"])?.success()?;
+        a.host.reconfigure("")?;
         eventually("nobody listens", || holds!(there().is_err()))
     });
 }

@@ -40,9 +40,6 @@ fn a_host_behind_nat_and_a_closed_public_host_connect() {
         let mut network = lab.network(hosts)?;
         network.start()?;
         let [a, b] = network.nodes()?;
-        let receiver = b.host.receive("ff1e::42", &[])?;
-        a.wait_wanted("ff1e::42", b)?;
-        a.host.send("ff1e::42", 300, &[])?;
-        receiver.expect_exactly(300)
+        a.reaches(b, "ff1e::42", 300)
     });
 }

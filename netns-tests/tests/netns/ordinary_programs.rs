@@ -31,13 +31,7 @@ fn python_sockets() {
         a.wait_wanted("ff1e::7", b)?;
         a.host.run("python3", &["-c", PYTHON_SENDER])?.success()?;
         let expected = format!("hello from python from {}", a.address()?);
-        eventually("python prints what came", || {
-            holds!(
-                receiver.stdout().contains(&expected),
-                "{:?}",
-                receiver.stdout()
-            )
-        })
+        receiver.prints(&expected)
     });
 }
 

@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::clocks::spawn_skewed_with;
+use crate::outside_dht::with_dht;
 use crate::reach::{closed_lan, swarm};
 use crate::world;
 
@@ -28,7 +29,7 @@ const CUT_WITHIN: Duration = Duration::from_secs(30);
 
 /// Returns `KEY` or `KEY@PLACE` of a host, as its user passes it on.
 pub(crate) fn contact(host: &Host) -> Result<String> {
-    let printed = host.run("lcroute", &["id", "--contact"])?.success()?;
+    let printed = host.call("lcroute id --contact")?;
     Ok(printed.stdout.trim().to_owned())
 }
 
@@ -45,9 +46,7 @@ pub(crate) fn serve_anyone(host: &Host, command: &[&str]) -> Result<Process> {
 fn serve_as(host: &Host, how: &[&str], command: &[&str]) -> Result<Process> {
     let args = [&["serve", "--outside"], how, &["--"], command];
     let serving = host.spawn("lcroute-streams", &args.concat())?;
-    eventually("it serves", || {
-        holds!(serving.stderr().contains("serving"), "{}", serving.stderr())
-    })?;
+    serving.says("serving")?;
     Ok(serving)
 }
 
@@ -57,7 +56,7 @@ fn connect(host: &Host, input: &str, to: &str) -> Result<Output> {
 
 pub(crate) fn connect_by(host: &Host, input: &str, to: &str, protocol: &str) -> Result<Output> {
     let line = format!("{input} | lcroute-streams connect {to} {protocol}");
-    host.run("sh", &["-c", &line])
+    host.sh(&line)
 }
 
 /// Returns what `lcroute outside --json` shows.
@@ -70,11 +69,10 @@ pub(crate) fn look(host: &Host) -> Result<Value> {
 fn meet(lab: &Lab, hosts: &[Host]) -> Result<(SignallingServer, String)> {
     let server = lab.signalling_server()?;
     let url = server.url()?;
-    for host in hosts {
-        host.configure(&format!(
-            "[signal]\nlan = false\n[outside]\nmeet = [\"{url}\"]\n"
-        ))?;
-    }
+    crate::configure(
+        hosts,
+        &format!("[signal]\nlan = false\n[outside]\nmeet = [\"{url}\"]\n"),
+    )?;
     Ok((server, url))
 }
 
@@ -97,11 +95,7 @@ fn two_keys_without_network_or_daemon_meet_at_a_server_that_belongs_to_neither()
         let [ann, bob, cy] = crate::each(&hosts)?;
         let (to_ann, to_bob) = (contact(ann)?, contact(bob)?);
         ensure!(to_bob.ends_with(&format!("@{url}")), "{to_bob}");
-        bob.run(
-            "lcroute",
-            &["book", "add", "ann", &to_ann, "--for", "voice"],
-        )?
-        .success()?;
+        bob.call(&format!("lcroute book add ann {to_ann} --for voice"))?;
         let command = ["sh", "-c", "cat; echo $LC_NAME $LC_FROM $LC_PEER"];
         let _serving = serve(bob, "book:ann", &command)?;
         let begun = Instant::now();
@@ -120,15 +114,15 @@ fn two_keys_without_network_or_daemon_meet_at_a_server_that_belongs_to_neither()
         ensure!(shown["pairs"][0]["found_by"] == "server", "{shown}");
         // a third key learns nothing, and is told what was tried
         let third = connect(cy, "true", &to_bob)?;
-        ensure!(third.code == UNREACHABLE, "{third:?}");
+        third.exits(UNREACHABLE)?;
         for part in [bob_key, url.as_str(), "[outside] dht", "--outside to"] {
             ensure!(third.stderr.contains(part), "{part} in {third:?}");
         }
-        let nobody = bob.run(
+        bob.run(
             "lcroute-streams",
             &["serve", "/x", "--outside", "--allow", "ann", "--", "cat"],
-        )?;
-        ensure!(nobody.code == USAGE, "{nobody:?}");
+        )?
+        .exits(USAGE)?;
         // who is removed loses a running stream
         // itself, not a shell's child: it ends with the test
         let line = format!("exec lcroute-streams connect {to_bob} /chat/1 < <(sleep 60)");
@@ -137,7 +131,7 @@ fn two_keys_without_network_or_daemon_meet_at_a_server_that_belongs_to_neither()
             holds!(look(ann)?["pairs"][0]["sought"] == true, "not yet")
         })?;
         std::thread::sleep(Duration::from_millis(300));
-        bob.run("lcroute", &["book", "remove", "ann"])?.success()?;
+        bob.call("lcroute book remove ann")?;
         let begun = Instant::now();
         within(REVOKED_WITHIN, "nothing is left", || {
             let left = look(bob)?;
@@ -147,8 +141,7 @@ fn two_keys_without_network_or_daemon_meet_at_a_server_that_belongs_to_neither()
         })?;
         println!("revoked after {} ms", begun.elapsed().as_millis());
         // it is told, and does not wait for a link that never comes back
-        let code = running.wait(5 * REVOKED_WITHIN)?;
-        holds!(code == 1, "exit code {code}: {}", running.stderr())
+        running.expect_exit(5 * REVOKED_WITHIN, 1)
     });
 }
 
@@ -161,9 +154,7 @@ pub(crate) fn key(contact: &str) -> &str {
 fn two_keys_on_one_lan_need_nothing_else() {
     world("outside-lan", |lab| {
         let hosts = closed_lan(lab, &["ann", "bob"])?;
-        for host in &hosts {
-            host.configure("")?;
-        }
+        crate::configure(&hosts, "")?;
         let (to_ann, to_bob) = (contact(&hosts[0])?, contact(&hosts[1])?);
         ensure!(!to_bob.contains('@'), "{to_bob}");
         let _serving = serve(&hosts[1], &to_ann, &["cat"])?;
@@ -181,11 +172,7 @@ fn two_keys_on_one_lan_need_nothing_else() {
 /// Lets two hosts without any server find each other by a DHT.
 fn meet_by_a_dht(lab: &Lab, hosts: &[Host]) -> Result<()> {
     let (_swarm, enters) = swarm(lab)?;
-    for host in hosts {
-        host.configure(&format!(
-            "[signal]\nlan = false\ndht_bootstrap = [\"{enters}\"]\n[outside]\ndht = true\n"
-        ))?;
-    }
+    hosts.iter().try_for_each(|host| with_dht(host, &enters))?;
     let (to_ann, to_bob) = (contact(&hosts[0])?, contact(&hosts[1])?);
     let _serving = serve(&hosts[1], &to_ann, &["cat"])?;
     let begun = Instant::now();
@@ -432,9 +419,7 @@ fn without_udp_and_behind_two_symmetric_nats_the_place_relays() {
             lab.host_behind_symmetric_nat("dan")?,
         ];
         for (hosts, path) in [(&closed[..], "tcp"), (&nats[..], "relay")] {
-            for host in hosts {
-                host.configure(&configured)?;
-            }
+            crate::configure(hosts, &configured)?;
             let (to_one, to_two) = (contact(&hosts[0])?, contact(&hosts[1])?);
             let _serving = serve(&hosts[1], &to_one, &["cat"])?;
             let begun = Instant::now();
@@ -463,9 +448,7 @@ fn a_stream_whose_link_is_cut_ends_soon_on_both_sides() {
         let _serving = serve(bob, &to_ann, &command)?;
         let line = format!("exec lcroute-streams connect {to_bob} /chat/1 < <(sleep 300)");
         let mut running = ann.spawn("bash", &["-c", &line])?;
-        eventually("it runs", || {
-            holds!(running.stdout().contains("ready"), "{}", running.stderr())
-        })?;
+        running.prints("ready")?;
         // a link that is back in time carries it on
         ann.cut_uplink()?;
         std::thread::sleep(Duration::from_secs(2));
@@ -497,17 +480,11 @@ fn a_stranger_calls_an_open_key_by_a_public_server() {
         let _named = serve(bob, &nobodies(1)[0], &["cat"])?;
         let command = ["sh", "-c", "cat; echo $LC_FROM $LC_PEER"];
         let mut serving = serve_anyone(bob, &command)?;
-        eventually("it says who may connect", || {
-            let told = serving.stderr();
-            holds!(told.contains("anyone may"), "{told}")
-        })?;
+        serving.says("anyone may")?;
         a_stranger_is_served(stranger, &to_bob)?;
         // a service that names another key is not listed to it
-        let refused = connect_by(stranger, "true", &to_bob, "/chat/1")?;
-        ensure!(
-            refused.code == FAILED && refused.stderr.contains("speaks /open/1, this program"),
-            "{refused:?}"
-        );
+        connect_by(stranger, "true", &to_bob, "/chat/1")?
+            .fails(FAILED, "speaks /open/1, this program")?;
         let open = &look(bob)?["open"];
         ensure!(
             open["protocols"] == serde_json::json!(["/open/1"])
@@ -520,14 +497,10 @@ fn a_stranger_calls_an_open_key_by_a_public_server() {
         );
         let line = format!("exec lcroute-streams connect {to_bob} /open/1 < <(echo up; sleep 60)");
         let mut running = stranger.spawn("bash", &["-c", &line])?;
-        eventually("it runs", || {
-            holds!(running.stdout().contains("up"), "{}", running.stderr())
-        })?;
+        running.prints("up")?;
         serving.signal(Signal::SIGINT)?;
-        let code = serving.wait(CUT_WITHIN)?;
-        ensure!(code == 0, "exit code {code}: {}", serving.stderr());
-        let code = running.wait(CUT_WITHIN)?;
-        ensure!(code == FAILED, "exit code {code}: {}", running.stderr());
+        serving.expect_exit(CUT_WITHIN, 0)?;
+        running.expect_exit(CUT_WITHIN, FAILED)?;
         eventually("the key is closed", || {
             let left = look(bob)?;
             holds!(left["open"].is_null(), "{left}")
@@ -599,9 +572,7 @@ fn a_stranger_calls_an_open_key_on_one_lan() {
     world("outside-open-lan", |lab| {
         // a closed firewall would drop calls of strangers
         let hosts = lab.lan(&["bob", "stranger"])?;
-        for host in &hosts {
-            host.configure("")?;
-        }
+        crate::configure(&hosts, "")?;
         let [bob, stranger] = crate::each(&hosts)?;
         let to_bob = contact(bob)?;
         ensure!(!to_bob.contains('@'), "{to_bob}");

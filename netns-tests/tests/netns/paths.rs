@@ -35,8 +35,7 @@ fn a_router_that_marks_congestion_is_heard_by_the_sender() {
             let mut network = lab.network(hosts)?;
             network.start()?;
             let [a, b] = network.nodes()?;
-            let receiver = b.host.receive("ff1e::42", &[])?;
-            a.wait_wanted("ff1e::42", b)?;
+            let receiver = a.heard_by(b, "ff1e::42", &[])?;
             let before = congested(a)?;
             a.host.send("ff1e::42", 100, &[])?;
             receiver.expect_exactly(100)?;
@@ -72,16 +71,13 @@ fn narrow(lab: &Lab, host: &Host, mtu: u32) -> anyhow::Result<()> {
 /// Checks that full packets of lc0 arrive once on paths of several MTUs, without IP fragments.
 fn full_packets_pass(lab: &Lab, v4: bool, config: &str) -> anyhow::Result<()> {
     let hosts = narrow_hosts(lab, v4)?;
-    for host in &hosts {
-        host.configure(config)?;
-    }
+    crate::configure(&hosts, config)?;
     let mut network = lab.network(hosts.clone())?;
     for mtu in [1_500, 1_400, 1_300, 1_280] {
         narrow(lab, &hosts[1], mtu)?;
         network.start()?;
         let [a, b] = network.nodes()?;
-        let receiver = b.host.receive("ff1e::42", &[])?;
-        a.wait_wanted("ff1e::42", b)?;
+        let receiver = a.heard_by(b, "ff1e::42", &[])?;
         // the first while the path MTU is still being probed
         a.host
             .send("ff1e::42", 400, &["--size", "1232", "--rate", "200"])?;
@@ -138,8 +134,7 @@ fn becomes_narrow(lab: &Lab, at: usize) -> anyhow::Result<()> {
     let mut network = lab.network(hosts.clone())?;
     network.start()?;
     let [a, b] = network.nodes()?;
-    let receiver = b.host.receive("ff1e::42", &[])?;
-    a.wait_wanted("ff1e::42", b)?;
+    let receiver = a.heard_by(b, "ff1e::42", &[])?;
     let limit = || -> anyhow::Result<u64> {
         let peer = a.peers()?.remove(0);
         peer["path_mtu"].as_u64().with_context(|| format!("{peer}"))

@@ -131,11 +131,9 @@ fn a_router_maps_the_port_by_each_protocol_and_gets_it_back() {
                 let found = path(b)?;
                 holds!(found == "mapped", "{found}")
             })?;
-            let doctor = a.host.ask("lcroute", &["doctor"])?;
-            ensure!(
-                doctor.stdout.contains("the router maps 44.1.2.3:"),
-                "{doctor:?}"
-            );
+            a.host
+                .ask("lcroute", &["doctor"])?
+                .prints("the router maps 44.1.2.3:")?;
             network.members[0].stop()?;
             holds!(!rules(&router)?.contains("dnat"), "{}", rules(&router)?)
         });
@@ -186,9 +184,7 @@ fn a_router_that_answers_nonsense_costs_nothing() {
         let natted = lab.host_behind_nat("a")?;
         let router = lab.find("a-nat").context("the router")?;
         let garbage = router.spawn("python3", &["-c", GARBAGE])?;
-        eventually("it listens", || {
-            holds!(garbage.stdout().contains("ready"), "not yet")
-        })?;
+        garbage.prints("ready")?;
         let far = lab.host("b")?;
         far.close_uplink()?;
         let mut network = lab.network(vec![natted, far])?;
@@ -251,8 +247,7 @@ fn without_a_router_or_when_switched_off_nobody_is_asked() {
             ensure!(failure.contains(why), "{mapping}");
         }
         ensure!(!asked()?, "asked though it is switched off");
-        a.host.configure("")?;
-        a.host.run("lcroute", &["reload"])?.success()?;
+        a.host.reconfigure("")?;
         eventually("it is asked now", || holds!(asked()?, "not yet"))
     });
 }

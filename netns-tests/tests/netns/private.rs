@@ -36,7 +36,7 @@ fn make_private(host: &Host, private: &str) -> Result<()> {
 }
 
 fn reload(member: &Member) -> Result<()> {
-    member.host.run("lcroute", &["reload"])?.success().map(drop)
+    member.host.call("lcroute reload").map(drop)
 }
 
 /// Alpha and beta have the key; the router between them does not.
@@ -104,9 +104,7 @@ fn a_member_on_the_path_carries_what_it_cannot_read() {
             "ip6 multicast and not icmp6",
         ];
         let dump = router.host.spawn("tcpdump", &args)?;
-        eventually("tcpdump listens", || {
-            holds!(dump.stderr().contains("listening on"), "{}", dump.stderr())
-        })?;
+        dump.says("listening on")?;
         let (secret, open) = ("meet at the old mill", "anybody may read this");
         say_until_heard(&alpha.host, &beta.host, GROUP, secret)?;
         eventually("the router sees sealed packets", || {
@@ -145,8 +143,7 @@ fn plain_packets_of_a_private_prefix_are_refused() {
     world("private-plain", |lab| {
         let network = line(lab)?;
         let [_, router, beta] = network.nodes()?;
-        let receiver = beta.host.receive(GROUP, &[])?;
-        router.wait_wanted(GROUP, beta)?;
+        let receiver = router.heard_by(beta, GROUP, &[])?;
         router.host.send(GROUP, 50, &["--rate", "50"])?;
         eventually("all 50 were refused", || {
             let refused = beta.counter("drops/not_sealed")?;
@@ -162,8 +159,7 @@ fn without_its_key_nothing_of_a_prefix_leaves_or_enters() {
         let network = line(lab)?;
         let [alpha, router, beta] = network.nodes()?;
         let receiver = beta.host.receive(GROUP, &[])?;
-        let at_router = router.host.receive(GROUP, &[])?;
-        alpha.wait_wanted(GROUP, router)?;
+        let at_router = alpha.heard_by(router, GROUP, &[])?;
         alpha.host.send(GROUP, 20, &["--rate", "50"])?;
         receiver.expect(20)?;
 
@@ -175,11 +171,7 @@ fn without_its_key_nothing_of_a_prefix_leaves_or_enters() {
             holds!(closed == 20, "{closed}")
         })?;
         ensure!(receiver.packets()? == 20, "{}", receiver.state()?);
-        let doctor = beta.host.ask("lcroute", &["doctor", "--json"])?;
-        let checks: Value = serde_json::from_str(&doctor.stdout)?;
-        let all = checks["checks"].as_array().context("checks")?;
-        let check = all.iter().find(|c| c["name"] == "private prefixes");
-        let check = check.context("private prefixes")?;
+        let check = doctor(&beta.host)?;
         ensure!(check["state"] == "fail", "{check}");
         ensure!(check["detail"].to_string().contains("team.key"), "{check}");
 
@@ -208,8 +200,7 @@ fn a_key_changes_without_loss() {
         let mut network = lab.network(hosts)?;
         network.start()?;
         let [alpha, beta] = network.nodes()?;
-        let receiver = beta.host.receive(GROUP, &[])?;
-        alpha.wait_wanted(GROUP, beta)?;
+        let receiver = alpha.heard_by(beta, GROUP, &[])?;
         let count = 6_000;
         let args = [GROUP, "--count", "6000", "--rate", "2000", "--size", "200"];
         let sender = alpha.host.spawn("mc-send", &args)?;
@@ -252,11 +243,7 @@ fn try_to_send(host: &Host) -> Result<u64> {
 
 /// Returns the check of private prefixes by `lcroute doctor`.
 fn doctor(host: &Host) -> Result<Value> {
-    let said = host.ask("lcroute", &["doctor", "--json"])?;
-    let said: Value = serde_json::from_str(&said.stdout)?;
-    let checks = said["checks"].as_array().context("checks")?;
-    let check = checks.iter().find(|c| c["name"] == "private prefixes");
-    check.cloned().context("private prefixes")
+    crate::doctor::check(host, "private prefixes")
 }
 
 fn routes(host: &Host) -> Result<String> {
@@ -275,10 +262,10 @@ fn nothing_of_a_private_prefix_leaves_in_clear_however_the_daemon_ends() {
         watch_leaks(&host)?;
         share_key("team.key", &[&host])?;
         make_private(&host, "keyfile = \"KEYSteam.key\"\n")?;
-        host.run("lcroute", &["init"])?.success()?;
+        host.call("lcroute init")?;
         let mut member = Member::new(host);
         // as the unit does before the network is up
-        member.host.run("lcroute", &["close"])?.success()?;
+        member.host.call("lcroute close")?;
         let _sender = member.host.send_for_ever(GROUP)?;
         ensure!(try_to_send(&member.host)? == 0, "sent before the start");
 
@@ -322,14 +309,14 @@ fn nothing_of_a_private_prefix_leaves_in_clear_however_the_daemon_ends() {
             holds!(closed(&member.host)?, "{}", routes(&member.host)?)
         })?;
 
-        member.host.run("lcroute", &["down"])?.success()?;
+        member.host.call("lcroute down")?;
         eventually("lc0 is gone", || holds!(!member.host.has_interface("lc0")))?;
         ensure!(try_to_send(&member.host)? == 0, "sent after `down`");
         ensure!(leaks(&member.host)? == 0, "{} left", leaks(&member.host)?);
         let check = doctor(&member.host)?;
         ensure!(check["state"] == "ok", "{check}");
         // control: the same packets are counted once the prefix is open
-        member.host.run("lcroute", &["close", "--end"])?.success()?;
+        member.host.call("lcroute close --end")?;
         ensure!(try_to_send(&member.host)? == 25, "still closed");
         ensure!(leaks(&member.host)? >= 25, "{}", leaks(&member.host)?);
         let check = doctor(&member.host)?;
@@ -342,7 +329,7 @@ fn nothing_of_a_private_prefix_leaves_in_clear_however_the_daemon_ends() {
 fn a_prefix_that_is_private_no_more_is_open_and_without_one_nothing_is_left_behind() {
     world("private-opened", |lab| {
         let host = lab.host("alpha")?;
-        host.run("lcroute", &["init"])?.success()?;
+        host.call("lcroute init")?;
         let mut member = Member::new(host);
         let nothing_is_left = |member: &Member| -> Result<()> {
             let routes = routes(&member.host)?;
@@ -391,10 +378,7 @@ fn a_prefix_that_is_private_no_more_is_open_and_without_one_nothing_is_left_behi
 
         make_private(&member.host, "")?;
         reload(&member)?;
-        member
-            .host
-            .run("lcroute", &["leave", "--force"])?
-            .success()?;
+        member.host.call("lcroute leave --force")?;
         eventually("nothing is left behind", || nothing_is_left(&member))
     });
 }

@@ -197,10 +197,10 @@ fn stations_are_heard_behind_closed_firewalls_and_by_nobody_without_the_key() {
         let mut public = cast(&caster.host, &file, "--public --name story -i lc0")?;
         let mut private = cast(&caster.host, &file, &format!("--key {key} -i lc0"))?;
         for process in [&mut public, &mut private] {
-            ensure!(process.wait(DEADLINE)? == 0, "{}", process.stderr());
+            process.expect_exit(DEADLINE, 0)?;
         }
         for process in [&mut hears_private, &mut hears_public, &mut records] {
-            ensure!(process.wait(DEADLINE)? == 0, "{}", process.stderr());
+            process.expect_exit(DEADLINE, 0)?;
         }
         for (file, least) in [(private_file, 3.9), (public_file, 2.5)] {
             let heard = read_samples(&file)?;
@@ -221,14 +221,8 @@ fn stations_are_heard_behind_closed_firewalls_and_by_nobody_without_the_key() {
             "{status}"
         );
         // listeners without the key get no sample, and an explanation
-        let code = hears_nothing.wait(DEADLINE)?;
-        ensure!(code == 3, "{code}: {}", hears_nothing.stderr());
-        let code = is_refused.wait(DEADLINE)?;
-        let told = is_refused.stderr();
-        ensure!(
-            code == 4 && told.contains("this key does not open it"),
-            "{code}: {told}"
-        );
+        hears_nothing.expect_exit(DEADLINE, 3)?;
+        is_refused.fails(DEADLINE, 4, "this key does not open it")?;
         for file in [nothing, refused] {
             ensure!(fs::metadata(&file)?.len() == 0, "{}", file.display());
         }
@@ -248,8 +242,7 @@ fn mixed_up(signs: &Station, reads: &Station) -> Result<String> {
 #[test]
 fn push_to_talk_sends_silence_until_a_signal_says_otherwise() {
     world("radio-talk", |lab| {
-        let hosts = lab.lan(&["caster", "listener"])?;
-        let [caster, listener] = crate::each(&hosts)?;
+        let [caster, listener] = &crate::all(lab.lan(&["caster", "listener"])?)?;
         let file = write_chirp(caster, 60)?;
         let (key, station, _) = key_of(caster, "station.key")?;
         let (hears, heard) = listen(listener, &station.encode(), "heard", "")?;
@@ -281,8 +274,7 @@ fn push_to_talk_sends_silence_until_a_signal_says_otherwise() {
 #[test]
 fn a_caster_that_was_killed_is_heard_again_and_of_two_the_later_one_stays() {
     world("radio-restart", |lab| {
-        let hosts = lab.lan(&["caster", "listener"])?;
-        let [caster, listener] = crate::each(&hosts)?;
+        let [caster, listener] = &crate::all(lab.lan(&["caster", "listener"])?)?;
         let file = write_chirp(caster, 30)?;
         let (key, station, _) = key_of(caster, "station.key")?;
         let (mut hears, heard) = listen(listener, &station.encode(), "heard", "")?;
@@ -314,16 +306,11 @@ fn a_caster_that_was_killed_is_heard_again_and_of_two_the_later_one_stays() {
         again.must_run()?;
         hears.must_run()?;
         let mut later = cast(caster, &file, &args)?;
-        let code = again.wait(DEADLINE)?;
-        let told = again.stderr();
-        ensure!(
-            code == 1 && told.contains("another caster has this key"),
-            "{code}: {told}"
-        );
+        again.fails(DEADLINE, 1, "another caster has this key")?;
         later.must_run()?;
         ensure!(later.stop()? == 143, "an interrupted command");
         // its last packets announced its end
-        ensure!(hears.wait(DEADLINE)? == 0, "{}", hears.stderr());
+        hears.expect_exit(DEADLINE, 0)?;
         let status = last_status(&hears.stderr())?;
         let dropped = status["drops"]["malformed"].as_u64().unwrap_or(0);
         holds!(
@@ -336,8 +323,7 @@ fn a_caster_that_was_killed_is_heard_again_and_of_two_the_later_one_stays() {
 #[test]
 fn a_caster_by_a_grant_is_heard_beside_the_station_until_the_grant_expires() {
     world("radio-grant", |lab| {
-        let hosts = lab.lan(&["caster", "guest", "listener"])?;
-        let [caster, guest, listener] = crate::each(&hosts)?;
+        let [caster, guest, listener] = &crate::all(lab.lan(&["caster", "guest", "listener"])?)?;
         let file = write_chirp(caster, 30)?;
         let (key, station, _) = key_of(caster, "station.key")?;
         let (guest_key, _, guest_id) = key_of(guest, "guest.key")?;
@@ -366,8 +352,7 @@ fn a_caster_by_a_grant_is_heard_beside_the_station_until_the_grant_expires() {
         casts.must_run()?;
         // the grant is useless with another key
         let mut thief = cast(guest, &file, &by(&thief_key, &good))?;
-        let code = thief.wait(DEADLINE)?;
-        ensure!(code == 4, "{code}: {}", thief.stderr());
+        thief.expect_exit(DEADLINE, 4)?;
         ensure!(
             thief.stderr().contains("for another key"),
             "{}",
@@ -389,9 +374,7 @@ fn a_caster_by_a_grant_is_heard_beside_the_station_until_the_grant_expires() {
         })?;
         // a grant that expires during the cast
         let mut expires = cast(guest, &file, &by(&guest_key, &short))?;
-        let code = expires.wait(DEADLINE)?;
-        let told = expires.stderr();
-        ensure!(code == 4 && told.contains("expired"), "{code}: {told}");
+        expires.fails(DEADLINE, 4, "expired")?;
         let code = casts.wait(DEADLINE)?;
         holds!(
             code == 1,
@@ -454,8 +437,7 @@ fn good_share(heard: &[f64]) -> f64 {
 #[test]
 fn a_microphone_is_heard_by_loudspeakers_and_one_that_goes_away_is_taken_again() {
     world("radio-devices", |lab| {
-        let hosts = lab.lan(&["caster", "listener", "fickle"])?;
-        let [caster, listener, fickle] = crate::each(&hosts)?;
+        let [caster, listener, fickle] = &crate::all(lab.lan(&["caster", "listener", "fickle"])?)?;
         let says = write_chirp(caster, 8)?;
         let (key, station, _) = key_of(caster, "station.key")?;
         let text = station.encode().to_string();
@@ -469,16 +451,10 @@ fn a_microphone_is_heard_by_loudspeakers_and_one_that_goes_away_is_taken_again()
         let listens = format!("listen '{text}' --device fickle");
         let mut misses = with_devices(fickle, &on_fickle, &listens)?;
         let mut casts = with_devices(caster, &on_caster, &format!("cast --key {key}"))?;
-        eventually("it is away", || {
-            let told = misses.stderr();
-            holds!(told.contains("fickle is away"), "{told}")
-        })?;
+        misses.says("fickle is away")?;
         fs::remove_file(fickle.path("link"))?;
         std::os::unix::fs::symlink(fickle.path("heard"), fickle.path("link"))?;
-        eventually("it is back", || {
-            let told = misses.stderr();
-            holds!(told.contains("fickle is back"), "{told}")
-        })?;
+        misses.says("fickle is back")?;
         eventually("all was said", || {
             let heard = read_samples(&listener.path("heard"))?;
             let seconds = sounding(&heard).len() as f64 / RATE as f64;
@@ -509,13 +485,10 @@ fn a_microphone_is_heard_by_loudspeakers_and_one_that_goes_away_is_taken_again()
         let told = misses.stderr();
         ensure!(told.matches("is away").count() == 1, "said once: {told}");
 
-        let told = listener.run(
-            "sh",
-            &[
-                "-c",
-                &format!("ALSA_CONFIG_PATH={} {RADIO} devices", on_listener.display()),
-            ],
-        )?;
+        let told = listener.sh(&format!(
+            "ALSA_CONFIG_PATH={} {RADIO} devices",
+            on_listener.display()
+        ))?;
         ensure!(
             told.success()?
                 .stdout
@@ -523,12 +496,7 @@ fn a_microphone_is_heard_by_loudspeakers_and_one_that_goes_away_is_taken_again()
             "a device with a hint"
         );
         let mut none = with_devices(listener, &on_listener, "cast --device none")?;
-        let code = none.wait(DEADLINE)?;
-        let told = none.stderr();
-        holds!(
-            code == 1 && told.contains("microphone none: there is none"),
-            "{code}: {told}"
-        )
+        none.fails(DEADLINE, 1, "microphone none: there is none")
     });
 }
 
@@ -575,18 +543,14 @@ fn the_copy_makes_up_for_what_is_lost() {
             let memory = process.peak_memory()? as f64 / 1e6;
             eprintln!("{what}: {seconds:.2} s of processor time in 55 s, {memory:.1} MB");
         }
-        ensure!(
-            casts.wait(DEADLINE + Duration::from_secs(60))? == 0,
-            "{}",
-            casts.stderr()
-        );
+        casts.expect_exit(DEADLINE + Duration::from_secs(60), 0)?;
         let after = Upload::of(caster)?;
-        ensure!(reference.wait(DEADLINE)? == 0, "{}", reference.stderr());
+        reference.expect_exit(DEADLINE, 0)?;
         let clear = read_samples(&reference_file)?;
         eprintln!("{}", after.since(&before));
         let mut shares = Vec::new();
         for (member, (mut process, file)) in listeners {
-            ensure!(process.wait(DEADLINE)? == 0, "{}", process.stderr());
+            process.expect_exit(DEADLINE, 0)?;
             let status = last_status(&process.stderr())?;
             let lost = member.host.counter("radio", "lost")?.packets;
             let (good, all) = good_windows(&clear, &read_samples(&file)?);
@@ -751,8 +715,8 @@ fn the_router_next_to_the_caster_is_killed_and_sound_comes_by_another() {
         let victim = if carries(1)? > carries(2)? { 1 } else { 2 };
         network.members[victim].daemon()?.kill()?;
         eventually("it is heard again", || sounds(12.0))?;
-        ensure!(casts.wait(DEADLINE)? == 0, "{}", casts.stderr());
-        ensure!(hears.wait(DEADLINE)? == 0, "{}", hears.stderr());
+        casts.expect_exit(DEADLINE, 0)?;
+        hears.expect_exit(DEADLINE, 0)?;
         let status = last_status(&hears.stderr())?;
         let silence = longest_silence(&read_samples(&heard)?);
         eprintln!(
@@ -769,20 +733,14 @@ fn the_router_next_to_the_caster_is_killed_and_sound_comes_by_another() {
 #[test]
 fn a_recording_is_shared_when_it_has_ended_and_a_private_one_with_a_key_alone() {
     world("radio-archive", |lab| {
-        let hosts = lab.lan(&["caster", "listener", "later"])?;
-        let [caster, listener, later] = crate::each(&hosts)?;
+        let [caster, listener, later] = &crate::all(lab.lan(&["caster", "listener", "later"])?)?;
         let file = write_chirp(caster, 2)?;
         let (key, station, _) = key_of(caster, "station.key")?;
         let text = station.encode().to_string();
         let recording = listener.path("story.opus").display().to_string();
         let args = ["listen", &text, "--record", &recording, "--archive"];
         let mut open = listener.spawn(RADIO, &args)?;
-        let code = open.wait(DEADLINE)?;
-        ensure!(
-            code == 2 && open.stderr().contains("--keyfile"),
-            "{code}: {}",
-            open.stderr()
-        );
+        open.fails(DEADLINE, 2, "--keyfile")?;
         ensure!(!listener.path("story.opus").exists(), "it has begun");
 
         let shared = listener.path("shared.key").display().to_string();
@@ -790,11 +748,8 @@ fn a_recording_is_shared_when_it_has_ended_and_a_private_one_with_a_key_alone() 
         let args = [&args[..], &["--keyfile", &shared]].concat();
         let mut records = listener.spawn(RADIO, &args)?;
         let mut casts = cast(caster, &file, &format!("--key {key}"))?;
-        ensure!(casts.wait(DEADLINE)? == 0, "{}", casts.stderr());
-        eventually("it is shared", || {
-            let told = records.stdout();
-            holds!(told.contains("lc:story.opus"), "{told}{}", records.stderr())
-        })?;
+        casts.expect_exit(DEADLINE, 0)?;
+        records.prints("lc:story.opus")?;
         let key_there = later.write("shared.key", fs::read(&shared)?)?;
         fs::set_permissions(&key_there, fs::Permissions::from_mode(0o600))?;
         let key_there = key_there.display().to_string();
@@ -829,14 +784,14 @@ fn ffmpeg_hears_a_public_station_and_reads_a_recording() {
         );
         let words: Vec<&str> = words.split(' ').collect();
         let mut ffmpeg = start_foreign(&player.host, "ffmpeg", &words)?;
-        ensure!(ffmpeg.wait(DEADLINE)? == 0, "{}", ffmpeg.stderr());
-        ensure!(casts.wait(DEADLINE)? == 0, "{}", casts.stderr());
-        ensure!(records.wait(DEADLINE)? == 0, "{}", records.stderr());
+        ffmpeg.expect_exit(DEADLINE, 0)?;
+        casts.expect_exit(DEADLINE, 0)?;
+        records.expect_exit(DEADLINE, 0)?;
         let read = raw("read").display().to_string();
         let words = format!("-v error -nostdin -i {recording} -f s16le -ar 48000 -ac 2 {read}");
         let words: Vec<&str> = words.split(' ').collect();
         let mut ffmpeg = start_foreign(&player.host, "ffmpeg", &words)?;
-        ensure!(ffmpeg.wait(DEADLINE)? == 0, "{}", ffmpeg.stderr());
+        ffmpeg.expect_exit(DEADLINE, 0)?;
         for name in ["heard", "read"] {
             is_chirp("ffmpeg", &raw(name))?;
         }

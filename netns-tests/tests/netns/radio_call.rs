@@ -166,19 +166,22 @@ impl One {
         Ok((all.iter().map(name).collect(), open.map(name).collect()))
     }
 
-    fn sound(&self) -> Vec<f64> {
-        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.sound.clone()
-    }
-
-    /// Returns the sound of the next seconds.
     pub fn next_sound(&self, seconds: usize) -> Result<Vec<f64>> {
-        let from = self.sound().len();
-        eventually("sound comes", || {
-            holds!(self.sound().len() >= from + seconds * RATE, "not yet")
-        })?;
-        Ok(self.sound()[from..from + seconds * RATE].to_vec())
+        next_sound(&self.heard, seconds)
     }
+}
+
+/// Returns the sound of the next seconds.
+pub(crate) fn next_sound(heard: &Mutex<Heard>, seconds: usize) -> Result<Vec<f64>> {
+    let sound = || {
+        let heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.sound.clone()
+    };
+    let from = sound().len();
+    eventually("sound comes", || {
+        holds!(sound().len() >= from + seconds * RATE, "not yet")
+    })?;
+    Ok(sound()[from..from + seconds * RATE].to_vec())
 }
 
 pub(crate) fn tone(hz: f64) -> impl Fn(usize) -> i16 + Send + 'static {
@@ -243,8 +246,7 @@ pub(crate) fn packets(on: &Host, interface: &str, group: &str, of: Option<&str>)
 #[test]
 fn each_of_three_hears_the_two_others_until_they_are_muted_killed_or_gone() {
     world("radio-call", |lab| {
-        let hosts = lab.lan(&["ann", "bob", "cy"])?;
-        let [ann, bob, cy] = crate::each(&hosts)?;
+        let [ann, bob, cy] = &crate::all(lab.lan(&["ann", "bob", "cy"])?)?;
         let begun = Instant::now();
         let mut a = One::new(ann, None, "", begun, tone(TONES[0]))?;
         let text = a.text()?;
@@ -292,8 +294,7 @@ fn each_of_three_hears_the_two_others_until_they_are_muted_killed_or_gone() {
             holds!(others == ["ann"], "{others:?}")
         })?;
         a.process.signal(Signal::SIGINT)?;
-        let code = a.process.wait(DEADLINE)?;
-        ensure!(code == 130, "{code}: {}", a.process.stderr());
+        a.process.expect_exit(DEADLINE, 130)?;
         eventually("nobody else is here", || {
             let (others, _) = b.others()?;
             holds!(others.is_empty(), "{others:?}")
@@ -394,23 +395,29 @@ fn report(what: &str, mut delays: Vec<f64>) -> Result<[f64; 2]> {
 ///   ann ── switch ── wire ~~ delay, jitter, loss ~~ bob
 /// ```
 fn over_a_wire(lab: &Lab, args: &[&str]) -> Result<(Host, Host, (Host, Process))> {
-    let [ann, wire]: [Host; 2] = lab
-        .lan(&["ann", "wire"])?
-        .try_into()
-        .map_err(|_| anyhow::anyhow!("two hosts"))?;
-    let bob = lab.detached_host("bob")?;
-    let peer = bob.namespace().path();
+    let [ann, wire] = crate::all(lab.lan(&["ann", "wire"])?)?;
+    let (bob, slow) = behind_a_wire(lab, &wire, "bob", args)?;
+    Ok((ann, bob, (wire, slow)))
+}
+
+/// Makes a host that a slow wire joins to a LAN.
+pub(crate) fn behind_a_wire(
+    lab: &Lab,
+    wire: &Host,
+    name: &str,
+    args: &[&str],
+) -> Result<(Host, Process)> {
+    let far = lab.detached_host(name)?;
+    let peer = far.namespace().path();
     wire.ip(&format!(
         "link add far0 type veth peer name {LAN} netns {peer}\nlink set far0 up"
     ))?;
-    bob.ip(&format!(
+    far.ip(&format!(
         "addr add fd00:1::9/64 dev {LAN} nodad\nlink set {LAN} up"
     ))?;
     let slow = wire.spawn("slow-wire", &[&[LAN, "far0"], args].concat())?;
-    eventually("the wire is there", || {
-        holds!(slow.stdout().contains("joined"), "{}", slow.stderr())
-    })?;
-    Ok((ann, bob, (wire, slow)))
+    slow.prints("joined")?;
+    Ok((far, slow))
 }
 
 #[test]

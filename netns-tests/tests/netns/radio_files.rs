@@ -6,7 +6,6 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use lcroute_demo::lab::{DEADLINE, Host, Process, eventually};
 
-use crate::codes::says_at_last;
 use crate::radio::{RADIO, RATE, cast, key_of, listen, read_samples, sounding, write_chirp};
 use crate::world_alone;
 
@@ -20,17 +19,16 @@ fn record(host: &Host, station: &str, file: &Path, args: &[&str]) -> Result<Proc
 #[ignore = "long: `make test-all`"]
 fn a_damaged_recording_is_cast_to_its_end_and_each_damaged_passage_is_said() {
     world_alone("radio-damaged", |lab| {
-        let hosts = lab.lan(&["caster", "listener"])?;
-        let [caster, listener] = crate::each(&hosts)?;
+        let [caster, listener] = &crate::all(lab.lan(&["caster", "listener"])?)?;
         let (key, station, _) = key_of(caster, "station.key")?;
         let text = station.encode();
         let whole = caster.path("whole.opus");
         let mut records = record(caster, &text, &whole, &[])?;
-        says_at_last(&records, "waits up to 30 s for the station on ")?;
+        records.says("waits up to 30 s for the station on ")?;
         let chirp = write_chirp(caster, 8)?;
         let mut casts = cast(caster, &chirp, &format!("--key {key}"))?;
-        ensure!(casts.wait(DEADLINE)? == 0, "{}", casts.stderr());
-        ensure!(records.wait(DEADLINE)? == 0, "{}", records.stderr());
+        casts.expect_exit(DEADLINE, 0)?;
+        records.expect_exit(DEADLINE, 0)?;
 
         let whole = fs::read(whole)?;
         let pages = whole.windows(4).enumerate().filter(|(_, w)| w == b"OggS");
@@ -44,11 +42,11 @@ fn a_damaged_recording_is_cast_to_its_end_and_each_damaged_passage_is_said() {
         let cut = damaged.len() - 100;
         let file = caster.write("damaged.opus", &damaged[..cut])?;
         let (mut hears, heard) = listen(listener, &text, "heard", "")?;
-        says_at_last(&hears, "lost_before_copy")?;
+        hears.says("lost_before_copy")?;
         let file = file.display().to_string();
         let mut casts = caster.spawn(RADIO, &["cast", "--key", &key, "--file", &file])?;
-        ensure!(casts.wait(DEADLINE)? == 0, "{}", casts.stderr());
-        ensure!(hears.wait(DEADLINE)? == 0, "{}", hears.stderr());
+        casts.expect_exit(DEADLINE, 0)?;
+        hears.expect_exit(DEADLINE, 0)?;
         let told = casts.stderr();
         let passed = told.matches("passed over: ").count();
         ensure!(passed == 4, "{told}");
@@ -63,8 +61,7 @@ fn a_damaged_recording_is_cast_to_its_end_and_each_damaged_passage_is_said() {
 #[ignore = "long: `make test-all`"]
 fn a_recorder_that_is_started_again_begins_a_new_file_and_waits_for_a_day() {
     world_alone("radio-recorder", |lab| {
-        let hosts = lab.lan(&["caster", "recorder"])?;
-        let [caster, recorder] = crate::each(&hosts)?;
+        let [caster, recorder] = &crate::all(lab.lan(&["caster", "recorder"])?)?;
         let (key, station, _) = key_of(caster, "station.key")?;
         let (text, file) = (station.encode(), recorder.path("story.opus"));
         let chirp = write_chirp(caster, 30)?;
@@ -81,8 +78,7 @@ fn a_recorder_that_is_started_again_begins_a_new_file_and_waits_for_a_day() {
                 holds!(size > 10_000, "{size} bytes")
             })?;
             casts.kill()?;
-            let code = records.wait(DEADLINE)?;
-            ensure!(code == 3, "{code}: {}", records.stderr());
+            records.expect_exit(DEADLINE, 3)?;
             let told = records.stderr();
             let is_first = name == "story.opus";
             ensure!(
@@ -104,7 +100,7 @@ fn a_recorder_that_is_started_again_begins_a_new_file_and_waits_for_a_day() {
             file.display()
         );
         let mut waits = recorder.spawn("sh", &["-c", &command])?;
-        says_at_last(&waits, "waits up to 86400 s for the station on lan0")?;
+        waits.says("waits up to 86400 s for the station on lan0")?;
         ensure!(size("story-4.opus")? > 0, "no file while it waits");
         waits.stop()?;
         holds!(size("story-4.opus").is_err(), "a file without sound stays")

@@ -17,14 +17,13 @@ fn sent(host: &Host) -> Result<u64> {
 #[ignore = "long: `make test-all`"]
 fn a_caster_sends_on_a_lan_only_while_somebody_listens_there() {
     world_alone("radio-consent", |lab| {
-        let hosts = lab.lan(&["caster", "listener"])?;
-        let [caster, listener] = crate::each(&hosts)?;
+        let [caster, listener] = &crate::all(lab.lan(&["caster", "listener"])?)?;
         let (key, station, _) = key_of(caster, "station.key")?;
         let file = write_chirp(caster, 4)?;
         let args = format!("--key {key} --public");
         let before = sent(caster)?;
         let mut unheard = cast(caster, &file, &args)?;
-        ensure!(unheard.wait(DEADLINE)? == 0, "{}", unheard.stderr());
+        unheard.expect_exit(DEADLINE, 0)?;
         let bytes = sent(caster)? - before;
         ensure!(bytes < 6_000, "{bytes} bytes for nobody");
         let told = unheard.stderr();
@@ -33,21 +32,16 @@ fn a_caster_sends_on_a_lan_only_while_somebody_listens_there() {
         // an early listener hears all of it; a later one, the rest
         let private = format!("--key {key}");
         let (mut first, heard) = listen(listener, &station.encode(), "heard", "")?;
-        eventually("it listens", || {
-            let told = first.stderr();
-            holds!(told.contains("target_ms"), "{told}")
-        })?;
+        first.says("target_ms")?;
         let mut casts = cast(caster, &file, &private)?;
         for process in [&mut casts, &mut first] {
-            ensure!(process.wait(DEADLINE)? == 0, "{}", process.stderr());
+            process.expect_exit(DEADLINE, 0)?;
         }
         let seconds = sounding(&read_samples(&heard)?).len() as f64 / RATE as f64;
         ensure!(seconds > 3.9, "{seconds} s");
         let long = write_chirp(caster, 30)?;
         let casts = cast(caster, &long, &private)?;
-        eventually("it casts", || {
-            holds!(casts.stderr().contains("sends on"), "{}", casts.stderr())
-        })?;
+        casts.says("sends on")?;
         // also on the same host, which gets no reports from elsewhere
         for host in [listener, caster] {
             let (_later, heard) = listen(host, &station.encode(), "later", "")?;

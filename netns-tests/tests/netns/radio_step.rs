@@ -16,6 +16,7 @@ use lcradio_core::{BEACON_PORT, Station, StationKey};
 use lcroute_demo::lab::{DEADLINE, Host, LAN, Lab, Process, eventually};
 
 use crate::radio::{RATE, cast, key_of, last_status};
+use crate::radio_call::behind_a_wire;
 use crate::world_alone;
 
 /// Samples of a frame, and bytes of a sample of both channels.
@@ -83,11 +84,7 @@ impl Room {
 
     /// Returns the times of its clicks, in seconds.
     fn end(mut self) -> Result<Vec<f64>> {
-        ensure!(
-            self.process.wait(DEADLINE)? == 0,
-            "{}",
-            self.process.stderr()
-        );
+        self.process.expect_exit(DEADLINE, 0)?;
         self.heard
             .join()
             .map_err(|_| anyhow::anyhow!("the reader"))?
@@ -164,25 +161,9 @@ struct Houses {
 
 impl Houses {
     fn new(lab: &Lab) -> Result<Self> {
-        let [caster, near, wire]: [Host; 3] = lab
-            .lan(&["caster", "near", "wire"])?
-            .try_into()
-            .map_err(|_| anyhow::anyhow!("three hosts"))?;
-        let far = lab.detached_host("far")?;
-        let peer = far.namespace().path();
-        wire.ip(&format!(
-            "link add far0 type veth peer name {LAN} netns {peer}\nlink set far0 up"
-        ))?;
-        far.ip(&format!(
-            "addr add fd00:1::9/64 dev {LAN} nodad\nlink set {LAN} up"
-        ))?;
-        let args = [
-            LAN, "far0", "--delay", "40ms", "--jitter", "3ms", "--loss", "0.05",
-        ];
-        let slow = wire.spawn("slow-wire", &args)?;
-        eventually("the wire is there", || {
-            holds!(slow.stdout().contains("joined"), "{}", slow.stderr())
-        })?;
+        let [caster, near, wire] = crate::all(lab.lan(&["caster", "near", "wire"])?)?;
+        let args = crate::words("--delay 40ms --jitter 3ms --loss 0.05");
+        let (far, slow) = behind_a_wire(lab, &wire, "far", &args)?;
         Ok(Self {
             caster,
             near,
@@ -212,8 +193,7 @@ fn send_noise(host: &Host, station: &Station, key: &StationKey) -> Result<()> {
 #[test]
 fn two_rooms_with_clocks_apart_are_in_step_whatever_strangers_send() {
     world_alone("radio-step", |lab| {
-        let hosts = lab.lan(&["caster", "near", "next"])?;
-        let [caster, near, next] = crate::each(&hosts)?;
+        let [caster, near, next] = &crate::all(lab.lan(&["caster", "near", "next"])?)?;
         let (key, station, secret) = key_of(caster, "station.key")?;
         let text = station.encode();
         let begun = Instant::now();
@@ -233,7 +213,7 @@ fn two_rooms_with_clocks_apart_are_in_step_whatever_strangers_send() {
             })?;
         }
         send_noise(near, &station, &secret)?;
-        ensure!(casts.wait(DEADLINE)? == 0, "{}", casts.stderr());
+        casts.expect_exit(DEADLINE, 0)?;
         let status = last_status(&b.process.stderr())?;
         let (a, b) = (a.end()?, b.end()?);
         let apart = apart(&a, &b);
@@ -256,8 +236,7 @@ fn two_rooms_with_clocks_apart_are_in_step_whatever_strangers_send() {
 #[ignore = "an interface for a stranger; make test-all"]
 fn a_stranger_on_another_interface_puts_no_room_out_of_step() {
     world_alone("radio-step-strange", |lab| {
-        let hosts = lab.lan(&["caster", "near"])?;
-        let [caster, near] = crate::each(&hosts)?;
+        let [caster, near] = &crate::all(lab.lan(&["caster", "near"])?)?;
         let stranger = lab.detached_host("stranger")?;
         let peer = stranger.namespace().path();
         near.ip(&format!(
@@ -292,7 +271,7 @@ fn a_stranger_on_another_interface_puts_no_room_out_of_step() {
             let step = room.step()?;
             holds!(step["state"] == "in step", "{step}")
         })?;
-        ensure!(casts.wait(DEADLINE)? == 0, "{}", casts.stderr());
+        casts.expect_exit(DEADLINE, 0)?;
         room.end().map(drop)
     });
 }
@@ -320,11 +299,7 @@ fn rooms_are_in_step_over_a_slow_wire_and_without_the_casters_word_as_far_apart_
             let near = Room::new(&near, &text, listen_args, CLOCKS[0], begun)?;
             let far = Room::new(&far, &text, listen_args, CLOCKS[1], begun)?;
             let mut casts = cast(&caster, &file, &format!("--key {key} {cast_args}"))?;
-            ensure!(
-                casts.wait(DEADLINE + Duration::from_secs(30))? == 0,
-                "{}",
-                casts.stderr()
-            );
+            casts.expect_exit(DEADLINE + Duration::from_secs(30), 0)?;
             if !listen_args.is_empty() {
                 // a listener with a delay of its own asks nobody
                 ensure!(near.step()?.is_null() && far.step()?.is_null());
@@ -384,7 +359,7 @@ fn rooms_of_one_network_are_in_step_behind_closed_firewalls() {
                 .any(|g| g["group"] == questions && g["local"] == true);
             ensure!(is_local == joins, "{groups:?}");
         }
-        ensure!(casts.wait(DEADLINE)? == 0, "{}", casts.stderr());
+        casts.expect_exit(DEADLINE, 0)?;
         let (a, b) = (a.end()?, b.end()?);
         let apart = apart(&a, &b);
         let [median, most, worst] = figures(&apart)?;
@@ -481,10 +456,10 @@ fn loudspeakers_of_two_rooms_are_recorded_in_step() {
                 host.spawn("env", &args)
             });
             let mut casts = cast(&houses.caster, &file, &format!("--key {key} {together}"))?;
-            ensure!(casts.wait(DEADLINE)? == 0, "{}", casts.stderr());
+            casts.expect_exit(DEADLINE, 0)?;
             for room in rooms {
                 let mut room = room?;
-                ensure!(room.wait(DEADLINE)? == 0, "{}", room.stderr());
+                room.expect_exit(DEADLINE, 0)?;
                 let told = room.stderr();
                 ensure!(told.contains("in step: ") != together.is_empty(), "{told}");
             }

@@ -1,5 +1,6 @@
 //! Nodes that find each other without a signalling server: on a LAN, by a folder, by text.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -34,7 +35,7 @@ pub(crate) fn members_without_server(hosts: Vec<Host>) -> Result<Vec<Member>> {
     let (founder, others) = hosts.split_first().context("hosts")?;
     let init = founder.run("lcroute", &["init", "--name", founder.name()])?;
     init.success()?;
-    let token = founder.run("lcroute", &["invite"])?.success()?.stdout;
+    let token = founder.call("lcroute invite")?.stdout;
     for host in others {
         let joined = host.run("lcroute", &["join", token.trim(), "--name", host.name()])?;
         joined.success()?;
@@ -91,10 +92,7 @@ fn closed_hosts_of_a_lan_link_without_server_and_without_route() {
         }
         let lan = json!([{ "kind": "lan", "at": LAN, "open": true }]);
         ensure!(members[0].status()?["doors"] == lan, "{lan}");
-        let receiver = members[1].host.receive("ff1e::42", &[])?;
-        members[0].wait_wanted("ff1e::42", &members[1])?;
-        members[0].host.send("ff1e::42", 100, &[])?;
-        receiver.expect_exactly(100)?;
+        members[0].reaches(&members[1], "ff1e::42", 100)?;
         // a killed node is found again after its restart; a stopped node is gone
         members[2].daemon()?.kill()?;
         members[0].wait_links(1)?;
@@ -140,11 +138,9 @@ fn without_lan_nobody_is_looked_for_there() {
         eventually("the other one looks", || {
             holds!(looks_on_lans(&mut members[1])?, "not yet")
         })?;
-        members[0].host.configure("")?;
-        members[0].host.run("lcroute", &["reload"])?.success()?;
+        members[0].host.reconfigure("")?;
         members[0].wait_links(1)?;
-        members[0].host.configure("[signal]\nlan = false\n")?;
-        members[0].host.run("lcroute", &["reload"])?.success()?;
+        members[0].host.reconfigure("[signal]\nlan = false\n")?;
         eventually("it is off again", || {
             holds!(!looks_on_lans(&mut members[0])?, "not yet")
         })?;
@@ -152,15 +148,22 @@ fn without_lan_nobody_is_looked_for_there() {
     });
 }
 
+/// Makes closed hosts that find each other by a folder, which does not exist yet.
+fn with_a_spool(lab: &Lab, names: &[&str]) -> Result<(Vec<Host>, PathBuf)> {
+    let hosts = lab.closed_hosts(names)?;
+    let folder = hosts[0].path("spool");
+    let shown = folder.display();
+    crate::configure(
+        &hosts,
+        &format!("[signal]\nspool = \"{shown}\"\nlan = false\n"),
+    )?;
+    Ok((hosts, folder))
+}
+
 #[test]
 fn hosts_that_share_a_folder_link_without_server() {
     world("reach-spool", |lab| {
-        let hosts = lab.closed_hosts(&["a", "b"])?;
-        let folder = hosts[0].path("spool");
-        for host in &hosts {
-            let folder = folder.display();
-            host.configure(&format!("[signal]\nspool = \"{folder}\"\nlan = false\n"))?;
-        }
+        let (hosts, folder) = with_a_spool(lab, &["a", "b"])?;
         let mut members = members_without_server(hosts)?;
         members.iter_mut().try_for_each(Member::start)?;
         // the folder appears later, like a USB stick
@@ -187,12 +190,7 @@ fn hosts_that_share_a_folder_link_without_server() {
 #[test]
 fn an_expelled_node_finds_nobody_in_the_folder_and_who_was_away_comes_back() {
     world("reach-epoch", |lab| {
-        let mut hosts = lab.closed_hosts(&["a", "b", "c", "d", "e"])?;
-        let folder = hosts[0].path("spool");
-        for host in &hosts {
-            let folder = folder.display();
-            host.configure(&format!("[signal]\nspool = \"{folder}\"\nlan = false\n"))?;
-        }
+        let (mut hosts, folder) = with_a_spool(lab, &["a", "b", "c", "d", "e"])?;
         std::fs::create_dir(&folder)?;
         let late = hosts.pop().context("e")?;
         let mut members = members_without_server(hosts)?;
@@ -248,7 +246,7 @@ fn an_expelled_node_finds_nobody_in_the_folder_and_who_was_away_comes_back() {
         ensure!(mode & 0o777 == 0o600, "{mode:o}");
 
         // a new token leads a new member to the network, and all state outlives the daemons
-        let token = members[0].host.run("lcroute", &["invite"])?.success()?;
+        let token = members[0].host.call("lcroute invite")?;
         let joined = late.run("lcroute", &["join", token.stdout.trim(), "--name", "e"])?;
         joined.success()?;
         for member in &mut members[..3] {
@@ -267,12 +265,7 @@ fn an_expelled_node_finds_nobody_in_the_folder_and_who_was_away_comes_back() {
 #[test]
 fn a_token_for_leaves_opens_no_record_and_who_was_away_comes_back() {
     world("reach-leaf-token", |lab| {
-        let hosts = lab.closed_hosts(&["a", "b", "c"])?;
-        let folder = hosts[0].path("spool");
-        for host in &hosts {
-            let folder = folder.display();
-            host.configure(&format!("[signal]\nspool = \"{folder}\"\nlan = false\n"))?;
-        }
+        let (hosts, folder) = with_a_spool(lab, &["a", "b", "c"])?;
         std::fs::create_dir(&folder)?;
         let mut members = members_without_server(hosts)?;
         members.iter_mut().try_for_each(Member::start)?;
@@ -283,7 +276,7 @@ fn a_token_for_leaves_opens_no_record_and_who_was_away_comes_back() {
         let invite = ["invite", "--leaf", "--groups", "ff1e:5::/32", "--signal"];
         let invite = [&invite[..], &["ws://meet.example:7117"]].concat();
         let token = members[0].host.run("lcroute", &invite)?.success()?;
-        ensure!(token.stderr.contains("by a new secret"), "{}", token.stderr);
+        token.says("by a new secret")?;
         let token: Token = token.stdout.trim().parse()?;
         ensure!(token.epoch.is_none(), "it has the secret");
         let stranger = RendezvousEpochs::new(token.network());
@@ -339,12 +332,7 @@ fn a_token_for_leaves_opens_no_record_and_who_was_away_comes_back() {
 #[test]
 fn an_epoch_that_a_full_disk_lost_comes_again_with_the_next_link() {
     world("reach-epoch-full", |lab| {
-        let hosts = lab.closed_hosts(&["a", "b"])?;
-        let folder = hosts[0].path("spool");
-        for host in &hosts {
-            let folder = folder.display();
-            host.configure(&format!("[signal]\nspool = \"{folder}\"\nlan = false\n"))?;
-        }
+        let (hosts, folder) = with_a_spool(lab, &["a", "b"])?;
         std::fs::create_dir(&folder)?;
         let mut members = members_without_server(hosts)?;
         // b's state on a disk of its own, which is full
@@ -359,9 +347,7 @@ fn an_epoch_that_a_full_disk_lost_comes_again_with_the_next_link() {
         members.iter_mut().try_for_each(Member::start)?;
         members[0].wait_links(1)?;
         let fill = "head -c 100000 /dev/zero > fill";
-        let filled = members[1]
-            .host
-            .run("sh", &["-c", &format!("cd {state_arg} && {fill}")])?;
+        let filled = members[1].host.sh(&format!("cd {state_arg} && {fill}"))?;
         ensure!(filled.code != 0, "the disk is not full");
 
         let stranger = SecretKey::generate().peer_id().to_string();
@@ -419,14 +405,14 @@ fn one_command_is_enough_on_each_host() {
         ensure!(said(&b, "linked ")?.starts_with("a ("), "{}", b.stdout());
         ensure!(!b.stdout().contains("token "), "b may not invite");
         let (_pages, address) = serve(&hosts[0])?;
-        let again = hosts[0].run("lcroute", &["up", "--json"])?.success()?;
+        let again = hosts[0].call("lcroute up --json")?;
         let again: serde_json::Value = serde_json::from_str(&again.stdout)?;
         ensure!(again["linked"] == serde_json::json!(["b"]), "{again}");
         ensure!(again["pages"] == address, "{again}, {address}");
-        let down = hosts[1].run("lcroute", &["down"])?.success()?;
-        ensure!(down.stderr.contains("still a member"), "{}", down.stderr);
-        ensure!(b.wait(DEADLINE)? == 0, "{}", b.stderr());
-        hosts[1].run("lcroute", &["down"])?.success()?;
+        let down = hosts[1].call("lcroute down")?;
+        down.says("still a member")?;
+        b.expect_exit(DEADLINE, 0)?;
+        hosts[1].call("lcroute down")?;
         // a member without a reachable network
         a.stop()?;
         let lonely = hosts[1].spawn("lcroute", &["up", "--timeout", "2s"])?;
@@ -440,13 +426,7 @@ fn one_command_is_enough_on_each_host() {
         Member::new(hosts[1].clone()).wait_links(1)?;
         // with a log as its standard output, a later start prints no token
         said(&again, "linked ")?;
-        eventually("it says how to get one", || {
-            holds!(
-                again.stderr().contains("lcroute invite"),
-                "{}",
-                again.stderr()
-            )
-        })?;
+        again.says("lcroute invite")?;
         holds!(!again.stdout().contains("token "), "{}", again.stdout())
     });
 }
@@ -458,9 +438,7 @@ fn a_founder_that_is_told_so_prints_no_token() {
         let host = lab.host("a")?;
         let args = ["LCROUTE_NO_TOKEN=1", "lcroute", "up", "--name", "a"];
         let up = host.spawn("env", &args)?;
-        eventually("it says how to get one", || {
-            holds!(up.stderr().contains("lcroute invite"), "{}", up.stderr())
-        })?;
+        up.says("lcroute invite")?;
         ensure!(!said(&up, "address ")?.is_empty());
         ensure!(!up.stdout().contains("token "), "{}", up.stdout());
         holds!(!up.stderr().contains("lct1"), "{}", up.stderr())
@@ -479,21 +457,15 @@ fn a_host_without_a_hand_on_it_joins_by_its_environment_and_starts_so_again() {
             [settings, &["lcroute", "up"]].concat()
         }
         let both = format!("LCROUTE_TOKEN={token}");
-        let refused = hosts[1].run("env", &env(&[&file, &both]))?;
-        ensure!(
-            refused.code == 2 && refused.stderr.contains("both set"),
-            "{refused:?}"
-        );
-        let refused = hosts[1].run("env", &env(&["LCROUTE_TOKEN=lct1nonsense"]))?;
-        ensure!(
-            refused.code == 2 && refused.stderr.contains("LCROUTE_TOKEN"),
-            "{refused:?}"
-        );
-        let gone = hosts[1].run("env", &env(&["LCROUTE_TOKEN_FILE=/nowhere"]))?;
-        ensure!(
-            gone.code == 1 && gone.stderr.contains("/nowhere"),
-            "{gone:?}"
-        );
+        hosts[1]
+            .run("env", &env(&[&file, &both]))?
+            .fails(2, "both set")?;
+        hosts[1]
+            .run("env", &env(&["LCROUTE_TOKEN=lct1nonsense"]))?
+            .fails(2, "LCROUTE_TOKEN")?;
+        hosts[1]
+            .run("env", &env(&["LCROUTE_TOKEN_FILE=/nowhere"]))?
+            .fails(1, "/nowhere")?;
 
         let started = [&*file, "LCROUTE_NAME=beta", "LCROUTE_TOKEN="];
         let id = || Member::new(hosts[1].clone()).peer_id();
@@ -530,9 +502,7 @@ fn two_closed_hosts_link_by_pasted_texts() {
     world("reach-text", |lab| {
         let mut members = members_without_server(lab.closed_hosts(&["a", "b"])?)?;
         members.iter_mut().try_for_each(Member::start)?;
-        let text = |host: &Host| -> Result<String> {
-            Ok(host.run("lcroute", &["meet"])?.success()?.stdout)
-        };
+        let text = |host: &Host| -> Result<String> { Ok(host.call("lcroute meet")?.stdout) };
         let (of_a, of_b) = (text(&members[0].host)?, text(&members[1].host)?);
         let take = |host: &Host, text: &str| {
             let file = host.write("text", text)?;
@@ -540,8 +510,7 @@ fn two_closed_hosts_link_by_pasted_texts() {
         };
         // a text that lacks one character, and a node's own text
         let at = of_a.find("LCR1:").context("a line")? + 40;
-        let refused = take(&members[1].host, &[&of_a[..at], &of_a[at + 1..]].concat())?;
-        ensure!(refused.code == 2, "{refused:?}");
+        take(&members[1].host, &[&of_a[..at], &of_a[at + 1..]].concat())?.exits(2)?;
         let refused = take(&members[0].host, &of_a)?;
         let own = refused.stderr.contains("own");
         ensure!(refused.code == 1 && own, "{refused:?}");
@@ -651,14 +620,17 @@ fn of_many_signalling_servers_members_use_the_same_three_and_others_when_those_g
     });
 }
 
+/// Returns a configuration by which nodes find each other in a DHT alone.
+pub(crate) fn by_a_dht(enters: &str) -> String {
+    format!("[signal]\nlan = false\ndht = true\ndht_bootstrap = [\"{enters}\"]\n")
+}
+
 /// Starts nodes of a DHT on a host of their own; returns the address of the first.
 pub(crate) fn swarm(lab: &Lab) -> Result<(Process, String)> {
     let host = lab.host("swarm")?;
     let address = host.v4()?.to_string();
     let nodes = host.spawn("dht-swarm", &["--address", &address])?;
-    eventually("the nodes know each other", || {
-        holds!(nodes.stdout().contains("nodes"), "not yet")
-    })?;
+    nodes.prints("nodes")?;
     Ok((nodes, format!("{address}:6881")))
 }
 
@@ -672,25 +644,24 @@ fn dht_of(member: &Member) -> Result<(bool, String)> {
     Ok((door["open"] == true, note.to_owned()))
 }
 
+fn reach_programs(members: &[Member]) -> Result<Vec<Process>> {
+    let programs = members.iter();
+    programs
+        .map(|member| member.host.spawn("lcroute-reach", &[]))
+        .collect()
+}
+
 #[test]
 fn two_closed_hosts_that_share_a_token_link_by_a_dht() {
     world("reach-dht", |lab| {
         let (_swarm, enters) = swarm(lab)?;
-        let hosts = lab.closed_hosts(&["a", "b"])?;
-        for host in &hosts {
-            host.configure(&format!(
-                "[signal]\nlan = false\ndht = true\ndht_bootstrap = [\"{enters}\"]\n"
-            ))?;
-        }
+        let hosts = lab.configured_hosts(&["a", "b"], &by_a_dht(&enters))?;
         let mut members = members_without_server(hosts)?;
         members.iter_mut().try_for_each(Member::start)?;
         let (open, note) = dht_of(&members[0])?;
         ensure!(!open && note.contains("does not run"), "{note}");
         let began = Instant::now();
-        let mut programs = Vec::new();
-        for member in &members {
-            programs.push(member.host.spawn("lcroute-reach", &[])?);
-        }
+        let mut programs = reach_programs(&members)?;
         members[0].wait_links(1)?;
         println!("linked after {} ms", began.elapsed().as_millis());
         for member in &members {
@@ -725,8 +696,7 @@ fn two_closed_hosts_that_share_a_token_link_by_a_dht() {
         members[0].wait_links(1)?;
 
         // switched off at run time: the program stays connected, and stores no more records
-        members[0].host.configure("[signal]\nlan = false\n")?;
-        members[0].host.run("lcroute", &["reload"])?.success()?;
+        members[0].host.reconfigure("[signal]\nlan = false\n")?;
         ensure!(dht_of(&members[0]).is_err(), "still on");
         members[0].wait_links(1)
     });
@@ -738,25 +708,15 @@ fn two_hosts_behind_nats_that_keep_ports_link_by_a_dht_alone() {
     world("reach-dht-nat", |lab| {
         let (_swarm, enters) = swarm(lab)?;
         let hosts = [lab.host_behind_nat("a")?, lab.host_behind_nat("b")?];
-        for host in &hosts {
-            host.configure(&format!(
-                "[signal]\nlan = false\ndht = true\ndht_bootstrap = [\"{enters}\"]\n"
-            ))?;
-        }
+        crate::configure(&hosts, &by_a_dht(&enters))?;
         let mut members = members_without_server(hosts.into())?;
         members.iter_mut().try_for_each(Member::start)?;
         let began = Instant::now();
-        let mut programs = Vec::new();
-        for member in &members {
-            programs.push(member.host.spawn("lcroute-reach", &[])?);
-        }
+        let _programs = reach_programs(&members)?;
         members[0].wait_links(1)?;
         println!("linked after {} ms", began.elapsed().as_millis());
         let peers = members[0].peers()?;
         ensure!(peers[0]["path"] == "reflexive", "{peers:?}");
-        let receiver = members[1].host.receive("ff1e::42", &[])?;
-        members[0].wait_wanted("ff1e::42", &members[1])?;
-        members[0].host.send("ff1e::42", 100, &[])?;
-        receiver.expect_exactly(100)
+        members[0].reaches(&members[1], "ff1e::42", 100)
     });
 }

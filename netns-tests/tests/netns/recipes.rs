@@ -74,8 +74,7 @@ fn a_watch_shows_each_round_until_it_is_interrupted() {
             holds!(last == "\"up\"", "{last}")
         })?;
         watch.signal(Signal::SIGINT)?;
-        let code = watch.wait(Duration::from_secs(20))?;
-        holds!(code == 130, "exit code {code}")
+        watch.expect_exit(Duration::from_secs(20), 130)
     });
 }
 
@@ -200,7 +199,7 @@ impl Page {
                     self.watch(command, &shown)?;
                 }
                 Some(("operator", command)) => {
-                    let done = self.operator.run("sh", &["-c", command])?;
+                    let done = self.operator.sh(command)?;
                     let last_word = shown.iter().any(|line| line.starts_with("exit code"));
                     ensure!(
                         done.code == 0 || last_word,

@@ -18,9 +18,7 @@ fn relayed(lab: &Lab, hosts: Vec<Host>) -> Result<Network> {
 
 /// Starts both; returns the time until they were linked.
 fn start(network: &mut Network) -> Result<Duration> {
-    for member in &mut network.members {
-        member.start()?;
-    }
+    network.start_each()?;
     let begun = Instant::now();
     network.wait_linked()?;
     let took = begun.elapsed();
@@ -69,9 +67,7 @@ fn two_symmetric_nats_are_linked_by_a_relay_that_sees_nothing_in_the_clear() {
         let pcap = pcap.display().to_string();
         let host = &network.signalling.host;
         let mut dump = host.spawn("tcpdump", &["-i", "any", "-U", "-w", &pcap, "udp"])?;
-        eventually("tcpdump listens", || {
-            holds!(dump.stderr().contains("listening on"), "not yet")
-        })?;
+        dump.says("listening on")?;
         start(&mut network)?;
         expect_paths(&network, ["relay", "relay"])?;
         expect_carries(&network)?;
@@ -171,11 +167,7 @@ fn a_doctor_says_what_leads_to_a_relay() {
         let network = relayed(lab, without_udp(lab)?)?;
         let [_, b] = network.nodes()?;
         let ask = |member: &Member| -> Result<String> {
-            let done = member.host.ask("lcroute", &["doctor", "--json"])?;
-            let answer: serde_json::Value = serde_json::from_str(&done.stdout)?;
-            let mut checks = answer["checks"].as_array().into_iter().flatten();
-            let relay = checks.find(|check| check["name"] == "relay");
-            Ok(relay.context("no such check")?.to_string())
+            Ok(crate::doctor::check(&member.host, "relay")?.to_string())
         };
         let cut = ask(b)?;
         ensure!(cut.contains("no answer by UDP, TCP works"), "{cut}");
@@ -317,9 +309,7 @@ fn hosts_that_only_a_web_proxy_leads_out_are_linked_through_it() {
             Ok(())
         };
         configure(&network, "ann:wrong\n")?;
-        for member in &mut network.members {
-            member.start()?;
-        }
+        network.start_each()?;
         let doctor = network.members[0].host.ask("lcroute", &["doctor"])?.stdout;
         ensure!(
             doctor.contains("refuses this user and password (407)"),
@@ -327,7 +317,7 @@ fn hosts_that_only_a_web_proxy_leads_out_are_linked_through_it() {
         );
         configure(&network, "ann:pass\n")?;
         for member in &network.members {
-            member.host.run("lcroute", &["reload"])?.success()?;
+            member.host.call("lcroute reload")?;
         }
         let begun = Instant::now();
         network.wait_linked()?;

@@ -22,15 +22,10 @@ impl Outcome {
 }
 
 fn run(lab: &Lab, config: &str) -> Result<Outcome> {
-    let hosts = lab.closed_hosts(&["a", "b"])?;
-    for host in &hosts {
-        host.configure(config)?;
-    }
-    let mut network = lab.network(hosts)?;
+    let mut network = lab.network(lab.configured_hosts(&["a", "b"], config)?)?;
     network.start()?;
     let [a, b] = network.nodes()?;
-    let receiver = b.host.receive("ff1e::42", &[])?;
-    a.wait_wanted("ff1e::42", b)?;
+    let receiver = a.heard_by(b, "ff1e::42", &[])?;
     b.host.set_loss(UPLINK, 5)?;
     a.host.send("ff1e::42", MESSAGES, &["--rate", "1000"])?;
     // later packets, which are not counted
@@ -103,8 +98,7 @@ fn thin_flows_measured() {
             if loss > 0 {
                 b.host.set_loss(UPLINK, loss)?;
             }
-            let receiver = b.host.receive("ff1e::42", &[])?;
-            a.wait_wanted("ff1e::42", b)?;
+            let receiver = a.heard_by(b, "ff1e::42", &[])?;
             let before = a.host.uplink_traffic()?;
             a.host
                 .send("ff1e::42", count, &["--rate", "50", "--size", size])?;

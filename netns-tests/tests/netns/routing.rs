@@ -45,11 +45,9 @@ impl Meshwork {
     fn new(lab: &Lab) -> Result<Meshwork> {
         let names: Vec<String> = (0..NODES).map(|n| format!("n{n}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let hosts = lab.closed_hosts(&names)?;
-        for host in &hosts {
-            host.configure("[topology]\npolicy = \"regular\"\ndegree = 3\n")?;
-        }
-        let mut network = lab.network(hosts)?;
+        let mut network = lab.network(
+            lab.configured_hosts(&names, "[topology]\npolicy = \"regular\"\ndegree = 3\n")?,
+        )?;
         network.start_routed()?;
         let mut listeners = Vec::new();
         for at in LISTENERS {
@@ -222,11 +220,7 @@ fn a_mesh_that_grows_gives_up_links_and_loses_no_packet() {
     world("growth", |lab| {
         let names: Vec<String> = (0..GROWN).map(|n| format!("n{n}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let hosts = lab.closed_hosts(&names)?;
-        for host in &hosts {
-            host.configure("[topology]\ndegree = 4\n")?;
-        }
-        let mut network = lab.network(hosts)?;
+        let mut network = lab.network(lab.configured_hosts(&names, "[topology]\ndegree = 4\n")?)?;
         let start = |members: &mut [Member]| members.iter_mut().try_for_each(Member::start);
         start(&mut network.members[..SMALL])?;
         let members = &network.members[..SMALL];
@@ -271,8 +265,8 @@ fn a_mesh_that_grows_gives_up_links_and_loses_no_packet() {
 #[test]
 fn two_halves_part_and_meet_again() {
     world("halves", |lab| {
-        let hosts = lab.hosts_in_a_row(&["a1", "a2", "a3", "b1", "b2", "b3"])?;
-        let mut network = lab.network(hosts)?;
+        let mut network =
+            lab.network(lab.hosts_in_a_row(&["a1", "a2", "a3", "b1", "b2", "b3"])?)?;
         network.start_routed()?;
         let [a1, a2, a3, b1, b2, b3] = network.nodes()?;
         let at_a2 = a2.host.receive(GROUP, &[])?;
@@ -365,11 +359,10 @@ fn a_router_that_is_killed_and_comes_back_goes_on_routing_and_sending() {
 #[test]
 fn a_network_outlives_its_signalling_server_and_makes_new_links_over_itself() {
     world("over-itself", |lab| {
-        let hosts = lab.closed_hosts(&["a", "b", "c", "d", "e", "f"])?;
-        for host in &hosts {
-            host.configure("[topology]\npolicy = \"regular\"\ndegree = 3\n")?;
-        }
-        let mut network = lab.network(hosts)?;
+        let mut network = lab.network(lab.configured_hosts(
+            &["a", "b", "c", "d", "e", "f"],
+            "[topology]\npolicy = \"regular\"\ndegree = 3\n",
+        )?)?;
         network.start_routed()?;
         let receiver = network.members[1].host.receive(GROUP, &[])?;
         let _sender = network.members[0].host.send_for_ever(GROUP)?;
@@ -474,8 +467,7 @@ fn a_neighbour_that_joins_thousands_of_groups_harms_nobody() {
         let mut network = lab.network(lab.hosts_in_a_row(&["a", "b", "mallory"])?)?;
         network.start_routed()?;
         let [a, b, mallory] = network.nodes()?;
-        let receiver = b.host.receive(GROUP, &[])?;
-        a.wait_wanted(GROUP, b)?;
+        let receiver = a.heard_by(b, GROUP, &[])?;
         let stream = ["--rate", "500", "--size", "200"];
         let mut crowd = Vec::new();
         for n in 0..9 {
@@ -496,10 +488,7 @@ fn a_neighbour_that_joins_thousands_of_groups_harms_nobody() {
         // where all processors are busy with joins, packets wait too long in a queue (50 ms are 25)
         receiver.expect(1_940)?;
         // joins of other nodes pass
-        let other = a.host.receive("ff1e::43", &[])?;
-        b.wait_wanted("ff1e::43", a)?;
-        b.host.send("ff1e::43", 100, &[])?;
-        other.expect_exactly(100)?;
+        b.reaches(a, "ff1e::43", 100)?;
         // after its end none of its groups remain
         crowd.iter_mut().try_for_each(|process| process.kill())?;
         eventually("the crowd's groups are gone", || {
@@ -518,8 +507,7 @@ fn a_hundred_joins_and_leaves_a_second_harm_nobody() {
         let mut network = lab.network(lab.hosts_in_a_row(&["a", "r", "b"])?)?;
         network.start_routed()?;
         let [a, r, b] = network.nodes()?;
-        let at_r = r.host.receive(GROUP, &[])?;
-        a.wait_wanted(GROUP, r)?;
+        let at_r = a.heard_by(r, GROUP, &[])?;
         let mut flapping = b.host.spawn("mc-flap", &[GROUP, "--seconds", "3"])?;
         a.host
             .send(GROUP, 1_500, &["--rate", "500", "--size", "200"])?;
@@ -532,8 +520,7 @@ fn a_hundred_joins_and_leaves_a_second_harm_nobody() {
             let groups = b.groups()?;
             holds!(groups.iter().all(|g| g["local"] == false), "{groups:?}")
         })?;
-        let at_b = b.host.receive(GROUP, &[])?;
-        r.wait_wanted(GROUP, b)?;
+        let at_b = r.heard_by(b, GROUP, &[])?;
         a.host.send(GROUP, 100, &[])?;
         at_b.expect_exactly(100)?;
         at_r.expect_exactly(1_600)
@@ -568,10 +555,7 @@ fn an_announcement_outside_the_certificate_is_named_and_not_made() {
         network.members[2].stop()?;
         let [a, b, _] = network.nodes()?;
         wait_reach(&[a, b])?;
-        let receiver = b.host.receive("ff1e:2::2", &[])?;
-        a.wait_wanted("ff1e:2::2", b)?;
-        a.host.send("ff1e:2::2", 100, &[])?;
-        receiver.expect_exactly(100)
+        a.reaches(b, "ff1e:2::2", 100)
     });
 }
 
@@ -585,7 +569,7 @@ fn the_expelled_do_not_come_back() {
             let _sender = a.host.send_for_ever(GROUP)?;
             at_c.expect_more("c hears a")?;
             let id = c.peer_id()?;
-            a.host.run("lcroute", &["revoke", "c"])?.success()?;
+            a.host.call("lcroute revoke c")?;
             wait_out(&[a, b], &id)?;
             c.wait_links(0)?;
             let at_b = b.host.receive(GROUP, &[])?;
@@ -649,9 +633,7 @@ fn wait_out(members: &[&Member], peer: &str) -> Result<()> {
 fn unicast_ping_and_a_share_reach_a_node_three_hops_away() {
     world("three-hops", |lab| {
         let hosts = lab.hosts_in_a_row(&["a", "r", "s", "b"])?;
-        for host in &hosts {
-            host.configure("[network]\nunicast = true\n")?;
-        }
+        crate::configure(&hosts, "[network]\nunicast = true\n")?;
         let mut network = lab.network(hosts)?;
         network.start_routed()?;
         let [a, r, s, b] = network.nodes()?;
@@ -678,15 +660,15 @@ fn unicast_ping_and_a_share_reach_a_node_three_hops_away() {
             .run("lcroute", &["ping", "b", "-c", "2", "-i", "50ms"])?;
         let said = pinged.success()?.stdout;
         ensure!(said.contains("2 received"), "{said}");
-        let pinged = a.host.run("lcroute", &["ping", "nobody"])?;
-        ensure!(pinged.code == NOT_REACHABLE, "exit code {}", pinged.code);
+        a.host
+            .run("lcroute", &["ping", "nobody"])?
+            .exits(NOT_REACHABLE)?;
 
         // a share announces its groups: the root of their tree is the server
         make_folder(&a.host.path("folder"), 300_000)?;
         let (_share, _) = share(&a.host, &["folder"])?;
         let mut fetch = b.host.spawn("lcsync", &["lc:folder", "copy"])?;
-        let code = fetch.wait(Duration::from_secs(60))?;
-        ensure!(code == 0, "exit code {code}: {}", fetch.stderr());
+        fetch.expect_exit(Duration::from_secs(60), 0)?;
         same_content(&a.host.path("folder"), &b.host.path("copy"))
     });
 }
@@ -712,7 +694,7 @@ fn two_who_cannot_reach_each_other_talk_over_a_third() {
         let unicast = ping(&a.host, &b.address()?.to_string(), &[])?;
         ensure!(unicast.code != 0, "{}", unicast.stdout);
         // lcroute's own ping is: it concerns no port of a host
-        a.host.run("lcroute", &["ping", "b"])?.success()?;
+        a.host.call("lcroute ping b")?;
         // the firewall is removed: they link
         for host in [&a.host, &b.host] {
             host.heal_uplink()?;

@@ -65,25 +65,23 @@ fn no_process_that_stays_shows_a_secret_among_its_arguments() {
             let args = ["create", "team", "--as", "ann"];
             a.run("lcgroup", &args)?.success().map(|_| ())
         })?;
-        let invitation = a.run("lcgroup", &["invite", "team"])?.success()?.stdout;
+        let invitation = a.call("lcgroup invite team")?.stdout;
         let invitation = invitation.trim();
         owner.stop()?;
         let _member = run(b)?;
-        eventually("lcgroup answers", || {
-            b.run("lcgroup", &["status"])?.success().map(|_| ())
-        })?;
+        eventually("lcgroup answers", || b.call("lcgroup status").map(|_| ()))?;
         // no answer arrives
         let args = ["join", invitation, "team", "--as", "bob", "--wait"];
         let mut joining = b.spawn("lcgroup", &args)?;
         shows(&mut joining, "join", invitation)?;
 
         // a re-executed daemon is a member, and needs no token
-        b.run("lcroute", &["reload", "--exec"])?.success()?;
+        b.call("lcroute reload --exec")?;
         eventually("it is executed anew", || {
             joined.must_run()?;
             let shown = arguments(&joined)?;
             ensure!(shown.ends_with("lcroute up --name b "), "{shown}");
-            b.run("lcroute", &["status"])?.success().map(|_| ())
+            b.call("lcroute status").map(|_| ())
         })?;
         // messages show none either
         let wrong = b.run("lcstudio", &["attend", &session, &session])?;

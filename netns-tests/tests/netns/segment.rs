@@ -46,9 +46,12 @@ impl Houses {
         let hosts = lab.closed_hosts(&names)?;
         let sites = houses(lab, [&hosts[..gateways], &hosts[gateways..]])?;
         prepare(&sites)?;
-        for host in &hosts {
-            host.configure(&format!("{SEGMENT}{settings}"))?;
-        }
+        crate::configure(&hosts, &format!("{SEGMENT}{settings}"))?;
+        Self::join(lab, hosts, sites, gateways)
+    }
+
+    /// Starts gateways that have their settings, and waits until the LANs are one.
+    fn join(lab: &Lab, hosts: Vec<Host>, sites: [Site; 2], gateways: usize) -> Result<Self> {
         let mut network = lab.network_invited(hosts, &["--segment", "home"])?;
         network.start()?;
         let houses = Self {
@@ -143,11 +146,17 @@ pub(crate) fn python(host: &Host, script: &str, args: &[&str]) -> Result<String>
 /// Starts a script of Python that prints `ready` first.
 pub(crate) fn serve(host: &Host, script: &str, args: &[&str]) -> Result<Process> {
     let process = host.spawn("python3", &[&["-c", script], args].concat())?;
-    eventually("it is ready", || {
-        let said = process.stdout();
-        holds!(said.starts_with("ready"), "{said}{}", process.stderr())
-    })?;
+    process.prints("ready")?;
     Ok(process)
+}
+
+/// Looks for games by a broadcast, and plays with those at these addresses.
+fn play(host: &Host, broadcast: &str, games: [&str; 2]) -> Result<()> {
+    let played = python(host, PLAYER, &[broadcast, "2"])?;
+    let mut played: Vec<_> = played.lines().collect();
+    played.sort_unstable();
+    let expected = games.map(|game| format!("{game} game here chess played"));
+    holds!(played == expected, "{broadcast}: {played:?}")
 }
 
 /// Waits until the output has this line this often.
@@ -356,14 +365,7 @@ fn hosts_of_two_houses_find_and_use_each_other_under_their_own_addresses() {
         );
         let games = [serve(b1, GAME, &[])?, serve(b2, GAME, &[])?];
         for all in ["255.255.255.255", "192.168.1.255"] {
-            let played = python(a1, PLAYER, &[all, "2"])?;
-            let mut played: Vec<_> = played.lines().collect();
-            played.sort_unstable();
-            let expected = [
-                "192.168.1.30 game here chess played",
-                "192.168.1.31 game here chess played",
-            ];
-            ensure!(played == expected, "{all}: {played:?}");
+            play(a1, all, ["192.168.1.30", "192.168.1.31"])?;
         }
         for game in &games {
             expect(game, "who plays from 192.168.1.20", 2)?;
@@ -476,14 +478,11 @@ fn programs_on_the_gateways_themselves_are_in_the_segment() {
         ensure!(place(far, "192.168.1.10")? == (0, "behind gw0".into()));
         ensure!(place(near, "192.168.1.10")? == (0, format!("here ({})", mac(&near_host, LAN)?)));
         let games = [serve(&b1, GAME, &[])?, serve(&far_host, GAME, &[])?];
-        let played = python(&near_host, PLAYER, &["192.168.1.255", "2"])?;
-        let mut played: Vec<_> = played.lines().collect();
-        played.sort_unstable();
-        let expected = [
-            "192.168.1.15 game here chess played",
-            "192.168.1.30 game here chess played",
-        ];
-        ensure!(played == expected, "{played:?}");
+        play(
+            &near_host,
+            "192.168.1.255",
+            ["192.168.1.15", "192.168.1.30"],
+        )?;
         for game in &games {
             expect(game, "who plays from 192.168.1.10", 1)?;
         }
@@ -626,14 +625,7 @@ fn a_sealed_segment_is_read_by_gateways_with_the_key_alone() {
                 "[[private]]\nsegment = \"home\"\nkeyfile = \"{keyfile}\"\n{SEGMENT}"
             ))?;
         }
-        let mut network = lab.network_invited(hosts, &["--segment", "home"])?;
-        network.start()?;
-        let houses = Houses {
-            network,
-            sites,
-            gateways: 1,
-        };
-        houses.wait_joined()?;
+        let houses = Houses::join(lab, hosts, sites, 1)?;
         let [a1, _, b1, _] = houses.hosts();
         ping(a1, "-s 1472 -M do 192.168.1.30")?;
         let game = serve(b1, GAME, &[])?;
@@ -644,8 +636,7 @@ fn a_sealed_segment_is_read_by_gateways_with_the_key_alone() {
         let said = near.host.ask("lcroute", &["lan"])?.stdout;
         ensure!(said.contains("sealed segment home: 2 LANs"), "{said}");
         // one of them loses the key
-        far.host.configure(SEGMENT)?;
-        far.host.run("lcroute", &["reload"])?.success()?;
+        far.host.reconfigure(SEGMENT)?;
         let asked = a1.run("ping", &["-c", "2", "-W", "1", "192.168.1.31"])?;
         ensure!(asked.code != 0, "{}", asked.stdout);
         let asked = b1.run("ping", &["-c", "2", "-W", "1", "192.168.1.21"])?;
@@ -675,9 +666,7 @@ fn a_gateway_without_the_label_says_so_and_joins_nothing() {
     world("segment-label", |lab| {
         let hosts = lab.closed_hosts(&["gw0", "gw1"])?;
         let sites = houses(lab, [&hosts[..1], &hosts[1..]])?;
-        for host in &hosts {
-            host.configure(SEGMENT)?;
-        }
+        crate::configure(&hosts, SEGMENT)?;
         let mut network = lab.network_invited(hosts, &["--gateway", "any"])?;
         network.start()?;
         let [permitted, other] = network.nodes()?;
@@ -685,13 +674,7 @@ fn a_gateway_without_the_label_says_so_and_joins_nothing() {
             let said = lan(other)?;
             let problem = said["segment"]["problem"].as_str().unwrap_or_default();
             ensure!(problem.contains("does not permit segment home"), "{said}");
-            let doctor = other.host.ask("lcroute", &["doctor", "--json"])?;
-            let found: Value = serde_json::from_str(&doctor.stdout)?;
-            let checks = found["checks"].as_array().context("no checks")?;
-            let lans = checks
-                .iter()
-                .find(|check| check["name"] == "lans")
-                .context("no check")?;
+            let lans = crate::doctor::check(&other.host, "lans")?;
             let remedy = lans["remedy"].as_str().unwrap_or_default();
             ensure!(
                 lans["state"] == "fail" && remedy.contains("invite --segment"),
@@ -838,14 +821,7 @@ fn guests_of_a_bridge_see_no_frames_for_hosts_elsewhere() {
         guest.ip(&format!("link set {LAN} up"))?;
         hosts[0].configure(&SEGMENT.replace("lan0", "br0"))?;
         hosts[1].configure(SEGMENT)?;
-        let mut network = lab.network_invited(hosts, &["--segment", "home"])?;
-        network.start()?;
-        let houses = Houses {
-            network,
-            sites,
-            gateways: 1,
-        };
-        houses.wait_joined()?;
+        let houses = Houses::join(lab, hosts, sites, 1)?;
         let [a1, _, _, _] = houses.hosts();
         ping(a1, "192.168.1.30")?;
         let (received, _) = guest.interface_traffic(LAN)?;
@@ -950,9 +926,7 @@ fn throughput_and_round_trips_beside_lc0() {
                     println!("{address}: {line}, processor time of both daemons {spent:.2} s");
                     Ok(())
                 })?;
-                let done = client
-                    .run("ping", &["-c", "1000", "-i", "0.002", "-D", address])?
-                    .success()?;
+                let done = client.call(&format!("ping -c 1000 -i 0.002 -D {address}"))?;
                 let times = done.stdout.lines().filter_map(|line| {
                     line.split("time=")
                         .nth(1)?

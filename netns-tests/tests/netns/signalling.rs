@@ -34,8 +34,7 @@ fn links_outlive_the_signalling_server_and_new_ones_come_when_it_is_back() {
         network.members.push(third);
         network.wait_linked()?;
         let [a, b, c] = network.nodes()?;
-        let at_c = c.host.receive("ff1e::42", &[])?;
-        a.wait_wanted("ff1e::42", c)?;
+        let at_c = a.heard_by(c, "ff1e::42", &[])?;
         a.wait_wanted("ff1e::42", b)?;
         let before = receiver.packets()?;
         a.host.send("ff1e::42", 100, &[])?;
@@ -49,8 +48,7 @@ fn the_signalling_server_carries_no_data() {
     world("no-data", |lab| {
         let network = lab.closed_network(["a", "b"])?;
         let [a, b] = network.nodes()?;
-        let receiver = b.host.receive("ff1e::42", &[])?;
-        a.wait_wanted("ff1e::42", b)?;
+        let receiver = a.heard_by(b, "ff1e::42", &[])?;
         network.wait_probed()?;
         let before = network.signalling.host.uplink_data()?;
         a.host.send("ff1e::42", 500, &[])?;
@@ -68,13 +66,10 @@ fn a_daemon_can_be_the_signalling_server_itself() {
         let alpha = lab.host("alpha")?;
         let beta = lab.closed_hosts(&["beta"])?.remove(0);
         alpha.configure("[signal]\nlisten = \"[::]:7117\"\n")?;
-        alpha
-            .run("lcroute", &["init", "--name", "alpha"])?
-            .success()?;
+        alpha.call("lcroute init --name alpha")?;
         let url = format!("ws://{}:7117", alpha.v4()?);
         let token = alpha
-            .run("lcroute", &["invite", "--signal", &url])?
-            .success()?
+            .call(&format!("lcroute invite --signal {url}"))?
             .stdout;
         beta.run("lcroute", &["join", token.trim(), "--name", "beta"])?
             .success()?;
@@ -85,10 +80,7 @@ fn a_daemon_can_be_the_signalling_server_itself() {
         let server = serde_json::json!({ "kind": "server", "at": url, "open": true });
         let doors = &beta.status()?["doors"];
         ensure!(doors[0] == server, "{doors}");
-        let receiver = beta.host.receive("ff1e::42", &[])?;
-        alpha.wait_wanted("ff1e::42", &beta)?;
-        alpha.host.send("ff1e::42", 100, &[])?;
-        receiver.expect_exactly(100)
+        alpha.reaches(&beta, "ff1e::42", 100)
     });
 }
 
@@ -98,13 +90,10 @@ fn one_address_takes_no_more_than_its_share_of_a_signalling_server_and_is_told_s
         let alpha = lab.host("alpha")?;
         let hosts = lab.closed_hosts(&["beta", "gamma"])?;
         alpha.configure("[signal]\nlisten = \"[::]:7117\"\nper_address = 1\n")?;
-        alpha
-            .run("lcroute", &["init", "--name", "alpha"])?
-            .success()?;
+        alpha.call("lcroute init --name alpha")?;
         let url = format!("ws://{}:7117", alpha.v4()?);
         let token = alpha
-            .run("lcroute", &["invite", "--signal", &url])?
-            .success()?
+            .call(&format!("lcroute invite --signal {url}"))?
             .stdout;
         let mut alpha = Member::new(alpha);
         alpha.start()?;

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::guest::{all_end, as_confined, as_nobody, family, open_driver};
+use crate::outside_dht::with_dht;
 use crate::radio::{RADIO, key_of, last_status, station_of, write_chirp};
 use crate::reach::swarm;
 use crate::world;
@@ -97,16 +98,13 @@ fn who_has_only_the_text_of_a_station_hears_it_through_closed_firewalls() {
     world("station", |lab| {
         open_driver()?;
         let (_server, url) = public_server(lab)?;
-        let hosts = lab.closed_hosts(&["caster", "early", "confined"])?;
-        let [caster, early, confined] = crate::each(&hosts)?;
+        let [caster, early, confined] =
+            &crate::all(lab.closed_hosts(&["caster", "early", "confined"])?)?;
         let (path, key) = station(caster, "station.key")?;
         let text = format!("{}@{url}", *key.station(false).encode());
         // before somebody casts
         let waits = listen(early, &text, &["--timeout", "60s"])?;
-        eventually("it says for what it waits", || {
-            let told = waits.stderr();
-            holds!(told.contains("looking for the sender at"), "{told}")
-        })?;
+        waits.says("looking for the sender at")?;
         let casts = cast(caster, &path, &format!("--at {url}"))?;
         ensure!(text_of(&casts)? == text, "{}", casts.stdout());
         hears(&waits, 2)?;
@@ -158,17 +156,11 @@ fn wrong_texts_of_stations_are_refused_and_nobody_under_a_text_is_said() {
         }
         // a station that does not cast
         let mut nobody = listen(&host, &format!("{}@{url}", *text), &["--timeout", "4s"])?;
-        let code = nobody.wait(DEADLINE)?;
-        let told = nobody.stderr();
-        ensure!(
-            code == 3 && told.contains("nothing came for 4 s"),
-            "{code}: {told}"
-        );
+        nobody.fails(DEADLINE, 3, "nothing came for 4 s")?;
         let (path, _) = self::station(&host, "station.key")?;
         let places = ["a", "b", "c", "d"].map(|place| format!("--at {place}"));
         let mut many = cast(&host, &path, &places.join(" "))?;
-        let code = many.wait(DEADLINE)?;
-        holds!(code == 2, "{code}: {}", many.stderr())
+        many.expect_exit(DEADLINE, 2)
     });
 }
 
@@ -177,8 +169,7 @@ fn wrong_texts_of_stations_are_refused_and_nobody_under_a_text_is_said() {
 fn a_station_on_a_lan_needs_no_server_and_says_what_is_closed() {
     world("station-lan", |lab| {
         open_driver()?;
-        let hosts = lab.lan(&["caster", "listener"])?;
-        let [caster, listener] = crate::each(&hosts)?;
+        let [caster, listener] = &crate::all(lab.lan(&["caster", "listener"])?)?;
         let (path, _) = station(caster, "station.key")?;
         let casts = cast(caster, &path, "")?;
         let text = text_of(&casts)?;
@@ -200,7 +191,7 @@ fn a_station_on_a_lan_needs_no_server_and_says_what_is_closed() {
         text_of(&again)?;
         hears(&hearing, 2)?;
         hearing.signal(Signal::SIGINT)?;
-        holds!(hearing.wait(DEADLINE)? == 130, "{}", hearing.stderr())
+        hearing.expect_exit(DEADLINE, 130)
     });
 }
 
@@ -212,11 +203,7 @@ fn a_station_without_a_server_is_found_by_a_dht_if_its_port_is_open() {
         let (_swarm, enters) = swarm(lab)?;
         let hosts = lab.closed_hosts(&["caster", "listener"])?;
         let [caster, listener] = crate::each(&hosts)?;
-        for host in &hosts {
-            host.configure(&format!(
-                "[signal]\nlan = false\ndht_bootstrap = [\"{enters}\"]\n[outside]\ndht = true\n"
-            ))?;
-        }
+        hosts.iter().try_for_each(|host| with_dht(host, &enters))?;
         let (path, key) = station(caster, "station.key")?;
         let text = key.station(false).encode().to_string();
         let casts = cast(caster, &path, "")?;
@@ -248,8 +235,7 @@ fn a_station_without_a_server_is_found_by_a_dht_if_its_port_is_open() {
             "8s",
         ];
         let mut nothing = listener.spawn("setpriv", &as_nobody(&args))?;
-        let code = nothing.wait(DEADLINE)?;
-        ensure!(code == 3, "{code}: {}", nothing.stderr());
+        nothing.expect_exit(DEADLINE, 3)?;
         kill_all(&casts)
     });
 }
@@ -294,8 +280,7 @@ fn stations_of_one_host_and_its_own_network_hear_nothing_of_each_other() {
         for (_, station) in &stations {
             let text = station.encode().to_string();
             let args = ["--json", "listen", &text, "-", "--timeout", "5s"];
-            let heard = member.host.run(RADIO, &args)?;
-            ensure!(heard.code == 3, "{heard:?}");
+            member.host.run(RADIO, &args)?.exits(3)?;
         }
         for process in running {
             kill_all(&process)?;
@@ -310,8 +295,7 @@ fn whoever_has_a_grant_casts_in_a_station_s_own_network() {
     world("station-granted", |lab| {
         open_driver()?;
         let (_server, url) = public_server(lab)?;
-        let hosts = lab.closed_hosts(&["ann", "dee", "bob"])?;
-        let [ann, dee, bob] = crate::each(&hosts)?;
+        let [ann, dee, bob] = &crate::all(lab.closed_hosts(&["ann", "dee", "bob"])?)?;
         let (path, _) = station(ann, "station.key")?;
         let (own, key) = station(dee, "dee.key")?;
         let public = key.station(true).encode();
@@ -341,7 +325,6 @@ fn whoever_has_a_grant_casts_in_a_station_s_own_network() {
             .display()
             .to_string();
         let refused = format!("{RADIO} cast --key {other} --grant {copy} - </dev/null");
-        let refused = bob.run("sh", &["-c", &refused])?;
-        holds!(refused.code == 4, "{refused:?}")
+        bob.sh(&refused)?.exits(4)
     });
 }

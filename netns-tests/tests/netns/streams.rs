@@ -29,18 +29,13 @@ fn line(lab: &Lab) -> Result<Network> {
 fn serve(member: &Member, protocols: &str, more: &[&str], command: &[&str]) -> Result<Process> {
     let args = [&["serve", protocols], more, &["--"], command].concat();
     let serving = member.host.spawn("lcroute-streams", &args)?;
-    eventually("it serves", || {
-        holds!(serving.stderr().contains("serving"), "{}", serving.stderr())
-    })?;
+    serving.says("serving")?;
     Ok(serving)
 }
 
 /// Runs `lcroute connect` with this standard input, by a shell.
 fn connect(host: &Host, input: &str, args: &str) -> Result<Output> {
-    host.run(
-        "sh",
-        &["-c", &format!("{input} | lcroute-streams connect {args}")],
-    )
+    host.sh(&format!("{input} | lcroute-streams connect {args}"))
 }
 
 #[test]
@@ -83,7 +78,7 @@ fn nodes_agree_on_a_protocol_and_nobody_between_them_reads_what_they_say() {
         );
         // none in common: both lists, for a permitted node
         let none = connect(&alpha.host, "true", "beta /demo/echo/9")?;
-        ensure!(none.code == FAILED, "{none:?}");
+        none.exits(FAILED)?;
         ensure!(
             none.stderr.contains("/demo/echo/2, /demo/echo/1")
                 && none.stderr.contains("/demo/echo/9"),
@@ -164,7 +159,7 @@ fn a_killed_router_breaks_no_stream() {
             fs::metadata(&got)?.len() < size as u64,
             "it was all there already"
         );
-        ensure!(put.wait(DEADLINE * 2)? == 0, "{}", put.stderr());
+        put.expect_exit(DEADLINE * 2, 0)?;
         ensure!(put.stdout() == "done\n", "{}", put.stdout());
         holds!(fs::read(&noise)? == fs::read(&got)?, "bytes differ")
     });
@@ -179,10 +174,7 @@ fn streams_end_as_they_should() {
         // an upgrade of either daemon breaks nothing
         let mut held = begin(alpha, beta)?;
         for member in [alpha, beta] {
-            member
-                .host
-                .run("lcroute", &["reload", "--exec"])?
-                .success()?;
+            member.host.call("lcroute reload --exec")?;
             let after = connect(&alpha.host, "echo again", "beta /cat/1")?.success()?;
             ensure!(after.stdout == "again\n", "{after:?}");
         }
@@ -216,7 +208,7 @@ fn streams_end_as_they_should() {
         // an expulsion during a stream
         let _serving = serve(alpha, "/cat/1", &["--allow", "beta"], &command)?;
         let _held = begin(beta, alpha)?;
-        alpha.host.run("lcroute", &["revoke", "beta"])?.success()?;
+        alpha.host.call("lcroute revoke beta")?;
         ended(alpha)?;
         Ok(())
     });
@@ -237,10 +229,7 @@ fn begin(from: &Member, to: &Member) -> Result<Process> {
 }
 
 fn broke_off(stream: &Process) -> Result<()> {
-    eventually("the stream breaks off", || {
-        let said = stream.stdout();
-        holds!(said.contains("broke off\nexit 1"), "{said}")
-    })
+    stream.prints("broke off\nexit 1")
 }
 
 /// Waits until the serving process has ended with its message.
@@ -293,21 +282,18 @@ fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_mo
         for line in ["lcroute_streams_serving 2", "lcroute_streams_connections 1"] {
             ensure!(metrics.lines().any(|l| l == line), "{line}: {metrics}");
         }
-        let status = beta.host.run("lcroute", &["status"])?.success()?.stdout;
+        let status = beta.host.call("lcroute status")?.stdout;
         ensure!(
             status.contains("with 1 node, serving /http/1, /other/1"),
             "{status}"
         );
-        let status = beta.host.run("lcroute", &["status", "--json"])?.success()?;
+        let status = beta.host.call("lcroute status --json")?;
         let status: Value = serde_json::from_str(&status.stdout)?;
         ensure!(
             status["streams"]["accepted"].as_u64() >= Some(1),
             "{status}"
         );
-        let near = beta
-            .host
-            .run("lcroute", &["members", "--json"])?
-            .success()?;
+        let near = beta.host.call("lcroute members --json")?;
         let near: Vec<Value> = serde_json::from_str(&near.stdout)?;
         let near = near.iter().find(|m| m["name"] == "alpha");
         ensure!(
@@ -330,21 +316,18 @@ fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_mo
         beta.host.run("nft", &[table])?.success()?;
         let (state, remedy) = doctor()?;
         ensure!(state == "warn", "{state}");
-        let dropped = connect(&alpha.host, "true", "beta /other/1")?;
-        ensure!(dropped.code == UNREACHABLE, "{dropped:?}");
+        connect(&alpha.host, "true", "beta /other/1")?.exits(UNREACHABLE)?;
         let rule = remedy.lines().next().unwrap_or_default();
-        beta.host.run("sh", &["-c", rule])?.success()?;
+        beta.host.sh(rule)?.success()?;
         ensure!(doctor()?.0 == "ok", "{:?}", doctor()?);
         // git over a command: one direction closes before the other answers
-        beta.host
-            .run("git", &["init", "-q", "--bare", "project.git"])?
-            .success()?;
+        beta.host.call("git init -q --bare project.git")?;
         let receive = ["git", "receive-pack", "project.git"];
         let _git = self::serve(beta, "/git/1", &["--allow", "alpha"], &receive)?;
         let push = "set -e; git init -q work; cd work; git config user.name a; git config user.email a@a\n\
             git config protocol.ext.allow user; echo word > file; git add file; git commit -qm first\n\
             git push -q 'ext::lcroute-streams connect beta /git/1' HEAD:refs/heads/main";
-        alpha.host.run("sh", &["-c", push])?.success()?;
+        alpha.host.sh(push)?.success()?;
         let log = ["--git-dir", "project.git", "log", "--format=%s", "main"];
         ensure!(
             beta.host.run("git", &log)?.success()?.stdout == "first\n",
@@ -356,15 +339,12 @@ fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_mo
         streams.signal(Signal::SIGHUP)?;
         eventually("it is served no more", || {
             let none = connect(&alpha.host, "true", "beta /http/1")?;
-            holds!(
-                none.code == FAILED && none.stderr.contains("/other/1"),
-                "{none:?}"
-            )
+            none.fails(FAILED, "/other/1")
         })?;
         ensure!(fetch()?.code != 0, "it is forwarded still");
         for process in [&mut forward, &mut streams] {
             process.signal(Signal::SIGTERM)?;
-            ensure!(process.wait(DEADLINE)? == 0, "{}", process.stderr());
+            process.expect_exit(DEADLINE, 0)?;
         }
         holds!(
             !beta.host.path("run/streams.sock").exists(),
@@ -373,18 +353,22 @@ fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_mo
     });
 }
 
+/// Starts the program of streams on both nodes.
+fn programs_of(alpha: &Member, beta: &Member) -> Result<[Process; 2]> {
+    let [one, other] = [alpha, beta].map(|node| node.host.spawn("lcroute-streams", &["streams"]));
+    let programs = [one?, other?];
+    eventually("both answer", || {
+        counted(&alpha.host).and(counted(&beta.host))
+    })?;
+    Ok(programs)
+}
+
 #[test]
 fn a_thousand_streams_and_one_that_nobody_reads_take_bounded_memory() {
     world("streams-many", |lab| {
         let network = lab.closed_network(["alpha", "beta"])?;
         let [alpha, beta] = network.nodes()?;
-        let mut programs = Vec::new();
-        for member in [alpha, beta] {
-            programs.push(member.host.spawn("lcroute-streams", &["streams"])?);
-        }
-        eventually("both answer", || {
-            counted(&alpha.host).and(counted(&beta.host))
-        })?;
+        let programs = programs_of(alpha, beta)?;
         let serve = library::python(&beta.host, "stream_serve.py")?;
         let serve = [&serve[..], &["/capitals/1".to_owned()]].concat();
         let _capitals = library::spawn(&beta.host, &serve)?;
@@ -555,7 +539,7 @@ fn ssh_goes_over_a_stream() {
             let said = ssh("ip -6 -o addr show lc0")?;
             let said = said.success()?;
             let address = beta.address()?.to_string();
-            holds!(said.stdout.contains(&address), "{said:?}")
+            said.prints(&address)
         })?;
         holds!(ssh("exit 7")?.code == 7, "its exit code")
     });
@@ -608,8 +592,7 @@ fn ansible_runs_tasks_over_streams() {
             let args: Vec<&str> = environment.iter().map(String::as_str).chain(args).collect();
             alpha.host.run("env", &args)
         };
-        let said = play("/ansible/1")?.success()?;
-        ensure!(said.stdout.contains("failed=0"), "{said:?}");
+        play("/ansible/1")?.success()?.prints("failed=0")?;
         let fetched = fs::read(alpha.host.path("fetched"))?;
         ensure!(fetched == "word ".repeat(300_000).as_bytes(), "other bytes");
         // a node that does not serve it is unreachable, with the reason
@@ -666,17 +649,9 @@ fn datagrams_go_both_ways_and_end_with_either_side() {
     world("streams-datagrams", |lab| {
         let network = lab.closed_network(["alpha", "beta"])?;
         let [alpha, beta] = network.nodes()?;
-        let mut programs = Vec::new();
-        for member in [alpha, beta] {
-            programs.push(member.host.spawn("lcroute-streams", &["streams"])?);
-        }
-        eventually("both answer", || {
-            counted(&alpha.host).and(counted(&beta.host))
-        })?;
+        let _programs = programs_of(alpha, beta)?;
         let capitals = beta.host.spawn("python3", &["-c", CAPITALS])?;
-        eventually("it serves", || {
-            holds!(capitals.stdout().contains("ok"), "{}", capitals.stderr())
-        })?;
+        capitals.prints("ok")?;
         let said = alpha.host.run("python3", &["-c", WORDS])?.success()?.stdout;
         let (came, of) = said.trim().split_once(" of ").unwrap_or_default();
         let (came, of): (u32, u32) = (came.parse()?, of.parse()?);

@@ -16,9 +16,7 @@ fn pair(lab: &Lab) -> Result<Network> {
 fn serve(member: &Member, protocol: &str, command: &str) -> Result<Process> {
     let args = ["serve", protocol, "--allow-all", "--", "sh", "-c", command];
     let serving = member.host.spawn("lcroute-streams", &args)?;
-    eventually("it serves", || {
-        holds!(serving.stderr().contains("serving"), "{}", serving.stderr())
-    })?;
+    serving.says("serving")?;
     Ok(serving)
 }
 
@@ -85,7 +83,7 @@ fn connect_ends_with_the_command_and_passes_on_its_exit_code() {
         // one direction closes before the other answers
         let _count = serve(beta, "/count/1", "wc -c; exit 5")?;
         let input = "head -c 3000000 /dev/zero | lcroute-streams connect beta /count/1";
-        let counted = alpha.host.run("sh", &["-c", input])?;
+        let counted = alpha.host.sh(input)?;
         holds!(
             counted.code == 5 && counted.stdout == "3000000\n",
             "{counted:?}"
@@ -218,7 +216,7 @@ fn nothing_that_broke_off_looks_whole() {
         let command = "if cat >up; then echo whole; else echo broken; fi >>how";
         let _up = serve(beta, "/up/1", command)?;
         let up = "exec 3<>fifo; echo some >&3; exec lcroute-streams connect beta /up/1 <&3";
-        alpha.host.run("mkfifo", &["fifo"])?.success()?;
+        alpha.host.call("mkfifo fifo")?;
         let sender = alpha.host.spawn("sh", &["-c", up])?;
         let how = |expected: &str| {
             eventually("the command knows how it ended", || {
@@ -234,10 +232,9 @@ fn nothing_that_broke_off_looks_whole() {
         })?;
         sender.signal(Signal::SIGKILL)?;
         how("broken\n")?;
-        let whole = alpha.host.run(
-            "sh",
-            &["-c", "echo all | lcroute-streams connect beta /up/1"],
-        )?;
+        let whole = alpha
+            .host
+            .sh("echo all | lcroute-streams connect beta /up/1")?;
         ensure!(whole.code == 0, "{whole:?}");
         how("broken\nwhole\n")?;
         // the far program for streams is killed: readers and writers get an error
@@ -245,7 +242,7 @@ fn nothing_that_broke_off_looks_whole() {
         let _to_some = forward("8004", "/some/1")?;
         let client = client("8004", "x")?;
         let fed = "exec 3<>fed; exec lcroute-streams connect beta /some/1 <&3";
-        alpha.host.run("mkfifo", &["fed"])?.success()?;
+        alpha.host.call("mkfifo fed")?;
         let mut connect = alpha.host.spawn("sh", &["-c", fed])?;
         eventually("both have some", || {
             ensure!(client.stdout().contains("some"), "{}", client.stdout());
@@ -253,7 +250,7 @@ fn nothing_that_broke_off_looks_whole() {
         })?;
         streams.signal(Signal::SIGKILL)?;
         ends(&client, "reset")?;
-        ensure!(connect.wait(DEADLINE)? == 1, "{}", connect.stderr());
+        connect.expect_exit(DEADLINE, 1)?;
         holds!(
             connect.stderr().contains("broke off"),
             "{}",
@@ -304,7 +301,7 @@ fn a_slow_service_harms_itself_alone() {
         };
         let _deaf = serve(beta, "/deaf/1", "exec sleep 1000")?;
         // a stream that continues throughout
-        alpha.host.run("mkfifo", &["fifo"])?.success()?;
+        alpha.host.call("mkfifo fifo")?;
         let held = "exec 3<>fifo; echo first >&3; exec lcroute-streams connect beta /cat/1 <&3";
         let mut held = alpha.host.spawn("sh", &["-c", held])?;
         eventually("it goes there and back", || {
@@ -319,8 +316,7 @@ fn a_slow_service_harms_itself_alone() {
         }
         // clients of the full service get an error
         for n in (0..slow.len()).step_by(2) {
-            let code = slow[n].wait(DEADLINE)?;
-            ensure!(code == 1, "{code} {}", slow[n].stderr());
+            slow[n].expect_exit(DEADLINE, 1)?;
             ensure!(
                 slow[n].stderr().contains("cannot be reached"),
                 "{}",
@@ -328,12 +324,9 @@ fn a_slow_service_harms_itself_alone() {
             );
         }
         let much = "head -c 20000000 /dev/zero | lcroute-streams connect beta /cat/1 | wc -c";
-        let said = alpha.host.run("sh", &["-c", much])?.success()?;
+        let said = alpha.host.sh(much)?.success()?;
         ensure!(said.stdout == "20000000\n", "{said:?}");
-        alpha
-            .host
-            .run("sh", &["-c", "echo second >fifo"])?
-            .success()?;
+        alpha.host.sh("echo second >fifo")?.success()?;
         eventually("the one that was there goes on", || {
             holds!(held.stdout() == "first\nsecond\n", "{}", held.stdout())
         })?;
@@ -385,7 +378,7 @@ fn whoever_waits_or_may_not_is_told_what_to_do() {
             .host
             .run("lcroute-streams", &["connect", "beta", "/echo/1"])?;
         let first = closed.stderr.lines().next().unwrap_or_default().to_owned();
-        ensure!(closed.code == 3, "{closed:?}");
+        closed.exits(3)?;
         ensure!(
             first.contains("waiting for beta")
                 && first.contains("s at most")
@@ -410,12 +403,7 @@ fn whoever_waits_or_may_not_is_told_what_to_do() {
             &["forward", "127.0.0.1:8080", "beta:/echo/1"],
             &["serve", "/x/1", "--", "cat"],
         ] {
-            let refused = run(verb)?;
-            ensure!(refused.code == 4, "{refused:?}");
-            ensure!(
-                refused.stderr.contains("sudo usermod -aG lcroute nobody"),
-                "{refused:?}"
-            );
+            run(verb)?.fails(4, "sudo usermod -aG lcroute nobody")?;
         }
         Ok(())
     });

@@ -32,12 +32,7 @@ const LINES: u32 = 4;
 /// A network behind closed firewalls, on the air.
 pub(crate) fn network(lab: &Lab, names: &[&str]) -> Result<(Network, Vec<Host>)> {
     let mut network = lab.network(lab.closed_hosts(names)?)?;
-    for member in &mut network.members {
-        member.launch()?;
-    }
-    for member in &mut network.members {
-        member.wait_ready()?;
-    }
+    network.start_at_once()?;
     let hosts = network.members.iter().map(|member| member.host.clone());
     let hosts = hosts.collect();
     Ok((network, hosts))
@@ -74,13 +69,20 @@ impl Typed {
 /// Makes a key; returns its path, its session's text, and its public half.
 pub(crate) fn keygen(host: &Host, name: &str) -> Result<(String, String, String)> {
     let path = host.path(name).display().to_string();
-    let said = host
-        .run("lcstudio", &["--json", "keygen", &path])?
-        .success()?
-        .stdout;
+    let said = host.call(&format!("lcstudio --json keygen {path}"))?.stdout;
     let told: Value = serde_json::from_str(&said)?;
     let of = |key: &str| Ok::<_, anyhow::Error>(told[key].as_str().context("no text")?.to_owned());
     Ok((path, of("session")?, of("public")?))
+}
+
+/// Lets a session have a track that it does not have by default.
+pub(crate) fn turn_on(folder: &Path, track: &str) -> Result<()> {
+    let settings = folder.join("session.toml");
+    let written = fs::read_to_string(&settings)?;
+    let off = format!("\n{track} = false\n");
+    ensure!(written.contains(&off), "{written}");
+    let on = written.replace(&off, &format!("\n{track} = true\n"));
+    Ok(fs::write(settings, on)?)
 }
 
 /// Makes a session for presenting; returns its folder, its key, and its text.
@@ -112,13 +114,7 @@ pub(crate) fn present(host: &Host, folder: &Path, key: &str) -> Result<Typed> {
         "present",
         &format!("lcstudio --json present {folder} --key {key} -i lc0"),
     )?;
-    eventually("it is on", || {
-        holds!(
-            started.process.stdout().contains("\"on\""),
-            "{}",
-            started.process.stderr()
-        )
-    })?;
+    started.process.prints("\"on\"")?;
     Ok(started)
 }
 
@@ -250,7 +246,7 @@ fn who_chooses_captions_gets_captions_and_who_comes_late_gets_all() {
         let joined = groups(text)?;
         ensure!(joined.len() == 2, "index and captions: {joined:?}");
         recorder.signal(Signal::SIGTERM)?;
-        ensure!(recorder.wait(DEADLINE)? == 0, "{}", recorder.stderr());
+        recorder.expect_exit(DEADLINE, 0)?;
         let recording = all.path("sound/audio-en.opus");
         ensure!(
             fs::metadata(&recording)?.len() > 1_000,
@@ -269,23 +265,13 @@ fn who_chooses_captions_gets_captions_and_who_comes_late_gets_all() {
             told(&captions.process, "caption", "text", &last)
         })?;
         presenter.types("q")?;
-        ensure!(
-            presenter.process.wait(DEADLINE)? == 0,
-            "{}",
-            presenter.process.stderr()
-        );
+        presenter.process.expect_exit(DEADLINE, 0)?;
         for (name, mut gone) in [("captions", captions.process), ("all", bob.process)] {
             ensure!(gone.wait(DEADLINE)? == 0, "{name}: {}", gone.stderr());
         }
         writer.process.kill()?;
         network.members[0].stop()?;
-        let late = text.run(
-            "sh",
-            &[
-                "-c",
-                &format!("lcstudio --json attend {lcs} -i lc0 </dev/null"),
-            ],
-        )?;
+        let late = text.sh(&format!("lcstudio --json attend {lcs} -i lc0 </dev/null"))?;
         let late = late.success()?.stdout;
         for words in [
             "they dance to tell where",
@@ -296,11 +282,10 @@ fn who_chooses_captions_gets_captions_and_who_comes_late_gets_all() {
             ensure!(late.contains(words), "{words}: {late}");
         }
         holder.signal(Signal::SIGTERM)?;
-        ensure!(holder.wait(DEADLINE)? == 0, "{}", holder.stderr());
+        holder.expect_exit(DEADLINE, 0)?;
         let page = kept.path("talk.html");
         let out = page.display().to_string();
-        kept.run("lcstudio", &["export", &kept_in, &out])?
-            .success()?;
+        kept.call(&format!("lcstudio export {kept_in} {out}"))?;
         let page = fs::read_to_string(page)?;
         holds!(
             page.contains("they dance to tell where") && page.contains("They dance."),
@@ -485,8 +470,7 @@ fn eight_who_attend_get_what_they_chose_and_nothing_else() {
         let now = count(host)?["audio/en"];
         ensure!(now - left < 4_000, "{} bytes after the PART", now - left);
         presenter.types("q")?;
-        let code = presenter.process.wait(DEADLINE)?;
-        holds!(code == 0, "{}", presenter.process.stderr())
+        presenter.process.expect_exit(DEADLINE, 0)
     });
 }
 
@@ -509,17 +493,8 @@ fn a_presenter_that_was_killed_goes_on_and_strangers_write_nothing() {
         })?;
         // twice with one folder
         let path = folder.display().to_string();
-        let twice = stage.run(
-            "sh",
-            &[
-                "-c",
-                &format!("lcstudio present {path} --key {key} </dev/null"),
-            ],
-        )?;
-        ensure!(
-            twice.code == 1 && twice.stderr.contains("used by another"),
-            "{twice:?}"
-        );
+        let twice = stage.sh(&format!("lcstudio present {path} --key {key} </dev/null"))?;
+        twice.fails(1, "used by another")?;
         presenter.process.kill()?;
         let mut presenter = present(stage, &folder, &key)?;
         presenter.types("c after it came back")?;
@@ -534,28 +509,18 @@ fn a_presenter_that_was_killed_goes_on_and_strangers_write_nothing() {
         );
         // a key without permission, a session without a presenter, invalid texts
         let (mallory, other, _) = keygen(hall, "mallory.key")?;
-        let refused = hall.run(
-            "sh",
-            &["-c", &format!("echo lies | lcstudio caption {lcs} --key {mallory} --lang en --timeout 2s -i lc0 -")],
-        )?;
-        ensure!(
-            refused.code == 4 && refused.stderr.contains("session.toml"),
-            "{refused:?}"
-        );
-        let nobody = hall.run(
-            "sh",
-            &[
-                "-c",
-                &format!("lcstudio attend {other} --timeout 2s </dev/null"),
-            ],
-        )?;
-        ensure!(nobody.code == 3, "{nobody:?}");
+        let refused = hall.sh(&format!(
+            "echo lies | lcstudio caption {lcs} --key {mallory} --lang en --timeout 2s -i lc0 -"
+        ))?;
+        refused.fails(4, "session.toml")?;
+        let nobody = hall.sh(&format!("lcstudio attend {other} --timeout 2s </dev/null"))?;
+        nobody.exits(3)?;
         for (args, code) in [
             ("attend lct1abc", 2),
             ("attend nofile", 2),
             ("present /nowhere --key nokey", 4),
         ] {
-            let wrong = hall.run("sh", &["-c", &format!("lcstudio {args} </dev/null")])?;
+            let wrong = hall.sh(&format!("lcstudio {args} </dev/null"))?;
             ensure!(wrong.code == code, "{args}: {wrong:?}");
         }
         ensure!(
@@ -566,20 +531,16 @@ fn a_presenter_that_was_killed_goes_on_and_strangers_write_nothing() {
         // the attender's clock is off by an hour, and Ctrl-C ends it
         attender.process.signal(Signal::SIGINT)?;
         let mut gone = attender.process;
-        ensure!(gone.wait(DEADLINE)? == 130, "{}", gone.stderr());
+        gone.expect_exit(DEADLINE, 130)?;
         // a second host presents a copy of the folder: the first one ends, with the reason
         let copy = hall.path("copy");
         let to = copy.display().to_string();
         hall.run("cp", &["-r", &path, &to])?.success()?;
         let mut second = present(hall, &copy, &key)?;
-        let code = presenter.process.wait(DEADLINE)?;
-        let why = presenter.process.stderr();
-        ensure!(
-            code == 1 && why.contains("another host presents"),
-            "{code}: {why}"
-        );
+        presenter
+            .process
+            .fails(DEADLINE, 1, "another host presents")?;
         second.process.signal(Signal::SIGTERM)?;
-        let code = second.process.wait(DEADLINE)?;
-        holds!(code == 0, "{}", second.process.stderr())
+        second.process.expect_exit(DEADLINE, 0)
     });
 }

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::foreign::foreign;
 use crate::studio::{
-    attend, bytes_of_tracks, count_tracks, groups, keygen, network, present, session, told,
+    attend, bytes_of_tracks, count_tracks, groups, keygen, network, present, session, told, turn_on,
 };
 use crate::{world, world_alone};
 
@@ -101,13 +101,7 @@ pub(crate) fn groups_of_camera(key: &str) -> Result<BTreeMap<String, Ipv6Addr>> 
 /// Makes a session with a camera.
 fn with_camera(stage: &Host) -> Result<(std::path::PathBuf, String, String)> {
     let (folder, key, lcs) = session(stage, None)?;
-    let settings = folder.join("session.toml");
-    let written = fs::read_to_string(&settings)?;
-    ensure!(written.contains("camera = false"), "{written}");
-    fs::write(
-        &settings,
-        written.replace("camera = false", "camera = true"),
-    )?;
+    turn_on(&folder, "camera")?;
     Ok((folder, key, lcs))
 }
 
@@ -235,10 +229,9 @@ fn a_camera_comes_to_who_watches_and_costs_others_no_byte() {
         }
         drop(late_watcher);
         again.signal(Signal::SIGINT)?;
-        let code = again.wait(DEADLINE)?;
-        ensure!(code == 130, "{code}: {}", again.stderr());
+        again.expect_exit(DEADLINE, 130)?;
         holder.signal(Signal::SIGTERM)?;
-        ensure!(holder.wait(DEADLINE)? == 0, "{}", holder.stderr());
+        holder.expect_exit(DEADLINE, 0)?;
         let (first, seen) = (fs::read(first)?, shown(&watched)?.len());
         println!("{} frames kept, {seen} watched", blocks(&first));
         ensure!(
@@ -388,11 +381,7 @@ fn a_camera_freezes_less_than_three_per_cent_of_the_time_where_five_are_lost() {
         })?;
         sleep(Duration::from_secs(1));
         let mut camera = show_numbered(stage, &folder, &key, 90)?;
-        ensure!(
-            camera.wait(Duration::from_secs(150))? == 0,
-            "{}",
-            camera.stderr()
-        );
+        camera.expect_exit(Duration::from_secs(150), 0)?;
         let said = camera.stderr();
         println!("{said}");
         let sent: usize = said
@@ -423,7 +412,7 @@ fn a_camera_freezes_less_than_three_per_cent_of_the_time_where_five_are_lost() {
         ensure!(shares[1] < 30, "{shares:?}");
 
         holder.signal(Signal::SIGTERM)?;
-        ensure!(holder.wait(DEADLINE)? == 0, "{}", holder.stderr());
+        holder.expect_exit(DEADLINE, 0)?;
         let webm = format!("{held}/camera.webm");
         let args = format!(
             "-v error -count_frames -show_entries stream=codec_name,width,height,nb_read_frames -of csv=p=0 {webm}"

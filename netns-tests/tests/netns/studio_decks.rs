@@ -9,7 +9,6 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 
-use crate::codes::says_at_last;
 use crate::studio::{Typed, keygen, told};
 use crate::world;
 
@@ -28,8 +27,7 @@ fn lecture(host: &Host, slides: &str) -> Result<(PathBuf, String, String)> {
     let (key, text, _) = keygen(host, "talk.key")?;
     let folder = host.path("talk");
     let path = folder.display().to_string();
-    host.run("lcstudio", &["new", &path, "--key", &key])?
-        .success()?;
+    host.call(&format!("lcstudio new {path} --key {key}"))?;
     fs::write(folder.join("slides.md"), slides)?;
     Ok((folder, key, text))
 }
@@ -64,8 +62,7 @@ fn slides_of(process: &Process) -> Vec<(u64, String)> {
 #[ignore = "long: `make test-all`"]
 fn a_deck_that_lost_its_slides_waits_until_it_is_whole_and_the_slide_stays() {
     world("studio-emptied", |lab| {
-        let hosts = lab.lan(&["presenter", "attender"])?;
-        let [presenter, attender] = crate::each(&hosts)?;
+        let [presenter, attender] = &crate::all(lab.lan(&["presenter", "attender"])?)?;
         let (folder, key, text) = lecture(presenter, &deck(1..=12))?;
         let mut presents = present(presenter, &folder, &key)?;
         let attends = Typed::start(
@@ -88,11 +85,11 @@ fn a_deck_that_lost_its_slides_waits_until_it_is_whole_and_the_slide_stays() {
         shows(7)?;
         let file = folder.join("slides.md");
         fs::write(&file, "")?;
-        says_at_last(&presents.process, "0 of 12 slides")?;
+        presents.process.says("0 of 12 slides")?;
         fs::write(&file, deck(1..=3))?;
-        says_at_last(&presents.process, "3 of 12 slides")?;
+        presents.process.says("3 of 12 slides")?;
         fs::remove_file(&file)?;
-        says_at_last(&presents.process, "what was shown stays")?;
+        presents.process.says("what was shown stays")?;
         // complete again, with another slide in front
         fs::write(
             folder.join("new.md"),
@@ -122,8 +119,7 @@ fn a_deck_that_lost_its_slides_waits_until_it_is_whole_and_the_slide_stays() {
 #[test]
 fn front_matter_is_not_shown_and_what_would_not_be_seen_is_named_by_line() {
     world("studio-markdown", |lab| {
-        let hosts = lab.lan(&["presenter", "attender"])?;
-        let [presenter, attender] = crate::each(&hosts)?;
+        let [presenter, attender] = &crate::all(lab.lan(&["presenter", "attender"])?)?;
         let slides = "---\nmarp: true\ntitle: \"How bees talk\"\nauthor: Ann\n---\n\n# One\n\n![a](images/my%20photo.png)\n![b](images/my photo.png)\n\
                       ![c](images/pipe.png) ![d](images) ![e](images/null.png)\n\nlast words\n---\n\n# Two\n\n<!-- wave\nat them -->\n";
         let (folder, key, text) = lecture(presenter, slides)?;
@@ -185,8 +181,7 @@ fn front_matter_is_not_shown_and_what_would_not_be_seen_is_named_by_line() {
 #[ignore = "long: `make test-all`"]
 fn waits_are_explained_and_a_key_that_may_not_write_is_told_at_once() {
     world("studio-waits", |lab| {
-        let hosts = lab.lan(&["presenter", "other"])?;
-        let [presenter, other] = crate::each(&hosts)?;
+        let [presenter, other] = &crate::all(lab.lan(&["presenter", "other"])?)?;
         let (folder, key, text) = lecture(presenter, &deck(1..=3))?;
         let (own, _, _) = keygen(other, "own.key")?;
         let mut attends = other.spawn("lcstudio", &["attend", &text, "--timeout", "4s"])?;
@@ -194,35 +189,30 @@ fn waits_are_explained_and_a_key_that_may_not_write_is_told_at_once() {
             "lcstudio",
             &["hold", &text, &other.path("kept").display().to_string()],
         )?;
-        ensure!(attends.wait(DEADLINE)? == 3, "{}", attends.stderr());
+        attends.expect_exit(DEADLINE, 3)?;
         let told = attends.stderr();
         ensure!(
             told.contains("waits up to 4 s for the session on lan0"),
             "{told}"
         );
-        says_at_last(&holds, "waits for the session on lan0")?;
+        holds.says("waits for the session on lan0")?;
         let presents = present(presenter, &folder, &key)?;
         // without input, long before the timeout
         let command = format!("lcstudio caption {text} --key {own} --timeout 1h -");
         let mut captions = Typed::start(other, "captions", &command)?;
-        let code = captions.process.wait(DEADLINE)?;
-        let told = captions.process.stderr();
-        ensure!(
-            code == 4 && told.contains("[[captions]] in session.toml"),
-            "{code}: {told}"
-        );
+        captions
+            .process
+            .fails(DEADLINE, 4, "[[captions]] in session.toml")?;
         let command = format!("lcstudio caption {text} --key {key} --timeout 1h -");
         let owner = presenter.spawn("sh", &["-c", &format!("echo hello | {command}")])?;
         let mut owner = owner;
-        ensure!(owner.wait(DEADLINE)? == 0, "{}", owner.stderr());
+        owner.expect_exit(DEADLINE, 0)?;
 
         // beside the program that holds the session
         let page = other.path("talk.html").display().to_string();
         let kept = other.path("kept").display().to_string();
         eventually("the page has all of it", || {
-            other
-                .run("lcstudio", &["export", &kept, &page])?
-                .success()?;
+            other.call(&format!("lcstudio export {kept} {page}"))?;
             let html = fs::read_to_string(&page)?;
             ensure!(html.contains("Text 1.") && html.contains("hello"), "{html}");
             holds!(html.matches("<h1>").count() == 1, "{html}")
@@ -235,8 +225,7 @@ fn waits_are_explained_and_a_key_that_may_not_write_is_told_at_once() {
 #[test]
 fn where_lcroute_runs_entries_go_to_a_lan_once_somebody_there_was_heard() {
     world("studio-interfaces", |lab| {
-        let hosts = lab.lan(&["presenter", "attender"])?;
-        let [presenter, attender] = crate::each(&hosts)?;
+        let [presenter, attender] = &crate::all(lab.lan(&["presenter", "attender"])?)?;
         // an lc0, as programs see it
         presenter.ip("link add lc0 type veth peer name far0\nlink set lc0 up\nlink set far0 up")?;
         presenter.nft(

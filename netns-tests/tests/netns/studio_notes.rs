@@ -15,7 +15,7 @@ use librecast_log::Role;
 use librecast_log_host::{KeptLog, Network};
 use nix::sys::signal::Signal;
 
-use crate::studio::{Typed, session};
+use crate::studio::{Typed, session, turn_on};
 use crate::world;
 
 /// A host with a file of the notes.
@@ -78,10 +78,7 @@ impl<'a> NotesFile<'a> {
 
     /// Waits until it has printed these words.
     pub fn until_said(&self, words: &str) -> Result<()> {
-        eventually(words, || {
-            let said = self.process.stdout();
-            holds!(said.contains(words), "{said}{}", self.process.stderr())
-        })
+        self.process.prints(words)
     }
 
     /// Waits until the saved text is on disk, as a draft or an entry.
@@ -110,9 +107,7 @@ impl<'a> NotesFile<'a> {
 /// Presents on this host, and permits all to write notes.
 pub(crate) fn present_notes(host: &Host, interface: &str) -> Result<(Typed, String)> {
     let (folder, key, lcs) = session(host, None)?;
-    let settings = folder.join("session.toml");
-    let written = fs::read_to_string(&settings)?;
-    fs::write(&settings, written.replace("notes = false", "notes = true"))?;
+    turn_on(&folder, "notes")?;
     let folder = folder.display();
     let command = format!("lcstudio --json present {folder} --key {key} -i {interface}");
     Ok((Typed::start(host, "present", &command)?, lcs))
@@ -193,8 +188,7 @@ fn two_hosts_write_one_text_also_without_a_network() {
 #[test]
 fn a_file_that_cannot_be_notes_stays_and_what_waits_for_a_grant_is_kept() {
     world("studio-notes-file", |lab| {
-        let hosts = lab.lan(&["stage", "one", "two"])?;
-        let [stage, one, two] = crate::each(&hosts)?;
+        let [stage, one, two] = &crate::all(lab.lan(&["stage", "one", "two"])?)?;
         // a foreign file
         let (mut presenter, lcs) = present_notes(stage, "lan0")?;
         let theirs = two.write("other.md", "not of these notes\n")?;
@@ -206,25 +200,19 @@ fn a_file_that_cannot_be_notes_stays_and_what_waits_for_a_grant_is_kept() {
             theirs.display().to_string(),
             two.path("notes-state").display().to_string(),
         );
-        let refused = two.run(
+        two.run(
             "lcstudio",
             &["notes", &lcs, &path, "--state-dir", &state, "-i", "lan0"],
-        )?;
-        ensure!(
-            refused.code == 1 && refused.stderr.contains("not of these notes"),
-            "{refused:?}"
-        );
+        )?
+        .fails(1, "not of these notes")?;
         ensure!(fs::read_to_string(&theirs)? == "not of these notes\n");
         // one program per state
         let state = one.path("notes-state").display().to_string();
-        let again = one.run(
+        one.run(
             "lcstudio",
             &["notes", &lcs, &path, "--state-dir", &state, "-i", "lan0"],
-        )?;
-        ensure!(
-            again.code == 1 && again.stderr.contains("used by another lcstudio"),
-            "{again:?}"
-        );
+        )?
+        .fails(1, "used by another lcstudio")?;
         // a holder supplies all entries; grants are impossible
         let kept = stage.path("kept").display().to_string();
         let _holder = stage.spawn(
@@ -236,11 +224,7 @@ fn a_file_that_cannot_be_notes_stays_and_what_waits_for_a_grant_is_kept() {
             holds!(held.windows(6).any(|part| part == b"of all"))
         })?;
         presenter.types("q")?;
-        ensure!(
-            presenter.process.wait(DEADLINE)? == 0,
-            "{}",
-            presenter.process.stderr()
-        );
+        presenter.process.expect_exit(DEADLINE, 0)?;
         let late = NotesFile::start(two, &lcs, "lan0")?;
         late.until("of all\n")?;
         fs::write(&late.path, "of all\nand of who is late\n")?;
@@ -256,11 +240,7 @@ fn a_file_that_cannot_be_notes_stays_and_what_waits_for_a_grant_is_kept() {
         fs::remove_file(&host.path)?;
         host.until("of all, still\n")?;
         host.process.signal(Signal::SIGTERM)?;
-        holds!(
-            host.process.wait(DEADLINE)? == 143,
-            "{}",
-            host.process.stderr()
-        )
+        host.process.expect_exit(DEADLINE, 143)
     });
 }
 
@@ -373,8 +353,7 @@ impl Author {
 #[test]
 fn an_update_that_wants_all_memory_ends_the_document_and_the_text_of_others_goes_on() {
     world("studio-notes-harm", |lab| {
-        let hosts = lab.lan(&["stage", "one", "two", "bad"])?;
-        let [stage, one, two, bad] = crate::each(&hosts)?;
+        let [stage, one, two, bad] = &crate::all(lab.lan(&["stage", "one", "two", "bad"])?)?;
         let (_presenter, lcs) = present_notes(stage, "lan0")?;
         let one = NotesFile::start(one, &lcs, "lan0")?;
         eventually("it has a file", || one.read().map(drop))?;
@@ -411,8 +390,7 @@ fn an_update_that_wants_all_memory_ends_the_document_and_the_text_of_others_goes
 #[test]
 fn a_folder_that_cannot_be_written_is_said_and_nothing_is_lost() {
     world("studio-notes-read-only", |lab| {
-        let hosts = lab.lan(&["stage", "one", "two"])?;
-        let [stage, one, two] = crate::each(&hosts)?;
+        let [stage, one, two] = &crate::all(lab.lan(&["stage", "one", "two"])?)?;
         let (_presenter, lcs) = present_notes(stage, "lan0")?;
         let two = NotesFile::start(two, &lcs, "lan0")?;
         eventually("it has a file", || two.read().map(drop))?;
@@ -425,14 +403,7 @@ fn a_folder_that_cannot_be_written_is_said_and_nothing_is_lost() {
         );
         let mut process = one.spawn("unshare", &["-m", "sh", "-c", &script])?;
         fs::write(&two.path, "of two\n")?;
-        eventually("what cannot be written is said", || {
-            let said = process.stdout();
-            holds!(
-                said.contains("it does not get what others write"),
-                "{said}{}",
-                process.stderr()
-            )
-        })?;
+        process.prints("it does not get what others write")?;
         ensure!(fs::read_to_string(&path)?.is_empty());
         // an editor that writes into the file: all get the text
         fs::write(&path, "of one\n")?;

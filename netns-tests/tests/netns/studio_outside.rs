@@ -10,10 +10,11 @@ use lcroute_demo::lab::{DEADLINE, Host, Process, eventually};
 use serde_json::Value;
 
 use crate::guest::{as_confined, as_nobody, family, open_driver};
+use crate::outside_dht::with_dht;
 use crate::radio::{RADIO, write_chirp};
 use crate::reach::swarm;
 use crate::stations::{kill_all, open_port, public_server};
-use crate::studio::{Typed, keygen, session, told};
+use crate::studio::{Typed, keygen, session, told, turn_on};
 use crate::studio_pictures::png;
 use crate::world;
 
@@ -45,10 +46,7 @@ fn nobody(args: &str) -> String {
 impl<'a> Stage<'a> {
     fn new(host: &'a Host, captioner: Option<&str>) -> Result<Self> {
         let (folder, key, text) = session(host, captioner)?;
-        let settings = folder.join("session.toml");
-        let written = fs::read_to_string(&settings)?;
-        let written = written.replace("screen = false", "screen = true");
-        fs::write(settings, written)?;
+        turn_on(&folder, "screen")?;
         give(&folder)?;
         give(Path::new(&key))?;
         Ok(Self {
@@ -129,16 +127,13 @@ fn who_has_only_the_text_of_a_session_attends_and_asks_through_closed_firewalls(
     world("session", |lab| {
         open_driver()?;
         let (_server, url) = public_server(lab)?;
-        let hosts = lab.closed_hosts(&["stage", "early", "late", "confined"])?;
-        let [stage, early, late, confined] = crate::each(&hosts)?;
+        let [stage, early, late, confined] =
+            &crate::all(lab.closed_hosts(&["stage", "early", "late", "confined"])?)?;
         let stage = Stage::new(stage, None)?;
         let text = format!("{}@{url}", stage.text);
         // before somebody presents
         let mut early = attend(early, "early", &text, "--timeout 60s")?;
-        eventually("it says for what it waits", || {
-            let told = early.process.stderr();
-            holds!(told.contains("looking for the sender at"), "{told}")
-        })?;
+        early.process.says("looking for the sender at")?;
         let (mut presenter, printed) = stage.present(&format!("--at {url}"))?;
         ensure!(printed == text, "{printed}");
         sees(&early, 1)?;
@@ -180,9 +175,9 @@ fn who_has_only_the_text_of_a_session_attends_and_asks_through_closed_firewalls(
         }
         asks(&mut again, 1, &mut early, "and now?", &[&late, &confined])?;
         again.types("q")?;
-        ensure!(again.process.wait(DEADLINE)? == 0);
+        again.process.expect_exit(DEADLINE, 0)?;
         for mut attender in [early, late, confined] {
-            ensure!(attender.process.wait(DEADLINE)? == 0);
+            attender.process.expect_exit(DEADLINE, 0)?;
         }
         Ok(())
     });
@@ -215,7 +210,7 @@ fn wrong_texts_of_sessions_are_refused_and_nobody_under_a_text_is_said() {
                 "nobody presents",
             ),
         ] {
-            let refused = host.run("sh", &["-c", &nobody(&format!("lcstudio {args} <&-"))])?;
+            let refused = host.sh(&nobody(&format!("lcstudio {args} <&-")))?;
             let told = refused.stderr;
             ensure!(
                 refused.code == code && told.contains(said),
@@ -226,14 +221,12 @@ fn wrong_texts_of_sessions_are_refused_and_nobody_under_a_text_is_said() {
         let (folder, key) = (stage.folder.display(), &stage.key);
         let many = "--at a --at b --at c --at d";
         let many = format!("lcstudio present {folder} --key {key} --outside {many}");
-        let refused = host.run("sh", &["-c", &nobody(&many)])?;
-        ensure!(refused.code == 2, "{refused:?}");
+        host.sh(&nobody(&many))?.exits(2)?;
         // a key that presents something else
         let (other, _, _) = keygen(&host, "other.key")?;
         give(Path::new(&other))?;
         let wrong = format!("lcstudio invite {folder} --key {other} --outside --at {url}");
-        let refused = host.run("sh", &["-c", &nobody(&wrong)])?;
-        holds!(refused.code == 2, "{refused:?}")
+        host.sh(&nobody(&wrong))?.exits(2)
     });
 }
 
@@ -243,8 +236,8 @@ fn sound_a_screen_captions_and_a_holder_are_in_the_network_of_a_session() {
     world("session-tracks", |lab| {
         open_driver()?;
         let (_server, url) = public_server(lab)?;
-        let hosts = lab.closed_hosts(&["stage", "voice", "ann", "kept", "bob"])?;
-        let [stage, voice, ann, kept, bob] = crate::each(&hosts)?;
+        let [stage, voice, ann, kept, bob] =
+            &crate::all(lab.closed_hosts(&["stage", "voice", "ann", "kept", "bob"])?)?;
         let (writes, _, public) = keygen(ann, "ann.key")?;
         give(Path::new(&writes))?;
         let stage = Stage::new(stage, Some(&public))?;
@@ -265,7 +258,7 @@ fn sound_a_screen_captions_and_a_holder_are_in_the_network_of_a_session() {
         // others that send have a member's token
         let (folder, own) = (stage.folder.display(), &stage.key);
         let invite = format!("lcstudio invite {folder} --key {own} --outside --member --at {url}");
-        let invited = stage.host.run("sh", &["-c", &nobody(&invite)])?.success()?;
+        let invited = stage.host.sh(&nobody(&invite))?.success()?;
         let token = invited.stdout.trim().to_owned();
         ensure!(token.starts_with("lct1"), "{token}");
         let sound = voice.path("audio-en.key");
@@ -306,9 +299,7 @@ fn sound_a_screen_captions_and_a_holder_are_in_the_network_of_a_session() {
                     .with_context(|| writer.process.stderr())
             })?;
         }
-        eventually("the screen", || {
-            holds!(watch.stdout().contains("PNG"), "{}", watch.stderr())
-        })?;
+        watch.prints("PNG")?;
         presenter.types("2")?;
         sees(&bob_sees, 2)?;
         eventually("it keeps what came", || {
@@ -331,8 +322,7 @@ fn sound_a_screen_captions_and_a_holder_are_in_the_network_of_a_session() {
 fn a_session_on_a_lan_needs_no_server() {
     world("session-lan", |lab| {
         open_driver()?;
-        let hosts = lab.lan(&["stage", "bob"])?;
-        let [stage, bob] = crate::each(&hosts)?;
+        let [stage, bob] = &crate::all(lab.lan(&["stage", "bob"])?)?;
         let stage = Stage::new(stage, None)?;
         let (presenter, text) = stage.present("")?;
         ensure!(text == stage.text, "{text}");
@@ -357,11 +347,7 @@ fn a_session_without_a_server_is_found_by_a_dht_if_its_port_is_open() {
         let (_swarm, enters) = swarm(lab)?;
         let hosts = lab.closed_hosts(&["stage", "bob"])?;
         let [stage, bob] = crate::each(&hosts)?;
-        for host in &hosts {
-            host.configure(&format!(
-                "[signal]\nlan = false\ndht_bootstrap = [\"{enters}\"]\n[outside]\ndht = true\n"
-            ))?;
-        }
+        hosts.iter().try_for_each(|host| with_dht(host, &enters))?;
         let stage = Stage::new(stage, None)?;
         let (mut presenter, text) = stage.present("")?;
         open_port(stage.host, &port_of(&presenter.process)?)?;
@@ -381,8 +367,7 @@ fn without_udp_a_session_is_attended_by_the_relay_of_the_server() {
         server.args = vec!["--public".to_owned()];
         server.start()?;
         let url = server.url()?;
-        let hosts = lab.closed_hosts(&["stage", "bob"])?;
-        let [stage, bob] = crate::each(&hosts)?;
+        let [stage, bob] = &crate::all(lab.closed_hosts(&["stage", "bob"])?)?;
         bob.drop_udp()?;
         let stage = Stage::new(stage, None)?;
         let (mut presenter, text) = stage.present(&format!("--at {url}"))?;
@@ -416,7 +401,6 @@ fn a_session_of_a_host_with_a_daemon_leaves_its_network_as_it_was() {
         ensure!(groups()? == before, "{}", groups()?);
         // a member that has the text without its place hears nothing of it
         let args = ["attend", &stage.text, "--timeout", "5s"];
-        let alone = member.host.run("lcstudio", &args)?;
-        holds!(alone.code == 3, "{alone:?}")
+        member.host.run("lcstudio", &args)?.exits(3)
     });
 }

@@ -86,7 +86,7 @@ pub(crate) fn hold(host: &Host, folder: &str, session: &str) -> Result<Process> 
 /// Exports a held session as a page; first stops the holder.
 fn exported(host: &Host, held: &str, to: &str, holder: &mut Process) -> Result<()> {
     holder.signal(Signal::SIGTERM)?;
-    ensure!(holder.wait(DEADLINE)? == 0, "{}", holder.stderr());
+    holder.expect_exit(DEADLINE, 0)?;
     let out = host.path(to).display().to_string();
     host.run("lcstudio", &["export", held, &out])?.success()?;
     Ok(())
@@ -170,11 +170,7 @@ fn pictures_come_to_who_joined_them_to_who_is_late_and_into_exports() {
         ensure!(!groups(text)?.contains(&group.to_string()));
         // the presenter has left: the holder supplies the pictures to a later attender
         presenter.types("q")?;
-        ensure!(
-            presenter.process.wait(DEADLINE)? == 0,
-            "{}",
-            presenter.process.stderr()
-        );
+        presenter.process.expect_exit(DEADLINE, 0)?;
         network.members[0].stop()?;
         let begun = Instant::now();
         let mut second = hold(late, &held[1], &lcs)?;

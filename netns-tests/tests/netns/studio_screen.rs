@@ -16,6 +16,7 @@ use serde_json::json;
 
 use crate::studio::{
     Typed, attend, bytes_of_tracks, count_tracks, groups, keygen, network, present, session, told,
+    turn_on,
 };
 use crate::studio_pictures::hold;
 use crate::world;
@@ -130,13 +131,7 @@ fn a_screen_is_exact_for_who_joined_and_no_byte_for_others() {
         let (_network, hosts) = network(lab, &["stage", "text", "kept", "late"])?;
         let [stage, text, kept, late] = crate::each(&hosts)?;
         let (folder, key, lcs) = session(stage, None)?;
-        let settings = folder.join("session.toml");
-        let written = fs::read_to_string(&settings)?;
-        ensure!(written.contains("screen = false"), "{written}");
-        fs::write(
-            &settings,
-            written.replace("screen = false", "screen = true"),
-        )?;
+        turn_on(&folder, "screen")?;
         let counted = groups_of_screen(&key)?;
         for host in [text, late] {
             count_tracks(host, &counted)?;
@@ -209,8 +204,7 @@ fn a_screen_is_exact_for_who_joined_and_no_byte_for_others() {
             until_exact(folder, &page)?;
         }
         again.process.signal(Signal::SIGINT)?;
-        let code = again.process.wait(DEADLINE)?;
-        ensure!(code == 130, "{code}: {}", again.process.stderr());
+        again.process.expect_exit(DEADLINE, 130)?;
 
         let bytes = bytes_of_tracks(text, &counted)?;
         ensure!(bytes.values().all(|bytes| *bytes == 0), "{bytes:?}");
@@ -227,9 +221,7 @@ fn refused(stage: &Host, folder: &Path, key: &str) -> Result<()> {
     ] {
         let mut process = show(stage, &format!("wrong{code}"), folder, key)?;
         process.writes(input.as_bytes())?;
-        let exit = process.process.wait(DEADLINE)?;
-        let said = process.process.stderr();
-        ensure!(exit == code && said.contains(told), "{exit}: {said}");
+        process.process.fails(DEADLINE, code, told)?;
     }
     Ok(())
 }

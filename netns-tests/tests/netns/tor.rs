@@ -118,7 +118,7 @@ fn authority(host: &Host) -> Result<String> {
     let args = ["--create-identity-key", "--passphrase-fd", "0", "-a", &at];
     let make = foreign("tor-gencert", &args)?.join(" ");
     let script = format!("umask 077; mkdir -p tor/keys; cd tor/keys; echo lab | env {make}");
-    host.run("sh", &["-c", &script])?.success()?;
+    host.sh(&script)?.success()?;
     let certificate = std::fs::read_to_string(host.path("tor/keys/authority_certificate"))?;
     let mut lines = certificate.lines();
     let identity = lines.find_map(|line| line.strip_prefix("fingerprint "));

@@ -33,7 +33,7 @@ fn the_commands_of_the_page_say_what_it_says() {
                     };
                     // the lab's names of table and chain
                     let command = command.replace("inet filter input", "inet closed input");
-                    let done = member.host.run("sh", &["-c", &command])?;
+                    let done = member.host.sh(&command)?;
                     ensure!(done.code == 0, "{command}: {}: {}", done.code, done.stderr);
                     let said = done.stdout + &done.stderr;
                     let shown: Vec<&str> = shown.into_iter().filter(|l| *l != "...").collect();

@@ -7,7 +7,6 @@ use lcroute_demo::lab::{
     Host, Lab, Member, Network, Receiver, UPLINK, make_folder, same_content, wait_reach, within,
 };
 use nix::sys::signal::Signal;
-use serde_json::Value;
 
 use crate::lcsync_lan::share;
 use crate::world;
@@ -76,18 +75,23 @@ fn one_copy(sender: &Member) -> Result<()> {
     })
 }
 
+/// Lets all nodes but the first listen, which knows it.
+fn listeners(network: &Network) -> Result<Vec<Receiver>> {
+    let (sender, others) = network.members.split_first().context("members")?;
+    let receive = |member: &Member| member.host.receive(GROUP, &[]);
+    let listeners = others.iter().map(receive).collect::<Result<_>>()?;
+    for member in others {
+        sender.wait_wanted(GROUP, member)?;
+    }
+    Ok(listeners)
+}
+
 #[test]
 fn one_copy_leaves_a_short_uplink_and_another_node_takes_over_from_a_dead_carrier() {
     world("uplink", |lab| {
         let mut network = mesh(lab, Some("400k"))?;
-        let listeners: Vec<Receiver> = network.members[1..]
-            .iter()
-            .map(|member| member.host.receive(GROUP, &[]))
-            .collect::<Result<_>>()?;
+        let listeners = listeners(&network)?;
         let sender = &network.members[0];
-        for member in &network.members[1..] {
-            sender.wait_wanted(GROUP, member)?;
-        }
         let args = format!("{GROUP} --count 1000000000 --rate 100 --size 125");
         let args = crate::words(&args);
         let _stream = sender.host.spawn("mc-send", &args)?;
@@ -101,15 +105,11 @@ fn one_copy_leaves_a_short_uplink_and_another_node_takes_over_from_a_dead_carrie
                 pauses.iter().copied().fold(0.0, f64::max)
             );
         }
-        let shown = sender.host.run("lcroute", &["status"])?.success()?.stdout;
+        let shown = sender.host.call("lcroute status")?.stdout;
         ensure!(shown.contains(&format!("carried by {first}")), "{shown}");
-        let shown = sender.host.run("lcroute", &["groups"])?.success()?.stdout;
+        let shown = sender.host.call("lcroute groups")?.stdout;
         ensure!(shown.contains(&format!("carried by {first}")), "{shown}");
-        let doctor = sender.host.ask("lcroute", &["doctor", "--json"])?.stdout;
-        let doctor: Value = serde_json::from_str(&doctor)?;
-        let checks = doctor["checks"].as_array().context("checks")?;
-        let uplink = checks.iter().find(|check| check["name"] == "uplink");
-        let uplink = uplink.context("no check of the uplink")?;
+        let uplink = crate::doctor::check(&sender.host, "uplink")?;
         ensure!(uplink["state"] == "ok", "{uplink}");
         let at = NAMES
             .iter()
@@ -157,17 +157,10 @@ fn a_short_uplink_is_found_and_nobody_carries_who_does_not_want_to() {
         for member in &mut network.members[1..] {
             member
                 .host
-                .configure("[topology]\npolicy = \"mesh\"\n[network]\ncarry = \"no\"\n")?;
-            member.host.run("lcroute", &["reload"])?.success()?;
+                .reconfigure("[topology]\npolicy = \"mesh\"\n[network]\ncarry = \"no\"\n")?;
         }
-        let _listeners: Vec<Receiver> = network.members[1..]
-            .iter()
-            .map(|member| member.host.receive(GROUP, &[]))
-            .collect::<Result<_>>()?;
+        let _listeners = listeners(&network)?;
         let sender = &network.members[0];
-        for member in &network.members[1..] {
-            sender.wait_wanted(GROUP, member)?;
-        }
         let args = format!("{GROUP} --count 1000000000 --rate 125 --size 1000");
         let args = crate::words(&args);
         let _stream = sender.host.spawn("mc-send", &args)?;
@@ -188,8 +181,7 @@ fn a_short_uplink_is_found_and_nobody_carries_who_does_not_want_to() {
         let member = &network.members[3];
         member
             .host
-            .configure("[topology]\npolicy = \"mesh\"\n[network]\ncarry = \"any\"\n")?;
-        member.host.run("lcroute", &["reload"])?.success()?;
+            .reconfigure("[topology]\npolicy = \"mesh\"\n[network]\ncarry = \"any\"\n")?;
         let by = within(2 * SOON, "the one that wants to carries", || {
             carrier(sender)
         })?;
@@ -232,8 +224,7 @@ fn five_receivers_at_once_measured() {
             std::thread::sleep(Duration::from_secs_f64(apart));
         }
         for (receiver, fetch) in &mut fetches {
-            let code = fetch.wait(Duration::from_secs(600))?;
-            ensure!(code == 0, "exit code {code}: {}", fetch.stderr());
+            fetch.expect_exit(Duration::from_secs(600), 0)?;
             println!(
                 "{}: {:.1} s",
                 receiver.host.name(),
@@ -254,11 +245,7 @@ fn five_receivers_at_once_measured() {
         let alone = Instant::now();
         let first = &receivers[0].host;
         let mut fetch = first.spawn("lcsync", &["lc:folder", "again"])?;
-        ensure!(
-            fetch.wait(Duration::from_secs(600))? == 0,
-            "{}",
-            fetch.stderr()
-        );
+        fetch.expect_exit(Duration::from_secs(600), 0)?;
         println!("one alone: {:.1} s", alone.elapsed().as_secs_f64());
         Ok(())
     });
@@ -277,9 +264,7 @@ fn a_caster_with_many_listeners_measured() {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let hosts = lab.closed_hosts(&names)?;
         let topology = format!("[topology]\npolicy = \"{policy}\"\n");
-        for host in &hosts {
-            host.configure(&topology)?;
-        }
+        crate::configure(&hosts, &topology)?;
         let mut network = lab.network(hosts)?;
         network.start_routed()?;
         let caster = &network.members[0];
@@ -322,8 +307,7 @@ fn a_caster_with_many_listeners_measured() {
         println!("all listeners: {:.1} kbit/s", all / 125.0);
         caster
             .host
-            .configure(&format!("{topology}[network]\nupload = \"100k\"\n"))?;
-        caster.host.run("lcroute", &["reload"])?.success()?;
+            .reconfigure(&format!("{topology}[network]\nupload = \"100k\"\n"))?;
         let settled = |network: &Network| {
             within(SOON, "a node carries, one copy leaves", || {
                 let caster = &network.members[0];
@@ -382,11 +366,10 @@ fn a_caster_with_many_listeners_measured() {
 fn diamond(lab: &Lab) -> Result<Network> {
     let hosts = lab.closed_hosts(&NAMES[..4])?;
     let carry = std::env::var("CARRY").map_or(String::new(), |c| format!("carry = \"{c}\"\n"));
-    for host in &hosts {
-        host.configure(&format!(
-            "[topology]\npolicy = \"mesh\"\n[network]\n{carry}"
-        ))?;
-    }
+    crate::configure(
+        &hosts,
+        &format!("[topology]\npolicy = \"mesh\"\n[network]\n{carry}"),
+    )?;
     let mut network = lab.network(hosts)?;
     let [first, .., last] = &network.members[..] else {
         anyhow::bail!("four members");
@@ -418,8 +401,7 @@ fn one_receiver_over_lc0_measured() {
         // the most that arrives, whatever is offered
         let mut lc0: f64 = 0.0;
         for rate in [5_000, 10_000, 20_000, 40_000, 80_000, 160_000] {
-            let listener = receiver.host.receive(GROUP, &[])?;
-            sender.wait_wanted(GROUP, receiver)?;
+            let listener = sender.heard_by(receiver, GROUP, &[])?;
             let (count, each) = (rate * 2, rate.to_string());
             let args = ["--rate", &each, "--size", "1200"];
             let sent = sender.host.send(GROUP, count, &args)?;
@@ -450,7 +432,7 @@ fn one_receiver_over_lc0_measured() {
                 own = fetch.processor_time().unwrap_or(own);
                 std::thread::sleep(Duration::from_millis(50));
             }
-            ensure!(fetch.wait(SOON)? == 0, "{}", fetch.stderr());
+            fetch.expect_exit(SOON, 0)?;
             let seconds = start.elapsed().as_secs_f64();
             let after = times(sender, receiver)?;
             let rate = bytes as f64 * 8e-6 / seconds;
@@ -500,11 +482,7 @@ fn two_paths_measured() {
                 let moved = [now[0] - before[0], now[1] - before[1]];
                 println!("{:.0} s: {moved:?} {parts}", start.elapsed().as_secs_f64());
             }
-            ensure!(
-                fetch.wait(Duration::from_secs(1))? == 0,
-                "{}",
-                fetch.stderr()
-            );
+            fetch.expect_exit(Duration::from_secs(1), 0)?;
             let seconds = start.elapsed().as_secs_f64();
             same_content(&sender.host.path("folder"), &receiver.host.path(name))?;
             let rate = bytes as f64 * 8e-6 / seconds;
@@ -512,15 +490,11 @@ fn two_paths_measured() {
             Ok(rate)
         };
         let both = fetch("both")?;
-        println!(
-            "{}",
-            sender.host.run("lcroute", &["status"])?.success()?.stdout
-        );
+        println!("{}", sender.host.call("lcroute status")?.stdout);
         // the receiver would carry as well
         for member in [left, right, receiver] {
             let no = "[topology]\npolicy = \"mesh\"\n[network]\ncarry = \"no\"\n";
-            member.host.configure(no)?;
-            member.host.run("lcroute", &["reload"])?.success()?;
+            member.host.reconfigure(no)?;
         }
         let one = fetch("one")?;
         println!("two paths: {:.2} times one", both / one);

@@ -116,8 +116,7 @@ fn without_a_terminal_a_watch_is_lines_and_goes_on_over_a_restart() {
         let before = lines(&watch)?;
         eventually("it goes on", || holds!(lines(&watch)? > before))?;
         watch.signal(Signal::SIGINT)?;
-        let code = watch.wait(Duration::from_secs(20))?;
-        holds!(code == 130, "exit code {code}")
+        watch.expect_exit(Duration::from_secs(20), 130)
     });
 }
 

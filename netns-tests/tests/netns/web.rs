@@ -95,9 +95,7 @@ fn flow(look: &Value, group: &str, from: &Member, to: &Member) -> Result<f64> {
 fn a_page_shows_the_network_and_what_flows_between_other_nodes() {
     world("web-flows", |lab| {
         let hosts = lab.hosts_in_a_row(&["a", "b", "c"])?;
-        for host in &hosts {
-            host.configure("[web]\nreport = true\n")?;
-        }
+        crate::configure(&hosts, "[web]\nreport = true\n")?;
         let mut network = lab.network(hosts)?;
         network.members.iter_mut().try_for_each(Member::start)?;
         let [a, b, c] = network.nodes()?;
@@ -139,8 +137,7 @@ fn a_page_shows_the_network_and_what_flows_between_other_nodes() {
             holds!(flow(&latest(&page)?, "ff1e::42", b, c).is_err(), "still")
         })?;
         // without permission a node stops reporting
-        c.host.configure("")?;
-        c.host.run("lcroute", &["reload"])?.success()?;
+        c.host.reconfigure("")?;
         eventually("c reports no more", || {
             let reports: Vec<_> = latest(&page)?["nodes"]
                 .as_array()
@@ -211,7 +208,7 @@ fn data_is_for_those_who_have_the_key_and_for_pages_of_this_host() {
             status == 200 && checks.is_some_and(|c| c["checks"].is_array()),
             "{said}"
         );
-        let found = a.host.run("lcroute-web", &["web", "--open"])?.success()?;
+        let found = a.host.call("lcroute-web web --open")?;
         ensure!(found.stdout.trim() == address, "{}", found.stdout);
         // the daemon restarts: pages get a message, and continue
         let page = open(&a.host, &address)?;
@@ -225,11 +222,7 @@ fn data_is_for_those_who_have_the_key_and_for_pages_of_this_host() {
         network.members[0].start()?;
         eventually("the state again", || holds!(name(&latest(&page)?), "no"))?;
         pages.signal(nix::sys::signal::Signal::SIGINT)?;
-        ensure!(
-            pages.wait(lcroute_demo::lab::DEADLINE)? == 0,
-            "{}",
-            pages.stderr()
-        );
+        pages.expect_exit(lcroute_demo::lab::DEADLINE, 0)?;
         let said = page.stdout();
         holds!(!said.contains(&json!(key).to_string()), "the key")
     });
@@ -239,7 +232,7 @@ fn data_is_for_those_who_have_the_key_and_for_pages_of_this_host() {
 fn an_invitation_is_a_link_and_a_code_for_telephones() {
     world("web-invite", |lab| {
         let host = lab.host("a")?;
-        host.run("lcroute", &["init", "--name", "a"])?.success()?;
+        host.call("lcroute init --name a")?;
         let invite = |more: &[&str]| {
             let args = ["invite", "--signal", "wss://meet.example", "--page"];
             host.run("lcroute", &[&args, more].concat())
@@ -274,14 +267,10 @@ fn an_invitation_is_a_link_and_a_code_for_telephones() {
             (damaged, "damaged"),
         ] {
             let refused = invite(&["https://a.example:7180", "--session", given])?;
-            ensure!(
-                refused.code == 2 && refused.stderr.contains(why),
-                "{}",
-                refused.stderr
-            );
+            refused.fails(2, why)?;
         }
         let refused = invite(&["a.example"])?;
-        holds!(refused.code == 2, "{}", refused.stderr)
+        refused.exits(2)
     });
 }
 

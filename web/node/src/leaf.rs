@@ -162,10 +162,6 @@ impl Tab for PageLeaf {
         self.node.next_timeout().map_or(latest, |at| at.min(latest))
     }
 
-    fn poll_command(&mut self) -> Option<Command> {
-        self.commands.pop_front()
-    }
-
     fn leave_network(&mut self, now: Instant) {
         self.node.shutdown(now);
         self.settle(now);

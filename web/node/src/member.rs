@@ -202,10 +202,6 @@ impl Tab for PageMember {
         next.min(self.next_round_trips)
     }
 
-    fn poll_command(&mut self) -> Option<Command> {
-        self.commands.pop_front()
-    }
-
     fn leave_network(&mut self, now: Instant) {
         self.node.shutdown(now);
         self.settle(now);

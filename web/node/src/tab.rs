@@ -27,7 +27,9 @@ pub trait Tab: std::fmt::Debug {
     fn next_timeout(&mut self) -> Instant;
 
     /// Returns the next command for the page.
-    fn poll_command(&mut self) -> Option<Command>;
+    fn poll_command(&mut self) -> Option<Command> {
+        self.servers_mut().1.pop_front()
+    }
 
     /// Leaves the network, and informs all peers.
     fn leave_network(&mut self, now: Instant);

@@ -171,6 +171,20 @@ impl Host {
             .with_context(|| format!("{program} {args:?}"))
     }
 
+    /// Runs a script of the shell to its end.
+    pub fn sh(&self, script: &str) -> Result<Output> {
+        self.run("sh", &["-c", script])
+    }
+
+    /// Runs a command line without quotes to its end, which must be a success.
+    pub fn call(&self, line: &str) -> Result<Output> {
+        let mut words = line.split(' ');
+        let program = words.next().unwrap_or_default();
+        let args: Vec<&str> = words.collect();
+        let done = self.run(program, &args)?.success();
+        done.with_context(|| line.to_owned())
+    }
+
     /// Runs a program that is called repeatedly, without a log.
     pub fn ask(&self, program: &str, args: &[&str]) -> Result<Output> {
         let done = self
@@ -255,6 +269,12 @@ impl Host {
             }
         }
         self.write(CONFIG, content).map(drop)
+    }
+
+    /// Writes the configuration of this host's daemon, which reads it anew.
+    pub fn reconfigure(&self, content: &str) -> Result<()> {
+        self.configure(content)?;
+        self.call("lcroute reload").map(drop)
     }
 
     /// Returns the state folder of this host's programs.

@@ -11,7 +11,7 @@ use lcroute_control::Request;
 use lcroute_control::client::Client;
 use serde_json::Value;
 
-use super::{Host, Lab, Process, eventually, wait, within};
+use super::{Host, Lab, Process, Receiver, eventually, wait, within};
 
 /// The daemon's control socket, in the folder of its host.
 const SOCKET: &str = "run/control.sock";
@@ -85,6 +85,13 @@ impl Lab {
             Ok(host)
         };
         names.iter().map(closed).collect()
+    }
+
+    /// Makes closed hosts whose daemons have this configuration.
+    pub fn configured_hosts(&self, names: &[&str], content: &str) -> Result<Vec<Host>> {
+        let hosts = self.closed_hosts(names)?;
+        hosts.iter().try_for_each(|host| host.configure(content))?;
+        Ok(hosts)
     }
 
     /// Makes closed hosts in a row: each reaches only its neighbours (and the signalling server).
@@ -191,21 +198,25 @@ impl SignallingServer {
 impl Network {
     /// Starts all daemons and waits until each is linked with each.
     pub fn start(&mut self) -> Result<()> {
-        for member in &mut self.members {
-            member.start()?;
-        }
+        self.start_each()?;
         self.wait_linked()
+    }
+
+    /// Starts one daemon after the other, each when the one before is ready.
+    pub fn start_each(&mut self) -> Result<()> {
+        self.members.iter_mut().try_for_each(Member::start)
     }
 
     /// Starts all daemons at once and waits until each reaches each, over links of their choice.
     pub fn start_routed(&mut self) -> Result<()> {
-        for member in &mut self.members {
-            member.launch()?;
-        }
-        for member in &mut self.members {
-            member.wait_ready()?;
-        }
+        self.start_at_once()?;
         wait_reach(&self.members.iter().collect::<Vec<_>>())
+    }
+
+    /// Starts all daemons at once, and waits until each is ready.
+    pub fn start_at_once(&mut self) -> Result<()> {
+        self.members.iter_mut().try_for_each(Member::launch)?;
+        self.members.iter_mut().try_for_each(Member::wait_ready)
     }
 
     /// Waits until each member is linked with each other one.
@@ -406,6 +417,20 @@ impl Member {
             ensure!(way, "groups: {}", Value::from(self.groups()?));
             Ok(())
         })
+    }
+
+    /// Starts `mc-recv GROUP ARGS...` at `by`, and waits until this node knows of it.
+    pub fn heard_by(&self, by: &Member, group: &str, args: &[&str]) -> Result<Receiver> {
+        let receiver = by.host.receive(group, args)?;
+        self.wait_wanted(group, by)?;
+        Ok(receiver)
+    }
+
+    /// Checks that `count` datagrams to `group` reach a program at `other`, each once.
+    pub fn reaches(&self, other: &Member, group: &str, count: u64) -> Result<()> {
+        let receiver = self.heard_by(other, group, &[])?;
+        self.host.send(group, count, &[])?;
+        receiver.expect_exactly(count)
     }
 
     /// Waits until this node knows that `by` no longer wants `group`.

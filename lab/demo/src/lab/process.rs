@@ -49,6 +49,32 @@ impl Output {
         );
         Ok(self)
     }
+
+    /// Checks the exit code.
+    pub fn exits(&self, code: i32) -> Result<()> {
+        self.fails(code, "")
+    }
+
+    /// Checks the exit code, and that standard error contains `said`.
+    pub fn fails(&self, code: i32, said: &str) -> Result<()> {
+        ensure!(
+            self.code == code && self.stderr.contains(said),
+            "expected exit code {code} and `{said}`: {self:?}"
+        );
+        Ok(())
+    }
+
+    /// Checks that standard output contains `text`.
+    pub fn prints(&self, text: &str) -> Result<()> {
+        ensure!(self.stdout.contains(text), "no `{text}` in {self:?}");
+        Ok(())
+    }
+
+    /// Checks that standard error contains `text`.
+    pub fn says(&self, text: &str) -> Result<()> {
+        ensure!(self.stderr.contains(text), "no `{text}` in {self:?}");
+        Ok(())
+    }
 }
 
 impl Process {
@@ -126,6 +152,45 @@ impl Process {
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
         }
+    }
+
+    /// Waits for `timeout` until the process has ended, and checks its exit code.
+    pub fn expect_exit(&mut self, timeout: Duration, code: i32) -> Result<()> {
+        let ended = self.wait(timeout)?;
+        ensure!(
+            ended == code,
+            "{} ended with exit code {ended}, not {code}: {}{}",
+            self.title,
+            self.stdout(),
+            self.stderr()
+        );
+        Ok(())
+    }
+
+    /// Does the same, and checks that standard error contains `said`.
+    pub fn fails(&mut self, timeout: Duration, code: i32, said: &str) -> Result<()> {
+        self.expect_exit(timeout, code)?;
+        let told = self.stderr();
+        ensure!(told.contains(said), "no `{said}` in {told}");
+        Ok(())
+    }
+
+    /// Waits until standard output contains `text`.
+    pub fn prints(&self, text: &str) -> Result<()> {
+        self.shows(text, Process::stdout)
+    }
+
+    /// Waits until standard error contains `text`.
+    pub fn says(&self, text: &str) -> Result<()> {
+        self.shows(text, Process::stderr)
+    }
+
+    fn shows(&self, text: &str, so_far: fn(&Process) -> String) -> Result<()> {
+        wait::eventually(&format!("{} shows `{text}`", self.title), || {
+            let output = || format!("{}{}", self.stdout(), self.stderr());
+            ensure!(so_far(self).contains(text), "{}", output());
+            Ok(())
+        })
     }
 
     /// Returns whether it still runs.

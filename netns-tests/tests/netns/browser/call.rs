@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use super::node::{dropped, lose, meeting};
 use super::radio::{loudspeakers, write_wav};
 use super::{Browser, Page, Theme, in_each_browser};
 use crate::radio::{RADIO, RATE};
-use crate::radio_call::{Heard, One, feed, fifo, packets, read, share, tone, voice};
+use crate::radio_call::{Heard, One, feed, fifo, next_sound, packets, read, share, tone, voice};
 
 /// Records played samples of the page.
 const PLAYED: &str = r#"(() => {
@@ -343,7 +343,7 @@ impl Devices {
             let set = format!(
                 "pactl -s {server} set-default-sink ears && pactl -s {server} set-default-source mic"
             );
-            host.run("sh", &["-c", &set])?.success()?;
+            host.sh(&set)?.success()?;
             Ok(())
         })?;
         let (played, recorded) = (fifo(host, "ears")?, fifo(host, "mouth")?);
@@ -371,20 +371,6 @@ impl Devices {
             heard,
         })
     }
-
-    fn sound(&self) -> Vec<f64> {
-        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.sound.clone()
-    }
-
-    /// Returns the sound of the next seconds.
-    fn next_sound(&self, seconds: usize) -> Result<Vec<f64>> {
-        let from = self.sound().len();
-        eventually("sound comes", || {
-            holds!(self.sound().len() >= from + seconds * RATE, "not yet")
-        })?;
-        Ok(self.sound()[from..from + seconds * RATE].to_vec())
-    }
 }
 
 #[test]
@@ -406,10 +392,10 @@ fn the_sound_of_a_call_where_datagrams_get_lost_is_measured() {
         until_shown(&page, "a: speaks")?;
         for (percent, least) in [(0, 0.7), (5, 0.7), (20, 0.6)] {
             lose(&visitor.host, percent)?;
-            devices.next_sound(10)?;
-            let mut sound = devices.next_sound(5)?;
+            next_sound(&devices.heard, 10)?;
+            let mut sound = next_sound(&devices.heard, 5)?;
             for _ in 0..3 {
-                sound.extend(devices.next_sound(5)?);
+                sound.extend(next_sound(&devices.heard, 5)?);
             }
             let share = share(&sound, 240.0);
             let figures = page.eval("document.querySelector('#figures').textContent")?;

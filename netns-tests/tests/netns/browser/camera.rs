@@ -8,7 +8,7 @@ use lcroute_demo::lab::{DEADLINE, eventually};
 use nix::sys::signal::Signal;
 
 use super::node::{dropped, lose, meeting, until_wanted};
-use super::present::{go_on_air, look_at};
+use super::present::{look_at, present_by};
 use super::studio::until_slide;
 use super::{Browser, Kind, Page, Theme, in_each_browser, serve_folder};
 use crate::studio::{attend, bytes_of_tracks, count_tracks, session};
@@ -129,12 +129,7 @@ fn a_tab_films_for_tabs_and_hosts_that_chose_it_and_a_host_for_tabs() {
         let token = &meeting.network.token;
         let url = format!("{}/studio/present.html#{token}", here.origin);
         let page = browser.open_prepared("ann", NUMBERED, &url)?;
-        page.until("document.querySelector('#create')?.checkVisibility()")?;
-        page.eval("document.querySelector('#choose details').open = true, null")?;
-        page.upload("#key", key.as_ref())?;
-        page.until("document.querySelector('#lecture').checkVisibility()")?;
-        page.fill("#lecture", "Bees")?;
-        let lcs = go_on_air(&page)?;
+        let lcs = present_by(&page, &key)?;
         page.until_says("#camera-state", "Nobody sees your camera.")?;
         let other = Browser::start(&there.host, kind, Theme::Dark)?;
         let link = format!("{}/studio/#{token},{lcs}", there.origin);
@@ -257,7 +252,7 @@ fn a_tab_films_for_tabs_and_hosts_that_chose_it_and_a_host_for_tabs() {
         until_size(&tab, "64x36")?;
         until_moving(&tab, 10)?;
         camera.signal(Signal::SIGINT)?;
-        ensure!(camera.wait(DEADLINE)? == 130, "{}", camera.stderr());
+        camera.expect_exit(DEADLINE, 130)?;
         tab.until_says("#camera-state", "camera is off")?;
         choose(&tab)?;
         tab.until("document.querySelector('#camera').hidden")?;
@@ -273,7 +268,7 @@ fn a_tab_films_for_tabs_and_hosts_that_chose_it_and_a_host_for_tabs() {
 
         // the held film plays
         holder.signal(Signal::SIGTERM)?;
-        ensure!(holder.wait(DEADLINE)? == 0, "{}", holder.stderr());
+        holder.expect_exit(DEADLINE, 0)?;
         plays(&a.host, kind, &held)
     });
 }

@@ -19,9 +19,7 @@ const NODES: &str = "document.querySelectorAll('#map .node').length";
 /// Starts a, b and c, each linked with the next; all report.
 fn row(lab: &Lab) -> Result<Network> {
     let hosts = lab.hosts_in_a_row(&["a", "b", "c"])?;
-    for host in &hosts {
-        host.configure("[web]\nreport = true\ninvite = true\n")?;
-    }
+    crate::configure(&hosts, "[web]\nreport = true\ninvite = true\n")?;
     let mut network = lab.network(hosts)?;
     network.members.iter_mut().try_for_each(Member::start)?;
     for (member, links) in network.members.iter().zip([1, 2, 1]) {
@@ -115,11 +113,7 @@ fn find_nodes(page: &Page) -> Result<()> {
 /// Makes an invitation link: the page's key alone does not suffice.
 fn invite(page: &Page, a: &Member) -> Result<()> {
     page.click("#invite summary")?;
-    let code = a
-        .host
-        .run("lcroute-web", &["web", "--code"])?
-        .success()?
-        .stdout;
+    let code = a.host.call("lcroute-web web --code")?.stdout;
     page.fill("#invite-code", code.trim())?;
     page.click("#invite .primary")?;
     page.until("document.querySelector('#invited svg.qr') !== null")?;
@@ -289,8 +283,7 @@ fn a_tab_is_drawn_in_the_tree_of_a_group_once_it_has_joined_that() {
     in_each_browser("dashboard-tab", |lab, kind| {
         let meeting = meeting(lab, &["visitor"], false)?;
         let [a, b] = meeting.network.nodes()?;
-        let _receiver = b.host.receive(GROUP, &[])?;
-        a.wait_wanted(GROUP, b)?;
+        let _receiver = a.heard_by(b, GROUP, &[])?;
         let _sender = a.host.send_for_ever(GROUP)?;
         let (_pages, address) = serve(&a.host)?;
         let browser = Browser::start(&a.host, kind, Theme::Light)?;
@@ -366,13 +359,9 @@ fn groups_and_nodes_have_the_names_that_this_host_knows() {
             a.host.spawn(RADIO, &["listen", &text, "-", "-i", "lc0"])
         });
         let mum = of_mum.key().to_string();
-        a.host
-            .run("lcroute", &["book", "add", "mum", &mum])?
-            .success()?;
+        a.host.call(&format!("lcroute book add mum {mum}"))?;
         let robert = b.peer_id()?;
-        a.host
-            .run("lcroute", &["book", "add", "robert", &robert])?
-            .success()?;
+        a.host.call(&format!("lcroute book add robert {robert}"))?;
         let choices = "#choose label";
         for name in ["team", "Radio <b>Berlin</b>", "mum"] {
             page.until_says(choices, name)?;

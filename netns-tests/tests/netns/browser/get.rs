@@ -31,7 +31,7 @@ fn hashes(host: &Host, sent: &[PathBuf; 2]) -> Result<Vec<String>> {
     let paths = sent.each_ref().map(|path| path.display().to_string());
     let find = format!("find '{}' '{}' -type f -print0", paths[0], paths[1]);
     let command = format!("{find} | xargs -0 sha256sum | cut -c-64 | tr -d '\\\\' | sort");
-    let said = host.run("sh", &["-c", &command])?.success()?.stdout;
+    let said = host.sh(&command)?.success()?.stdout;
     Ok(said.lines().map(str::to_owned).collect())
 }
 
@@ -50,8 +50,7 @@ fn a_tab_receives_files_by_words_and_by_a_public_link() {
         open_driver()?;
         let server = lab.signalling_server()?;
         let url = server.url()?;
-        let hosts = lab.closed_hosts(&["ann", "cy", "visitor"])?;
-        let [ann, cy, visitor] = crate::each(&hosts)?;
+        let [ann, cy, visitor] = &crate::all(lab.closed_hosts(&["ann", "cy", "visitor"])?)?;
         let sent = make_files(ann, 3_000_000)?;
         let expected = hashes(ann, &sent)?;
         let (_sends, code) = send(ann, &url, &sent)?;
@@ -85,7 +84,7 @@ fn a_tab_receives_files_by_words_and_by_a_public_link() {
         let paths = others.each_ref().map(|path| path.display().to_string());
         let args = ["send", "--public", &paths[0], &paths[1]];
         let sends = lcsync(cy, &url, &args)?;
-        crate::guest::says(&sends, ",lc:files")?;
+        sends.prints(",lc:files")?;
         let link = sends.stdout().trim().to_owned();
         let public = browser.open_prepared("public", TAP, &format!("{origin}/get/#{link}"))?;
         public.until_says("#sent", " files")?;

@@ -43,11 +43,8 @@ pub(super) fn meeting(lab: &Lab, visitors: &[&str], has_relay: bool) -> Result<M
 
 /// Starts a meeting with more settings for the hosts.
 fn meeting_with(lab: &Lab, visitors: &[&str], has_relay: bool, more: &str) -> Result<Meeting> {
-    let hosts = lab.closed_hosts(&["a", "b"])?;
-    for host in &hosts {
-        host.configure(&format!("[web]\nreport = true\n{more}"))?;
-    }
-    let mut network = lab.network(hosts)?;
+    let mut network =
+        lab.network(lab.configured_hosts(&["a", "b"], &format!("[web]\nreport = true\n{more}"))?)?;
     if has_relay {
         network.signalling.restart_with_relay()?;
     }
@@ -356,89 +353,86 @@ fn texts(page: &Page, at: &str) -> Result<Vec<String>> {
 #[test]
 #[ignore = "`make test-all`: browsers, and the module of `make web`"]
 fn a_page_says_what_becomes_of_words_and_keeps_them_over_a_reload() {
-    as_a_member(
-        "node-talk",
-        |Visit {
-             a,
-             b,
-             host,
-             browser,
-             page,
-             ..
-         }| {
-            page.fill("#to", GROUP)?;
-            page.fill("#words", "is anybody there?")?;
-            page.press("Enter")?;
-            page.until_says("#heard .own", "nobody listens")?;
-            let listener = b.host.spawn("lcroute", &["listen", GROUP])?;
-            // a group with any listener is shown for joining
-            page.until_says("#carried li", "1 node listens")?;
-            page.click(&format!("#carried [aria-label=\"Join {GROUP}\"]"))?;
-            until_wanted(a, GROUP, true)?;
-            say_until(page, "now somebody is", || {
-                holds!(listener.stdout().contains("now somebody is"), "not yet")
-            })?;
-            page.until_says("#heard .own", "now somebody is")?;
+    as_a_member("node-talk", |visit| {
+        let Visit {
+            a,
+            b,
+            host,
+            browser,
+            page,
+            ..
+        } = visit;
+        page.fill("#to", GROUP)?;
+        page.fill("#words", "is anybody there?")?;
+        page.press("Enter")?;
+        page.until_says("#heard .own", "nobody listens")?;
+        let listener = b.host.spawn("lcroute", &["listen", GROUP])?;
+        // a group with any listener is shown for joining
+        page.until_says("#carried li", "1 node listens")?;
+        page.click(&format!("#carried [aria-label=\"Join {GROUP}\"]"))?;
+        until_wanted(a, GROUP, true)?;
+        say_until(page, "now somebody is", || {
+            holds!(listener.stdout().contains("now somebody is"), "not yet")
+        })?;
+        page.until_says("#heard .own", "now somebody is")?;
 
-            // the longest datagram
-            let longest = format!("{}!", "long ".repeat(246) + "x");
-            ensure!(longest.len() == 1_232, "{}", longest.len());
-            hear_until(page, a, &longest)?;
-            ensure!(
-                page.eval(
-                    "document.querySelectorAll('#map :is([role=button], [tabindex])').length"
-                )? == 0,
-                "nodes that do nothing are no buttons"
-            );
+        // the longest datagram
+        let longest = format!("{}!", "long ".repeat(246) + "x");
+        ensure!(longest.len() == 1_232, "{}", longest.len());
+        hear_until(page, a, &longest)?;
+        ensure!(
+            page.eval("document.querySelectorAll('#map :is([role=button], [tabindex])').length")?
+                == 0,
+            "nodes that do nothing are no buttons"
+        );
 
-            // datagrams on a hidden page are counted
-            let _front = browser.open("front", "about:blank")?;
-            page.until("document.visibilityState === 'hidden'")?;
-            say(a, GROUP, "unread")?;
-            page.until("document.title.startsWith('(1) ')")?;
-            page.click("#words")?;
-            page.until("!document.title.startsWith('(')")?;
+        // datagrams on a hidden page are counted
+        let _front = browser.open("front", "about:blank")?;
+        page.until("document.visibilityState === 'hidden'")?;
+        say(a, GROUP, "unread")?;
+        page.until("document.title.startsWith('(1) ')")?;
+        page.click("#words")?;
+        page.until("!document.title.startsWith('(')")?;
 
-            let own = texts(page, "#heard .own")?;
-            ensure!(
-                own.last().is_some_and(|last| !last.contains("nobody")),
-                "{own:?}"
-            );
+        let own = texts(page, "#heard .own")?;
+        ensure!(
+            own.last().is_some_and(|last| !last.contains("nobody")),
+            "{own:?}"
+        );
 
-            host.cut_uplink()?;
-            page.until("document.querySelector('#state').textContent === 'making links'")?;
-            page.until_says("#notice:not([hidden])", "The links are lost.")?;
-            page.fill("#words", "into the void")?;
-            page.press("Enter")?;
-            page.until_says("#problem", "Not sent: this page has no link.")?;
-            ensure!(page.eval("document.querySelector('#words').value")? == "into the void");
-            host.heal_uplink()?;
-            until_links(page, 2)?;
-            // outdated text disappears
-            for at in ["#problem", "#notice"] {
-                page.until(&format!("document.querySelector('{at}').hidden"))?;
-            }
+        host.cut_uplink()?;
+        page.until("document.querySelector('#state').textContent === 'making links'")?;
+        page.until_says("#notice:not([hidden])", "The links are lost.")?;
+        page.fill("#words", "into the void")?;
+        page.press("Enter")?;
+        page.until_says("#problem", "Not sent: this page has no link.")?;
+        ensure!(page.eval("document.querySelector('#words').value")? == "into the void");
+        host.heal_uplink()?;
+        until_links(page, 2)?;
+        // outdated text disappears
+        for at in ["#problem", "#notice"] {
+            page.until(&format!("document.querySelector('{at}').hidden"))?;
+        }
 
-            let heard = texts(page, "#heard li > p:last-child")?;
-            page.reload()?;
-            until_links(page, 2)?;
-            ensure!(
-                texts(page, "#heard li > p:last-child")? == heard,
-                "{heard:?}"
-            );
-            let joined = texts(page, "#joined b")?;
-            ensure!(joined == [GROUP], "{joined:?}");
-            hear_until(page, a, "welcome back")?;
-            page.shot("talk")?;
-            page.expect_open_to_all()?;
-            page.expect_fits_a_phone()?;
+        let heard = texts(page, "#heard li > p:last-child")?;
+        page.reload()?;
+        until_links(page, 2)?;
+        ensure!(
+            texts(page, "#heard li > p:last-child")? == heard,
+            "{heard:?}"
+        );
+        let joined = texts(page, "#joined b")?;
+        ensure!(joined == [GROUP], "{joined:?}");
+        hear_until(page, a, "welcome back")?;
+        page.shot("talk")?;
+        page.expect_open_to_all()?;
+        page.expect_fits_a_phone()?;
 
-            page.eval("URL.createObjectURL = (file) => { file.text().then((text) => (window.kept = text)); return 'data:,'; }, null")?;
-            page.click("#keep")?;
-            page.until("window.kept?.includes('  a  ff1e::42  welcome back\\n')")
-                .map(drop)
-        },
-    );
+        page.eval("URL.createObjectURL = (file) => { file.text().then((text) => (window.kept = text)); return 'data:,'; }, null")?;
+        page.click("#keep")?;
+        page.until("window.kept?.includes('  a  ff1e::42  welcome back\\n')")
+            .map(drop)
+    });
 }
 
 #[test]
@@ -448,9 +442,7 @@ fn a_page_with_links_to_both_sides_passes_nothing_on() {
         let mut hosts = lab.hosts_in_a_row(&["a", "visitor", "b"])?;
         let visitor = Visitor::new(hosts.remove(1))?;
         let mut network = lab.network(hosts)?;
-        for member in &mut network.members {
-            member.start()?;
-        }
+        network.start_each()?;
         let meeting = Meeting {
             network,
             visitors: vec![visitor],
@@ -538,128 +530,116 @@ fn pages_of_two_browsers_hear_each_other() {
 #[test]
 #[ignore = "`make test-all`: browsers, and the module of `make web`"]
 fn a_page_takes_two_thousand_packets_a_second() {
-    as_a_member(
-        "node-rate",
-        |Visit {
-             kind,
-             a,
-             host,
-             page,
-             ..
-         }| {
-            listen(page, GROUP)?;
-            until_wanted(a, GROUP, true)?;
-            // packets may be lost until all agree about the tree
-            a.host.send(GROUP, 500, &["--rate", "500"])?;
-            page.until(&format!("{COUNT} > 0"))?;
-            let rest = REST.replace("COUNT", COUNT);
-            let before = page.eval(&rest)?.as_u64().context("a number")?;
-            // losses of a busy machine: its host's queue was too old, or the browser's socket full
-            let lost =
-                || Ok::<_, anyhow::Error>([a.counter("drops/queue_delay")?, full_sockets(host)?]);
-            let earlier = lost()?;
-            a.host
-                .send(GROUP, 20_000, &["--rate", "2000", "--size", "1150"])?;
-            page.until(&format!("{COUNT} >= {before} + 19000"))?;
-            let heard = page.eval(&rest)?.as_u64().context("a number")? - before;
-            let [late, full] = [0, 1].map(|n| lost().map(|now| now[n] - earlier[n]));
-            let (late, full) = (late?, full?);
-            println!(
-                "{kind}: {heard} of 20,000 packets; too late for their host {late}, sockets full {full}"
-            );
-            // a packet may be two datagrams
-            ensure!(
-                heard <= 20_000 && heard + late + full >= 20_000,
-                "{heard} came; the host's drops: {}",
-                a.status()?["counters"]["drops"]
-            );
-            page.shot("after-20000-packets")?;
-            Ok(())
-        },
-    );
+    as_a_member("node-rate", |visit| {
+        let Visit {
+            kind,
+            a,
+            host,
+            page,
+            ..
+        } = visit;
+        listen(page, GROUP)?;
+        until_wanted(a, GROUP, true)?;
+        // packets may be lost until all agree about the tree
+        a.host.send(GROUP, 500, &["--rate", "500"])?;
+        page.until(&format!("{COUNT} > 0"))?;
+        let rest = REST.replace("COUNT", COUNT);
+        let before = page.eval(&rest)?.as_u64().context("a number")?;
+        // losses of a busy machine: its host's queue was too old, or the browser's socket full
+        let lost =
+            || Ok::<_, anyhow::Error>([a.counter("drops/queue_delay")?, full_sockets(host)?]);
+        let earlier = lost()?;
+        a.host
+            .send(GROUP, 20_000, &["--rate", "2000", "--size", "1150"])?;
+        page.until(&format!("{COUNT} >= {before} + 19000"))?;
+        let heard = page.eval(&rest)?.as_u64().context("a number")? - before;
+        let [late, full] = [0, 1].map(|n| lost().map(|now| now[n] - earlier[n]));
+        let (late, full) = (late?, full?);
+        println!(
+            "{kind}: {heard} of 20,000 packets; too late for their host {late}, sockets full {full}"
+        );
+        // a packet may be two datagrams
+        ensure!(
+            heard <= 20_000 && heard + late + full >= 20_000,
+            "{heard} came; the host's drops: {}",
+            a.status()?["counters"]["drops"]
+        );
+        page.shot("after-20000-packets")?;
+        Ok(())
+    });
 }
 
 #[test]
 #[ignore = "`make test-all`: browsers, and the module of `make web`"]
 fn a_page_in_the_background_or_busy_with_itself_keeps_its_links_and_loses_nothing() {
-    as_a_member(
-        "node-busy",
-        |Visit {
-             kind,
-             a,
-             browser,
-             page,
-             ..
-         }| {
-            listen(page, GROUP)?;
-            until_wanted(a, GROUP, true)?;
-            let begun = Instant::now();
+    as_a_member("node-busy", |visit| {
+        let Visit {
+            kind,
+            a,
+            browser,
+            page,
+            ..
+        } = visit;
+        listen(page, GROUP)?;
+        until_wanted(a, GROUP, true)?;
+        let begun = Instant::now();
 
-            let args = ["--count", "200", "--rate", "50"];
-            let mut sender = a.host.spawn("mc-send", &[&[GROUP][..], &args].concat())?;
-            page.eval(
+        let args = ["--count", "200", "--rate", "50"];
+        let mut sender = a.host.spawn("mc-send", &[&[GROUP][..], &args].concat())?;
+        page.eval(
             "(() => { const end = performance.now() + 3000; while (performance.now() < end); })()",
         )?;
-            ensure!(
-                sender.wait(lcroute_demo::lab::DEADLINE)? == 0,
-                "{}",
-                sender.stderr()
-            );
-            page.until(&format!("{COUNT} === 200"))?;
+        sender.expect_exit(lcroute_demo::lab::DEADLINE, 0)?;
+        page.until(&format!("{COUNT} === 200"))?;
 
-            let _front = browser.open("front", "about:blank")?;
-            page.until("document.visibilityState === 'hidden'")?;
-            a.host.send(GROUP, 1_000, &["--rate", "50"])?;
-            page.until(&format!("{COUNT} === 1200"))?;
-            ensure!(page.eval("document.visibilityState")? == "hidden");
-            let (since, passed) = (link(a, &name(page)?)?, begun.elapsed().as_secs());
-            ensure!(
-                since["state"] == "connected" && since["since_s"].as_u64() >= Some(passed),
-                "a new link since {passed} s: {since}"
-            );
-            println!(
-                "{kind}: 200 packets while 3 s busy, 1,000 in 20 s behind another tab: all came"
-            );
-            Ok(())
-        },
-    );
+        let _front = browser.open("front", "about:blank")?;
+        page.until("document.visibilityState === 'hidden'")?;
+        a.host.send(GROUP, 1_000, &["--rate", "50"])?;
+        page.until(&format!("{COUNT} === 1200"))?;
+        ensure!(page.eval("document.visibilityState")? == "hidden");
+        let (since, passed) = (link(a, &name(page)?)?, begun.elapsed().as_secs());
+        ensure!(
+            since["state"] == "connected" && since["since_s"].as_u64() >= Some(passed),
+            "a new link since {passed} s: {since}"
+        );
+        println!("{kind}: 200 packets while 3 s busy, 1,000 in 20 s behind another tab: all came");
+        Ok(())
+    });
 }
 
 #[test]
 #[ignore = "`make test-all`: browsers, and the module of `make web`"]
 fn a_page_keeps_its_links_where_a_twentieth_gets_lost_and_makes_them_anew_after_a_cut() {
-    as_a_member(
-        "node-loss",
-        |Visit {
-             kind,
-             a,
-             b,
-             host,
-             page,
-             ..
-         }| {
-            let own = name(page)?;
-            listen(page, GROUP)?;
-            until_wanted(a, GROUP, true)?;
-            for host in [&a.host, &b.host, host] {
-                host.lose_incoming(5)?;
-            }
-            a.host.send(GROUP, 500, &["--rate", "50"])?;
-            for member in [a, b] {
-                let link = link(member, &own)?;
-                ensure!(link["since_s"].as_u64() >= Some(10), "{link}");
-            }
-            let count = page.eval(&REST.replace("COUNT", COUNT))?;
-            println!("{kind}: {count} of 500 packets where a twentieth gets lost");
-            ensure!(count.as_u64() >= Some(400), "{count}");
-            host.cut_uplink()?;
-            page.until("document.querySelector('#state').textContent === 'making links'")?;
-            host.heal_uplink()?;
-            let took = until_links(page, 2)?;
-            println!("{kind}: two links {took:?} after the cut");
-            Ok(())
-        },
-    );
+    as_a_member("node-loss", |visit| {
+        let Visit {
+            kind,
+            a,
+            b,
+            host,
+            page,
+            ..
+        } = visit;
+        let own = name(page)?;
+        listen(page, GROUP)?;
+        until_wanted(a, GROUP, true)?;
+        for host in [&a.host, &b.host, host] {
+            host.lose_incoming(5)?;
+        }
+        a.host.send(GROUP, 500, &["--rate", "50"])?;
+        for member in [a, b] {
+            let link = link(member, &own)?;
+            ensure!(link["since_s"].as_u64() >= Some(10), "{link}");
+        }
+        let count = page.eval(&REST.replace("COUNT", COUNT))?;
+        println!("{kind}: {count} of 500 packets where a twentieth gets lost");
+        ensure!(count.as_u64() >= Some(400), "{count}");
+        host.cut_uplink()?;
+        page.until("document.querySelector('#state').textContent === 'making links'")?;
+        host.heal_uplink()?;
+        let took = until_links(page, 2)?;
+        println!("{kind}: two links {took:?} after the cut");
+        Ok(())
+    });
 }
 
 /// Drops and counts this percentage of the datagrams to a host from now on.
@@ -690,68 +670,66 @@ pub(super) fn dropped(host: &Host) -> Result<String> {
 #[test]
 #[ignore = "`make test-all`: browsers, and the module of `make web`"]
 fn what_a_page_hears_and_says_comes_where_a_fifth_gets_lost() {
-    as_a_member(
-        "node-fifth",
-        |Visit {
-             kind,
-             a,
-             b,
-             host,
-             page,
-             ..
-         }| {
-            listen(page, GROUP)?;
-            until_wanted(a, GROUP, true)?;
-            let heard = || {
-                let count = page.eval(&REST.replace("COUNT", COUNT))?;
-                count.as_u64().context("a number")
-            };
-            let mut before = 0;
-            for (to_page, to_hosts) in [(0, 0), (20, 0), (0, 20), (20, 20)] {
-                lose(host, to_page)?;
-                for member in [a, b] {
-                    lose(&member.host, to_hosts)?;
-                }
-                let args = ["--rate", "50", "--size", "200"];
-                a.host.send(GROUP, 500, &args)?;
-                let count = heard()?;
-                let came = count - before;
-                before = count;
-                println!(
-                    "{kind}: {came} of 500 packets heard; dropped to the page {}, to a {}",
-                    dropped(host)?,
-                    dropped(&a.host)?
-                );
-                ensure!(came >= 300, "{came}");
+    as_a_member("node-fifth", |visit| {
+        let Visit {
+            kind,
+            a,
+            b,
+            host,
+            page,
+            ..
+        } = visit;
+        listen(page, GROUP)?;
+        until_wanted(a, GROUP, true)?;
+        let heard = || {
+            let count = page.eval(&REST.replace("COUNT", COUNT))?;
+            count.as_u64().context("a number")
+        };
+        let mut before = 0;
+        for (to_page, to_hosts) in [(0, 0), (20, 0), (0, 20), (20, 20)] {
+            lose(host, to_page)?;
+            for member in [a, b] {
+                lose(&member.host, to_hosts)?;
             }
-            let listener = b.host.spawn("lcroute", &["listen", MARK])?;
-            page.fill("#to", MARK)?;
-            say_until(page, "at first", || {
-                holds!(listener.stdout().contains("at first"), "not yet")
-            })?;
-            for (to_page, to_hosts) in [(20, 0), (0, 20), (20, 20)] {
-                lose(host, to_page)?;
-                for member in [a, b] {
-                    lose(&member.host, to_hosts)?;
-                }
-                let mark = format!("to-page-{to_page}-to-hosts-{to_hosts}-");
-                page.eval(&format!(
+            let args = ["--rate", "50", "--size", "200"];
+            a.host.send(GROUP, 500, &args)?;
+            let count = heard()?;
+            let came = count - before;
+            before = count;
+            println!(
+                "{kind}: {came} of 500 packets heard; dropped to the page {}, to a {}",
+                dropped(host)?,
+                dropped(&a.host)?
+            );
+            ensure!(came >= 300, "{came}");
+        }
+        let listener = b.host.spawn("lcroute", &["listen", MARK])?;
+        page.fill("#to", MARK)?;
+        say_until(page, "at first", || {
+            holds!(listener.stdout().contains("at first"), "not yet")
+        })?;
+        for (to_page, to_hosts) in [(20, 0), (0, 20), (20, 20)] {
+            lose(host, to_page)?;
+            for member in [a, b] {
+                lose(&member.host, to_hosts)?;
+            }
+            let mark = format!("to-page-{to_page}-to-hosts-{to_hosts}-");
+            page.eval(&format!(
                     "(async () => {{ for (let n = 0; n < 500; n += 1) {{ \
                        document.querySelector('#words').value = '{mark}' + String(n).padEnd(170, '.'); \
                        document.querySelector('#say').requestSubmit(); \
                        await new Promise((done) => setTimeout(done, 20)); }} return true; }})()"
                 ))?;
-                let came = listener.stdout().matches(&mark).count();
-                println!(
-                    "{kind}: {came} of 500 packets said; dropped to the page {}, to b {}",
-                    dropped(host)?,
-                    dropped(&b.host)?
-                );
-                ensure!(came >= 300, "{came}");
-            }
-            Ok(())
-        },
-    );
+            let came = listener.stdout().matches(&mark).count();
+            println!(
+                "{kind}: {came} of 500 packets said; dropped to the page {}, to b {}",
+                dropped(host)?,
+                dropped(&b.host)?
+            );
+            ensure!(came >= 300, "{came}");
+        }
+        Ok(())
+    });
 }
 
 #[test]
@@ -846,9 +824,7 @@ fn what_is_wrong_with_a_token_is_said_in_plain_words() {
         copy.shot("second-tab")?;
         ensure!(page.eval("document.querySelector('#state').textContent")? == "linked to 2 nodes");
 
-        a.host
-            .run("lcroute", &["revoke", "--token", &other])?
-            .success()?;
+        a.host.call(&format!("lcroute revoke --token {other}"))?;
         page.until_says("#problem", "expelled from the network")?;
         // and a later member by that token
         become_member(&copy, &other)?;
@@ -1003,9 +979,7 @@ fn two_tabs_of_a_browser_are_no_network() {
             tab.until_says("#state", "only this computer: linked to 1 tab")?;
         }
         page.shot("alone")?;
-        for member in &mut meeting.network.members {
-            member.start()?;
-        }
+        meeting.network.start_each()?;
         for tab in [&page, &radio] {
             tab.until_says("#state", "linked to 3 nodes")?;
         }

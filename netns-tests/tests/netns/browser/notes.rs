@@ -9,7 +9,7 @@ use serde_json::json;
 use super::node::{Meeting, Visitor, meeting};
 use super::present::{BROKEN, FULL};
 use super::{Browser, Page, Theme, in_each_browser};
-use crate::studio::{Typed, present, session};
+use crate::studio::{Typed, present, session, turn_on};
 use crate::studio_notes::NotesFile;
 
 const TEXT: &str = "document.querySelector('#text').value";
@@ -42,10 +42,7 @@ impl Lecture {
         let meeting = meeting(lab, visitors, false)?;
         let [a, b] = meeting.network.nodes()?;
         let (folder, key, lcs) = session(&a.host, None)?;
-        let settings = folder.join("session.toml");
-        let written = fs::read_to_string(&settings)?;
-        ensure!(written.contains("\nnotes = false\n"), "{written}");
-        fs::write(&settings, written.replace("notes = false", "notes = true"))?;
+        turn_on(&folder, "notes")?;
         let presenter = present(&a.host, &folder, &key)?;
         let holder = hold(&b.host, &lcs)?;
         Ok(Self {
@@ -247,7 +244,7 @@ fn tabs_and_a_host_write_one_text_also_without_a_network_and_who_comes_late_gets
         host.until(&text)?;
         // all authors leave; a later tab gets the text from the host that holds it
         lecture.presenter.types("q")?;
-        ensure!(lecture.presenter.process.wait(DEADLINE)? == 0);
+        lecture.presenter.process.expect_exit(DEADLINE, 0)?;
         drop(browsers);
         let profile = there.host.path(&format!("{kind}-light"));
         ensure!(!profile.exists(), "this browser knows nothing yet");

@@ -42,6 +42,16 @@ pub(super) fn write(page: &Page, text: &str) -> Result<()> {
     page.eval(&js).map(drop)
 }
 
+/// Presents by the key of a session.
+pub(super) fn present_by(page: &Page, key: &str) -> Result<String> {
+    page.until("document.querySelector('#create')?.checkVisibility()")?;
+    page.eval("document.querySelector('#choose details').open = true, null")?;
+    page.upload("#key", key.as_ref())?;
+    page.until("document.querySelector('#lecture').checkVisibility()")?;
+    page.fill("#lecture", "Bees")?;
+    go_on_air(page)
+}
+
 /// Goes on air, with at least one link; returns the session.
 pub(super) fn go_on_air(page: &Page) -> Result<String> {
     // slides that nobody wrote are asked about
@@ -207,7 +217,7 @@ fn a_tab_presents_to_tabs_and_terminals_and_goes_on_after_it_was_killed() {
         page.until("!document.querySelector('#texts').textContent.includes('Link for others') && document.querySelector('#forget-token-now').hidden")?;
         page.click("#end")?;
         tab.until_says("#state", "has ended")?;
-        ensure!(bob.process.wait(DEADLINE)? == 0, "{}", bob.process.stderr());
+        bob.process.expect_exit(DEADLINE, 0)?;
         let shown = tab.eval("document.querySelector('#problem').textContent")?;
         ensure!(shown == "", "{shown}");
         meeting.expect_clean(&browser, here)

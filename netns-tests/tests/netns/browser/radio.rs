@@ -335,11 +335,7 @@ fn a_tab_casts_from_its_microphone() {
         })?;
         let status = status()?;
         page.click("#end")?;
-        ensure!(
-            records.wait(Duration::from_secs(20))? == 0,
-            "{}",
-            records.stderr()
-        );
+        records.expect_exit(Duration::from_secs(20), 0)?;
         let samples = read_samples(&heard)?;
         let before_silence = &samples[..usize::try_from(so_far / 4)?];
         let sound = sounding(before_silence);

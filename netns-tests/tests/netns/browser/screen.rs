@@ -6,7 +6,7 @@ use lcroute_demo::lab::eventually;
 use serde_json::json;
 
 use super::node::{lose, meeting, until_wanted};
-use super::present::{go_on_air, look_at};
+use super::present::{look_at, present_by};
 use super::studio::until_slide;
 use super::{Browser, Kind, Page, Theme, in_each_browser};
 use crate::studio::session;
@@ -153,12 +153,7 @@ fn a_tab_shows_its_screen_exactly_to_tabs_that_chose_it() {
         let token = &meeting.network.token;
         let url = format!("{}/studio/present.html#{token}", here.origin);
         let page = browser.open_prepared("ann", STAND_IN, &url)?;
-        page.until("document.querySelector('#create')?.checkVisibility()")?;
-        page.eval("document.querySelector('#choose details').open = true, null")?;
-        page.upload("#key", key.as_ref())?;
-        page.until("document.querySelector('#lecture').checkVisibility()")?;
-        page.fill("#lecture", "Bees")?;
-        let lcs = go_on_air(&page)?;
+        let lcs = present_by(&page, &key)?;
         page.until_says("#screen-state", "Nobody sees your screen.")?;
         ensure!(page.eval("document.querySelector('#screen-lint').checkVisibility()")? == true);
         let other = Browser::start(&there.host, kind, Theme::Dark)?;

@@ -201,10 +201,9 @@ fn a_tab_attends_and_its_reader_decides_what_comes_and_how_it_looks() {
         page.fill("#asker", "Bob")?;
         page.fill("#question", "how far do they fly?")?;
         page.click("#ask .primary")?;
-        lcroute_demo::lab::eventually("the question came", || {
-            let said = presenter.process.stdout();
-            holds!(said.contains("how far do they fly?"), "{said}")
-        })?;
+        lcroute_demo::lab::presenter
+            .process
+            .prints("how far do they fly?")?;
         presenter.types("a 1")?;
         page.until_says("#asked", "how far do they fly?")?;
         page.shot("asked")?;
@@ -269,7 +268,9 @@ fn a_tab_attends_and_its_reader_decides_what_comes_and_how_it_looks() {
         page.until_says("#log", "about a kilometre")?;
         presenter.types("q")?;
         page.until_says("#state", "has ended")?;
-        ensure!(presenter.process.wait(lcroute_demo::lab::DEADLINE)? == 0);
+        presenter
+            .process
+            .expect_exit(lcroute_demo::lab::DEADLINE, 0)?;
         writer.process.signal(Signal::SIGTERM)?;
         until_slide(&page, "How bees talk")?;
         meeting.expect_clean(&browser, visitor)
