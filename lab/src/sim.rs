@@ -58,13 +58,13 @@ pub struct Arguments {
     /// Where to write the trace of a broken rule
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
-    /// Measure networks of so many nodes: the figures of docs/routing-measured.md
+    /// Measure networks of N nodes: the figures of docs/routing-measured.md
     #[arg(long, value_name = "N,..", value_delimiter = ',', conflicts_with_all = ["scenario", "replay"])]
     measure: Vec<u32>,
-    /// Measure each topology policy in networks of so many nodes, at the same places; --policy for one alone
+    /// Measure each topology policy in networks of N nodes, at the same places; --policy for one alone
     #[arg(long, value_name = "N,..", value_delimiter = ',', conflicts_with_all = ["scenario", "replay", "measure"])]
     compare_topologies: Vec<u32>,
-    /// On so many threads, instead of as many as there are processors, and no more than that; the result is the same
+    /// Number of threads, at most one for each processor [default: one each]; the result is the same
     #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
     /// Print the scenario with every key, and do nothing

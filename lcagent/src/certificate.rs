@@ -109,7 +109,7 @@ fn key(r: &mut Reader<'_>) -> Result<PeerId, WireError> {
     PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("key"))
 }
 
-/// The reason why a text is no certificate.
+/// The reason why a text is not a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum CertificateTextError {
     /// Another kind of text, too long, or damaged.

@@ -104,7 +104,7 @@ enum Verb {
         /// Keys, jobs, logs [default: /var/lib/lcagent, or below $XDG_STATE_HOME]
         #[arg(long, value_name = "DIR")]
         state_dir: Option<PathBuf>,
-        /// Jobs are run by who listens on this socket (lcagent-job.socket), not by this process, which then needs no rights
+        /// The program behind this socket (lcagent-job.socket) runs the jobs, so this process needs no rights
         #[arg(long, value_name = "SOCKET")]
         jobs: Option<PathBuf>,
     },
@@ -155,7 +155,7 @@ enum Verb {
         /// Where to, on the nodes: a folder's content lands in DEST; a file becomes DEST, or lies in it if DEST is a folder
         dest: String,
     },
-    /// Who is there, with labels
+    /// Show present nodes, with labels
     #[command(
         after_help = "Examples:\n  lcagent nodes\n  lcagent nodes --on site=berlin --json\n  lcagent nodes --watch 30s --json     a line for each node and round\n  lcagent nodes --forget web-9     it will not be missed any more\n  lcagent nodes --accept web-1 web-2     --encrypt may seal for them"
     )]
@@ -170,7 +170,7 @@ enum Verb {
         /// shown with what `lcagent run` says on the node: anybody on the channel can answer under any name
         #[arg(long, value_name = "NODE", num_args = 1.., conflicts_with_all = ["selector", "forget", "watch"])]
         accept: Vec<String>,
-        /// Ask again every D (10s if it is not said), until interrupted; who has not answered by then is silent.
+        /// Ask again every D (10s without D), until interrupted; a node without an answer by then counts as silent.
         /// With --json a line for each node and round, with the time (`at`, Unix seconds)
         #[arg(long, value_name = "D", num_args = 0..=1, default_missing_value = "10s",
               value_parser = parse_interval, conflicts_with = "forget")]
@@ -282,8 +282,8 @@ struct To {
     /// Believe only nodes that are known already
     #[arg(long)]
     strict: bool,
-    /// Seal it for the known nodes that are selected, which must be accepted (`lcagent nodes --accept`): nobody else can read
-    /// what is asked and answered
+    /// Seal it for the known nodes that are selected, which must be accepted (`lcagent nodes --accept`): no other host can read
+    /// request and answers
     #[arg(long)]
     encrypt: bool,
     /// Our own files [default: below $XDG_STATE_HOME]
@@ -329,10 +329,10 @@ struct Roll {
     /// At most N of the known nodes that are selected: the first by name
     #[arg(long, value_name = "N", value_parser = parse_count)]
     limit: Option<usize>,
-    /// N known nodes at a time; goes on only when all of them have succeeded
+    /// N known nodes at a time; continues only when all of them have succeeded
     #[arg(long, value_name = "N", value_parser = parse_count)]
     batch: Option<usize>,
-    /// One known node first; goes on with the others only when that has succeeded
+    /// One known node first; continues with the others only when it has succeeded
     #[arg(long)]
     canary: bool,
 }

@@ -279,7 +279,7 @@ pub fn open(
 ) -> Result<Opened, Refusal> {
     let envelope = Envelope::decode(datagram)?;
     let skew = envelope.check_times(now)?;
-    // a key that is no point on the curve is in no policy either
+    // a key that is not a point on the curve is in no policy either
     let operator = PeerId::from_public_key(*envelope.operator)
         .map_err(|_| Refusal::Malformed(WireError::Bad("operator key")))?;
     let certificate = envelope.certificate(&operator, now)?;

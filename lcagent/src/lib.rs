@@ -13,6 +13,7 @@
 //! | [`selector`] | the nodes of a command |
 //! | [`agent`], [`operator`] | both sides: state machines, and the processes around them |
 //! | `cli`, `commands`, `copy` | the command line and its subcommands |
+//! | `files`, `network` | paths of files; multicast sockets on all interfaces in use |
 //!
 //! All decisions are made by state machines: they get times and seeds, and use no socket, disk or
 //! process.

@@ -13,7 +13,7 @@ use crate::selector::glob_matches;
 ///
 /// - `*` and `?` in a word stand for characters but `/`, `**` for any; none of them for a part `..`
 ///   of a path, nor for the `-` that begins an option.
-/// - A word `*` stands for one argument that is no option, a last one for any number of them; a
+/// - A word `*` stands for one argument that is not an option, a last one for any number of them; a
 ///   last word `**` for any further arguments.
 /// - The pattern `*` stands for everything.
 ///

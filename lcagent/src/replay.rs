@@ -96,7 +96,7 @@ pub struct ReplayWindow {
 struct Operator {
     /// Its certifier; none: the policy lists it, or did.
     certifier: Option<PeerId>,
-    /// The highest evicted sequence; 0 is no sequence.
+    /// The highest evicted sequence; 0 is not a sequence.
     floor: u64,
     /// The last second in which one of its commands is valid.
     ends: u64,

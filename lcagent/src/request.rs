@@ -185,7 +185,7 @@ pub struct OutOfBounds {
     unit: &'static str,
 }
 
-/// The reason why a command that begins with [`COPY`] is no copy.
+/// The reason why a command that begins with [`COPY`] is not a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum CopyError {
     /// It comes with a script.
@@ -200,7 +200,7 @@ pub enum CopyError {
     /// The source names no version of a share.
     #[error("the source must be lc:NAME#ROOTHASH")]
     Source,
-    /// The last argument is no plain name in DEST.
+    /// The last argument is not a plain name in DEST.
     #[error("not a file's name")]
     FileName,
 }

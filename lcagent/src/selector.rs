@@ -24,7 +24,7 @@ pub const MAX_SELECTOR: usize = 1024;
 /// Most terms in one selector.
 pub const MAX_TERMS: usize = 64;
 
-/// The reason why a text is no selector.
+/// The reason why a text is not a selector.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SelectorError {
     /// Longer than [`MAX_SELECTOR`].

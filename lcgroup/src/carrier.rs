@@ -54,7 +54,7 @@ const SHARES: &str = "files.toml";
 /// A whole file that is served.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Served {
-    /// The folder of the group's files, below that of groups.
+    /// The folder of the group's files, below the folder of groups.
     pub folder: PathBuf,
     pub id: FileId,
 }
@@ -147,7 +147,7 @@ impl Serving {
 }
 
 impl Carrier {
-    /// Starts the thread; `state` is the folder of groups, or that of one with a network of its own.
+    /// Starts the thread; `state` is the folder of groups, or of one group with its own network.
     pub fn start(state: &Path, way: Way, wake: Arc<EventFd>) -> io::Result<Self> {
         let shared = Arc::new(Mutex::new(Shared::default()));
         let is_own = matches!(way, Way::Own(_));

@@ -182,7 +182,7 @@ enum Verb {
         /// Replace a file that is there
         #[arg(long)]
         overwrite: bool,
-        /// Give up after so long in which nothing of it came
+        /// Give up after this long without a part of it
         #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "TIME")]
         timeout: Duration,
     },
@@ -207,7 +207,7 @@ enum Verb {
         #[arg(long, value_name = "PROGRAM", num_args = 1.., allow_hyphen_values = true)]
         exec: Vec<OsString>,
     },
-    /// Who is in a group
+    /// Show the members of a group
     Members {
         /// The group
         group: String,
@@ -311,7 +311,7 @@ enum DeputyVerb {
         #[arg(long, default_value = "3d", value_parser = parse_duration, value_name = "TIME")]
         after: Duration,
     },
-    /// Who is a deputy, in the order in which they take over
+    /// Show the deputies, in the order in which they take over
     List {
         /// The group
         group: String,

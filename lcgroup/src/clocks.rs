@@ -7,7 +7,7 @@
 //! 3 | n x nonce 64         | the answer
 //! ```
 //!
-//! Whoever has the read key can send a recording of presence. So a clock counts only in an answer to
+//! Any holder of the read key can send a recording of presence. So a clock counts only in an answer to
 //! a question of this host, whose nonce no recording has.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -131,7 +131,7 @@ impl Conversation {
     /// Opens or makes the file.
     ///
     /// # Errors
-    /// I/O errors; a line that is no message.
+    /// I/O errors; a line that is not a message.
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut file = AppendedFile::open(path)?;
         let (mut length, mut lines) = (0, 0);

@@ -95,7 +95,7 @@ pub fn is_file_name(name: &str) -> bool {
         && is_name(name)
 }
 
-/// The name of a file that is sent: characters that are no part of a name become `_`.
+/// The name of a file that is sent: characters that are not part of a name become `_`.
 pub fn name_to_send(name: &str) -> String {
     let name: String = librecast::plain::clean(name)
         .chars()

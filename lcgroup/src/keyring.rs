@@ -31,7 +31,7 @@ struct EpochSecret {
 
 #[derive(Debug, Default)]
 pub struct Keyring {
-    /// The epochs, the oldest first; empty if this host is no member.
+    /// The epochs, the oldest first; empty if this host is not a member.
     epochs: Vec<EpochSecret>,
 }
 

@@ -18,7 +18,7 @@
 //! | `transfer`, `get`, `file_text` | files between the daemon and a user's command; its part; `status` |
 //! | `history` | what newcomers get of a conversation |
 //! | `keyring`, `giver` | the epochs' secrets for private prefixes of lcroute; their delivery |
-//! | `qr` | codes for telephones |
+//! | `qr`, `hex` | codes for telephones; keys of files in hexadecimal digits |
 //! | `place` | whether a group's folder was copied or put back |
 //! | `outside`, `carry`, `hub` | networks that groups have of their own; the program inside of one; lc0 for several programs |
 //! | `held` | a group that this host holds for other hosts and cannot read |

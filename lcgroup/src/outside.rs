@@ -166,7 +166,7 @@ pub fn check_service() -> Result<(), ExitError> {
 }
 
 fn check_families(open: impl Fn(AddressFamily) -> nix::Result<()>) -> Result<(), ExitError> {
-    // other failures are those of a moment
+    // other failures pass
     let is_refused = |family| matches!(open(family), Err(Errno::EAFNOSUPPORT | Errno::EPERM));
     let needed = [AddressFamily::Inet, AddressFamily::Netlink];
     match needed.into_iter().any(is_refused) {

@@ -103,7 +103,7 @@ pub enum Request {
     Members { group: String },
     /// The deputies of a group.
     Deputies { group: String },
-    /// Makes a member, by name or key, a deputy after so many seconds of silence.
+    /// Makes a member, by name or key, a deputy after this many seconds of silence.
     AddDeputy {
         group: String,
         member: String,
@@ -273,7 +273,7 @@ impl GroupStatus {
 pub struct ProtectedStatus {
     /// Such as `ff1e:7::/32`.
     pub prefix: String,
-    /// The epoch whose key seals; none: this host is no member.
+    /// The epoch whose key seals; none: this host is not a member.
     pub epoch: Option<u64>,
     /// lcroute has the keys.
     pub sealed: bool,
@@ -391,7 +391,7 @@ pub struct DeputyStatus {
     pub name: String,
     /// The same with a mark if another name looks alike.
     pub shown: String,
-    /// It takes over after so many seconds of silence.
+    /// It takes over after this many seconds of silence.
     pub after_s: u32,
     /// It is a deputy now; otherwise it was one.
     pub named: bool,

@@ -143,7 +143,7 @@ pub struct Room {
     uptime: Uptime,
     /// Own messages are not shown yet: the folder may prove to be an old copy.
     holds_back: bool,
-    /// The folder was copied or put back, and no other host has shown that it is no old copy.
+    /// The folder was copied or put back, and no other host has shown that it is not an old copy.
     is_unsure: bool,
     /// Terms of the group.
     kept: Kept,
@@ -721,7 +721,7 @@ impl Room {
                 match self.with_other_devices(&author) {
                     Some(who) => self.notice(format!("{who} has one device less")),
                     None => {
-                        let text = format!("{} is no member any more", self.name_of(&author));
+                        let text = format!("{} is not a member any more", self.name_of(&author));
                         // one for all devices
                         if self.notices.back() != Some(&text) {
                             self.notice(text);

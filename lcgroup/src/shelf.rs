@@ -23,7 +23,7 @@ use librecast::text::{TextKind, encode};
 use nix::sys::statvfs::statvfs;
 use zeroize::Zeroizing;
 
-/// The folder in that of a group.
+/// The folder for files, in the folder of a group.
 pub const FOLDER: &str = "files";
 /// lcsync's key.
 const KEY: &str = "key";
@@ -40,7 +40,7 @@ const REMOVE_PAUSE: Duration = Duration::from_millis(50);
 /// The folder.
 #[derive(Debug)]
 pub struct Shelf {
-    /// The folder, below that of all groups.
+    /// The folder, below the folder of all groups.
     folder: PathBuf,
     here: BTreeMap<FileId, u64>,
     /// The key is on disk.
@@ -49,7 +49,7 @@ pub struct Shelf {
 }
 
 impl Shelf {
-    /// Reads the folder in that of a group, if it exists.
+    /// Reads the folder for files in the folder of a group, if it exists.
     pub fn open(group: &Path, read_key: &[u8; 32]) -> Self {
         let key = Zeroizing::new(derive("lcgroup 2026 shares of files", &[read_key]));
         let mut shelf = Self {
@@ -268,7 +268,7 @@ mod tests {
         fs::write(&new, b"half").unwrap();
         let half = shelf.incoming().join(ID.to_string());
         fs::create_dir(&half).unwrap();
-        // names of others are no files of ours
+        // names of others are not files of ours
         for other in ["x", "key2", &"AB".repeat(32)] {
             fs::write(shelf.folder.join(other), b"x").unwrap();
         }

@@ -504,7 +504,7 @@ impl Verbs {
         let (Some(found), None) = (meant.next(), meant.next()) else {
             let who = quoted(member.unwrap_or("this host"));
             let text = format!(
-                "{who} is no member of {group}, or several: lcgroup members {group} lists names with marks"
+                "{who} is not a member of {group}, or several: lcgroup members {group} lists names with marks"
             );
             return Err(ExitError::new(Exit::Usage, text).into());
         };

@@ -23,7 +23,7 @@ const EXAMPLES: &str = "Examples:
   lcradio grant station.key lcr1... --ttl 12h > guest.grant another key may cast, too: lcradio cast --key guest.key --grant guest.grant
   lcradio cast --code --file story.opus                     four words; no root, no daemon, no key
   lcradio listen tiger-harbor-lemon-quiz                    hear it, anywhere: the same words
-  lcradio cast --key station.key --outside --at meet.example  for whoever has the text; no network, no root, no daemon
+  lcradio cast --key station.key --outside --at meet.example  for anyone with the text; no network, no root, no daemon
   lcradio listen lcr1...@meet.example                       hear it, anywhere
   lcradio invite station.key eve --at meet.example          a token; a host with a good uplink helps by it:
   lcradio helper lct1...                                    carry the sound to listeners, until Ctrl-C
@@ -124,7 +124,7 @@ enum Verb {
     },
     /// List microphones and loudspeakers
     Devices,
-    /// Send sound to everybody who listens
+    /// Send sound to all listeners
     Cast {
         /// Samples on standard input: s16le, 48 kHz, two channels; or WAV [default: the microphone]
         #[arg(value_name = "-", value_parser = parse_input)]
@@ -164,7 +164,7 @@ enum Verb {
         /// Cast under four words, which it prints, in a network that they make: no root, no daemon
         #[arg(long, conflicts_with = "public")]
         code: bool,
-        /// In a network of the station's own: whoever has the text that it prints hears it, without network, root or daemon
+        /// In a network of the station's own: anyone with the printed text can listen, without network, root or daemon
         #[arg(long, requires = "key", conflicts_with_all = ["code", "grant", "interfaces", "together"])]
         outside: bool,
         /// Where listeners find it, with --outside: HOST, HOST:PORT or a URL of a signalling server; may be repeated
@@ -174,7 +174,7 @@ enum Verb {
         /// Withdraw the helper of this name from `invite`, with --outside; may be repeated
         #[arg(long, value_name = "NAME", requires = "outside")]
         without: Vec<String>,
-        /// Loudspeakers of all listeners play in step, so many milliseconds after this caster: 20 to 800 [default: 150]
+        /// Loudspeakers of all listeners play in step, MS milliseconds after this caster: 20 to 800 [default: 150]
         #[arg(long, value_name = "MS", num_args = 0..=1, default_missing_value = TOGETHER_MS, value_parser = parse_together)]
         together: Option<Together>,
         /// Send silence until SIGUSR1 comes, and again after SIGUSR2; the space bar of the terminal changes it, too
@@ -216,10 +216,10 @@ enum Verb {
         /// [default: in step with other listeners if the caster says so, else auto]
         #[arg(long, value_parser = parse_latency, value_name = "DELAY")]
         latency: Option<Latency>,
-        /// In step, play so many milliseconds earlier: for loudspeakers that are late, such as Bluetooth; up to 800
+        /// In step, play MS milliseconds earlier: for loudspeakers that are late, such as Bluetooth; up to 800
         #[arg(long, value_parser = parse_earlier, value_name = "MS", conflicts_with_all = ["latency", "record"])]
         earlier: Option<Duration>,
-        /// Give up when nothing came for so long [default: 30s; a day for a recorder that systemd runs, or that has heard its station]
+        /// Give up after this long without a packet [default: 30s; a day for a recorder that systemd runs, or that has heard its station]
         #[arg(long, value_parser = parse_duration, value_name = "TIME")]
         timeout: Option<Duration>,
     },

@@ -63,7 +63,7 @@ pub struct Device {
     pub is_output: bool,
 }
 
-/// Names of ALSA without a card that are no devices to choose: silence, and converters.
+/// Names of ALSA without a card that are not devices to choose: silence, and converters.
 const NO_DEVICES: [&str; 12] = [
     "null",
     "lavrate",

@@ -13,7 +13,7 @@
 //! | `device` | microphones and loudspeakers, by ALSA |
 //! | `codec` | libopus; the only unsafe code |
 //! | `ogg_opus`, `ogg_pages` | Opus in Ogg: headers, packets and pages |
-//! | `wav` | the head of a WAV file |
+//! | `wav`, `encoded` | the head of a WAV file; encoded sound, which is refused as samples |
 //! | `mixer` | the casters of a station as one sound |
 //! | `tracks`, `recording`, `pipe` | output of sound |
 //! | `archive` | sharing of a recording |

@@ -219,7 +219,7 @@ enum Command {
         /// Bit/s that the relay carries for all strangers together [default: 50M]
         #[arg(long, value_name = "RATE", value_parser = units::parse_rate, requires = "public", conflicts_with = "no_relay")]
         relay_strangers: Option<u64>,
-        /// The network whose members are no strangers and come first, as `lcroute id` prints it
+        /// The network whose members come before strangers, as `lcroute id` prints it
         #[arg(
             long,
             value_name = "NETWORK",
@@ -333,7 +333,7 @@ enum Command {
         /// How many listeners
         #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(commands::leaf::MAX_LISTENERS)))]
         count: u32,
-        /// A token of `lcroute invite --leaf`, or - to read it from standard input [default: that of LCROUTE_TOKEN or LCROUTE_TOKEN_FILE]
+        /// A token of `lcroute invite --leaf`, or - to read it from standard input [default: from LCROUTE_TOKEN or LCROUTE_TOKEN_FILE]
         #[arg(long)]
         token: Option<String>,
         /// Print no packets, but at the end what each listener has heard: how many, the longest gap, how many came again
@@ -343,7 +343,7 @@ enum Command {
     /// Run PROGRAM on an lc0 of its own, without root and daemon; without PROGRAM a shell
     #[command(after_help = GUEST)]
     Guest {
-        /// A token of `lcroute invite`, four words, or - to read it from standard input [default: that of LCROUTE_TOKEN or LCROUTE_TOKEN_FILE]
+        /// A token of `lcroute invite`, four words, or - to read it from standard input [default: from LCROUTE_TOKEN or LCROUTE_TOKEN_FILE]
         #[arg(value_name = "TOKEN|CODE", conflicts_with_all = ["token_fd", "token_file"])]
         token: Option<String>,
         /// The token or code is in this inherited descriptor
@@ -433,16 +433,16 @@ struct Invite {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_USES)))]
     uses: Option<u32>,
     /// Its nodes live without a disk, as containers do, and are forgotten five minutes after they have gone: the label
-    /// lifetime=ephemeral. With --uses it is for so many at a time
+    /// lifetime=ephemeral. With --uses it is for N nodes at a time
     #[arg(long)]
     ephemeral: bool,
     /// A label that its nodes get; may be repeated
     #[arg(long, value_name = "K=V", value_parser = label)]
     label: Vec<(String, String)>,
-    /// Where its nodes meet; may be repeated [default: those of the configuration]
+    /// Where its nodes meet; may be repeated [default: from the configuration]
     #[arg(long, value_name = "URL", value_parser = signal_url)]
     signal: Vec<String>,
-    /// The Matrix room where its nodes meet, #ALIAS:SERVER or !ID:SERVER [default: that of the configuration]
+    /// The Matrix room where its nodes meet, #ALIAS:SERVER or !ID:SERVER [default: from the configuration]
     #[arg(long, value_name = "ROOM", conflicts_with = "leaf")]
     matrix: Option<Room>,
     /// Groups that its nodes may send to; may be repeated [default: all]
@@ -457,14 +457,14 @@ struct Invite {
     /// Its nodes may join their LANs to this segment: --gateway any --label segment=NAME
     #[arg(long, value_name = "NAME", value_parser = segment, conflicts_with_all = ["leaf", "gateway"])]
     segment: Option<String>,
-    /// Its nodes are leaves: they listen to --groups, send nothing but with --uplink, and are no routers. For tokens that
-    /// anybody may have
+    /// Its nodes are leaves: they listen to --groups, send nothing but with --uplink, and do not route. The
+    /// token may be public
     #[arg(long, requires = "groups", conflicts_with_all = ["prefix", "uses"])]
     leaf: bool,
     /// With --leaf: groups that its nodes may listen to; may be repeated
     #[arg(long, value_name = "P", num_args = 1.., requires = "leaf")]
     groups: Vec<GroupPrefix>,
-    /// With --leaf: its nodes may ask, as readers of a lecture do: two packets a second to those of --groups in
+    /// With --leaf: its nodes may ask, as readers of a lecture do: two packets a second to groups of --groups in
     /// ff1e:7570::/32
     #[arg(long, requires = "leaf")]
     uplink: bool,

@@ -44,7 +44,7 @@ metrics_table! {
     KEY_CONFLICT = gauge("lcroute_key_conflict", &[], "1 if another host runs with this node's key: a state folder that was copied");
     INBOUND = gauge("lcroute_inbound_blocked", &[], "1 if the firewall of this host drops what arrives on lc0, or the kernel has no route for it, so that programs receive nothing");
     NODES = gauge("lcroute_nodes_reachable", &[], "Other nodes of the network that can be reached, over however many links");
-    LEAVES = gauge("lcroute_leaves", &[], "Leaves that are linked with this node: listeners that are no routers");
+    LEAVES = gauge("lcroute_leaves", &[], "Leaves that are linked with this node: listeners that do not route");
     GROUPS = gauge("lcroute_groups", &[], "Groups that somebody listens or sends to, as far as this node knows");
     GROUPS_LOCAL = gauge("lcroute_groups_local", &[], "Groups that programs on this host have joined");
     GROUPS_REMOTE = gauge("lcroute_groups_remote", &[], "Groups that are wanted over links");

@@ -76,7 +76,7 @@ const MAX_LOGIN: u64 = 512;
 /// environment, as curl takes it (`https_proxy`, `no_proxy`, or their names in capitals).
 ///
 /// # Errors
-/// It is no web proxy, its login cannot be read, or there are two proxies.
+/// It is not a web proxy, its login cannot be read, or there are two proxies.
 pub fn proxy(config: &Config) -> anyhow::Result<Option<Proxy>> {
     let signal = &config.signal;
     let Some(text) = &signal.https_proxy else {
@@ -146,7 +146,7 @@ pub fn account(config: &Config, token: &[String]) -> anyhow::Result<Option<Accou
             .any(|own| host.starts_with(own))
     {
         tracing::warn!(
-            "[matrix] homeserver: {homeserver} is no https: whoever is on the way reads the access token"
+            "[matrix] homeserver: {homeserver} is not https: the network on the way can read the access token"
         );
     }
     let room = room(config, token);

@@ -29,7 +29,7 @@ const EXAMPLES: &str = "Examples:
   lcstudio invite talk --page https://meet.example --qr    a link that anybody may have: attends, and asks
   lcstudio present talk --key talk.key --code              under four words: no root, no daemon
   lcstudio attend tiger-harbor-lemon-quiz                  the same words, anywhere
-  lcstudio present talk --key talk.key --outside --at meet.example   for whoever has the text; no network, no root, no daemon
+  lcstudio present talk --key talk.key --outside --at meet.example   for anyone with the text; no network, no root, no daemon
   lcstudio attend lcs1...@meet.example                     what it printed, anywhere
   lcstudio attend lcs1... --tracks captions/en             captions alone: nothing else is sent to this host
   lcstudio caption lcs1... --key ann.key --lang en -       a line in, a caption out
@@ -105,7 +105,7 @@ enum Verb {
         /// Present under four words, which it prints, in a network that they make: no root, no daemon
         #[arg(long)]
         code: bool,
-        /// In a network of the session's own: whoever has the text that it prints attends, without network, root or daemon
+        /// In a network of the session's own: anyone with the printed text can attend, without network, root or daemon
         #[arg(long, conflicts_with_all = ["code", "interfaces"])]
         outside: bool,
         /// Where attenders find it, with --outside: HOST, HOST:PORT or a URL of a signalling server; may be repeated
@@ -113,7 +113,7 @@ enum Verb {
         #[arg(long, value_name = "PLACE", requires = "outside")]
         at: Vec<Place>,
     },
-    /// Make a token for a lecture, with `lcroute invite`: whoever has it attends as a leaf and asks questions
+    /// Make a token for a lecture, with `lcroute invite`: anyone with it attends as a leaf and asks questions
     Invite {
         /// The folder of who presents, or held
         #[arg(value_name = "DIR")]
@@ -133,7 +133,7 @@ enum Verb {
         /// How long leaves can come by it
         #[arg(long, default_value = "7d", value_parser = parse_duration, value_name = "TIME")]
         ttl: Duration,
-        /// Where its leaves meet; may be repeated [default: those of lcroute's configuration]
+        /// Where its leaves meet; may be repeated [default: from lcroute's configuration]
         #[arg(long, value_name = "URL")]
         signal: Vec<String>,
         /// The state of lcroute [default: as of lcroute]
@@ -145,7 +145,7 @@ enum Verb {
         /// Where that network meets, with --outside: HOST, HOST:PORT or a URL of a signalling server; may be repeated
         #[arg(long, value_name = "PLACE", requires = "outside")]
         at: Vec<Place>,
-        /// With --outside, print a token for a member, who may send sound or hold the session for others: a secret
+        /// With --outside, print a token for a member, which may send sound or hold the session for others: a secret
         #[arg(long, requires = "outside", conflicts_with = "page")]
         member: bool,
     },
@@ -166,7 +166,7 @@ enum Verb {
         /// How you are called when you ask
         #[arg(long, default_value = "")]
         name: String,
-        /// Give up when nobody was heard for so long
+        /// Give up after this long without a packet
         #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
         timeout: Duration,
     },
@@ -186,7 +186,7 @@ enum Verb {
         /// Who speaks
         #[arg(long, default_value = "", value_name = "NAME")]
         speaker: String,
-        /// Give up when nobody was heard, or lets this key write, for so long
+        /// Give up after this long without a packet, or without permission to write
         #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
         timeout: Duration,
         /// Where it is kept what was written [default: $XDG_STATE_HOME/lcstudio]
@@ -206,7 +206,7 @@ enum Verb {
         /// The session is in a network of its own (`present --outside`), also if its text names no place
         #[arg(long, conflicts_with = "interfaces")]
         outside: bool,
-        /// Give up when nobody was heard, or the session has no screen, for so long
+        /// Give up after this long without a packet, or without a screen in the session
         #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
         timeout: Duration,
         /// PNG or WebP on standard input, one picture after the other
@@ -226,7 +226,7 @@ enum Verb {
         /// The same in a larger picture, as IVF, for those that ask for it: a file, or a pipe of mkfifo
         #[arg(long, value_name = "FILE")]
         large: Option<PathBuf>,
-        /// Give up when nobody was heard, or the session has no camera, for so long
+        /// Give up after this long without a packet, or without a camera in the session
         #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
         timeout: Duration,
         /// VP8 on standard input, as IVF: up to 640 x 360, 30 pictures a second, a key frame each 2 s
@@ -246,7 +246,7 @@ enum Verb {
         /// The camera's large picture, where there is one and the network can carry it
         #[arg(long)]
         large: bool,
-        /// Give up when nobody was heard, or the session has no such track, for so long
+        /// Give up after this long without a packet, or without such a track in the session
         #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
         timeout: Duration,
         /// Standard output
@@ -262,7 +262,7 @@ enum Verb {
         /// The session is in a network of its own (`present --outside`), also if its text names no place
         #[arg(long, conflicts_with = "interfaces")]
         outside: bool,
-        /// Give up when nobody was heard for so long; not where the session is known from before
+        /// Give up after this long without a packet; not for a session that is known from before
         #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
         timeout: Duration,
         /// Where it is kept what was written [default: $XDG_STATE_HOME/lcstudio]
@@ -272,7 +272,7 @@ enum Verb {
     /// The document of notes, on standard input and output; started by `notes`
     #[command(hide = true, name = notes::VERB)]
     Document,
-    /// Keep a session, and give it to who comes late
+    /// Keep a session, and send it to members that join later
     Hold {
         /// lcs1..., a file with it, or `-` to read it from standard input
         session: String,

@@ -81,9 +81,9 @@ pub fn role(elsewhere: Role) -> Role {
 /// Who is invited to the session's own network.
 #[derive(Debug)]
 pub enum Invited {
-    /// Whoever sends there.
+    /// Members that send there.
     Member,
-    /// Whoever attends, by a terminal or in this page.
+    /// Attenders, by a terminal or in this page.
     Leaf(Option<String>),
 }
 

@@ -24,7 +24,7 @@ use crate::tracks::Tracks;
 use crate::waiting::{self, Waiting};
 use crate::{keys, outside};
 
-/// Pause before the whole screen is encoded again for who comes late, if it was too long.
+/// Pause before the whole screen is encoded again for late attenders, if it was too long.
 const WHOLE_AGAIN: Duration = Duration::from_secs(10);
 
 /// Options of the command line.

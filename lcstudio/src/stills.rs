@@ -307,7 +307,7 @@ mod tests {
                 }
             }
         }
-        // bytes that are no picture, and an end within one
+        // bytes that are not a picture, and an end within one
         let pipe = [&first[..], b"no picture", &second, &first[..40]].concat();
         let mut input = Stills::new(&pipe[..]);
         assert!(input.read().unwrap().unwrap() == first);

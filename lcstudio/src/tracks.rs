@@ -101,7 +101,7 @@ impl Tracks {
     ) -> io::Result<()> {
         let mut log = KeptLog::open(space, self.role, keys, file, now)?;
         compact(&place, &mut log);
-        // captions have authors that the presenter chose; notes have whoever asks
+        // captions have authors that the presenter chose; notes admit any attender
         if matches!(place, Place::Track(TrackName::Captions(_))) {
             log.log_mut().take_from_readers();
         }

@@ -27,7 +27,7 @@ const CAPABILITY: &[u8] = b"security.capability";
 pub struct Selection {
     /// ACLs.
     pub acls: bool,
-    /// All but ACLs and those of the file system itself.
+    /// All but ACLs and the file system's own.
     pub others: bool,
     /// Those that only root may set, too.
     pub is_root: bool,

@@ -97,7 +97,7 @@ enum Command {
         lcsync share --lcgroup team plans/      for members of a group of lcgroup\n  \
         lcsync share --config /etc/lcsync/site.toml")]
     Share(Share),
-    /// Send files to whoever has the four words that it prints: no root, no daemon, no account
+    /// Send files to anyone with the four printed words: no root, no daemon, no account
     #[command(after_help = SEND)]
     Send {
         /// Files and folders; - is standard input, which is sent once it has ended
@@ -109,7 +109,7 @@ enum Command {
         /// Name of the file that standard input becomes [default: stdin]
         #[arg(long)]
         name: Option<String>,
-        /// End after so long; without it Ctrl-C ends it
+        /// End after this time; without it Ctrl-C ends it
         #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
         duration: Option<Duration>,
         /// Send no faster than this, in bits per second
@@ -118,7 +118,7 @@ enum Command {
         /// To everybody: print a link that may stand on a page, in place of words; its readers can only receive
         #[arg(long)]
         public: bool,
-        /// Print a link of this web server, too, with the page that receives: that of `lcroute web` somewhere
+        /// Print a link of this web server (`lcroute web`), too, with the page that receives
         #[arg(long, value_name = "URL", env = "LCROUTE_PAGE", value_parser = page)]
         page: Option<String>,
         /// Print nothing but the words or link, and errors
@@ -140,7 +140,7 @@ enum Command {
         /// Take hidden names (a part begins with . or -), and replace links, without a question
         #[arg(long)]
         hidden: bool,
-        /// Give up after so long without a single packet
+        /// Give up after this long without a packet
         #[arg(long, value_name = "D", default_value = "30s", value_parser = parse_duration)]
         timeout: Duration,
         /// Receive no faster than this on average, in bits per second
@@ -198,7 +198,7 @@ enum Command {
         #[command(flatten)]
         share: OfShares,
     },
-    /// Show what is shared on this host, who asks for it and how fast it is sent
+    /// Show the shares of this host, their receivers and rates
     #[command(after_help = "Examples:\n  \
         lcsync status                         a line for each share: listeners, rates, what was sent\n  \
         lcsync status photos                  all about one: its listeners, and the blocks they ask for\n  \
@@ -246,7 +246,7 @@ struct Share {
     /// Sign each version with this key, as `keygen --sign` makes it
     #[arg(long, value_name = "KEY")]
     sign: Option<PathBuf>,
-    /// Name it to everybody here who asks what is shared (lcsync ls)
+    /// Name it to all hosts here that ask for shares (lcsync ls)
     #[arg(long, conflicts_with = "config")]
     listed: bool,
     /// Seal everything, names included, with this shared key, as `keygen` makes it
@@ -360,7 +360,7 @@ struct OfShares {
     /// A member of this group of lcgroup offers it; GROUP/MEMBER says who, by name or key
     #[arg(long, value_name = "GROUP", conflicts_with_all = ["keyfile", "trust"])]
     lcgroup: Option<String>,
-    /// Give up after so long without a single packet
+    /// Give up after this long without a packet
     #[arg(long, value_name = "D", default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
     /// Progress and result as JSON, one document a line
@@ -412,7 +412,7 @@ struct Local {
     /// Keep ACLs, and modes
     #[arg(short = 'A', long)]
     acls: bool,
-    /// Keep extended attributes: who is not root, those of users
+    /// Keep extended attributes; without root, user attributes only
     #[arg(short = 'X', long)]
     xattrs: bool,
     /// --devices --specials (-a has it)
@@ -931,7 +931,7 @@ fn parse_remote(bytes: &[u8]) -> Result<(String, Option<BlockHash>), String> {
     let (name, pinned) = match text.split_once('#') {
         Some((name, hash)) => {
             let hash = BlockHash::from_hex(hash)
-                .ok_or_else(|| format!("{hash:?} is no root hash: 64 hexadecimal digits"))?;
+                .ok_or_else(|| format!("{hash:?} is not a root hash: 64 hexadecimal digits"))?;
             (name, Some(hash))
         }
         None => (text, None),

@@ -94,7 +94,7 @@ impl Folder {
         }
     }
 
-    /// Opens a folder directly in this one, with any name, that is no link.
+    /// Opens a folder directly in this one, with any name, that is not a link.
     pub fn inner(&self, name: &[u8]) -> io::Result<Self> {
         let name = OsStr::from_bytes(name);
         Ok(Self::of(openat(&self.root, name, FOLDER, Mode::empty())?))

@@ -3,7 +3,7 @@
 use librecast::plain::is_name;
 use thiserror::Error;
 
-/// Longest NAME, in bytes: that of a file's name on Linux.
+/// Longest NAME, in bytes, as of a file's name on Linux.
 const MAX_NAME: usize = 255;
 
 /// Reason why a name is invalid.

@@ -465,7 +465,7 @@ impl Place {
         Ok(())
     }
 
-    /// Allows drafts, and removes those of a killed run. The partial folder must be open.
+    /// Allows drafts, and removes drafts of a killed run. The partial folder must be open.
     pub fn allow_drafts(&mut self, drafts: Arc<Drafts>) -> io::Result<()> {
         self.drafts = Some(drafts);
         let marks: Vec<_> = self
@@ -624,7 +624,7 @@ impl Place {
     pub fn remove_empty_partial(&mut self) {
         if let Some(partial) = &self.partial {
             let name = OsStr::from_bytes(&partial.name);
-            // it is not empty: the next run goes on from it
+            // it is not empty: the next run continues from it
             let _ = unlinkat(self.folder.fd(), name, UnlinkatFlags::RemoveDir);
         }
     }

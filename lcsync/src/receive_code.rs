@@ -36,7 +36,7 @@ pub struct Options {
     pub yes: bool,
     /// Take hidden names and replace links without a question.
     pub hidden: bool,
-    /// Give up after so long without a packet.
+    /// Give up after this long without a packet.
     pub timeout: Duration,
     /// Bits per second to receive.
     pub limit: Option<u64>,

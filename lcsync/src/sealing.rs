@@ -64,7 +64,7 @@ impl ShareKey {
         }
     }
 
-    /// Derives that of another share of the same key file.
+    /// Derives the key of another share of the same key file.
     #[must_use]
     pub fn of_name(&self, name: &str) -> Self {
         Self::new(Arc::clone(&self.shared), name)

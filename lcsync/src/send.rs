@@ -67,7 +67,7 @@ pub struct Options {
     pub duration: Option<Duration>,
     /// Bits per second.
     pub limit: Option<u64>,
-    /// To whoever has the link: no code, and receivers are leaves.
+    /// To anyone with the link: no code, and receivers are leaves.
     pub public: bool,
     /// A web server with the page that receives.
     pub page: Option<String>,

@@ -105,7 +105,7 @@ impl Store {
     }
 }
 
-/// Reads a file of this user: that of another one could name false blocks.
+/// Reads a file of this user: another user's could name false blocks.
 fn read_own(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let file = match open_named(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),

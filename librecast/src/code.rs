@@ -38,7 +38,7 @@ const WORD_LIST: &str = include_str!("code/words.txt");
 const TELLING: usize = 4;
 /// Longest text that is read as a code, in bytes.
 const MAX_TEXT: usize = 512;
-/// Longest host in bytes: that of a name (RFC 1035 §2.3.4).
+/// Longest host in bytes: a name (RFC 1035 §2.3.4).
 const MAX_HOST: usize = 253;
 
 /// Salt of all codes: at least eight bytes (RFC 9106 §3.1).
@@ -53,7 +53,7 @@ const STRETCHED: usize = 64;
 /// Context of the secret by which members of a text's network find each other.
 const TEXT_EPOCH: &str = "lcroute 2026 text epoch";
 /// Validity of certificates in seconds, before and after they are signed. Chosen: longer than any
-/// run; whoever has the words can sign new ones.
+/// run; any holder of the words can sign new ones.
 const VALID: u64 = 30 * 86_400;
 
 /// A code: a secret.
@@ -68,7 +68,7 @@ pub struct Code {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host(String);
 
-/// The reason why a text is no code. It shows at most one word of it.
+/// The reason why a text is not a code. It shows at most one word of it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum CodeError {
     /// Another number of words.
@@ -431,7 +431,7 @@ mod tests {
             unknown("abandon-zoo-quallity-lemon").to_string(),
             "\"quallity\" is no word of a code; is it \"quality\"?"
         );
-        // shorter than four letters is no abbreviation
+        // shorter than four letters is not an abbreviation
         assert!(matches!(
             unknown("aba-zoo-quality-lemon"),
             CodeError::Unknown { .. }

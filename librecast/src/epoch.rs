@@ -9,7 +9,7 @@
 //! | length 16, revocation that it was made for | ed25519 signature 512 over all of the above
 //! ```
 //!
-//! The hash is that of the newest epoch that the signer knew (zeros: none), which reveals a split.
+//! The hash names the newest epoch that the signer knew (zeros: none), which reveals a split.
 //! The revocation inside keeps members from passing the secret to the expelled node. The higher
 //! number is newer; of one number, the higher hash.
 

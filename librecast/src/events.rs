@@ -54,7 +54,7 @@ events! {
         "This node gets no link. Compare clocks, versions and networks of both; a revoked one needs a new key and token.";
     EXPELLED = "3df50d003c6529024bf93f07567a2e93", "lcroute: node expelled",
         &["LCROUTE_PEER"],
-        "This node was revoked: nobody in the network makes links with it any more.";
+        "This node was revoked: other nodes do not make links with it any more.";
     EXPELLED_HERE = "cf75b6f54365edfb99c733626359ac93", "lcroute: this node is expelled",
         &["LCROUTE_PEER"],
         "This host's own node was revoked. `lcroute leave` and `lcroute join` with a new token bring it back, with a new key.";
@@ -69,7 +69,7 @@ events! {
         "The files of this share have changed, and the new version is served.";
     SHARE_VANISHED = "5ef8ceb0c765830b241f6101763e622c", "lcsync: share vanished",
         &["LCSYNC_SHARE", "LCSYNC_REASON"],
-        "What is there of this share may lack files that nobody has deleted: a disk is not mounted, or all is gone at once. The last version stays. The message says what to do.";
+        "This share may lack files that were not deleted: a disk is not mounted, or all files are gone at once. The last version stays. The message says what to do.";
     COMMAND_RUN = "cca83ad1a238c0657f546d59bfeb9114", "lcagent: command run",
         &["LCAGENT_JOB", "LCAGENT_OPERATOR", "LCAGENT_COMMAND"],
         "A command of this operator was started.";

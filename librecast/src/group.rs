@@ -48,7 +48,7 @@ pub struct Options {
     pub interface: String,
     /// UDP port of the datagrams.
     pub port: u16,
-    /// Number of links that a datagram may pass, beside those of lcroute.
+    /// Number of links that a datagram may pass, beside links of lcroute.
     pub hop_limit: u8,
     /// Joins the group, for [`Channel::receive`].
     pub receives: bool,

@@ -55,7 +55,7 @@ const VERSION_1_RESPONSE: Duration = Duration::from_secs(10);
 /// The unit of response codes.
 const TENTH: Duration = Duration::from_millis(100);
 
-/// The reason why bytes are no valid IGMP message.
+/// The reason why bytes are not a valid IGMP message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum IgmpError {
     /// Shorter than its fields require, or with a field that the format forbids.

@@ -45,7 +45,7 @@ impl MldListener {
         }
     }
 
-    /// Stops receiving reports of this interface. An interface that is gone is no error.
+    /// Stops receiving reports of this interface. An interface that is gone is not an error.
     pub fn unwatch(&self, interface: u32) {
         if let Way::Kernel(socket) = &self.0 {
             socket.unwatch(interface);

@@ -45,7 +45,7 @@ impl V1Listener {
         }
     }
 
-    /// Ends that. An interface that is gone is no error.
+    /// Ends that. An interface that is gone is not an error.
     pub fn unwatch(&mut self, interface: u32) {
         if let Way::Kernel(socket) = &mut self.0 {
             socket.unwatch(interface);

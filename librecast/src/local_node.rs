@@ -31,7 +31,7 @@ struct Answer {
 
 /// Queries lcroute; none if there is no lcroute or it does not answer at once.
 pub fn ask() -> Option<LocalNode> {
-    // that of the host is none of a guest's
+    // a guest does not belong to the host's node
     let is_set = |name| std::env::var_os(name).is_some();
     if ["LCROUTE_GUEST_FD", "LCROUTE_GUEST_STATE"]
         .into_iter()

@@ -51,7 +51,7 @@ pub fn name_of(address: IpAddr) -> Ipv6Addr {
     }
 }
 
-/// Returns the IPv4 address of a name; `None` if it is no such name.
+/// Returns the IPv4 address of a name; `None` if it is not such a name.
 pub fn ipv4(of: Ipv6Addr) -> Option<Ipv4Addr> {
     // truncates to the last 32 bits on purpose
     let address = Ipv4Addr::from_bits(of.to_bits() as u32);

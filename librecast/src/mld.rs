@@ -53,7 +53,7 @@ const TYPE_ROUTER_ADVERTISEMENT: u8 = 151;
 /// All snoopers (RFC 4286 §3.2).
 const ALL_SNOOPERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x6a);
 
-/// The reason why bytes are no valid MLD message.
+/// The reason why bytes are not a valid MLD message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum MldError {
     /// Shorter than its fields require, or with a field that the format forbids.

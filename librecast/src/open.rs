@@ -1,4 +1,4 @@
-//! Open keys: anybody who knows such a key K finds its host, and calls it.
+//! Open keys: any holder of such a key K finds its host, and calls it.
 //!
 //! ```text
 //! statement  version 8 = 1 | K 256 | D 256 | until 64 (unix seconds) | signature 512 by K

@@ -4,7 +4,7 @@
 //! item   K blinded by derive("lcroute 2026 open item", K | period 64), of a sealed record of 512 bytes
 //! ```
 //!
-//! Whoever knows K can compute the item's key, and only K's owner can sign it. The owner's program
+//! A holder of K can compute the item's key, and only K's owner can sign it. The owner's program
 //! for links has no key that signs, so the holder of K does it by request: for periods around the
 //! present one, with the time as the sequence, at a bounded rate.
 

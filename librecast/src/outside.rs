@@ -107,7 +107,7 @@ impl<'de> Deserialize<'de> for Place {
     }
 }
 
-/// A key, and where its owner waits: `KEY` or `KEY@PLACE`. It is no secret.
+/// A key, and where its owner waits: `KEY` or `KEY@PLACE`. It is not secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContactText {
     /// The key.
@@ -171,7 +171,7 @@ impl Plan {
     }
 }
 
-/// A secret of the own key that chooses its UDP port: whoever knows the key alone cannot compute it.
+/// A secret of the own key that chooses its UDP port, so the public key alone does not show it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PortSecret(pub Base58<32>);
@@ -363,7 +363,7 @@ fn frame(kind: u8, parts: &[&[u8]]) -> Option<Vec<u8>> {
 /// Splits the first frame from `bytes`; returns it with its whole length. None: it is incomplete.
 ///
 /// # Errors
-/// The bytes are no frame.
+/// The bytes are not a frame.
 pub fn read_frame(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, WireError> {
     let Some((length, rest)) = bytes.split_first_chunk::<2>() else {
         return Ok(None);

@@ -10,7 +10,7 @@ use crate::plain::is_name;
 /// Longest name in bytes: its length field has one byte.
 pub const MAX_PROTOCOL_NAME: usize = 255;
 
-/// The reason why a text is no protocol name.
+/// The reason why a text is not a protocol name.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
     "`{0}` is no protocol name: it begins with /, has 2 to 255 bytes, and neither spaces, commas nor control characters"

@@ -2,7 +2,7 @@
 //!
 //! A guest without a namespace has a socket pair in their place: [`GUEST_FD`].
 //!
-//! [`SendSocket`] is connected to a group: it receives nothing, and is no listening socket.
+//! [`SendSocket`] is connected to a group: it receives nothing, and is not a listening socket.
 //! [`ReceiveSockets`] have any number of memberships, on as many sockets as the kernel needs.
 
 use std::collections::BTreeMap;

@@ -268,7 +268,7 @@ fn files_that_pages_name_exist() {
                 .map(|name| format!("{page}: {name}")),
         );
         let folder = Path::new(page).parent().unwrap();
-        // a path within a fence is no link of the page
+        // a path within a fence is not a link of the page
         let outside: String = text.split("```").step_by(2).collect();
         let links = outside
             .split("](")

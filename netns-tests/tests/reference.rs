@@ -139,7 +139,7 @@ fn reasons() -> Vec<(&'static str, Reasons)> {
             lcroute_streams::metrics::Refused::TABLE.to_vec(),
         ),
         (
-            "lcroute-outside: `drops` of `lcroute outside --json`, beside those of links",
+            "lcroute-outside: `drops` of `lcroute outside --json`, beside drops of links",
             librecast::drops::list::<lcroute_outside::drops::DropReason>(),
         ),
         (
@@ -202,7 +202,7 @@ fn reference() -> String {
         configuration(&mut out, path, parse);
     }
     out += "## Metrics\n\n`[metrics] listen` (or `lcsync share --metrics`; `[streams] metrics` of lcroute-streams) serves these at `/metrics`, as OpenMetrics 1.0, to \
-            whoever reaches it. The units of lcsync and lcagent let them use unix sockets and IPv6; that of lcsync talks to this host and its links alone (`IPAddressAllow=` in a \
+            any host that reaches it. The units of lcsync and lcagent let them use unix sockets and IPv6; lcsync's talks to this host and its links alone (`IPAddressAllow=` in a \
             drop-in lets others in). `packaging/alerts.yml` has alert rules, `packaging/grafana.json` a dashboard.\n\n";
     for (program, table) in tables() {
         let _ = writeln!(

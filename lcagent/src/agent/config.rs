@@ -184,7 +184,7 @@ impl File {
             None => host_name(),
         };
         if !is_name(&name) {
-            let why = format!("{name:?} is no name: letters, digits and -_.:@, at most 63");
+            let why = format!("{name:?} is not a name: letters, digits and -_.:@, at most 63");
             return Err(("name", why));
         }
         check_labels(&self.labels)?;
@@ -227,7 +227,7 @@ impl FileAllow {
             KeyRef::Book(name) => {
                 let keys = book.meant_by(&name);
                 if keys.is_empty() {
-                    tracing::warn!("[[allow]]: nobody in {HOST_BOOK} is called {name:?}");
+                    tracing::warn!("[[allow]]: {HOST_BOOK} has no {name:?}");
                 }
                 keys
             }

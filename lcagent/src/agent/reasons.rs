@@ -40,7 +40,7 @@ reasons! {
     Dropped {
         AnswersEvicted = "answers_evicted", "Answers that nobody fetched made room for newer ones.";
         Malformed = "malformed", "It cannot be read.";
-        NotKeptOpen = "not_kept_open", "A command that is not told to nodes that come up later: there is no room.";
+        NotKeptOpen = "not_kept_open", "A command that agents do not repeat to nodes that come up later: their table is full.";
         TooLong = "too_long", "Longer than any command.";
         TooManyPayloads = "too_many_payloads", "More commands in several datagrams at a time than are collected.";
         Unreadable = "unreadable", "An acknowledgement that cannot be read.";
@@ -101,7 +101,7 @@ impl From<&Refusal> for Reason {
 /// The reason why a verified command is not executed; the operator reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NotExecuted {
-    /// The payload is no request of this version.
+    /// The payload is not a request of this version.
     #[error("request not understood: {0}")]
     NotUnderstood(WireError),
     /// The job to be cancelled does not run, or is another operator's.

@@ -96,7 +96,7 @@ impl Lines {
         out: &mut impl Write,
     ) -> io::Result<()> {
         let line = match self.is_terminal {
-            // a carriage return at the end is no part of the line
+            // a carriage return at the end is not part of the line
             true => line.strip_suffix(b"\r").unwrap_or(line),
             false => line,
         };

@@ -333,7 +333,7 @@ impl Printer {
     }
 
     /// Shows output as text. An incomplete character waits for the rest, unless `all` has come.
-    /// Bytes that are no text are added.
+    /// Bytes that are not text are added.
     fn json_output(
         &mut self,
         id: &Sender,

@@ -207,7 +207,7 @@ impl Group {
     /// Accepts or refuses a joiner's request.
     ///
     /// # Errors
-    /// The [`RequestRefusal`]; a repeated request is no error.
+    /// The [`RequestRefusal`]; a repeated request is not an error.
     pub fn handle_request(&mut self, sealed: &[u8], now: UnixTime) -> Result<(), RequestRefusal> {
         let Ok(owner) = self.own() else {
             return Err(RequestRefusal::NotTheOwner);
@@ -355,7 +355,7 @@ impl Group {
             author.forced = author.forced.max(now.as_millis()) + FORCED;
         }
         let known = |author: &PeerId| self.authors.contains_key(author);
-        // the owner has the first leaf for ever, whoever is in office
+        // the owner has the first leaf for ever, also under a deputy
         let first = mls.first().map(|first| first.author);
         let leaves = |author: &PeerId| Some(*author) != first && owner.leaves.contains(author);
         let leave = owner.leaves.iter().copied();

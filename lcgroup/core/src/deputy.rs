@@ -132,7 +132,7 @@ impl Group {
 
     // the owner's list
 
-    /// Makes a member a deputy that takes over after so many seconds of silence, or changes its time.
+    /// Makes a member a deputy that takes over after this many seconds of silence, or changes its time.
     ///
     /// # Errors
     /// [`GroupError::NotTheOwner`], [`GroupError::UnknownMember`], [`GroupError::Silence`],
@@ -222,7 +222,7 @@ impl Group {
         Ok(())
     }
 
-    /// Ends the right of those of these authors that are deputies: it does not outlive membership.
+    /// Ends the right of deputies among these authors: it does not outlive membership.
     pub(crate) fn end_offices(&mut self, ends: impl Fn(&PeerId) -> bool) {
         let read: Vec<u32> = self
             .offices
@@ -393,7 +393,7 @@ impl Group {
 
     // terms
 
-    /// Takes over: begins a term that goes on from the present place.
+    /// Takes over: begins a term that continues from the present place.
     fn take_office(&mut self, now: UnixTime) {
         let me = self.author.peer_id();
         let own = self.own_office();
@@ -903,7 +903,7 @@ impl Group {
         Taken::Done
     }
 
-    /// Whether this is a term that goes on from a deputy whose entry in the list is still to be read.
+    /// Whether this is a term that continues from a deputy whose entry in the list is still to be read.
     fn waits_for_list(&self, entry: &Entry<'_>) -> bool {
         let term = (entry.kind == kind::TERM).then(|| decode_term(entry.body));
         let known = self.offices.list.len() as u32;

@@ -556,7 +556,7 @@ impl Group {
             let (Ok(author), Ok(number)) = (r.array::<8>(), r.u32()) else {
                 continue;
             };
-            // zeros at the end are no mark
+            // zeros at the end are not a mark
             let known = self
                 .devices
                 .marks

@@ -2,11 +2,11 @@
 
 use thiserror::Error;
 
-/// Why an entry is dropped. The reader goes on to the author's next one, except for the first two.
+/// Why an entry is dropped. The reader continues with the author's next one, except for the first two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Error)]
 pub enum DropReason {
-    /// Its author is no member, or no longer, as far as this member knows.
-    #[error("of an author who is no member")]
+    /// Its author is not a member, or no longer, as far as this member knows.
+    #[error("of an author who is not a member")]
     UnknownAuthor,
     /// It is not its author's next entry.
     #[error("not the next entry of its author")]

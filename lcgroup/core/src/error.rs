@@ -73,7 +73,7 @@ pub enum GroupError {
     Mls(#[from] MlsFailure),
 }
 
-/// Why bytes are no state of a group.
+/// Why bytes are not the state of a group.
 #[derive(Debug, Error)]
 pub enum StateError {
     /// Fields are missing, too many, or out of their bounds.

@@ -160,7 +160,7 @@ pub enum Event {
     /// This participant applied commits that do not count: it asks for new keys. Its words from
     /// there go to the outbox; words of others that were said elsewhere meanwhile stay closed.
     BranchLost,
-    /// The commit that added this participant does not count: it is no member.
+    /// The commit that added this participant does not count: it is not a member.
     AdmissionLost,
     /// This participant was removed.
     Removed,

@@ -71,7 +71,7 @@ impl FromStr for FileId {
 pub struct SealedFile {
     /// Its root hash.
     pub id: FileId,
-    /// Its bytes, at most those of a sealed [`MAX_FILE`].
+    /// Its bytes, at most the size of a sealed [`MAX_FILE`].
     pub length: u64,
 }
 
@@ -173,7 +173,7 @@ impl Group {
 pub struct Candidate {
     /// The member that announced it.
     pub author: PeerId,
-    /// Its order among those of its author: a later one is higher.
+    /// Its order among files of its author: a later one is higher.
     pub order: u64,
     /// The file.
     pub file: SealedFile,

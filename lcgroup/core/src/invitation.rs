@@ -27,7 +27,7 @@ pub const MAX_INVITATION: usize = 512;
 /// Bytes of a topic.
 pub const MAX_TOPIC: usize = 64;
 
-/// Why a text is no invitation.
+/// Why a text is not an invitation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum InvitationError {
     /// It does not begin with `lcg1`.

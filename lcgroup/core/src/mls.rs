@@ -61,7 +61,7 @@ pub enum MlsFailure {
     /// mls-rs refused it.
     #[error("MLS: {0}")]
     Library(#[from] MlsError),
-    /// Bytes that are no message of the expected kind.
+    /// Bytes that are not a message of the expected kind.
     #[error("not the expected kind of MLS message")]
     Kind,
     /// A credential without author key, or with a name that is too long or not UTF-8.
@@ -389,8 +389,8 @@ impl Mls {
         commit.is_ok()
     }
 
-    /// Whether this leaf is that of the one in office: the first one for the owner (`None`), or that
-    /// of this author.
+    /// Whether this leaf is in office: the first one for the owner (`None`), or the leaf of this
+    /// author.
     fn may_commit(&self, leaf: u32, committer: Option<PeerId>) -> bool {
         let Some(author) = committer else {
             return leaf == OWNER;

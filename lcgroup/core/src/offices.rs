@@ -28,7 +28,7 @@ const KEPT: (usize, usize) = (256 * 1_024, 1_000);
 pub struct Deputy {
     /// Its author key.
     pub author: PeerId,
-    /// It takes over after so many seconds of silence.
+    /// It takes over after this many seconds of silence.
     pub after: u32,
     /// The last number of its office that counts; `u32::MAX` while it is a deputy.
     pub last: u32,
@@ -51,7 +51,7 @@ pub(crate) struct Term {
     pub office: Office,
     /// Number of its entry; 0 for the beginning of the owner's log.
     pub number: u32,
-    /// The log that it goes on from, and the last number that counts there.
+    /// The log that it continues, and the last number that counts there.
     pub from: (Office, u32),
     /// The epoch in which it begins.
     pub epoch: u64,
@@ -266,7 +266,7 @@ impl Offices {
         last.or_else(|| office.is_none().then_some(Term::FIRST))
     }
 
-    /// The last number of the log that is read, if another one goes on from there.
+    /// The last number of the log that is read, if another one continues from there.
     pub fn end(&self) -> Option<u32> {
         self.plan.front().map(|next| next.from.1)
     }
@@ -329,7 +329,7 @@ pub(crate) fn decode_list(body: &[u8]) -> Result<Vec<Deputy>, WireError> {
     Ok(list)
 }
 
-/// A term in a body: term, place and number that it goes on from, epoch.
+/// A term in a body: term, place and number from which it continues, epoch.
 pub(crate) fn decode_term(body: &[u8]) -> Result<(u32, u32, u32, u64), WireError> {
     let mut r = Reader::new(body);
     match r.u8()? {
@@ -362,7 +362,7 @@ pub(crate) fn encode_handover(place: u32) -> Vec<u8> {
 }
 
 impl Offices {
-    /// Takes the owner's list. Places never change: those of before stay.
+    /// Takes the owner's list. Places never change: earlier deputies keep theirs.
     pub(crate) fn set_list(&mut self, list: Vec<Deputy>) {
         for deputy in list {
             let at = self

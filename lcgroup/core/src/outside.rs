@@ -42,7 +42,7 @@ const MEMBER_LIFE: u64 = 10 * 365 * 86_400;
 /// Keys of earlier appointments of a deputy that are expelled again. Chosen: nodes keep what was
 /// expelled.
 const MAX_SERIALS: u32 = 16;
-/// Texts for devices that lead into the network at a time, and those of one person.
+/// Texts for devices that lead into the network at a time: of all persons, and of one.
 pub const MAX_OPEN_DEVICES: usize = 4;
 const OPEN_OF_PERSON: usize = 2;
 

@@ -23,7 +23,7 @@ pub(crate) fn make_room(
     part: &Part<'_>,
     displace: bool,
 ) -> bool {
-    // a single part is no partial message, and a later one has its memory
+    // a single part is not a partial message, and a later one has its memory
     if part.parts == 1 || part.part != 0 {
         return true;
     }

@@ -40,7 +40,7 @@ fn believed(claimed: u64, began: u64, now: u64) -> u64 {
 }
 
 impl Group {
-    /// The number of this author's next entry to read; `None` if the author is no member.
+    /// The number of this author's next entry to read; `None` if the author is not a member.
     pub fn wants(&self, author: &PeerId) -> Option<u32> {
         if matches!(self.standing, Standing::Removed | Standing::RolledBack) {
             return None;

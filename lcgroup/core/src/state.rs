@@ -119,7 +119,7 @@ impl Group {
     /// Restores a group. `seed`: 32 random bytes, new in each run. Repeats unacknowledged entries.
     ///
     /// # Errors
-    /// [`StateError`] if the bytes are no state.
+    /// [`StateError`] if the bytes are not a state.
     pub fn restore(state: &[u8], seed: &[u8; 32]) -> Result<Self, StateError> {
         let random = Random::new(seed);
         let provider = Provider::new(random.clone());

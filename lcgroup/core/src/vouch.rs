@@ -261,7 +261,7 @@ pub(crate) struct Mark {
     pub is_new: bool,
 }
 
-/// This participant's state of devices, its own and those of others.
+/// This participant's state of devices, its own and others'.
 #[derive(Default)]
 pub(crate) struct Devices {
     /// This device, unless it is the first.

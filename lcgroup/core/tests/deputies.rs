@@ -352,7 +352,7 @@ impl World {
         taken != Taken::Wait && moved
     }
 
-    /// Lets time pass: `steps` of so many ms.
+    /// Lets time pass: `steps` of this many ms.
     fn live(&mut self, steps: usize, ms: u64) {
         for _ in 0..steps {
             self.exchange();
@@ -1291,7 +1291,7 @@ fn a_text_for_a_device_leads_into_the_network_until_it_is_used() {
     assert!(world.remove(0, laptop));
     world.live(5, MINUTE);
     assert!(world.expelled(0).now.contains(&secret(&one)));
-    // garbage, and ends in the far future, are no texts
+    // garbage, and ends in the far future, are not texts
     for body in [vec![0; 9], vec![1; 200]] {
         let author = world.people[3].key;
         let number = world.group(0).wants(&author).unwrap();

@@ -801,7 +801,7 @@ fn requests_that_wait_are_bounded() {
         let request = request(&invitation, n as u8, START);
         assert_eq!(owner.handle_request(&request, unix(START)), Ok(()), "{n}");
     }
-    // a waiting joiner is no new one
+    // a waiting joiner is not a new one
     let again = request(&invitation, 0, START);
     assert_eq!(owner.handle_request(&again, unix(START)), Ok(()));
     let mut seed = [3; 32];

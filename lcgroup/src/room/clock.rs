@@ -65,7 +65,7 @@ impl Room {
 
     pub(super) fn show(&mut self, log: LogName, shown: &Shown, time: UnixTime) {
         let author = self.author_of(log);
-        // a host that is no author yet cannot show it
+        // a host that is not an author yet cannot show it
         if let Err(e) = self.log.log_mut().show(author, &shown.encode(), time) {
             tracing::debug!("{}: presence: {e}", self.name);
         }

@@ -154,7 +154,7 @@ impl Room {
         (author != owner.author).then(|| self.name_of(&author))
     }
 
-    /// Names a member that commits after so many seconds of silence.
+    /// Names a member that commits after this many seconds of silence.
     pub fn add_deputy(&mut self, who: &str, after: u64, time: UnixTime) -> anyhow::Result<PeerId> {
         self.check_usable()?;
         let author = self.member_called(who)?.author;

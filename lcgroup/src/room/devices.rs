@@ -180,7 +180,7 @@ impl Room {
 
     /// This host's person, with its devices.
     pub fn own_member(&self) -> anyhow::Result<MemberStatus> {
-        let none = || ExitError::new(Exit::Failed, "this host is no member yet, or no longer");
+        let none = || ExitError::new(Exit::Failed, "this host is not a member, or not any more");
         let own = self.members().into_iter().find(|member| member.me);
         Ok(own.ok_or_else(none)?)
     }

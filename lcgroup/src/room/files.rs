@@ -100,7 +100,10 @@ impl Room {
             return Err(ExitError::new(Exit::Usage, text).into());
         }
         if !self.is_member() {
-            let text = format!("this host is no member of {} (lcgroup status)", self.name);
+            let text = format!(
+                "this host is not a member of {} (lcgroup status)",
+                self.name
+            );
             return Err(ExitError::new(Exit::Failed, text).into());
         }
         check_room(self.shelf.folder(), sealed_length(length))

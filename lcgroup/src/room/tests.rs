@@ -263,7 +263,7 @@ fn recordings_of_clocks_mislead_nobody() {
     lan.now += 40 * DAY;
     lan.run(Duration::from_secs(5));
     for _ in 0..5 {
-        // whoever has the read key sends them, from another address
+        // a holder of the read key sends them, from another address
         for packet in &recorded {
             lan.hear(9, packet);
         }

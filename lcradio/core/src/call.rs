@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Each participant decides by the beacons of the others: a packet has no other authority here.
-//! Whoever talks already keeps the place. Of those that began at once, the earliest stay.
+//! A participant that talks already keeps the place. Of those that began at once, the earliest stay.
 //!
 //! A muted participant sends beacons alone. Packets are 10 ms, without copies: repair is in the
 //! next packet (FEC), which arrives before its turn.
@@ -139,7 +139,7 @@ pub enum Quality {
 /// Another participant that talks, or could.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Participant {
-    /// Its place, from 0: that of its packets.
+    /// Its place, from 0, as its packets name it.
     pub place: u8,
     /// Its key of this call.
     pub key: PeerId,
@@ -359,7 +359,7 @@ impl Call {
         self.standing == Standing::Left && has_ended
     }
 
-    /// Handles a datagram to this group and port; ignores those of others.
+    /// Handles a datagram to this group and port; ignores other groups and ports.
     pub fn handle_datagram(
         &mut self,
         (group, port): (Ipv6Addr, u16),
@@ -574,7 +574,7 @@ impl Call {
             let (is_muted, is_away) = (!beacon.is_talking, beacon.is_away);
             let known = self.known.iter_mut().find(|known| known.key == key);
             match known {
-                // the name stays: it might become that of another
+                // the name stays: another participant might take it
                 Some(known) if (known.is_muted, known.is_away) != (is_muted, is_away) => {
                     (known.is_muted, known.is_away) = (is_muted, is_away);
                     events.push_back(CallEvent::Changed(known.clone()));

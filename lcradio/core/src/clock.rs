@@ -101,7 +101,7 @@ impl Answer {
         seal_for(station, salt, w.into_vec())
     }
 
-    /// Reads an answer, whoever sent it.
+    /// Reads an answer of any sender.
     pub(crate) fn read(datagram: &[u8], station: &Station) -> Result<Unverified, BeaconError> {
         let plain = open_sealed(datagram, station)?;
         let (signed, signature) = plain.split_last_chunk::<64>().ok_or(WireError::Truncated)?;
@@ -349,7 +349,7 @@ mod tests {
                 assert!(decode(&changed, &station, &key.id()).is_err());
                 assert!(decode(&datagram[..at], &station, &key.id()).is_err());
             }
-            // a member signs as itself, and a question is no answer
+            // a member signs as itself, and a question is not an answer
             let member = StationKey::from_seed(&[2; 32]);
             let forged = answer().encode(&member, &station, SALT);
             let refused = decode(&forged, &station, &key.id());

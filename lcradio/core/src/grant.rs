@@ -6,7 +6,7 @@
 //! signed                         group 128 | caster 256 | expires 64
 //! ```
 //!
-//! The group is that of the private or of the public station of a key: a grant holds for one of
+//! The group belongs to the private or to the public station of a key: a grant holds for one of
 //! them. The expiry is in Unix milliseconds. A grant cannot be revoked before it expires.
 
 use librecast::id::PeerId;

@@ -22,6 +22,7 @@
 //! | `station`, `grant` | keys, groups, the text of a station; further casters |
 //! | `clock`, `answers`, `follow` | the caster's clock: messages and estimate; answers of casters; listeners that follow it |
 //! | `rtp`, `srtp`, `rtcp`, `opus` | packets on the wire |
+//! | `packet`, `drops` | a packet of sound, after all checks; reasons of drops |
 //! | `beacon` | a station's description of itself |
 //! | `sap`, `sdp`, `directory` | announcements, and announced stations |
 //! | `caster`, `listener` | packets to send and their times; packets accepted as the station's |

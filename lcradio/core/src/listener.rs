@@ -383,7 +383,7 @@ impl Listener {
             BeaconError::Forged => DropReason::BeaconForged,
             BeaconError::Grant => DropReason::GrantForged,
         };
-        // whoever has no key of a private station uses up nothing
+        // a host without the key of a private station uses up nothing
         let plain = beacon::open_sealed(datagram, station).map_err(reason)?;
         let is_from = |place: &Place| {
             let session = place.session.as_ref();
@@ -539,7 +539,7 @@ impl Listener {
         let is_later = beacon.time_ms > latest.0;
         latest.0 = beacon.time_ms;
         if beacon.time_ms > newest {
-            // a repeated beacon is no sign of life
+            // a repeated beacon is not a sign of life
             latest.1 = now;
         }
         if is_later {

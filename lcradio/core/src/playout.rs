@@ -42,7 +42,7 @@ const MAX_JITTER: usize = 2_000;
 const DRIFT_TIME: f64 = 30.0;
 /// Most that the player resamples by, in parts per million.
 const MAX_PPM: f64 = 500.0;
-/// Delay above the target that is no drift: the host slept, or its sound device stopped. More than
+/// Delay above the target that is not drift: the host slept, or its sound device stopped. More than
 /// any target, less than the buffer.
 const RESYNC: Duration = Duration::from_millis(500);
 /// Frames concealed while nothing arrives, before silence: 100 ms, as in NetEQ and libopus.

@@ -22,7 +22,7 @@ const MAX_DRIFT: f64 = 300e-6;
 const MAX_ERROR: f64 = 0.005;
 const MAX_LATER: f64 = 0.001;
 const LATER: Duration = Duration::from_secs(10);
-/// Largest error in seconds from which the player's drift is learned: more is no drift.
+/// Largest error in seconds from which the player's drift is learned: more is not drift.
 const MAX_LEARNED: f64 = 0.000_5;
 /// Largest error when it is checked after the first set: clock and device are known better then.
 const MAX_EARLY: f64 = 0.000_5;

@@ -41,7 +41,7 @@ struct World {
     now: Instant,
     time: UnixTime,
     all: Vec<One>,
-    /// One of so many datagrams is lost; 0: none.
+    /// One of this many datagrams is lost; 0: none.
     loses: u64,
     count: u64,
 }

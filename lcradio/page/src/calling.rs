@@ -125,7 +125,7 @@ impl PageCall {
         }
     }
 
-    /// Handles a datagram; ignores those of other groups.
+    /// Handles a datagram; ignores datagrams of other groups.
     pub fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant, time: UnixTime) {
         let Datagram {
             source,

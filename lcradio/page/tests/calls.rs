@@ -176,7 +176,7 @@ fn two_tabs_hear_each_other_and_a_listener_both_and_mute_and_hold_send_nothing()
     world.all[0].call.set_ignored(0, true);
     assert!(world.run(1_000)[0] < 10);
     assert_eq!(world.status(0)["participants"][0]["ignored"], true);
-    // sound that was left out is no loss
+    // sound that was left out is not loss
     world.all[0].skipped = 20 * SAMPLES;
     world.run(1_000);
     assert_eq!(world.status(1)["lost"], 0);

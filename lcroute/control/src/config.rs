@@ -79,7 +79,7 @@ pub struct Config {
     pub topology: Topology,
     /// Transport of live packets.
     pub live: Live,
-    /// Listeners that are no routers.
+    /// Leaves: listeners that do not route.
     pub leaf: Leaf,
     /// Pages that show the network.
     pub web: Web,
@@ -189,7 +189,7 @@ fn check_interface_name(name: &str) -> Result<(), String> {
     match is_interface_name(name) {
         true => Ok(()),
         false => Err(format!(
-            "{name:?} is no interface name: 1 to 15 visible ASCII characters without / % :"
+            "{name:?} is not an interface name: 1 to 15 visible ASCII characters without / % :"
         )),
     }
 }
@@ -281,7 +281,7 @@ fn ipv4_routes() -> Vec<GroupPrefix> {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Signal {
-    /// `ws://HOST:PORT` or `wss://HOST:PORT`; those of the token are used as well.
+    /// `ws://HOST:PORT` or `wss://HOST:PORT`, in addition to the token's.
     #[serde(deserialize_with = "signal_urls")]
     pub servers: Vec<String>,
     /// Address of a signalling server that the daemon runs.
@@ -298,7 +298,7 @@ pub struct Signal {
     /// A SOCKS5 proxy, such as Tor's, for connections to signalling servers.
     pub socks: Option<SocketAddr>,
     /// A web proxy that passes connections to signalling servers and relays, `http://HOST:PORT`;
-    /// default: that of the environment.
+    /// default: from the environment.
     #[serde(deserialize_with = "web_proxy")]
     pub https_proxy: Option<String>,
     /// A file with `USER:PASSWORD` for it.
@@ -346,9 +346,9 @@ pub struct Matrix {
     /// The server of this node's account: `https://HOST` or `https://HOST:PORT`.
     #[serde(deserialize_with = "homeserver")]
     pub homeserver: Option<String>,
-    /// The room; default: that of the token, if it names one.
+    /// The room; default: the token's, if it names one.
     pub room: Option<Room>,
-    /// The account, `@NAME:SERVER`; default: that of the access token.
+    /// The account, `@NAME:SERVER`; default: the access token's.
     #[serde(deserialize_with = "matrix_user")]
     pub user: Option<String>,
     /// File with the account's access token.
@@ -840,7 +840,7 @@ fn interface_names<'de, D: serde::Deserializer<'de>>(d: D) -> Result<String, D::
         let message = format!("a pattern of more than {MAX_PATTERN} characters");
         return Err(serde::de::Error::custom(message));
     } else if let Err(e) = Pattern::new(&names) {
-        let message = format!("`{names}` is no pattern: {}", e.msg);
+        let message = format!("`{names}` is not a pattern: {}", e.msg);
         return Err(serde::de::Error::custom(message));
     }
     Ok(names)
@@ -971,7 +971,7 @@ fn segment<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<String>, D::
     }
 }
 
-/// Longest name of a segment in bytes: that of a label.
+/// Longest name of a segment in bytes, as of a label.
 const MAX_SEGMENT_NAME: usize = 63;
 
 /// Whether it can be the name of a segment: the value of a certificate's label.

@@ -47,7 +47,7 @@ fn answers(address: &str) -> bool {
         .any(connects)
 }
 
-/// Whether the page's address is that of the host that opens it, useless to other hosts.
+/// Whether the page's address leads to the host that opens it, and is useless to other hosts.
 #[must_use]
 pub fn is_own_host(page: &str) -> bool {
     let authority = page.split('/').nth(2).unwrap_or_default();

@@ -49,7 +49,7 @@ pub enum Request {
         /// Its name, PeerId or address.
         node: String,
     },
-    /// Marks this connection as that of the program for streams; ends with it.
+    /// Marks this connection as the program's for streams; ends with it.
     Streams,
     /// A signature of this node's key, for the handshake of a stream (RFC 8446 §4.4.3).
     Sign {
@@ -169,7 +169,7 @@ pub enum Answer {
 /// A socket of the daemon, which decides the requests that it permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// All requests, except those of a single program.
+    /// All requests, except requests for a single program.
     Control,
     /// Requests of pages.
     View,

@@ -203,7 +203,7 @@ impl Uplink {
     }
 }
 
-/// Listeners that are no routers.
+/// Listeners that do not route.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leaves {
     /// Number linked with this node.
@@ -364,7 +364,7 @@ pub struct Peer {
     pub name: Option<String>,
     /// Its address on the network.
     pub address: Ipv6Addr,
-    /// Whether it is a leaf: a listener that is no router.
+    /// Whether it is a leaf: a listener that does not route.
     #[serde(default)]
     pub leaf: bool,
     /// `connecting`, `connected`, `lost` or `refused`.

@@ -230,7 +230,7 @@ impl Node {
 }
 
 impl Node {
-    /// Whether an address is that of a node of the network, or link-local.
+    /// Whether an address belongs to a node of the network, or is link-local.
     pub(crate) fn is_of_network(&self, address: Ipv6Addr) -> bool {
         let own = self.config.member.addresses.address;
         own.segments()[..3] == address.segments()[..3] || address.is_unicast_link_local()

@@ -3,7 +3,7 @@
 librecast::drop_reasons! {
     /// Why a packet or a message was dropped.
     pub enum DropReason {
-    /// Not an IP packet, or one that ends before its headers do, comes from nobody, or on a path that its sender chose.
+    /// Not an IP packet, or one that ends within its headers, has no valid source, or has a source route.
     Malformed = "malformed",
     /// Unicast, where one of both ends has it switched off.
     UnicastOff = "unicast_off",
@@ -121,7 +121,7 @@ librecast::drop_reasons! {
     SegmentFull = "segment_full",
     /// From a LAN host: a part of an IPv4 packet, of which only the first has ports.
     LanFragment = "lan_fragment",
-    /// From a LAN host: IPv4 that is no UDP datagram.
+    /// From a LAN host: IPv4 other than UDP.
     LanNotUdp = "lan_not_udp",
     /// From a LAN host: IPv4, which goes out under this node's own IPv4 address, and it has none.
     LanNoIpv4 = "lan_no_ipv4",

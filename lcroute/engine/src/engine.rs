@@ -156,7 +156,7 @@ impl Engine {
         self.remove_link(link);
     }
 
-    /// Accepts a leaf. A leaf is no neighbour and takes no part in the link state.
+    /// Accepts a leaf. A leaf is not a neighbour and takes no part in the link state.
     fn leaf_up(&mut self, link: LinkId, member: &Member) {
         let max = self.node.config.limits.leaves;
         if !self.membership.leaves.link_up(link, member, max, self.now) {
@@ -794,7 +794,7 @@ impl Engine {
         let leaves = &mut self.membership.leaves;
         let (flow, packet) = leaves.admit_uplink(link, header, packet, source, self.now)?;
         let permitted = &self.node.config.member.prefixes;
-        // whoever has the key of a private prefix lets only its own programs speak there
+        // a holder of a private prefix's key lets only its own programs send there
         let is_private = self.forwarding.private.of(flow.group).is_some();
         if is_private || !permitted.iter().any(|p| p.contains(flow.group)) {
             return Err(DropReason::LeafUplinkGroup);
@@ -827,7 +827,7 @@ impl Engine {
         }
         let leaves = &mut self.membership.leaves;
         let leaves = leaves.admit(flow.group, flow.source, packet.len(), &mut self.outbox, now);
-        // a leaf that listens and gets nothing now is no missing listener
+        // a leaf that listens and gets nothing now is not a missing listener
         let delivered = delivered || leaves.is_some();
         let leaves = leaves.unwrap_or_default();
         self.forwarding.send(

@@ -13,7 +13,7 @@ use crate::config::ROUTER_ADDRESS;
 const HOP_LIMIT: u8 = 64;
 /// Longest error message in bytes (RFC 4443 §2.4 c).
 const MIN_MTU: usize = 1_280;
-/// First ICMPv6 type that is no error; errors never cause another one (RFC 4443 §2.4 e).
+/// First ICMPv6 type that is not an error; errors never cause another one (RFC 4443 §2.4 e).
 pub const FIRST_INFORMATIONAL: u8 = 128;
 /// Longest quotation of an IPv4 packet: an error stays below 576 bytes (RFC 1812 §4.3.2.3).
 const IPV4_QUOTED: usize = 576 - ipv4::HEADER_LEN - 8;

@@ -438,7 +438,7 @@ impl Gateway {
             return Err(DropReason::LanNotConfigured);
         };
         let result = segment.handle_frame(frame, by_gateway, now);
-        // questions are no packets
+        // questions are not packets
         match frame.ethertype {
             ETHERTYPE_ARP if result.is_ok() => result,
             _ => lan.count("rx", result),
@@ -668,7 +668,7 @@ impl Gateway {
             lan.is_permitted = is_permitted;
             lan.election.set_rank(rank, now);
             let (id, own_term) = lan.election.lan();
-            // others that are not on this wire are no forwarders of it
+            // others that are not on this wire are not forwarders of it
             let term = database.lan_term(id, |origin| lan.election.hears(origin));
             let first = database
                 .forwarder_of_lan(id)

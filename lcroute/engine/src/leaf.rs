@@ -244,7 +244,7 @@ impl Passed {
     }
 }
 
-/// A listener that is no router.
+/// A listener that is not a router.
 ///
 /// After each `handle_*`, [`Self::join`] or [`Self::part`] the owner empties [`Self::poll_output`].
 /// It calls [`Self::handle_timeout`] at [`Self::next_timeout`].

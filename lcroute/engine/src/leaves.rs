@@ -1,4 +1,4 @@
-//! Leaves of this router: listeners with a link that are no routers.
+//! Leaves of this router: listeners with a link that are not routers.
 //!
 //! ```text
 //!   leaf                              router

@@ -166,7 +166,7 @@ impl Database {
             );
         }
         database.update();
-        // the initial state is no event
+        // the initial state is not an event
         database.events.clear();
         database
     }
@@ -223,7 +223,7 @@ impl Database {
     /// Handles an LSA from a neighbour.
     ///
     /// # Errors
-    /// The reason why the LSA is not stored. An LSA no newer than the stored one is no error.
+    /// The reason why the LSA is not stored. An LSA no newer than the stored one is not an error.
     pub fn handle_lsa(
         &mut self,
         link: LinkId,

@@ -101,7 +101,7 @@ impl PrivatePrefix {
         }
     }
 
-    /// Whether it is that of a segment.
+    /// Whether it belongs to a segment.
     pub fn is_of_segment(&self) -> bool {
         SegmentId::is_group(self.prefix.addr())
     }

@@ -41,7 +41,7 @@ use neighbor::{Asker, HostMessage, Own};
 
 pub use message::{Inner, unwrap, wrap};
 
-/// Longest packet of a host in bytes: that of Ethernet.
+/// Longest packet of a host in bytes, as on Ethernet.
 const MAX_PACKET: usize = 1_500;
 /// Packets that wait for one host. Chosen.
 const HELD_PER_HOST: usize = 8;
@@ -717,7 +717,7 @@ impl Segment {
         error.map(Bytes::from)
     }
 
-    /// The segment's group for a destination that is no single host.
+    /// The segment's group for a destination that is not a single host.
     fn group_of(&self, to: Ipv6Addr) -> Option<Ipv6Addr> {
         match mapped::ipv4(to).filter(|to| self.link.is_broadcast(*to)) {
             Some(_) => Some(self.id.all()),

@@ -81,7 +81,7 @@ impl Senders {
 
     pub fn set_rate(&mut self, rate: u64) {
         self.budget = budget(rate);
-        // bytes sent at another rate are no debt
+        // bytes sent at another rate are not debt
         self.spent = self.spent.min(self.budget);
     }
 

@@ -986,7 +986,7 @@ impl Trees {
             let advertised = entry.link_mut(edge.link);
             (advertised.advertised, advertised.advertised_source_active) = (join, sending);
         }
-        // withdraws join state from links that are no edges; former edges keep it for late packets
+        // withdraws join state from links that are not edges; former edges keep it for late packets
         let kept: Vec<LinkId> = entry
             .links
             .iter()

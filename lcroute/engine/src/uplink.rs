@@ -22,7 +22,7 @@ pub const OF_LEAF: Rate = Rate::per_second(2, 8);
 const OF_GROUP: Rate = Rate::per_second(16, 16);
 /// Packets of all leaves. Chosen: four groups at their full rate.
 const OF_ROUTER: Rate = Rate::per_second(64, 64);
-/// Groups at a time. Each makes routers exchange SourceActive. Chosen: those of eight lectures.
+/// Groups at a time. Each makes routers exchange SourceActive. Chosen: groups of eight lectures.
 const GROUPS: usize = 64;
 /// Time without a packet after which a group gives up its place, as its SourceActive ends.
 const IDLE: Duration = Duration::from_secs(60);

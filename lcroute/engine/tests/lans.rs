@@ -111,7 +111,7 @@ struct Host {
 /// Two hosts on each LAN.
 struct Lans {
     hosts: Vec<Vec<Host>>,
-    /// LANs between which a host that is no gateway repeats multicast DNS.
+    /// LANs between which a host that is not a gateway repeats multicast DNS.
     reflected: Option<(usize, usize)>,
     ipv4: bool,
     /// Frames from gateways for a LAN's hosts that stay on the link, without MLD.

@@ -631,7 +631,7 @@ fn what_one_leaf_may_ask_for_is_bounded() {
     assert!(world.routers[&1].snapshot().groups.is_empty());
     sends(&mut world, vec![joins(group(1), sources(16))]);
     assert_eq!(world.routers[&1].snapshot().groups.len(), 1);
-    // a prefix is no group
+    // a prefix is not a group
     let prefix = Element::LeafJoin(LeafJoin {
         group: "ff1e::/16".parse().unwrap(),
         join: Some(SourceFilter::all()),

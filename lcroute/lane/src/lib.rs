@@ -1,4 +1,4 @@
-//! The receiving end of a media lane: a host's, and that of a page, where the browser opens SRTP.
+//! The receiving end of a media lane: a host's, and a page's, where the browser opens SRTP.
 //!
 //! State machines without I/O. The sending end and SRTP are in `lcroute-webrtc`.
 //!

@@ -363,7 +363,7 @@ fn some_port() -> u16 {
     u16::from_be_bytes(bytes) | 0x8000
 }
 
-/// Returns the text of the first element of this name. This is no parser: it ignores nesting and
+/// Returns the text of the first element of this name. This is not a parser: it ignores nesting and
 /// keeps no state. A hostile text can only make it return other words.
 #[must_use]
 pub fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {

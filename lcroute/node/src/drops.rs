@@ -5,7 +5,7 @@ use librecast::drop_reasons;
 drop_reasons! {
     /// Why a packet or a message was dropped.
     pub enum DropReason {
-        /// A rendezvous epoch that nobody has signed who may.
+        /// A rendezvous epoch without the signature of an issuer or the network key.
         EpochForged = "epoch_forged",
         /// A neighbour passes on more rendezvous epochs than are looked at: the last ones wait.
         EpochLimited = "epoch_limited",
@@ -19,15 +19,15 @@ drop_reasons! {
         LeafSlow = "leaf_slow",
         /// For a link that has just gone down.
         NoSuchLink = "no_such_link",
-        /// There is no room for more presence records of carriers.
+        /// The table of presence records of carriers is full.
         PresenceNamesFull = "presence_names_full",
         /// The queue of a link was full.
         QueueFull = "queue_full",
-        /// A request to renew a certificate that its node has not signed, or to a node that is no issuer.
+        /// A request to renew a certificate that its node has not signed, or to a node that is not an issuer.
         RenewalIgnored = "renewal_ignored",
         /// A peer refused a link by a revocation that is not valid.
         RevocationUnproven = "revocation_unproven",
-        /// A message to another node for which there is no way, or that may not be sent.
+        /// A message to a node that cannot be reached, or that may not be sent.
         RoutedNotSent = "routed_not_sent",
         /// A message from another node of a kind that this version does not know.
         RoutedUnknown = "routed_unknown",

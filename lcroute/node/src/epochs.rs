@@ -48,7 +48,7 @@ const OF_TOKEN: &str = "token";
 #[derive(Debug, Clone)]
 pub struct Epochs {
     network: NetworkId,
-    /// The valid epochs, newest first, then those of expelled issuers.
+    /// The valid epochs, newest first, then epochs of expelled issuers.
     signed: Vec<Epoch>,
     of_token: Option<(u32, EpochSecret)>,
     /// Issuers whose epochs are not valid.

@@ -1,4 +1,4 @@
-//! A leaf as a node: it receives over links with two routers, and is no router itself. With an
+//! A leaf as a node: it receives over links with two routers, and is not a router itself. With an
 //! uplink it sends to asking groups.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -442,7 +442,7 @@ impl<C: Connections> Node<C> {
         self.leaves.len()
     }
 
-    /// Returns the links that are up, with their members; without those of leaves.
+    /// Returns the links that are up, with their members; without links of leaves.
     pub fn links(&self) -> &BTreeMap<LinkId, Member> {
         &self.links
     }

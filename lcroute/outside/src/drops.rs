@@ -9,17 +9,17 @@ drop_reasons! {
         OpenForeign = "open_foreign",
         /// A call of the open key with a wrong cookie, answered with the right one.
         OutsideCookie = "outside_cookie",
-        /// There is no room for it: too many pairs, callers, events or datagrams.
+        /// Too many pairs, callers, events or datagrams.
         OutsideFull = "outside_full",
         /// A packet of a stream without a link to its node.
         OutsideNoLink = "outside_no_link",
         /// A packet of a stream beyond `[outside] mbit`, or a call beyond the rates of new callers.
         OutsideRate = "outside_rate",
-        /// A datagram whose hint is of no pair, or a call where no key is open.
+        /// A datagram whose hint does not belong to a pair, or a call where no key is open.
         OutsideUnknown = "outside_unknown",
         /// A control message, which no link of a pair carries.
         PairControl = "pair_control",
-        /// A message over the link of a pair that is no packet of QUIC.
+        /// A message over the link of a pair that is not a packet of QUIC.
         PairNotQuic = "pair_not_quic",
         /// Presence, a record or a message of a third key in the room of a pair.
         PairThird = "pair_third",

@@ -5,7 +5,7 @@
 //! `outside.sock` it gets secrets of pairs, and carries packets of QUIC that it cannot read
 //! ([`librecast::outside`]). It has neither the node's key nor `lc0`.
 //!
-//! - [`pairs`] decides: who waits, who is sought, who calls, and their links; without I/O
+//! - [`pairs`] decides: waiting, seeking and calling keys, and their links; without I/O
 //! - `guests` bounds callers of an open key, before any work for them; without I/O
 //! - `items` decides which of its records are signed for a DHT; without I/O
 //! - [`share`] gives each pair a view of one WebRTC stack and socket; without I/O

@@ -1,4 +1,4 @@
-//! All pairs of this host: who waits, who is sought, and their links; without I/O.
+//! All pairs of this host: waiting and sought keys, and their links; without I/O.
 //!
 //! ```text
 //!          named on this host             the other is there: room, record, hint
@@ -682,7 +682,7 @@ impl Pairs {
         self.review_at = now + RENEWED_AFTER;
         let mut due = Vec::new();
         let mut count = 0;
-        // who is sought comes first, then who has waited before
+        // sought keys come first, then keys that have waited before
         let order = self.pairs.iter();
         let order = order.map(|(key, p)| (!p.wish.seeks, p.nodes.is_empty(), *key));
         let mut order: Vec<_> = order.collect();

@@ -304,7 +304,7 @@ impl Conversation {
                 }
                 ended = &mut self.writer => return Ok(ended??),
                 () = sleep_until(at.into()) => {
-                    // datagrams that wait are no silence
+                    // datagrams that wait are not silence
                     tokio::task::yield_now().await;
                     if let Ok(datagram) = self.datagrams.try_recv() {
                         self.handle_datagrams(datagram);

@@ -11,7 +11,7 @@ drop_reasons! {
         CertificateEarly = "certificate_early",
         /// A peer's certificate has expired.
         CertificateExpired = "certificate_expired",
-        /// A peer's certificate is signed by nobody who may.
+        /// A peer's certificate without the signature of an issuer of this network.
         CertificateForged = "certificate_forged",
         /// A peer's certificate cannot be read.
         CertificateMalformed = "certificate_malformed",
@@ -27,7 +27,7 @@ drop_reasons! {
         LeafBusy = "leaf_busy",
         /// A leaf asked another leaf for a link, or somebody asked a leaf that does not want one.
         LeafRefused = "leaf_refused",
-        /// There is no room for more peers or links.
+        /// The tables of peers or links are full.
         PeersFull = "peers_full",
         /// A presence record with a forged signature.
         PresenceForged = "presence_forged",
@@ -43,7 +43,7 @@ drop_reasons! {
         PresenceStale = "presence_stale",
         /// A presence record of a former epoch, by a node that is not known as a member.
         PresenceUnknown = "presence_unknown",
-        /// There is no room for more revocations.
+        /// The table of revocations is full.
         RevocationsFull = "revocations_full",
         /// A signalling message, or a presence record, whose sender's clock differs by more than a day.
         SignalClock = "signal_clock",
@@ -67,7 +67,7 @@ drop_reasons! {
         SignalSession = "signal_session",
         /// A signalling message longer than any may be.
         SignalTooLarge = "signal_too_large",
-        /// A signalling message straight from an address, by nobody who knows the network.
+        /// A signalling message straight from an address, by a sender that does not know the network.
         SignalUnexpected = "signal_unexpected",
         /// A signalling message of another version of lcroute.
         SignalVersion = "signal_version",

@@ -45,7 +45,7 @@ impl Elsewhere {
         if self.asking.len() >= MAX_ASKING && !self.asking.contains_key(&leaf) {
             self.asking.retain(|_, asked| is_current(asked));
             if self.asking.len() >= MAX_ASKING {
-                // whoever asks under many keys keeps none out
+                // a leaf that asks under many keys keeps none out
                 return true;
             }
         }

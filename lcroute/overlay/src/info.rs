@@ -17,7 +17,7 @@ pub struct PeerInfo {
     pub name: Option<String>,
     /// Its address in the network, once its certificate is known.
     pub address: Option<Ipv6Addr>,
-    /// Whether it is a leaf, which listens and is no router.
+    /// Whether it is a leaf, which listens and is not a router.
     pub leaf: bool,
     /// Its state.
     pub state: PeerState,

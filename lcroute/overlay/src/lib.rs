@@ -13,8 +13,10 @@
 //! | `server`, `proof`, `site` | messages of signalling servers; access to relays; bounds by site |
 //! | `record`, `sealed`, `dht`, `places`, `leaf_places`, `straight` | signalling without a server |
 //! | `text_record`, `helper_offer`, `elsewhere` | networks that a text leads to, and helpers there |
+//! | `open_record` | records of open keys, on LANs and in DHTs |
 //! | `attestation`, `revocations`, `trust`, `disclosure`, `suspension` | decisions about peers |
 //! | `event`, `info`, `outputs`, `drops`, `config` | events, values for users, drops, bounds |
+//! | `random` | nonces, ephemeral keys and jitter from the seed |
 
 mod attestation;
 mod auth;

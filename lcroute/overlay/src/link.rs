@@ -125,7 +125,7 @@ impl Peer {
     pub(crate) fn handle_timeout<C: Connections>(&mut self, parts: &mut Parts<C>) {
         self.judge_failure(parts);
         let now = parts.now;
-        // an expired time is no deadline, even if the peer stays for other reasons
+        // an expired time is not a deadline, even if the peer stays for other reasons
         self.keep_until = self.keep_until.filter(|until| now < *until);
         if let Some(link) = self.link.as_ref() {
             if link.up.is_none() && now >= link.attempt_deadline(parts.limits.attempt) {

@@ -6,7 +6,7 @@
 //!   | ed25519 signature 512 by the day's key over all above | zeros to 472 bytes
 //! ```
 //!
-//! Whoever knows the open key can open it, and nobody else. Only its owner can make one.
+//! Only a holder of the open key can open it, and only its owner can make one.
 
 use librecast::id::{PeerId, SecretKey};
 use librecast::open::{STATEMENT_LEN, Statement, name, seal};
@@ -141,7 +141,7 @@ mod tests {
         fn any_content_under_the_seal_is_refused(
             content in prop::collection::vec(any::<u8>(), LENGTH),
         ) {
-            // who knows the open key can seal anything
+            // a holder of the open key can seal anything
             let open = key(1).peer_id();
             let sealed = sealed::seal(&seal(&open, 7), &[1; 24], content);
             prop_assert!(OpenRecord::open((&open, 7), &sealed, NOW).is_err());

@@ -810,7 +810,7 @@ impl<C: Connections> Overlay<C> {
         if self.parts.session.identity().is_leaf() && (opened.member.leaf || !wanted) {
             return Err(Refusal::Leaf);
         }
-        // a leaf is no router, so being wanted gives it no place
+        // a leaf is not a router, so being wanted gives it no place
         if !linked && (!wanted || opened.member.leaf) && self.is_full(opened.member.leaf) {
             return Err(Refusal::Full);
         }

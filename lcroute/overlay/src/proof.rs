@@ -109,10 +109,10 @@ pub enum NotProven {
     /// The proof is sealed to another key, or contains no chain.
     #[error("the certificates cannot be read")]
     Unreadable,
-    /// The certificates are those of another node.
+    /// The certificates belong to another node.
     #[error("the certificates are those of another node")]
     OtherNode,
-    /// The certificates are those of another network.
+    /// The certificates belong to another network.
     #[error("the certificates are those of another network")]
     OtherNetwork,
     /// The chain is not valid.

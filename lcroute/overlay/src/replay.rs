@@ -1,5 +1,5 @@
 //! Detection of repeated messages: a bounded window per sender, and hashes of the last messages, as
-//! a copy that came over another carrier is no replay.
+//! a copy that came over another carrier is not a replay.
 
 use std::collections::{BTreeMap, VecDeque};
 

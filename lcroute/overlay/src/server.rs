@@ -297,7 +297,7 @@ impl ToNode {
     /// Decodes a message.
     ///
     /// # Errors
-    /// The bytes are no message, of another version, or too long.
+    /// The bytes are not a message, of another version, or too long.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = reader(bytes)?;
         let message = match r.u8()? {
@@ -383,7 +383,7 @@ impl ToServer {
     /// Decodes a message.
     ///
     /// # Errors
-    /// The bytes are no message, of another version, or too long.
+    /// The bytes are not a message, of another version, or too long.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = reader(bytes)?;
         match r.u8()? {

@@ -64,7 +64,7 @@ pub(crate) enum Standing {
     Stranger,
     /// A leaf.
     Leaf,
-    /// A member that is no leaf.
+    /// A member that is not a leaf.
     Member,
 }
 

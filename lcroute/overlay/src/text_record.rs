@@ -1,4 +1,4 @@
-//! The record of a text: it brings whoever has the text into the network that the text leads to.
+//! The record of a text: it brings holders of the text into the network that the text leads to.
 //!
 //! ```text
 //! nonce 192 | secret box (XSalsa20-Poly1305) under the text's seal:
@@ -89,7 +89,7 @@ impl TextRecord {
     }
 
     /// Opens and checks a record at the time `time`. Three signatures are verified once `charge` has
-    /// permitted it: whoever lacks the text cannot seal.
+    /// permitted it: without the text, nobody can seal.
     pub fn open_charged(
         text: &TextKey,
         sealed: &[u8],
@@ -272,7 +272,7 @@ mod tests {
             let sealed = record.seal(&text(), network, &mut Random::new([7; 32]));
             assert_eq!(open(&sealed).unwrap_err(), reason);
         };
-        // who has the text can seal
+        // a holder of the text can seal
         is(&record(1, 0), &key(9), DropReason::TextForged);
         let mut other = record(1, 0);
         other.attestation = attest(&key(9), &text(), &key(3).peer_id());

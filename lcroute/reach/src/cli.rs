@@ -10,7 +10,7 @@ use librecast_program::cli::{init_logging, run};
 /// The control socket of a daemon that the system started.
 const SYSTEM_CONTROL: &str = "/run/lcroute/control.sock";
 
-/// Keep presence records of this host's lcroute in a DHT or a Matrix room, and look there for those of others
+/// Keep presence records of this host's lcroute in a DHT or a Matrix room, and look there for other nodes' records
 ///
 /// lcroute-reach.service runs it; `[signal] dht = true` or `[matrix]` has the daemon use it.
 #[derive(Debug, Parser)]

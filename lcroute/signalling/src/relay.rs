@@ -210,7 +210,7 @@ impl Relay {
         }
     }
 
-    /// Handles a datagram at the server's port that is no binding request.
+    /// Handles a datagram at the server's port that is not a binding request.
     pub(crate) fn handle_datagram(self: &Arc<Self>, from: SocketAddr, datagram: &[u8]) {
         let client = Client {
             address: from,

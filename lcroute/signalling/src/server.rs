@@ -407,7 +407,7 @@ async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
     anyhow::bail!(reason)
 }
 
-/// Returns the challenge of the connection, and who has answered it.
+/// Returns the challenge of the connection, and the key that has answered it.
 async fn register<S: AsyncRead + AsyncWrite + Unpin>(
     socket: &mut WebSocketStream<S>,
 ) -> anyhow::Result<([u8; 32], Registration)> {

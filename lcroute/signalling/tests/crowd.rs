@@ -143,7 +143,7 @@ async fn thousands_of_waiting_clients_cost_little_and_are_found() {
         .buffer_unordered(64)
         .collect()
         .await;
-    // each of them is found by who comes into its room, in an entered one, too
+    // a newcomer to its room finds each of them, in an entered one, too
     for n in [0, CROWD / 2, CROWD - 1] {
         let mut friend = connect(at, 3_000_000 + n, room(n), 0).await;
         until_present(&mut friend, seed(n).peer_id()).await;

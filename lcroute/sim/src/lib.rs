@@ -16,6 +16,8 @@
 //! | `model`, `ledger`, `check`, `minimize`, `trace` | rules, and scripts that break them |
 //! | `run`, `live`, `sight` | a run; an interactive one, and its events |
 //! | `measure`, `compare`, `audience`, `crowd` | measurements |
+//! | `statistics`, `table` | counts of a run; a table of measurements |
+//! | `services`, `fast` | the engine's requests to its host; hash tables that are never iterated |
 
 #![cfg_attr(
     target_family = "wasm",

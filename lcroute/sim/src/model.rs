@@ -67,7 +67,7 @@ impl fmt::Display for Rule {
             Self::Restless => "no rest",
             Self::Divided => "the network is in pieces",
             Self::Protocol => "the protocol was broken",
-            Self::Expelled => "a link with a node that is no member",
+            Self::Expelled => "a link with a node that is not a member",
             Self::Epoch => "the rendezvous epoch is not what all members know, and nobody else",
             Self::Watcher => "a watching program sees something else",
         })

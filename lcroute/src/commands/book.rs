@@ -120,7 +120,12 @@ pub fn run(verb: &BookVerb, of_host: bool, json: bool) -> anyhow::Result<Exit> {
             }
         }
         BookVerb::Remove { name } => change(&path, |contacts| {
-            let unknown = || ExitError::new(Exit::Failed, format!("{name}: nobody is called so"));
+            let unknown = || {
+                ExitError::new(
+                    Exit::Failed,
+                    format!("{name}: the address book has no such name"),
+                )
+            };
             contacts.remove(place(contacts, name).ok_or_else(unknown)?);
             Ok(())
         })?,

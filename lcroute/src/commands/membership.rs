@@ -136,7 +136,7 @@ pub fn found(state: &StateDir, config: &Config, name: Option<String>) -> anyhow:
     let chain = Chain::sign(&network, (&node, issuer), (node.peer_id(), member)).map_err(usage)?;
     state.store_membership(&Membership::new(network.peer_id(), Vec::new(), &chain))?;
     hint(format_args!(
-        "the network's key is {}: keep a copy offline; whoever has it owns the network",
+        "the network's key is {}: keep a copy offline; anyone with it owns the network",
         state.path().join("network.key").display()
     ));
     state.identity(now)
@@ -455,7 +455,7 @@ fn configured_urls(config: &Config, identity: &Identity) -> Vec<String> {
 /// Returns the token or the words of a code, which may be several arguments.
 ///
 /// # Errors
-/// Several arguments are no words of a code.
+/// Several arguments are not the words of a code.
 pub fn one_argument(token: &str, more: &[String]) -> Result<String, ExitError> {
     let given = [&[token.to_owned()][..], more].concat().join(" ");
     match given.parse::<Code>() {

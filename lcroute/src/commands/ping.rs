@@ -112,7 +112,7 @@ pub fn resolve(client: &mut Client, node: &str) -> anyhow::Result<Route> {
     })?)
 }
 
-/// Returns the present owner of an IPv4 address. Only for `ping`: the address is no identity.
+/// Returns the present owner of an IPv4 address. Only for `ping`: the address is not an identity.
 fn by_ipv4(routes: &[Route], address: Ipv4Addr) -> Option<&Route> {
     routes.iter().find(|route| route.ipv4 == Some(address))
 }

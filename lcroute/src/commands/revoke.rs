@@ -64,7 +64,7 @@ pub fn run(common: &Common, config: &Config, whom: &Whom) -> anyhow::Result<Exit
 /// revokes a random key.
 pub fn begin_epochs(common: &Common, config: &Config) -> anyhow::Result<()> {
     let identity = StateDir::of(common, config).identity(UnixTime::now())?;
-    // a node that is no issuer makes no tokens
+    // a node that is not an issuer makes no tokens
     if identity.epoch.is_some() || !identity.member.is_issuer() {
         return Ok(());
     }

@@ -315,7 +315,7 @@ pub fn say(target: &Target, text: Option<&str>) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// Warns if no listener is known: a packet without a listener is no error.
+/// Warns if no listener is known: a packet without a listener is not an error.
 fn tell_if_nobody_listens(target: &Target) {
     let Some(mut daemon) = target.daemon() else {
         return;

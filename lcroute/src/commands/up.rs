@@ -324,7 +324,7 @@ fn tell(common: &Common, config: &Config, control: &Path, told: Told) -> anyhow:
         if let Some(token) = &token {
             print_line(format_args!("token    {}", token.as_str()))?;
             hint(
-                "whoever has the token becomes a member within a week: on another host, lcroute up TOKEN",
+                "anyone with the token can become a member within a week: on another host, lcroute up TOKEN",
             );
         }
         if let Some(pages) = &pages {

@@ -11,7 +11,7 @@
 //! gone (4)   name text8 of the node that has the token
 //! ```
 //!
-//! All who have the words read this group, so the token is sealed for its one recipient.
+//! All holders of the words read this group, so the token is sealed for its one recipient.
 
 use std::fs::File;
 use std::io::Read;

@@ -206,7 +206,7 @@ fn served(daemon: &Daemon) -> Vec<(String, Option<Complaint>)> {
 
 /// Returns interfaces as the kernel reports them.
 fn unserved(lans: &[config::Lan]) -> Vec<(String, Option<Complaint>)> {
-    // an unreadable interface is no complaint
+    // an unreadable interface is not a complaint
     let looked = lan::look(lans).unwrap_or_default().into_iter();
     let said = looked.map(|(name, complaint)| {
         let complaint = complaint.map(|c| (format!("{name}: {}", c.problem), c.remedy));

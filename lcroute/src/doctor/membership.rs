@@ -58,7 +58,8 @@ fn folder(patient: &Patient) -> Check {
     }
     match path.join("node.key").metadata() {
         Ok(key) if key.permissions().mode() & 0o077 != 0 => {
-            let remedy = format!("chmod 600 {shown}/*.key; whoever has read it can be this node");
+            let remedy =
+                format!("chmod 600 {shown}/*.key; anyone who has read it can act as this node");
             Check::fail(
                 NAME,
                 format!("{shown}/node.key can be read by others"),

@@ -54,7 +54,7 @@ pub const CHECKS: &[(&str, &str)] = rows! {
     "capabilities", "Whether the daemon, or who runs this, has CAP_NET_ADMIN.";
     "clock", "Whether somebody keeps it in time (adjtimex).";
     "mld", "Version, memberships and sources that the kernel allows.";
-    "state directory", "That it is there, and that nobody else reads the keys.";
+    "state directory", "That it exists, and that other users cannot read the keys.";
     "identity", "That there is a key and a membership.";
     "certificate", "Until when the membership is good.";
     "interface", "That lc0 is up, with its address.";
@@ -310,7 +310,7 @@ fn ask_daemon(patient: &mut Patient) -> Check {
 }
 
 fn not_running(control: &Path) -> Check {
-    let remedy = "systemctl start lcroute, or `lcroute run` in a terminal; where this host is no member yet, first `lcroute up TOKEN`";
+    let remedy = "systemctl start lcroute, or `lcroute run` in a terminal; where this host is not a member yet, first `lcroute up TOKEN`";
     let shown = control.display();
     Check::fail(
         DAEMON,

@@ -302,7 +302,7 @@ impl LeafShell {
             Some(datagram) = self.datagrams.recv() => self.handle_datagrams(datagram),
             Some(event) = self.events.recv() => self.handle_carrier(event).await,
             () = tokio::time::sleep_until(at.into()) => {
-                // datagrams that wait are no silence
+                // datagrams that wait are not silence
                 tokio::task::yield_now().await;
                 if let Ok(datagram) = self.datagrams.try_recv() {
                     self.handle_datagrams(datagram);

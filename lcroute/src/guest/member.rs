@@ -628,7 +628,7 @@ impl MemberShell {
         code.state.upload = limit.unwrap_or(0);
     }
 
-    /// Tells the program inside who else is there, and who has been.
+    /// Reports present and former members to the program inside.
     fn tell_program(&mut self) {
         let Some(code) = &mut self.code else {
             return;

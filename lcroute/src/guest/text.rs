@@ -504,7 +504,7 @@ impl Asked {
     /// forgotten all.
     fn begin_round(&mut self) -> Option<BTreeSet<PeerId>> {
         let peers: BTreeSet<_> = self.present.iter().map(|(_, peer)| *peer).collect();
-        // whoever has the text can be at the meeting point, and silent
+        // any holder of the text can be at the meeting point, and silent
         self.rounds += u32::from(peers.len() >= TOLD);
         if self.rounds > ROUNDS {
             *self = Self::default();

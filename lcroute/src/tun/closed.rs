@@ -46,7 +46,7 @@ pub fn close(name: &str, prefixes: &[Prefix]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Closes those of the prefixes that another program opened; returns whether there was one.
+/// Closes prefixes that another program opened; returns whether there was one.
 pub(super) fn repair(
     netlink: &mut Connection,
     name: &str,

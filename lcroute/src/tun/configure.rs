@@ -45,9 +45,9 @@ const FALLBACK_METRIC: u32 = 4096;
 /// Treatment of IPv6 addresses that the settings do not name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Extra {
-    /// Removes those of an earlier identity.
+    /// Removes addresses of an earlier identity.
     Remove,
-    /// Leaves those of an administrator or another program.
+    /// Leaves addresses of an administrator or another program.
     Leave,
 }
 

@@ -108,7 +108,7 @@ pub enum Error {
     },
 
     /// Not an interface name.
-    #[error("{name:?} is no interface name: 1 to 15 visible ASCII characters without / % :")]
+    #[error("{name:?} is not an interface name: 1 to 15 visible ASCII characters without / % :")]
     Name {
         /// The given name.
         name: String,

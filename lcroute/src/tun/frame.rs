@@ -31,7 +31,7 @@ pub(super) const TAP_LEN: usize = TUN_LEN + ETHERNET_LEN;
 /// The driver cut the packet to the length of the buffer.
 const TUN_PKT_STRIP: u16 = 0x0001;
 
-/// Why a read is no packet for the router.
+/// Why a read is not a packet for the router.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Skip {
     /// Another protocol, for example ARP, or IPv4 where it is off.
@@ -151,7 +151,7 @@ fn macs(packet: &[u8], own: Mac) -> Option<(Mac, Mac)> {
     Some((node_mac(source), destination))
 }
 
-/// Returns those of an IPv4 packet; only the source address identifies the sender.
+/// Returns the Ethernet addresses of an IPv4 packet; only its source identifies the sender.
 fn ipv4_macs(packet: &[u8], own: Mac) -> Option<(Mac, Mac)> {
     let [a, b, c, d] = *packet.get(12..16)?.first_chunk()?;
     let destination = Ipv4Addr::from(*packet.get(16..20)?.first_chunk::<4>()?);

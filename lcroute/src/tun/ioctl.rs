@@ -49,7 +49,7 @@ pub(super) fn attach(file: &File, name: &str, mode: Mode) -> nix::Result<()> {
     unsafe { raw::set_interface(file.as_raw_fd(), &request) }.map(drop)
 }
 
-/// Adopts the descriptor of the previous program image. `None` if it is no open TUN device.
+/// Adopts the descriptor of the previous program image. `None` if it is not an open TUN device.
 pub(super) fn inherit(fd: RawFd) -> Option<File> {
     let mut request = empty_request();
     // SAFETY: TUNGETIFF writes one `ifreq`; on a closed or other descriptor it only fails.

@@ -56,7 +56,7 @@ Examples:
         /// Keys of --allow may from outside of this host's networks, too; needs no network, daemon or root
         #[arg(long)]
         outside: bool,
-        /// With --outside: any key may; whoever knows this host's key can see from day to day at which address it is
+        /// With --outside: any key may; anyone with this host's key can see its address from day to day
         #[arg(long, requires = "outside")]
         anyone: bool,
         /// Whose process it is to be
@@ -109,7 +109,7 @@ Examples:
     #[command(after_help = "\
 lcroute-streams.service runs it. Where no service does, the other verbs start one that ends by itself.")]
     Streams {
-        /// End when no program of this host has used it for so long
+        /// End after this long without use by a program of this host
         #[arg(long, value_name = "D", value_parser = units::parse_duration)]
         idle: Option<Duration>,
         /// Without a daemon: with the key of --state-dir, for keys outside of networks alone

@@ -13,6 +13,7 @@
 //! - `outside` has keys of no common network, and the program that links with them
 //! - `host` has both networks of streams of this host
 //! - `admission` decides which handshakes of other nodes continue
+//! - `shares` divides a service's streams among other nodes
 //! - `network` has connections to other nodes, `pump` their streams, `datagrams` their datagrams
 //! - `framing` encodes bytes and ends, `window` bounds their queues, `report` has ends of commands
 //! - `local` answers programs of this host, [`metrics`] has the metrics

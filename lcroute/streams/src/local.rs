@@ -206,7 +206,7 @@ fn access_of(allow: &[String], all: bool) -> Result<(Access, Places), String> {
     match unknown.is_empty() {
         true => Ok((access, places)),
         false => Err(format!(
-            "{}: nobody in {HOST_BOOK} is called so",
+            "{}: {HOST_BOOK} has no such name",
             unknown.join(", ")
         )),
     }

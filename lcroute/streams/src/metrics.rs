@@ -12,7 +12,7 @@ reasons! {
         Handshake = "handshake", "A handshake that failed, was never ended, or that the daemon did not sign.";
         Handshakes = "handshakes", "A handshake while its node, or all together, begin too many.";
         Hello = "hello", "A stream that does not begin as one of this protocol, or not in time.";
-        NoMember = "no_member", "A connection of a node that is no member.";
+        NoMember = "no_member", "A connection of a node that is not a member.";
         NoneCommon = "none_common", "A stream in no protocol that is served to its node.";
         NotAllowed = "not_allowed", "A connection or stream of a node that nothing is served to.";
         OtherAddress = "other_address", "A connection from an address that is not that of its key.";

@@ -112,7 +112,7 @@ mod close {
     pub const IDLE: VarInt = VarInt::from_u32(0);
     /// This node may use nothing that is served.
     pub const REFUSED: VarInt = VarInt::from_u32(1);
-    /// The node is no member, or has another address.
+    /// The node is not a member, or has another address.
     pub const NO_MEMBER: VarInt = VarInt::from_u32(2);
     /// There are too many connections.
     pub const BUSY: VarInt = VarInt::from_u32(3);

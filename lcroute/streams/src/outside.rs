@@ -854,7 +854,7 @@ async fn write(stream: &mut UnixStream, bytes: &[u8]) -> io::Result<()> {
 #[derive(Debug, Default)]
 struct Inbox(Mutex<Waiting>);
 
-/// Packets of keys, and who waits for them.
+/// Packets of keys, and their receivers.
 type Waiting = (VecDeque<(PeerId, Bytes)>, Option<Waker>);
 
 impl Inbox {

@@ -399,7 +399,7 @@ impl Offers {
             };
             let (access, unknown) = access.resolved(&book);
             for name in unknown {
-                tracing::warn!("{}: nobody in {HOST_BOOK} is called {name}", serve.protocol);
+                tracing::warn!("{}: {HOST_BOOK} has no {name}", serve.protocol);
             }
             let places: Vec<_> = book.places(access.keys()).collect();
             let known = self.served.iter_mut().find(|(other, ..)| other == serve);

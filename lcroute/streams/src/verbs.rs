@@ -415,7 +415,7 @@ pub struct Serving {
     /// The protocols of the command, by preference.
     pub protocols: Vec<ProtocolName>,
     pub allowed: Allowed,
-    /// The account of the process; none: that of the caller.
+    /// The account of the process; none: the caller's.
     pub user: Option<String>,
     /// Additional variables of this process for the command.
     pub variables: Vec<OsString>,
@@ -469,9 +469,7 @@ pub fn serve(common: &Common, serving: &Serving) -> anyhow::Result<Exit> {
             note(why);
         }
         if allowed.anyone {
-            note(
-                "anyone may: whoever has this key can see from day to day at which address this host is",
-            );
+            note("anyone may call, and with this key can see this host's address from day to day");
         }
     }
     if serving
@@ -638,7 +636,7 @@ fn is_there(program: &OsStr, path: Option<&OsStr>) -> bool {
 }
 
 /// Makes the next read of the stream's other side fail (ECONNRESET): the kernel resets a socket
-/// that is closed with unread bytes, and this side never reads. A failed read is no end of the
+/// that is closed with unread bytes, and this side never reads. A failed read is not the end of the
 /// input.
 fn make_input_fail(stream: &OwnedFd) {
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
@@ -678,7 +676,7 @@ fn keys(nodes: &[String]) -> anyhow::Result<Vec<String>> {
         };
         let meant = book.meant_by(name);
         if meant.is_empty() {
-            let message = format!("{name}: nobody in the address book is called so");
+            let message = format!("{name}: the address book has no such name");
             return Err(ExitError::new(Exit::Usage, message).into());
         }
         keys.extend(meant.iter().map(|key| with_place(&book, *key)));

@@ -15,7 +15,7 @@ pub struct WebRtcConfig {
     pub epoch: Instant,
     /// Wall clock at the start, in Unix seconds: the DTLS certificate is valid from the day before.
     pub unix_now: UnixTime,
-    /// Seed of all randomness except that of the crate `rtc`.
+    /// Seed of all randomness outside of the crate `rtc`.
     pub seed: [u8; 32],
     /// Whether the seed decides the public randomness of DTLS too, as simulations need it. Each
     /// link then begins at the cost of several handshakes: `dimpl` tests all its algorithms.

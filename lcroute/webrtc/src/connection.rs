@@ -70,7 +70,7 @@ pub(crate) enum Pending {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: LinkId,
-    /// Randomness for DTLS that is no secret.
+    /// Randomness for DTLS that is not secret.
     seed: u64,
     /// `None` until the first description is made.
     pub(crate) pc: Option<PeerConnection>,

@@ -7,7 +7,7 @@ drop_reasons! {
     pub enum DropReason {
         /// A DTLS record outside of a handshake that is not encrypted.
         DtlsPlaintext = "dtls_plaintext",
-        /// An ICMP error about a datagram of no link of ours.
+        /// An ICMP error about a datagram that is not from a link of this node.
         IcmpNoLink = "icmp_no_link",
         /// A packet of the media lane that does not authenticate.
         MediaForged = "media_forged",
@@ -37,15 +37,15 @@ drop_reasons! {
         RoutedQueueFull = "routed_queue_full",
         /// A peer's SCTP packet that the WebRTC stack would not deal well with, and that no node sends.
         SctpLeftOut = "sctp_left_out",
-        /// A STUN message that cannot be read, or of a kind that nobody sends here.
+        /// A STUN message that cannot be read, or of a kind that is not expected here.
         StunMalformed = "stun_malformed",
         /// A STUN request for no link of ours.
         StunNoLink = "stun_no_link",
         /// A STUN answer to nothing that was asked.
         StunUnasked = "stun_unasked",
-        /// A datagram from nobody with whom there is a link.
+        /// A datagram from an address without a link.
         UdpNoLink = "udp_no_link",
-        /// A datagram of no protocol that is spoken here.
+        /// A datagram of an unknown protocol.
         UdpNoProtocol = "udp_no_protocol",
         /// Data of a peer that has not proved yet who it is.
         UnauthenticatedData = "unauthenticated_data",

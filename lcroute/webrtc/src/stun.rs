@@ -69,7 +69,7 @@ pub(crate) struct CheckAttributes {
 }
 
 impl CheckAttributes {
-    /// Returns those of a check of our stack; `None` if the datagram is no check.
+    /// Returns the attributes of a check of our stack; `None` if the datagram is not a check.
     pub(crate) fn of(datagram: &[u8]) -> Option<Self> {
         request_id(datagram)?;
         Self::in_message(&Binding::parse(datagram)?.message)

@@ -141,7 +141,7 @@ impl Index {
     }
 }
 
-/// Methods beside those of [`Connections`].
+/// Methods beside [`Connections`].
 impl WebRtc {
     /// Makes a `WebRtc` without connections.
     ///

@@ -43,7 +43,7 @@ enum Held {
     Coming(Vec<u8>),
     /// All of it.
     Whole(Picture),
-    /// All parts have arrived, but differ from the announcement or are no picture.
+    /// All parts have arrived, but differ from the announcement or are not a picture.
     Wrong,
 }
 

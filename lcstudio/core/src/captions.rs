@@ -135,7 +135,7 @@ impl Transcript {
         let key = (entry.author, number);
         let time_ms = match self.lines.get(&key) {
             Some(line) => line.time_ms,
-            // the corrected entry was no line
+            // the corrected entry was not a line
             None if is_corrected => return Err(DropReason::Malformed),
             None if self.lines.len() >= MAX_CAPTIONS => return Err(DropReason::TranscriptFull),
             None => entry.time,

@@ -43,13 +43,13 @@ librecast::drop_reasons! {
         OutsideScreen = "outside_screen",
         /// A picture of a screen or camera in more parts than its longest one has.
         TooManyParts = "too_many_parts",
-        /// Changes of a screen for which there is no room.
+        /// Changes of a screen beyond the room for them.
         TooManyChanges = "too_many_changes",
         /// A frame of a camera of more bytes than are sent.
         FrameTooLong = "frame_too_long",
         /// More packets or frames of a camera in a second than are accepted.
         CameraRate = "camera_rate",
-        /// Frames of a camera for which there is no room.
+        /// Frames of a camera beyond the room for them.
         TooManyFrames = "too_many_frames",
     }
 }

@@ -31,6 +31,7 @@
 //! | `presenting` | actions of the presenter and questions as entries |
 //! | `markdown`, `front_matter`, `plain` | slides split, checked, as text, as HTML; plain text |
 //! | `export` | WebVTT, Markdown, one page of HTML |
+//! | `drops` | reasons for which an entry is dropped |
 
 mod album;
 mod batches;

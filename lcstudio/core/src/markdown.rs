@@ -76,7 +76,7 @@ impl fmt::Display for Problem {
         match self {
             Self::NoAltText(url) => write!(
                 f,
-                "picture {url} has no alt text: who does not see it gets nothing. Write ![what it shows]({url})"
+                "picture {url} has no alt text for attenders that do not see it. Write ![what it shows]({url})"
             ),
             Self::RemotePicture(url) => write!(
                 f,
@@ -279,7 +279,7 @@ fn lines_in(text: &str) -> usize {
     text.bytes().filter(|b| *b == b'\n').count()
 }
 
-/// Returns whether a comment is for Marp itself: then it is no note.
+/// Returns whether a comment is for Marp itself: then it is not a note.
 fn is_directive(comment: &str) -> bool {
     const NAMES: [&str; 17] = [
         "backgroundColor",
@@ -389,7 +389,7 @@ fn with_definitions(text: &str, file: &str, definitions: &RefDefs<'_>) -> String
 
 fn slide(file: &str, range: Range<usize>, definitions: &RefDefs<'_>) -> Option<Slide> {
     let part = &file[range.clone()];
-    // definitions alone are no slide, either
+    // definitions alone are not a slide, either
     if part.trim().is_empty() || parser(part).next().is_none() {
         return None;
     }
@@ -506,7 +506,7 @@ fn problems(text: &str, line: usize) -> Vec<(usize, Problem)> {
     found
 }
 
-/// Returns whether the last line of a fenced block of code is no fence.
+/// Returns whether the last line of a fenced block of code is not a fence.
 fn is_unclosed(block: &str) -> bool {
     let mut lines = block.lines();
     let fence = |line: &str| {

@@ -58,7 +58,7 @@ impl Writer {
     /// Decodes the body of a request.
     ///
     /// # Errors
-    /// The body is no request.
+    /// The body is not a request.
     pub fn decode(body: &[u8]) -> Result<Self, DropReason> {
         let mut r = Reader::new(body);
         let version = r.u8().map_err(|_| DropReason::Malformed)?;
@@ -135,7 +135,7 @@ impl NotesReading {
     }
 }
 
-/// A change that is no entry yet.
+/// A change that is not an entry yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Draft {
     id: u32,

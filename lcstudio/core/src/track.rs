@@ -8,15 +8,15 @@ use thiserror::Error;
 /// Longest tag of a language, in bytes (RFC 5646, 4.4.1).
 const MAX_LANGUAGE: usize = 35;
 
-/// Reason for which a text is no track or language.
+/// Reason for which a text is not a track or language.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum NameError {
-    /// The text is no track.
+    /// The text is not a track.
     #[error(
         "slides, turn, pictures, screen, camera, questions, notes, captions/LANGUAGE or audio/LANGUAGE"
     )]
     Track,
-    /// The text is no language.
+    /// The text is not a language.
     #[error("a language is a tag such as en, de or pt-BR")]
     Language,
 }

@@ -127,7 +127,7 @@ impl PageAttender {
     /// Joins the index. `seed`: secret randomness, new each time.
     ///
     /// # Errors
-    /// The text is no session. The message is for the user.
+    /// The text is not a session. The message is for the user.
     pub fn new(start: &Start, seed: [u8; 32], now: Instant) -> Result<Self, String> {
         let session = Session::decode(&start.session).map_err(|e| {
             format!("{e}. A session looks like lcs1…; `lcstudio present` prints it.")
@@ -165,7 +165,7 @@ impl PageAttender {
         Ok(attender)
     }
 
-    /// Returns the session's group, which is no secret.
+    /// Returns the session's group, which is not secret.
     pub(crate) fn name(&self) -> String {
         self.session.index().group().to_string()
     }
@@ -195,7 +195,7 @@ impl PageAttender {
     /// Chooses a track, or drops it. At most one track of sound is chosen.
     ///
     /// # Errors
-    /// The name is no track.
+    /// The name is not a track.
     pub fn choose(&mut self, name: &str, is_chosen: bool, now: Instant) -> Result<(), String> {
         let name: TrackName = name.parse().map_err(|e| format!("{e}"))?;
         self.choose_first();

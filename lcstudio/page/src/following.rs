@@ -59,7 +59,7 @@ impl Following {
         self.now = now;
     }
 
-    /// Stands still, or goes on.
+    /// Stands still, or continues.
     pub fn pause(&mut self, is_paused: bool, now: Instant) {
         self.is_paused = is_paused;
         // nothing could be received meanwhile
@@ -77,7 +77,7 @@ impl Following {
     }
 
     /// Whether nothing was received for a while; `heard_at`: the last packet, if any. What others
-    /// send into its groups is no sign of life.
+    /// send into its groups is not a sign of life.
     pub fn is_silent(&self, heard_at: Option<Instant>) -> bool {
         let heard_at = heard_at.map(|at| self.resumed_at.map_or(at, |resumed| at.max(resumed)));
         let is_silent = |at| self.now.saturating_duration_since(at) >= SILENCE;

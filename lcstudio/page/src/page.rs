@@ -127,7 +127,7 @@ pub extern "C" fn studio_ask(now: f64) -> usize {
     page(|page| page.outcome(error.map_or(Ok(()), Err)))
 }
 
-/// Answers the session's group, which is no secret.
+/// Answers the session's group, which is not secret.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_name() -> usize {
     text(PageAttender::name)

@@ -51,7 +51,7 @@ pub struct Start {
 /// Parses languages.
 ///
 /// # Errors
-/// A word is no language.
+/// A word is not a language.
 fn languages(text: &str) -> Result<Vec<Language>, String> {
     let mut all = Vec::new();
     for tag in text.split([',', ' ', ';', '\n', '\t']) {
@@ -285,7 +285,7 @@ impl PagePresenter {
         self.send_pictures(now);
     }
 
-    /// Sends packets of screen and camera. They are no entries, so none waits for the disk.
+    /// Sends packets of screen and camera. They are not entries, so none waits for the disk.
     fn send_pictures(&mut self, now: Instant) {
         let port = ENTRY_LOG_PORT;
         let (screen, camera) = (&mut self.screen, &mut self.camera);
@@ -447,7 +447,7 @@ impl PagePresenter {
     /// Returns the content of radio's key file for the sound of this language.
     ///
     /// # Errors
-    /// The tag is no language.
+    /// The tag is not a language.
     pub fn station_key(&self, language: &str) -> Result<Zeroizing<[u8; 32]>, String> {
         let language = language.parse::<Language>().map_err(|e| e.to_string())?;
         Ok(self.presenting.station_seed(&language))
@@ -456,7 +456,7 @@ impl PagePresenter {
     /// Names the station with the sound of a language.
     ///
     /// # Errors
-    /// The tag is no language, or the text no station.
+    /// The tag is not a language, or the text no station.
     pub fn add_station(&mut self, language: &str, station: &str) -> Result<(), String> {
         let language = language.parse::<Language>().map_err(|e| e.to_string())?;
         let added = self.presenting.add_station(&language, station.to_owned());
@@ -492,7 +492,7 @@ impl PagePresenter {
     /// Describes screen or camera for attenders that do not see it. `text` may be empty.
     ///
     /// # Errors
-    /// `name` is no track.
+    /// `name` is not a track.
     pub fn describe(&mut self, name: &str, text: &str) -> Result<(), String> {
         let name = name.parse::<TrackName>().map_err(|e| e.to_string())?;
         let described = self.presenting.describe(name, text);
@@ -521,7 +521,7 @@ impl PagePresenter {
     /// to be next.
     ///
     /// # Errors
-    /// It is no frame, or too large.
+    /// It is not a frame, or too large.
     pub fn camera_frame(
         &mut self,
         is_large: bool,
@@ -583,7 +583,7 @@ impl PagePresenter {
     /// another quality.
     ///
     /// # Errors
-    /// One is no picture of its area.
+    /// One is not a picture of its area.
     pub fn screen_pictures(&mut self, files: Vec<Vec<u8>>, now: Instant) -> Result<(), String> {
         self.revision += 1;
         let screen = self.screen.as_mut();
@@ -831,7 +831,7 @@ pub fn picture_problem(bytes: &[u8]) -> Option<String> {
     Picture::new(bytes.to_vec()).err().map(|e| e.to_string())
 }
 
-/// Returns the session's text for attenders, and its group, which is no secret.
+/// Returns the session's text for attenders, and its group, which is not secret.
 #[must_use]
 pub fn session_of(key: &[u8; 32]) -> Zeroizing<String> {
     let session = SessionKey::from_seed(key).session();

@@ -249,7 +249,7 @@ pub extern "C" fn present_wants_look(now: f64) -> bool {
 #[unsafe(no_mangle)]
 pub extern "C" fn present_look(now: f64, width: u32, height: u32) -> usize {
     page(|page| {
-        // 9 MiB that are no secret from this page: moved, neither copied nor wiped
+        // 9 MiB that are not secret from this page: moved, neither copied nor wiped
         let pixels = std::mem::take(&mut *page.take_input());
         let presenter = page.machine.as_mut();
         let looked = presenter.map_or(Ok(()), |presenter| {

@@ -66,7 +66,7 @@ struct Other<'a> {
 /// Status of the notes.
 #[derive(Debug, Default, Serialize)]
 struct Notes {
-    /// Changes that are no entries yet.
+    /// Changes that are not entries yet.
     waiting: usize,
     /// Whether the owner has granted this page's key.
     granted: bool,

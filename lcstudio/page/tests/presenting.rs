@@ -780,7 +780,7 @@ struct Film {
 }
 
 impl Film {
-    /// Films for so long.
+    /// Films for this time.
     fn pass(&mut self, world: &mut World, ms: u64) {
         for _ in 0..ms / 60 {
             self.number += 1;
@@ -921,7 +921,7 @@ fn a_camera_comes_to_a_page_that_chose_it_in_the_size_that_it_chose() {
     let before = film.small.len();
     film.pass(&mut world, 3_000);
     assert_eq!(film.small.len(), before);
-    // bytes that are no frame are refused, and the end is told
+    // bytes that are not a frame are refused, and the end is told
     let now = world.now();
     world.attender.choose("camera", true, now).unwrap();
     film.pass(&mut world, 3_000);

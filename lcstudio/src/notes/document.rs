@@ -42,7 +42,7 @@ pub struct Request {
     pub edits: Vec<Change>,
     /// Updates of other members.
     pub updates: Vec<Update>,
-    /// Earlier changes of this host that are no entries yet.
+    /// Earlier changes of this host that are not entries yet.
     pub drafts: Vec<Vec<u8>>,
     /// Drafts that are entries now.
     pub appended: Vec<u32>,

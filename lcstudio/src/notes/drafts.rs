@@ -1,4 +1,4 @@
-//! Drafts on disk: changes of this host that are no entries yet. Only stored drafts are sent.
+//! Drafts on disk: changes of this host that are not entries yet. Only stored drafts are sent.
 //!
 //! ```text
 //!   n x (length 4 | checksum 8 | id 4 | body)      the last one of a number counts; no body: done

@@ -117,7 +117,7 @@ impl Files {
         &self.files
     }
 
-    /// Returns whether something of the share is no file, and left out.
+    /// Returns whether something of the share is not a file, and left out.
     pub fn has_others(&self) -> bool {
         let is_left_out = |kind: &Kind| !matches!(kind, Kind::File { .. } | Kind::Folder);
         self.tree.is_incomplete() || self.tree.entries.iter().any(|e| is_left_out(&e.kind))

@@ -71,7 +71,7 @@ struct Status<'a> {
     from: Option<&'a str>,
     signer: Option<&'a str>,
     files: &'a [File],
-    /// Whether something was left out, as it is no file.
+    /// Whether something was left out, as it is not a file.
     others: bool,
     /// Recent loss, 0 to 1.
     loss: f64,

@@ -245,7 +245,7 @@ impl<'a> Copier<'a> {
                     self.conclude(job, n, linked.map(drop))?;
                     continue;
                 }
-                // a skipped entry of DEST is no copy for other names of SRC's file
+                // a skipped entry of DEST is not a copy for other names of SRC's file
                 if !self.is_passed_over(job, n)? {
                     self.first_names.insert(identity, job.entry(n).0.to_vec());
                 }

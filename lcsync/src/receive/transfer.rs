@@ -156,7 +156,7 @@ enum Target {
 }
 
 impl Target {
-    /// Returns that of the options, before the wait for a server.
+    /// Returns the target of the options, before the wait for a server.
     fn of(options: &Options) -> anyhow::Result<Self> {
         let target = match (options.dest.as_os_str() == "-", options.write_devices) {
             (true, true) => bail!("-: is no device; --write-devices writes into block devices"),
@@ -227,13 +227,13 @@ struct Transfer<'a> {
     remembered: Option<Remembered>,
     progress: Progress,
     started: Instant,
-    /// When the first record was taken; the wait for it is no fetching.
+    /// When the first record was taken; the wait for it is not fetching.
     began: Option<Instant>,
     corrupt_sources: u32,
     seed: Option<Seed>,
     /// Figures of the version that the core does not count.
     stats: Stats,
-    /// Bytes of the tree, which are no progress.
+    /// Bytes of the tree, which are not progress.
     shown_from: u64,
     shown: Snapshot,
     /// Blocks that wait to be written.

@@ -314,7 +314,7 @@ impl Window {
             false => INTERVAL,
         };
         if (elapsed < interval && !flood) || total < MIN_PACKETS {
-            // silence is no interval
+            // silence is not an interval
             if elapsed > INTERVAL * 10 {
                 self.restart(now);
             }

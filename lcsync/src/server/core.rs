@@ -86,7 +86,7 @@ pub struct History {
 pub struct Drops {
     /// Malformed MLD messages, or from beyond this link.
     pub malformed: u64,
-    /// Groups in a prefix of a served share that are no channel.
+    /// Groups in a prefix of a served share that are not a channel.
     pub unknown_channel: u64,
     /// Messages that the kernel lost as the queue was full.
     pub lost: u64,

@@ -44,7 +44,7 @@ pub const REASONS: &[(&str, &str)] = &[
     ("refused", "More channels joined than are known at once."),
     (
         "unknown_channel",
-        "A group in a prefix of ours that is no channel: of an old version, or guessed.",
+        "A group in a prefix of ours that is not a channel: of an old version, or guessed.",
     ),
     ("unwatched", "From an interface that is not watched."),
 ];

@@ -70,7 +70,7 @@ impl Rivals {
             self.floor = self.floor.max(forgotten);
         }
         self.own.push_back((generation, root));
-        // a server of the same files is no rival
+        // a server of the same files is not a rival
         self.known.retain(|_, rival| rival.root != root);
     }
 

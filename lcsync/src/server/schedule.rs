@@ -205,7 +205,7 @@ impl Schedule {
         sending.evidence_at = now;
         sending.sent_on_evidence = 0;
         let asked = matches!(sending.stage, Stage::Asked { .. });
-        // hosts repeat each change: that of a known reporter is no new JOIN
+        // hosts repeat each change: that of a known reporter is not a new JOIN
         if new && evidence != Evidence::Confirmed {
             self.renew(channel, reporter, now);
         } else if asked {

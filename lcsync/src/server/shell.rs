@@ -81,7 +81,7 @@ pub struct Options {
     pub interfaces: Vec<String>,
     /// Bits per second over all channels.
     pub limit: Option<u64>,
-    /// Address for metrics, which replaces that of the file.
+    /// Address for metrics, in place of the file's.
     pub metrics: Option<Listen>,
 }
 

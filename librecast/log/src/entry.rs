@@ -63,7 +63,7 @@ impl fmt::Debug for AuthorId {
     }
 }
 
-/// Reason why bytes are no entry.
+/// Reason why bytes are not an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum EntryError {
     /// They violate the format.

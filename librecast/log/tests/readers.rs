@@ -338,7 +338,7 @@ fn a_request_of_a_reader_comes_to_the_owner() {
     world.run(SECOND);
     let request = Event::Request(b"why?".to_vec());
     assert!(world.hosts[0].events.contains(&request));
-    // a member is no holder
+    // a member is not a holder
     assert!(!world.hosts[1].events.contains(&request));
     // requests of many readers through one router have the rate of all, not that of an address
     for n in 0..40_u8 {

@@ -216,7 +216,7 @@ pub fn node(text: &str) -> Result<String, ExitError> {
 /// other text stays as it is.
 ///
 /// # Errors
-/// As [`node`]; a text with `@` that is no key with a place.
+/// As [`node`]; a text with `@` that is not a key with a place.
 pub fn contact(text: &str) -> Result<String, ExitError> {
     let Some(name) = text.strip_prefix(PREFIX) else {
         // no name of a node has an @
@@ -241,7 +241,7 @@ pub fn key(name: &str) -> Result<PeerId, ExitError> {
     let contact = book.named(name).map(|contact| contact.key);
     contact.ok_or_else(|| {
         let message =
-            format!("{name}: nobody in the address book is called so: lcroute book add {name} KEY");
+            format!("{name}: the address book has no such name: lcroute book add {name} KEY");
         ExitError::new(Exit::Usage, message)
     })
 }

@@ -81,7 +81,7 @@ pub fn run<C: clap::Parser>(
 #[must_use]
 pub fn show_usage(usage: &clap::Error) -> ExitCode {
     let text = usage.render().to_string();
-    // a reader that has gone is no reason for a message
+    // a reader that has gone is not a reason for a message
     let _ = match arguments::has_secret(text.as_bytes()) {
         true => standard::errors().write_all(arguments::without_secrets(&text).as_bytes()),
         false => usage.print(),
@@ -223,7 +223,7 @@ fn parse_filter(filter: &str) -> Result<Targets, ExitError> {
     parts.retain(|part| !part.is_empty());
     let is_level = |part: &str| part.contains('=') || part.parse::<LevelFilter>().is_ok();
     if let Some(other) = parts.iter().find(|part| !is_level(part)) {
-        return Err(wrong(&format_args!("`{other}` is no level")));
+        return Err(wrong(&format_args!("`{other}` is not a level")));
     }
     let all = parts.join(",");
     // an empty filter: errors only

@@ -27,7 +27,7 @@ pub const INTERFACE: &str = "lc0";
 const OF_GUEST: &str = "--code";
 /// Hop limit of beacons: they may reach the whole network.
 pub const HOP_LIMIT: u8 = 64;
-/// Time for a link to whoever sends already. Chosen: links take a second or two.
+/// Time for a link to a present sender. Chosen: links take a second or two.
 const ALONE: Duration = Duration::from_secs(4);
 /// Interval of looks for others meanwhile.
 const LOOK: Duration = Duration::from_millis(200);
@@ -235,7 +235,7 @@ pub fn wait(sockets: &ReceiveSockets, time: Duration) -> io::Result<()> {
 }
 
 /// Executes this program again as a guest by the code that is this argument, with `--code` in its
-/// place. Returns only if the argument is no code, or on failure.
+/// place. Returns only if the argument is not a code, or on failure.
 ///
 /// # Errors
 /// `lcroute` cannot be executed.
@@ -257,7 +257,7 @@ pub fn enter(argument: &str) -> Result<(), ExitError> {
 /// is to be quiet.
 ///
 /// # Errors
-/// Nobody offers anything, several do, or it is of another kind; this is no guest by a code.
+/// Nobody offers anything, several do, or it is of another kind; this is not a guest by a code.
 pub fn wait_for(offer: Offer, is_quiet: bool) -> anyhow::Result<Beacon> {
     let Some(inside) = Inside::of_environment()? else {
         let message = "this is for programs in a guest by a code: lcroute guest CODE";

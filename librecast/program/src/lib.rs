@@ -3,6 +3,7 @@
 //! | module | content |
 //! |---|---|
 //! | [`arguments`] | the arguments of a process, and secrets among them |
+//! | [`book`] | the address book: names and purposes of keys |
 //! | [`child`] | processes that run commands of other users: account and separation |
 //! | [`children`] | the ends of this process's children |
 //! | [`cli`] | exit codes, errors with exit codes, logging to stderr or the journal |

@@ -32,12 +32,12 @@ pub enum CertError {
     /// The node is a leaf, which does not route.
     #[error("certificate of a leaf, which is no router")]
     Leaf,
-    /// The text is no token, or the token cannot be made.
+    /// The text is not a token, or the token cannot be made.
     #[error("{0}")]
     BadToken(#[from] TokenError),
 }
 
-/// The reason why a text is no token, or a token cannot be made.
+/// The reason why a text is not a token, or a token cannot be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum TokenError {
     /// The text is something else, too long, or damaged.

@@ -31,9 +31,9 @@ pub fn is_ephemeral(labels: &BTreeMap<String, String>) -> bool {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeysAbove {
-    /// The chain's issuer first, then those of earlier certificates.
+    /// The chain's issuer first, then issuers of earlier certificates.
     pub issuers: Vec<PeerId>,
-    /// The invitation, if there was one, and those of earlier certificates.
+    /// The invitation, if there was one, and invitations of earlier certificates.
     pub invitations: Vec<PeerId>,
 }
 
@@ -95,7 +95,7 @@ pub struct Member {
     pub gateway: Vec<SourcePrefix>,
     /// May be the root of shared trees.
     pub core: bool,
-    /// A leaf: it is no router, and sends nothing without `uplink`.
+    /// A leaf: it is not a router, and sends nothing without `uplink`.
     pub leaf: bool,
     /// A leaf that may send to asking groups.
     pub uplink: bool,

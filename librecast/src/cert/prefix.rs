@@ -95,7 +95,7 @@ impl GroupPrefix {
     /// several, as 224.0.0.0/24 and 232.0.0.0/8 have names of their own ([`mapped`]).
     ///
     /// # Errors
-    /// It is no prefix of groups.
+    /// It is not a prefix of groups.
     pub fn all_of(text: &str) -> Result<Vec<Self>, WireError> {
         let bad = WireError::Bad("group prefix: write it as ff1e::/16 or 239.1.0.0/16");
         let (addr, len) = text.split_once('/').unwrap_or((text, ""));

@@ -43,7 +43,7 @@ impl Terms {
         Ok(terms.join(" "))
     }
 
-    /// Parses terms, and ignores those of later versions.
+    /// Parses terms, and ignores terms of later versions.
     pub fn parse(text: &str) -> Result<Self, WireError> {
         let mut terms = Self::default();
         for term in text.split(' ') {

@@ -192,7 +192,7 @@ impl Token {
     /// Reads the content of a text.
     ///
     /// # Errors
-    /// It is no token.
+    /// It is not a token.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, CertError> {
         let mut r = Reader::new(bytes);
         let network = PeerId::from_public_key(r.array()?).map_err(|_| TokenError::NetworkKey)?;

@@ -6,7 +6,7 @@
 //! | files 64 | line bytes16
 //! ```
 //!
-//! The line is a text that tells a program of this kind what to receive. All who have the code can
+//! The line is a text that tells a program of this kind what to receive. All holders of the code can
 //! send beacons: a receiver takes none of several senders.
 
 use std::net::Ipv6Addr;
@@ -23,7 +23,7 @@ pub const BEACON_PORT: u16 = 14_247;
 pub const BEACON_INTERVAL: Duration = Duration::from_secs(1);
 /// Time to listen after the first beacon: another sender's comes meanwhile.
 pub const LISTEN: Duration = Duration::from_millis(1_200);
-/// Longest name of a sender in bytes: that of a node.
+/// Longest name of a sender in bytes, as of a node.
 pub const MAX_FROM: usize = 63;
 /// Longest line in bytes: a station's or a session's text is shorter.
 pub const MAX_LINE: usize = 512;
@@ -45,7 +45,7 @@ pub enum Offer {
     Session = 3,
     /// A group of lcgroup.
     Group = 4,
-    /// A token of lcroute; the line is the key of whoever hands it over.
+    /// A token of lcroute; the line is the key of the inviter.
     Token = 5,
 }
 
@@ -141,7 +141,7 @@ pub struct ReceivedBeacons {
     /// Different offers by their senders' addresses, the first one first.
     senders: Vec<(Ipv6Addr, Beacon)>,
     since: Option<Instant>,
-    /// Datagrams that were no beacons.
+    /// Datagrams that were not beacons.
     pub malformed: u64,
 }
 

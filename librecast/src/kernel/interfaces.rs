@@ -25,7 +25,7 @@ pub fn interfaces() -> io::Result<BTreeMap<u32, Interface>> {
     for entry in entries {
         let name = entry.interface_name;
         let interface = found.entry(name.clone()).or_insert_with(|| {
-            // an interface may vanish between the two calls: 0 is no interface
+            // an interface may vanish between the two calls: 0 is not an interface
             let index = if_nametoindex(name.as_str()).unwrap_or(0);
             new(index, name, entry.flags)
         });

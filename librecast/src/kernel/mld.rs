@@ -69,7 +69,7 @@ impl MldSocket {
         }
     }
 
-    /// Stops receiving reports of this interface. An interface that is gone is no error.
+    /// Stops receiving reports of this interface. An interface that is gone is not an error.
     pub fn unwatch(&self, interface: u32) {
         let _ = self
             .socket

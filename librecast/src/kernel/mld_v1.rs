@@ -59,7 +59,7 @@ impl MldV1Socket {
         Ok(())
     }
 
-    /// Ends that. An interface that is gone is no error.
+    /// Ends that. An interface that is gone is not an error.
     pub fn unwatch(&mut self, interface: u32) {
         if self.watched.remove(&interface) {
             let _ = packet::set_all_multicast(&self.socket, interface, false);

@@ -31,7 +31,7 @@ impl Joined {
         self.exclude != self.sources.contains(&source)
     }
 
-    /// Returns whether it is no membership at all.
+    /// Returns whether it is not a membership at all.
     pub fn is_nothing(&self) -> bool {
         !self.exclude && self.sources.is_empty()
     }

@@ -53,7 +53,7 @@ enum What {
     Symbols,
     /// Newer records with a root hash that nobody has.
     Roots,
-    /// What is no datagram of lcsync at all, or contradicts its channel.
+    /// What is not a datagram of lcsync at all, or contradicts its channel.
     Garbage,
 }
 

@@ -121,7 +121,7 @@ fn a_leaf_that_comes_late_has_the_lecture_and_asks_a_question() {
         eventually("all see it", || {
             told(&bob.process, "question", "text", &words)
         })?;
-        // notes are for members: whoever asks may write them
+        // notes are for members: any member may write them
         let notes = leaves[1].path("notes.md");
         let refused = format!(
             "setpriv {} notes {} {}",

@@ -228,7 +228,7 @@ impl Chaos {
                     *longest = longest.max(*pause);
                 }
             }
-            // the time of the action itself is no outage
+            // the time of the action itself is not an outage
             let lasting = !matches!(action, Action::Move | Action::Upgrade | Action::Signalling);
             let lasts = if lasting {
                 lasts.as_secs_f64() * 1e3

@@ -34,7 +34,7 @@ fn open_folder(host: &Host, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A file, and a folder with an empty file and names that are no text.
+/// A file, and a folder with an empty file and names that are not text.
 pub(crate) fn make_files(host: &Host, size: usize) -> Result<[PathBuf; 2]> {
     let folder = host.path("photos");
     fs::create_dir_all(folder.join("sub"))?;
@@ -226,7 +226,7 @@ fn wrong_words_and_two_senders_are_said_and_nothing_is_received() {
         let args = ["lcroute", "guest", &code, "--", "lcsync", "send", &file];
         let mut refused = eve.spawn("setpriv", &as_nobody(&args))?;
         ends(&mut refused, 4, "sends under these words already")?;
-        // a member that only watches is no sender
+        // a member that only watches is not a sender
         let args = [
             "lcroute",
             "guest",
@@ -314,7 +314,7 @@ fn a_killed_receiver_of_codes_goes_on_and_hostile_beacons_change_nothing() {
         let sends = lcsync(ann, "", &args)?;
         sends.prints("-")?;
         let code = sends.stdout().trim().to_owned();
-        // whoever has the words sends datagrams of all kinds to the group of beacons
+        // a holder of the words sends datagrams of all kinds to the group of beacons
         let script = "import socket,random,sys,time\n\
             s=socket.socket(socket.AF_INET6,socket.SOCK_DGRAM)\n\
             s.setsockopt(socket.IPPROTO_IPV6,socket.IPV6_MULTICAST_IF,socket.if_nametoindex('lc0'))\n\
@@ -458,7 +458,7 @@ fn a_station_goes_by_four_words_and_two_senders_are_refused() {
         let samples = read_samples(&heard)?;
         let loud = sounding(&samples).len();
         ensure!(loud > RATE, "{loud} samples are not silent");
-        // the offer is no file, and holders of the words make no second station of them
+        // the offer is not a file, and holders of the words make no second station of them
         ends(&mut receive(bob, "", &code)?, 1, "lcradio listen")?;
         let second = format!("lcroute guest {code} -- {RADIO} cast --code - <{chirp}");
         let chirp_of_eve = write_chirp(eve, 5)?.display().to_string();
@@ -546,7 +546,7 @@ fn a_public_link_lets_leaves_receive_and_nobody_else_send() {
         ensure!(share == "lc:files", "{link}");
         let token: Token = token.parse()?;
         ensure!(token.invitation().grant().leaf);
-        // whoever reads the page has the link
+        // a reader of the page has the link
         let root = SharePrefix::of_name(b"", "files").group(ROOT_CHANNEL);
         let script = "import socket,random,sys,time\n\
             s=socket.socket(socket.AF_INET6,socket.SOCK_DGRAM)\n\

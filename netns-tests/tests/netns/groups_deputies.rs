@@ -1,4 +1,4 @@
-//! Private groups whose owner is lost, or away, and whose deputy goes on.
+//! Private groups whose owner is lost, or away, and whose deputy takes over.
 
 use std::fs;
 

@@ -39,7 +39,7 @@ fn figures(helper: &Process) -> Result<Value> {
     )?)
 }
 
-/// Waits until a helper is linked with the caster, and has so many listeners.
+/// Waits until a helper is linked with the caster, and has this many listeners.
 fn serves(helper: &Process, listeners: usize, timeout: Duration) -> Result<()> {
     within(timeout, "the helper serves listeners", || {
         let shown = figures(helper)?;

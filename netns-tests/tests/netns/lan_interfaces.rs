@@ -624,7 +624,7 @@ fn members_on_a_gateways_lan_hear_and_are_heard_once() {
     });
 }
 
-/// Starts two LANs with a gateway each; the first also has a member that is no gateway.
+/// Starts two LANs with a gateway each; the first also has a member that is not a gateway.
 fn with_member(lab: &Lab) -> Result<Sites> {
     let hosts = lab.closed_hosts(&["gw0", "gw1", "third"])?;
     let sites = [

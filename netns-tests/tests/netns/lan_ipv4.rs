@@ -352,7 +352,7 @@ fn an_ipv4_querier_that_is_no_gateway_is_named_and_comes_and_goes() {
             heard.kill()?;
             sites.wait_reported(0, 0)
         };
-        // from a switch that is no querier, and from an address without a host
+        // from a switch that is not a querier, and from an address without a host
         for source in ["0.0.0.0", "192.168.1.200"] {
             asks(source)?;
             wait_querier("self")?;

@@ -1,4 +1,4 @@
-//! Leaves: listeners with links that are no routers, on routers that fail.
+//! Leaves: listeners with links that are not routers, on routers that fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

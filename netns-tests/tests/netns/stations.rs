@@ -1,4 +1,4 @@
-//! Stations in networks of their own: whoever has the text hears them, without network, daemon, root.
+//! Stations in networks of their own: with the text, anyone listens, without network, daemon, root.
 
 use std::fs;
 use std::os::unix::fs::{chown, symlink};

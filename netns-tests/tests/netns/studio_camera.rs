@@ -47,7 +47,7 @@ fn is_key(frame: &[u8]) -> bool {
     frame[0] & 1 == 0
 }
 
-/// The film round and round, for so many seconds.
+/// The film in a loop, for this many seconds.
 pub(crate) fn film(seconds: u64) -> Vec<u8> {
     let frames = frames(FILM);
     let count = seconds * 1_000 / FRAME_MS;

@@ -1,4 +1,4 @@
-//! Sessions in networks of their own: whoever has the text attends and asks, without network, daemon,
+//! Sessions in networks of their own: with the text, anyone attends and asks, without network, daemon,
 //! root.
 
 use std::fs;

@@ -172,7 +172,7 @@ fn a_screen_is_exact_for_who_joined_and_no_byte_for_others() {
             ensure!(bytes.values().all(|bytes| *bytes == 0), "{bytes:?}");
         }
 
-        // who comes late has the screen as it is, and leaves the carousel
+        // a late attender has the screen as it is, and leaves the carousel
         let _late = hold(late, &held_late, &lcs)?;
         until_exact(&held_late, &pixels)?;
         let (live, carousel) = (counted["live"].to_string(), counted["carousel"].to_string());

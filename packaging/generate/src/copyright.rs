@@ -133,7 +133,7 @@ fn claims(text: &str) -> BTreeSet<String> {
             .replace("(c)", "")
             .replace("(C)", "");
         let claim = claim.trim_start_matches(['©', ' ']).trim();
-        // forms to be filled in, and sentences about copyright, are no claims
+        // forms to be filled in, and sentences about copyright, are not claims
         let claims = claim.starts_with(|c: char| c.is_ascii_digit())
             || claim.starts_with("The ")
             || line.contains("(c)") && !claim.contains(['<', '[', '{']);

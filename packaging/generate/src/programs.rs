@@ -16,7 +16,7 @@ pub struct Program {
     pub environment: &'static [(&'static str, &'static str)],
     /// Pages to read next.
     pub see_also: &'static [&'static str],
-    /// Foreign works in its package that are no crates.
+    /// Foreign works in its package that are not crates.
     pub vendored: &'static [Vendored],
 }
 

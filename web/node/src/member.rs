@@ -30,7 +30,7 @@ use crate::servers::{ServerEvent, ServerStatus, Servers};
 use crate::tab::Tab;
 use crate::visit::{Start, Visit, bytes};
 
-/// Links of a tab if the network is no mesh: a tab is a leaf, and hosts hold its connections.
+/// Links of a tab if the network is not a mesh: a tab is a leaf, and hosts hold its connections.
 const LINKS: u8 = 4;
 /// MTU in bytes of the interface that the page does not have: that of hosts.
 const MTU: u16 = 1_280;
@@ -111,7 +111,7 @@ impl PageMember {
             network: visit.network,
             key: visit.key.clone(),
             chain: visit.chain.clone(),
-            // a tab may be closed at any moment: it is no rendezvous point, and forwards nothing
+            // a tab may be closed at any moment: it is not a rendezvous point, and forwards nothing
             member: Member {
                 core: false,
                 ..visit.member.clone()

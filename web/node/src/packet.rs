@@ -10,7 +10,7 @@ use crate::command::Command;
 
 /// Bytes of a datagram from the page: the payload of a packet of 1,280 bytes, as of hosts.
 pub const MAX_DATA: usize = 1_280 - 48;
-/// Hop limit of the page's packets. Chosen: that of most hosts.
+/// Hop limit of the page's packets. Chosen: as most hosts.
 pub const HOP_LIMIT: u8 = 64;
 
 fn address(packet: &[u8], at: usize) -> Option<Ipv6Addr> {

@@ -70,13 +70,13 @@ pub trait Tab: std::fmt::Debug {
     /// Leaves a group.
     ///
     /// # Errors
-    /// It is no group.
+    /// It is not a group.
     fn leave(&mut self, group: &str, now: Instant) -> Result<(), String>;
 
     /// Sends a datagram to a group.
     ///
     /// # Errors
-    /// It is no group, this node may not send to it, or the datagram is too long.
+    /// It is not a group, this node may not send to it, or the datagram is too long.
     fn send(&mut self, to: (&str, u16), data: &[u8], now: Instant) -> Result<(), String>;
 
     /// Begins or stops to request reports of other nodes.

@@ -1,4 +1,4 @@
-// This browser's store of notes: entries before they are sent, changes that are no entries yet, the key that writes. Each tab has a
+// This browser's store of notes: entries before they are sent, changes that are not entries yet, the key that writes. Each tab has a
 // key of its own, as a key is for one host at a time: a lock holds its place until the tab is gone, however it ends.
 
 import { all, done, ended, openDatabase, reason } from "./disk.js";

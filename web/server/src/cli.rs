@@ -239,7 +239,7 @@ fn not_for_this_user(e: &std::io::Error) -> ExitError {
     ExitError::new(Exit::NotPermitted, message)
 }
 
-/// Shows it in the browser of whoever sits here, if somebody does.
+/// Shows it in the browser of the user of this desktop, if there is one.
 fn show(address: &str) {
     let sits_here = ["DISPLAY", "WAYLAND_DISPLAY"]
         .iter()

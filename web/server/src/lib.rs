@@ -9,7 +9,7 @@
 //! - `groups` is a client of lcgroup, if pages may show groups of people
 //! - `names` has the names of groups and nodes that this host knows
 //! - `history` has the minutes before a page was opened
-//! - `serve` implements HTTP, and `connections` bounds open connections
+//! - `files` has the pages, `serve` implements HTTP, and `connections` bounds open connections
 //! - `players` serves groups and stations to players, at a port of its own; `hear` joins groups
 //! - `wanted` reads requests for invitations; `code` makes QR codes
 //! - `cli` is the command line

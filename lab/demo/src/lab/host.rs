@@ -164,7 +164,7 @@ impl Host {
     /// Runs a program to its end.
     ///
     /// # Errors
-    /// There is no such program, or it hangs. A failure exit is no error here.
+    /// There is no such program, or it hangs. A failure exit is not an error here.
     pub fn run(&self, program: &str, args: &[&str]) -> Result<Output> {
         self.spawn(program, args)?
             .output()

@@ -28,7 +28,7 @@ pub enum TextError {
     #[error("more than {MAX_RECORDS} lcroute texts at once")]
     TooMany,
     /// No text of lcroute.
-    #[error("there is no lcroute text in it")]
+    #[error("it has no lcroute text")]
     Nothing,
     /// A block without an end.
     #[error("the lcroute text is cut off: its end is missing")]

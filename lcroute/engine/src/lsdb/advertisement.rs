@@ -704,7 +704,7 @@ mod tests {
             (advertisement.ipv4(), advertisement.lans()),
             (content.ipv4, &[][..])
         );
-        // an address that no node may have, and LANs of number 0 that are no address
+        // an address that no node may have, and LANs of number 0 that are not an address
         for (at, byte) in [(14, 8), (16, 0), (0, 1), (13, 1)] {
             let mut bad = advertisement.bytes.to_vec();
             bad[advertisement.bytes.len() - 64 - 18 + at.min(17)] = byte;

@@ -1,7 +1,7 @@
 //! RP elections (RFC 7761 §4.7): pure functions of the LSAs. All routers with the same LSAs agree.
 //!
 //! - A group range: candidates first, then by [`Tier`], then the lower centrality in steps of a
-//!   quarter, then the lower hash of (range, origin). A stub router is no candidate.
+//!   quarter, then the lower hash of (range, origin). A stub router is not a candidate.
 //! - An announced prefix: of its announcers a candidate first, then a router that is no stub, then
 //!   the lower hash of (prefix, origin).
 //!

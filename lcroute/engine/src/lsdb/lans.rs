@@ -223,7 +223,7 @@ struct Last {
 }
 
 impl Choice {
-    /// Returns the forwarder among candidates, and whether others are no proven rivals.
+    /// Returns the forwarder among candidates, and whether others are not proven rivals.
     fn choose<'a>(
         &mut self,
         key: Key,

@@ -84,7 +84,7 @@ impl Budget {
         self.all_hosts.take(HOSTS_RATE, 1, now)
     }
 
-    /// Returns whether another LAN may cause so many questions.
+    /// Returns whether another LAN may cause this many questions.
     pub fn lan(&mut self, lan: LanId, purpose: Purpose, questions: u64, now: Instant) -> bool {
         let bucket = self.lans.entry((lan, purpose));
         let bucket = bucket.or_insert_with(|| Bucket::full(now));

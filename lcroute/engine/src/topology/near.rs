@@ -33,7 +33,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(3_600);
 const RETRY_AFTER: Duration = Duration::from_secs(1_800);
 /// Remembered members that were tried in vain. Chosen.
 const MAX_REMEMBERED: usize = 64;
-/// Links beyond the degree with which a member is no candidate, and tries none: no hubs.
+/// Links beyond the degree with which a member is not a candidate, and tries none: no hubs.
 const MAX_EXTRA_LINKS: u16 = 1;
 
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! message in the room of an open key (librecast::open): kind 8 | content
-//!   1  D to G: statement        D says it to whoever comes
+//!   1  D to G: statement        D sends it to each caller
 //!   2  both:   sealed message   as in the room of a pair
 //! ```
 //!
@@ -101,7 +101,7 @@ impl OfCall {
     }
 
     /// Returns all addresses, those of a LAN first: a DHT may have an older record. Those of the DHT
-    /// stay beside them: whoever is on the LAN may repeat an old record.
+    /// stay beside them: any host of the LAN may repeat an old record.
     pub(crate) fn candidates(&self) -> Option<(CarrierKind, Vec<Candidate>)> {
         let mut found = self.candidates.iter().flatten();
         let (kind, mut all) = found.next()?.clone();
@@ -242,7 +242,7 @@ impl Pairs {
         let before = std::mem::replace(&mut self.opened.here, here);
         // at another place, callers may not arrive
         self.opened.called_from_afar &= before.is_empty() || !before.is_disjoint(&self.opened.here);
-        // anybody who has the key reads it: it shows no network at home
+        // any holder of the key reads it: it shows no network at home
         let public = candidates.iter().filter(|c| is_public(c.addr.ip()));
         let public: Vec<_> = public.copied().collect();
         let mut records = Vec::new();

@@ -99,7 +99,7 @@ struct World {
 }
 
 impl World {
-    /// The second clock is so many seconds ahead.
+    /// The second clock is this many seconds ahead.
     fn new(ahead: u64) -> Self {
         let now = Instant::now();
         Self {
@@ -544,7 +544,7 @@ fn an_older_record_of_a_dht_does_not_hide_the_address_on_the_lan() {
     let called = &world.sides[0].pairs.pairs[&key(77).peer_id()];
     let (kind, at) = called.call.as_ref().unwrap().candidates().unwrap();
     let at: Vec<_> = at.iter().map(|candidate| candidate.addr).collect();
-    // whoever is on the LAN may have repeated an old one, so the DHT's stays beside it
+    // any host of the LAN may have repeated an old one, so the DHT's stays beside it
     assert_eq!(
         (kind, at),
         (CarrierKind::Lan, vec![world.sides[1].at, elsewhere])

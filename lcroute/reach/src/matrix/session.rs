@@ -874,7 +874,7 @@ mod tests {
             value: Value(vec![9]),
             ..keep(1)
         };
-        // a value of this node's earlier run is no rival
+        // a value of this node's earlier run is not a rival
         let body = sync_with("@me:a.example", std::slice::from_ref(&rival));
         world.answer(Call::Sync, answer(200, &body));
         let pauses: Vec<_> = (0..10)

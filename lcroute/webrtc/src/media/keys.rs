@@ -99,7 +99,7 @@ librecast::debug_by_name!(MasterKey);
 /// Observer of one connection's DTLS.
 #[derive(Default)]
 pub(crate) struct KeyTap {
-    /// Seed of the randomness in DTLS that is no secret; `None`: the system's.
+    /// Seed of the randomness in DTLS that is not secret; `None`: the system's.
     seed: Option<u64>,
     /// Set after the handshake, with the peer's certificate verified; `None` inside: unusable keys.
     keys: OnceLock<Option<LinkKeys>>,
@@ -124,7 +124,7 @@ pub(crate) struct KeyTap {
 pub(crate) type Forge = Box<dyn FnMut(&mut [u8]) + Send>;
 
 impl KeyTap {
-    /// Makes the observer; `seed` is for randomness in DTLS that is no secret.
+    /// Makes the observer; `seed` is for randomness in DTLS that is not secret.
     pub(crate) fn new(seed: Option<u64>) -> Self {
         Self {
             seed,

@@ -108,7 +108,7 @@ struct Lane {
 
 /// Whether a page receives the track.
 struct Page {
-    /// Whether data goes by the track: the page has reported, and goes on to.
+    /// Whether data goes by the track: the page has reported, and still reports.
     is_used: bool,
     /// When the first packet after its last report was sent.
     unreported: Option<Instant>,
@@ -554,7 +554,7 @@ impl Media {
         let mut report = Report::read(report).map_err(|_| MALFORMED)?;
         if report.highest < self.sealer.next() {
             self.path.handle(&report, now);
-            // a probe that was too long is no sign of congestion
+            // a probe that was too long is not a sign of congestion
             report.lost = report.lost.saturating_sub(self.path.lost());
         }
         if !self.controller.handle(&report, self.sealer.next(), now) {
@@ -788,7 +788,7 @@ fn packets_of(length: usize, size: usize, most: usize) -> usize {
     packets
 }
 
-/// Cuts at most so many bytes off the front.
+/// Cuts at most this many bytes off the front.
 fn cut<'a>(bytes: &mut &'a [u8], most: usize) -> &'a [u8] {
     let most = most.min(bytes.len());
     bytes.split_off(..most).unwrap_or_default()

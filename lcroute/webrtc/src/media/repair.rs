@@ -238,7 +238,7 @@ impl Repair {
         self.find_overtaken(report, now);
         let oldest = (report.highest + 1).saturating_sub(report.words.len() as u64 * 64);
         if !std::mem::replace(&mut self.is_reported, true) {
-            // packets from before the peer was ready are no loss (RFC 3550 A.3)
+            // packets from before the peer was ready are not loss (RFC 3550 A.3)
             self.judged = report.settled;
         }
         // no report will cover older packets

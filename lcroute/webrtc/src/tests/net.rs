@@ -97,7 +97,7 @@ pub(crate) struct Node {
     pub(crate) probes: usize,
 }
 
-/// Index of everything that is no node: servers, and unused addresses.
+/// Index of everything that is not a node: servers, and unused addresses.
 const ELSEWHERE: usize = usize::MAX;
 
 #[derive(Clone)]

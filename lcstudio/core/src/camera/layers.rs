@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 
 use librecast::time::{Duration, Instant};
 
-/// Share of incomplete frames above which a layer is left: one of so many.
+/// Share of incomplete frames above which a layer is left: one of this many.
 const INCOMPLETE: u64 = 20;
 /// Incomplete frames above which a layer is left: a burst proves nothing.
 const MIN_INCOMPLETE: u64 = 2;
@@ -359,7 +359,7 @@ mod tests {
             }
         }
 
-        /// Runs for so long; `of` returns lost packets, and whether repair completes the frame.
+        /// Runs for this time; `of` returns lost packets, and whether repair completes the frame.
         fn run(&mut self, time: Duration, of: impl Fn(u64) -> (u64, bool)) {
             let end = self.now + time;
             while self.now < end {

@@ -26,7 +26,7 @@ const REPAIR_DELAY: Duration = Duration::from_millis(40);
 /// Reason for which a frame is not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum CameraError {
-    /// It is no frame, or too large a picture.
+    /// It is not a frame, or too large a picture.
     #[error(transparent)]
     Frame(#[from] Vp8Error),
     /// It is longer than [`MAX_FRAME`], or empty.
@@ -38,7 +38,7 @@ pub enum CameraError {
     /// Packets of 2 s wait.
     #[error("more than 200 packets a second: lower the size or the bit rate")]
     TooMuch,
-    /// Frames before it were not sent, and it is no key frame.
+    /// Frames before it were not sent, and it is not a key frame.
     #[error("no key frame since a frame that was not sent: `-g 30` makes one each 2 s")]
     NoKey,
 }

@@ -7,7 +7,7 @@ pub const MAX_CAMERA_SIDE: u16 = 640;
 /// Most pixels of a picture: 640 x 360, upright or not.
 const MAX_PIXELS: u32 = 640 * 360;
 
-/// Reason for which bytes are no frame.
+/// Reason for which bytes are not a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Vp8Error {
     /// The header is incomplete, or wrong.

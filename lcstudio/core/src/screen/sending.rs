@@ -207,7 +207,7 @@ impl ScreenSender {
         self.round = (0, 0);
     }
 
-    /// Pauses, or goes on.
+    /// Pauses, or continues.
     pub fn pause(&mut self, is_paused: bool, now: Instant) {
         self.is_paused = is_paused;
         self.states.hasten(now);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// Time over which it is measured.
 const MEASURE: Duration = Duration::from_millis(300);
-/// Bits per second above which a capacity is no limit.
+/// Bits per second above which a capacity is not a limit.
 const FORGOTTEN: u64 = 10_000_000_000;
 
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Capacity {
             return;
         }
         let rate = self.bytes as f64 * 8.0 / elapsed.as_secs_f64();
-        // an interval with a pause in it is no measurement
+        // an interval with a pause in it is not a measurement
         let whole = elapsed < MEASURE * 3;
         self.measured = if self.behind && queue && whole {
             Some(rate as u64)

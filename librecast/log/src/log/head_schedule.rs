@@ -78,7 +78,7 @@ impl HeadSchedule {
         self.sends_all
     }
 
-    /// Where a transmission of all heads in several packets goes on.
+    /// Where a transmission of all heads in several packets continues.
     pub(super) fn goes_on_from(&self) -> Bound<AuthorId> {
         self.sent_until.map_or(Bound::Unbounded, Bound::Excluded)
     }

@@ -1,5 +1,5 @@
 //! Answers to readers, on the history group. A want on the asking group counts as any other, but
-//! an entry leaves at most once in 5 s, whoever wants it.
+//! an entry leaves at most once in 5 s, for any reader.
 
 use librecast::bucket::{Rate, TokenBucket};
 use librecast::time::{Duration, Instant};

@@ -154,7 +154,7 @@ impl Log {
     fn read_granting(&mut self, id: AuthorId, granting: Granting, entry: &Entry, now: Instant) {
         let mut term = granting.term;
         match entry.kind {
-            // entries that are no grants change nothing
+            // entries that are not grants change nothing
             GRANT_KIND => {
                 let grants = Grant::decode(&entry.body).unwrap_or_default();
                 for grant in grants.into_iter().filter(|_| term.is_some()) {

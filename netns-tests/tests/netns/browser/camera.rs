@@ -84,7 +84,7 @@ const SHOWN: &str = r"(() => {
     return `${hash >>> 0}`;
 })()";
 
-/// Waits until the picture changes so many times.
+/// Waits until the picture changes this many times.
 fn until_moving(tab: &Page, changes: usize) -> Result<()> {
     for _ in 0..changes {
         let before = tab.eval(SHOWN)?;

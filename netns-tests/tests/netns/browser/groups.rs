@@ -266,7 +266,7 @@ fn people_make_a_group_invite_join_and_talk_in_their_pages() {
         ann.until("document.querySelector('#invited').children.length === 0")?;
         ann.until_says("#invite > .hint", "Withdrawn: nobody")?;
 
-        // whoever joins sees the reason for the wait
+        // a joiner sees the reason for the wait
         let damaged = &line[..line.len() - 1];
         send(&bob, "#join", &[("invitation", damaged), ("name", "bob")])?;
         bob.until_says("#join .answer", "Damaged: copy the whole line")?;
