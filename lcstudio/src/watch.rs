@@ -13,13 +13,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use lcstudio_core::{
     CameraFrame, CameraWatch, Index, Layer, Place, ScreenWatch, TrackName, TrackPlace, ivf_frame,
     ivf_header,
 };
+use librecast::units::parse_duration;
 use librecast_log::{Role, Space};
-use librecast_program::cli::{Exit, ExitError, hint};
+use librecast_program::cli::{Common, Exit, ExitError, hint};
 use librecast_program::process::Wake;
 
 use crate::canvas::Canvas;
@@ -44,24 +45,26 @@ pub enum Watched {
 }
 
 /// Options of the command line.
-#[derive(Debug)]
+#[derive(Debug, Args)]
 pub struct Options {
-    /// Text of the session, or a file with it.
+    /// lcs1..., a file with it, or `-` to read it from standard input
     pub session: String,
-    /// The session is in a network of its own.
-    pub outside: bool,
-    /// The track.
+    /// The track: a screen comes as PNG after PNG, a camera as IVF with VP8
+    #[arg(value_enum)]
     pub track: Watched,
-    /// Whether the camera's large picture is wanted.
+    /// The session is in a network of its own (`present --outside`), also if its text names no place
+    #[arg(long, conflicts_with = "interfaces")]
+    pub outside: bool,
+    /// The camera's large picture, where there is one and the network can carry it
+    #[arg(long)]
     pub large: bool,
-    /// Silence after which it gives up.
+    /// Give up when nobody was heard, or the session has no such track, for so long
+    #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
     pub timeout: Duration,
-    /// Interfaces; none: all that can carry multicast.
-    pub interfaces: Vec<String>,
 }
 
 /// Watches until a signal, the end of the session, or of the pipe's reader.
-pub fn run(options: &Options) -> anyhow::Result<Exit> {
+pub fn run(options: &Options, common: &Common) -> anyhow::Result<Exit> {
     let session = outside::attend(&options.session, options.outside, None)?;
     librecast_program::process::confine()?;
     if io::stdout().is_terminal() {
@@ -80,7 +83,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let wake = Wake::on_interrupt()?;
     let now = Instant::now();
     let role = outside::role(Role::Member);
-    let mut tracks = Tracks::open(&options.interfaces, role, now).context("multicast sockets")?;
+    let mut tracks = Tracks::open(&common.interfaces, role, now).context("multicast sockets")?;
     tracks.join(Place::Index, session.index(), Vec::new(), None, now)?;
     let mut watching: Option<Box<dyn Watching>> = None;
     let mut followed = FollowedIndex::begin(now);
