@@ -115,7 +115,6 @@ pub fn decode(content: &[u8], until: u64) -> Result<Vec<Message>, WireError> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use librecast::id::SecretKey;
 

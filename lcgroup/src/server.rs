@@ -253,7 +253,6 @@ fn is_there(stream: &UnixStream) -> io::Result<bool> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::path::Path;
 

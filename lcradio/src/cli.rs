@@ -164,7 +164,6 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

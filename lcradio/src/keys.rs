@@ -282,7 +282,6 @@ pub fn wanted(text: &str, file: Option<&Path>) -> anyhow::Result<Wanted> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

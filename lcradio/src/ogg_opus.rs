@@ -323,7 +323,6 @@ impl<W: Write> OggWriter<W> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::io::Cursor;
 

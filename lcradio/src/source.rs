@@ -229,7 +229,6 @@ fn of_item(item: Item) -> Sound {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

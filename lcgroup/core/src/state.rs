@@ -493,7 +493,6 @@ fn read_append(r: &mut Reader<'_>) -> Result<Append, WireError> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::group::Founding;

@@ -182,7 +182,6 @@ fn check_executable(program: &OsStr) -> Result<(), ExitError> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::io::BufReader;
     use std::os::unix::net::UnixListener;
