@@ -124,10 +124,7 @@ impl Group {
         let random = Random::new(seed);
         let provider = Provider::new(random.clone());
         let mut r = Reader::new(state);
-        match r.u8()? {
-            VERSION => {}
-            other => return Err(WireError::Version(other).into()),
-        }
+        r.version(VERSION)?;
         let id = peer(&mut r)?;
         let read_key = Zeroizing::new(r.array()?);
         let topic = text(&mut r, MAX_TOPIC)?;

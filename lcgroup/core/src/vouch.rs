@@ -197,10 +197,7 @@ pub(crate) struct Vouch<'a> {
 impl<'a> Vouch<'a> {
     pub fn decode(bytes: &'a [u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes);
-        match r.u8()? {
-            VERSION => {}
-            other => return Err(WireError::Version(other)),
-        }
+        r.version(VERSION)?;
         let vouch = Self {
             first: peer(&mut r)?,
             key: peer(&mut r)?,
@@ -492,10 +489,7 @@ pub(crate) fn decode_marks<'a>(
     me: &PeerId,
 ) -> Result<(Option<&'a [u8]>, &'a [u8]), WireError> {
     let mut r = Reader::new(bytes);
-    match r.u8()? {
-        VERSION => {}
-        other => return Err(WireError::Version(other)),
-    }
+    r.version(VERSION)?;
     let (mut own, devices) = (None, r.u8()?);
     for _ in 0..devices {
         let (device, sealed) = (r.array::<8>()?, r.take(BOX)?);
@@ -508,8 +502,6 @@ pub(crate) fn decode_marks<'a>(
 
 pub(crate) fn decode_gone(bytes: &[u8]) -> Result<PeerId, WireError> {
     let mut r = Reader::new(bytes);
-    match r.u8()? {
-        VERSION => peer(&mut r),
-        other => Err(WireError::Version(other)),
-    }
+    r.version(VERSION)?;
+    peer(&mut r)
 }
