@@ -182,20 +182,8 @@ enum Verb {
     },
     /// Print what was said
     Tail {
-        /// The group
-        group: String,
-        /// Go on with what comes
-        #[arg(short, long)]
-        follow: bool,
-        /// Only what came after this message (the number that --json shows)
-        #[arg(long, value_name = "N")]
-        after: Option<u64>,
-        /// Only the last N messages
-        #[arg(short = 'n', long, value_name = "N", conflicts_with = "after")]
-        last: Option<u64>,
-        /// Only from the first message on that was not read, on any device of yours
-        #[arg(long, conflicts_with_all = ["after", "last"])]
-        new: bool,
+        #[command(flatten)]
+        tail: Tail,
         /// Stay, and run PROGRAM for each message of others that comes; it reads the message as a line of JSON. All that
         /// follows are its arguments
         #[arg(long, value_name = "PROGRAM", num_args = 1.., allow_hyphen_values = true)]
@@ -473,26 +461,10 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             overwrite,
             timeout,
         }),
-        Verb::Tail {
-            group,
-            follow,
-            after,
-            last,
-            new,
-            exec,
-        } => {
-            let tail = Tail {
-                group,
-                follow,
-                after,
-                last,
-                new,
-            };
-            match exec.is_empty() {
-                true => to.tail(&tail),
-                false => to.tail_exec(&tail, &exec),
-            }
-        }
+        Verb::Tail { tail, exec } => match exec.is_empty() {
+            true => to.tail(&tail),
+            false => to.tail_exec(&tail, &exec),
+        },
         Verb::Members { group } => to.members(group),
         Verb::Verify {
             group,
@@ -543,10 +515,10 @@ mod tests {
     fn all_behind_exec_is_the_programs() {
         let line = "lcgroup tail team --new --exec -- notify --json -n 3 -- team";
         let cli = Cli::try_parse_from(line.split(' ')).unwrap();
-        let Verb::Tail { new, exec, .. } = cli.verb else {
+        let Verb::Tail { tail, exec } = cli.verb else {
             panic!("another verb");
         };
-        assert!(new && !cli.common.json);
+        assert!(tail.new && !cli.common.json);
         assert_eq!(exec, ["--", "notify", "--json", "-n", "3", "--", "team"]);
         assert!(Cli::try_parse_from(["lcgroup", "tail", "team", "--exec"]).is_err());
     }

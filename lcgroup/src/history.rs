@@ -121,17 +121,9 @@ mod tests {
         Message {
             n: 0,
             author: SecretKey::from_seed(&[n as u8; 32]).peer_id(),
-            person: None,
-            name: "Ann".into(),
-            id: format!("{n:016x}"),
-            entry: None,
             time: n,
-            text: Some(text.into()),
-            bytes: None,
-            files: None,
-            file: None,
-            call: None,
             earlier: true,
+            ..Message::of_ann(n, text)
         }
     }
 

@@ -115,13 +115,24 @@ pub fn init(state: &Path, as_json: bool) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// Parameters of `tail`.
-#[derive(Debug)]
+/// Options of `tail`.
+#[derive(Debug, clap::Args)]
+// clap would call its group as that of the verb
+#[group(skip)]
 pub struct Tail {
+    /// The group
     pub group: String,
+    /// Go on with what comes
+    #[arg(short, long)]
     pub follow: bool,
+    /// Only what came after this message (the number that --json shows)
+    #[arg(long, value_name = "N")]
     pub after: Option<u64>,
+    /// Only the last N messages
+    #[arg(short = 'n', long, value_name = "N", conflicts_with = "after")]
     pub last: Option<u64>,
+    /// Only from the first message on that was not read, on any device of yours
+    #[arg(long, conflicts_with_all = ["after", "last"])]
     pub new: bool,
 }
 
@@ -1036,19 +1047,9 @@ mod tests {
     #[test]
     fn a_name_of_another_is_one_word_of_the_command_that_is_shown() {
         let message = Message {
-            n: 1,
-            author: librecast::id::SecretKey::from_seed(&[1; 32]).peer_id(),
-            person: None,
-            name: "Ann".into(),
-            id: "1".into(),
-            entry: None,
-            time: 0,
             text: None,
-            bytes: None,
             files: Some("plans'; touch FILE; echo '".into()),
-            file: None,
-            call: None,
-            earlier: false,
+            ..Message::of_ann(1, "")
         };
         let line = shown("team", &message, "Ann");
         let command = r"lcsync --lcgroup team 'lc:plans'\''; touch FILE; echo '\''' DEST";
