@@ -1,22 +1,15 @@
 //! The command line of `lcstudio`.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
-use lcstudio_core::{Language, TrackName, clean_line};
-use librecast::outside::Place;
-use librecast::units::parse_duration;
+use lcstudio_core::{Language, clean_line};
 use librecast_program::cli::{self, Common, Exit, init_logging, print_line};
 use librecast_program::guest;
 
 use crate::folder::{Folder, default_title, say_next};
-use crate::outside::Invited;
-use crate::{
-    attend, camera, caption, export, hold, invite, keys, notes, outside, present, screen, watch,
-};
+use crate::{attend, camera, caption, export, hold, invite, keys, notes, present, screen, watch};
 
 const EXAMPLES: &str = "Examples:
   lcstudio keygen talk.key                                 a key; prints the session that it presents
@@ -82,41 +75,7 @@ enum Verb {
     /// Present what lies in a folder; what is typed turns the slides
     Present(present::Options),
     /// Make a token for a lecture, with `lcroute invite`: whoever has it attends as a leaf and asks questions
-    Invite {
-        /// The folder of who presents, or held
-        #[arg(value_name = "DIR")]
-        folder: PathBuf,
-        /// The session's key, before it was presented for the first time
-        #[arg(long, value_name = "FILE")]
-        key: Option<PathBuf>,
-        /// What it is good for [default: all tracks]
-        #[arg(long, value_delimiter = ',', value_name = "TRACK,...")]
-        tracks: Vec<TrackName>,
-        /// Print the link of a page of `lcroute web` in place of what `lcstudio attend` takes
-        #[arg(long, value_name = "URL")]
-        page: Option<String>,
-        /// Print it as a QR code, or write that to a file: NAME.svg, else a PNG
-        #[arg(long, value_name = "FILE", num_args = 0..=1)]
-        qr: Option<Option<PathBuf>>,
-        /// How long leaves can come by it
-        #[arg(long, default_value = "7d", value_parser = parse_duration, value_name = "TIME")]
-        ttl: Duration,
-        /// Where its leaves meet; may be repeated [default: those of lcroute's configuration]
-        #[arg(long, value_name = "URL")]
-        signal: Vec<String>,
-        /// The state of lcroute [default: as of lcroute]
-        #[arg(long, value_name = "DIR")]
-        state_dir: Option<PathBuf>,
-        /// For the session's own network (`present --outside`); good for 30 days
-        #[arg(long, requires = "key", conflicts_with_all = ["tracks", "qr", "ttl", "signal", "state_dir"])]
-        outside: bool,
-        /// Where that network meets, with --outside: HOST, HOST:PORT or a URL of a signalling server; may be repeated
-        #[arg(long, value_name = "PLACE", requires = "outside")]
-        at: Vec<Place>,
-        /// With --outside, print a token for a member, who may send sound or hold the session for others: a secret
-        #[arg(long, requires = "outside", conflicts_with = "page")]
-        member: bool,
-    },
+    Invite(invite::Options),
     /// Attend a session as text; a line that is typed is a question
     Attend(attend::Options),
     /// Write captions: a line in, a caption out; a line that begins with `^ ` corrects the one before
@@ -175,10 +134,9 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {
     let Cli { common, verb } = cli;
-    let json = common.json;
     init_logging(common.log.as_deref(), "warn")?;
     match verb {
-        Verb::Keygen { file } => keys::keygen(&file, json),
+        Verb::Keygen { file } => keys::keygen(&file, common.json),
         Verb::New {
             folder,
             key,
@@ -199,57 +157,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             Ok(Exit::Ok)
         }
         Verb::Present(options) => present::run(&options, &common),
-        Verb::Invite {
-            key: Some(key),
-            outside: true,
-            at,
-            member,
-            page,
-            folder,
-            ..
-        } => {
-            let key = keys::load(&key)?;
-            keys::check(&key, &Folder::new(&folder).session()?)?;
-            let what = match (member, page) {
-                (true, _) => Invited::Member,
-                (false, page) => Invited::Leaf(page),
-            };
-            outside::invite(&key, &at, &what, json)
-        }
-        Verb::Invite {
-            folder,
-            key,
-            tracks,
-            page,
-            qr,
-            ttl,
-            signal,
-            state_dir,
-            ..
-        } => {
-            let ttl = format!("{}s", ttl.as_secs());
-            let one = |name: &str, value: OsString| [OsString::from(name), value];
-            let mut rest = Vec::from(one("--ttl", ttl.into()));
-            rest.extend(page.into_iter().flat_map(|page| one("--page", page.into())));
-            rest.extend(
-                signal
-                    .into_iter()
-                    .flat_map(|url| one("--signal", url.into())),
-            );
-            let state_dir = state_dir.into_iter();
-            rest.extend(state_dir.flat_map(|dir| one("--state-dir", dir.into())));
-            if let Some(file) = qr {
-                rest.push("--qr".into());
-                rest.extend(file.map(PathBuf::into_os_string));
-            }
-            invite::run(&invite::Options {
-                folder,
-                key,
-                tracks,
-                rest,
-                json,
-            })
-        }
+        Verb::Invite(options) => invite::run(&options, common.json),
         Verb::Attend(options) => attend::run(&options, &common),
         Verb::Caption {
             options,
