@@ -17,8 +17,9 @@ use librecast::wire::{Reader, WireError, Writer};
 
 use crate::DAY;
 use crate::body::kind;
+use crate::fields::peer;
 use crate::offices::{MAX_DEPUTIES, Office};
-use crate::vouch::{LONGEST_DEVICE_LIFE, expiry, peer};
+use crate::vouch::{LONGEST_DEVICE_LIFE, expiry};
 
 /// Version of everything in this file.
 const VERSION: u8 = 1;

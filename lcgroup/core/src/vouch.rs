@@ -38,7 +38,7 @@ use librecast::plain::is_plain;
 use librecast::wire::{Reader, WireError, Writer};
 use zeroize::Zeroizing;
 
-use crate::fields::flag;
+use crate::fields::{flag, peer};
 use crate::invitation::{Invitation, InvitationError, check_topic};
 use crate::provider::{self, AEAD_KEY, AEAD_NONCE};
 use crate::{DAY, HOUR, MAX_MEMBERS, SECOND};
@@ -222,10 +222,6 @@ impl<'a> Vouch<'a> {
                 .verify(DEVICE_CONTEXT, &device, &self.by_key)
                 .is_ok()
     }
-}
-
-pub(crate) fn peer(r: &mut Reader<'_>) -> Result<PeerId, WireError> {
-    PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("key"))
 }
 
 /// A leaf's extension, and the person for which it is good.
