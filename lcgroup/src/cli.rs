@@ -13,7 +13,6 @@ use librecast_program::groups;
 
 use crate::carry;
 use crate::daemon;
-use crate::files::Which;
 use crate::get::Getting;
 use crate::logs::{LEAST_KEEP, LONGEST_KEEP};
 use crate::verbs::{self, Tail};
@@ -162,24 +161,7 @@ enum Verb {
         group: String,
     },
     /// Fetch a file that a member sent, from any host that has it
-    Get {
-        /// The group
-        group: String,
-        /// Its name, or the number of its message [default: the last file]
-        #[arg(value_name = "NAME|NUMBER")]
-        which: Option<String>,
-        /// A folder, or the file's own path; - is standard output [default: this folder]
-        dest: Option<PathBuf>,
-        /// Take digits as the file's name, not as a number
-        #[arg(long)]
-        name: bool,
-        /// Replace a file that is there
-        #[arg(long)]
-        overwrite: bool,
-        /// Give up after so long in which nothing of it came
-        #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "TIME")]
-        timeout: Duration,
-    },
+    Get(Getting),
     /// Print what was said
     Tail {
         #[command(flatten)]
@@ -443,24 +425,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             ..
         } => to.send_file(group, &file),
         Verb::Call { group } => to.call(&group),
-        Verb::Get {
-            group,
-            which,
-            dest,
-            name,
-            overwrite,
-            timeout,
-        } => to.get(&Getting {
-            group,
-            // alone it is DEST, for the last file
-            dest: dest.or(which
-                .as_ref()
-                .filter(|which| *which == "-")
-                .map(PathBuf::from)),
-            which: Which::of(which.filter(|which| which != "-"), name),
-            overwrite,
-            timeout,
-        }),
+        Verb::Get(getting) => to.get(&getting),
         Verb::Tail { tail, exec } => match exec.is_empty() {
             true => to.tail(&tail),
             false => to.tail_exec(&tail, &exec),
