@@ -1,6 +1,7 @@
 //! The command line of `lcgroup`.
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -352,6 +353,11 @@ fn parse_history(text: &str) -> Result<u64, String> {
         0 => Err("a second at least, all or none".into()),
         seconds => Ok(seconds),
     }
+}
+
+/// Tells the user something beside the result.
+pub fn hint(line: impl Display) {
+    cli::hint("lcgroup", line);
 }
 
 /// The command line, for man pages and completions.

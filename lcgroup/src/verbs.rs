@@ -20,11 +20,12 @@ use librecast::plain::{clean, quoted};
 use librecast::time::{UnixTime, utc};
 use librecast_program::arguments;
 use librecast_program::book::{self, Book, PREFIX};
-use librecast_program::cli::{Exit, ExitError, hint, print_line};
+use librecast_program::cli::{Exit, ExitError, print_line};
 use librecast_program::groups;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use crate::cli::hint;
 use crate::conversation::Message;
 use crate::file_text::{files_text, tell_problem};
 use crate::logs::DEFAULT_KEEP;
@@ -167,7 +168,7 @@ impl Waiting {
         }
         let text = text();
         if text != self.told && !text.is_empty() {
-            hint("lcgroup", &text);
+            hint(&text);
             self.told = text;
         }
     }
@@ -206,12 +207,9 @@ impl Verbs {
             places: network.unwrap_or_default(),
         })?;
         if on_lans && !self.json {
-            hint(
-                "lcgroup",
-                format_args!(
-                    "without a place it is found on LANs, and where [outside] of the configuration says (--at HOST names a place); `lcgroup status` shows the UDP port that a closed firewall must let in"
-                ),
-            );
+            hint(format_args!(
+                "without a place it is found on LANs, and where [outside] of the configuration says (--at HOST names a place); `lcgroup status` shows the UDP port that a closed firewall must let in"
+            ));
         }
         self.say(&answer, |_| {
             format!("{group} is there; next: `lcgroup invite {group}`")
@@ -360,10 +358,7 @@ impl Verbs {
         let answer = self.ask_when_checked(&request, group)?;
         if !self.json {
             print_line(text(&answer["call"]))?;
-            hint(
-                "lcgroup",
-                reach_of_call(self.group(group)?.network.is_some()),
-            );
+            hint(reach_of_call(self.group(group)?.network.is_some()));
         }
         self.tell_sent(group, answer)
     }
@@ -392,10 +387,10 @@ impl Verbs {
             return Ok(Exit::Ok);
         }
         if let Some(waits) = answer["waits"].as_str() {
-            hint("lcgroup", format_args!("it is kept here, and {waits}"));
+            hint(format_args!("it is kept here, and {waits}"));
         }
         if let Some(clock) = answer["clock"].as_str() {
-            hint("lcgroup", format_args!("it is sent; {clock}"));
+            hint(format_args!("it is sent; {clock}"));
         }
         Ok(Exit::Ok)
     }
@@ -428,7 +423,7 @@ impl Verbs {
 
     pub fn tail(&self, tail: &Tail) -> anyhow::Result<Exit> {
         if let Some(problem) = self.group(&tail.group)?.problem {
-            hint("lcgroup", &problem);
+            hint(&problem);
         }
         let request = Request::Tail {
             group: tail.group.clone(),

@@ -1,6 +1,5 @@
 //! `lcradio call`: a participant of a call, by devices or pipes.
 
-use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
@@ -14,12 +13,13 @@ use lcradio_core::{
     MEDIA_PORT, Participant, Quality, SoundPacket, Speaking, Standing, Transmit,
 };
 use librecast::time::UnixTime;
-use librecast_program::cli::{self, Common, Exit};
+use librecast_program::cli::{Common, Exit};
 use librecast_program::guest;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::cast::read_ahead;
+use crate::cli::{self, hint};
 use crate::codec::{Encoder, OUT_CHANNELS};
 use crate::device::{self, Capture, Playback};
 use crate::keys;
@@ -76,10 +76,10 @@ pub struct Options {
     pub device: Option<String>,
     /// Samples on standard input in the place of the microphone: s16le, 48 kHz, two channels; or WAV
     #[arg(long, value_name = "-")]
-    pub input: Option<crate::cli::Pipe>,
+    pub input: Option<cli::Pipe>,
     /// Samples to standard output in the place of loudspeakers: s16le, 48 kHz, two channels
     #[arg(long, value_name = "-")]
-    pub output: Option<crate::cli::Pipe>,
+    pub output: Option<cli::Pipe>,
     /// Begin muted, and talk while you want it: the space bar, or SIGUSR1 and SIGUSR2
     #[arg(long, conflicts_with_all = ["muted", "unmuted"])]
     pub push_to_talk: bool,
@@ -112,10 +112,6 @@ impl Options {
         let name = self.name.clone().or_else(of_user).or_else(of_host);
         name.unwrap_or_default()
     }
-}
-
-fn hint(line: impl fmt::Display) {
-    cli::hint("lcradio", line);
 }
 
 /// Takes part in a call until a key, a signal, or the end of a pipe.

@@ -17,13 +17,13 @@ use librecast::drops::Drops;
 use librecast::outside::Place;
 use librecast::time::UnixTime;
 use librecast::units::parse_rate;
-use librecast_program::cli::{Common, Exit, ExitError, hint};
+use librecast_program::cli::{Common, Exit, ExitError};
 use librecast_program::code::{INTERFACE, Offering};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use crate::cli::{Pipe, TOGETHER_MS, Together, parse_input, parse_together};
+use crate::cli::{Pipe, TOGETHER_MS, Together, hint, parse_input, parse_together};
 use crate::codec::Encoder;
 use crate::device::Capture;
 use crate::keys;
@@ -338,12 +338,7 @@ impl Cast {
     }
 
     /// Prints the code or the station's text, which listeners need, to standard output.
-    fn say_where(
-        &self,
-        json: bool,
-        code: Option<&str>,
-        place: Option<&str>,
-    ) -> io::Result<()> {
+    fn say_where(&self, json: bool, code: Option<&str>, place: Option<&str>) -> io::Result<()> {
         let station = self.caster.station();
         let mut text = station.encode();
         if let Some(place) = place.filter(|place| !place.is_empty()) {
@@ -364,16 +359,10 @@ impl Cast {
         }
         out.flush()?;
         if let Some(code) = code {
-            hint(
-                "lcradio",
-                format_args!("hear it with: lcradio listen {code}"),
-            );
+            hint(format_args!("hear it with: lcradio listen {code}"));
         }
         if place.is_some() {
-            hint(
-                "lcradio",
-                "hear it with: lcradio listen --outside TEXT; a text with @PLACE needs no option",
-            );
+            hint("hear it with: lcradio listen --outside TEXT; a text with @PLACE needs no option");
         }
         let names = self.network.interface_names().join(", ");
         if names.is_empty() {
@@ -382,7 +371,7 @@ impl Cast {
             tracing::info!("on {names}: {}", station.group());
         }
         if let Some(remark) = self.network.remark() {
-            hint("lcradio", remark);
+            hint(remark);
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The command line of `lcradio`.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -134,6 +135,11 @@ pub fn parse_latency(value: &str) -> Result<Latency, String> {
             _ => Err("auto, quick, safe, or milliseconds from 20 to 800".to_owned()),
         },
     }
+}
+
+/// Tells the user something beside the result.
+pub fn hint(line: impl Display) {
+    cli::hint("lcradio", line);
 }
 
 /// The command line, for man pages and completions.

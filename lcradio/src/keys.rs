@@ -16,12 +16,14 @@ use librecast::text::{TextError, TextKind};
 use librecast::time::{UnixTime, utc};
 use librecast::units::parse_duration;
 use librecast_program::arguments;
-use librecast_program::cli::{Exit, ExitError, hint};
+use librecast_program::cli::{Exit, ExitError};
 use librecast_program::guest;
 use librecast_program::helper;
 use librecast_program::keyfile::{load_signing_key, make_secret_key};
 use serde_json::json;
 use zeroize::Zeroizing;
+
+use crate::cli::hint;
 
 /// Bytes above the longest text of a station or grant: 168 bytes in base58, with a place or a token.
 const MAX_TEXT: u64 = 512 + MAX_TOKEN as u64;
@@ -162,10 +164,7 @@ pub fn invite(options: &InviteOptions, json: bool) -> anyhow::Result<Exit> {
         writeln!(out, "{}", *token)?;
     }
     if options.at.is_empty() {
-        hint(
-            "lcradio",
-            "without --at the helper finds the caster on LANs alone",
-        );
+        hint("without --at the helper finds the caster on LANs alone");
     }
     Ok(Exit::Ok)
 }

@@ -1,7 +1,6 @@
 //! `lcradio listen`: plays a station, records it, or writes samples to a pipe.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
@@ -20,7 +19,7 @@ use librecast_program::code;
 use serde_json::{Value, json};
 
 use crate::archive::Archive;
-use crate::cli::{self, parse_earlier, parse_latency};
+use crate::cli::{self, hint, parse_earlier, parse_latency};
 use crate::device::Playback;
 use crate::keys::{self, Wanted};
 use crate::level::{Level, as_text};
@@ -200,10 +199,6 @@ fn archive(options: &Options, common: &Common, tuned: &Tuned) -> anyhow::Result<
         return Err(ExitError::new(Exit::Usage, message).into());
     }
     Ok(Some(Archive::new(keyfile, &common.interfaces)?))
-}
-
-fn hint(line: impl fmt::Display) {
-    librecast_program::cli::hint("lcradio", line);
 }
 
 fn tuned(description: Description) -> Tuned {

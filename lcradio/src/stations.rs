@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use lcradio_core::{ANNOUNCE_INTERVAL, Directory, Entry, SAP_GROUP, SAP_PORT};
 use librecast::time::UnixTime;
-use librecast_program::cli::{Common, Exit, ExitError, hint, print_line};
+use librecast_program::cli::{Common, Exit, ExitError, print_line};
 use librecast_program::screen::watch;
 use serde_json::json;
 
+use crate::cli::hint;
 use crate::network::Memberships;
 use crate::process::{Wake, confine};
 
@@ -77,10 +78,9 @@ pub fn run(options: &Options, common: &Common) -> anyhow::Result<Exit> {
             notice_at = None;
             let seconds = LOOK.as_secs_f64();
             let interfaces = look.network.interface_names();
-            hint(
-                "lcradio",
-                format_args!("looks for stations for {seconds} s, on {interfaces}"),
-            );
+            hint(format_args!(
+                "looks for stations for {seconds} s, on {interfaces}"
+            ));
         }
         if let Some(exit) = wake.interrupted() {
             return Ok(exit);

@@ -22,9 +22,10 @@ use librecast::time::UnixTime;
 use librecast::units::parse_duration;
 use librecast_log::Role;
 use librecast_log_host::seed;
-use librecast_program::cli::{Common, Exit, hint};
+use librecast_program::cli::{Common, Exit};
 use librecast_program::process::Wake;
 
+use crate::cli::hint;
 use crate::followed::FollowedIndex;
 use crate::screen::Shown;
 use crate::tracks::Tracks;
@@ -226,7 +227,7 @@ impl Camera {
             if self.sender.has_ended() {
                 tracing::info!("{} frames sent, {} left out", self.sent, self.left_out);
                 if interrupted.is_none() && !self.has_ended {
-                    hint("lcstudio", "the session has ended");
+                    hint("the session has ended");
                 }
                 return match self.failed.take() {
                     Some(e) => Err(e),
@@ -235,10 +236,7 @@ impl Camera {
             }
             if self.heard_at.is_some_and(|at| at + SILENCE <= now) {
                 self.heard_at = None;
-                hint(
-                    "lcstudio",
-                    "waits for frames on standard input: does the camera's program run?",
-                );
+                hint("waits for frames on standard input: does the camera's program run?");
             }
             let due = self.sources.iter().filter_map(Source::next_at).min();
             let said = self.heard_at.map(|at| at + SILENCE);

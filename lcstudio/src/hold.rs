@@ -8,10 +8,11 @@ use anyhow::Context;
 use clap::Args;
 use lcstudio_core::{Index, Language, Place, TrackName, TrackPlace, View};
 use librecast_log::{Event, Role};
-use librecast_program::cli::{Common, Exit, hint};
+use librecast_program::cli::{Common, Exit};
 use librecast_program::process::Wake;
 use librecast_program::service;
 
+use crate::cli::hint;
 use crate::folder::{Folder, make_folder};
 use crate::kept_camera::KeptCamera;
 use crate::kept_screen::KeptScreen;
@@ -109,7 +110,6 @@ pub fn run(options: &Options, common: &Common) -> anyhow::Result<Exit> {
     let role = outside::role(Role::Holder);
     if role == Role::Reader {
         hint(
-            "lcstudio",
             "a leaf keeps the session for this host alone: to give it to others, enter by a member's token",
         );
     }
@@ -143,7 +143,7 @@ pub fn run(options: &Options, common: &Common) -> anyhow::Result<Exit> {
             }
         }
         for line in told.news(view.index(), |track| options.keeps(track)) {
-            hint("lcstudio", line);
+            hint(line);
         }
         for (name, place) in &view.index().tracks {
             let now = Instant::now();

@@ -12,12 +12,13 @@ use librecast::outside::Place as Meeting;
 use librecast::plain::escape;
 use librecast::time::UnixTime;
 use librecast_log::{Event, Role};
-use librecast_program::cli::{Common, Exit, hint};
+use librecast_program::cli::{Common, Exit};
 use librecast_program::code::{INTERFACE, Offering};
 use librecast_program::process::Wake;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use crate::cli::hint;
 use crate::folder::{Folder, Stamp, Stamps, no_room};
 use crate::input::{Input, Read};
 use crate::said::said;
@@ -430,10 +431,7 @@ impl Presenter<'_> {
 
     fn say_code(&self, code: &str) {
         self.tell(code, || json!({"event": "code", "code": code}));
-        hint(
-            "lcstudio",
-            format_args!("attend it with: lcstudio attend {code}"),
-        );
+        hint(format_args!("attend it with: lcstudio attend {code}"));
     }
 
     fn say_on(&self) {

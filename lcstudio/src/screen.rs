@@ -15,10 +15,11 @@ use librecast::time::UnixTime;
 use librecast::units::parse_duration;
 use librecast_log::Role;
 use librecast_log_host::seed;
-use librecast_program::cli::{Common, Exit, ExitError, hint};
+use librecast_program::cli::{Common, Exit, ExitError};
 use librecast_program::guest;
 use librecast_program::process::Wake;
 
+use crate::cli::hint;
 use crate::folder::Folder;
 use crate::followed::FollowedIndex;
 use crate::stills::{Still, Stills};
@@ -216,7 +217,7 @@ impl Screen {
             }
             if self.sender.has_ended() {
                 if interrupted.is_none() {
-                    hint("lcstudio", "the session has ended");
+                    hint("the session has ended");
                 }
                 return Ok(interrupted.unwrap_or(Exit::Ok));
             }
@@ -248,10 +249,7 @@ impl Screen {
             Some(file) => self.show(&file.context("standard input")?, now)?,
             None if has_ended && !self.has_ended => {
                 self.has_ended = true;
-                hint(
-                    "lcstudio",
-                    "no more pictures come; the last one stays until Ctrl-C",
-                );
+                hint("no more pictures come; the last one stays until Ctrl-C");
                 self.sender.pause(true, now);
             }
             None => {}

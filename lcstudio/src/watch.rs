@@ -20,10 +20,11 @@ use lcstudio_core::{
 };
 use librecast::units::parse_duration;
 use librecast_log::{Role, Space};
-use librecast_program::cli::{Common, Exit, ExitError, hint};
+use librecast_program::cli::{Common, Exit, ExitError};
 use librecast_program::process::Wake;
 
 use crate::canvas::Canvas;
+use crate::cli::hint;
 use crate::followed::FollowedIndex;
 use crate::outside;
 use crate::tracks::Tracks;
@@ -116,7 +117,7 @@ pub fn run(options: &Options, common: &Common) -> anyhow::Result<Exit> {
             return Err(ExitError::new(Exit::Unreachable, absent(index, &name)).into());
         }
         if followed.has_ended(&tracks, now) {
-            hint("lcstudio", "the session has ended");
+            hint("the session has ended");
             return Ok(Exit::Ok);
         }
         if !watching.as_ref().is_some_and(|one| one.has_shown()) {
@@ -297,33 +298,23 @@ impl Camera {
         let large = |layers: &[Layer]| layers.contains(&Layer::Large);
         if layers.is_empty() && !self.layers.is_empty() {
             hint(
-                "lcstudio",
                 "the network or the player is too slow for the camera: it is left, and tried again after a while",
             );
         } else if large(&self.layers) && !large(&layers) && self.watch.layers().has_large() {
-            hint(
-                "lcstudio",
-                "the network or the player is slow: the small picture for a while",
-            );
+            hint("the network or the player is slow: the small picture for a while");
         } else if !smooth(&layers) && !large(&layers) && smooth(&self.layers) {
-            hint(
-                "lcstudio",
-                "the network or the player is slow: fewer pictures a second for a while",
-            );
+            hint("the network or the player is slow: fewer pictures a second for a while");
         }
         self.layers = layers;
         let is_late = now.saturating_duration_since(self.times.begun) >= UNTIL_STATE;
         let is_small = self.times.last.is_some() && is_late && !self.watch.layers().has_large();
         if self.wants_large && is_small && !self.has_said_small {
-            hint(
-                "lcstudio",
-                "the presenter sends no large picture: the small one comes",
-            );
+            hint("the presenter sends no large picture: the small one comes");
         }
         self.has_said_small |= is_small;
         let has_ended = self.watch.has_ended();
         if has_ended && !self.has_ended {
-            hint("lcstudio", "the camera is off; waits until it is on again");
+            hint("the camera is off; waits until it is on again");
         }
         self.has_ended = has_ended;
     }
