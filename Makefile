@@ -51,7 +51,7 @@ CASES = 64
 # network tests wait more than they compute: the others compile and run beside them, and yield to them
 THREADS = $(shell expr 4 \* $$(nproc))
 TESTS = env PROPTEST_CASES=$(CASES) PROPTEST_RNG_SEED=$(SEED) RUST_TEST_THREADS=$(THREADS) cargo test --workspace
-NETWORK = --test netns --test first_steps --test reference
+NETWORK = --test netns --test reference
 
 test:
 	netns-tests/setup test

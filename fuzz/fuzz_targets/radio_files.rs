@@ -4,7 +4,7 @@
 
 use std::io::Cursor;
 
-use lcradio_core::is_showable;
+use lcradio_core::{CLOCK_RATE, OggWriter, is_showable};
 use libfuzzer_sys::fuzz_target;
 
 // modules of a program, not of a library
@@ -15,7 +15,7 @@ mod ogg_pages;
 #[path = "../../lcradio/src/wav.rs"]
 mod wav;
 
-use ogg_opus::{Item, OggReader, OggWriter};
+use ogg_opus::{Item, OggReader};
 
 fn read(file: Vec<u8>) -> Option<(u8, Vec<Item>)> {
     let length = file.len();
@@ -46,7 +46,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("radio_files"), |data: &[u8]| {
     }
     // packets of the input, in a file of this program
     let packets: Vec<&[u8]> = lcroute_fuzz::pieces(data).filter(|packet| !packet.is_empty()).take(64).collect();
-    let mut writer = OggWriter::new(Vec::new(), 7, 2, "title").expect("memory");
+    let mut writer = OggWriter::new(Vec::new(), 7, 2, "title", CLOCK_RATE).expect("memory");
     for packet in &packets {
         writer.write(packet.to_vec(), 960).expect("memory");
     }

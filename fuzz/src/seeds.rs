@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use lcradio_core::{
-    Announcement, CLOCK_RATE, FRAME, PAYLOAD_TYPE, Profile, RtpHeader, StationKey, describe,
+    Announcement, CLOCK_RATE, FRAME, OggWriter, PAYLOAD_TYPE, Profile, RtpHeader, StationKey, describe,
 };
 use lcroute_engine::SourceFilter;
 use lcroute_engine::carry::CarryRequest;
@@ -33,15 +33,6 @@ use librecast::text_network::{TextKey, attest};
 use librecast::{igmp, mapped};
 
 use crate::{TODAY, chain, key};
-
-#[allow(dead_code)]
-#[path = "../../lcradio/src/ogg_opus.rs"]
-mod ogg_opus;
-#[allow(dead_code)]
-#[path = "../../lcradio/src/ogg_pages.rs"]
-mod ogg_pages;
-
-use ogg_opus::OggWriter;
 
 /// Writes the seeds of a target into its corpus, if that exists.
 pub fn write(target: &str) {
@@ -83,6 +74,7 @@ fn of(target: &str) -> Vec<Vec<u8>> {
         "radio_packets" => radio_packets(),
         "streams" => streams(),
         "studio" => studio(),
+        "players" => players(),
         "radio_files" => radio_files(),
         "reach_lines" => reach_lines(),
         "parity" => parities(),
@@ -173,6 +165,20 @@ fn guest_socket() -> Vec<Vec<u8>> {
     vec![framed(&[joined.clone(), left].concat()), framed(&[joined, packets].concat())]
 }
 
+/// Returns packets of RTP in a wrong order, a source, and a title.
+fn players() -> Vec<Vec<u8>> {
+    let packet = |sequence: u8| [&[0x80, 33, 0, sequence][..], &[0; 8], &[0x47; 188]].concat();
+    let packets = [7, 8, 10, 9].map(packet);
+    let proof = "Authorization: Basic c291cmNlOmhhY2ttZQ==\r\n";
+    let source = format!("PUT /live HTTP/1.1\r\n{proof}Expect: 100-continue\r\nice-name: Home\r\n\r\nOggS");
+    let title = format!("GET /admin/metadata?mode=updinfo&song=Tea+%C3%BC HTTP/1.0\r\n{proof}\r\n");
+    vec![
+        input(&[], packets.each_ref().map(Vec::as_slice)),
+        source.into_bytes(),
+        title.into_bytes(),
+    ]
+}
+
 /// Returns an Ogg file of `lcradio`, and a WAV file.
 fn radio_files() -> Vec<Vec<u8>> {
     let wav = [
@@ -182,7 +188,7 @@ fn radio_files() -> Vec<Vec<u8>> {
         &[16, 0],
         b"data\x04\0\0\0abcd",
     ];
-    let mut ogg = OggWriter::new(Vec::new(), 7, 2, "seed").unwrap();
+    let mut ogg = OggWriter::new(Vec::new(), 7, 2, "seed", CLOCK_RATE).unwrap();
     for packet in [&[0xf8, 1][..], &[0xf8, 2, 3]] {
         ogg.write(packet.to_vec(), 960).unwrap();
     }

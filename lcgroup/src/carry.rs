@@ -1,5 +1,5 @@
 //! `lcgroup carry`: the program inside of the network of a group. It passes packets of the group
-//! between lc0 and `lcgroup run`, gives programs for files a part of lc0, and has no key of the group.
+//! between lc0 and `lcgroup run`, gives programs a part of lc0, and has no key of the group.
 //!
 //! ```text
 //! lcgroup run                      lcgroup carry
@@ -12,7 +12,7 @@
 
 use std::io::IoSliceMut;
 use std::net::Ipv6Addr;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -22,7 +22,7 @@ use librecast_program::cli::Exit;
 use librecast_program::group_network::inherited;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recv, recvmsg, send};
+use nix::sys::socket::{MsgFlags, recv, recvmsg, send};
 
 use crate::hub::{self, MAX_PACKET};
 
@@ -105,18 +105,88 @@ fn input(packets: &OwnedFd, buffer: &mut [u8]) -> nix::Result<Option<Input>> {
     let mut parts = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<()>(packets.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
-    let mut port = None;
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(given) = control {
-            for fd in given {
-                // SAFETY: the kernel has opened it for this process alone
-                port = Some(unsafe { OwnedFd::from_raw_fd(fd) });
-            }
-        }
-    }
-    Ok(match (port, message.bytes) {
+    Ok(match (hub::descriptor(&message)?, message.bytes) {
         (Some(port), _) => Some(Input::Port(port)),
         (None, 0) => None,
         (None, length) => Some(Input::Packet(length)),
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub mod tests {
+    use std::sync::Arc;
+    use std::thread;
+
+    use librecast::ipv6::udp_packet;
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+    use super::*;
+    use crate::hub::{Lc0, MAX_PORTS};
+
+    /// Enough on a busy machine.
+    const LONG: Duration = Duration::from_secs(120);
+    const OWN: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+    const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+    const GROUP: Ipv6Addr = Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, 1);
+
+    /// Returns lc0 of a hub whose ports a thread passes on, and the node's end.
+    pub fn carried() -> (Lc0, OwnedFd) {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let node = socketpair(AddressFamily::Unix, SockType::Datagram, None, flags);
+        let (node, hubs) = node.unwrap();
+        let ports = hub::start(hubs, LINK_LOCAL).unwrap();
+        let (packets, theirs) = hub::pair().unwrap();
+        thread::spawn(move || {
+            let mut buffer = [0; MAX_PACKET];
+            loop {
+                let mut fds = [PollFd::new(theirs.as_fd(), PollFlags::POLLIN)];
+                poll(&mut fds, PollTimeout::NONE).unwrap();
+                match input(&theirs, &mut buffer) {
+                    Ok(Some(Input::Port(port))) => ports.add(port),
+                    _ => return,
+                }
+            }
+        });
+        let lc0 = Lc0 {
+            packets: Arc::new(packets),
+            addresses: (OWN, LINK_LOCAL),
+            run: 1,
+        };
+        (lc0, node)
+    }
+
+    /// Asserts that the node receives what a program sends by this port.
+    pub fn assert_speaks(port: &OwnedFd, node: &OwnedFd) {
+        let packet = udp_packet(OWN, GROUP, (7, 8), b"hello");
+        send(port.as_raw_fd(), &packet, MsgFlags::empty()).unwrap();
+        let mut buffer = [0; MAX_PACKET];
+        let length = recv(node.as_raw_fd(), &mut buffer, MsgFlags::empty()).unwrap();
+        assert_eq!(buffer[..length], packet);
+    }
+
+    #[test]
+    fn a_program_has_a_port_while_one_is_free_and_is_told_why_it_has_none() {
+        let (lc0, node) = carried();
+        let mut all: Vec<_> = (0..MAX_PORTS).map(|_| lc0.open().unwrap()).collect();
+        assert_speaks(&all[MAX_PORTS - 1], &node);
+        let e = lc0.open().unwrap_err().to_string();
+        assert!(e.contains("are in use"), "{e}");
+        // a program that ends makes room
+        drop(all.pop());
+        let until = Instant::now() + LONG;
+        let again = loop {
+            match lc0.open() {
+                Ok(port) => break port,
+                Err(e) => assert!(Instant::now() < until, "{e}"),
+            }
+        };
+        assert_speaks(&again, &node);
+        // nobody carries
+        let (packets, theirs) = hub::pair().unwrap();
+        let packets = Arc::new(packets);
+        drop(theirs);
+        let e = Lc0 { packets, ..lc0 }.open().unwrap_err().to_string();
+        assert!(e.contains("takes no program now"), "{e}");
+    }
 }

@@ -1,4 +1,4 @@
-//! Processes of lcsync that end with this program.
+//! Processes of lcsync that end with this program, and places of our programs.
 
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
@@ -21,11 +21,18 @@ const OF_SERVICE: [&str; 9] = [
     "JOURNAL_STREAM",
 ];
 
+/// Returns the place of a program: beside this one, where packages install it, or on `PATH`.
+pub fn found(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).map(|folder| folder.join(program));
+    let places = executable::places(program).unwrap_or_default();
+    let mut all = places.into_iter().chain(on_path);
+    all.find(|place| place.is_file())
+}
+
 /// Returns a command of lcsync, with its state in `state`.
 pub fn lcsync(state: &Path) -> Command {
-    let places = executable::places("lcsync").unwrap_or_default();
-    let found = places.into_iter().find(|place| place.is_file());
-    let mut command = Command::new(found.unwrap_or_else(|| PathBuf::from("lcsync")));
+    let mut command = Command::new(found("lcsync").unwrap_or_else(|| PathBuf::from("lcsync")));
     for variable in OF_SERVICE {
         command.env_remove(variable);
     }

@@ -31,6 +31,7 @@ const EXAMPLES: &str = "Examples:
   lcgroup send team --file plan.pdf        up to 64 MiB; it waits at mailboxes, and at members who fetched it
   lcgroup get team plan.pdf                fetches it, from any host that has it
   lcgroup call team                        begins a call, and tells the members; lcradio call lcc1... takes part
+  lcgroup call team lcc1...                takes part over the group's own network, if it has one
   lcgroup verify team Ann                  eight words; on Ann's host `lcgroup verify team` prints the same
   lcgroup deputy add team Bob --after 3d   Bob's host lets others join and removes them once yours is silent for 3 days
   lcgroup protect team ff1e:7::/32         packets to these groups are sealed by the group's keys
@@ -160,6 +161,11 @@ enum Verb {
     Call {
         /// The group
         group: String,
+        /// Take part in this call, over the group's own network; `-` reads it from standard input [default: a new call]
+        call: Option<String>,
+        /// Options of `lcradio call`, which takes part if the group has a network of its own
+        #[arg(last = true, value_name = "OPTION")]
+        options: Vec<OsString>,
     },
     /// Fetch a file that a member sent, from any host that has it
     Get(Getting),
@@ -430,7 +436,11 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             file: Some(file),
             ..
         } => to.send_file(group, &file),
-        Verb::Call { group } => to.call(&group),
+        Verb::Call {
+            group,
+            call,
+            options,
+        } => to.call(&group, call.as_deref(), &options),
         Verb::Get(getting) => to.get(&getting),
         Verb::Tail { tail, exec } => match exec.is_empty() {
             true => to.tail(&tail),
@@ -492,6 +502,22 @@ mod tests {
         assert!(tail.new && !cli.common.json);
         assert_eq!(exec, ["--", "notify", "--json", "-n", "3", "--", "team"]);
         assert!(Cli::try_parse_from(["lcgroup", "tail", "team", "--exec"]).is_err());
+    }
+
+    #[test]
+    fn a_call_has_a_text_or_none_and_options_of_lcradio() {
+        for (line, text) in [
+            ("lcgroup call team -- --listen --name -", None),
+            ("lcgroup call team - -- --listen --name -", Some("-")),
+        ] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            let Verb::Call { call, options, .. } = cli.verb else {
+                panic!("another verb");
+            };
+            assert_eq!(call.as_deref(), text);
+            assert_eq!(options, ["--listen", "--name", "-"]);
+        }
+        assert!(Cli::try_parse_from(["lcgroup", "call", "team", "--listen"]).is_err());
     }
 
     #[test]

@@ -43,6 +43,7 @@ use crate::desktop::Desktop;
 use crate::giver::{Giver, Wanted};
 use crate::held::Held;
 use crate::holding_key::HoldingKey;
+use crate::hub::Lc0;
 use crate::logs::{DEFAULT_KEEP, LEAST_KEEP, LONGEST_KEEP};
 use crate::names::chosen;
 use crate::outside::{self, Kept, MAX_NETWORKS, MAX_OPEN, Networks, Outside};
@@ -470,6 +471,16 @@ impl Daemon {
             .map_or(&self.carrier, Outside::carrier)
     }
 
+    /// Returns lc0 of a group's own network.
+    fn lc0(&mut self, group: &str) -> anyhow::Result<Lc0> {
+        self.room(group)?;
+        let network = self.networks.get(group).ok_or_else(|| {
+            let text = format!("{group} has no network of its own");
+            ExitError::new(Exit::Usage, text)
+        })?;
+        Ok(network.lc0()?)
+    }
+
     /// Passes the keys of all protected prefixes to lcroute.
     fn give(&self, now: Instant) {
         let mut wanted = Wanted::new();
@@ -561,6 +572,12 @@ impl Daemon {
                             json!({ "waits": waits, "name": listed.name, "length": listed.length, "n": listed.n }),
                         )
                     }
+                    Err(e) => refused(&e),
+                };
+            }
+            Request::Enter { group } => {
+                return match self.lc0(&group) {
+                    Ok(lc0) => Answer::Enter(lc0),
                     Err(e) => refused(&e),
                 };
             }
@@ -745,7 +762,10 @@ impl Daemon {
             Request::Hold { key, name, space } => self.hold(&key, name, space, now),
             Request::Unhold { name } => self.unhold(&name),
             // answered earlier
-            Request::Tail { .. } | Request::SendFile { .. } | Request::Get { .. } => Ok(json!({})),
+            Request::Tail { .. }
+            | Request::SendFile { .. }
+            | Request::Get { .. }
+            | Request::Enter { .. } => Ok(json!({})),
         }
     }
 

@@ -2,16 +2,19 @@
 //!
 //! ```text
 //! node of the guest ── lc0 ── hub ──┬── lcgroup carry
-//!                                   └── lcsync, for files of the group
+//!                                   ├── lcsync, for files of the group
+//!                                   └── lcradio, for a user's call
 //! ```
 //!
 //! Towards the node the hub is one host: it joins what any program has joined, answers the node's
 //! queries itself, and leaves for programs that were killed. Programs do not hear each other.
+//!
+//! The hub's first datagram on a port is one byte: whether the port is open, or all are in use.
 
 use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
 use std::net::Ipv6Addr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,16 +29,22 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, send, sendmsg, setsockopt,
-    socketpair, sockopt,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, RecvMsg, SockFlag, SockType,
+    recv, send, sendmsg, setsockopt, socketpair, sockopt,
 };
 
 /// Bytes of a buffer for a packet: more than the MTU of lc0.
 pub const MAX_PACKET: usize = 2_048;
 /// Bytes of packets that wait in a pair, each way.
 const BUFFER: usize = 1 << 20;
-/// Programs at a time: lcgroup's own, one that serves files, and some that fetch.
-const MAX_PORTS: usize = 16;
+/// Programs at a time: lcgroup's own, one that serves files, two that fetch, and calls. Chosen.
+pub const MAX_PORTS: usize = 16;
+/// First datagram of the hub on a port: shorter than any packet.
+const OPEN: [u8; 1] = [1];
+/// The same where all ports are in use.
+const FULL: [u8; 1] = [0];
+/// Longest wait for the first datagram, in milliseconds. Chosen: `lcgroup carry` answers at once.
+const OPEN_MILLIS: u16 = 2_000;
 /// MTU of a guest's lc0.
 const MTU: usize = 1_280;
 /// Place of the next header in a packet.
@@ -170,7 +179,32 @@ pub fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
     Ok((ours, theirs))
 }
 
-/// lc0 of a guest that runs, for programs of `lcgroup run`.
+/// Returns the descriptor that comes with a message, for this process alone.
+pub fn descriptor(message: &RecvMsg<'_, '_, ()>) -> nix::Result<Option<OwnedFd>> {
+    let mut last = None;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(given) = control {
+            for fd in given {
+                // SAFETY: the kernel has opened it for this process alone
+                last = Some(unsafe { OwnedFd::from_raw_fd(fd) });
+            }
+        }
+    }
+    Ok(last)
+}
+
+/// Has a program speak by a port, which must be open until it has started. `addresses` are those
+/// in [`Lc0`].
+pub fn lead(command: &mut Command, port: BorrowedFd<'_>, addresses: (Ipv6Addr, Ipv6Addr)) {
+    let (number, (address, link_local)) = (port.as_raw_fd(), addresses);
+    command.env(GUEST_FD, format!("{number},{address},{link_local}"));
+    // SAFETY: the caller keeps it open until the child has executed its program
+    let open = move || keep_open(unsafe { BorrowedFd::borrow_raw(number) }, true);
+    // SAFETY: between fork and exec; makes system calls only, and allocates nothing
+    unsafe { command.pre_exec(open) };
+}
+
+/// lc0 of a guest that runs, for programs of `lcgroup run` and of its users.
 #[derive(Debug, Clone)]
 pub struct Lc0 {
     /// The socket to `lcgroup carry`.
@@ -184,19 +218,49 @@ pub struct Lc0 {
 impl Lc0 {
     /// Has a program speak on it. The returned descriptor must be open until it has started.
     pub fn give(&self, command: &mut Command) -> io::Result<OwnedFd> {
+        let port = self.open()?;
+        lead(command, port.as_fd(), self.addresses);
+        Ok(port)
+    }
+
+    /// Opens a port of the hub, and returns the program's end. Waits for the hub's answer.
+    pub fn open(&self) -> io::Result<OwnedFd> {
         let (ours, theirs) = pair()?;
         let rights = [ours.as_raw_fd()];
         let rights = [ControlMessage::ScmRights(&rights)];
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         let text = [IoSlice::new(b"port")];
-        sendmsg::<()>(self.packets.as_raw_fd(), &text, &rights, flags, None)?;
-        let (number, (address, link_local)) = (theirs.as_raw_fd(), self.addresses);
-        command.env(GUEST_FD, format!("{number},{address},{link_local}"));
-        // SAFETY: the caller keeps it open until the child has executed its program
-        let open = move || keep_open(unsafe { BorrowedFd::borrow_raw(number) }, true);
-        // SAFETY: between fork and exec; makes system calls only, and allocates nothing
-        unsafe { command.pre_exec(open) };
+        let sent = sendmsg::<()>(self.packets.as_raw_fd(), &text, &rights, flags, None);
+        sent.map_err(|e| {
+            io::Error::other(format!("the group's network takes no program now: {e}"))
+        })?;
+        // the hub alone has it now, so its end is seen
+        drop(ours);
+        await_open(&theirs)?;
         Ok(theirs)
+    }
+}
+
+/// Reads the hub's first datagram on a port.
+fn await_open(port: &OwnedFd) -> io::Result<()> {
+    let mut fds = [PollFd::new(port.as_fd(), PollFlags::POLLIN)];
+    let ready = loop {
+        match poll(&mut fds, PollTimeout::from(OPEN_MILLIS)) {
+            Err(Errno::EINTR) => {}
+            ready => break ready?,
+        }
+    };
+    if ready == 0 {
+        return Err(io::Error::other("the group's network does not answer"));
+    }
+    let mut first = [0; 1];
+    let length = recv(port.as_raw_fd(), &mut first, MsgFlags::MSG_DONTWAIT)?;
+    match (length, first) {
+        (1, OPEN) => Ok(()),
+        (1, FULL) => Err(io::Error::other(format!(
+            "all {MAX_PORTS} places for programs in the group's network are in use: end a call, or wait until files have come"
+        ))),
+        _ => Err(io::Error::other("the group's network has ended")),
     }
 }
 
@@ -266,7 +330,12 @@ impl Hub {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         for port in new.drain(..) {
-            if self.programs.len() < MAX_PORTS {
+            let is_open = self.programs.len() < MAX_PORTS;
+            let first = if is_open { OPEN } else { FULL };
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            // its program may have gone already
+            let _ = send(port.as_raw_fd(), &first, flags);
+            if is_open {
                 self.programs.push(port);
                 self.groups.open();
             }
@@ -448,6 +517,7 @@ mod tests {
         };
         let (ours, theirs) = pair().unwrap();
         ports.add(ours);
+        await_open(&theirs).unwrap();
         for packet in program().join(group(1)) {
             send(theirs.as_raw_fd(), &packet, MsgFlags::empty()).unwrap();
         }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! lcgroup run ── packets ── lcgroup carry ── lc0 ── lcroute guest ── links ── other members
-//!      │         lcsync ─────────┘                        │
+//!      │ lcsync, lcradio ────────┘                        │
 //!      └───────────────── texts, members, expelled keys ──┘
 //! ```
 //! The guest ends with the program inside, and that with the socket of its packets, so nothing is left
@@ -499,6 +499,21 @@ impl Outside {
         }
     }
 
+    /// Returns lc0 of the guest, for a program of the user.
+    pub fn lc0(&self) -> Result<Lc0, ExitError> {
+        let access = self.access.lock().unwrap_or_else(PoisonError::into_inner);
+        let why = match (&access.problem, &self.role) {
+            (Some(problem), _) => problem.as_str(),
+            (None, None) => "this host is not a member",
+            (None, Some(_)) => "it starts: try again in a few seconds",
+        };
+        let none = || {
+            let text = format!("the group's network does not run: {why}");
+            ExitError::new(Exit::Failed, text)
+        };
+        access.lc0.clone().ok_or_else(none)
+    }
+
     fn set_lc0(&self, lc0: Option<Lc0>) {
         let mut access = self.access.lock().unwrap_or_else(PoisonError::into_inner);
         access.lc0 = lc0;
@@ -957,6 +972,25 @@ mod tests {
         let at = (Ipv6Addr::LOCALHOST, Some(role));
         let wake = Arc::new(EventFd::new().unwrap());
         Outside::new(("team", folder), kept, at, wake, now).unwrap()
+    }
+
+    #[test]
+    fn a_program_finds_no_lc0_before_the_guest_has_one_and_is_told_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut outside = of_member(folder.path(), Vec::new(), Instant::now());
+        let why = |outside: &Outside| outside.lc0().unwrap_err().to_string();
+        assert!(why(&outside).contains("it starts"), "{}", why(&outside));
+        outside.problem = Some("lcroute must be installed".into());
+        outside.set_problem();
+        let told = why(&outside);
+        assert!(told.contains("lcroute must be installed"), "{told}");
+        let (packets, _theirs) = hub::pair().unwrap();
+        outside.set_lc0(Some(Lc0 {
+            packets: Arc::new(packets),
+            addresses: (Ipv6Addr::LOCALHOST, Ipv6Addr::LOCALHOST),
+            run: 7,
+        }));
+        assert_eq!(outside.lc0().unwrap().run, 7);
     }
 
     #[test]

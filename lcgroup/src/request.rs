@@ -1,5 +1,6 @@
 //! Requests on the control socket: one JSON object a line, as in the other programs.
 
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use lcgroup_core::file::FileId;
@@ -63,6 +64,9 @@ pub enum Request {
     },
     /// Begins a call, and sends its text; returns it.
     Call { group: String },
+    /// Opens a port of the group's own network for a program of the user. The descriptor comes with
+    /// the first byte of the answer, [`Entered`].
+    Enter { group: String },
     /// Sends a file of `length` bytes, which follow once the daemon is ready.
     SendFile {
         group: String,
@@ -357,6 +361,15 @@ pub struct Status {
     /// Groups that it holds.
     pub held: Vec<HeldStatus>,
     pub interfaces: Vec<String>,
+}
+
+/// The answer to [`Request::Enter`]: addresses of the network's lc0.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Entered {
+    /// The address of lc0.
+    pub address: Ipv6Addr,
+    /// Its link-local address.
+    pub link_local: Ipv6Addr,
 }
 
 /// An invitation that others may use.

@@ -1,6 +1,7 @@
 //! The control socket: a thread for each connection passes requests to the daemon.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use librecast::local::write_line;
 use nix::sys::eventfd::EventFd;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -18,7 +20,8 @@ use crate::carrier::Serving;
 use crate::child;
 use crate::conversation::Shared;
 use crate::files::name_to_send;
-use crate::request::{MAX_REQUEST, REQUEST_TIMEOUT, Request};
+use crate::hub::Lc0;
+use crate::request::{Entered, MAX_REQUEST, REQUEST_TIMEOUT, Request};
 use crate::transfer::{self, Here, Stage, Taking};
 
 /// Simultaneous connections. Chosen: some readers for each of 64 groups.
@@ -49,6 +52,8 @@ pub enum Answer {
     Stage(Stage, Serving, PathBuf),
     /// A whole file, of this group, and the folder of groups.
     File(Here, String, PathBuf),
+    /// The lc0 on which a program of the user wants a port.
+    Enter(Lc0),
 }
 
 /// Listens on threads of its own. The receiver yields requests; each one writes to `wake`.
@@ -170,6 +175,7 @@ fn converse(
                     return Ok(());
                 }
             }
+            Answer::Enter(lc0) => give_port(&mut writer, &lc0)?,
             Answer::Ok(value) => write_line(&mut writer, &json!({ "ok": value }))?,
             Answer::Error(error, exit) => {
                 write_line(&mut writer, &json!({ "error": error, "exit": exit }))?;
@@ -193,6 +199,26 @@ fn converse(
             }
         }
     }
+}
+
+/// Passes a port to the user. The thread of the connection waits for the hub, and nobody else does.
+fn give_port(writer: &mut UnixStream, lc0: &Lc0) -> io::Result<()> {
+    let port = match lc0.open() {
+        Ok(port) => port,
+        Err(e) => return write_line(writer, &json!({ "error": e.to_string(), "exit": 1 })),
+    };
+    let (address, link_local) = lc0.addresses;
+    let entered = Entered {
+        address,
+        link_local,
+    };
+    let line = format!("{}\n", json!({ "ok": entered }));
+    let rights = [port.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&rights)];
+    let text = [IoSlice::new(line.as_bytes())];
+    let flags = MsgFlags::MSG_NOSIGNAL;
+    let sent = sendmsg::<()>(writer.as_raw_fd(), &text, &rights, flags, None)?;
+    writer.write_all(line.as_bytes().get(sent..).unwrap_or_default())
 }
 
 /// Reads a line, or nothing at the end. It must be complete within `time_limit`, regardless of the

@@ -1,5 +1,6 @@
 //! The commands: each sends requests to the running program.
 
+mod call;
 mod devices;
 mod exec;
 
@@ -350,21 +351,18 @@ impl Verbs {
         self.tell_sent(&of, answer)
     }
 
-    /// Begins a call with the members of a group.
-    pub fn call(&self, group: &str) -> anyhow::Result<Exit> {
-        let request = Request::Call {
-            group: group.to_owned(),
-        };
-        let answer = self.ask_when_checked(&request, group)?;
-        if !self.json {
-            print_line(text(&answer["call"]))?;
-            hint(reach_of_call(self.group(group)?.network.is_some()));
+    /// Prints what becomes of a message that was sent.
+    pub fn tell_sent(&self, of: &str, answer: Value) -> anyhow::Result<Exit> {
+        let answer = self.spoken(of, answer)?;
+        match self.json {
+            true => print_line(answer.to_string())?,
+            false => Self::tell_kept(&answer),
         }
-        self.tell_sent(group, answer)
+        Ok(Exit::Ok)
     }
 
-    /// Prints what becomes of a message that was sent.
-    pub fn tell_sent(&self, of: &str, mut answer: Value) -> anyhow::Result<Exit> {
+    /// Waits a moment for a message that waits for other hosts; returns the answer as it stands then.
+    fn spoken(&self, of: &str, mut answer: Value) -> anyhow::Result<Value> {
         if answer["shortly"] == true {
             // this folder may prove to be an old copy, which sends no messages
             let mut waiting = Waiting::new(self.json);
@@ -382,17 +380,17 @@ impl Verbs {
                 answer.remove("waits");
             }
         }
-        if self.json {
-            print_line(answer.to_string())?;
-            return Ok(Exit::Ok);
-        }
+        Ok(answer)
+    }
+
+    /// Tells why a message waits, and that clocks differ.
+    fn tell_kept(answer: &Value) {
         if let Some(waits) = answer["waits"].as_str() {
             hint(format_args!("it is kept here, and {waits}"));
         }
         if let Some(clock) = answer["clock"].as_str() {
             hint(format_args!("it is sent; {clock}"));
         }
-        Ok(Exit::Ok)
     }
 
     /// Asks again while the program checks whether its folder is an old copy.
@@ -422,9 +420,11 @@ impl Verbs {
     }
 
     pub fn tail(&self, tail: &Tail) -> anyhow::Result<Exit> {
-        if let Some(problem) = self.group(&tail.group)?.problem {
-            hint(&problem);
+        let group = self.group(&tail.group)?;
+        if let Some(problem) = &group.problem {
+            hint(problem);
         }
+        let takes_part = takes_part(&tail.group, group.network.is_some());
         let request = Request::Tail {
             group: tail.group.clone(),
             after: tail.after,
@@ -459,7 +459,7 @@ impl Verbs {
                     read = value["n"].as_u64().unwrap_or(0);
                     let is_own = value["own"] == true;
                     let message = serde_json::from_value(value)?;
-                    let line = shown(&tail.group, &message, &name);
+                    let line = shown(&tail.group, &takes_part, &message, &name);
                     let rings = tail.follow && !is_own && is_ringing(&message);
                     match rings && std::io::stdout().is_terminal() {
                         true => print_line(format!("\u{7}{line}"))?,
@@ -914,8 +914,17 @@ fn span(seconds: u64) -> String {
     }
 }
 
-/// Formats a message as a line, without control characters.
-fn shown(group: &str, message: &Message, name: &str) -> String {
+/// Returns the command that takes part in a call, up to its text.
+fn takes_part(group: &str, has_own_network: bool) -> String {
+    match has_own_network {
+        true => format!("lcgroup call {group}"),
+        false => "lcradio call".to_owned(),
+    }
+}
+
+/// Formats a message as a line, without control characters. `takes_part` begins the command for a
+/// call.
+fn shown(group: &str, takes_part: &str, message: &Message, name: &str) -> String {
     let time = utc(message.time / 1_000);
     let said = match (&message.text, &message.bytes, &message.files) {
         (Some(text), _, _) => printable(text),
@@ -935,8 +944,8 @@ fn shown(group: &str, message: &Message, name: &str) -> String {
                 message.n
             ),
             None => match &message.call {
-                Some(call) if is_ringing(message) => format!("calls: lcradio call {call}"),
-                Some(call) => format!("called; if it goes on: lcradio call {call}"),
+                Some(call) if is_ringing(message) => format!("calls: {takes_part} {call}"),
+                Some(call) => format!("called; if it goes on: {takes_part} {call}"),
                 None => String::new(),
             },
         },
@@ -946,18 +955,6 @@ fn shown(group: &str, message: &Message, name: &str) -> String {
         false => "",
     };
     format!("{time} {earlier}{}: {said}", printable(name))
-}
-
-/// Returns a sentence about those who can take part in a call.
-fn reach_of_call(has_own_network: bool) -> &'static str {
-    match has_own_network {
-        false => {
-            "the members are told; `lcradio call lcc1...` takes part, and so does the page /call/"
-        }
-        true => {
-            "the members are told. The call does not go over the group's own network: `lcradio call lcc1...` takes part on this LAN, or in a network of lcroute that both hosts are in"
-        }
-    }
 }
 
 /// Whether it is a call that has just begun, by its author's clock and this host's.
@@ -1041,20 +1038,27 @@ mod tests {
 
     #[test]
     fn a_name_of_another_is_one_word_of_the_command_that_is_shown() {
-        let message = Message {
+        let mut message = Message {
             text: None,
             files: Some("plans'; touch FILE; echo '".into()),
             ..Message::of_ann(1, "")
         };
-        let line = shown("team", &message, "Ann");
+        let line = shown("team", "", &message, "Ann");
         let command = r"lcsync --lcgroup team 'lc:plans'\''; touch FILE; echo '\''' DEST";
         assert!(line.ends_with(command), "{line}");
-    }
-
-    #[test]
-    fn the_sentence_about_a_call_promises_no_network_that_it_does_not_use() {
-        assert!(reach_of_call(false).contains("/call/"));
-        assert!(reach_of_call(true).contains("does not go over the group's own network"));
+        (message.files, message.call) = (None, Some("lcc1x".into()));
+        for (has_own_network, command) in [
+            (false, ": lcradio call lcc1x"),
+            (true, ": lcgroup call team lcc1x"),
+        ] {
+            let line = shown(
+                "team",
+                &takes_part("team", has_own_network),
+                &message,
+                "Ann",
+            );
+            assert!(line.ends_with(command), "{line}");
+        }
     }
 
     #[test]

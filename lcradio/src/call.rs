@@ -12,6 +12,7 @@ use lcradio_core::{
     BEACON_PORT, CLOCK_RATE, Call, CallConfig, CallEvent, CallKey, FRAME, Latency, MAX_CASTERS,
     MEDIA_PORT, Participant, Quality, SoundPacket, Speaking, Standing, Transmit,
 };
+use librecast::socket;
 use librecast::time::UnixTime;
 use librecast_program::cli::{Common, Exit};
 use librecast_program::guest;
@@ -356,6 +357,10 @@ impl<'a> TakingPart<'a> {
             if let Some(exit) = wake.interrupted() {
                 return Ok(exit);
             }
+            anyhow::ensure!(
+                !socket::is_closed(),
+                "the network of this call has ended: take part again"
+            );
             while let Ok(key) = keys.try_recv() {
                 match key {
                     b' ' => self.talk.set(!self.talk.is_on()),

@@ -1,6 +1,7 @@
 //! `lcradio cast`: makes a station of a microphone, a file or a pipe.
 
 use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread;
@@ -26,6 +27,7 @@ use zeroize::Zeroizing;
 use crate::cli::{Pipe, TOGETHER_MS, Together, hint, parse_input, parse_together};
 use crate::codec::Encoder;
 use crate::device::Capture;
+use crate::icecast::Icecast;
 use crate::keys;
 use crate::level::Level;
 use crate::network::{CasterNetwork, Port};
@@ -74,6 +76,14 @@ pub struct Options {
     /// Ogg Opus, sent as it is, or WAV
     #[arg(long, value_name = "FILE", conflicts_with = "input")]
     pub file: Option<PathBuf>,
+    /// Sound of BUTT, Mixxx, OBS or ffmpeg, which connect here as to an Icecast server: Ogg Opus, sent as it is, or
+    /// another format, by ffmpeg
+    #[arg(long, value_name = "ADDR:PORT", requires = "icecast_password",
+        conflicts_with_all = ["input", "device", "file", "code", "outside", "push_to_talk"])]
+    pub icecast: Option<SocketAddr>,
+    /// A file with the password that these programs prove, with --icecast
+    #[arg(long, value_name = "FILE", requires = "icecast")]
+    pub icecast_password: Option<PathBuf>,
     /// What kind of sound it is
     #[arg(long, value_enum, default_value = "music")]
     pub profile: ProfileName,
@@ -108,8 +118,9 @@ impl Options {
     /// Returns whether samples come on standard input.
     fn is_piped(&self) -> Result<bool, ExitError> {
         let is_word = self.together.is_some_and(|together| together.is_pipe);
-        if is_word && (self.file.is_some() || self.device.is_some()) {
-            let message = "- is standard input: without --file and --device";
+        let has_other = self.file.is_some() || self.device.is_some() || self.icecast.is_some();
+        if is_word && has_other {
+            let message = "- is standard input: without --file, --device and --icecast";
             return Err(ExitError::new(Exit::Usage, message));
         }
         Ok(is_word || self.input.is_some())
@@ -191,11 +202,15 @@ pub fn run(options: &Options, common: &Common) -> anyhow::Result<Exit> {
     let key = keys::load(options.key.as_deref())?;
     let grant = options.grant.as_deref();
     let grant = grant.map(|file| keys::load_grant(file, &key)).transpose()?;
-    let device = options.device.as_deref();
-    let source = match &options.file {
-        Some(file) => Source::open(file).with_context(|| file.display().to_string())?,
-        None if is_piped => Source::stdin().context("standard input")?,
-        None => Source::microphone(Capture::open(device, Latency::Auto)?),
+    let icecast = options.icecast.zip(options.icecast_password.as_ref());
+    let source = match (icecast, &options.file) {
+        (Some((at, password)), _) => Source::icecast(Icecast::listen(at, password)?),
+        (None, Some(file)) => Source::open(file).with_context(|| file.display().to_string())?,
+        (None, None) if is_piped => Source::stdin().context("standard input")?,
+        (None, None) => {
+            let device = options.device.as_deref();
+            Source::microphone(Capture::open(device, Latency::Auto)?)
+        }
     };
     let now = Instant::now();
     let mut cast = Cast::new(options, common, key, grant, name, &source, now)?;
@@ -203,7 +218,7 @@ pub fn run(options: &Options, common: &Common) -> anyhow::Result<Exit> {
         let message = "--push-to-talk is for samples: Opus is sent as it is";
         return Err(ExitError::new(Exit::Usage, message).into());
     }
-    if !source.is_opus() {
+    if source.is_samples() {
         cast.encoder = Some(Encoder::new(options.profile(), cast.channels, bitrate)?);
     }
     let code = offering.as_ref().map(Offering::state).transpose()?;

@@ -17,6 +17,7 @@ const EXAMPLES: &str = "Examples:
   lcradio cast --key station.key --profile voice            the microphone; Ctrl-C ends it
   lcradio cast --key station.key --public --file story.opus a public station, which announces itself
   ffmpeg -i song.mp3 -f s16le -ar 48000 -ac 2 - | lcradio cast -
+  lcradio cast --key station.key --icecast 127.0.0.1:8000 --icecast-password FILE  BUTT, Mixxx, OBS or ffmpeg send it
   lcradio grant station.key lcr1... --ttl 12h > guest.grant another key may cast, too: lcradio cast --key guest.key --grant guest.grant
   lcradio cast --code --file story.opus                     four words; no root, no daemon, no key
   lcradio listen tiger-harbor-lemon-quiz                    hear it, anywhere: the same words

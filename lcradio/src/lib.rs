@@ -8,6 +8,7 @@
 //! | `helper` | a helper of a station in a network of its own |
 //! | `network` | sockets on all interfaces |
 //! | `source` | sound from files, pipes and microphones: Ogg Opus, WAV, plain samples |
+//! | `icecast`, `icecast_request` | sound of programs that send to an Icecast server |
 //! | `pace` | send times of a caster |
 //! | `device` | microphones and loudspeakers, by ALSA |
 //! | `codec` | libopus; the only unsafe code |
@@ -29,6 +30,8 @@ mod codec;
 mod device;
 mod encoded;
 mod helper;
+mod icecast;
+mod icecast_request;
 mod keys;
 mod level;
 mod listen;

@@ -1,19 +1,13 @@
-//! Opus in Ogg (RFC 7845): the two headers, and pages of a recording, by the crate ogg.
+//! Reads Opus in Ogg (RFC 7845), by the crate ogg; `lcradio_core` writes it.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 
-use lcradio_core::{CLOCK_RATE, showable};
+use lcradio_core::{OPUS_HEAD, OPUS_TAGS, showable};
 use librecast::wire::Reader;
 use ogg::reading::{BasePacketReader, OggPage};
-use ogg::{PacketWriteEndInfo, PacketWriter};
 
 use super::ogg_pages::{Header, Pages, Part};
 
-/// Samples that a decoder needs to begin in the middle: 80 ms (RFC 7845, 4.6).
-const PRE_SKIP: u16 = 3_840;
-const HEAD: &[u8] = b"OpusHead";
-const TAGS: &[u8] = b"OpusTags";
-const VENDOR: &[u8] = concat!("lcradio ", env!("CARGO_PKG_VERSION")).as_bytes();
 /// Comments that are searched for a title.
 const MAX_COMMENTS: u32 = 256;
 /// Most pages of one packet, 16 MiB. Chosen: comments with the picture of a cover fit.
@@ -23,35 +17,9 @@ fn malformed(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why.to_owned())
 }
 
-fn head(channels: u8) -> Vec<u8> {
-    let mut head = HEAD.to_vec();
-    head.extend([1, channels]);
-    head.extend(PRE_SKIP.to_le_bytes());
-    head.extend(CLOCK_RATE.to_le_bytes());
-    // gain 0, mapping family 0: one or two channels
-    head.extend([0, 0, 0]);
-    head
-}
-
-fn tags(title: &str) -> Vec<u8> {
-    let mut tags = TAGS.to_vec();
-    let mut field = |bytes: &[u8]| {
-        tags.extend((bytes.len() as u32).to_le_bytes());
-        tags.extend(bytes);
-    };
-    field(VENDOR);
-    let comment = format!("TITLE={title}");
-    tags.extend(u32::from(!title.is_empty()).to_le_bytes());
-    if !title.is_empty() {
-        tags.extend((comment.len() as u32).to_le_bytes());
-        tags.extend(comment.as_bytes());
-    }
-    tags
-}
-
 /// Returns the channels in the first header.
 fn read_head(packet: &[u8]) -> io::Result<u8> {
-    let fields = packet.strip_prefix(HEAD);
+    let fields = packet.strip_prefix(OPUS_HEAD);
     let fields = fields.ok_or_else(|| malformed("no Opus in this Ogg file"))?;
     let &[version, channels, _, _, _, _, _, _, _, _, family, ..] = fields else {
         return Err(malformed("the header of Opus is too short"));
@@ -67,7 +35,7 @@ fn read_head(packet: &[u8]) -> io::Result<u8> {
 
 /// Returns ARTIST and TITLE of the second header, made showable.
 fn read_title(packet: &[u8]) -> Option<String> {
-    let mut r = Reader::new(packet.strip_prefix(TAGS)?);
+    let mut r = Reader::new(packet.strip_prefix(OPUS_TAGS)?);
     let length = |r: &mut Reader<'_>| r.array().map(u32::from_le_bytes).ok();
     let vendor = length(&mut r)?;
     r.take(vendor.try_into().ok()?).ok()?;
@@ -151,7 +119,7 @@ impl<R: Read> OggReader<R> {
             return Err(malformed(why));
         };
         reader.stream = header.stream_serial();
-        if header.data.starts_with(TAGS) {
+        if header.data.starts_with(OPUS_TAGS) {
             reader.tags_follow = false;
             return Ok(reader);
         }
@@ -230,7 +198,7 @@ impl<R: Read> OggReader<R> {
             return None;
         }
         // the page with the comments may be missing
-        if std::mem::take(&mut self.tags_follow) && packet.data.starts_with(TAGS) {
+        if std::mem::take(&mut self.tags_follow) && packet.data.starts_with(OPUS_TAGS) {
             return Some(Item::Title(read_title(&packet.data).unwrap_or_default()));
         }
         Some(Item::Packet(packet.data))
@@ -244,92 +212,17 @@ fn lenient() -> BasePacketReader {
     packets
 }
 
-/// A writer of Opus packets, whole pages at a time.
-pub struct OggWriter<W: Write> {
-    packets: PacketWriter<'static, W>,
-    stream: u32,
-    /// Samples so far: the position of the next page.
-    granule: u64,
-    /// Samples since the last page ended.
-    in_page: u32,
-    /// Written after the next packet arrives, as the last one must end the stream.
-    last: Option<(Vec<u8>, u32)>,
-}
-
-impl<W: Write> OggWriter<W> {
-    /// Writes the headers. `stream` is the recording's own number.
-    pub fn new(out: W, stream: u32, channels: u8, title: &str) -> io::Result<Self> {
-        let mut packets = PacketWriter::new(out);
-        let end = PacketWriteEndInfo::EndPage;
-        packets.write_packet(head(channels), stream, end, 0)?;
-        packets.write_packet(tags(title), stream, end, 0)?;
-        Ok(Self {
-            packets,
-            stream,
-            granule: 0,
-            in_page: 0,
-            last: None,
-        })
-    }
-
-    /// Returns the output.
-    pub fn out_mut(&mut self) -> &mut W {
-        self.packets.inner_mut()
-    }
-
-    /// Returns the samples written so far.
-    pub fn samples(&self) -> u64 {
-        self.granule
-            + self
-                .last
-                .as_ref()
-                .map_or(0, |(_, samples)| u64::from(*samples))
-    }
-
-    /// Returns the samples in complete pages.
-    pub fn in_pages(&self) -> u64 {
-        self.granule - u64::from(self.in_page)
-    }
-
-    /// Writes a packet of `samples`; a page ends each second.
-    pub fn write(&mut self, packet: Vec<u8>, samples: u32) -> io::Result<()> {
-        let end = if self.in_page >= CLOCK_RATE {
-            PacketWriteEndInfo::EndPage
-        } else {
-            PacketWriteEndInfo::NormalPacket
-        };
-        self.write_last(end)?;
-        self.last = Some((packet, samples));
-        Ok(())
-    }
-
-    fn write_last(&mut self, end: PacketWriteEndInfo) -> io::Result<()> {
-        if let Some((packet, samples)) = self.last.take() {
-            self.granule += u64::from(samples);
-            self.in_page += samples;
-            if end != PacketWriteEndInfo::NormalPacket {
-                self.in_page = 0;
-            }
-            self.packets
-                .write_packet(packet, self.stream, end, self.granule)?;
-        }
-        Ok(())
-    }
-
-    /// Ends the stream.
-    pub fn finish(&mut self) -> io::Result<()> {
-        self.write_last(PacketWriteEndInfo::EndStream)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;
 
+    use lcradio_core::{CLOCK_RATE, OggWriter, opus_head as head, opus_tags as tags};
+    use ogg::{PacketWriteEndInfo, PacketWriter};
+
     use super::*;
 
     fn file(stream: u32, title: &str, packets: u32) -> Vec<u8> {
-        let mut writer = OggWriter::new(Vec::new(), stream, 2, title).unwrap();
+        let mut writer = OggWriter::new(Vec::new(), stream, 2, title, CLOCK_RATE).unwrap();
         for n in 0..packets {
             writer.write(vec![31 << 3, n as u8], 960).unwrap();
         }

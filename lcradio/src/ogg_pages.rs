@@ -39,6 +39,7 @@ pub struct Pages<R> {
     at: u64,
     /// The stretch that is being skipped.
     damaged: Option<(u64, u64)>,
+    has_ended: bool,
 }
 
 impl<R: Read> Pages<R> {
@@ -49,16 +50,19 @@ impl<R: Read> Pages<R> {
             buffer: Vec::new(),
             at: 0,
             damaged: None,
+            has_ended: false,
         }
     }
 
     /// Returns the next part; none at the end.
     pub fn next(&mut self) -> io::Result<Option<Part>> {
         loop {
-            let missing = MAX_PAGE.saturating_sub(self.buffer.len()) as u64;
-            let mut following = self.input.by_ref().take(missing);
-            let has_ended = (following.read_to_end(&mut self.buffer)? as u64) < missing;
             let page = parse(&self.buffer);
+            // a live stream's next page may be seconds away: only what is no page yet needs more
+            if page.is_none() && !self.has_ended && self.buffer.len() < MAX_PAGE {
+                self.read_more()?;
+                continue;
+            }
             if (page.is_some() || self.buffer.is_empty())
                 && let Some((at, bytes)) = self.damaged.take()
             {
@@ -72,7 +76,7 @@ impl<R: Read> Pages<R> {
                 return Ok(None);
             }
             // a pattern may begin with the last bytes, unless they end the file
-            let unknown = if has_ended { 0 } else { CAPTURE.len() - 1 };
+            let unknown = if self.has_ended { 0 } else { CAPTURE.len() - 1 };
             let behind = self.buffer.get(1..).unwrap_or_default();
             let next = behind.windows(CAPTURE.len()).position(|w| w == CAPTURE);
             let passed = next.map_or(self.buffer.len() - unknown, |at| at + 1);
@@ -80,6 +84,21 @@ impl<R: Read> Pages<R> {
             *bytes += passed as u64;
             self.pass(passed);
         }
+    }
+
+    /// Reads once, up to the longest page.
+    fn read_more(&mut self) -> io::Result<()> {
+        let held = self.buffer.len();
+        self.buffer.resize(MAX_PAGE, 0);
+        let read = self.input.read(&mut self.buffer[held..]);
+        self.buffer.truncate(held + *read.as_ref().unwrap_or(&0));
+        match read {
+            Ok(0) => self.has_ended = true,
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+        Ok(())
     }
 
     fn pass(&mut self, bytes: usize) {

@@ -10,9 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lcradio_core::{CLOCK_RATE, FRAME, Piece, SoundPacket};
-
-use crate::ogg_opus::OggWriter;
+use lcradio_core::{CLOCK_RATE, FRAME, OggWriter, Piece, SoundPacket};
 
 /// Most of a gap that is filled: foreign packets must not fill the disk.
 pub const LONGEST_FILLED: Duration = Duration::from_secs(60);
@@ -75,7 +73,8 @@ impl Recording {
         };
         let mut recording = Self {
             list_of_gaps: list_of_gaps(path),
-            writer: OggWriter::new(pages, stream, 2, "")?,
+            // pages of a second
+            writer: OggWriter::new(pages, stream, 2, "", CLOCK_RATE)?,
             gaps: None,
             begun: false,
             on_disk: 0,

@@ -1,4 +1,5 @@
-//! Sources of sound: Ogg Opus and WAV in files, WAV and plain samples by a pipe, a microphone.
+//! Sources of sound: Ogg Opus and WAV in files, WAV and plain samples by a pipe, a microphone,
+//! programs that send to Icecast.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -10,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use crate::cli::hint;
 use crate::device::Capture;
 use crate::encoded;
+use crate::icecast::{Icecast, Piece};
 use crate::ogg_opus::{Item, OggReader};
 use crate::wav;
 
@@ -40,6 +42,7 @@ enum Format {
     Opus(OggReader<BufReader<File>>),
     Samples(Box<dyn Read + Send>),
     Microphone(Capture),
+    Icecast(Icecast),
 }
 
 /// Sound that is read piece by piece.
@@ -119,6 +122,18 @@ impl Source {
         }
     }
 
+    /// Programs that send to Icecast, one after the other.
+    pub fn icecast(icecast: Icecast) -> Self {
+        Self {
+            format: Format::Icecast(icecast),
+            channels: 2,
+            frame: FRAME,
+            is_live: true,
+            promised: None,
+            has_packets: false,
+        }
+    }
+
     fn samples(mut input: Box<dyn Read + Send>, is_live: bool) -> io::Result<Self> {
         let mut head = Vec::new();
         let mut read_to = |head: &mut Vec<u8>, length: usize| {
@@ -169,9 +184,14 @@ impl Source {
         self.is_live
     }
 
-    /// Returns whether it is Opus already.
+    /// Returns whether it is Opus already, or may be.
     pub fn is_opus(&self) -> bool {
-        matches!(self.format, Format::Opus(_))
+        matches!(self.format, Format::Opus(_) | Format::Icecast(_))
+    }
+
+    /// Returns whether it is samples, or may be.
+    pub fn is_samples(&self) -> bool {
+        !matches!(self.format, Format::Opus(_))
     }
 
     /// Returns the next piece; none at the end. The last frame is filled up with silence.
@@ -188,6 +208,10 @@ impl Source {
                 self.has_packets |= matches!(sound, Sound::Packet(..));
                 Ok(Some(sound))
             }
+            Format::Icecast(icecast) => Ok(Some(match icecast.next()? {
+                Piece::Item(item) => of_item(item),
+                Piece::Samples(samples) => Sound::Samples(samples),
+            })),
             Format::Microphone(capture) => capture.next().map(Sound::Samples).map(Some),
             Format::Samples(input) => {
                 let length = self.frame as usize * usize::from(self.channels) * 2;

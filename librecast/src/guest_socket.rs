@@ -14,6 +14,7 @@ use std::io::{self, Read, Write};
 use std::net::Ipv6Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
 
@@ -50,6 +51,8 @@ pub struct Pair {
     pub address: Ipv6Addr,
     link_local: Ipv6Addr,
     state: Mutex<State>,
+    /// The other side has closed the pair.
+    is_closed: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -100,6 +103,12 @@ pub fn pair() -> io::Result<Option<&'static Arc<Pair>>> {
         Ok(pair) => Ok(pair.as_ref()),
         Err(e) => Err(io::Error::other(format!("{GUEST_FD}: {e}"))),
     }
+}
+
+/// Whether the pair of this process is closed: it receives nothing any more.
+pub fn is_closed() -> bool {
+    let pair = PAIR.get().and_then(|pair| pair.as_ref().ok()?.as_ref());
+    pair.is_some_and(|pair| pair.is_closed.load(Ordering::Relaxed))
 }
 
 /// An end of a pair, and the addresses of its lc0.
@@ -180,6 +189,7 @@ impl Pair {
                 sockets: Vec::new(),
                 listeners: Vec::new(),
             }),
+            is_closed: AtomicBool::new(false),
         }
     }
 
@@ -201,7 +211,10 @@ impl Pair {
             match recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
                 Err(nix::Error::EINTR | nix::Error::EAGAIN) => {}
                 // the end of a SOCK_SEQPACKET
-                Ok(0) | Err(_) => return,
+                Ok(0) | Err(_) => {
+                    self.is_closed.store(true, Ordering::Relaxed);
+                    return;
+                }
                 Ok(length) => self.handle(buffer.get(..length).unwrap_or_default()),
             }
         }
@@ -491,6 +504,20 @@ mod tests {
         pair.leave_all(&elsewhere);
         assert_eq!(change(&guest), Some((RecordType::ChangeToInclude, GROUP)));
         assert!(pair.send_datagram(GROUP, (PORT, 8), &[0; MTU]).is_err());
+    }
+
+    #[test]
+    fn a_pair_whose_other_side_is_gone_is_closed() {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let made = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags);
+        let (own, other) = made.unwrap();
+        let pair = Pair::new(own, OWN, OTHER);
+        // less than a packet is no end
+        send(other.as_raw_fd(), &[1], MsgFlags::empty()).unwrap();
+        assert!(!pair.is_closed.load(Ordering::Relaxed));
+        drop(other);
+        pair.read();
+        assert!(pair.is_closed.load(Ordering::Relaxed));
     }
 
     #[test]

@@ -28,6 +28,11 @@ pub fn interfaces() -> io::Result<BTreeMap<u32, Interface>> {
     kernel::interfaces()
 }
 
+/// Returns whether this process had a guest's pair as its only interface, and that was closed.
+pub fn is_closed() -> bool {
+    guest_socket::is_closed()
+}
+
 /// Returns the interfaces for multicast: up, capable, and named in `only` unless that is empty.
 pub fn multicast_interfaces(only: &[String]) -> io::Result<BTreeMap<u32, Interface>> {
     let mut all = interfaces()?;

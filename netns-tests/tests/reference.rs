@@ -325,8 +325,11 @@ fn told(a: &clap::Arg) -> String {
     text
 }
 
-/// Configuration files, and parsers whose error for an unknown key names all keys.
-const FILES: [(&str, fn(&str) -> String); 3] = [
+/// Returns a parser's error for an unknown key, which names all keys.
+type Refuse = fn(&str) -> String;
+
+/// Configuration files.
+const FILES: [(&str, Refuse); 3] = [
     ("/etc/lcroute/lcroute.toml", |text| {
         let read = lcroute_control::config::Config::parse("f", text);
         read.map(drop).map_err(|e| e.to_string()).unwrap_err()

@@ -28,6 +28,7 @@
 //! | `call`, `speaking` | a participant of a call: its place, the others; who speaks |
 //! | `tuned` | a listener with its groups, and the casters on air |
 //! | `loss` | lost packets, and need for the copy |
+//! | `ogg_writer` | a stream of Ogg Opus |
 //! | `playout`, `step`, `order` | of one caster, the next frame to play, also in step; the next piece to record |
 //! | `resample` | sound of one clock for a player with another |
 
@@ -42,6 +43,7 @@ mod follow;
 mod grant;
 mod listener;
 mod loss;
+mod ogg_writer;
 mod opus;
 mod order;
 mod packet;
@@ -66,6 +68,7 @@ pub use follow::{Aim, Following};
 pub use grant::{Grant, GrantError};
 pub use listener::{Channel, Event, Listener, MAX_CASTERS, Tuned};
 pub use loss::LossCount;
+pub use ogg_writer::{OPUS_HEAD, OPUS_TAGS, OggWriter, opus_head, opus_tags};
 pub use opus::{MAX_SAMPLES, samples};
 pub use order::{Order, Piece, WAIT};
 pub use packet::SoundPacket;

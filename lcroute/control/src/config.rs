@@ -22,11 +22,13 @@ use serde::Deserialize;
 use crate::streams::{Serve, Who, who};
 
 mod exposure;
+mod players;
 mod relay;
 mod users;
 mod written;
 
 pub use exposure::{Exposure, Silent};
+pub use players::{Players, StationText};
 pub use relay::{Leg, Relay, TurnUrl};
 pub use written::{Reread, Written};
 
@@ -81,6 +83,8 @@ pub struct Config {
     pub leaf: Leaf,
     /// Pages that show the network.
     pub web: Web,
+    /// Groups and stations for players.
+    pub players: Players,
     /// The metrics server.
     pub metrics: librecast_program::metrics::Config,
     /// The keys that the file sets.

@@ -1,13 +1,17 @@
 //! Groups with a network of their own have files, deputies and devices, as all groups.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Output, eventually};
+use lcroute_demo::lab::{DEADLINE, Output, eventually};
 
 use crate::groups_outside::{Person, people};
-use crate::world;
+use crate::radio::RADIO;
+use crate::radio_call::{One, strength, tone};
+use crate::{world, world_alone};
 
 const MIB: usize = 1 << 20;
 
@@ -67,6 +71,20 @@ impl Person {
             })?;
         }
         Ok(())
+    }
+
+    /// Calls the members, or takes part in a call, with a tone for a voice.
+    fn calls(&self, text: &str, hz: f64, begun: Instant) -> Result<One> {
+        let folder = self.host.path("bin");
+        fs::create_dir(&folder)?;
+        // the lab's program has another name
+        symlink(RADIO, folder.join("lcradio"))?;
+        let command = format!(
+            "export PATH={}:$PATH; exec lcgroup --control {} --json call team {text} --",
+            folder.display(),
+            self.control
+        );
+        One::by(&self.host, &command, begun, tone(hz))
     }
 
     /// Waits until its node is out of the network, by what that says or by the group's log.
@@ -312,5 +330,47 @@ fn two_hosts_are_one_member_in_the_groups_network() {
             people[person].start()?;
         }
         people[3].tells("again by the tablet", &[&people[1]])
+    });
+}
+
+#[test]
+#[ignore = "long: `make test-all`"]
+fn a_call_goes_over_the_groups_network_through_closed_firewalls_and_ends_with_it() {
+    world_alone("group-outside-call", |lab| {
+        let (_server, url, mut people) = people(lab, &["ann", "bob"])?;
+        let [ann, bob] = crate::each(&people)?;
+        ann.create(&["--at", &url])?;
+        bob.join(&ann.invite("1")?)?;
+        bob.becomes("member")?;
+        bob.is_admitted()?;
+        let begun = Instant::now();
+        let mut a = ann.calls("", 500.0, begun)?;
+        let text = a.text()?;
+        // bob's terminal shows what to type
+        let typed = format!("ann: calls: lcgroup call team {text}");
+        eventually("bob is told", || {
+            let args = ["--control", &bob.control, "tail", "team"];
+            let said = bob.host.ask("lcgroup", &args)?.success()?.stdout;
+            holds!(said.contains(&typed), "{said}")
+        })?;
+        let b = bob.calls(&text, 900.0, begun)?;
+        for (one, other, [own, theirs]) in
+            [(&a, "bob", [500.0, 900.0]), (&b, "ann", [900.0, 500.0])]
+        {
+            eventually("both are here, by their names in the group", || {
+                let (others, open) = one.others()?;
+                holds!(others == [other] && open == [other], "{others:?} {open:?}")
+            })?;
+            eventually(&format!("{other} is heard"), || {
+                let sound = one.next_sound(1)?;
+                let [own, theirs] = [own, theirs].map(|hz| strength(&sound, hz));
+                holds!(theirs > 3_000.0 && own < 300.0, "{own} {theirs}")
+            })?;
+        }
+        // her network is gone: nobody waits in silence
+        people[0].kill()?;
+        let code = a.process.wait(DEADLINE)?;
+        let told = a.process.stderr();
+        holds!(code == 1 && told.contains("has ended"), "{code}: {told}")
     });
 }

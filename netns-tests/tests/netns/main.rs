@@ -73,6 +73,7 @@ mod outside_dht;
 mod outside_mapped;
 mod packets;
 mod paths;
+mod players;
 mod ports;
 mod private;
 mod radio;

@@ -104,14 +104,25 @@ impl One {
         begun: Instant,
         sound: impl Fn(usize) -> i16 + Send + 'static,
     ) -> Result<Self> {
-        let (input, output) = (fifo(host, "spoken")?, fifo(host, "heard")?);
         let text = match call {
             Some(text) => format!("--call-file {}", host.write("call.txt", text)?.display()),
             None => String::new(),
         };
+        let name = host.name();
+        let command = format!("exec {RADIO} --json call {text} --name {name} {args}");
+        Self::by(host, &command, begun, sound)
+    }
+
+    /// Takes part by this command, which takes more options of lcradio.
+    pub fn by(
+        host: &Host,
+        command: &str,
+        begun: Instant,
+        sound: impl Fn(usize) -> i16 + Send + 'static,
+    ) -> Result<Self> {
+        let (input, output) = (fifo(host, "spoken")?, fifo(host, "heard")?);
         let command = format!(
-            "exec {RADIO} --json call {text} --name {} --input - --output - {args} <{} >{}",
-            host.name(),
+            "{command} --input - --output - <{} >{}",
             input.display(),
             output.display()
         );
@@ -161,7 +172,7 @@ impl One {
     }
 
     /// Returns the sound of the next seconds.
-    fn next_sound(&self, seconds: usize) -> Result<Vec<f64>> {
+    pub fn next_sound(&self, seconds: usize) -> Result<Vec<f64>> {
         let from = self.sound().len();
         eventually("sound comes", || {
             holds!(self.sound().len() >= from + seconds * RATE, "not yet")
@@ -175,7 +186,7 @@ pub(crate) fn tone(hz: f64) -> impl Fn(usize) -> i16 + Send + 'static {
 }
 
 /// Returns the mean strength of a tone in windows of 50 ms: a call may be played 0.5 % faster.
-fn strength(sound: &[f64], hz: f64) -> f64 {
+pub(crate) fn strength(sound: &[f64], hz: f64) -> f64 {
     let windows = sound.chunks(5 * FRAME).map(|window| {
         let (sin, cos) = window
             .iter()

@@ -237,8 +237,16 @@ fn a_station_without_a_server_is_found_by_a_dht_if_its_port_is_open() {
         hears(&hearing, 2)?;
         // another key's items are others
         let other = StationKey::from_seed(&[9; 32]).station(false).encode();
-        let args = format!("{RADIO} --json listen --outside {other} - --timeout 8s");
-        let args = crate::words(&args);
+        let args = [
+            RADIO,
+            "--json",
+            "listen",
+            "--outside",
+            &other,
+            "-",
+            "--timeout",
+            "8s",
+        ];
         let mut nothing = listener.spawn("setpriv", &as_nobody(&args))?;
         let code = nothing.wait(DEADLINE)?;
         ensure!(code == 3, "{code}: {}", nothing.stderr());

@@ -8,7 +8,7 @@ import { keepCall } from "../node/visit.js";
 import { SILENCE, sentence, serve } from "./forms.js";
 import { Invitations } from "./invitations.js";
 import { Members } from "./members.js";
-import { isFresh, pathOf, Ring } from "./ring.js";
+import { commandOf, isFresh, pathOf, Ring } from "./ring.js";
 import { markRead, readUpTo, whenReadElsewhere } from "./reading.js";
 import { Talk } from "./talk.js";
 
@@ -196,6 +196,7 @@ function showTalk(group) {
     $("call").hidden = $("attach").hidden = !mayTalk;
     showNothing();
     showStanding(group);
+    showCall(group);
     members.of(group);
     invitations.of(group);
     const last = group.notices.join("\n");
@@ -203,6 +204,15 @@ function showTalk(group) {
         $("notices").said = last;
         fill($("notices"), group.notices.map((notice) => html("li", {}, notice)));
     }
+}
+
+/** A tab is in the host's network, and not in one of a group's own. */
+function showCall({ name, outside }) {
+    $("call").querySelector(".row").hidden = outside;
+    const how = outside
+        ? `To call the members, type \`lcgroup call ${name}\` on this host: this group has a network of its own, and no tab is in it.`
+        : "Up to eight talk, in tabs or by `lcradio call`. A tab needs an invitation to this host’s network.";
+    write($("call-how"), how);
 }
 
 function showNothing() {
@@ -232,7 +242,7 @@ function take(line) {
     const isNew = line.n > talk.last;
     talk.take(line);
     if (isNew && line.call !== undefined && !line.own && isFresh(line.time)) {
-        ring.begin(line);
+        ring.begin(line, talk.group.outside ? commandOf(talk.group.name, line.call) : undefined);
     }
     showNothing();
 }

@@ -19,6 +19,9 @@ export const isFresh = (time) => Math.abs(Date.now() - time) < FRESH;
 /** The page that takes part. */
 export const pathOf = (call) => `/call/#${call}`;
 
+/** The command that takes part where the group has a network of its own, in which no tab is. */
+export const commandOf = (group, call) => `lcgroup call ${group} ${call}`;
+
 export class Ring {
     /** `place`: words, a link and a button. */
     constructor(place) {
@@ -31,13 +34,15 @@ export class Ring {
         });
     }
 
-    /** A call: of several, the first rings. Who was told "not now" does not ring again. */
-    begin({ author, shown, call }) {
+    /** A call: of several, the first rings. Who was told "not now" does not ring again. `command`: in the place of a link. */
+    begin({ author, shown, call }, command) {
         if (!this.place.hidden || this.quiet.has(author) || this.quiet.size >= MOST_QUIET) {
             return;
         }
         this.author = author;
-        say(this.words, `${shown.slice(0, LONGEST_NAME).replaceAll("`", "'")} calls:`);
+        const name = shown.slice(0, LONGEST_NAME).replaceAll("`", "'");
+        say(this.words, command ? `${name} calls. On this host, type \`${command}\`.` : `${name} calls:`);
+        this.join.hidden = command !== undefined;
         this.join.href = pathOf(call);
         this.place.hidden = false;
         this.tones = setInterval(() => this.tone(), PAUSE);

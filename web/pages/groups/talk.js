@@ -4,7 +4,7 @@ import { tellRead } from "../common/feed.js";
 import { fill, html, linked, quoted } from "../common/html.js";
 import { fileCard } from "./file.js";
 import { markRead, readUpTo } from "./reading.js";
-import { FRESH, isFresh, pathOf } from "./ring.js";
+import { commandOf, FRESH, isFresh, pathOf } from "./ring.js";
 
 /** Messages that are shown, the last ones. */
 const KEPT = 500;
@@ -134,7 +134,9 @@ export class Talk {
         }
         if (call !== undefined) {
             const show = () => {
-                const join = html("a", { href: pathOf(call), target: "_blank", rel: "noopener" }, isFresh(time) ? "Join" : "Join, if it goes on");
+                const join = this.group.outside
+                    ? html("code", {}, commandOf(this.group.name, call))
+                    : html("a", { href: pathOf(call), target: "_blank", rel: "noopener" }, isFresh(time) ? "Join" : "Join, if it goes on");
                 fill(said, [isFresh(time) ? "calls: " : `called at ${TIME.format(new Date(time))}: `, join]);
             };
             show();

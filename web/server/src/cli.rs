@@ -9,6 +9,7 @@ use std::sync::Arc;
 use clap::{CommandFactory, Parser, Subcommand};
 use lcroute_control::Request;
 use lcroute_control::client::Client;
+use lcroute_control::config::Config;
 use lcroute_control::pages;
 use lcroute_control::settings::Common;
 use lcroute_control::system::stop_signal;
@@ -20,6 +21,7 @@ use crate::feed::Feed;
 use crate::files::Files;
 use crate::groups::Groups;
 use crate::guard::Guard;
+use crate::players::Players;
 use crate::serve::{Pages, bind};
 
 /// The verbs of `lcroute` that this program has.
@@ -46,7 +48,9 @@ enum Verb {
     #[command(after_help = "\
 Examples:
   lcroute web --open               the address of the pages; serves them where no service does
-  lcroute web --listen [::]:7180   for other hosts as well: [web] tls_cert and tls_key in the configuration encrypt it")]
+  lcroute web --listen [::]:7180   for other hosts as well: [web] tls_cert and tls_key in the configuration encrypt it
+
+With [players] listen in the configuration, players get groups and stations by HTTP, too: http://HOST:PORT/list/")]
     Web {
         /// Where to serve [default: [web] listen, or [::1]:7180]
         #[arg(long, value_name = "ADDR:PORT")]
@@ -118,13 +122,8 @@ fn run(common: &Common, listen: Option<SocketAddr>, open: bool) -> anyhow::Resul
         let stop = stop_signal()?;
         let acceptor = tls.as_ref().map(TlsFiles::acceptor).transpose();
         let acceptor = acceptor.map_err(|e| ExitError::new(Exit::Usage, e.to_string()))?;
-        let listener = bind(listen).await.map_err(|e| {
-            let exit = match e.kind() {
-                std::io::ErrorKind::PermissionDenied => Exit::NotPermitted,
-                _ => Exit::Failed,
-            };
-            ExitError::new(exit, format!("{listen}: {e}"))
-        })?;
+        let listener = bind(listen).await.map_err(|e| not_bound(listen, &e))?;
+        let players = players(&config).await?;
         let bound = listener.local_addr()?;
         let address = address(bound, &config.web.names, tls.is_some(), guard.key());
         let folder = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
@@ -149,10 +148,40 @@ fn run(common: &Common, listen: Option<SocketAddr>, open: bool) -> anyhow::Resul
         service::ready();
         tokio::select! {
             () = Arc::new(pages).serve(listener, acceptor) => {}
+            () = players => {}
             () = stop => {}
         }
         service::stopping();
         Ok(Exit::Ok)
+    })
+}
+
+fn not_bound(listen: SocketAddr, e: &std::io::Error) -> ExitError {
+    let exit = match e.kind() {
+        std::io::ErrorKind::PermissionDenied => Exit::NotPermitted,
+        _ => Exit::Failed,
+    };
+    ExitError::new(exit, format!("{listen}: {e}"))
+}
+
+/// Binds the address of `[players]`; returns its server, which does nothing unless it is configured.
+async fn players(config: &Config) -> anyhow::Result<impl Future<Output = ()>> {
+    let server = match config.players.listen {
+        Some(listen) => {
+            let players = Players::new(config);
+            let players = players.map_err(|e| ExitError::new(Exit::Usage, format!("{e:#}")))?;
+            let listener = bind(listen).await.map_err(|e| not_bound(listen, &e))?;
+            let bound = listener.local_addr()?;
+            tracing::info!("players get groups and stations at {bound}: http://{bound}/list/");
+            Some((players, listener))
+        }
+        None => None,
+    };
+    Ok(async move {
+        match server {
+            Some((players, listener)) => Arc::new(players).serve(listener).await,
+            None => std::future::pending().await,
+        }
     })
 }
 

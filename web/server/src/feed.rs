@@ -1,6 +1,6 @@
 //! Requests the daemon's state, and receives reports while a page is open; else fills the history.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,12 +15,12 @@ use lcroute_control::status::{Look, Peer, Status};
 use lcroute_node::view::View;
 use librecast::channel::{REPORT_PORT, look_group, report_group};
 use librecast::time::UnixTime;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UdpSocket, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::{Notify, broadcast};
 
 use crate::groups::Groups;
+use crate::hear::{hear, receive};
 use crate::history::{Event, History, INTERVAL};
 use crate::line::Line;
 use crate::names::{Known, Names};
@@ -191,8 +191,8 @@ impl Feed {
                     let now = Instant::now();
                     let mut look: Look = read_answer(&answer)?;
                     answer.clear();
-                    let listen = |group, port| {
-                        hear(&look.status.tun, group, port)
+                    let listen = |group: Ipv6Addr, port: u16| {
+                        hear(&look.status.tun, SocketAddr::from((group, port)))
                             .inspect_err(|e| tracing::debug!("nothing of {group}: {e:#}"))
                             .ok()
                     };
@@ -298,34 +298,6 @@ fn read_answer<T: serde::de::DeserializeOwned>(line: &[u8]) -> anyhow::Result<T>
     match serde_json::from_slice(line).context("the daemon's answer")? {
         Answer::Ok(answer) => Ok(answer),
         Answer::Error(message) => bail!("the daemon refused: {message}"),
-    }
-}
-
-/// Opens a socket that has joined a group on the interface.
-fn hear(interface: &str, group: Ipv6Addr, port: u16) -> anyhow::Result<UdpSocket> {
-    let index = nix::net::if_::if_nametoindex(interface)?;
-    let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind_device(Some(interface.as_bytes()))?;
-    // excludes datagrams to other groups of this port
-    let address = SocketAddrV6::new(group, port, 0, index);
-    socket.bind(&SocketAddr::from(address).into())?;
-    socket.join_multicast_v6(&group, index)?;
-    Ok(UdpSocket::from_std(socket.into())?)
-}
-
-async fn receive(socket: Option<&UdpSocket>, buffer: &mut [u8]) -> Option<(Ipv6Addr, usize)> {
-    let Some(socket) = socket else {
-        return std::future::pending().await;
-    };
-    match socket.recv_from(buffer).await {
-        Ok((len, from)) => match from.ip() {
-            IpAddr::V6(from) => Some((from, len)),
-            IpAddr::V4(_) => None,
-        },
-        // probably the interface has gone, which the daemon reports
-        Err(_) => std::future::pending().await,
     }
 }
 

@@ -391,7 +391,9 @@ fn shown(group: &Value) -> Value {
     let notices = group["notices"].as_array().map_or(&[][..], Vec::as_slice);
     let last = &notices[notices.len().saturating_sub(NOTICES)..];
     let notices = ("notices".to_owned(), json!(last));
-    Value::Object(facts.into_iter().chain([notices]).collect())
+    let outside = ("outside".to_owned(), json!(group["network"].is_object()));
+    let facts = facts.into_iter().chain([notices, outside]);
+    Value::Object(facts.collect())
 }
 
 /// lcgroup checks this too, but its error repeats the whole text.
@@ -442,6 +444,13 @@ mod tests {
         assert_eq!(sent.unwrap(), "{\"id\":\"x\"}");
         let wanted = json!({ "cmd": "send_file", "group": "team", "name": "plan", "length": 3 });
         assert_eq!(asked, (wanted, b"abc".to_vec()));
+    }
+
+    #[test]
+    fn a_page_learns_which_groups_have_a_network_of_their_own() {
+        let outside = |group| shown(&group)["outside"].clone();
+        assert_eq!(outside(json!({ "network": { "links": 0 } })), true);
+        assert_eq!(outside(json!({ "name": "team" })), false);
     }
 
     #[tokio::test]

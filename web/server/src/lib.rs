@@ -10,6 +10,7 @@
 //! - `names` has the names of groups and nodes that this host knows
 //! - `history` has the minutes before a page was opened
 //! - `serve` implements HTTP, and `connections` bounds open connections
+//! - `players` serves groups and stations to players, at a port of its own; `hear` joins groups
 //! - `wanted` reads requests for invitations; `code` makes QR codes
 //! - `cli` is the command line
 
@@ -20,9 +21,11 @@ mod feed;
 mod files;
 mod groups;
 pub mod guard;
+mod hear;
 mod history;
 mod line;
 mod names;
+mod players;
 mod serve;
 mod wanted;
 

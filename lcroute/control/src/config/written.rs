@@ -43,13 +43,19 @@ const OF_COMMANDS: [&str; 1] = ["name"];
 /// Keys of lcroute-streams.
 const OF_STREAMS: [&str; 2] = ["[[serve]]", "[streams] metrics"];
 /// Keys of lcroute-web; the daemon reads `[web] invite` as well.
-const OF_PAGES: [&str; 6] = [
+const OF_PAGES: [&str; 12] = [
     "[web] listen",
     "[web] names",
     "[web] invite",
     "[web] groups",
     "[web] tls_cert",
     "[web] tls_key",
+    "[players] listen",
+    "[players] groups",
+    "[players] stations",
+    "[players] public",
+    "[players] clients",
+    "[players] per_address",
 ];
 
 /// A file's values by key, such as `[tun] mtu`; a list of sections is one value.

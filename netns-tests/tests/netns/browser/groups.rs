@@ -121,7 +121,13 @@ fn a_members_call_rings_until_not_now_and_a_page_calls() {
         ensure!(page.eval("document.querySelector('#ring').hidden")? == true);
         let args = ["--control", &people[1].control, "tail", "team"];
         let said = people[1].host.ask("lcgroup", &args)?.success()?.stdout;
-        holds!(said.contains(" ann: calls: lcradio call lcc1"), "{said}")
+        ensure!(said.contains(" ann: calls: lcradio call lcc1"), "{said}");
+        // no tab is in a network of a group's own
+        people[0].ask(&["create", "away", "--as", "ann", "--outside"])?;
+        page.until("document.querySelector('[data-group=away]') !== null")?;
+        page.click("[data-group=away] button")?;
+        page.until_says("#call-how", "lcgroup call away")?;
+        holds!(page.eval("document.querySelector('#call .row').hidden")? == true)
     });
 }
 
