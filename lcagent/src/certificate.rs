@@ -70,10 +70,7 @@ impl Certificate {
             return Err(WireError::Bad("certificate: too long"));
         }
         let mut r = Reader::new(bytes);
-        match r.u8()? {
-            VERSION => {}
-            other => return Err(WireError::Version(other)),
-        }
+        r.version(VERSION)?;
         let certificate = Self {
             certifier: key(&mut r)?,
             operator: key(&mut r)?,

@@ -100,10 +100,7 @@ impl Kind {
     /// Reads the kind of a datagram; returns the rest too.
     pub fn read(datagram: &[u8]) -> Result<(Self, Reader<'_>), WireError> {
         let mut r = Reader::new(datagram);
-        match r.u8()? {
-            VERSION => {}
-            other => return Err(WireError::Version(other)),
-        }
+        r.version(VERSION)?;
         let number = r.u8()?;
         let kind = Self::ALL.into_iter().find(|k| *k as u8 == number);
         Ok((kind.ok_or(WireError::Bad("kind"))?, r))

@@ -144,10 +144,7 @@ impl Request {
     /// Decodes the payload of a command.
     pub fn decode(payload: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(payload);
-        match r.u8()? {
-            VERSION => {}
-            other => return Err(WireError::Version(other)),
-        }
+        r.version(VERSION)?;
         let what = r.u8()?;
         let (spread_ms, window) = (r.u16()?, r.u8()?);
         let only = (0..r.u16()?).map(|_| r.array()).collect::<Result<_, _>>()?;

@@ -127,10 +127,7 @@ pub fn open_request(
     key: &SecretKey,
 ) -> Result<Option<(Vec<u8>, AnswerKey)>, WireError> {
     let mut r = Reader::new(payload);
-    match r.u8()? {
-        VERSION => {}
-        other => return Err(WireError::Version(other)),
-    }
+    r.version(VERSION)?;
     let me = short_id(&key.peer_id());
     let mut mine = None;
     for _ in 0..r.u16()? {

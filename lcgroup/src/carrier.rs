@@ -767,7 +767,6 @@ fn finish(wanted: &Wanted, is_shared: bool) -> io::Result<()> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

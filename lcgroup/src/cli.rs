@@ -1,6 +1,7 @@
 //! The command line of `lcgroup`.
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,7 +14,6 @@ use librecast_program::groups;
 
 use crate::carry;
 use crate::daemon;
-use crate::files::Which;
 use crate::get::Getting;
 use crate::logs::{LEAST_KEEP, LONGEST_KEEP};
 use crate::verbs::{self, Tail};
@@ -168,40 +168,11 @@ enum Verb {
         options: Vec<OsString>,
     },
     /// Fetch a file that a member sent, from any host that has it
-    Get {
-        /// The group
-        group: String,
-        /// Its name, or the number of its message [default: the last file]
-        #[arg(value_name = "NAME|NUMBER")]
-        which: Option<String>,
-        /// A folder, or the file's own path; - is standard output [default: this folder]
-        dest: Option<PathBuf>,
-        /// Take digits as the file's name, not as a number
-        #[arg(long)]
-        name: bool,
-        /// Replace a file that is there
-        #[arg(long)]
-        overwrite: bool,
-        /// Give up after this long without a part of it
-        #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "TIME")]
-        timeout: Duration,
-    },
+    Get(Getting),
     /// Print what was said
     Tail {
-        /// The group
-        group: String,
-        /// Go on with what comes
-        #[arg(short, long)]
-        follow: bool,
-        /// Only what came after this message (the number that --json shows)
-        #[arg(long, value_name = "N")]
-        after: Option<u64>,
-        /// Only the last N messages
-        #[arg(short = 'n', long, value_name = "N", conflicts_with = "after")]
-        last: Option<u64>,
-        /// Only from the first message on that was not read, on any device of yours
-        #[arg(long, conflicts_with_all = ["after", "last"])]
-        new: bool,
+        #[command(flatten)]
+        tail: Tail,
         /// Stay, and run PROGRAM for each message of others that comes; it reads the message as a line of JSON. All that
         /// follows are its arguments
         #[arg(long, value_name = "PROGRAM", num_args = 1.., allow_hyphen_values = true)]
@@ -390,6 +361,11 @@ fn parse_history(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Tells the user something beside the result.
+pub fn hint(line: impl Display) {
+    cli::hint("lcgroup", line);
+}
+
 /// The command line, for man pages and completions.
 #[must_use]
 pub fn command() -> clap::Command {
@@ -465,44 +441,11 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             call,
             options,
         } => to.call(&group, call.as_deref(), &options),
-        Verb::Get {
-            group,
-            which,
-            dest,
-            name,
-            overwrite,
-            timeout,
-        } => to.get(&Getting {
-            group,
-            // alone it is DEST, for the last file
-            dest: dest.or(which
-                .as_ref()
-                .filter(|which| *which == "-")
-                .map(PathBuf::from)),
-            which: Which::of(which.filter(|which| which != "-"), name),
-            overwrite,
-            timeout,
-        }),
-        Verb::Tail {
-            group,
-            follow,
-            after,
-            last,
-            new,
-            exec,
-        } => {
-            let tail = Tail {
-                group,
-                follow,
-                after,
-                last,
-                new,
-            };
-            match exec.is_empty() {
-                true => to.tail(&tail),
-                false => to.tail_exec(&tail, &exec),
-            }
-        }
+        Verb::Get(getting) => to.get(&getting),
+        Verb::Tail { tail, exec } => match exec.is_empty() {
+            true => to.tail(&tail),
+            false => to.tail_exec(&tail, &exec),
+        },
         Verb::Members { group } => to.members(group),
         Verb::Verify {
             group,
@@ -553,10 +496,10 @@ mod tests {
     fn all_behind_exec_is_the_programs() {
         let line = "lcgroup tail team --new --exec -- notify --json -n 3 -- team";
         let cli = Cli::try_parse_from(line.split(' ')).unwrap();
-        let Verb::Tail { new, exec, .. } = cli.verb else {
+        let Verb::Tail { tail, exec } = cli.verb else {
             panic!("another verb");
         };
-        assert!(new && !cli.common.json);
+        assert!(tail.new && !cli.common.json);
         assert_eq!(exec, ["--", "notify", "--json", "-n", "3", "--", "team"]);
         assert!(Cli::try_parse_from(["lcgroup", "tail", "team", "--exec"]).is_err());
     }

@@ -78,6 +78,26 @@ pub struct Message {
 }
 
 impl Message {
+    /// A message of Ann with these words, for tests.
+    #[cfg(test)]
+    pub fn of_ann(n: u64, text: &str) -> Self {
+        Self {
+            n,
+            author: librecast::id::SecretKey::from_seed(&[1; 32]).peer_id(),
+            person: None,
+            name: "Ann".into(),
+            id: format!("{n:016x}"),
+            entry: None,
+            time: 5,
+            text: Some(text.into()),
+            bytes: None,
+            files: None,
+            file: None,
+            call: None,
+            earlier: false,
+        }
+    }
+
     /// Its content in a few words.
     pub fn summary(&self) -> String {
         match (&self.text, &self.files, &self.file) {
@@ -328,28 +348,13 @@ impl Shared {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use librecast::id::SecretKey;
 
     use super::*;
 
     fn message(n: u64) -> Message {
-        Message {
-            n,
-            author: SecretKey::from_seed(&[1; 32]).peer_id(),
-            person: None,
-            name: "Ann".into(),
-            id: format!("{n:016x}"),
-            entry: None,
-            time: 5,
-            text: Some(format!("word {n}\n")),
-            bytes: None,
-            files: None,
-            file: None,
-            call: None,
-            earlier: false,
-        }
+        Message::of_ann(n, &format!("word {n}\n"))
     }
 
     fn read(conversation: &Conversation, after: u64) -> Vec<Message> {

@@ -252,7 +252,6 @@ impl FileList {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use librecast::id::SecretKey;
 

@@ -13,6 +13,7 @@ use anyhow::{Context, anyhow, bail};
 use lcgroup_core::file::{CHUNK, MAX_FILE};
 use librecast::durable;
 use librecast::plain::quoted;
+use librecast::units::parse_duration;
 use librecast_program::cli::{Exit, ExitError, print_line};
 use librecast_program::{groups, interrupt, standard};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
@@ -28,13 +29,23 @@ use crate::verbs::{Verbs, Waiting};
 const ASK_INTERVAL: Duration = Duration::from_millis(300);
 
 /// Options of `lcgroup get`.
-#[derive(Debug)]
+#[derive(Debug, clap::Args)]
 pub struct Getting {
+    /// The group
     pub group: String,
-    pub which: Which,
+    /// Its name, or the number of its message [default: the last file]
+    #[arg(value_name = "NAME|NUMBER")]
+    pub which: Option<String>,
+    /// A folder, or the file's own path; - is standard output [default: this folder]
     pub dest: Option<PathBuf>,
+    /// Take digits as the file's name, not as a number
+    #[arg(long)]
+    pub name: bool,
+    /// Replace a file that is there
+    #[arg(long)]
     pub overwrite: bool,
-    /// Longest time without a byte of it.
+    /// Give up after so long in which nothing of it came
+    #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "TIME")]
     pub timeout: Duration,
 }
 
@@ -106,7 +117,7 @@ impl Verbs {
         let mut waiting = Waiting::new(self.json);
         let mut dest = None;
         let (mut bytes, mut since) = (0, Instant::now());
-        let mut which = getting.which.clone();
+        let mut which = getting.which();
         loop {
             let request = Request::Get {
                 group: getting.group.clone(),
@@ -193,9 +204,17 @@ impl Verbs {
 }
 
 impl Getting {
+    /// The file that is wanted. A dash alone is DEST, for the last file.
+    fn which(&self) -> Which {
+        let which = self.which.clone().filter(|which| which != "-");
+        Which::of(which, self.name)
+    }
+
     /// The place for a file of this name.
     fn dest_of(&self, name: &str) -> anyhow::Result<Dest> {
-        let dest = self.dest.as_deref().unwrap_or(Path::new("."));
+        let dash = self.which.as_deref().filter(|which| *which == "-");
+        let dest = self.dest.as_deref().or(dash.map(Path::new));
+        let dest = dest.unwrap_or(Path::new("."));
         if dest.as_os_str() == "-" {
             return Ok(Dest::Output);
         }
@@ -322,15 +341,15 @@ fn is_timeout(e: &anyhow::Error) -> bool {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     fn getting(dest: &Path, overwrite: bool) -> Getting {
         Getting {
             group: "team".into(),
-            which: Which::Last,
+            which: None,
             dest: Some(dest.to_owned()),
+            name: false,
             overwrite,
             timeout: Duration::ZERO,
         }

@@ -79,10 +79,7 @@ fn encode_one(message: &Message) -> Option<Zeroizing<Vec<u8>>> {
 /// Decodes all messages; `until`: their latest time (ms since 1970).
 pub fn decode(content: &[u8], until: u64) -> Result<Vec<Message>, WireError> {
     let mut r = Reader::new(content);
-    match r.u8()? {
-        VERSION => {}
-        other => return Err(WireError::Version(other)),
-    }
+    r.version(VERSION)?;
     let mut all = Vec::new();
     while !r.is_empty() && (all.len() as u64) < MAX_MESSAGES {
         let author = PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("author"))?;
@@ -115,7 +112,6 @@ pub fn decode(content: &[u8], until: u64) -> Result<Vec<Message>, WireError> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use librecast::id::SecretKey;
 
@@ -125,17 +121,9 @@ mod tests {
         Message {
             n: 0,
             author: SecretKey::from_seed(&[n as u8; 32]).peer_id(),
-            person: None,
-            name: "Ann".into(),
-            id: format!("{n:016x}"),
-            entry: None,
             time: n,
-            text: Some(text.into()),
-            bytes: None,
-            files: None,
-            file: None,
-            call: None,
             earlier: true,
+            ..Message::of_ann(n, text)
         }
     }
 

@@ -63,7 +63,6 @@ impl HoldingKey {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use librecast::id::SecretKey;
 

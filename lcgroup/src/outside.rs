@@ -891,7 +891,6 @@ fn end_all(mut children: Vec<Child>) {
 pub type Networks = BTreeMap<String, Outside>;
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

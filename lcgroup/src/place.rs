@@ -45,7 +45,6 @@ pub fn is_another(folder: &Path) -> io::Result<bool> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::fs;
 

@@ -279,11 +279,8 @@ fn is_there(stream: &UnixStream) -> io::Result<bool> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::path::Path;
-
-    use librecast::id::SecretKey;
 
     use super::*;
     use crate::conversation::{Conversation, Message};
@@ -298,21 +295,7 @@ mod tests {
         let wake = Arc::new(EventFd::new().unwrap());
         let requests = listen(listener, wake, time_limit).unwrap();
         let mut conversation = Conversation::open(&folder.join("messages")).unwrap();
-        conversation.add(Message {
-            n: 1,
-            author: SecretKey::from_seed(&[1; 32]).peer_id(),
-            person: None,
-            name: "Ann".into(),
-            id: "1".into(),
-            entry: None,
-            time: 5,
-            text: Some("word".into()),
-            bytes: None,
-            files: None,
-            file: None,
-            call: None,
-            earlier: false,
-        });
+        conversation.add(Message::of_ann(1, "word"));
         conversation.sync().unwrap();
         thread::spawn(move || {
             for asked in requests {

@@ -21,11 +21,12 @@ use librecast::plain::{clean, quoted};
 use librecast::time::{UnixTime, utc};
 use librecast_program::arguments;
 use librecast_program::book::{self, Book, PREFIX};
-use librecast_program::cli::{Exit, ExitError, hint, print_line};
+use librecast_program::cli::{Exit, ExitError, print_line};
 use librecast_program::groups;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use crate::cli::hint;
 use crate::conversation::Message;
 use crate::file_text::{files_text, tell_problem};
 use crate::logs::DEFAULT_KEEP;
@@ -116,13 +117,24 @@ pub fn init(state: &Path, as_json: bool) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// Parameters of `tail`.
-#[derive(Debug)]
+/// Options of `tail`.
+#[derive(Debug, clap::Args)]
+// clap would call its group as that of the verb
+#[group(skip)]
 pub struct Tail {
+    /// The group
     pub group: String,
+    /// Go on with what comes
+    #[arg(short, long)]
     pub follow: bool,
+    /// Only what came after this message (the number that --json shows)
+    #[arg(long, value_name = "N")]
     pub after: Option<u64>,
+    /// Only the last N messages
+    #[arg(short = 'n', long, value_name = "N", conflicts_with = "after")]
     pub last: Option<u64>,
+    /// Only from the first message on that was not read, on any device of yours
+    #[arg(long, conflicts_with_all = ["after", "last"])]
     pub new: bool,
 }
 
@@ -157,7 +169,7 @@ impl Waiting {
         }
         let text = text();
         if text != self.told && !text.is_empty() {
-            hint("lcgroup", &text);
+            hint(&text);
             self.told = text;
         }
     }
@@ -196,12 +208,9 @@ impl Verbs {
             places: network.unwrap_or_default(),
         })?;
         if on_lans && !self.json {
-            hint(
-                "lcgroup",
-                format_args!(
-                    "without a place it is found on LANs, and where [outside] of the configuration says (--at HOST names a place); `lcgroup status` shows the UDP port that a closed firewall must let in"
-                ),
-            );
+            hint(format_args!(
+                "without a place it is found on LANs, and where [outside] of the configuration says (--at HOST names a place); `lcgroup status` shows the UDP port that a closed firewall must let in"
+            ));
         }
         self.say(&answer, |_| {
             format!("{group} is there; next: `lcgroup invite {group}`")
@@ -377,10 +386,10 @@ impl Verbs {
     /// Tells why a message waits, and that clocks differ.
     fn tell_kept(answer: &Value) {
         if let Some(waits) = answer["waits"].as_str() {
-            hint("lcgroup", format_args!("it is kept here, and {waits}"));
+            hint(format_args!("it is kept here, and {waits}"));
         }
         if let Some(clock) = answer["clock"].as_str() {
-            hint("lcgroup", format_args!("it is sent; {clock}"));
+            hint(format_args!("it is sent; {clock}"));
         }
     }
 
@@ -413,7 +422,7 @@ impl Verbs {
     pub fn tail(&self, tail: &Tail) -> anyhow::Result<Exit> {
         let group = self.group(&tail.group)?;
         if let Some(problem) = &group.problem {
-            hint("lcgroup", problem);
+            hint(problem);
         }
         let takes_part = takes_part(&tail.group, group.network.is_some());
         let request = Request::Tail {
@@ -1030,19 +1039,9 @@ mod tests {
     #[test]
     fn a_name_of_another_is_one_word_of_the_command_that_is_shown() {
         let mut message = Message {
-            n: 1,
-            author: librecast::id::SecretKey::from_seed(&[1; 32]).peer_id(),
-            person: None,
-            name: "Ann".into(),
-            id: "1".into(),
-            entry: None,
-            time: 0,
             text: None,
-            bytes: None,
             files: Some("plans'; touch FILE; echo '".into()),
-            file: None,
-            call: None,
-            earlier: false,
+            ..Message::of_ann(1, "")
         };
         let line = shown("team", "", &message, "Ann");
         let command = r"lcsync --lcgroup team 'lc:plans'\''; touch FILE; echo '\''' DEST";

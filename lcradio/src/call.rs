@@ -1,6 +1,5 @@
 //! `lcradio call`: a participant of a call, by devices or pipes.
 
-use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
@@ -8,18 +7,20 @@ use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use clap::Args;
 use lcradio_core::{
     BEACON_PORT, CLOCK_RATE, Call, CallConfig, CallEvent, CallKey, FRAME, Latency, MAX_CASTERS,
     MEDIA_PORT, Participant, Quality, SoundPacket, Speaking, Standing, Transmit,
 };
 use librecast::socket;
 use librecast::time::UnixTime;
-use librecast_program::cli::{self, Exit};
+use librecast_program::cli::{Common, Exit};
 use librecast_program::guest;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::cast::read_ahead;
+use crate::cli::{self, hint};
 use crate::codec::{Encoder, OUT_CHANNELS};
 use crate::device::{self, Capture, Playback};
 use crate::keys;
@@ -57,28 +58,38 @@ const MAX_KEYS: usize = 16;
 const HEADSET: &str = "headset";
 
 /// The options of the command line.
-#[derive(Debug)]
+#[derive(Debug, Args)]
 pub struct Options {
-    /// The call; none: a new one.
+    /// What `call` printed, or `-` to read it from standard input; `lct1...,lcc1...` enters a network by its token,
+    /// without root and daemon [default: a new call, whose text it prints]
     pub call: Option<String>,
-    /// A file with its text.
+    /// A file with the call's text, a secret
+    #[arg(long, value_name = "FILE", conflicts_with = "call")]
     pub call_file: Option<PathBuf>,
-    /// The participant's name.
+    /// Your name, as the others see it [default: the user's]
+    #[arg(long)]
     pub name: Option<String>,
-    /// Only listens.
-    pub listens: bool,
-    /// Whether it begins muted; none: by the device.
-    pub is_muted: Option<bool>,
-    /// Samples on standard input in the place of a microphone.
-    pub by_pipe: bool,
-    /// Samples to standard output in the place of loudspeakers.
-    pub to_pipe: bool,
-    /// Microphone and loudspeakers; none: the default ones.
+    /// Only listen: nobody sees it
+    #[arg(long, conflicts_with_all = ["name", "push_to_talk", "muted", "unmuted", "input"])]
+    pub listen: bool,
+    /// Microphone and loudspeakers, as `devices` names them [default: the system's]
+    #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
-    /// Interfaces; none: all that can carry multicast.
-    pub interfaces: Vec<String>,
-    /// Prints states as JSON.
-    pub json: bool,
+    /// Samples on standard input in the place of the microphone: s16le, 48 kHz, two channels; or WAV
+    #[arg(long, value_name = "-")]
+    pub input: Option<cli::Pipe>,
+    /// Samples to standard output in the place of loudspeakers: s16le, 48 kHz, two channels
+    #[arg(long, value_name = "-")]
+    pub output: Option<cli::Pipe>,
+    /// Begin muted, and talk while you want it: the space bar, or SIGUSR1 and SIGUSR2
+    #[arg(long, conflicts_with_all = ["muted", "unmuted"])]
+    pub push_to_talk: bool,
+    /// Begin muted [default: unless the device is a headset, as others would hear themselves]
+    #[arg(long, conflicts_with = "unmuted")]
+    pub muted: bool,
+    /// Do not begin muted: nothing of the loudspeakers comes into the microphone
+    #[arg(long)]
+    pub unmuted: bool,
 }
 
 impl Options {
@@ -92,8 +103,8 @@ impl Options {
             let has = |text: &str| text.to_lowercase().contains(HEADSET);
             has(id) || name.is_some_and(|name| has(&name))
         };
-        let is_safe = self.by_pipe || self.device.as_ref().is_some_and(is_headset);
-        self.is_muted.unwrap_or(!is_safe)
+        let is_safe = || self.input.is_some() || self.device.as_ref().is_some_and(is_headset);
+        self.push_to_talk || self.muted || !self.unmuted && !is_safe()
     }
 
     fn name(&self) -> String {
@@ -104,13 +115,9 @@ impl Options {
     }
 }
 
-fn hint(line: impl fmt::Display) {
-    cli::hint("lcradio", line);
-}
-
 /// Takes part in a call until a key, a signal, or the end of a pipe.
-pub fn run(options: &Options) -> anyhow::Result<Exit> {
-    if !options.listens {
+pub fn run(options: &Options, common: &Common) -> anyhow::Result<Exit> {
+    if !options.listen {
         guest::check_may_send("talk in a call (--listen only listens)")?;
     }
     let given = keys::call(options.call.as_deref(), options.call_file.as_deref())?;
@@ -129,14 +136,14 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         by_signal.set(signal == Signal::SIGUSR1);
     })?;
     let device = options.device.as_deref();
-    let player = match options.to_pipe {
+    let player = match options.output.is_some() {
         true => Player::Pipe {
             pipe: Pipe::open(wake.clone())?,
             due: Instant::now(),
         },
         false => Player::Device(Playback::open(device, Latency::Call, wake.clone())?),
     };
-    let source = match (options.listens, options.by_pipe) {
+    let source = match (options.listen, options.input.is_some()) {
         (true, _) => None,
         (false, true) => Some(Source::stdin().context("standard input")?),
         (false, false) => {
@@ -147,12 +154,12 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let now = Instant::now();
     let config = CallConfig {
         name: options.name(),
-        talks: !options.listens,
+        talks: !options.listen,
         is_muted,
         seed: *keys::random()?,
     };
     let microphone = match source {
-        Some(source) => Some(Microphone::new(source, !options.by_pipe, &wake)?),
+        Some(source) => Some(Microphone::new(source, options.input.is_none(), &wake)?),
         None => None,
     };
     let (press, pressed) = sync_channel(MAX_KEYS);
@@ -163,7 +170,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         woken.wake();
     });
     let call = Call::new(&key, config, now);
-    let mut taking_part = TakingPart::new(options, call, microphone, player, talk, now)?;
+    let mut taking_part = TakingPart::new(options, common, call, microphone, player, talk, now)?;
     taking_part.say_where(&key, is_new)?;
     let ended = taking_part.run(&wake, &pressed);
     taking_part.leave(&wake)?;
@@ -250,6 +257,7 @@ impl Player {
 
 struct TakingPart<'a> {
     options: &'a Options,
+    common: &'a Common,
     call: Call,
     network: CasterNetwork,
     memberships: Memberships,
@@ -266,13 +274,14 @@ struct TakingPart<'a> {
 impl<'a> TakingPart<'a> {
     fn new(
         options: &'a Options,
+        common: &'a Common,
         call: Call,
         microphone: Option<Microphone>,
         player: Player,
         talk: Talk,
         now: Instant,
     ) -> anyhow::Result<Self> {
-        let only = &options.interfaces;
+        let only = &common.interfaces;
         let network = CasterNetwork::open_in_call(call.station(), only, now);
         let mut memberships = Memberships::open(&[MEDIA_PORT, BEACON_PORT], only)?;
         for port in [MEDIA_PORT, BEACON_PORT] {
@@ -280,6 +289,7 @@ impl<'a> TakingPart<'a> {
         }
         Ok(Self {
             options,
+            common,
             network: network.context("multicast sockets")?,
             memberships,
             microphone,
@@ -296,7 +306,7 @@ impl<'a> TakingPart<'a> {
     /// Prints the text of a new call, and how to use the keys.
     fn say_where(&self, key: &CallKey, is_new: bool) -> io::Result<()> {
         let text = is_new.then(|| key.encode());
-        if self.options.json {
+        if self.common.json {
             let mut told = json!({
                 "station": *key.station().encode(),
                 "group": key.station().group(),
@@ -311,7 +321,7 @@ impl<'a> TakingPart<'a> {
             self.print(text)?;
             hint("who has this text talks, and hears all: lcradio call lcc1...");
         }
-        if !self.options.json && io::stderr().is_terminal() {
+        if !self.common.json && io::stderr().is_terminal() {
             hint("space mutes, q leaves, 1 to 8 turn off who has this place, for you alone");
         }
         Ok(())
@@ -330,7 +340,7 @@ impl<'a> TakingPart<'a> {
 
     /// Prints a line for people, on a terminal in the place of the status line.
     fn say(&self, line: &str) {
-        if self.options.json {
+        if self.common.json {
             return;
         }
         let begin = match io::stderr().is_terminal() {
@@ -409,7 +419,7 @@ impl<'a> TakingPart<'a> {
 
     fn follow_talk(&mut self, now: Instant) {
         let is_muted = !self.talk.is_on();
-        if self.call.is_muted() != is_muted && !self.options.listens {
+        if self.call.is_muted() != is_muted && !self.options.listen {
             self.call.set_muted(is_muted, now);
             self.say(if is_muted {
                 "You are muted."
@@ -625,7 +635,7 @@ impl<'a> TakingPart<'a> {
 
     fn show_status(&mut self) -> io::Result<()> {
         let status = self.status();
-        if self.options.json {
+        if self.common.json {
             return self.print(&status.to_string());
         }
         if !io::stderr().is_terminal() {
@@ -675,7 +685,7 @@ impl<'a> TakingPart<'a> {
             let until = self.call.next_timeout().min(begun + END);
             wake.wait(std::iter::empty(), until)?;
         }
-        if io::stderr().is_terminal() && !self.options.json {
+        if io::stderr().is_terminal() && !self.common.json {
             writeln!(librecast_program::standard::errors())?;
         }
         Ok(())

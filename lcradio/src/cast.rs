@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use clap::{Args, ValueEnum};
 use lcradio_core::{
     CLOCK_RATE, Caster, CasterConfig, FRAME, Grant, Latency, Profile, StationKey, Transmit,
     is_showable, showable,
@@ -16,12 +17,14 @@ use librecast::code::beacon::Offer;
 use librecast::drops::Drops;
 use librecast::outside::Place;
 use librecast::time::UnixTime;
-use librecast_program::cli::{Exit, ExitError, hint};
+use librecast::units::parse_rate;
+use librecast_program::cli::{Common, Exit, ExitError};
 use librecast_program::code::{INTERFACE, Offering};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use crate::cli::{Pipe, TOGETHER_MS, Together, hint, parse_input, parse_together};
 use crate::codec::Encoder;
 use crate::device::Capture;
 use crate::icecast::Icecast;
@@ -43,57 +46,99 @@ const MAX_PASSED_SAID: u64 = 8;
 /// Longest wait for copies and last beacons at the end.
 const END: Duration = Duration::from_secs(1);
 
-/// The source of sound.
-#[derive(Debug)]
-pub enum Input {
-    /// Ogg Opus or WAV.
-    File(PathBuf),
-    /// Standard input.
-    Pipe,
-    /// A microphone; none: the default one.
-    Device(Option<String>),
-    /// Programs that send to Icecast: the address, and the file of the password.
-    Icecast(SocketAddr, PathBuf),
+/// A kind of sound.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum ProfileName {
+    /// Speech, one channel, 32 kbit/s
+    Voice,
+    /// Everything else, 96 kbit/s
+    Music,
 }
 
 /// The options of the command line.
-#[derive(Debug)]
+#[derive(Debug, Args)]
 pub struct Options {
-    /// The station's key; none: one for this run. With a grant, the caster's key.
+    /// Samples on standard input: s16le, 48 kHz, two channels; or WAV [default: the microphone]
+    #[arg(value_name = "-", value_parser = parse_input)]
+    pub input: Option<Pipe>,
+    /// A microphone, as `devices` names it [default: the system's]
+    #[arg(long, value_name = "DEVICE", conflicts_with_all = ["input", "file"])]
+    pub device: Option<String>,
+    /// The station's key [default: a new one, for this run]
+    #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
-    /// A grant of another station, which is then cast.
+    /// Cast another's station by what `grant` printed there; `--key` is the key that it is for
+    #[arg(long, value_name = "FILE", requires = "key", conflicts_with = "public")]
     pub grant: Option<PathBuf>,
-    /// The station's name.
+    /// The station's name [default: the file's, or the host's]
+    #[arg(long)]
     pub name: Option<String>,
-    /// The source of sound.
-    pub input: Input,
-    /// The kind of sound.
-    pub profile: Profile,
-    /// Bits per second; none: the profile's default.
+    /// Ogg Opus, sent as it is, or WAV
+    #[arg(long, value_name = "FILE", conflicts_with = "input")]
+    pub file: Option<PathBuf>,
+    /// Sound of BUTT, Mixxx, OBS or ffmpeg, which connect here as to an Icecast server: Ogg Opus, sent as it is, or
+    /// another format, by ffmpeg
+    #[arg(long, value_name = "ADDR:PORT", requires = "icecast_password",
+        conflicts_with_all = ["input", "device", "file", "code", "outside", "push_to_talk"])]
+    pub icecast: Option<SocketAddr>,
+    /// A file with the password that these programs prove, with --icecast
+    #[arg(long, value_name = "FILE", requires = "icecast")]
+    pub icecast_password: Option<PathBuf>,
+    /// What kind of sound it is
+    #[arg(long, value_enum, default_value = "music")]
+    pub profile: ProfileName,
+    /// Bits per second [default: 32k for voice, 96k for music]
+    #[arg(long, value_parser = parse_rate, value_name = "RATE")]
     pub bitrate: Option<u64>,
-    /// Anybody may listen.
-    pub is_public: bool,
-    /// Under four words.
-    pub under_code: bool,
-    /// In a network of the station's own, which meets at these places.
-    pub outside: Option<Vec<Place>>,
-    /// Names of helpers that are withdrawn from that network.
+    /// Everybody may listen: packets are plain, and the station announces itself
+    #[arg(long)]
+    pub public: bool,
+    /// Cast under four words, which it prints, in a network that they make: no root, no daemon
+    #[arg(long, conflicts_with = "public")]
+    pub code: bool,
+    /// In a network of the station's own: whoever has the text that it prints hears it, without network, root or daemon
+    #[arg(long, requires = "key", conflicts_with_all = ["code", "grant", "interfaces", "together"])]
+    pub outside: bool,
+    /// Where listeners find it, with --outside: HOST, HOST:PORT or a URL of a signalling server; may be repeated
+    /// [default: LCROUTE_SIGNAL, or [outside] meet of the configuration]
+    #[arg(long, value_name = "PLACE", requires = "outside")]
+    pub at: Vec<Place>,
+    /// Withdraw the helper of this name from `invite`, with --outside; may be repeated
+    #[arg(long, value_name = "NAME", requires = "outside")]
     pub without: Vec<String>,
-    /// Delay of listeners in step behind this caster; none: they do not play in step.
-    pub together: Option<Duration>,
-    /// Sends silence until the caster talks.
+    /// Loudspeakers of all listeners play in step, so many milliseconds after this caster: 20 to 800 [default: 150]
+    #[arg(long, value_name = "MS", num_args = 0..=1, default_missing_value = TOGETHER_MS, value_parser = parse_together)]
+    pub together: Option<Together>,
+    /// Send silence until SIGUSR1 comes, and again after SIGUSR2; the space bar of the terminal changes it, too
+    #[arg(long)]
     pub push_to_talk: bool,
-    /// Interfaces; none: all that can carry multicast.
-    pub interfaces: Vec<String>,
-    /// Prints the station as JSON.
-    pub json: bool,
+}
+
+impl Options {
+    /// Returns whether samples come on standard input.
+    fn is_piped(&self) -> Result<bool, ExitError> {
+        let is_word = self.together.is_some_and(|together| together.is_pipe);
+        let has_other = self.file.is_some() || self.device.is_some() || self.icecast.is_some();
+        if is_word && has_other {
+            let message = "- is standard input: without --file, --device and --icecast";
+            return Err(ExitError::new(Exit::Usage, message));
+        }
+        Ok(is_word || self.input.is_some())
+    }
+
+    fn profile(&self) -> Profile {
+        match self.profile {
+            ProfileName::Voice => Profile::Voice,
+            ProfileName::Music => Profile::Music,
+        }
+    }
 }
 
 /// Bits per second that libopus permits for a channel count.
 const BITRATES: std::ops::RangeInclusive<u64> = 6_000..=256_000;
 
 fn bitrate(options: &Options) -> Result<u32, ExitError> {
-    let by_profile = match options.profile {
+    let by_profile = match options.profile() {
         Profile::Voice => 32_000,
         Profile::Music => 96_000,
     };
@@ -106,9 +151,9 @@ fn bitrate(options: &Options) -> Result<u32, ExitError> {
 }
 
 fn name(options: &Options) -> Result<String, ExitError> {
-    let of_file = || match &options.input {
-        Input::File(file) => Some(showable(&file.file_stem()?.to_string_lossy())),
-        Input::Pipe | Input::Device(_) | Input::Icecast(..) => None,
+    let of_file = || {
+        let file = options.file.as_ref()?;
+        Some(showable(&file.file_stem()?.to_string_lossy()))
     };
     let of_host = || nix::unistd::gethostname().ok()?.into_string().ok();
     let name = options.name.clone().or_else(of_file).or_else(of_host);
@@ -121,12 +166,13 @@ fn name(options: &Options) -> Result<String, ExitError> {
 }
 
 /// Casts until the sound ends, or a signal.
-pub fn run(options: &Options) -> anyhow::Result<Exit> {
-    let offering = options.under_code.then(Offering::begin).transpose()?;
-    let outside = match (&options.outside, &options.key) {
-        (Some(places), Some(key)) => {
-            let without = &options.without;
-            Some(outside::cast(key, options.is_public, places, without)?)
+pub fn run(options: &Options, common: &Common) -> anyhow::Result<Exit> {
+    let is_piped = options.is_piped()?;
+    let offering = options.code.then(Offering::begin).transpose()?;
+    let outside = match (options.outside, &options.key) {
+        (true, Some(key)) => {
+            let (places, without) = (&options.at, &options.without);
+            Some(outside::cast(key, options.public, places, without)?)
         }
         _ => None,
     };
@@ -145,7 +191,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     };
     let place = match outside {
         Some(on_air) => {
-            let (key, is_public) = (keys::load(options.key.as_deref())?, options.is_public);
+            let (key, is_public) = (keys::load(options.key.as_deref())?, options.public);
             let place = on_air.place.clone();
             on_air.sign(move |item, time| key.sign_item(is_public, item, time))?;
             Some(place)
@@ -156,24 +202,28 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let key = keys::load(options.key.as_deref())?;
     let grant = options.grant.as_deref();
     let grant = grant.map(|file| keys::load_grant(file, &key)).transpose()?;
-    let source = match &options.input {
-        Input::File(file) => Source::open(file).with_context(|| file.display().to_string())?,
-        Input::Pipe => Source::stdin().context("standard input")?,
-        Input::Device(id) => Source::microphone(Capture::open(id.as_deref(), Latency::Auto)?),
-        Input::Icecast(at, password) => Source::icecast(Icecast::listen(*at, password)?),
+    let icecast = options.icecast.zip(options.icecast_password.as_ref());
+    let source = match (icecast, &options.file) {
+        (Some((at, password)), _) => Source::icecast(Icecast::listen(at, password)?),
+        (None, Some(file)) => Source::open(file).with_context(|| file.display().to_string())?,
+        (None, None) if is_piped => Source::stdin().context("standard input")?,
+        (None, None) => {
+            let device = options.device.as_deref();
+            Source::microphone(Capture::open(device, Latency::Auto)?)
+        }
     };
     let now = Instant::now();
-    let mut cast = Cast::new(options, key, grant, name, &source, now)?;
+    let mut cast = Cast::new(options, common, key, grant, name, &source, now)?;
     if options.push_to_talk && source.is_opus() {
         let message = "--push-to-talk is for samples: Opus is sent as it is";
         return Err(ExitError::new(Exit::Usage, message).into());
     }
     if source.is_samples() {
-        cast.encoder = Some(Encoder::new(options.profile, cast.channels, bitrate)?);
+        cast.encoder = Some(Encoder::new(options.profile(), cast.channels, bitrate)?);
     }
     let code = offering.as_ref().map(Offering::state).transpose()?;
     cast.say_where(
-        options,
+        common.json,
         code.as_ref().map(|state| &*state.code),
         place.as_deref(),
     )?;
@@ -256,34 +306,35 @@ struct Cast {
 impl Cast {
     fn new(
         options: &Options,
+        common: &Common,
         key: StationKey,
         grant: Option<Grant>,
         name: String,
         source: &Source,
         now: Instant,
     ) -> anyhow::Result<Self> {
-        let channels = match options.profile {
+        let channels = match options.profile() {
             // Opus packets stay as they are
             Profile::Voice if !source.is_opus() => 1,
             _ => source.channels(),
         };
         let expires_ms = grant.as_ref().map(Grant::expires_ms);
         let config = CasterConfig {
-            is_public: options.is_public,
+            is_public: options.public,
             grant,
             name,
             title: String::new(),
-            profile: options.profile,
+            profile: options.profile(),
             channels,
-            together: options.together,
+            together: options.together.map(|together| together.play_after),
             seed: *keys::random()?,
             started: UnixTime::now(),
         };
         let caster = Caster::new(key, config, now)?;
         let interfaces = match options.outside {
             // the guest's alone
-            Some(_) => vec![INTERFACE.to_owned()],
-            None => options.interfaces.clone(),
+            true => vec![INTERFACE.to_owned()],
+            false => common.interfaces.clone(),
         };
         let clock = caster.clock_groups();
         let network = CasterNetwork::open(caster.station(), clock, &interfaces, now);
@@ -302,19 +353,14 @@ impl Cast {
     }
 
     /// Prints the code or the station's text, which listeners need, to standard output.
-    fn say_where(
-        &self,
-        options: &Options,
-        code: Option<&str>,
-        place: Option<&str>,
-    ) -> io::Result<()> {
+    fn say_where(&self, json: bool, code: Option<&str>, place: Option<&str>) -> io::Result<()> {
         let station = self.caster.station();
         let mut text = station.encode();
         if let Some(place) = place.filter(|place| !place.is_empty()) {
             text = Zeroizing::new(format!("{}@{place}", *text));
         }
         let mut out = librecast_program::standard::output();
-        if options.json {
+        if json {
             let told = json!({
                 "code": code,
                 "station": *text,
@@ -328,16 +374,10 @@ impl Cast {
         }
         out.flush()?;
         if let Some(code) = code {
-            hint(
-                "lcradio",
-                format_args!("hear it with: lcradio listen {code}"),
-            );
+            hint(format_args!("hear it with: lcradio listen {code}"));
         }
         if place.is_some() {
-            hint(
-                "lcradio",
-                "hear it with: lcradio listen --outside TEXT; a text with @PLACE needs no option",
-            );
+            hint("hear it with: lcradio listen --outside TEXT; a text with @PLACE needs no option");
         }
         let names = self.network.interface_names().join(", ");
         if names.is_empty() {
@@ -346,7 +386,7 @@ impl Cast {
             tracing::info!("on {names}: {}", station.group());
         }
         if let Some(remark) = self.network.remark() {
-            hint("lcradio", remark);
+            hint(remark);
         }
         Ok(())
     }

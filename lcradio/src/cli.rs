@@ -1,15 +1,13 @@
 //! The command line of `lcradio`.
 
-use std::net::SocketAddr;
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use lcradio_core::{Latency, Profile};
-use librecast::outside::Place;
-use librecast::units::{parse_duration, parse_rate};
-use librecast_program::cli::{self, Exit, ExitError, init_logging};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use lcradio_core::Latency;
+use librecast_program::cli::{self, Common, Exit, init_logging};
 use librecast_program::guest;
 
 use crate::{call, cast, device, helper, keys, listen, stations};
@@ -47,30 +45,10 @@ struct Cli {
     verb: Verb,
 }
 
-#[derive(Debug, Args)]
-struct Common {
-    /// Interface to use; may be repeated [default: all that can carry multicast]
-    #[arg(short, long = "interface", global = true, value_name = "NAME")]
-    interfaces: Vec<String>,
-    /// Print JSON
-    #[arg(long, global = true)]
-    json: bool,
-    /// error, warn, info, debug, trace or TARGET=LEVEL with commas between [default: $RUST_LOG]
-    #[arg(long, global = true, value_name = "LEVEL")]
-    log: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum ProfileName {
-    /// Speech, one channel, 32 kbit/s
-    Voice,
-    /// Everything else, 96 kbit/s
-    Music,
-}
-
 /// The word for standard input or output.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Pipe {
+pub enum Pipe {
+    /// `-`.
     #[value(name = "-")]
     Standard,
 }
@@ -83,40 +61,9 @@ enum Verb {
         file: PathBuf,
     },
     /// Let another key cast for a station, beside its own; prints the grant
-    Grant {
-        /// The station's key
-        key: PathBuf,
-        /// What `keygen` called public when the caster made a key
-        caster: String,
-        /// How long it is good; it cannot be taken back
-        #[arg(long, default_value = "30d", value_parser = parse_duration, value_name = "TIME")]
-        ttl: Duration,
-        /// For the public station, not for the private one
-        #[arg(long)]
-        public: bool,
-        /// For a station in a network of its own (`cast --outside`): the grant leads into it, as a member
-        #[arg(long)]
-        outside: bool,
-        /// Where that network meets, with --outside: HOST, HOST:PORT or a URL of a signalling server; may be repeated
-        #[arg(long, value_name = "PLACE", requires = "outside")]
-        at: Vec<Place>,
-    },
+    Grant(keys::GrantOptions),
     /// Let another host carry sound to listeners for a station in a network of its own (`cast --outside`); prints its token
-    Invite {
-        /// The station's key
-        key: PathBuf,
-        /// A name for the host, by which `cast --without` withdraws it
-        name: String,
-        /// How long the token is good
-        #[arg(long, default_value = "30d", value_parser = parse_duration, value_name = "TIME")]
-        ttl: Duration,
-        /// For the public station, not for the private one
-        #[arg(long)]
-        public: bool,
-        /// Where the station's network meets: HOST, HOST:PORT or a URL of a signalling server; may be repeated
-        #[arg(long, value_name = "PLACE")]
-        at: Vec<Place>,
-    },
+    Invite(keys::InviteOptions),
     /// Carry a station's sound to its listeners, by a token of `invite`: no root, no daemon. Ctrl-C ends it
     Helper {
         /// What `invite` printed, a secret, or `-` to read it from standard input
@@ -124,155 +71,23 @@ enum Verb {
     },
     /// List microphones and loudspeakers
     Devices,
-    /// Send sound to all listeners
-    Cast {
-        /// Samples on standard input: s16le, 48 kHz, two channels; or WAV [default: the microphone]
-        #[arg(value_name = "-", value_parser = parse_input)]
-        input: Option<Pipe>,
-        /// A microphone, as `devices` names it [default: the system's]
-        #[arg(long, value_name = "DEVICE", conflicts_with_all = ["input", "file"])]
-        device: Option<String>,
-        /// The station's key [default: a new one, for this run]
-        #[arg(long, value_name = "FILE")]
-        key: Option<PathBuf>,
-        /// Cast another's station by what `grant` printed there; `--key` is the key that it is for
-        #[arg(long, value_name = "FILE", requires = "key", conflicts_with = "public")]
-        grant: Option<PathBuf>,
-        /// The station's name [default: the file's, or the host's]
-        #[arg(long)]
-        name: Option<String>,
-        /// Ogg Opus, sent as it is, or WAV
-        #[arg(long, value_name = "FILE", conflicts_with = "input")]
-        file: Option<PathBuf>,
-        /// Sound of BUTT, Mixxx, OBS or ffmpeg, which connect here as to an Icecast server: Ogg Opus, sent as it is, or
-        /// another format, by ffmpeg
-        #[arg(long, value_name = "ADDR:PORT", requires = "icecast_password",
-            conflicts_with_all = ["input", "device", "file", "code", "outside", "push_to_talk"])]
-        icecast: Option<SocketAddr>,
-        /// A file with the password that these programs prove, with --icecast
-        #[arg(long, value_name = "FILE", requires = "icecast")]
-        icecast_password: Option<PathBuf>,
-        /// What kind of sound it is
-        #[arg(long, value_enum, default_value = "music")]
-        profile: ProfileName,
-        /// Bits per second [default: 32k for voice, 96k for music]
-        #[arg(long, value_parser = parse_rate, value_name = "RATE")]
-        bitrate: Option<u64>,
-        /// Everybody may listen: packets are plain, and the station announces itself
-        #[arg(long)]
-        public: bool,
-        /// Cast under four words, which it prints, in a network that they make: no root, no daemon
-        #[arg(long, conflicts_with = "public")]
-        code: bool,
-        /// In a network of the station's own: anyone with the printed text can listen, without network, root or daemon
-        #[arg(long, requires = "key", conflicts_with_all = ["code", "grant", "interfaces", "together"])]
-        outside: bool,
-        /// Where listeners find it, with --outside: HOST, HOST:PORT or a URL of a signalling server; may be repeated
-        /// [default: LCROUTE_SIGNAL, or [outside] meet of the configuration]
-        #[arg(long, value_name = "PLACE", requires = "outside")]
-        at: Vec<Place>,
-        /// Withdraw the helper of this name from `invite`, with --outside; may be repeated
-        #[arg(long, value_name = "NAME", requires = "outside")]
-        without: Vec<String>,
-        /// Loudspeakers of all listeners play in step, MS milliseconds after this caster: 20 to 800 [default: 150]
-        #[arg(long, value_name = "MS", num_args = 0..=1, default_missing_value = TOGETHER_MS, value_parser = parse_together)]
-        together: Option<Together>,
-        /// Send silence until SIGUSR1 comes, and again after SIGUSR2; the space bar of the terminal changes it, too
-        #[arg(long)]
-        push_to_talk: bool,
-    },
+    /// Send sound to everybody who listens
+    Cast(cast::Options),
     /// Hear a station, or record it
-    Listen {
-        /// What `keygen` or `cast` printed, the name of a public station, or `-` to read either from standard input;
-        /// `lct1...,lcr1...` enters a network by its token, four words that of `cast --code`, and `lcr1...@PLACE` that of
-        /// `cast --outside`, without root and daemon
-        #[arg(required_unless_present_any = ["station_file", "code"])]
-        station: Option<String>,
-        /// Samples to standard output: s16le, 48 kHz, two channels [default: loudspeakers]
-        #[arg(value_name = "-")]
-        output: Option<Pipe>,
-        /// Loudspeakers, as `devices` names them [default: the system's]
-        #[arg(long, value_name = "DEVICE", conflicts_with_all = ["output", "record"])]
-        device: Option<String>,
-        /// Record to this file, Ogg Opus; if it exists, to the next free name, as FILE-2.opus
-        #[arg(long, value_name = "FILE", conflicts_with = "output")]
-        record: Option<PathBuf>,
-        /// Share the recording by `lcsync share` when it has ended, until a second Ctrl-C
-        #[arg(long, requires = "record")]
-        archive: bool,
-        /// The key to share it with, of `lcsync keygen`; a private station's recording needs one
-        #[arg(long, value_name = "FILE", requires = "archive")]
-        keyfile: Option<PathBuf>,
-        /// A file with the station's text, which a private station keeps secret
-        #[arg(long, value_name = "FILE")]
-        station_file: Option<PathBuf>,
-        /// The station under the code of the guest in which this runs: `lcroute guest CODE`
-        #[arg(long, conflicts_with = "station_file")]
-        code: bool,
-        /// The station is in a network of its own (`cast --outside`), also if its text names no place
-        #[arg(long, conflicts_with_all = ["code", "interfaces"])]
-        outside: bool,
-        /// Delay of what is heard: auto, quick (40 ms), safe (200 ms at least), or milliseconds
-        /// [default: in step with other listeners if the caster says so, else auto]
-        #[arg(long, value_parser = parse_latency, value_name = "DELAY")]
-        latency: Option<Latency>,
-        /// In step, play MS milliseconds earlier: for loudspeakers that are late, such as Bluetooth; up to 800
-        #[arg(long, value_parser = parse_earlier, value_name = "MS", conflicts_with_all = ["latency", "record"])]
-        earlier: Option<Duration>,
-        /// Give up after this long without a packet [default: 30s; a day for a recorder that systemd runs, or that has heard its station]
-        #[arg(long, value_parser = parse_duration, value_name = "TIME")]
-        timeout: Option<Duration>,
-    },
+    Listen(listen::Options),
     /// Talk with seven others, while any number listen, without a server. Space mutes, q leaves
-    Call {
-        /// What `call` printed, or `-` to read it from standard input; `lct1...,lcc1...` enters a network by its token,
-        /// without root and daemon [default: a new call, whose text it prints]
-        call: Option<String>,
-        /// A file with the call's text, a secret
-        #[arg(long, value_name = "FILE", conflicts_with = "call")]
-        call_file: Option<PathBuf>,
-        /// Your name, as the others see it [default: the user's]
-        #[arg(long)]
-        name: Option<String>,
-        /// Only listen: nobody sees it
-        #[arg(long, conflicts_with_all = ["name", "push_to_talk", "muted", "unmuted", "input"])]
-        listen: bool,
-        /// Microphone and loudspeakers, as `devices` names them [default: the system's]
-        #[arg(long, value_name = "DEVICE")]
-        device: Option<String>,
-        /// Samples on standard input in the place of the microphone: s16le, 48 kHz, two channels; or WAV
-        #[arg(long, value_name = "-")]
-        input: Option<Pipe>,
-        /// Samples to standard output in the place of loudspeakers: s16le, 48 kHz, two channels
-        #[arg(long, value_name = "-")]
-        output: Option<Pipe>,
-        /// Begin muted, and talk while you want it: the space bar, or SIGUSR1 and SIGUSR2
-        #[arg(long, conflicts_with_all = ["muted", "unmuted"])]
-        push_to_talk: bool,
-        /// Begin muted [default: unless the device is a headset, as others would hear themselves]
-        #[arg(long, conflicts_with = "unmuted")]
-        muted: bool,
-        /// Do not begin muted: nothing of the loudspeakers comes into the microphone
-        #[arg(long)]
-        unmuted: bool,
-    },
+    Call(call::Options),
     /// List public stations, and foreign senders
-    Stations {
-        /// Go on with what comes and goes
-        #[arg(long)]
-        watch: bool,
-        /// Print the session description of this one, for players: ffplay -protocol_whitelist file,udp,rtp FILE.sdp
-        #[arg(long, value_name = "STATION", conflicts_with_all = ["watch", "json"])]
-        sdp: Option<String>,
-    },
+    Stations(stations::Options),
 }
 
 /// Milliseconds of `--together` alone: a path of 40 ms, jitter, and a copy 40 ms later.
-const TOGETHER_MS: &str = "150";
+pub const TOGETHER_MS: &str = "150";
 /// Longest delay that can be asked for: what the buffer holds.
 const MAX_LATENCY_MS: u64 = 800;
 
-fn parse_input(value: &str) -> Result<Pipe, String> {
+/// Reads the word for standard input; a file is told its option.
+pub fn parse_input(value: &str) -> Result<Pipe, String> {
     match value {
         "-" => Ok(Pipe::Standard),
         _ => Err("- is standard input; a file: --file FILE".to_owned()),
@@ -287,12 +102,15 @@ fn milliseconds(value: &str, least: u64) -> Option<Duration> {
 
 /// The delay of `--together`. In `cast --together -`, the word after it is the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Together {
-    play_after: Duration,
-    is_pipe: bool,
+pub struct Together {
+    /// The delay.
+    pub play_after: Duration,
+    /// The word after it was the input's.
+    pub is_pipe: bool,
 }
 
-fn parse_together(value: &str) -> Result<Together, String> {
+/// Reads the milliseconds of `--together`.
+pub fn parse_together(value: &str) -> Result<Together, String> {
     let is_pipe = value == "-";
     let ms = if is_pipe { TOGETHER_MS } else { value };
     let play_after = milliseconds(ms, 20).ok_or("milliseconds from 20 to 800")?;
@@ -302,11 +120,13 @@ fn parse_together(value: &str) -> Result<Together, String> {
     })
 }
 
-fn parse_earlier(value: &str) -> Result<Duration, String> {
+/// Reads the milliseconds of `--earlier`.
+pub fn parse_earlier(value: &str) -> Result<Duration, String> {
     milliseconds(value, 0).ok_or_else(|| "milliseconds up to 800".to_owned())
 }
 
-fn parse_latency(value: &str) -> Result<Latency, String> {
+/// Reads a delay: a word, or milliseconds.
+pub fn parse_latency(value: &str) -> Result<Latency, String> {
     match value {
         "auto" => Ok(Latency::Auto),
         "quick" => Ok(Latency::Quick),
@@ -316,6 +136,11 @@ fn parse_latency(value: &str) -> Result<Latency, String> {
             _ => Err("auto, quick, safe, or milliseconds from 20 to 800".to_owned()),
         },
     }
+}
+
+/// Tells the user something beside the result.
+pub fn hint(line: impl Display) {
+    cli::hint("lcradio", line);
 }
 
 /// The command line, for man pages and completions.
@@ -330,170 +155,22 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {
-    let Common {
-        interfaces,
-        json,
-        log,
-    } = cli.common;
-    init_logging(log.as_deref(), "warn")?;
-    match cli.verb {
-        Verb::Keygen { file } => keys::keygen(&file, json),
-        Verb::Grant {
-            key,
-            caster,
-            ttl,
-            public,
-            outside,
-            at,
-        } => keys::grant(&keys::GrantOptions {
-            key,
-            caster,
-            ttl,
-            is_public: public,
-            outside: outside.then_some(at),
-            json,
-        }),
-        Verb::Invite {
-            key,
-            name,
-            ttl,
-            public,
-            at,
-        } => keys::invite(&keys::InviteOptions {
-            key,
-            name,
-            ttl,
-            is_public: public,
-            places: at,
-            json,
-        }),
-        Verb::Helper { token } => helper::run(token.as_deref(), json),
-        Verb::Devices => device::show(json),
-        Verb::Cast {
-            input,
-            device,
-            key,
-            grant,
-            name,
-            file,
-            icecast,
-            icecast_password,
-            profile,
-            bitrate,
-            public,
-            code,
-            outside,
-            at,
-            without,
-            together,
-            push_to_talk,
-        } => {
-            let pipe = together
-                .filter(|together| together.is_pipe)
-                .map(|_| Pipe::Standard);
-            if pipe.is_some() && (file.is_some() || device.is_some() || icecast.is_some()) {
-                let message = "- is standard input: without --file, --device and --icecast";
-                return Err(ExitError::new(Exit::Usage, message).into());
-            }
-            cast::run(&cast::Options {
-                key,
-                grant,
-                name,
-                input: match (icecast.zip(icecast_password), file, input.or(pipe)) {
-                    (Some((at, password)), ..) => cast::Input::Icecast(at, password),
-                    (None, Some(file), _) => cast::Input::File(file),
-                    (None, None, Some(Pipe::Standard)) => cast::Input::Pipe,
-                    (None, None, None) => cast::Input::Device(device),
-                },
-                profile: match profile {
-                    ProfileName::Voice => Profile::Voice,
-                    ProfileName::Music => Profile::Music,
-                },
-                bitrate,
-                is_public: public,
-                under_code: code,
-                outside: outside.then_some(at),
-                without,
-                together: together.map(|together| together.play_after),
-                push_to_talk,
-                interfaces,
-                json,
-            })
-        }
-        Verb::Listen {
-            station,
-            output,
-            device,
-            record,
-            archive,
-            keyfile,
-            station_file,
-            code,
-            outside,
-            latency,
-            earlier,
-            timeout,
-        } => listen::run(&listen::Options {
-            output: match (record, output) {
-                (Some(path), _) => listen::Output::Recording(path),
-                (None, Some(Pipe::Standard)) => listen::Output::Pipe,
-                // after --station-file or --code it takes the place of a station
-                (None, None)
-                    if (station_file.is_some() || code) && station.as_deref() == Some("-") =>
-                {
-                    listen::Output::Pipe
-                }
-                (None, None) => listen::Output::Device(device),
-            },
-            station,
-            station_file,
-            of_code: code,
-            outside,
-            archive: archive.then_some(keyfile),
-            latency,
-            earlier: earlier.unwrap_or_default(),
-            timeout,
-            interfaces,
-            json,
-        }),
-        Verb::Call {
-            call,
-            call_file,
-            name,
-            listen,
-            device,
-            input,
-            output,
-            push_to_talk,
-            muted,
-            unmuted,
-        } => call::run(&call::Options {
-            call,
-            call_file,
-            name,
-            listens: listen,
-            is_muted: match (push_to_talk || muted, unmuted) {
-                (true, _) => Some(true),
-                (false, true) => Some(false),
-                (false, false) => None,
-            },
-            by_pipe: input.is_some(),
-            to_pipe: output.is_some(),
-            device,
-            interfaces,
-            json,
-        }),
-        Verb::Stations { watch, sdp } => stations::run(&stations::Options {
-            watch,
-            sdp,
-            json,
-            interfaces,
-        }),
+    let Cli { common, verb } = cli;
+    init_logging(common.log.as_deref(), "warn")?;
+    match verb {
+        Verb::Keygen { file } => keys::keygen(&file, common.json),
+        Verb::Grant(options) => keys::grant(&options, common.json),
+        Verb::Invite(options) => keys::invite(&options, common.json),
+        Verb::Helper { token } => helper::run(token.as_deref(), common.json),
+        Verb::Devices => device::show(common.json),
+        Verb::Cast(options) => cast::run(&options, &common),
+        Verb::Listen(options) => listen::run(&options, &common),
+        Verb::Call(options) => call::run(&options, &common),
+        Verb::Stations(options) => stations::run(&options, &common),
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -514,9 +191,7 @@ mod tests {
         let together = |words: &[&str]| {
             let words = [&["lcradio", "cast"], words].concat();
             match Cli::try_parse_from(words).map(|cli| cli.verb) {
-                Ok(Verb::Cast {
-                    together, input, ..
-                }) => Ok((together, input.is_some())),
+                Ok(Verb::Cast(cast)) => Ok((cast.together, cast.input.is_some())),
                 Ok(_) => unreachable!("cast"),
                 Err(e) => Err(e.to_string()),
             }

@@ -185,7 +185,6 @@ impl Drop for Decoder {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

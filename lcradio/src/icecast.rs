@@ -1,6 +1,5 @@
 //! A server for programs that send sound to Icecast: BUTT, Mixxx, OBS, ffmpeg. One source at a time.
 
-use std::fmt;
 use std::io::{self, Cursor, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -14,9 +13,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use lcradio_core::{FRAME, OPUS_HEAD};
 use librecast::private_file;
-use librecast_program::cli::{Exit, ExitError, hint};
+use librecast_program::cli::{Exit, ExitError};
 use zeroize::Zeroizing;
 
+use crate::cli::hint;
 use crate::icecast_request::{MAX_HEAD, Refusal, Request, SourceHead, read};
 use crate::ogg_opus::{Item, OggReader};
 
@@ -121,7 +121,7 @@ impl Icecast {
         thread::Builder::new()
             .name("icecast".into())
             .spawn(move || server.run(&listener))?;
-        say(format_args!(
+        hint(format_args!(
             "waits for a source at {bound}: user source, any mount point, and the password of the file"
         ));
         Ok(Self {
@@ -143,7 +143,7 @@ impl Icecast {
                 let name = accepted.head.name.clone();
                 match Playing::begin(accepted) {
                     Ok(playing) => self.current = Some(playing),
-                    Err(e) => say(format_args!("the source is not cast: {e}")),
+                    Err(e) => hint(format_args!("the source is not cast: {e}")),
                 }
                 if let (Some(name), true) = (name, self.current.is_some()) {
                     return Ok(Piece::Item(Item::Title(name)));
@@ -152,18 +152,14 @@ impl Icecast {
             };
             match playing.sound.next() {
                 Ok(Some(piece)) => return Ok(piece),
-                Ok(None) => say("the source has left: waits for the next one"),
-                Err(e) => say(format_args!(
+                Ok(None) => hint("the source has left: waits for the next one"),
+                Err(e) => hint(format_args!(
                     "the source has left ({e}): waits for the next one"
                 )),
             }
             self.current = None;
         }
     }
-}
-
-fn say(line: impl fmt::Display) {
-    hint("lcradio", line);
 }
 
 fn load_password(file: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use clap::Args;
 use lcradio_core::{CallKey, Grant, GrantError, Station, StationKey};
 use librecast::cert::MAX_TOKEN;
 use librecast::code::CodeKeys;
@@ -13,13 +14,16 @@ use librecast::id::{PeerId, SecretKey};
 use librecast::outside::Place;
 use librecast::text::{TextError, TextKind};
 use librecast::time::{UnixTime, utc};
+use librecast::units::parse_duration;
 use librecast_program::arguments;
-use librecast_program::cli::{Exit, ExitError, hint};
+use librecast_program::cli::{Exit, ExitError};
 use librecast_program::guest;
 use librecast_program::helper;
 use librecast_program::keyfile::{load_signing_key, make_secret_key};
 use serde_json::json;
 use zeroize::Zeroizing;
+
+use crate::cli::hint;
 
 /// Bytes above the longest text of a station or grant: 168 bytes in base58, with a place or a token.
 const MAX_TEXT: u64 = 512 + MAX_TOKEN as u64;
@@ -59,24 +63,28 @@ pub fn load(file: Option<&Path>) -> anyhow::Result<StationKey> {
 }
 
 /// The options of `grant`.
-#[derive(Debug)]
+#[derive(Debug, Args)]
 pub struct GrantOptions {
-    /// The station's key.
+    /// The station's key
     pub key: PathBuf,
-    /// The public text of the caster's key.
+    /// What `keygen` called public when the caster made a key
     pub caster: String,
-    /// Validity.
+    /// How long it is good; it cannot be taken back
+    #[arg(long, default_value = "30d", value_parser = parse_duration, value_name = "TIME")]
     pub ttl: Duration,
-    /// For the public station instead of the private one.
-    pub is_public: bool,
-    /// For the station's own network, whose members meet at these places.
-    pub outside: Option<Vec<Place>>,
-    /// Prints JSON.
-    pub json: bool,
+    /// For the public station, not for the private one
+    #[arg(long)]
+    pub public: bool,
+    /// For a station in a network of its own (`cast --outside`): the grant leads into it, as a member
+    #[arg(long)]
+    pub outside: bool,
+    /// Where that network meets, with --outside: HOST, HOST:PORT or a URL of a signalling server; may be repeated
+    #[arg(long, value_name = "PLACE", requires = "outside")]
+    pub at: Vec<Place>,
 }
 
 /// `grant`: permits another key to cast for the station.
-pub fn grant(options: &GrantOptions) -> anyhow::Result<Exit> {
+pub fn grant(options: &GrantOptions, json: bool) -> anyhow::Result<Exit> {
     let usage = |message: String| ExitError::new(Exit::Usage, message);
     let key = StationKey::from_seed(&load_signing_key(&options.key)?.seed());
     let caster = Station::decode(&options.caster).map_err(|e| usage(e.to_string()))?;
@@ -89,17 +97,17 @@ pub fn grant(options: &GrantOptions) -> anyhow::Result<Exit> {
     }
     let ttl_ms = u64::try_from(options.ttl.as_millis()).unwrap_or(u64::MAX);
     let expires_ms = UnixTime::now().as_millis().saturating_add(ttl_ms);
-    let grant = Grant::new(&key, options.is_public, caster.key(), expires_ms);
+    let grant = Grant::new(&key, options.public, caster.key(), expires_ms);
     let mut text = grant.encode();
-    if let Some(places) = &options.outside {
-        let token = token(&key, options.is_public, places)?;
+    if options.outside {
+        let token = token(&key, options.public, &options.at)?;
         text = Zeroizing::new(format!("{},{}", *token, *text));
     }
     let mut out = librecast_program::standard::output();
-    if options.json {
+    if json {
         let told = json!({
             "grant": *text,
-            "public": options.is_public,
+            "public": options.public,
             "expires_ms": expires_ms,
         });
         writeln!(out, "{told}")?;
@@ -120,45 +128,43 @@ fn token(key: &StationKey, is_public: bool, places: &[Place]) -> anyhow::Result<
 }
 
 /// The options of `invite`.
-#[derive(Debug)]
+#[derive(Debug, Args)]
 pub struct InviteOptions {
-    /// The station's key.
+    /// The station's key
     pub key: PathBuf,
-    /// Name of the helper.
+    /// A name for the host, by which `cast --without` withdraws it
     pub name: String,
-    /// Validity.
+    /// How long the token is good
+    #[arg(long, default_value = "30d", value_parser = parse_duration, value_name = "TIME")]
     pub ttl: Duration,
-    /// For the public station instead of the private one.
-    pub is_public: bool,
-    /// Where the station's network meets.
-    pub places: Vec<Place>,
-    /// Prints JSON.
-    pub json: bool,
+    /// For the public station, not for the private one
+    #[arg(long)]
+    pub public: bool,
+    /// Where the station's network meets: HOST, HOST:PORT or a URL of a signalling server; may be repeated
+    #[arg(long, value_name = "PLACE")]
+    pub at: Vec<Place>,
 }
 
 /// `invite`: prints the token by which a host helps the station.
-pub fn invite(options: &InviteOptions) -> anyhow::Result<Exit> {
-    let seed = load(Some(&options.key))?.network_seed(options.is_public);
+pub fn invite(options: &InviteOptions, json: bool) -> anyhow::Result<Exit> {
+    let seed = load(Some(&options.key))?.network_seed(options.public);
     check_helper(&options.name)?;
     if options.ttl > helper::MAX_TTL {
         return Err(ExitError::new(Exit::Usage, "--ttl is a year at most").into());
     }
-    let urls = options.places.iter().map(|place| place.server().to_owned());
+    let urls = options.at.iter().map(|place| place.server().to_owned());
     let (urls, now) = (urls.collect(), UnixTime::now());
     let token = helper::token(&seed, &options.name, urls, (now, options.ttl))?.encode();
     let mut out = librecast_program::standard::output();
-    if options.json {
+    if json {
         let expires_ms = now.as_millis() + options.ttl.as_secs() * 1_000;
         let told = json!({ "helper": *token, "name": options.name, "expires_ms": expires_ms });
         writeln!(out, "{told}")?;
     } else {
         writeln!(out, "{}", *token)?;
     }
-    if options.places.is_empty() {
-        hint(
-            "lcradio",
-            "without --at the helper finds the caster on LANs alone",
-        );
+    if options.at.is_empty() {
+        hint("without --at the helper finds the caster on LANs alone");
     }
     Ok(Exit::Ok)
 }
@@ -275,7 +281,6 @@ pub fn wanted(text: &str, file: Option<&Path>) -> anyhow::Result<Wanted> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

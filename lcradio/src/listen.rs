@@ -1,23 +1,25 @@
 //! `lcradio listen`: plays a station, records it, or writes samples to a pipe.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use lcradio_core::{
     BEACON_PORT, CLOCK_RATE, Description, Directory, FRAME, Following, Latency, MAX_CASTERS, OnAir,
     Reception, SAP_GROUP, SAP_PORT, SoundPacket, Station, StepState, Tuned, TunedStation,
 };
 use librecast::code::beacon::Offer;
 use librecast::time::UnixTime;
-use librecast_program::cli::{Exit, ExitError};
+use librecast::units::parse_duration;
+use librecast_program::cli::{Common, Exit, ExitError};
 use librecast_program::code;
 use serde_json::{Value, json};
 
 use crate::archive::Archive;
+use crate::cli::{self, hint, parse_earlier, parse_latency};
 use crate::device::Playback;
 use crate::keys::{self, Wanted};
 use crate::level::{Level, as_text};
@@ -41,49 +43,54 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// Delay of a turn after which this process was suspended. Chosen: no busy host delays so long.
 const SUSPENDED: Duration = Duration::from_secs(3);
 
-/// The output of sound.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// A file of Ogg Opus.
-    Recording(PathBuf),
-    /// Samples to standard output.
-    Pipe,
-    /// Loudspeakers; none: the default ones.
-    Device(Option<String>),
-}
-
 /// The options of the command line.
-#[derive(Debug)]
+#[derive(Debug, Args)]
 pub struct Options {
-    /// The station, or its name.
+    /// What `keygen` or `cast` printed, the name of a public station, or `-` to read either from standard input;
+    /// `lct1...,lcr1...` enters a network by its token, four words that of `cast --code`, and `lcr1...@PLACE` that of
+    /// `cast --outside`, without root and daemon
+    #[arg(required_unless_present_any = ["station_file", "code"])]
     pub station: Option<String>,
-    /// A file with its text.
+    /// Samples to standard output: s16le, 48 kHz, two channels [default: loudspeakers]
+    #[arg(value_name = "-")]
+    pub output: Option<cli::Pipe>,
+    /// Loudspeakers, as `devices` names them [default: the system's]
+    #[arg(long, value_name = "DEVICE", conflicts_with_all = ["output", "record"])]
+    pub device: Option<String>,
+    /// Record to this file, Ogg Opus; if it exists, to the next free name, as FILE-2.opus
+    #[arg(long, value_name = "FILE", conflicts_with = "output")]
+    pub record: Option<PathBuf>,
+    /// Share the recording by `lcsync share` when it has ended, until a second Ctrl-C
+    #[arg(long, requires = "record")]
+    pub archive: bool,
+    /// The key to share it with, of `lcsync keygen`; a private station's recording needs one
+    #[arg(long, value_name = "FILE", requires = "archive")]
+    pub keyfile: Option<PathBuf>,
+    /// A file with the station's text, which a private station keeps secret
+    #[arg(long, value_name = "FILE")]
     pub station_file: Option<PathBuf>,
-    /// The station under the guest's code.
-    pub of_code: bool,
-    /// The station is in a network of its own.
+    /// The station under the code of the guest in which this runs: `lcroute guest CODE`
+    #[arg(long, conflicts_with = "station_file")]
+    pub code: bool,
+    /// The station is in a network of its own (`cast --outside`), also if its text names no place
+    #[arg(long, conflicts_with_all = ["code", "interfaces"])]
     pub outside: bool,
-    /// The output of sound.
-    pub output: Output,
-    /// Whether to share the recording; with this key, if any.
-    pub archive: Option<Option<PathBuf>>,
-    /// The delay; none: in step with other listeners if the caster says so, else automatic.
+    /// Delay of what is heard: auto, quick (40 ms), safe (200 ms at least), or milliseconds
+    /// [default: in step with other listeners if the caster says so, else auto]
+    #[arg(long, value_parser = parse_latency, value_name = "DELAY")]
     pub latency: Option<Latency>,
-    /// Time by which the loudspeakers are late without saying so, in step.
-    pub earlier: Duration,
-    /// Longest silence of the station; none: the output's default.
+    /// In step, play so many milliseconds earlier: for loudspeakers that are late, such as Bluetooth; up to 800
+    #[arg(long, value_parser = parse_earlier, value_name = "MS", conflicts_with_all = ["latency", "record"])]
+    pub earlier: Option<Duration>,
+    /// Give up when nothing came for so long [default: 30s; a day for a recorder that systemd runs, or that has heard its station]
+    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
     pub timeout: Option<Duration>,
-    /// Interfaces; none: all that can carry multicast.
-    pub interfaces: Vec<String>,
-    /// Prints metrics as JSON.
-    pub json: bool,
 }
 
 impl Options {
     /// Returns the longest silence of the station; `has_begun`: a recorder has some sound.
     fn timeout(&self, has_begun: bool) -> Duration {
-        let records = matches!(self.output, Output::Recording(_));
-        let by_output = match records && (has_begun || is_unit()) {
+        let by_output = match self.record.is_some() && (has_begun || is_unit()) {
             true => RECORDER_TIMEOUT,
             false => TIMEOUT,
         };
@@ -93,6 +100,18 @@ impl Options {
     fn latency(&self) -> Latency {
         self.latency.unwrap_or(Latency::Auto)
     }
+
+    fn earlier(&self) -> Duration {
+        self.earlier.unwrap_or_default()
+    }
+
+    /// Returns whether samples go to standard output.
+    fn is_piped(&self) -> bool {
+        // after --station-file or --code the word takes the place of a station
+        let has_station = self.station_file.is_some() || self.code;
+        let is_word = has_station && self.station.as_deref() == Some("-");
+        self.output.is_some() || is_word
+    }
 }
 
 /// Returns whether systemd runs this as a unit: terminals may inherit the variable too.
@@ -101,13 +120,13 @@ fn is_unit() -> bool {
 }
 
 /// Listens until the station ends, or a signal.
-pub fn run(options: &Options) -> anyhow::Result<Exit> {
+pub fn run(options: &Options, common: &Common) -> anyhow::Result<Exit> {
     if let Some(station) = &options.station {
         code::enter(station)?;
     }
     let inside = outside::tuned()?;
     let file = options.station_file.as_deref();
-    let given = match options.of_code || inside.is_some() {
+    let given = match options.code || inside.is_some() {
         true => None,
         false => Some(keys::given(options.station.as_deref(), file)?),
     };
@@ -117,13 +136,12 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     confine()?;
     let wake = Wake::on_interrupt()?;
     // first: without it there is nothing to wait for
-    let loudspeaker = match &options.output {
-        Output::Device(id) => Some(Playback::open(
-            id.as_deref(),
-            options.latency(),
-            wake.clone(),
-        )?),
-        Output::Recording(_) | Output::Pipe => None,
+    let loudspeaker = match options.record.is_some() || options.is_piped() {
+        true => None,
+        false => {
+            let device = options.device.as_deref();
+            Some(Playback::open(device, options.latency(), wake.clone())?)
+        }
     };
     let wanted = match (inside, given) {
         (Some(station), _) => Wanted::Station(station),
@@ -134,15 +152,15 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     };
     let tuned = match wanted {
         Wanted::Station(station) => Tuned::Station(station),
-        Wanted::Name(name) => match find(&name, options, &wake)? {
+        Wanted::Name(name) => match find(&name, options, common, &wake)? {
             Ok(description) => tuned(description),
             Err(exit) => return Ok(exit),
         },
     };
-    let archive = archive(options, &tuned)?;
+    let archive = archive(options, common, &tuned)?;
     let mixer = |clock| Mixer::new(options.latency(), clock);
-    let output = match (&options.output, loudspeaker) {
-        (Output::Recording(path), _) => {
+    let output = match (&options.record, loudspeaker) {
+        (Some(path), _) => {
             let [a, b, c, d, ..] = *keys::random()?;
             let tracks = Tracks::create(path, u32::from_be_bytes([a, b, c, d]))?;
             if tracks.path() != path {
@@ -154,13 +172,13 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
             }
             Sink::Recording(tracks)
         }
-        (_, Some(loudspeaker)) => Sink::Sound(mixer(Clock::Device), Player::Device(loudspeaker)),
-        (_, None) => {
+        (None, Some(loudspeaker)) => Sink::Sound(mixer(Clock::Device), Player::Device(loudspeaker)),
+        (None, None) => {
             let pipe = Pipe::open(wake.clone())?;
             Sink::Sound(mixer(Clock::Caster), Player::Pipe { pipe, due: None })
         }
     };
-    let (exit, files) = Listen::new(options, tuned, output)?.run(&wake)?;
+    let (exit, files) = Listen::new(options, common, tuned, output)?.run(&wake)?;
     match archive {
         // SIGTERM ends all
         Some(archive) if exit != Exit::Terminated => Err(archive.share(&files)),
@@ -169,21 +187,18 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
 }
 
 /// Returns the share of the recording, if requested.
-fn archive(options: &Options, tuned: &Tuned) -> anyhow::Result<Option<Archive>> {
-    let Some(keyfile) = &options.archive else {
+fn archive(options: &Options, common: &Common, tuned: &Tuned) -> anyhow::Result<Option<Archive>> {
+    if !options.archive {
         return Ok(None);
-    };
+    }
+    let keyfile = options.keyfile.as_deref();
     let is_private = matches!(tuned, Tuned::Station(station) if !station.is_public());
     if is_private && keyfile.is_none() {
         let message =
             "everybody could fetch this recording of a private station: --keyfile (lcsync keygen)";
         return Err(ExitError::new(Exit::Usage, message).into());
     }
-    Ok(Some(Archive::new(keyfile.as_deref(), &options.interfaces)?))
-}
-
-fn hint(line: impl fmt::Display) {
-    librecast_program::cli::hint("lcradio", line);
+    Ok(Some(Archive::new(keyfile, &common.interfaces)?))
 }
 
 fn tuned(description: Description) -> Tuned {
@@ -194,9 +209,14 @@ fn tuned(description: Description) -> Tuned {
 }
 
 /// Waits for the announcement of a public station.
-fn find(name: &str, options: &Options, wake: &Wake) -> anyhow::Result<Result<Description, Exit>> {
+fn find(
+    name: &str,
+    options: &Options,
+    common: &Common,
+    wake: &Wake,
+) -> anyhow::Result<Result<Description, Exit>> {
     let begun = Instant::now();
-    let mut network = Memberships::open(&[SAP_PORT], &options.interfaces)?;
+    let mut network = Memberships::open(&[SAP_PORT], &common.interfaces)?;
     network.join(SAP_PORT, SAP_GROUP);
     let mut directory = Directory::new(begun);
     let timeout = options.timeout(false);
@@ -307,6 +327,7 @@ impl Player {
 
 struct Listen<'a> {
     options: &'a Options,
+    common: &'a Common,
     station: TunedStation,
     network: Memberships,
     sink: Sink,
@@ -328,7 +349,12 @@ struct Listen<'a> {
 }
 
 impl<'a> Listen<'a> {
-    fn new(options: &'a Options, tuned: Tuned, sink: Sink) -> anyhow::Result<Self> {
+    fn new(
+        options: &'a Options,
+        common: &'a Common,
+        tuned: Tuned,
+        sink: Sink,
+    ) -> anyhow::Result<Self> {
         let now = Instant::now();
         let (port, group) = (tuned.media_port(), tuned.group());
         let ports = [port, BEACON_PORT];
@@ -337,7 +363,7 @@ impl<'a> Listen<'a> {
         } else {
             &ports
         };
-        let mut network = Memberships::open(ports, &options.interfaces)?;
+        let mut network = Memberships::open(ports, &common.interfaces)?;
         network.join(port, group);
         if let Tuned::Station(_) = tuned {
             network.join(BEACON_PORT, group);
@@ -348,6 +374,7 @@ impl<'a> Listen<'a> {
         }
         Ok(Self {
             options,
+            common,
             station,
             network,
             sink,
@@ -471,7 +498,7 @@ impl<'a> Listen<'a> {
             }
         };
         let is_new = self.explained.as_ref() != Some(&told);
-        if is_new && !self.options.json {
+        if is_new && !self.common.json {
             // below the level
             let _ = self.say(&format!("lcradio: {told}"));
         }
@@ -492,7 +519,7 @@ impl<'a> Listen<'a> {
         }
         while let Some(event) = self.station.poll_event(now) {
             match event {
-                Reception::OnAir(OnAir { name, title, .. }) if !self.options.json => {
+                Reception::OnAir(OnAir { name, title, .. }) if !self.common.json => {
                     self.say(&format!("on air: {name} {title}"))?;
                 }
                 Reception::OnAir(_) => {}
@@ -589,11 +616,11 @@ impl<'a> Listen<'a> {
                 Some(_) => player.asked_at(due, now),
                 None => now,
             };
-            let lead = player.lead(at).map(|lead| lead + self.options.earlier);
+            let lead = player.lead(at).map(|lead| lead + self.options.earlier());
             for caster in 0..MAX_CASTERS as u8 {
                 let following = self.station.following(caster, now);
                 if let Following::InStep(aim) = following {
-                    player.play_in_step(aim.play_after().saturating_sub(self.options.earlier));
+                    player.play_in_step(aim.play_after().saturating_sub(self.options.earlier()));
                 }
                 mixer.follow(caster, following, lead, now);
             }
@@ -642,7 +669,7 @@ impl<'a> Listen<'a> {
             && self.step_said != Some(state)
         {
             self.step_said = Some(state);
-            if !self.options.json {
+            if !self.common.json {
                 self.say(&line)?;
             }
         }
@@ -698,12 +725,12 @@ impl<'a> Listen<'a> {
 
     fn show_status(&mut self) -> anyhow::Result<()> {
         let is_terminal = io::stderr().is_terminal();
-        if !self.options.json && !is_terminal {
+        if !self.common.json && !is_terminal {
             self.level.take();
             return Ok(());
         }
         let status = self.status();
-        if self.options.json {
+        if self.common.json {
             // sound may use standard output
             match self.sink {
                 Sink::Sound(_, Player::Pipe { .. }) => {
@@ -735,7 +762,7 @@ impl<'a> Listen<'a> {
 
     /// Completes the output: a recording is whole, a pipe has all sound.
     fn finish(mut self, now: Instant) -> anyhow::Result<Vec<PathBuf>> {
-        if io::stderr().is_terminal() && !self.options.json {
+        if io::stderr().is_terminal() && !self.common.json {
             writeln!(librecast_program::standard::errors())?;
         }
         match self.sink {

@@ -184,7 +184,6 @@ fn decoded(decoder: &mut Decoder, frame: Frame) -> Vec<i16> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::f64::consts::TAU;
 

@@ -213,7 +213,6 @@ fn lenient() -> BasePacketReader {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::io::Cursor;
 

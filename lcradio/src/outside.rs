@@ -97,7 +97,6 @@ pub fn enter(text: &str, is_outside: bool) -> anyhow::Result<()> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -6,9 +6,9 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use lcradio_core::{FRAME, MAX_PAYLOAD};
-use librecast_program::cli::hint;
 use nix::poll::{PollFd, PollFlags, poll};
 
+use crate::cli::hint;
 use crate::device::Capture;
 use crate::encoded;
 use crate::icecast::{Icecast, Piece};
@@ -101,10 +101,7 @@ impl Source {
         let is_live = !file.metadata()?.is_file();
         let mut waits_for = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
         if poll(&mut waits_for, WAIT_NOTICE_MS)? == 0 {
-            hint(
-                "lcradio",
-                "waits for sound on standard input: s16le, 48 kHz, two channels; or WAV",
-            );
+            hint("waits for sound on standard input: s16le, 48 kHz, two channels; or WAV");
         }
         // it may be non-blocking
         Self::samples(
@@ -253,7 +250,6 @@ fn of_item(item: Item) -> Sound {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

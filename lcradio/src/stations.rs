@@ -3,12 +3,14 @@
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use lcradio_core::{ANNOUNCE_INTERVAL, Directory, Entry, SAP_GROUP, SAP_PORT};
 use librecast::time::UnixTime;
-use librecast_program::cli::{Exit, ExitError, hint, print_line};
+use librecast_program::cli::{Common, Exit, ExitError, print_line};
 use librecast_program::screen::watch;
 use serde_json::json;
 
+use crate::cli::hint;
 use crate::network::Memberships;
 use crate::process::{Wake, confine};
 
@@ -20,16 +22,14 @@ const WAIT_NOTICE: Duration = Duration::from_secs(2);
 const FRAME_TIME: Duration = Duration::from_secs(1);
 
 /// The options of the command line.
-#[derive(Debug)]
+#[derive(Debug, Args)]
 pub struct Options {
-    /// Continues with changes.
+    /// Go on with what comes and goes
+    #[arg(long)]
     pub watch: bool,
-    /// Prints the description of this station instead.
+    /// Print the session description of this one, for players: ffplay -protocol_whitelist file,udp,rtp FILE.sdp
+    #[arg(long, value_name = "STATION", conflicts_with_all = ["watch", "json"])]
     pub sdp: Option<String>,
-    /// Prints JSON.
-    pub json: bool,
-    /// Interfaces; none: all that can carry multicast.
-    pub interfaces: Vec<String>,
 }
 
 /// The sockets and the directory of announcements.
@@ -60,28 +60,27 @@ impl Look {
 }
 
 /// Lists the stations.
-pub fn run(options: &Options) -> anyhow::Result<Exit> {
+pub fn run(options: &Options, common: &Common) -> anyhow::Result<Exit> {
     confine()?;
     let begun = Instant::now();
-    let mut look = Look::begin(&options.interfaces, begun)?;
+    let mut look = Look::begin(&common.interfaces, begun)?;
     if options.watch {
-        return watch("lcradio", !options.json, FRAME_TIME, || {
+        return watch("lcradio", !common.json, FRAME_TIME, || {
             look.receive(Instant::now())?;
-            Ok(shown(&look.directory, options.json))
+            Ok(shown(&look.directory, common.json))
         });
     }
     let wake = Wake::on_interrupt()?;
-    let mut notice_at = Some(begun + WAIT_NOTICE).filter(|_| !options.json);
+    let mut notice_at = Some(begun + WAIT_NOTICE).filter(|_| !common.json);
     loop {
         let now = Instant::now();
         if notice_at.is_some_and(|at| at <= now) {
             notice_at = None;
             let seconds = LOOK.as_secs_f64();
             let interfaces = look.network.interface_names();
-            hint(
-                "lcradio",
-                format_args!("looks for stations for {seconds} s, on {interfaces}"),
-            );
+            hint(format_args!(
+                "looks for stations for {seconds} s, on {interfaces}"
+            ));
         }
         if let Some(exit) = wake.interrupted() {
             return Ok(exit);
@@ -94,7 +93,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
             return Ok(Exit::Ok);
         }
         if now.saturating_duration_since(begun) >= LOOK {
-            return end(&look.directory, options);
+            return end(&look.directory, options, common.json);
         }
         let until = begun + LOOK;
         wake.wait(
@@ -104,12 +103,12 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     }
 }
 
-fn end(directory: &Directory, options: &Options) -> anyhow::Result<Exit> {
+fn end(directory: &Directory, options: &Options, json: bool) -> anyhow::Result<Exit> {
     if let Some(name) = &options.sdp {
         let message = format!("no station called {name} has announced itself");
         return Err(ExitError::new(Exit::Unreachable, message).into());
     }
-    print_line(shown(directory, options.json).trim_end())?;
+    print_line(shown(directory, json).trim_end())?;
     Ok(Exit::Ok)
 }
 

@@ -258,7 +258,6 @@ impl Track {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::fs::File;
     use std::io::BufReader;

@@ -5,13 +5,15 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use clap::Args;
 use lcstudio_core::{
     Asking, CaptionLine, Change, Language, NewEntry, Place, Question, Session, TrackName,
     TrackPlace, View, to_text,
 };
 use librecast::code::beacon::Offer;
+use librecast::units::parse_duration;
 use librecast_log::Role;
-use librecast_program::cli::{Exit, ExitError};
+use librecast_program::cli::{Common, Exit, ExitError};
 use librecast_program::code;
 use librecast_program::process::Wake;
 use serde_json::{Value, json};
@@ -58,26 +60,31 @@ impl FromStr for Choice {
 }
 
 /// Options of the command line.
-#[derive(Debug)]
+#[derive(Debug, Args)]
 pub struct Options {
-    /// Text of the session, a file with it, or a code; none: the one under the guest's code.
+    /// lcs1..., a file with it, `-` to read it from standard input, or the four words of `present --code`
+    #[arg(required_unless_present = "code")]
     pub session: Option<String>,
-    /// The session is in a network of its own.
+    /// The session under the code of the guest in which this runs: `lcroute guest CODE`
+    #[arg(long, conflicts_with = "session")]
+    pub code: bool,
+    /// The session is in a network of its own (`present --outside`), also if its text names no place
+    #[arg(long, conflicts_with_all = ["code", "interfaces"])]
     pub outside: bool,
-    /// Chosen tracks; none: slides, questions, captions.
+    /// What to join: slides, questions, captions, audio, captions/LANGUAGE, audio/LANGUAGE [default: all but audio]
+    #[arg(long, value_delimiter = ',', value_name = "TRACK,...")]
     pub tracks: Vec<Choice>,
-    /// Name for questions.
+    /// How you are called when you ask
+    #[arg(long, default_value = "")]
     pub name: String,
-    /// Silence after which it gives up.
+    /// Give up when nobody was heard for so long
+    #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
     pub timeout: Duration,
-    /// Interfaces; none: all that can carry multicast.
-    pub interfaces: Vec<String>,
-    /// As JSON.
-    pub json: bool,
 }
 
 struct Attender<'a> {
     options: &'a Options,
+    common: &'a Common,
     session: Session,
     tracks: Tracks,
     view: View,
@@ -93,7 +100,7 @@ struct Attender<'a> {
 }
 
 /// Attends until the session ends.
-pub fn run(options: &Options) -> anyhow::Result<Exit> {
+pub fn run(options: &Options, common: &Common) -> anyhow::Result<Exit> {
     if let Some(session) = &options.session {
         code::enter(session)?;
     }
@@ -103,14 +110,18 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     librecast_program::process::confine()?;
     let session = match named {
         Some(session) => session,
-        None => Session::decode(&code::wait_for(Offer::Session, false)?.line)?,
+        None => {
+            debug_assert!(options.code, "the command line names a session or a code");
+            Session::decode(&code::wait_for(Offer::Session, false)?.line)?
+        }
     };
     let wake = Wake::on_interrupt()?;
     let now = Instant::now();
     let role = outside::role(Role::Member);
     let mut attender = Attender {
-        tracks: Tracks::open(&options.interfaces, role, now).context("multicast sockets")?,
+        tracks: Tracks::open(&common.interfaces, role, now).context("multicast sockets")?,
         options,
+        common,
         session,
         view: View::default(),
         wanted: match options.tracks.is_empty() {
@@ -126,7 +137,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         is_shown: false,
         asking: Asking::default(),
         received_at: now,
-        waiting: match options.json {
+        waiting: match common.json {
             true => Waiting::unexplained(),
             false => Waiting::begin(now),
         },
@@ -252,7 +263,7 @@ impl Attender<'_> {
                         tracing::warn!("{name}: lcradio has ended; /join {name} begins again");
                         self.part(&name);
                     } else if !self.sounds.contains_key(language) {
-                        match Sound::listen(station, None, &self.options.interfaces) {
+                        match Sound::listen(station, None, &self.common.interfaces) {
                             Ok(sound) => drop(self.sounds.insert(language.clone(), sound)),
                             Err(e) => {
                                 tracing::warn!("{name}: lcradio, which plays it: {e}");
@@ -453,12 +464,11 @@ impl Attender<'_> {
     }
 
     fn tell(&self, text: &str, value: impl FnOnce() -> Value) -> anyhow::Result<()> {
-        print(self.options.json, text, value)
+        print(self.common.json, text, value)
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

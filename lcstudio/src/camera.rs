@@ -14,15 +14,18 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use clap::Args;
 use lcstudio_core::{
     CameraError, CameraSender, CameraSize, IVF_FRAME_HEADER, IVF_HEADER, Ivf, Place, TrackName,
 };
 use librecast::time::UnixTime;
+use librecast::units::parse_duration;
 use librecast_log::Role;
 use librecast_log_host::seed;
-use librecast_program::cli::{Exit, hint};
+use librecast_program::cli::{Common, Exit};
 use librecast_program::process::Wake;
 
+use crate::cli::hint;
 use crate::followed::FollowedIndex;
 use crate::screen::Shown;
 use crate::tracks::Tracks;
@@ -39,24 +42,26 @@ const SILENCE: Duration = Duration::from_secs(2);
 const WARN_AGAIN: Duration = Duration::from_secs(10);
 
 /// Options of the command line.
-#[derive(Debug)]
+#[derive(Debug, Args)]
 pub struct Options {
-    /// Text of the session, a file with it, or its folder.
+    /// lcs1..., a file with it, the folder that is presented, or `-` to read it from standard input
     pub session: String,
-    /// The session is in a network of its own.
-    pub outside: bool,
-    /// The session's key.
+    /// The session's key
+    #[arg(long, value_name = "FILE")]
     pub key: PathBuf,
-    /// A file or pipe with the large picture.
+    /// The session is in a network of its own (`present --outside`), also if its text names no place
+    #[arg(long, conflicts_with = "interfaces")]
+    pub outside: bool,
+    /// The same in a larger picture, as IVF, for those that ask for it: a file, or a pipe of mkfifo
+    #[arg(long, value_name = "FILE")]
     pub large: Option<PathBuf>,
-    /// Time without the session after which it gives up.
+    /// Give up when nobody was heard, or the session has no camera, for so long
+    #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
     pub timeout: Duration,
-    /// Interfaces; none: all that can carry multicast.
-    pub interfaces: Vec<String>,
 }
 
 /// Sends the frames of standard input until it ends, a signal, or the end of the session.
-pub fn run(options: &Options) -> anyhow::Result<Exit> {
+pub fn run(options: &Options, common: &Common) -> anyhow::Result<Exit> {
     let shown = Shown {
         session: &options.session,
         outside: options.outside,
@@ -70,7 +75,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let wake = Wake::on_interrupt()?;
     let now = Instant::now();
     let mut tracks =
-        Tracks::open(&options.interfaces, Role::Member, now).context("multicast sockets")?;
+        Tracks::open(&common.interfaces, Role::Member, now).context("multicast sockets")?;
     tracks.join(Place::Index, session.index(), Vec::new(), None, now)?;
     let mut followed = FollowedIndex::begin(now);
     if let Some(exit) = shown.wait(&key, &mut tracks, &mut followed, &wake)? {
@@ -222,7 +227,7 @@ impl Camera {
             if self.sender.has_ended() {
                 tracing::info!("{} frames sent, {} left out", self.sent, self.left_out);
                 if interrupted.is_none() && !self.has_ended {
-                    hint("lcstudio", "the session has ended");
+                    hint("the session has ended");
                 }
                 return match self.failed.take() {
                     Some(e) => Err(e),
@@ -231,10 +236,7 @@ impl Camera {
             }
             if self.heard_at.is_some_and(|at| at + SILENCE <= now) {
                 self.heard_at = None;
-                hint(
-                    "lcstudio",
-                    "waits for frames on standard input: does the camera's program run?",
-                );
+                hint("waits for frames on standard input: does the camera's program run?");
             }
             let due = self.sources.iter().filter_map(Source::next_at).min();
             let said = self.heard_at.map(|at| at + SILENCE);

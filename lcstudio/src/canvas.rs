@@ -62,7 +62,6 @@ impl Canvas {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use lcstudio_core::{Area, Picture};
 

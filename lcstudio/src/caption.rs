@@ -4,19 +4,21 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use clap::Args;
 use lcstudio_core::{
     CORRECTION_MARK, Caption, Language, Logs as _, Place, TrackName, TrackPlace, View, clean,
     clean_line, split_caption,
 };
 use librecast::id::{PeerId, SecretKey, derive};
 use librecast::time::UnixTime;
+use librecast::units::parse_duration;
 use librecast_log::{AppendError, AuthorId, Event, Log, Role};
-use librecast_program::cli::{Exit, ExitError};
+use librecast_program::cli::{Common, Exit, ExitError};
 use librecast_program::keyfile::load_signing_key;
 use librecast_program::process::Wake;
 use librecast_program::state_lock::StateLock;
 
-use crate::folder::make_folder;
+use crate::folder::{make_folder, state_dir};
 use crate::input::{Input, Read};
 use crate::tracks::Tracks;
 use crate::waiting::{self, Waiting};
@@ -32,28 +34,32 @@ const LAST_WORDS: Duration = Duration::from_millis(1_300);
 const HEARD_WITHIN: Duration = Duration::from_secs(30);
 
 /// Options of the command line.
-#[derive(Debug)]
+#[derive(Debug, Args)]
 pub struct Options {
-    /// Text of the session, or a file with it.
+    /// lcs1..., a file with it, or `-` to read it from standard input
     pub session: String,
-    /// The session is in a network of its own.
-    pub outside: bool,
-    /// The session's key, or a key that the presenter granted.
+    /// The session's key, or one that session.toml names
+    #[arg(long, value_name = "FILE")]
     pub key: PathBuf,
-    /// The language; none: the only one.
+    /// The session is in a network of its own (`present --outside`), also if its text names no place
+    #[arg(long, conflicts_with = "interfaces")]
+    pub outside: bool,
+    /// The language, where there are several
+    #[arg(long = "lang", value_name = "LANGUAGE")]
     pub language: Option<Language>,
-    /// Name of the speaker.
+    /// Who speaks
+    #[arg(long, default_value = "", value_name = "NAME")]
     pub speaker: String,
-    /// Time without session or grant after which it gives up.
+    /// Give up when nobody was heard, or lets this key write, for so long
+    #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
     pub timeout: Duration,
-    /// Folder of entries.
-    pub state_dir: PathBuf,
-    /// Interfaces; none: all that can carry multicast.
-    pub interfaces: Vec<String>,
+    /// Where it is kept what was written [default: $XDG_STATE_HOME/lcstudio]
+    #[arg(long, env = "LCSTUDIO_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
 }
 
 /// Sends captions until standard input ends.
-pub fn run(options: &Options) -> anyhow::Result<Exit> {
+pub fn run(options: &Options, common: &Common) -> anyhow::Result<Exit> {
     let key = load_signing_key(&options.key)?;
     let presenter = keys::load(&options.key)?;
     let session = outside::attend(&options.session, options.outside, Some(&presenter))?;
@@ -62,7 +68,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let wake = Wake::on_interrupt()?;
     let now = Instant::now();
     let role = outside::role(Role::Member);
-    let mut tracks = Tracks::open(&options.interfaces, role, now).context("multicast sockets")?;
+    let mut tracks = Tracks::open(&common.interfaces, role, now).context("multicast sockets")?;
     tracks.join(Place::Index, session.index(), Vec::new(), None, now)?;
     let mut view = View::default();
     let mut waiting = Waiting::begin(now);
@@ -100,7 +106,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     } else {
         key
     };
-    let folder = options.state_dir.join(of_track(&owner, &author));
+    let folder = state_dir(options.state_dir.as_ref())?.join(of_track(&owner, &author));
     make_folder(&folder)?;
     let _lock = StateLock::take(&folder, "lcstudio")?;
     let place = Place::Track(name);

@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use clap::Args;
 use lcstudio_core::{
     Language, NewEntry, Picture, Place, Reading, TrackPlace, View, page, sort_by_time,
     transcript_markdown, webvtt,
@@ -23,13 +24,15 @@ use crate::folder::{Folder, make_folder, open_file};
 const MAX_PICTURE: u64 = 8 << 20;
 
 /// Options of the command line.
-#[derive(Debug)]
+#[derive(Debug, Args)]
 pub struct Options {
-    /// Folder of `present` or `hold`.
+    /// The folder of who presented, or held
+    #[arg(value_name = "DIR")]
     pub folder: PathBuf,
-    /// A file whose ending selects its format, or a folder for all formats.
+    /// FILE.html, FILE.md, FILE.vtt, or a folder for all
     pub out: PathBuf,
-    /// The language; `None`: the first with captions.
+    /// The language of captions [default: the first]
+    #[arg(long = "lang", value_name = "LANGUAGE")]
     pub language: Option<Language>,
 }
 

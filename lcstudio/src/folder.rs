@@ -452,6 +452,16 @@ pub fn default_title(folder: &Path) -> String {
     clean_line(&name.to_string_lossy())
 }
 
+/// Returns the folder of written text: the given one, or the default one.
+pub fn state_dir(given: Option<&PathBuf>) -> anyhow::Result<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let state = || set("XDG_STATE_HOME").map(PathBuf::from);
+    let home = || Some(PathBuf::from(set("HOME")?).join(".local/state"));
+    let default = || Some(state().or_else(home)?.join("lcstudio"));
+    let folder = given.cloned().or_else(default);
+    folder.context("neither XDG_STATE_HOME nor HOME is set")
+}
+
 /// Creates a folder for its owner alone, with its parents.
 pub fn make_folder(path: &Path) -> anyhow::Result<()> {
     let mut builder = DirBuilder::new();

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use clap::Args;
 use lcstudio_core::{Index, Language, Place, TrackName, TrackPlace, View};
 use librecast_log::{Event, Role};
-use librecast_program::cli::{Exit, hint};
+use librecast_program::cli::{Common, Exit};
 use librecast_program::process::Wake;
 use librecast_program::service;
 
+use crate::cli::hint;
 use crate::folder::{Folder, make_folder};
 use crate::kept_camera::KeptCamera;
 use crate::kept_screen::KeptScreen;
@@ -23,31 +25,34 @@ use crate::waiting::{self, Waiting};
 const RECORD_AGAIN: Duration = Duration::from_secs(10);
 
 /// Options of the command line.
-#[derive(Debug)]
+#[derive(Debug, Args)]
 pub struct Options {
-    /// Text of the session, or a file with it.
+    /// lcs1..., a file with it, or `-` to read it from standard input
     pub session: String,
-    /// The session is in a network of its own.
-    pub outside: bool,
-    /// Folder of the session.
+    /// Where it is kept
+    #[arg(value_name = "DIR")]
     pub folder: PathBuf,
-    /// Whether to record sound, too.
-    pub sound: bool,
-    /// Whether to keep the screen, too.
-    pub screen: bool,
-    /// Whether to keep the camera, too.
-    pub camera: bool,
-    /// Interfaces; none: all that can carry multicast.
-    pub interfaces: Vec<String>,
+    /// The session is in a network of its own (`present --outside`), also if its text names no place
+    #[arg(long, conflicts_with = "interfaces")]
+    pub outside: bool,
+    /// Leave out sound
+    #[arg(long)]
+    pub no_sound: bool,
+    /// Leave out the screen
+    #[arg(long)]
+    pub no_screen: bool,
+    /// Leave out the camera
+    #[arg(long)]
+    pub no_camera: bool,
 }
 
 impl Options {
     /// Returns whether this track is kept.
     fn keeps(&self, track: &TrackName) -> bool {
         match track {
-            TrackName::Audio(_) => self.sound,
-            TrackName::Screen => self.screen,
-            TrackName::Camera => self.camera,
+            TrackName::Audio(_) => !self.no_sound,
+            TrackName::Screen => !self.no_screen,
+            TrackName::Camera => !self.no_camera,
             _ => true,
         }
     }
@@ -93,7 +98,7 @@ impl Told {
 }
 
 /// Stores the session until the user ends it.
-pub fn run(options: &Options) -> anyhow::Result<Exit> {
+pub fn run(options: &Options, common: &Common) -> anyhow::Result<Exit> {
     let session = outside::attend(&options.session, options.outside, None)?;
     librecast_program::process::confine()?;
     let wake = Wake::on_interrupt()?;
@@ -105,11 +110,10 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let role = outside::role(Role::Holder);
     if role == Role::Reader {
         hint(
-            "lcstudio",
             "a leaf keeps the session for this host alone: to give it to others, enter by a member's token",
         );
     }
-    let mut tracks = Tracks::open(&options.interfaces, role, now).context("multicast sockets")?;
+    let mut tracks = Tracks::open(&common.interfaces, role, now).context("multicast sockets")?;
     let file = folder.log(&Place::Index);
     let joined = tracks.join(Place::Index, session.index(), Vec::new(), Some(&file), now);
     joined.with_context(|| file.display().to_string())?;
@@ -139,12 +143,14 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
             }
         }
         for line in told.news(view.index(), |track| options.keeps(track)) {
-            hint("lcstudio", line);
+            hint(line);
         }
         for (name, place) in &view.index().tracks {
             let now = Instant::now();
             match (name, place) {
-                (TrackName::Audio(language), TrackPlace::Station(station)) if options.sound => {
+                (TrackName::Audio(language), TrackPlace::Station(station))
+                    if options.keeps(name) =>
+                {
                     let (sound, at) = sounds.entry(language.clone()).or_insert((None, now));
                     if sound.as_mut().is_some_and(Sound::has_ended) {
                         (*sound, *at) = (None, now + RECORD_AGAIN);
@@ -152,20 +158,20 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
                     if sound.is_none() && *at <= now {
                         *at = now + RECORD_AGAIN;
                         let file = folder.recording(language);
-                        match Sound::listen(station, Some(&file), &options.interfaces) {
+                        match Sound::listen(station, Some(&file), &common.interfaces) {
                             Ok(begun) => *sound = Some(begun),
                             Err(e) => tracing::warn!("{name}: lcradio, which records it: {e}"),
                         }
                     }
                 }
                 (TrackName::Screen, TrackPlace::Space(owner))
-                    if options.screen && screen.is_none() =>
+                    if options.keeps(name) && screen.is_none() =>
                 {
                     let space = session.space(*owner);
                     screen = Some(KeptScreen::new(&folder.screen(), &space, now)?);
                 }
                 (TrackName::Camera, TrackPlace::Space(owner))
-                    if options.camera && camera.is_none() =>
+                    if options.keeps(name) && camera.is_none() =>
                 {
                     let space = session.space(*owner);
                     camera = Some(KeptCamera::new(&folder, &space, now)?);
@@ -219,12 +225,11 @@ mod tests {
     fn who_holds_is_told_of_each_kept_track_once_and_of_the_end() {
         let options = Options {
             session: String::new(),
-            outside: false,
             folder: PathBuf::new(),
-            sound: false,
-            screen: true,
-            camera: true,
-            interfaces: Vec::new(),
+            outside: false,
+            no_sound: true,
+            no_screen: false,
+            no_camera: false,
         };
         let mut told = Told::default();
         let mut news = |index: &Index| told.news(index, |track| options.keeps(track)).join("\n");

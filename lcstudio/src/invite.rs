@@ -1,46 +1,81 @@
 //! `lcstudio invite`: a token for leaves that may attend a session and ask, and the session.
 
-use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use clap::Args;
 use lcradio_core::Station;
 use lcstudio_core::{
     CameraSpace, Index, Layer, Place, ScreenSpace, Session, SessionKey, TrackName, TrackPlace,
 };
 use librecast::cert::GroupPrefix;
+use librecast::outside::Place as Meeting;
+use librecast::units::parse_duration;
 use librecast_log::Role;
 use librecast_log_host::KeptLog;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::guest;
 
 use crate::folder::Folder;
-use crate::keys;
+use crate::outside::Invited;
+use crate::{keys, outside};
 
 /// Most prefixes of a certificate.
 const MAX_PREFIXES: usize = 16;
 
 /// Options of the command line.
-#[derive(Debug)]
+#[derive(Debug, Args)]
 pub struct Options {
-    /// Folder of a session that was presented or held, or with `key` will be.
+    /// The folder of who presents, or held
+    #[arg(value_name = "DIR")]
     pub folder: PathBuf,
-    /// The session's key.
+    /// The session's key, before it was presented for the first time
+    #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
-    /// Tracks; none: all.
+    /// What it is good for [default: all tracks]
+    #[arg(long, value_delimiter = ',', value_name = "TRACK,...")]
     pub tracks: Vec<TrackName>,
-    /// Arguments for `lcroute invite`.
-    pub rest: Vec<OsString>,
-    /// As JSON.
-    pub json: bool,
+    /// Print the link of a page of `lcroute web` in place of what `lcstudio attend` takes
+    #[arg(long, value_name = "URL")]
+    pub page: Option<String>,
+    /// Print it as a QR code, or write that to a file: NAME.svg, else a PNG
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    pub qr: Option<Option<PathBuf>>,
+    /// How long leaves can come by it
+    #[arg(long, default_value = "7d", value_parser = parse_duration, value_name = "TIME")]
+    pub ttl: Duration,
+    /// Where its leaves meet; may be repeated [default: those of lcroute's configuration]
+    #[arg(long, value_name = "URL")]
+    pub signal: Vec<String>,
+    /// The state of lcroute [default: as of lcroute]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// For the session's own network (`present --outside`); good for 30 days
+    #[arg(long, requires = "key", conflicts_with_all = ["tracks", "qr", "ttl", "signal", "state_dir"])]
+    pub outside: bool,
+    /// Where that network meets, with --outside: HOST, HOST:PORT or a URL of a signalling server; may be repeated
+    #[arg(long, value_name = "PLACE", requires = "outside")]
+    pub at: Vec<Meeting>,
+    /// With --outside, print a token for a member, who may send sound or hold the session for others: a secret
+    #[arg(long, requires = "outside", conflicts_with = "page")]
+    pub member: bool,
 }
 
-/// Executes `lcroute invite`; returns only on failure.
-pub fn run(options: &Options) -> anyhow::Result<Exit> {
+/// Invites to the session's own network, or executes `lcroute invite`, which returns only on failure.
+pub fn run(options: &Options, json: bool) -> anyhow::Result<Exit> {
     let folder = Folder::new(&options.folder);
     let session = folder.session()?;
+    if let (true, Some(key)) = (options.outside, &options.key) {
+        let key = keys::load(key)?;
+        keys::check(&key, &session)?;
+        let what = match options.member {
+            true => Invited::Member,
+            false => Invited::Leaf(options.page.clone()),
+        };
+        return outside::invite(&key, &options.at, &what, json);
+    }
     let tracks = match &options.key {
         Some(key) => planned(&folder, &keys::load(key)?)?,
         None => presented(&folder, &session)?,
@@ -57,8 +92,21 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     command.args(["invite", "--leaf", "--uplink", "--groups"]);
     command.args(groups.iter().map(ToString::to_string));
     command.arg("--session").arg(folder.session_file());
-    command.args(options.json.then_some("--json"));
-    command.args(&options.rest);
+    command.args(json.then_some("--json"));
+    command.arg("--ttl");
+    command.arg(format!("{}s", options.ttl.as_secs()));
+    if let Some(page) = &options.page {
+        command.arg("--page").arg(page);
+    }
+    for url in &options.signal {
+        command.arg("--signal").arg(url);
+    }
+    if let Some(folder) = &options.state_dir {
+        command.arg("--state-dir").arg(folder);
+    }
+    if let Some(file) = &options.qr {
+        command.arg("--qr").args(file);
+    }
     Err(command.exec()).context("lcroute, which makes tokens")
 }
 
@@ -165,7 +213,6 @@ fn groups(
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

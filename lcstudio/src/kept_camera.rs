@@ -180,7 +180,6 @@ fn number(path: &Path) -> Option<u32> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use lcstudio_core::{CameraSize, SessionKey, TrackName};

@@ -90,7 +90,6 @@ fn decode(text: &str) -> Result<Named, String> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use clap::Args;
 use lcstudio_core::{
     Edit, Logs as _, NotesReading, NotesWriting, Place, Save, Saves, Session, TrackName,
     TrackPlace, View,
@@ -20,8 +21,9 @@ use librecast::drops::Reason as _;
 use librecast::durable;
 use librecast::id::{PeerId, SecretKey, derive};
 use librecast::time::UnixTime;
+use librecast::units::parse_duration;
 use librecast_log::{Event, Role};
-use librecast_program::cli::{Exit, ExitError};
+use librecast_program::cli::{Common, Exit, ExitError};
 use librecast_program::guest;
 use librecast_program::process::Wake;
 use librecast_program::state_lock::StateLock;
@@ -34,7 +36,7 @@ use self::drafts::Drafts;
 use self::file::{Content, NotesFile};
 use self::present::Present;
 use self::reports::Reports;
-use crate::folder::make_folder;
+use crate::folder::{make_folder, state_dir};
 use crate::outside;
 use crate::tracks::Tracks;
 use crate::waiting::{self, Waiting};
@@ -60,22 +62,21 @@ const DISK_AGAIN: Duration = Duration::from_secs(1);
 /// Time at the end in which the last entries are repeated (librecast-log: after 0.25 and 1 s).
 const LAST_WORDS: Duration = Duration::from_millis(1_300);
 /// Options of the command line.
-#[derive(Debug)]
+#[derive(Debug, Args)]
 pub struct Options {
-    /// Text of the session, or a file with it.
+    /// lcs1..., a file with it, or `-` to read it from standard input
     pub session: String,
-    /// The session is in a network of its own.
-    pub outside: bool,
-    /// The file that the user edits.
+    /// A text file that is not there yet, or that this verb has made
     pub file: PathBuf,
-    /// Silence after which it gives up, if nothing is known of the session.
+    /// The session is in a network of its own (`present --outside`), also if its text names no place
+    #[arg(long, conflicts_with = "interfaces")]
+    pub outside: bool,
+    /// Give up when nobody was heard for so long; not where the session is known from before
+    #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
     pub timeout: Duration,
-    /// Folder of keys and entries.
-    pub state_dir: PathBuf,
-    /// Interfaces; none: all that can carry multicast.
-    pub interfaces: Vec<String>,
-    /// As JSON.
-    pub json: bool,
+    /// Where it is kept what was written [default: $XDG_STATE_HOME/lcstudio]
+    #[arg(long, env = "LCSTUDIO_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
 }
 
 /// Earlier texts of the file, on disk.
@@ -87,6 +88,7 @@ struct Versions {
 
 struct Notes<'a> {
     options: &'a Options,
+    common: &'a Common,
     wake: &'a Wake,
     folder: PathBuf,
     tracks: Tracks,
@@ -111,13 +113,13 @@ struct Notes<'a> {
 }
 
 /// Keeps both equal until the user ends it.
-pub fn run(options: &Options) -> anyhow::Result<Exit> {
+pub fn run(options: &Options, common: &Common) -> anyhow::Result<Exit> {
     let session = outside::attend(&options.session, options.outside, None)?;
     librecast_program::process::confine()?;
     guest::check_may_send("write notes")?;
     let wake = Wake::on_interrupt()?;
     let now = Instant::now();
-    let folder = options.state_dir.join(of_session(&session));
+    let folder = state_dir(options.state_dir.as_ref())?.join(of_session(&session));
     make_folder(&folder)?;
     let _lock = StateLock::take(&folder, "lcstudio")?;
     let in_folder = |name: &str| folder.join(name);
@@ -132,13 +134,14 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         let _ = writing.write(id, body.clone());
     }
     let mut tracks =
-        Tracks::open(&options.interfaces, Role::Member, now).context("multicast sockets")?;
+        Tracks::open(&common.interfaces, Role::Member, now).context("multicast sockets")?;
     let index = in_folder("index");
     let joined = tracks.join(Place::Index, session.index(), Vec::new(), Some(&index), now);
     joined.with_context(|| named(&index))?;
     let saves = Saves::new(versions(&in_folder("versions"), file.path())?);
     let mut notes = Notes {
         options,
+        common,
         wake: &wake,
         tracks,
         view: View::default(),
@@ -155,7 +158,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         sync_at: now,
         is_disk_full: false,
         present: Present::default(),
-        reports: Reports::new(options.json),
+        reports: Reports::new(common.json),
         folder: folder.clone(),
     };
     if let Some(exit) = notes.join(&session)? {
@@ -204,7 +207,7 @@ impl Notes<'_> {
     /// Waits until the index names the notes.
     fn join(&mut self, session: &Session) -> anyhow::Result<Option<Exit>> {
         let until = Instant::now() + self.options.timeout;
-        let mut waiting = match self.options.json {
+        let mut waiting = match self.common.json {
             true => Waiting::unexplained(),
             false => Waiting::begin(Instant::now()),
         };

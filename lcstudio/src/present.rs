@@ -5,18 +5,20 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use clap::Args;
 use lcstudio_core::{Change, Logs as _, Place, Presenting, Progress, Settings, Slide, to_text};
 use librecast::code::beacon::Offer;
 use librecast::outside::Place as Meeting;
 use librecast::plain::escape;
 use librecast::time::UnixTime;
 use librecast_log::{Event, Role};
-use librecast_program::cli::{Exit, hint};
+use librecast_program::cli::{Common, Exit};
 use librecast_program::code::{INTERFACE, Offering};
 use librecast_program::process::Wake;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use crate::cli::hint;
 use crate::folder::{Folder, Stamp, Stamps, no_room};
 use crate::input::{Input, Read};
 use crate::said::said;
@@ -38,24 +40,29 @@ const COMMANDS: &str = "Enter: next slide; b: back; a number: that slide; a NUMB
                         c TEXT: a caption; c ^ TEXT: corrects it; h: this help; q: the end";
 
 /// Options of the command line.
-#[derive(Debug)]
+#[derive(Debug, Args)]
 pub struct Options {
-    /// The folder.
+    /// The folder
+    #[arg(value_name = "DIR")]
     pub folder: PathBuf,
-    /// The session's key.
+    /// The session's key
+    #[arg(long, value_name = "FILE")]
     pub key: PathBuf,
-    /// Under four words.
-    pub under_code: bool,
-    /// In a network of the session's own, which meets at these places.
-    pub outside: Option<Vec<Meeting>>,
-    /// Interfaces; none: all that can carry multicast.
-    pub interfaces: Vec<String>,
-    /// As JSON.
-    pub json: bool,
+    /// Present under four words, which it prints, in a network that they make: no root, no daemon
+    #[arg(long)]
+    pub code: bool,
+    /// In a network of the session's own: whoever has the text that it prints attends, without network, root or daemon
+    #[arg(long, conflicts_with_all = ["code", "interfaces"])]
+    pub outside: bool,
+    /// Where attenders find it, with --outside: HOST, HOST:PORT or a URL of a signalling server; may be repeated
+    /// [default: LCROUTE_SIGNAL, or [outside] meet of the configuration]
+    #[arg(long, value_name = "PLACE", requires = "outside")]
+    pub at: Vec<Meeting>,
 }
 
 struct Presenter<'a> {
     options: &'a Options,
+    common: &'a Common,
     /// Where the session's own network meets, if it has one.
     place: Option<String>,
     folder: Folder,
@@ -74,10 +81,10 @@ struct Presenter<'a> {
 }
 
 /// Presents until the user ends it.
-pub fn run(options: &Options) -> anyhow::Result<Exit> {
-    let offering = options.under_code.then(Offering::begin).transpose()?;
+pub fn run(options: &Options, common: &Common) -> anyhow::Result<Exit> {
+    let offering = options.code.then(Offering::begin).transpose()?;
     let key = keys::load(&options.key)?;
-    let places = options.outside.clone();
+    let places = options.outside.then(|| options.at.clone());
     let on_air = places.map(|places| outside::present(&key, places));
     let on_air = on_air.transpose()?;
     librecast_program::process::confine()?;
@@ -114,12 +121,13 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     presenting.set_pictures(pictures)?;
     let interfaces = match options.outside {
         // the guest's alone
-        Some(_) => vec![INTERFACE.to_owned()],
-        None => options.interfaces.clone(),
+        true => vec![INTERFACE.to_owned()],
+        false => common.interfaces.clone(),
     };
     let mut presenter = Presenter {
         tracks: Tracks::open(&interfaces, Role::Holder, now).context("multicast sockets")?,
         options,
+        common,
         place,
         folder,
         presenting,
@@ -423,10 +431,7 @@ impl Presenter<'_> {
 
     fn say_code(&self, code: &str) {
         self.tell(code, || json!({"event": "code", "code": code}));
-        hint(
-            "lcstudio",
-            format_args!("attend it with: lcstudio attend {code}"),
-        );
+        hint(format_args!("attend it with: lcstudio attend {code}"));
     }
 
     fn say_on(&self) {
@@ -504,7 +509,7 @@ impl Presenter<'_> {
     /// A closed standard output does not end a lecture.
     fn tell(&self, text: &str, value: impl FnOnce() -> Value) {
         let mut out = librecast_program::standard::output();
-        let _ = match self.options.json {
+        let _ = match self.common.json {
             true => writeln!(out, "{}", escape(&value().to_string())),
             false => writeln!(out, "{text}"),
         };

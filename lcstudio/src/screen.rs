@@ -7,16 +7,19 @@ use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use anyhow::Context;
+use clap::Args;
 use lcstudio_core::{
     Area, NewChange, Place, ScreenSender, Session, SessionKey, TrackName, TrackPlace, changed,
 };
 use librecast::time::UnixTime;
+use librecast::units::parse_duration;
 use librecast_log::Role;
 use librecast_log_host::seed;
-use librecast_program::cli::{Exit, ExitError, hint};
+use librecast_program::cli::{Common, Exit, ExitError};
 use librecast_program::guest;
 use librecast_program::process::Wake;
 
+use crate::cli::hint;
 use crate::folder::Folder;
 use crate::followed::FollowedIndex;
 use crate::stills::{Still, Stills};
@@ -28,22 +31,23 @@ use crate::{keys, outside};
 const WHOLE_AGAIN: Duration = Duration::from_secs(10);
 
 /// Options of the command line.
-#[derive(Debug)]
+#[derive(Debug, Args)]
 pub struct Options {
-    /// Text of the session, a file with it, or its folder.
+    /// lcs1..., a file with it, the folder that is presented, or `-` to read it from standard input
     pub session: String,
-    /// The session is in a network of its own.
-    pub outside: bool,
-    /// The session's key.
+    /// The session's key
+    #[arg(long, value_name = "FILE")]
     pub key: PathBuf,
-    /// Time without the session after which it gives up.
+    /// The session is in a network of its own (`present --outside`), also if its text names no place
+    #[arg(long, conflicts_with = "interfaces")]
+    pub outside: bool,
+    /// Give up when nobody was heard, or the session has no screen, for so long
+    #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
     pub timeout: Duration,
-    /// Interfaces; none: all that can carry multicast.
-    pub interfaces: Vec<String>,
 }
 
 /// Shows the pictures of standard input until a signal, or the end of the session.
-pub fn run(options: &Options) -> anyhow::Result<Exit> {
+pub fn run(options: &Options, common: &Common) -> anyhow::Result<Exit> {
     let shown = Shown {
         session: &options.session,
         outside: options.outside,
@@ -57,7 +61,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let wake = Wake::on_interrupt()?;
     let now = Instant::now();
     let mut tracks =
-        Tracks::open(&options.interfaces, Role::Member, now).context("multicast sockets")?;
+        Tracks::open(&common.interfaces, Role::Member, now).context("multicast sockets")?;
     tracks.join(Place::Index, session.index(), Vec::new(), None, now)?;
     let mut followed = FollowedIndex::begin(now);
     if let Some(exit) = shown.wait(&key, &mut tracks, &mut followed, &wake)? {
@@ -213,7 +217,7 @@ impl Screen {
             }
             if self.sender.has_ended() {
                 if interrupted.is_none() {
-                    hint("lcstudio", "the session has ended");
+                    hint("the session has ended");
                 }
                 return Ok(interrupted.unwrap_or(Exit::Ok));
             }
@@ -245,10 +249,7 @@ impl Screen {
             Some(file) => self.show(&file.context("standard input")?, now)?,
             None if has_ended && !self.has_ended => {
                 self.has_ended = true;
-                hint(
-                    "lcstudio",
-                    "no more pictures come; the last one stays until Ctrl-C",
-                );
+                hint("no more pictures come; the last one stays until Ctrl-C");
                 self.sender.pause(true, now);
             }
             None => {}

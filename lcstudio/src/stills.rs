@@ -239,7 +239,6 @@ fn decode_webp(file: &[u8]) -> anyhow::Result<Still> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

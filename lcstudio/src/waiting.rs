@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use librecast_program::cli::hint;
 use librecast_program::outside;
+
+use crate::cli::hint;
 
 /// Wait after which it is explained.
 const NOTICE: Duration = Duration::from_secs(2);
@@ -32,7 +33,7 @@ impl Waiting {
     pub fn explain(&mut self, now: Instant, text: impl FnOnce() -> String) {
         if self.at.is_some_and(|at| at <= now) {
             self.at = None;
-            hint("lcstudio", text());
+            hint(text());
         }
     }
 

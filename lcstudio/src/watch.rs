@@ -13,16 +13,18 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use lcstudio_core::{
     CameraFrame, CameraWatch, Index, Layer, Place, ScreenWatch, TrackName, TrackPlace, ivf_frame,
     ivf_header,
 };
+use librecast::units::parse_duration;
 use librecast_log::{Role, Space};
-use librecast_program::cli::{Exit, ExitError, hint};
+use librecast_program::cli::{Common, Exit, ExitError};
 use librecast_program::process::Wake;
 
 use crate::canvas::Canvas;
+use crate::cli::hint;
 use crate::followed::FollowedIndex;
 use crate::outside;
 use crate::tracks::Tracks;
@@ -44,24 +46,26 @@ pub enum Watched {
 }
 
 /// Options of the command line.
-#[derive(Debug)]
+#[derive(Debug, Args)]
 pub struct Options {
-    /// Text of the session, or a file with it.
+    /// lcs1..., a file with it, or `-` to read it from standard input
     pub session: String,
-    /// The session is in a network of its own.
-    pub outside: bool,
-    /// The track.
+    /// The track: a screen comes as PNG after PNG, a camera as IVF with VP8
+    #[arg(value_enum)]
     pub track: Watched,
-    /// Whether the camera's large picture is wanted.
+    /// The session is in a network of its own (`present --outside`), also if its text names no place
+    #[arg(long, conflicts_with = "interfaces")]
+    pub outside: bool,
+    /// The camera's large picture, where there is one and the network can carry it
+    #[arg(long)]
     pub large: bool,
-    /// Silence after which it gives up.
+    /// Give up when nobody was heard, or the session has no such track, for so long
+    #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
     pub timeout: Duration,
-    /// Interfaces; none: all that can carry multicast.
-    pub interfaces: Vec<String>,
 }
 
 /// Watches until a signal, the end of the session, or of the pipe's reader.
-pub fn run(options: &Options) -> anyhow::Result<Exit> {
+pub fn run(options: &Options, common: &Common) -> anyhow::Result<Exit> {
     let session = outside::attend(&options.session, options.outside, None)?;
     librecast_program::process::confine()?;
     if io::stdout().is_terminal() {
@@ -80,7 +84,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let wake = Wake::on_interrupt()?;
     let now = Instant::now();
     let role = outside::role(Role::Member);
-    let mut tracks = Tracks::open(&options.interfaces, role, now).context("multicast sockets")?;
+    let mut tracks = Tracks::open(&common.interfaces, role, now).context("multicast sockets")?;
     tracks.join(Place::Index, session.index(), Vec::new(), None, now)?;
     let mut watching: Option<Box<dyn Watching>> = None;
     let mut followed = FollowedIndex::begin(now);
@@ -113,7 +117,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
             return Err(ExitError::new(Exit::Unreachable, absent(index, &name)).into());
         }
         if followed.has_ended(&tracks, now) {
-            hint("lcstudio", "the session has ended");
+            hint("the session has ended");
             return Ok(Exit::Ok);
         }
         if !watching.as_ref().is_some_and(|one| one.has_shown()) {
@@ -294,33 +298,23 @@ impl Camera {
         let large = |layers: &[Layer]| layers.contains(&Layer::Large);
         if layers.is_empty() && !self.layers.is_empty() {
             hint(
-                "lcstudio",
                 "the network or the player is too slow for the camera: it is left, and tried again after a while",
             );
         } else if large(&self.layers) && !large(&layers) && self.watch.layers().has_large() {
-            hint(
-                "lcstudio",
-                "the network or the player is slow: the small picture for a while",
-            );
+            hint("the network or the player is slow: the small picture for a while");
         } else if !smooth(&layers) && !large(&layers) && smooth(&self.layers) {
-            hint(
-                "lcstudio",
-                "the network or the player is slow: fewer pictures a second for a while",
-            );
+            hint("the network or the player is slow: fewer pictures a second for a while");
         }
         self.layers = layers;
         let is_late = now.saturating_duration_since(self.times.begun) >= UNTIL_STATE;
         let is_small = self.times.last.is_some() && is_late && !self.watch.layers().has_large();
         if self.wants_large && is_small && !self.has_said_small {
-            hint(
-                "lcstudio",
-                "the presenter sends no large picture: the small one comes",
-            );
+            hint("the presenter sends no large picture: the small one comes");
         }
         self.has_said_small |= is_small;
         let has_ended = self.watch.has_ended();
         if has_ended && !self.has_ended {
-            hint("lcstudio", "the camera is off; waits until it is on again");
+            hint("the camera is off; waits until it is on again");
         }
         self.has_ended = has_ended;
     }

@@ -172,7 +172,6 @@ impl Drop for WebM {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -128,10 +128,7 @@ pub fn decode(datagram: &[u8]) -> Result<Packet<'_>, WireError> {
 
 /// Returns the type of a datagram of this version.
 pub(crate) fn read_header(r: &mut Reader<'_>) -> Result<u8, WireError> {
-    match r.u8()? {
-        VERSION => {}
-        other => return Err(WireError::Version(other)),
-    }
+    r.version(VERSION)?;
     let kind = r.u8()?;
     // flags are for later versions; this one refuses datagrams with any
     if r.u16()? != 0 {

@@ -118,10 +118,7 @@ impl Root {
     /// Parses a root node that fills `bytes`.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes);
-        match r.u8()? {
-            VERSION => {}
-            other => return Err(WireError::Version(other)),
-        }
+        r.version(VERSION)?;
         let (kind, flags) = (r.u8()?, r.u8()?);
         let kind = match (kind, flags) {
             (0, flags @ 0..=1) => RootKind::File {

@@ -130,10 +130,7 @@ impl Epoch {
             return Err(WireError::Bad("length of the epoch"));
         }
         let mut r = Reader::new(bytes);
-        match r.u8()? {
-            VERSION => {}
-            version => return Err(WireError::Version(version)),
-        }
+        r.version(VERSION)?;
         let network =
             PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("public key"))?;
         let (number, before) = (r.u32()?, r.array()?);

@@ -108,10 +108,7 @@ impl Statement {
     /// It is malformed, of another key, not signed by it, or not valid at this time.
     pub fn verify(bytes: &[u8], open: &PeerId, time: UnixTime) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes);
-        match r.u8()? {
-            VERSION => {}
-            other => return Err(WireError::Version(other)),
-        }
+        r.version(VERSION)?;
         let mut key = || PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("key"));
         let (said, day_key) = (key()?, key()?);
         let statement = Self {

@@ -136,10 +136,7 @@ impl Revocation {
             return Err(WireError::Bad("length of the revocation"));
         }
         let mut r = Reader::new(bytes);
-        match r.u8()? {
-            VERSION => {}
-            version => return Err(WireError::Version(version)),
-        }
+        r.version(VERSION)?;
         let key = |r: &mut Reader<'_>| {
             PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("public key"))
         };

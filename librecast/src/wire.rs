@@ -86,6 +86,18 @@ impl<'a> Reader<'a> {
         self.array::<16>().map(Ipv6Addr::from)
     }
 
+    /// Reads the byte of a version, of which one is known.
+    ///
+    /// # Errors
+    /// [`WireError::Version`] of another one.
+    #[inline]
+    pub fn version(&mut self, known: u8) -> Result<(), WireError> {
+        match self.u8()? {
+            version if version == known => Ok(()),
+            other => Err(WireError::Version(other)),
+        }
+    }
+
     /// Reads UTF-8 text after a length byte.
     ///
     /// # Errors

@@ -572,6 +572,10 @@ mod tests {
 
     const NOW: u64 = 1_800_000_000_000;
 
+    fn unix(milliseconds: u64) -> UnixTime {
+        UnixTime::from_millis(milliseconds)
+    }
+
     fn owner() -> Group {
         let founding = Founding {
             key: SecretKey::from_seed(&[1; 32]),
@@ -579,7 +583,7 @@ mod tests {
             topic: String::new(),
             name: "owner".to_owned(),
         };
-        Group::create(founding, &[3; 32], UnixTime::from_millis(NOW)).unwrap()
+        Group::create(founding, &[3; 32], unix(NOW)).unwrap()
     }
 
     /// Sends a request with keys drawn from `keys`: equal `keys` give equal leaves.
@@ -590,15 +594,10 @@ mod tests {
             name: format!("joiner {joiner}"),
         };
         let provider = Provider::new(Random::new(&[keys; 32]));
-        let package = OwnKeyPackage::new(&provider, &who, UnixTime::from_millis(NOW))
-            .unwrap()
-            .public;
+        let package = OwnKeyPackage::new(&provider, &who, unix(NOW)).unwrap();
         let mut random = Random::new(&[joiner; 32]);
-        let sealed = request::seal(invitation, &author, &package, NOW, &mut random).unwrap();
-        assert_eq!(
-            group.handle_request(&sealed, UnixTime::from_millis(NOW)),
-            Ok(())
-        );
+        let sealed = request::seal(invitation, &author, &package.public, NOW, &mut random).unwrap();
+        assert_eq!(group.handle_request(&sealed, unix(NOW)), Ok(()));
         who.author
     }
 
@@ -619,15 +618,13 @@ mod tests {
     fn joiners_with_keys_of_others_keep_nobody_else_out() {
         let mut group = owner();
         let me = group.author.peer_id();
-        let invitation = group
-            .invite(100, NOW + DAY, UnixTime::from_millis(NOW))
-            .unwrap();
+        let invitation = group.invite(100, NOW + DAY, unix(NOW)).unwrap();
         // 10 to 19 have own keys; 20 to 22 have the keys of 12
         let honest: BTreeSet<PeerId> = (10..20)
             .map(|joiner| ask(&mut group, &invitation, joiner, joiner))
             .collect();
         let twins = [20, 21, 22].map(|joiner| ask(&mut group, &invitation, joiner, 12));
-        group.handle_timeout(UnixTime::from_millis(NOW + BATCH));
+        group.handle_timeout(unix(NOW + BATCH));
         let out = refused(&mut group);
         assert_eq!((group.epoch(), out.len()), (Some(1), 3), "{out:?}");
         // one of four joiners with equal keys is admitted: the owner cannot know the true one
@@ -641,7 +638,7 @@ mod tests {
         // a joiner with a member's key is refused, in whatever order they ask
         let next = [30, 31].map(|joiner| ask(&mut group, &invitation, joiner, joiner));
         let thief = ask(&mut group, &invitation, 32, 15);
-        group.handle_timeout(UnixTime::from_millis(NOW + 2 * BATCH));
+        group.handle_timeout(unix(NOW + 2 * BATCH));
         assert_eq!(refused(&mut group), [thief]);
         those.extend(next);
         assert_eq!(members(&group), those);
@@ -653,13 +650,11 @@ mod tests {
     #[test]
     fn a_new_leaf_of_a_member_is_refused_alone_and_the_others_are_renewed() {
         let mut group = owner();
-        let invitation = group
-            .invite(100, NOW + DAY, UnixTime::from_millis(NOW))
-            .unwrap();
+        let invitation = group.invite(100, NOW + DAY, unix(NOW)).unwrap();
         let members_: Vec<PeerId> = (10..14)
             .map(|joiner| ask(&mut group, &invitation, joiner, joiner))
             .collect();
-        group.handle_timeout(UnixTime::from_millis(NOW + BATCH));
+        group.handle_timeout(unix(NOW + BATCH));
         refused(&mut group);
         let before = members(&group);
         for (joiner, keys) in [(10, 50), (11, 13), (12, 51)] {
@@ -669,26 +664,22 @@ mod tests {
                 name: String::new(),
             };
             let provider = Provider::new(Random::new(&[keys; 32]));
-            let package = OwnKeyPackage::new(&provider, &who, UnixTime::from_millis(NOW))
-                .unwrap()
-                .public;
+            let package = OwnKeyPackage::new(&provider, &who, unix(NOW)).unwrap();
             let refreshes = &mut group.owner.as_mut().unwrap().refreshes;
-            refreshes.insert(who.author, package);
+            refreshes.insert(who.author, package.public);
         }
         let leaves = members_[3];
-        group.commit_within(0, UnixTime::from_millis(NOW + BATCH));
-        group.handle_timeout(UnixTime::from_millis(NOW + BATCH));
+        group.commit_within(0, unix(NOW + BATCH));
+        group.handle_timeout(unix(NOW + BATCH));
         assert_eq!(refused(&mut group), [members_[1]]);
         assert_eq!(members(&group), before);
         let nameless = group.members();
         let nameless = nameless.iter().filter(|m| m.name.is_empty()).count();
         assert_eq!(nameless, 2);
         // a member that leaves releases its keys
-        group
-            .remove(&leaves, UnixTime::from_millis(NOW + 2 * BATCH))
-            .unwrap();
+        group.remove(&leaves, unix(NOW + 2 * BATCH)).unwrap();
         let heir = ask(&mut group, &invitation, 40, 13);
-        group.handle_timeout(UnixTime::from_millis(NOW + 4 * BATCH));
+        group.handle_timeout(unix(NOW + 4 * BATCH));
         assert_eq!(refused(&mut group), []);
         assert!(members(&group).contains(&heir));
     }
@@ -717,7 +708,7 @@ mod tests {
 
     #[test]
     fn what_waits_for_the_log_is_bounded_and_never_too_much_to_restore() {
-        let (mut group, now) = (owner(), UnixTime::from_millis(NOW));
+        let (mut group, now) = (owner(), unix(NOW));
         while group.pending.len() <= crate::MAX_UNSENT {
             group.say(&[0; 10_000], now).unwrap();
         }
@@ -741,17 +732,15 @@ mod tests {
     #[test]
     fn one_author_forces_a_few_commits_and_then_one_an_hour() {
         let mut group = owner();
-        let invitation = group
-            .invite(100, NOW + DAY, UnixTime::from_millis(NOW))
-            .unwrap();
+        let invitation = group.invite(100, NOW + DAY, unix(NOW)).unwrap();
         let talker = ask(&mut group, &invitation, 10, 10);
-        group.handle_timeout(UnixTime::from_millis(NOW + BATCH));
+        group.handle_timeout(unix(NOW + BATCH));
         let first = group.epoch().unwrap();
         // 900 short messages after each commit, every 45 s for half a day
         let mut now = NOW + BATCH;
         while now < NOW + 12 * HOUR {
             group.authors.get_mut(&talker).unwrap().messages = MANY_MESSAGES;
-            group.handle_timeout(UnixTime::from_millis(now));
+            group.handle_timeout(unix(now));
             group.handle_appended(Log::Owner, u32::MAX);
             now += 45 * SECOND;
         }

@@ -296,10 +296,7 @@ pub fn heads_before<'a>(log: impl Iterator<Item = Entry<'a>>, time: u64) -> Head
 /// Decodes heads; returns the remaining bytes too.
 pub(crate) fn decode_heads(bytes: &[u8]) -> Result<(Heads, &[u8]), WireError> {
     let mut r = Reader::new(bytes);
-    match r.u8()? {
-        VERSION => {}
-        other => return Err(WireError::Version(other)),
-    }
+    r.version(VERSION)?;
     let n = r.u16()?;
     if usize::from(n) > MAX_MEMBERS {
         return Err(WireError::Bad("number of heads"));
@@ -333,10 +330,8 @@ pub(crate) fn encode_message(id: u64, content: &[u8]) -> Zeroizing<Vec<u8>> {
 /// Id and content of a message.
 pub(crate) fn decode_message(plain: &[u8]) -> Result<(u64, &[u8]), WireError> {
     let mut r = Reader::new(plain);
-    match r.u8()? {
-        VERSION => Ok((r.u64()?, r.rest())),
-        other => Err(WireError::Version(other)),
-    }
+    r.version(VERSION)?;
+    Ok((r.u64()?, r.rest()))
 }
 
 /// The plaintext of a refresh.
@@ -349,10 +344,8 @@ pub(crate) fn encode_refresh(urgent: bool, key_package: &[u8]) -> Vec<u8> {
 /// Whether a refresh is urgent, and its key package.
 pub(crate) fn decode_refresh(bytes: &[u8]) -> Result<(bool, &[u8]), WireError> {
     let mut r = Reader::new(bytes);
-    match r.u8()? {
-        VERSION => Ok((r.u8()? != 0, r.rest())),
-        other => Err(WireError::Version(other)),
-    }
+    r.version(VERSION)?;
+    Ok((r.u8()? != 0, r.rest()))
 }
 
 /// The plaintext of a welcome's box.
@@ -365,10 +358,8 @@ pub(crate) fn encode_welcome(tree_key: &[u8; 16], welcome: &[u8]) -> Zeroizing<V
 /// Key of the tree, and the MLS Welcome.
 pub(crate) fn decode_welcome(bytes: &[u8]) -> Result<(Zeroizing<[u8; 16]>, &[u8]), WireError> {
     let mut r = Reader::new(bytes);
-    match r.u8()? {
-        VERSION => Ok((r.array()?.into(), r.rest())),
-        other => Err(WireError::Version(other)),
-    }
+    r.version(VERSION)?;
+    Ok((r.array()?.into(), r.rest()))
 }
 
 /// All decoders of this module.

@@ -33,10 +33,7 @@ const NEWCOMER: usize = 32 + BOX;
 /// The box for `me` in a whole, or in its first bytes, and the sealed content.
 fn decode<'a>(bytes: &'a [u8], me: &PeerId) -> Result<(Option<&'a [u8]>, &'a [u8]), WireError> {
     let mut r = Reader::new(bytes);
-    match r.u8()? {
-        VERSION => {}
-        other => return Err(WireError::Version(other)),
-    }
+    r.version(VERSION)?;
     let (mut own, newcomers) = (None, r.u16()?);
     for _ in 0..newcomers {
         let author: [u8; 32] = r.array()?;

@@ -776,7 +776,7 @@ mod tests {
     use crate::random::Random;
     use librecast::id::SecretKey;
 
-    const NOW: u64 = 1_800_000_000_000;
+    const NOW: UnixTime = UnixTime::from_millis(1_800_000_000_000);
 
     fn provider(seed: u8) -> Provider {
         Provider::new(Random::new(&[seed; 32]))
@@ -789,29 +789,24 @@ mod tests {
         }
     }
 
+    fn package_of(n: u8) -> OwnKeyPackage {
+        OwnKeyPackage::new(&provider(n), &who(n), NOW).unwrap()
+    }
+
+    /// Commits for the owner: removes these members, adds those packages.
+    fn commit(owner: &mut Mls, removed: &[PeerId], added: &[Vec<u8>]) -> Commit {
+        owner.commit(&provider(0), removed, added, NOW).unwrap()
+    }
+
     /// An owner and `n` members.
     fn group(n: u8) -> (Mls, Vec<Mls>) {
-        let mut owner = Mls::create(&provider(0), &who(0), UnixTime::from_millis(NOW)).unwrap();
-        let packages = (1..=n).map(|n| {
-            OwnKeyPackage::new(&provider(n), &who(n), UnixTime::from_millis(NOW)).unwrap()
-        });
-        let packages: Vec<_> = packages.collect();
-        let add: Vec<_> = packages
-            .iter()
-            .map(|package| package.public.clone())
-            .collect();
-        let commit = owner
-            .commit(&provider(0), &[], &add, UnixTime::from_millis(NOW))
-            .unwrap();
+        let mut owner = Mls::create(&provider(0), &who(0), NOW).unwrap();
+        let packages: Vec<_> = (1..=n).map(package_of).collect();
+        let add = packages.iter().map(|package| package.public.clone());
+        let commit = commit(&mut owner, &[], &add.collect::<Vec<_>>());
         let join = |(package, (author, welcome)): (&OwnKeyPackage, &(PeerId, Vec<u8>))| {
-            assert_eq!(
-                package
-                    .public
-                    .windows(32)
-                    .filter(|w| w == author.public_key())
-                    .count(),
-                1
-            );
+            let keys = package.public.windows(32);
+            assert_eq!(keys.filter(|key| key == author.public_key()).count(), 1);
             Mls::join(&provider(9), package, welcome, &commit.tree, None).unwrap()
         };
         let members = packages.iter().zip(&commit.welcomes).map(join).collect();
@@ -827,14 +822,10 @@ mod tests {
         *forged.last_mut().unwrap() ^= 1;
         assert!(members[0].open(&who(0).author, &forged).is_err());
         // another member cannot pass it off as its own either
-        assert!(matches!(
-            members[0].open(&who(1).author, &sealed),
-            Err(MlsFailure::Sender)
-        ));
-        assert_eq!(
-            &members[0].open(&who(0).author, &sealed).unwrap()[..],
-            b"true"
-        );
+        let passed_off = members[0].open(&who(1).author, &sealed);
+        assert!(matches!(passed_off, Err(MlsFailure::Sender)));
+        let opened = members[0].open(&who(0).author, &sealed).unwrap();
+        assert_eq!(&opened[..], b"true");
         // and no member opens it twice
         assert!(members[0].open(&who(0).author, &sealed).is_err());
     }
@@ -842,10 +833,7 @@ mod tests {
     #[test]
     fn a_forged_commit_does_not_keep_the_true_one_from_being_applied() {
         let (mut owner, mut members) = group(2);
-        let commit = owner
-            .commit(&provider(0), &[], &[], UnixTime::from_millis(NOW))
-            .unwrap()
-            .message;
+        let commit = commit(&mut owner, &[], &[]).message;
         let mut forged = commit.clone();
         *forged.last_mut().unwrap() ^= 1;
         assert!(members[0].apply(&forged, None).is_err());
@@ -858,7 +846,7 @@ mod tests {
         let (owner, mut members) = group(2);
         // a commit counts for the one that the log of it names, and for no other
         let mine = members[1].save().unwrap();
-        let own = members[1].commit(&provider(1), &[], &[], UnixTime::from_millis(NOW));
+        let own = members[1].commit(&provider(1), &[], &[], NOW);
         let own = own.unwrap().message;
         members[1] = Mls::load(&provider(1), &mine.0, &mine.1).unwrap();
         let mut other = {
@@ -953,15 +941,7 @@ mod tests {
         let (mut owner, _) = group(2);
         let sealed = [
             owner.seal(b"secret words").unwrap(),
-            owner
-                .commit(
-                    &provider(0),
-                    &[who(2).author],
-                    &[],
-                    UnixTime::from_millis(NOW),
-                )
-                .unwrap()
-                .message,
+            commit(&mut owner, &[who(2).author], &[]).message,
         ];
         for sealed in sealed {
             for n in 0..3 {
@@ -976,55 +956,34 @@ mod tests {
     #[test]
     fn who_is_removed_does_not_open_the_next_epoch() {
         let (mut owner, mut members) = group(2);
-        let commit = owner
-            .commit(
-                &provider(0),
-                &[who(2).author],
-                &[],
-                UnixTime::from_millis(NOW),
-            )
-            .unwrap();
+        let commit = commit(&mut owner, &[who(2).author], &[]);
         let change = members[1].apply(&commit.message, None).unwrap();
         assert!(change.removed_self);
         members[0].apply(&commit.message, None).unwrap();
         let sealed = owner.seal(b"without you").unwrap();
         assert!(members[1].open(&who(0).author, &sealed).is_err());
         assert!(members[0].open(&who(0).author, &sealed).is_ok());
-        assert_ne!(
-            owner.export("x", b"").unwrap(),
-            members[1].export("x", b"").unwrap()
-        );
-        assert_eq!(
-            owner.export("x", b"").unwrap(),
-            members[0].export("x", b"").unwrap()
-        );
+        let secret = |of: &Mls| of.export("x", b"").unwrap();
+        assert_ne!(secret(&owner), secret(&members[1]));
+        assert_eq!(secret(&owner), secret(&members[0]));
     }
 
     #[test]
     fn key_packages_are_checked_before_they_are_committed() {
-        let package = OwnKeyPackage::new(&provider(1), &who(1), UnixTime::from_millis(NOW))
-            .unwrap()
-            .public;
-        assert_eq!(
-            check_key_package(&provider(0), &package, UnixTime::from_millis(NOW)).unwrap(),
-            who(1)
-        );
+        let package = package_of(1).public;
+        let check = |package: &[u8], time| check_key_package(&provider(0), package, time);
+        assert_eq!(check(&package, NOW).unwrap(), who(1));
         let year = 365 * 24 * 3_600_000;
-        for late in [NOW + year, NOW - year] {
-            assert!(
-                check_key_package(&provider(0), &package, UnixTime::from_millis(late)).is_err()
-            );
+        for late in [NOW.as_millis() + year, NOW.as_millis() - year] {
+            assert!(check(&package, UnixTime::from_millis(late)).is_err());
         }
         for at in 0..package.len() {
             let mut forged = package.clone();
             forged[at] ^= 1;
-            assert!(
-                check_key_package(&provider(0), &forged, UnixTime::from_millis(NOW)).is_err(),
-                "byte {at}"
-            );
+            assert!(check(&forged, NOW).is_err(), "byte {at}");
         }
         let mut longer = package;
         longer.push(0);
-        assert!(check_key_package(&provider(0), &longer, UnixTime::from_millis(NOW)).is_err());
+        assert!(check(&longer, NOW).is_err());
     }
 }

@@ -17,8 +17,9 @@ use librecast::wire::{Reader, WireError, Writer};
 
 use crate::DAY;
 use crate::body::kind;
+use crate::fields::peer;
 use crate::offices::{MAX_DEPUTIES, Office};
-use crate::vouch::{LONGEST_DEVICE_LIFE, expiry, peer};
+use crate::vouch::{LONGEST_DEVICE_LIFE, expiry};
 
 /// Version of everything in this file.
 const VERSION: u8 = 1;
@@ -157,10 +158,7 @@ impl Certified {
 
     fn decode(body: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(body);
-        match r.u8()? {
-            VERSION => {}
-            other => return Err(WireError::Version(other)),
-        }
+        r.version(VERSION)?;
         Ok(Self {
             author: peer(&mut r)?,
             serial: r.u32()?,
@@ -180,10 +178,7 @@ pub(crate) fn encode_lines(lines: &BTreeMap<PeerId, u64>) -> Vec<u8> {
 
 fn decode_lines(body: &[u8]) -> Result<BTreeMap<PeerId, u64>, WireError> {
     let mut r = Reader::new(body);
-    match r.u8()? {
-        VERSION => {}
-        other => return Err(WireError::Version(other)),
-    }
+    r.version(VERSION)?;
     let mut lines = BTreeMap::new();
     while !r.is_empty() && lines.len() < MAX_LINES {
         lines.insert(peer(&mut r)?, r.u64()?);
@@ -201,10 +196,7 @@ pub(crate) fn encode_text(id: u64) -> Vec<u8> {
 /// absurd.
 pub(crate) fn decode_text(body: &[u8], now: UnixTime) -> Result<u64, WireError> {
     let mut r = Reader::new(body);
-    match r.u8()? {
-        VERSION => {}
-        other => return Err(WireError::Version(other)),
-    }
+    r.version(VERSION)?;
     let id = r.u64()?;
     r.finish()?;
     let ms = now.as_millis();

@@ -312,10 +312,7 @@ pub(crate) fn encode_list(list: &[Deputy]) -> Vec<u8> {
 /// The deputies in the body of a list.
 pub(crate) fn decode_list(body: &[u8]) -> Result<Vec<Deputy>, WireError> {
     let mut r = Reader::new(body);
-    match r.u8()? {
-        VERSION => {}
-        other => return Err(WireError::Version(other)),
-    }
+    r.version(VERSION)?;
     let mut list = Vec::new();
     while !r.is_empty() && list.len() < MAX_DEPUTIES {
         let author = PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("key"))?;
@@ -332,10 +329,8 @@ pub(crate) fn decode_list(body: &[u8]) -> Result<Vec<Deputy>, WireError> {
 /// A term in a body: term, place and number from which it continues, epoch.
 pub(crate) fn decode_term(body: &[u8]) -> Result<(u32, u32, u32, u64), WireError> {
     let mut r = Reader::new(body);
-    match r.u8()? {
-        VERSION => Ok((r.u32()?, r.u8()?.into(), r.u32()?, r.u64()?)),
-        other => Err(WireError::Version(other)),
-    }
+    r.version(VERSION)?;
+    Ok((r.u32()?, r.u8()?.into(), r.u32()?, r.u64()?))
 }
 
 pub(crate) fn encode_term(term: u32, place: u32, number: u32, epoch: u64) -> Vec<u8> {
@@ -351,10 +346,8 @@ pub(crate) fn encode_term(term: u32, place: u32, number: u32, epoch: u64) -> Vec
 /// The place in the body of a handover.
 pub(crate) fn decode_handover(body: &[u8]) -> Result<u32, WireError> {
     let mut r = Reader::new(body);
-    match r.u8()? {
-        VERSION => Ok(r.u8()?.into()),
-        other => Err(WireError::Version(other)),
-    }
+    r.version(VERSION)?;
+    Ok(r.u8()?.into())
 }
 
 pub(crate) fn encode_handover(place: u32) -> Vec<u8> {

@@ -44,10 +44,7 @@ impl Request {
     /// [`WireError`] if the bytes break the format.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes);
-        match r.u8()? {
-            VERSION => {}
-            other => return Err(WireError::Version(other)),
-        }
+        r.version(VERSION)?;
         let author = PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("author"))?;
         let request = Self {
             author,

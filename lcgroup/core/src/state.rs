@@ -124,10 +124,7 @@ impl Group {
         let random = Random::new(seed);
         let provider = Provider::new(random.clone());
         let mut r = Reader::new(state);
-        match r.u8()? {
-            VERSION => {}
-            other => return Err(WireError::Version(other).into()),
-        }
+        r.version(VERSION)?;
         let id = peer(&mut r)?;
         let read_key = Zeroizing::new(r.array()?);
         let topic = text(&mut r, MAX_TOPIC)?;
@@ -493,7 +490,6 @@ fn read_append(r: &mut Reader<'_>) -> Result<Append, WireError> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::group::Founding;

@@ -38,7 +38,7 @@ use librecast::plain::is_plain;
 use librecast::wire::{Reader, WireError, Writer};
 use zeroize::Zeroizing;
 
-use crate::fields::flag;
+use crate::fields::{flag, peer};
 use crate::invitation::{Invitation, InvitationError, check_topic};
 use crate::provider::{self, AEAD_KEY, AEAD_NONCE};
 use crate::{DAY, HOUR, MAX_MEMBERS, SECOND};
@@ -197,10 +197,7 @@ pub(crate) struct Vouch<'a> {
 impl<'a> Vouch<'a> {
     pub fn decode(bytes: &'a [u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes);
-        match r.u8()? {
-            VERSION => {}
-            other => return Err(WireError::Version(other)),
-        }
+        r.version(VERSION)?;
         let vouch = Self {
             first: peer(&mut r)?,
             key: peer(&mut r)?,
@@ -225,10 +222,6 @@ impl<'a> Vouch<'a> {
                 .verify(DEVICE_CONTEXT, &device, &self.by_key)
                 .is_ok()
     }
-}
-
-pub(crate) fn peer(r: &mut Reader<'_>) -> Result<PeerId, WireError> {
-    PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("key"))
 }
 
 /// A leaf's extension, and the person for which it is good.
@@ -492,10 +485,7 @@ pub(crate) fn decode_marks<'a>(
     me: &PeerId,
 ) -> Result<(Option<&'a [u8]>, &'a [u8]), WireError> {
     let mut r = Reader::new(bytes);
-    match r.u8()? {
-        VERSION => {}
-        other => return Err(WireError::Version(other)),
-    }
+    r.version(VERSION)?;
     let (mut own, devices) = (None, r.u8()?);
     for _ in 0..devices {
         let (device, sealed) = (r.array::<8>()?, r.take(BOX)?);
@@ -508,8 +498,6 @@ pub(crate) fn decode_marks<'a>(
 
 pub(crate) fn decode_gone(bytes: &[u8]) -> Result<PeerId, WireError> {
     let mut r = Reader::new(bytes);
-    match r.u8()? {
-        VERSION => peer(&mut r),
-        other => Err(WireError::Version(other)),
-    }
+    r.version(VERSION)?;
+    peer(&mut r)
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lcgroup_core::outside::{Expelled, NetworkOffice, NetworkSecret, network_seed};
 use lcgroup_core::{
-    Entry, Event, Group, GroupError, Invitation, Log, NewEntry, Output, Standing, Taken, kind,
+    DeviceInvitation, Entry, Event, Group, GroupError, Invitation, Log, NewEntry, Output, Standing,
+    Taken, kind,
 };
 use librecast::cert::{Chain, Grant, Member, Token};
 use librecast::code::CodeKeys;
@@ -119,6 +120,20 @@ impl World {
         let name = format!("member {}", self.people.len());
         let group = Group::join(invitation.clone(), &name, &seed, self.time()).unwrap();
         self.enter(group, side)
+    }
+
+    fn join_device(&mut self, text: DeviceInvitation) -> usize {
+        let laptop = Group::join_device(text, "laptop", &seed32(6, 77), self.time()).unwrap();
+        let laptop = self.enter(laptop, 0);
+        self.live(10, MINUTE);
+        assert_eq!(self.standing(laptop), Some(Standing::Member));
+        laptop
+    }
+
+    fn add_device(&mut self, of: usize) -> usize {
+        let (now, expires) = (self.time(), self.now + HOUR);
+        let text = self.group(of).invite_device(expires, now).unwrap();
+        self.join_device(text.encode().parse().unwrap())
     }
 
     /// All of the first `n` members become deputies, in order.
@@ -514,6 +529,16 @@ impl World {
     fn assert_faultless(&self, seed: u64) {
         assert_eq!(self.faults, Vec::<String>::new(), "seed {seed}");
     }
+
+    fn assert_one_group(&mut self, seed: u64) {
+        self.check();
+        self.assert_faultless(seed);
+    }
+
+    fn assert_agreement(&mut self, seed: u64) {
+        self.check_words();
+        self.assert_one_group(seed);
+    }
 }
 
 fn group_of(seed: u64) -> World {
@@ -553,9 +578,7 @@ fn a_lost_owner_costs_the_deputys_delay_and_the_group_adds_and_removes() {
         world.say(who).unwrap();
     }
     world.live(5, MINUTE);
-    world.check();
-    world.check_words();
-    world.assert_faultless(1);
+    world.assert_agreement(1);
     let shown = |who: usize| world.people[who].shown.len();
     assert_eq!((shown(newcomer), shown(4)), (4, 9));
     assert!(!(1..5).any(|who| world.has_event(who, "BranchLost")));
@@ -565,8 +588,7 @@ fn a_lost_owner_costs_the_deputys_delay_and_the_group_adds_and_removes() {
     world.people[1].is_dead = true;
     world.live(200, MINUTE);
     assert_eq!(world.in_office(), [2]);
-    world.check();
-    world.assert_faultless(1);
+    world.assert_one_group(1);
 }
 
 #[test]
@@ -601,8 +623,7 @@ fn a_deputy_that_is_removed_as_a_member_keeps_no_office() {
             assert!(named(&mut world, who, 2), "{who} {seed}");
         }
         world.meet();
-        world.check();
-        world.assert_faultless(seed);
+        world.assert_one_group(seed);
     }
 }
 
@@ -632,22 +653,14 @@ fn a_deputy_in_office_neither_removes_the_owner_nor_keeps_its_new_leaf_out() {
     world.meet();
     assert_eq!(world.standing(0), Some(Standing::Member));
     assert_eq!(world.group(2).members()[0].author, owner);
-    world.check();
-    world.assert_faultless(5);
+    world.assert_one_group(5);
 }
 
 #[test]
 fn a_deputy_in_office_adds_a_device_of_its_own() {
     let mut world = group_of(6);
     world.lose_owner();
-    let now = world.time();
-    let expires = world.now + HOUR;
-    let text = world.group(1).invite_device(expires, now).unwrap();
-    let text = text.encode().parse().unwrap();
-    let laptop = Group::join_device(text, "laptop", &seed32(6, 77), now).unwrap();
-    let laptop = world.enter(laptop, 0);
-    world.live(10, MINUTE);
-    assert_eq!(world.standing(laptop), Some(Standing::Member));
+    let laptop = world.add_device(1);
     let (key, person) = (world.people[laptop].key, world.people[1].key);
     assert_eq!(world.group(2).person_of(&key), person);
     world.assert_faultless(6);
@@ -658,13 +671,7 @@ fn a_device_whose_removal_was_asked_of_a_lost_owner_is_removed_by_the_deputy() {
     // asked by a member, and by the deputy itself
     for (of, is_restarted) in [(4, false), (4, true), (1, true)] {
         let mut world = group_of(7);
-        let (now, expires) = (world.time(), world.now + HOUR);
-        let text = world.group(of).invite_device(expires, now).unwrap();
-        let text = text.encode().parse().unwrap();
-        let laptop = Group::join_device(text, "laptop", &seed32(6, 77), now).unwrap();
-        let laptop = world.enter(laptop, 0);
-        world.live(10, MINUTE);
-        assert_eq!(world.standing(laptop), Some(Standing::Member));
+        let laptop = world.add_device(of);
         world.stop(0);
         let (key, now) = (world.people[laptop].key, world.time());
         world.group(of).remove_device(&key, now).unwrap();
@@ -683,8 +690,7 @@ fn a_device_whose_removal_was_asked_of_a_lost_owner_is_removed_by_the_deputy() {
         let asked = words.filter(|stored| is_gone(&stored.entry)).count();
         assert_eq!(asked, if of == 1 { 1 } else { 2 });
         world.meet();
-        world.check();
-        world.assert_faultless(7);
+        world.assert_one_group(7);
     }
 }
 
@@ -712,21 +718,17 @@ fn an_owner_that_was_only_away_follows_and_loses_nothing() {
     assert!(!world.has_event(4, "BranchLost"));
     world.resend();
     world.live(10, MINUTE);
-    world.check();
-    world.check_words();
-    world.assert_faultless(2);
+    world.assert_agreement(2);
     let _ = id;
     // the owner takes the office back when its deputy is silent, or when it is none any more
     world.remove_deputy(1);
     world.live(10, MINUTE);
     assert_eq!(world.in_office(), [0]);
-    world.check();
-    world.assert_faultless(2);
+    world.assert_one_group(2);
     assert!(world.remove(0, 5));
     world.live(5, MINUTE);
     assert_eq!(world.standing(5), Some(Standing::Removed));
-    world.check();
-    world.assert_faultless(2);
+    world.assert_one_group(2);
 }
 
 impl World {
@@ -778,9 +780,7 @@ fn an_owner_that_is_there_hands_over_at_once_and_gets_the_office_back() {
         // words that were on their way when the newcomer came
         world.resend();
         world.live(5, MINUTE);
-        world.check();
-        world.check_words();
-        world.assert_faultless(8);
+        world.assert_agreement(8);
         assert!(!(0..8).any(|who| world.has_event(who, "BranchLost")));
     }
 }
@@ -809,9 +809,7 @@ fn one_that_does_not_take_over_in_time_does_not_later() {
         world.say(who).unwrap();
     }
     world.live(5, MINUTE);
-    world.check();
-    world.check_words();
-    world.assert_faultless(9);
+    world.assert_agreement(9);
     assert!(!(0..6).any(|who| world.has_event(who, "BranchLost")));
 }
 
@@ -843,9 +841,7 @@ fn two_that_were_apart_and_both_committed_converge_and_no_word_is_lost_without_a
     assert_eq!(world.standing(5), Some(Standing::Removed));
     world.resend();
     world.live(10, MINUTE);
-    world.check();
-    world.check_words();
-    world.assert_faultless(3);
+    world.assert_agreement(3);
 }
 
 #[test]
@@ -873,9 +869,7 @@ fn a_deputy_that_takes_over_before_its_time_is_refused_by_those_that_hear_the_ow
     for who in 2..6 {
         assert!(!world.has_event(who, "BranchLost"), "{who}");
     }
-    world.check();
-    world.check_words();
-    world.assert_faultless(4);
+    world.assert_agreement(4);
 }
 
 #[test]
@@ -984,9 +978,7 @@ fn members_follow_a_deputy_that_begins_a_term_against_another_one() {
     }
     assert!(!world.has_event(3, "BranchLost"));
     // now, and not after a day: what was said since reads at once
-    world.check();
-    world.check_words();
-    world.assert_faultless(5);
+    world.assert_agreement(5);
     let shown = world.people[3].shown.len();
     assert_eq!(shown, 4);
 }
@@ -1250,7 +1242,7 @@ fn nobody_but_the_owner_certifies_a_deputy() {
 #[test]
 fn a_text_for_a_device_leads_into_the_network_until_it_is_used() {
     let mut world = network_of(11);
-    let secret = |text: &lcgroup_core::DeviceInvitation| {
+    let secret = |text: &DeviceInvitation| {
         NetworkSecret(text.invitation.secret.clone())
             .invitation()
             .peer_id()
@@ -1266,7 +1258,7 @@ fn a_text_for_a_device_leads_into_the_network_until_it_is_used() {
         let group = world.group(who);
         let mut text = group.invite_device(expires, now).unwrap();
         group.lead_in(&mut text, now).unwrap();
-        let text: lcgroup_core::DeviceInvitation = text.encode().parse().unwrap();
+        let text: DeviceInvitation = text.encode().parse().unwrap();
         assert!(text.invitation.outside);
         world.settle(who);
         world.live(3, MINUTE);
@@ -1280,11 +1272,7 @@ fn a_text_for_a_device_leads_into_the_network_until_it_is_used() {
     let places = open(&mut world, 0);
     assert_eq!(places.len(), 3);
     assert!(places.contains(&secret(&one)) && places.contains(&secret(&many[4])));
-    let now = world.time();
-    let laptop = Group::join_device(one.clone(), "laptop", &seed32(6, 77), now).unwrap();
-    let laptop = world.enter(laptop, 0);
-    world.live(10, MINUTE);
-    assert_eq!(world.standing(laptop), Some(Standing::Member));
+    let laptop = world.join_device(one.clone());
     assert!(!open(&mut world, 0).contains(&secret(&one)), "it was used");
     // the text by which a removed device came leads nobody back
     assert!(!world.expelled(0).now.contains(&secret(&one)));

@@ -690,57 +690,41 @@ fn requests_are_counted_by_author_and_refused_by_name() {
     let other = World::new(13).invite(1);
     let one = request(&invitation, 1, START);
     let two = request(&invitation, 2, START);
+    let unknown = request(&other, 3, START);
     let owner = world.group(0);
     let mut forged = one.clone();
     *forged.last_mut().unwrap() ^= 1;
-    assert_eq!(
-        owner.handle_request(&forged, unix(START)),
-        Err(RequestRefusal::NotOpened)
-    );
-    let late = START + 3 * DAY;
-    assert_eq!(
-        owner.handle_request(&one, unix(late)),
-        Err(RequestRefusal::Time)
-    );
-    assert_eq!(owner.handle_request(&one, unix(START)), Ok(()));
-    assert_eq!(owner.handle_request(&one, unix(START)), Ok(()));
-    assert_eq!(
-        owner.handle_request(&two, unix(START)),
-        Err(RequestRefusal::UsedUp)
-    );
-    let unknown = request(&other, 3, START);
-    assert_eq!(
-        owner.handle_request(&unknown, unix(START)),
-        Err(RequestRefusal::UnknownInvitation)
-    );
+    let long = vec![0; 5_000];
+    for (case, request, at, expected) in [
+        ("forged", &forged, START, Err(RequestRefusal::NotOpened)),
+        ("late", &one, START + 3 * DAY, Err(RequestRefusal::Time)),
+        ("first", &one, START, Ok(())),
+        ("repeated", &one, START, Ok(())),
+        ("second", &two, START, Err(RequestRefusal::UsedUp)),
+        (
+            "unknown",
+            &unknown,
+            START,
+            Err(RequestRefusal::UnknownInvitation),
+        ),
+        ("long", &long, START, Err(RequestRefusal::NotOpened)),
+    ] {
+        assert_eq!(owner.handle_request(request, unix(at)), expected, "{case}");
+    }
     owner.handle_timeout(unix(START + 5_000));
-    assert_eq!(owner.members().len(), 2);
-    assert_eq!(
-        owner.handle_request(&one, unix(START)),
-        Err(RequestRefusal::Admitted)
-    );
+    let members = owner.members();
+    assert_eq!(members.len(), 2);
+    let admitted = Err(RequestRefusal::Admitted);
+    assert_eq!(owner.handle_request(&one, unix(START)), admitted);
     // nor does it bring back a removed member
-    let author = owner
-        .members()
-        .into_iter()
-        .find(|m| m.name == "x")
-        .unwrap()
-        .author;
+    let named = members.into_iter().find(|member| member.name == "x");
+    let author = named.unwrap().author;
     owner.remove(&author, unix(START + 6_000)).unwrap();
-    assert_eq!(
-        owner.handle_request(&one, unix(START)),
-        Err(RequestRefusal::Admitted)
-    );
+    assert_eq!(owner.handle_request(&one, unix(START)), admitted);
     let expiring = owner.invite(1, START + HOUR, unix(START)).unwrap();
     let late = request(&expiring, 4, START);
-    assert_eq!(
-        owner.handle_request(&late, unix(START + HOUR)),
-        Err(RequestRefusal::Expired)
-    );
-    assert_eq!(
-        owner.handle_request(&[0; 5_000], unix(START)),
-        Err(RequestRefusal::NotOpened)
-    );
+    let taken = owner.handle_request(&late, unix(START + HOUR));
+    assert_eq!(taken, Err(RequestRefusal::Expired));
 }
 
 #[test]

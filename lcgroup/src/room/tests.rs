@@ -1,7 +1,5 @@
 //! Rooms of several hosts on one network, in virtual time.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::time::{Duration, Instant};
 
 use librecast::id::SecretKey;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Context;
 use librecast::text::{TextKind, decode};
 use librecast_program::arguments;
-use librecast_program::cli::{Exit, ExitError, hint, note, print_line};
+use librecast_program::cli::{Exit, ExitError, note, print_line};
 use librecast_program::groups;
 use librecast_program::guest;
 use nix::sys::socket::{MsgFlags, recvmsg};
@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use super::{Verbs, text};
 use crate::child;
+use crate::cli::hint;
 use crate::hub;
 use crate::request::{Entered, MemberStatus, Request};
 
@@ -56,7 +57,7 @@ impl Verbs {
             self.begin_call(group, false)?;
             if !self.json {
                 let text = "`lcradio call lcc1...` takes part, and so does the page /call/";
-                hint("lcgroup", text);
+                hint(text);
             }
             return Ok(Exit::Ok);
         };
@@ -68,7 +69,7 @@ impl Verbs {
         let given = call.map(call_of).transpose()?;
         let port = self.enter(group)?;
         if let Some(waits) = network.waits.filter(|_| !self.json) {
-            hint("lcgroup", waits);
+            hint(waits);
         }
         let call = match given {
             Some(call) => call,
@@ -112,7 +113,7 @@ impl Verbs {
             false => print_line(&*line)?,
         }
         if !self.json {
-            hint("lcgroup", "the members are told");
+            hint("the members are told");
             Self::tell_kept(&answer);
         }
         Ok(call)

@@ -12,12 +12,13 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
-use librecast_program::cli::{Exit, ExitError, hint};
+use librecast_program::cli::{Exit, ExitError};
 use librecast_program::groups;
 use nix::unistd::{AccessFlags, access};
 use serde_json::Value;
 
 use super::{Tail, Verbs};
+use crate::cli::hint;
 use crate::request::Request;
 
 /// Time after which a program that has not ended is named. Chosen: as for all waits.
@@ -44,7 +45,7 @@ impl Verbs {
         check_executable(program)?;
         let status = self.group(&tail.group)?;
         if let Some(problem) = &status.problem {
-            hint("lcgroup", problem);
+            hint(problem);
         }
         let before_last = tail.last.map(|last| status.messages.saturating_sub(last));
         let unread = tail.new.then_some(status.read);
@@ -107,21 +108,15 @@ impl Verbs {
         let child = started.with_context(|| format!("{shown}: message {n} was not handled"))?;
         let name_it = |id: u32| {
             if !self.json {
-                hint(
-                    "lcgroup",
-                    format_args!(
-                        "waits for {shown} (process {id}), which handles message {n}: does it wait for something? Later messages are kept"
-                    ),
-                );
+                hint(format_args!(
+                    "waits for {shown} (process {id}), which handles message {n}: does it wait for something? Later messages are kept"
+                ));
             }
         };
         let status = wait_naming(child, line, name_it)?;
         if !status.success() {
             runs.marks = false;
-            hint(
-                "lcgroup",
-                format_args!("{shown}: {status}, for message {n}"),
-            );
+            hint(format_args!("{shown}: {status}, for message {n}"));
         } else if runs.marks {
             self.mark_read(runs.group, n);
         }
@@ -182,7 +177,6 @@ fn check_executable(program: &OsStr) -> Result<(), ExitError> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::io::BufReader;
     use std::os::unix::net::UnixListener;

@@ -198,10 +198,7 @@ impl Beacon {
     pub(crate) fn decode_plain(bytes: &[u8], station: &Station) -> Result<Self, BeaconError> {
         let (signed, signature) = bytes.split_last_chunk::<64>().ok_or(WireError::Truncated)?;
         let mut r = Reader::new(signed);
-        match r.u8()? {
-            PLAIN => {}
-            version => return Err(WireError::Version(version).into()),
-        }
+        r.version(PLAIN)?;
         if r.array::<32>()? != *station.key().public_key() {
             return Err(BeaconError::Forged);
         }

@@ -323,6 +323,12 @@ mod tests {
         announcement.write()
     }
 
+    /// Hands a datagram of a host to the directory, today.
+    fn hear(directory: &mut Directory, from: u16, datagram: &[u8], now: Instant) -> bool {
+        let time = UnixTime::from_millis(TODAY_MS);
+        directory.handle_datagram(address(from), datagram, now, time)
+    }
+
     fn names(directory: &Directory) -> Vec<&str> {
         let all = directory.stations().into_iter();
         all.map(|entry| entry.description.name.as_str()).collect()
@@ -332,44 +338,16 @@ mod tests {
     fn stations_come_change_their_name_and_go() {
         let now = Instant::now();
         let mut directory = Directory::new(now);
-        assert!(directory.handle_datagram(
-            address(1),
-            &packet(1, "one", address(1), false),
-            now,
-            UnixTime::from_millis(TODAY_MS)
-        ));
-        assert!(!directory.handle_datagram(
-            address(1),
-            &packet(1, "one", address(1), false),
-            now,
-            UnixTime::from_millis(TODAY_MS)
-        ));
-        assert!(directory.handle_datagram(
-            address(9),
-            &foreign("alien", 9),
-            now,
-            UnixTime::from_millis(TODAY_MS)
-        ));
-        assert!(directory.handle_datagram(
-            address(1),
-            &packet(1, "two", address(1), false),
-            now,
-            UnixTime::from_millis(TODAY_MS)
-        ));
+        let [one, two, gone] = [("one", false), ("two", false), ("two", true)]
+            .map(|(name, is_deletion)| packet(1, name, address(1), is_deletion));
+        assert!(hear(&mut directory, 1, &one, now));
+        assert!(!hear(&mut directory, 1, &one, now));
+        assert!(hear(&mut directory, 9, &foreign("alien", 9), now));
+        assert!(hear(&mut directory, 1, &two, now));
         assert_eq!(names(&directory), ["two", "alien"], "signed ones first");
         // only the announcer can delete
-        assert!(!directory.handle_datagram(
-            address(2),
-            &packet(1, "two", address(1), true),
-            now,
-            UnixTime::from_millis(TODAY_MS)
-        ));
-        assert!(directory.handle_datagram(
-            address(1),
-            &packet(1, "two", address(1), true),
-            now,
-            UnixTime::from_millis(TODAY_MS)
-        ));
+        assert!(!hear(&mut directory, 2, &gone, now));
+        assert!(hear(&mut directory, 1, &gone, now));
         assert_eq!(names(&directory), ["alien"]);
         assert!(directory.handle_timeout(now + UNSIGNED_TIME));
         assert_eq!(names(&directory), [] as [&str; 0]);
@@ -393,28 +371,25 @@ mod tests {
             (changed, names(&directory).join(" "))
         };
         let tomorrow = TODAY_MS + 86_400_000;
-        assert_eq!(
-            told(granted(&first, "late", 1, TODAY_MS, false)),
-            (false, String::new())
-        );
-        assert_eq!(
-            told(granted(&first, "first", 1, tomorrow, false)),
-            (true, "first".into())
-        );
-        assert_eq!(
-            told(granted(&second, "second", 2, tomorrow, false)),
-            (false, "first".into())
-        );
-        assert_eq!(
-            told(granted(&second, "second", 2, tomorrow, true)),
-            (false, "first".into())
-        );
         let own = (address(3), packet(1, "own", address(3), false));
-        assert_eq!(told(own), (true, "own".into()));
-        assert_eq!(
-            told(granted(&first, "first", 1, tomorrow, false)),
-            (false, "own".into())
-        );
+        for (datagram, is_news, listed) in [
+            (granted(&first, "late", 1, TODAY_MS, false), false, ""),
+            (granted(&first, "first", 1, tomorrow, false), true, "first"),
+            (
+                granted(&second, "second", 2, tomorrow, false),
+                false,
+                "first",
+            ),
+            (
+                granted(&second, "second", 2, tomorrow, true),
+                false,
+                "first",
+            ),
+            (own, true, "own"),
+            (granted(&first, "first", 1, tomorrow, false), false, "own"),
+        ] {
+            assert_eq!(told(datagram), (is_news, listed.to_owned()), "{listed}");
+        }
         assert_eq!(directory.drops().get(DropReason::GrantExpired), 1);
     }
 
@@ -422,12 +397,7 @@ mod tests {
     fn who_is_silent_is_forgotten() {
         let now = Instant::now();
         let mut directory = Directory::new(now);
-        directory.handle_datagram(
-            address(1),
-            &packet(1, "one", address(1), false),
-            now,
-            UnixTime::from_millis(TODAY_MS),
-        );
+        hear(&mut directory, 1, &packet(1, "one", address(1), false), now);
         assert!(!directory.handle_timeout(now + SIGNED_TIME - Duration::from_secs(1)));
         assert!(directory.handle_timeout(now + SIGNED_TIME));
     }
@@ -436,33 +406,18 @@ mod tests {
     fn a_name_is_first_that_of_who_signs() {
         let now = Instant::now();
         let mut directory = Directory::new(now);
-        directory.handle_datagram(
-            address(9),
-            &foreign("news", 9),
-            now,
-            UnixTime::from_millis(TODAY_MS),
-        );
+        hear(&mut directory, 9, &foreign("news", 9), now);
         let is_signed = |directory: &Directory| {
             let named = directory.named("news");
-            named
-                .iter()
-                .map(|e| e.description.station.is_some())
-                .collect::<Vec<_>>()
+            let signed = named.iter().map(|e| e.description.station.is_some());
+            signed.collect::<Vec<_>>()
         };
         assert_eq!(is_signed(&directory), [false]);
-        directory.handle_datagram(
-            address(1),
-            &packet(1, "news", address(1), false),
-            now,
-            UnixTime::from_millis(TODAY_MS),
-        );
+        let news = packet(1, "news", address(1), false);
+        hear(&mut directory, 1, &news, now);
         assert_eq!(is_signed(&directory), [true]);
-        directory.handle_datagram(
-            address(2),
-            &packet(2, "news", address(2), false),
-            now,
-            UnixTime::from_millis(TODAY_MS),
-        );
+        let news = packet(2, "news", address(2), false);
+        hear(&mut directory, 2, &news, now);
         assert_eq!(is_signed(&directory), [true, true]);
     }
 
@@ -482,35 +437,20 @@ mod tests {
         let mut now = Instant::now();
         let mut directory = Directory::new(now);
         let alien = foreign("alien", 2);
-        directory.handle_datagram(address(2), &alien, now, UnixTime::from_millis(TODAY_MS));
+        hear(&mut directory, 2, &alien, now);
         for n in 1_000..5_096_u16 {
             now += Duration::from_millis(2);
-            directory.handle_datagram(
-                address(9),
-                &foreign("flood", n),
-                now,
-                UnixTime::from_millis(TODAY_MS),
-            );
+            hear(&mut directory, 9, &foreign("flood", n), now);
         }
         assert_eq!(counts(&directory), (0, 1 + MAX_UNSIGNED_OF_SOURCE));
         assert!(listed_among(&directory, 2), "of another source");
         let honest = packet(1, "one", address(1), false);
-        assert!(directory.handle_datagram(
-            address(1),
-            &honest,
-            now,
-            UnixTime::from_millis(TODAY_MS)
-        ));
+        assert!(hear(&mut directory, 1, &honest, now));
         assert!(listed_among(&directory, 1));
         // under forged addresses, too
         for n in 1_000..5_096_u16 {
             now += Duration::from_millis(2);
-            directory.handle_datagram(
-                address(n),
-                &foreign("a flood", n),
-                now,
-                UnixTime::from_millis(TODAY_MS),
-            );
+            hear(&mut directory, n, &foreign("a flood", n), now);
         }
         assert_eq!(counts(&directory), (1, MAX_UNSIGNED));
         assert!(listed_among(&directory, 1));
@@ -531,20 +471,10 @@ mod tests {
         let honest = packet(1, "one", address(1), false);
         for n in 0..4_096_u16 {
             now += Duration::from_millis(32);
-            directory.handle_datagram(
-                address(9),
-                &invented(n),
-                now,
-                UnixTime::from_millis(TODAY_MS),
-            );
+            hear(&mut directory, 9, &invented(n), now);
             // as often as one announces itself
             if n % 150 == 50 {
-                directory.handle_datagram(
-                    address(1),
-                    &honest,
-                    now,
-                    UnixTime::from_millis(TODAY_MS),
-                );
+                hear(&mut directory, 1, &honest, now);
                 assert!(listed_among(&directory, 1), "{n}");
             }
         }
@@ -552,21 +482,11 @@ mod tests {
         // with as many sources as places, the newest replaces the oldest
         for n in 1_000..2_500_u16 {
             now += Duration::from_millis(4);
-            directory.handle_datagram(
-                address(n),
-                &invented(n),
-                now,
-                UnixTime::from_millis(TODAY_MS),
-            );
+            hear(&mut directory, n, &invented(n), now);
         }
         assert_eq!(counts(&directory).0, MAX_SIGNED);
         let other = packet(2, "two", address(2), false);
-        assert!(directory.handle_datagram(
-            address(2),
-            &other,
-            now,
-            UnixTime::from_millis(TODAY_MS)
-        ));
+        assert!(hear(&mut directory, 2, &other, now));
         let [two] = directory.named("two")[..] else {
             panic!("it is kept");
         };
@@ -581,22 +501,12 @@ mod tests {
         let forged = by(&key, None, "x", address(9), false);
         let forged = [&forged[..forged.len() - 4], b"00\r\n"].concat();
         for n in 0..1_000 {
-            directory.handle_datagram(address(9), b"x", now, UnixTime::from_millis(TODAY_MS));
-            directory.handle_datagram(
-                address(9),
-                &foreign("junk", n),
-                now,
-                UnixTime::from_millis(TODAY_MS),
-            );
-            directory.handle_datagram(address(9), &forged, now, UnixTime::from_millis(TODAY_MS));
+            hear(&mut directory, 9, b"x", now);
+            hear(&mut directory, 9, &foreign("junk", n), now);
+            hear(&mut directory, 9, &forged, now);
         }
         assert!(directory.drops().get(DropReason::Rate) > 0);
         let honest = packet(1, "one", address(1), false);
-        assert!(directory.handle_datagram(
-            address(1),
-            &honest,
-            now,
-            UnixTime::from_millis(TODAY_MS)
-        ));
+        assert!(hear(&mut directory, 1, &honest, now));
     }
 }

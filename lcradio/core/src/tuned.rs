@@ -295,7 +295,6 @@ impl TunedStation {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 mod tests {
     use librecast::time::Duration;
 

@@ -82,10 +82,7 @@ pub extern "C" fn call_run(now: f64, unix: f64) -> f64 {
 }
 
 fn command(next: impl FnOnce(&mut PageCall) -> Option<Command>) -> usize {
-    page(|page| {
-        let command = page.machine.as_mut().and_then(next);
-        page.answer(command.map_or_else(Vec::new, |command| command.to_bytes()))
-    })
+    page(|page| page.answer_command(next))
 }
 
 /// Returns the length of the next command ([`Command::to_bytes`]), or 0.

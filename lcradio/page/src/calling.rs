@@ -127,14 +127,9 @@ impl PageCall {
 
     /// Handles a datagram; ignores datagrams of other groups.
     pub fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant, time: UnixTime) {
-        let Datagram {
-            source,
-            group,
-            port,
-            data,
-        } = datagram;
+        let (to, source) = ((datagram.group, datagram.port), datagram.source);
         self.call
-            .handle_datagram((group, port), source, data, now, time);
+            .handle_datagram(to, source, datagram.data, now, time);
         self.take_events(now);
     }
 

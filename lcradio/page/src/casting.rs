@@ -99,13 +99,8 @@ impl Casting {
 
     /// Handles a datagram, which may be another caster's with this key.
     pub fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant, time: UnixTime) {
-        let Datagram {
-            source,
-            group,
-            port,
-            data,
-        } = datagram;
-        let is_beacon = group == self.group() && port == BEACON_PORT;
+        let is_beacon = (datagram.group, datagram.port) == (self.group(), BEACON_PORT);
+        let (source, data) = (datagram.source, datagram.data);
         if is_beacon && self.caster.is_superseded_by(data, source, time) {
             self.is_superseded = true;
             self.caster.end(now);

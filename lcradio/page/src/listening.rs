@@ -84,14 +84,9 @@ impl Listening {
 
     /// Handles a datagram of a group that the page has joined; ignores datagrams of other groups.
     pub fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant, time: UnixTime) {
-        let Datagram {
-            source,
-            group,
-            port,
-            data,
-        } = datagram;
+        let (to, source) = ((datagram.group, datagram.port), datagram.source);
         self.station
-            .handle_datagram((group, port), source, data, now, time);
+            .handle_datagram(to, source, datagram.data, now, time);
         while let Some(event) = self.station.poll_event(now) {
             match event {
                 Reception::OnAir(_) => {}

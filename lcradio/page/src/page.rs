@@ -27,6 +27,11 @@ fn radio<T: Default>(f: impl FnOnce(&mut PageRadio, &[u8]) -> T) -> T {
     page(|page| page.with(f))
 }
 
+/// Calls `f` with the radio and the input; returns the length of an error.
+fn attempt(f: impl FnOnce(&mut PageRadio, &[u8]) -> Result<(), String>) -> usize {
+    page(|page| page.attempt(f))
+}
+
 /// Returns memory for the input of the next call.
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_input(bytes: usize) -> *mut u8 {
@@ -77,10 +82,7 @@ pub extern "C" fn radio_run(now: f64, unix: f64) -> f64 {
 /// ([`Command::to_bytes`](lcroute_web_page::Command::to_bytes)), or 0.
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_poll() -> usize {
-    page(|page| {
-        let command = page.machine.as_mut().and_then(PageRadio::poll_command);
-        page.answer(command.map_or_else(Vec::new, |command| command.to_bytes()))
-    })
+    page(|page| page.answer_command(PageRadio::poll_command))
 }
 
 fn latency(ms: f64) -> Latency {
@@ -93,11 +95,7 @@ fn latency(ms: f64) -> Latency {
 /// Tunes in to the input's station; `delay` in ms, 0: automatic. Returns the length of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_tune(now: f64, delay: f64) -> usize {
-    let result = radio(|radio, id| {
-        let id = String::from_utf8_lossy(id);
-        radio.tune(&id, latency(delay), at(now)).err()
-    });
-    page(|page| page.outcome(result.map_or(Ok(()), Err)))
+    attempt(|radio, id| radio.tune(&String::from_utf8_lossy(id), latency(delay), at(now)))
 }
 
 /// Stops listening.
@@ -137,17 +135,17 @@ pub extern "C" fn radio_speed(caster: u8) -> f64 {
 /// Casts. Input: a key file (32 bytes), JSON of a [`CastStart`]. Returns the length of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_cast(now: f64, unix: f64) -> usize {
-    let result = radio(|radio, input| {
-        let Some((seed, start)) = input.split_first_chunk::<32>() else {
-            return Some("This file is no station key: `lcradio keygen` makes one.".to_owned());
-        };
-        let start = serde_json::from_slice::<CastStart>(start).map_err(|e| e.to_string());
-        let key = StationKey::from_seed(seed);
-        let cast = start
-            .and_then(|start| radio.cast(key, start, at(now), UnixTime::from_millis(unix as u64)));
-        cast.err()
-    });
-    page(|page| page.outcome(result.map_or(Ok(()), Err)))
+    attempt(|radio, input| {
+        let (seed, start) = input
+            .split_first_chunk::<32>()
+            .ok_or("This file is no station key: `lcradio keygen` makes one.")?;
+        let start = serde_json::from_slice::<CastStart>(start).map_err(|e| e.to_string())?;
+        let (key, time) = (
+            StationKey::from_seed(seed),
+            UnixTime::from_millis(unix as u64),
+        );
+        radio.cast(key, start, at(now), time)
+    })
 }
 
 /// Sends the input, 20 ms of Opus; returns whether it was sent.
@@ -172,11 +170,10 @@ pub extern "C" fn radio_talk(now: f64, talks: bool) {
 /// Changes the title to the input. Returns the length of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_title(now: f64) -> usize {
-    let result = radio(|radio, title| {
-        let title = String::from_utf8_lossy(title);
-        radio.casting()?.set_title(&title, at(now)).err()
-    });
-    page(|page| page.outcome(result.map_or(Ok(()), Err)))
+    attempt(|radio, title| match radio.casting() {
+        Some(casting) => casting.set_title(&String::from_utf8_lossy(title), at(now)),
+        None => Ok(()),
+    })
 }
 
 /// Ends the cast.

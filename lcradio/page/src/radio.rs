@@ -84,13 +84,8 @@ impl PageRadio {
 
     /// Handles a datagram of a group that the page has joined.
     pub fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant, time: UnixTime) {
-        let Datagram {
-            source,
-            group,
-            port,
-            data,
-        } = datagram;
-        if group == SAP_GROUP && port == SAP_PORT {
+        if (datagram.group, datagram.port) == (SAP_GROUP, SAP_PORT) {
+            let (source, data) = (datagram.source, datagram.data);
             self.directory.handle_datagram(source, data, now, time);
         }
         if let Some(tuned) = &mut self.tuned {

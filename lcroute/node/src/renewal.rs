@@ -96,7 +96,7 @@ struct Request<'a> {
 
 fn decode_request(bytes: &[u8]) -> Result<Request<'_>, WireError> {
     let mut r = Reader::new(bytes);
-    check_version(&mut r)?;
+    r.version(VERSION)?;
     let (nonce, chain) = (r.u64()?, r.bytes16()?);
     let signed = &bytes[..bytes.len() - r.rest().len()];
     let signature = r.array()?;
@@ -129,7 +129,7 @@ struct Answer<'a> {
 
 fn decode_answer(bytes: &[u8]) -> Result<Answer<'_>, WireError> {
     let mut r = Reader::new(bytes);
-    check_version(&mut r)?;
+    r.version(VERSION)?;
     let answer = Answer {
         nonce: r.u64()?,
         verdict: Verdict::from_byte(r.u8()?)?,
@@ -137,13 +137,6 @@ fn decode_answer(bytes: &[u8]) -> Result<Answer<'_>, WireError> {
     };
     r.finish()?;
     Ok(answer)
-}
-
-fn check_version(r: &mut Reader<'_>) -> Result<(), WireError> {
-    match r.u8()? {
-        VERSION => Ok(()),
-        version => Err(WireError::Version(version)),
-    }
 }
 
 /// The node's side: requests a new certificate in time.

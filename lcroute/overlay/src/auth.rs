@@ -95,10 +95,7 @@ fn parse(message: &[u8]) -> Result<(u8, [u8; 64]), WireError> {
     if r.u8()? != TYPE {
         return Err(WireError::Bad("type"));
     }
-    match r.u8()? {
-        VERSION => {}
-        other => return Err(WireError::Version(other)),
-    }
+    r.version(VERSION)?;
     let fields = (r.u8()?, r.array()?);
     r.finish()?;
     Ok(fields)

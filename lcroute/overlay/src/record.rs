@@ -218,10 +218,7 @@ impl Rendezvous {
 
 fn read(bytes: &[u8]) -> Result<(PresenceRecord, [u8; 64], &[u8]), WireError> {
     let mut r = Reader::new(bytes);
-    match r.u8()? {
-        VERSION => {}
-        other => return Err(WireError::Version(other)),
-    }
+    r.version(VERSION)?;
     let node = PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("node"))?;
     let (made, until) = (r.u64()?, r.u64()?);
     let candidates = read_candidates(&mut r)?;

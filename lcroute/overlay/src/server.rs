@@ -302,10 +302,7 @@ impl ToNode {
         let mut r = reader(bytes)?;
         let message = match r.u8()? {
             1 => {
-                match r.u8()? {
-                    VERSION => {}
-                    version => return Err(WireError::Version(version)),
-                }
+                r.version(VERSION)?;
                 Self::Challenge(r.array()?)
             }
             3 => Self::Present(peer(&mut r)?),
@@ -388,10 +385,7 @@ impl ToServer {
         let mut r = reader(bytes)?;
         match r.u8()? {
             2 => {
-                match r.u8()? {
-                    VERSION => {}
-                    version => return Err(WireError::Version(version)),
-                }
+                r.version(VERSION)?;
                 let message = Self::Register {
                     peer: peer(&mut r)?,
                     room: Room(r.array()?),

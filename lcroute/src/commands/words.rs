@@ -96,10 +96,7 @@ fn open<'a>(datagram: &'a [u8], own: &PeerId) -> Result<(PeerId, u8, Reader<'a>)
         return Err(WireError::Truncated);
     };
     let mut r = Reader::new(content);
-    match r.u8()? {
-        VERSION => {}
-        other => return Err(WireError::Version(other)),
-    }
+    r.version(VERSION)?;
     let kind = r.u8()?;
     let from: [u8; 32] = r.array()?;
     let to: [u8; 32] = r.array()?;

@@ -396,15 +396,10 @@ impl PageAttender {
 
     /// Handles a datagram to a joined group. A datagram of no track is ignored.
     pub fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant, time: UnixTime) {
-        let Datagram {
-            source,
-            group,
-            port,
-            data,
-        } = datagram;
-        if port != ENTRY_LOG_PORT {
+        if datagram.port != ENTRY_LOG_PORT {
             return;
         }
+        let (group, source, data) = (datagram.group, datagram.source, datagram.data);
         let bytes = data.len() as u64;
         if let Some(screen) = &mut self.screen
             && screen.following.has_joined(group)

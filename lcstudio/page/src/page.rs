@@ -42,6 +42,11 @@ fn attender<T: Default>(f: impl FnOnce(&mut PageAttender, &[u8]) -> T) -> T {
     page(|page| page.with(f))
 }
 
+/// Runs a function that may fail. Returns the length of an error.
+fn attempt(f: impl FnOnce(&mut PageAttender, &[u8]) -> Result<(), String>) -> usize {
+    page(|page| page.attempt(f))
+}
+
 /// Stores a text as the answer. Returns its length.
 fn text(f: impl FnOnce(&PageAttender) -> String) -> usize {
     page(|page| page.answer_with(|attender, _| f(attender).into_bytes()))
@@ -98,33 +103,22 @@ pub extern "C" fn studio_run(now: f64, unix: f64) -> f64 {
 /// Answers the next command ([`Command::to_bytes`](lcroute_web_page::Command::to_bytes)); 0: none.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_poll() -> usize {
-    page(|page| {
-        page.answer_with(|attender, _| {
-            let command = attender.poll_command();
-            command.map_or_else(Vec::new, |command| command.to_bytes())
-        })
-    })
+    page(|page| page.answer_command(PageAttender::poll_command))
 }
 
 /// Chooses or drops the track in the input. Returns the length of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_choose(now: f64, chosen: bool) -> usize {
-    let error = attender(|attender, name| {
-        let name = String::from_utf8_lossy(name);
-        attender.choose(&name, chosen, at(now)).err()
-    });
-    page(|page| page.outcome(error.map_or(Ok(()), Err)))
+    attempt(|attender, name| attender.choose(&String::from_utf8_lossy(name), chosen, at(now)))
 }
 
 /// Sends a question. Input: name and text as JSON. Returns the length of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_ask(now: f64) -> usize {
-    let error = attender(|attender, input| {
-        let question = serde_json::from_slice::<Question>(input).map_err(|e| e.to_string());
-        let asked = question.and_then(|q| attender.ask(&q.name, &q.text, at(now)));
-        asked.err()
-    });
-    page(|page| page.outcome(error.map_or(Ok(()), Err)))
+    attempt(|attender, input| {
+        let question = serde_json::from_slice::<Question>(input).map_err(|e| e.to_string())?;
+        attender.ask(&question.name, &question.text, at(now))
+    })
 }
 
 /// Answers the session's group, which is not secret.
@@ -157,8 +151,7 @@ pub extern "C" fn studio_restore(now: f64) {
 /// Opens the notes. Returns the length of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_notes(now: f64) -> usize {
-    let error = attender(|attender, _| attender.open_notes(at(now)).err());
-    page(|page| page.outcome(error.map_or(Ok(()), Err)))
+    attempt(|attender, _| attender.open_notes(at(now)))
 }
 
 /// Answers the next update of notes: author (8), number (4), both big-endian, bytes; 0: none.
@@ -193,8 +186,7 @@ pub extern "C" fn studio_kept(turn: u32) {
 /// Takes a draft that is on disk. Input: an update of the CRDT. Returns the length of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_write(id: u32) -> usize {
-    let error = attender(|attender, body| attender.write(id, body).err());
-    page(|page| page.outcome(error.map_or(Ok(()), Err)))
+    attempt(|attender, body| attender.write(id, body))
 }
 
 /// Sets the reader's presence. Input: a [`Shown`] as JSON.

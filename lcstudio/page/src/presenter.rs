@@ -241,17 +241,12 @@ impl PagePresenter {
 
     /// Handles a datagram to a joined group. A datagram of no track is ignored.
     pub fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant, time: UnixTime) {
-        let Datagram {
-            source,
-            group,
-            port,
-            data,
-        } = datagram;
+        let (group, source) = (datagram.group, datagram.source.into());
         let mut joined = self.tracks.joined.values_mut();
         let found = joined.find(|joined| joined.groups.contains(&group));
-        if let Some(joined) = found.filter(|_| port == ENTRY_LOG_PORT) {
-            let source = source.into();
-            joined.log.handle_datagram(group, source, data, time, now);
+        if let Some(joined) = found.filter(|_| datagram.port == ENTRY_LOG_PORT) {
+            let log = &mut joined.log;
+            log.handle_datagram(group, source, datagram.data, time, now);
         }
     }
 

@@ -36,8 +36,7 @@ fn text(f: impl FnOnce(&PagePresenter) -> String) -> usize {
 
 /// Runs a function that may fail. Returns the length of an error.
 fn attempt(f: impl FnOnce(&mut PagePresenter, &[u8]) -> Result<(), String>) -> usize {
-    let error = presenter(|presenter, input| f(presenter, input).err());
-    page(|page| page.outcome(error.map_or(Ok(()), Err)))
+    page(|page| page.attempt(f))
 }
 
 /// Returns the address for the input of the next call, with room for these bytes.
@@ -131,12 +130,7 @@ pub extern "C" fn present_run(now: f64, unix: f64) -> f64 {
 /// Answers the next command ([`Command::to_bytes`](lcroute_web_page::Command::to_bytes)); 0: none.
 #[unsafe(no_mangle)]
 pub extern "C" fn present_poll() -> usize {
-    page(|page| {
-        page.answer_with(|presenter, _| {
-            let command = presenter.poll_command();
-            command.map_or_else(Vec::new, |command| command.to_bytes())
-        })
-    })
+    page(|page| page.answer_command(PagePresenter::poll_command))
 }
 
 /// Answers records for the disk, as [`studio_records`](crate::page::studio_records).

@@ -80,6 +80,10 @@ impl World {
         self.begin + Duration::from_millis(self.ms)
     }
 
+    fn time(&self) -> UnixTime {
+        UnixTime::from_millis(UNIX_MS + self.ms)
+    }
+
     fn open(&mut self, place: &str, owner: SecretKey) {
         let space = self.key.session().space(owner.peer_id());
         let author = space.author(&owner.peer_id());
@@ -91,10 +95,9 @@ impl World {
     }
 
     fn append(&mut self, place: &str, (kind, body): (u8, Vec<u8>)) {
-        let (now, time) = (self.now(), UNIX_MS + self.ms);
+        let (now, time) = (self.now(), self.time());
         let (log, author) = self.logs.get_mut(place).unwrap();
-        log.append(*author, kind, &body, UnixTime::from_millis(time), now)
-            .unwrap();
+        log.append(*author, kind, &body, time, now).unwrap();
     }
 
     /// Logs of all tracks, and the index.
@@ -146,12 +149,18 @@ impl World {
         self.append(&format!("captions/{language}"), caption.encode().unwrap());
     }
 
+    /// Has the page choose a track, or drop it.
+    fn choose(&mut self, name: &str, is_chosen: bool) {
+        let now = self.now();
+        self.page.choose(name, is_chosen, now).unwrap();
+    }
+
     /// Lets milliseconds pass, in which both exchange packets.
     fn pass(&mut self, ms: u64) {
         for _ in 0..ms / 50 {
             self.ms += 50;
-            let (now, time) = (self.now(), UNIX_MS + self.ms);
-            self.page.handle_timeout(now, UnixTime::from_millis(time));
+            let (now, time) = (self.now(), self.time());
+            self.page.handle_timeout(now, time);
             assert!(self.page.next_timeout(now) > self.begin);
             if self.disk_works {
                 self.keep();
@@ -166,21 +175,19 @@ impl World {
                         let mut logs = self.logs.values_mut();
                         let has = |log: &Log| log.joined_groups().any(|joined| joined == group);
                         let (log, _) = logs.find(|(log, _)| has(log)).unwrap();
-                        let time = UnixTime::from_millis(time);
                         log.handle_datagram(group, PAGE.into(), &data, time, now);
                     }
                 }
             }
             if let Some((notes, owner)) = self.logs.get_mut("notes") {
                 for body in Writer::grants(notes) {
-                    notes
-                        .append(*owner, GRANT_KIND, &body, UnixTime::from_millis(time), now)
-                        .unwrap();
+                    let granted = notes.append(*owner, GRANT_KIND, &body, time, now);
+                    granted.unwrap();
                 }
             }
             for (place, (log, _)) in &mut self.logs {
                 if log.next_timeout() <= now {
-                    log.handle_timeout(UnixTime::from_millis(time), now);
+                    log.handle_timeout(time, now);
                 }
                 let live = log.space().group();
                 while let Some(output) = log.poll_output() {
@@ -196,8 +203,7 @@ impl World {
                                 port: ENTRY_LOG_PORT,
                                 data: &data,
                             };
-                            self.page
-                                .handle_datagram(datagram, now, UnixTime::from_millis(time));
+                            self.page.handle_datagram(datagram, now, time);
                         }
                         Output::Event(Event::Presence { body, .. }) => self.present.push(body),
                         Output::Event(Event::Request(body)) if place != "notes" => {
@@ -328,8 +334,7 @@ fn choosing_a_track_joins_its_group_and_dropping_it_leaves() {
     let sound = tracks.as_array().unwrap().last().unwrap().clone();
     assert_eq!(sound["station"], "lcr1abc");
     for (name, is_chosen) in [("captions/en", false), ("slides", true), ("audio/de", true)] {
-        let now = world.now();
-        world.page.choose(name, is_chosen, now).unwrap();
+        world.choose(name, is_chosen);
     }
     world.says("en", "nobody reads this", 0);
     world.pass(2_000);
@@ -344,10 +349,10 @@ fn choosing_a_track_joins_its_group_and_dropping_it_leaves() {
     let sound = tracks.as_array().unwrap().last().unwrap().clone();
     assert_eq!(sound["station"], Value::Null, "one sound at a time");
     // a member that joins again receives the captions sent meanwhile
-    let now = world.now();
-    world.page.choose("captions/en", true, now).unwrap();
+    world.choose("captions/en", true);
     world.pass(3_000);
     assert_eq!(world.texts(), ["they dance", "nobody reads this"]);
+    let now = world.now();
     assert!(world.page.choose("video", true, now).is_err());
     world.page.end(now);
     world.pass(100);
@@ -382,10 +387,9 @@ fn a_page_that_is_a_leaf_asks_and_has_what_was_before() {
     let mut world = World::with(Some(&["captions/en"]), true);
     world.says("de", "seit langem", 0);
     world.pass(30_000);
-    let now = world.now();
     // captions that nobody repeats any more
     for name in ["slides", "questions", "captions/de"] {
-        world.page.choose(name, true, now).unwrap();
+        world.choose(name, true);
     }
     world.pass(3_000);
     assert_eq!(world.texts(), ["seit langem"]);
@@ -395,22 +399,15 @@ fn a_page_that_is_a_leaf_asks_and_has_what_was_before() {
     world.pass(2_000);
     assert_eq!(world.asked.len(), 1);
     let session = world.key.session();
-    let asking = world
-        .logs
-        .values()
-        .map(|(log, _)| log.space().groups().asking);
+    let logs = world.logs.values();
+    let asking = logs.map(|(log, _)| log.space().groups().asking);
     let asking: BTreeSet<_> = asking.chain([session.index().groups().asking]).collect();
     assert!(world.spoken.is_subset(&asking), "{:?}", world.spoken);
     // it leaves the history groups
     world.pass(10_000);
-    let history = world
-        .logs
-        .values()
-        .map(|(log, _)| log.space().groups().history);
-    let still: Vec<_> = history
-        .filter(|group| world.joined.contains(group))
-        .collect();
-    assert_eq!(still, Vec::<Ipv6Addr>::new());
+    let logs = world.logs.values();
+    let mut history = logs.map(|(log, _)| log.space().groups().history);
+    assert!(history.all(|group| !world.joined.contains(&group)));
 }
 
 #[test]
@@ -563,14 +560,9 @@ fn a_reader_is_shown_once_he_says_so_and_may_write_and_sees_others_if_he_wants_t
             writes: false,
             cursor: vec![0xab; 2],
         };
-        let time = UNIX_MS + world.ms;
+        let (time, presence) = (world.time(), presence.encode().unwrap());
         let (log, _) = world.logs.get_mut("notes").unwrap();
-        log.show(
-            owner,
-            &presence.encode().unwrap(),
-            UnixTime::from_millis(time),
-        )
-        .unwrap();
+        log.show(owner, &presence, time).unwrap();
         world.pass(100);
     };
     let before = world.page.revision();

@@ -75,11 +75,9 @@ impl World {
     fn pass(&mut self, ms: u64) {
         for _ in 0..ms / 20 {
             self.ms += 20;
-            let (now, time) = (self.now(), UNIX_MS + self.ms);
-            self.presenter
-                .handle_timeout(now, UnixTime::from_millis(time));
-            self.attender
-                .handle_timeout(now, UnixTime::from_millis(time));
+            let (now, time) = (self.now(), UnixTime::from_millis(UNIX_MS + self.ms));
+            self.presenter.handle_timeout(now, time);
+            self.attender.handle_timeout(now, time);
             if self.disk_works {
                 self.keep();
             }
@@ -96,11 +94,7 @@ impl World {
                                 port,
                                 data: &data,
                             };
-                            self.attender.handle_datagram(
-                                datagram,
-                                now,
-                                UnixTime::from_millis(time),
-                            );
+                            self.attender.handle_datagram(datagram, now, time);
                         }
                     }
                 }
@@ -109,19 +103,34 @@ impl World {
                 match command {
                     Command::Join(group) => assert!(self.joined[1].insert(group)),
                     Command::Leave(group) => assert!(self.joined[1].remove(&group)),
-                    Command::Send { group, port, data } => {
-                        let datagram = Datagram {
-                            source: DORA,
-                            group,
-                            port,
-                            data: &data,
-                        };
-                        self.presenter
-                            .handle_datagram(datagram, now, UnixTime::from_millis(time));
-                    }
+                    Command::Send { group, port, data } => self.hear_dora(group, port, &data),
                 }
             }
         }
+    }
+
+    /// Has the attender choose a track, or drop it.
+    fn choose(&mut self, name: &str, is_chosen: bool) {
+        let now = self.now();
+        self.attender.choose(name, is_chosen, now).unwrap();
+    }
+
+    /// Adds a picture of this size in bytes.
+    fn add_picture(&mut self, name: &str, bytes: usize) {
+        self.presenter.add_picture(name, &png(bytes)).unwrap();
+    }
+
+    /// Hands a datagram of Dora's host to the presenter.
+    fn hear_dora(&mut self, group: Ipv6Addr, port: u16, data: &[u8]) {
+        let source = DORA;
+        let datagram = Datagram {
+            source,
+            group,
+            port,
+            data,
+        };
+        let (now, time) = (self.now(), UnixTime::from_millis(UNIX_MS + self.ms));
+        self.presenter.handle_datagram(datagram, now, time);
     }
 
     /// Stores the page's records on its disk.
@@ -229,10 +238,7 @@ fn pictures_come_to_who_attends_and_do_not_once_they_are_dropped() {
     world.pass(1_000);
     assert_eq!(slide(&world)["pictures"], json!([null]));
     // pictures wait for the busy store; a turn does not wait for them
-    world
-        .presenter
-        .add_picture("images/dance.png", &png(40_000))
-        .unwrap();
+    world.add_picture("images/dance.png", 40_000);
     world.pass(3_000);
     let shown = slide(&world);
     assert!(
@@ -256,21 +262,17 @@ fn pictures_come_to_who_attends_and_do_not_once_they_are_dropped() {
     );
     assert_eq!(world.status()["pictures"], track(&world)["pictures"]);
     // left: its group is left, and the alt text shows
-    let (joined, now) = (world.joined[1].len(), world.now());
-    world.attender.choose("pictures", false, now).unwrap();
+    let joined = world.joined[1].len();
+    world.choose("pictures", false);
     world.pass(100);
     assert_eq!(world.joined[1].len(), joined - 1);
     assert_eq!(slide(&world)["pictures"], json!([null]));
     let bytes = track(&world)["bytes"].clone();
-    world
-        .presenter
-        .add_picture("images/dance.png", &png(20_000))
-        .unwrap();
+    world.add_picture("images/dance.png", 20_000);
     world.pass(3_000);
     assert_eq!(track(&world)["bytes"], bytes);
     // joined again, the current one comes
-    let now = world.now();
-    world.attender.choose("pictures", true, now).unwrap();
+    world.choose("pictures", true);
     world.pass(8_000);
     let id = slide(&world)["pictures"][0]["id"].clone();
     let file = world.attender.picture_file(id.as_str().unwrap());
@@ -284,10 +286,7 @@ fn a_picture_waits_for_the_store_and_a_page_that_was_killed_sends_the_rest() {
     let mut world = World::new();
     world.presenter.set_slides("![a dance](dance.png)").unwrap();
     world.pass(8_000);
-    world
-        .presenter
-        .add_picture("dance.png", &png(90_000))
-        .unwrap();
+    world.add_picture("dance.png", 90_000);
     world.pass(500);
     world.disk_works = false;
     world.pass(200);
@@ -302,10 +301,7 @@ fn a_picture_waits_for_the_store_and_a_page_that_was_killed_sends_the_rest() {
     let on_disk = world.disk.len();
     world.reopen();
     world.presenter.set_slides("![a dance](dance.png)").unwrap();
-    world
-        .presenter
-        .add_picture("dance.png", &png(90_000))
-        .unwrap();
+    world.add_picture("dance.png", 90_000);
     world.pass(8_000);
     assert!(world.disk.len() - on_disk < 92, "only the rest");
     let slide: Value = serde_json::from_str(&world.attender.slide(1)).unwrap();
@@ -371,15 +367,7 @@ fn two_pages_with_one_key_find_each_other() {
         }
         while let Some(command) = other.poll_command() {
             if let Command::Send { group, port, data } = command {
-                let datagram = Datagram {
-                    source: DORA,
-                    group,
-                    port,
-                    data: &data,
-                };
-                world
-                    .presenter
-                    .handle_datagram(datagram, now, UnixTime::from_millis(time));
+                world.hear_dora(group, port, &data);
             }
         }
     }
@@ -594,8 +582,8 @@ fn a_screen_is_exact_for_a_page_that_chose_it_and_no_byte_for_others() {
     assert_eq!(world.attended()["screen"], Value::Null);
     assert_eq!(world.status()["screen"]["size"], json!([64, 48]));
     // it comes once it is chosen, and the carousel is left
-    let (joined, now) = (world.joined[1].len(), world.now());
-    world.attender.choose("screen", true, now).unwrap();
+    let joined = world.joined[1].len();
+    world.choose("screen", true);
     world.pass(20);
     assert_eq!(world.joined[1].len(), joined + 2);
     assert_eq!(world.attended()["screen"]["state"], "waiting");
@@ -630,8 +618,7 @@ fn a_screen_is_exact_for_a_page_that_chose_it_and_no_byte_for_others() {
     assert!(drawn.pixels == source.pixels);
     assert_eq!(world.attended()["screen"]["state"], "shown");
     // dropped: no group of it is joined
-    let now = world.now();
-    world.attender.choose("screen", false, now).unwrap();
+    world.choose("screen", false);
     world.pass(20);
     assert_eq!(world.joined[1].len(), joined);
     assert_eq!(world.attended()["screen"], Value::Null);
@@ -640,8 +627,7 @@ fn a_screen_is_exact_for_a_page_that_chose_it_and_no_byte_for_others() {
     pass(&mut world, &mut source, &mut drawn, 2_000);
     assert_eq!(screen_track(&world)["bytes"], bytes);
     // and the end, for one who joined
-    let now = world.now();
-    world.attender.choose("screen", true, now).unwrap();
+    world.choose("screen", true);
     pass(&mut world, &mut source, &mut drawn, 2_000);
     assert!(drawn.pixels == source.pixels);
     let now = world.now();
@@ -661,8 +647,7 @@ fn a_screen_is_exact_for_a_page_that_chose_it_and_no_byte_for_others() {
 fn a_screen_that_falls_silent_is_reported() {
     let (mut world, mut source, mut drawn) = showing();
     world.pass(1_000);
-    let now = world.now();
-    world.attender.choose("screen", true, now).unwrap();
+    world.choose("screen", true);
     pass(&mut world, &mut source, &mut drawn, 2_000);
     assert_eq!(world.attended()["screen"]["state"], "shown");
     // the presenter's tab was killed, without last words
@@ -681,8 +666,7 @@ fn a_screen_that_falls_silent_is_reported() {
 #[test]
 fn photographs_lose_something_until_the_screen_rests() {
     let (mut world, mut source, mut drawn) = showing();
-    let now = world.now();
-    world.attender.choose("screen", true, now).unwrap();
+    world.choose("screen", true);
     world.pass(1_000);
     source.padding = |quality| match quality {
         100 => 450_000,
@@ -727,8 +711,7 @@ fn a_busy_screen_renews_the_carousel() {
         pass(&mut world, &mut source, &mut drawn, 500);
     }
     // a page that joins now has a whole picture and at most 256 kB of changes to receive
-    let now = world.now();
-    world.attender.choose("screen", true, now).unwrap();
+    world.choose("screen", true);
     pass(&mut world, &mut source, &mut drawn, 11_000);
     assert!(drawn.pixels == source.pixels);
     // what cannot be a screen is refused, and harms nothing
@@ -841,8 +824,8 @@ fn a_camera_comes_to_a_page_that_chose_it_in_the_size_that_it_chose() {
     assert_eq!(world.attended()["camera"], Value::Null);
     assert!(film.small.is_empty());
     // chosen: base and smooth, from a key on
-    let (joined, now) = (world.joined[1].len(), world.now());
-    world.attender.choose("camera", true, now).unwrap();
+    let joined = world.joined[1].len();
+    world.choose("camera", true);
     world.pass(20);
     assert_eq!(world.joined[1].len(), joined + 2);
     assert_eq!(world.attended()["camera"]["state"], "waiting");
@@ -852,16 +835,11 @@ fn a_camera_comes_to_a_page_that_chose_it_in_the_size_that_it_chose() {
     let shown = json!({ "state": "shown", "paused": false, "size": "small", "has_large": true });
     assert_eq!(world.attended()["camera"], shown);
     // the large picture, which the presenter encodes once somebody has joined it
-    let large: Ipv6Addr = world.status()["camera"]["large"]
-        .as_str()
-        .unwrap()
-        .parse()
-        .unwrap();
-    let base: Ipv6Addr = world.status()["camera"]["group"]
-        .as_str()
-        .unwrap()
-        .parse()
-        .unwrap();
+    let group = |name: &str| -> Ipv6Addr {
+        let group = world.status()["camera"][name].clone();
+        group.as_str().unwrap().parse().unwrap()
+    };
+    let (large, base) = (group("large"), group("group"));
     let now = world.now();
     world.attender.want_large(true, now);
     film.pass(&mut world, 1_000);
@@ -914,17 +892,16 @@ fn a_camera_comes_to_a_page_that_chose_it_in_the_size_that_it_chose() {
     assert_eq!(film.small.last(), Some(&film.number));
     assert_eq!(world.attended()["camera"]["has_large"], false);
     // dropped: no group of it is joined
-    let now = world.now();
-    world.attender.choose("camera", false, now).unwrap();
+    world.choose("camera", false);
     world.pass(20);
     assert_eq!(world.joined[1].len(), joined);
     let before = film.small.len();
     film.pass(&mut world, 3_000);
     assert_eq!(film.small.len(), before);
-    // bytes that are not a frame are refused, and the end is told
-    let now = world.now();
-    world.attender.choose("camera", true, now).unwrap();
+    // bytes that are no frame are refused, and the end is told
+    world.choose("camera", true);
     film.pass(&mut world, 3_000);
+    let now = world.now();
     let refused = world
         .presenter
         .camera_frame(false, &vp8((4_000, 300), true, 1), now);

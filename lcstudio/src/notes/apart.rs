@@ -504,7 +504,6 @@ fn place(steps: &[TextDelta], at: usize) -> usize {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use proptest::prelude::*;
 

@@ -301,7 +301,6 @@ fn shown(c: char) -> char {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -126,7 +126,6 @@ fn read(bytes: &[u8], at: usize) -> Option<(u32, &[u8], usize)> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

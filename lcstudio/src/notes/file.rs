@@ -354,7 +354,6 @@ fn say_left_out(text: &str) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

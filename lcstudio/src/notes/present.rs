@@ -59,7 +59,6 @@ pub fn words(names: &[String]) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use lcstudio_core::Presence;
 

@@ -86,10 +86,7 @@ pub extern "C" fn get_run(now: f64, _unix: f64) -> f64 {
 /// ([`Command::to_bytes`](lcroute_web_page::Command::to_bytes)), or 0.
 #[unsafe(no_mangle)]
 pub extern "C" fn get_poll() -> usize {
-    page(|page| {
-        let command = page.machine.as_mut().and_then(PageGet::poll_command);
-        page.answer(command.map_or_else(Vec::new, |command| command.to_bytes()))
-    })
+    page(|page| page.answer_command(PageGet::poll_command))
 }
 
 /// Fetches files. Input: a JSON list of their numbers. Returns the length of an error.

@@ -65,6 +65,20 @@ impl fmt::Display for ExitError {
 
 impl std::error::Error for ExitError {}
 
+/// Options of all verbs of a program that sends and hears by itself.
+#[derive(Debug, clap::Args)]
+pub struct Common {
+    /// Interface to use; may be repeated [default: all that can carry multicast]
+    #[arg(short, long = "interface", global = true, value_name = "NAME")]
+    pub interfaces: Vec<String>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// error, warn, info, debug, trace or TARGET=LEVEL with commas between [default: $RUST_LOG]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub log: Option<String>,
+}
+
 /// Runs a program with the arguments of this process. Help and version go to stdout and are no error.
 pub fn run<C: clap::Parser>(
     program: &str,

@@ -202,10 +202,7 @@ impl Certificate {
             return Err(WireError::Bad("length of the certificate"));
         }
         let mut r = Reader::new(bytes);
-        match r.u8()? {
-            VERSION => {}
-            version => return Err(WireError::Version(version)),
-        }
+        r.version(VERSION)?;
         let kind = match r.u8()? {
             1 => Kind::Issuer,
             2 => Kind::Invitation,

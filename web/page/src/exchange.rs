@@ -2,6 +2,8 @@
 
 use zeroize::Zeroizing;
 
+use crate::command::Command;
+
 /// A module's memory for input, its last answer, and its state machine.
 #[derive(Debug)]
 pub struct Exchange<T> {
@@ -58,6 +60,18 @@ impl<T> Exchange<T> {
         machine
             .map(|machine| f(machine, &input))
             .unwrap_or_default()
+    }
+
+    /// Calls [`with`](Self::with), and stores an error as the answer; returns its length.
+    pub fn attempt(&mut self, f: impl FnOnce(&mut T, &[u8]) -> Result<(), String>) -> usize {
+        let error = self.with(|machine, input| f(machine, input).err());
+        self.answer(error.unwrap_or_default().into_bytes())
+    }
+
+    /// Stores the machine's next command as the answer; returns its length, 0 if there is none.
+    pub fn answer_command(&mut self, next: impl FnOnce(&mut T) -> Option<Command>) -> usize {
+        let command = self.machine.as_mut().and_then(next);
+        self.answer(command.map_or_else(Vec::new, |command| command.to_bytes()))
     }
 
     /// Calls [`with`](Self::with), and stores the answer.

@@ -97,10 +97,7 @@ impl Probe {
     /// The bytes are no PROBE of this version.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes);
-        match r.u8()? {
-            VERSION => {}
-            version => return Err(WireError::Version(version)),
-        }
+        r.version(VERSION)?;
         let (network, origin) = (r.array()?, OriginId(r.u64()?));
         let number = (r.u32()?, r.u64()?);
         let (lan, term, mac) = (LanId(r.u64()?), r.u32()?, MacAddress(r.array()?));

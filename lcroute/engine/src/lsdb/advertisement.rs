@@ -201,10 +201,8 @@ impl Advertisement {
     /// Reads origin and version, which come first.
     pub(super) fn peek(lsa: &[u8]) -> Result<(OriginId, Version), WireError> {
         let mut r = Reader::new(lsa);
-        match r.u8()? {
-            VERSION => Ok((OriginId(r.u64()?), Version(r.u64()?))),
-            version => Err(WireError::Version(version)),
-        }
+        r.version(VERSION)?;
+        Ok((OriginId(r.u64()?), Version(r.u64()?)))
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, WireError> {

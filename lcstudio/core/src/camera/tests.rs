@@ -512,47 +512,9 @@ fn more_packets_and_frames_than_a_camera_has_are_dropped() {
     assert!(drops.contains(&("camera_rate", 54)), "{drops:?}");
 }
 
-#[test]
-fn packets_that_others_seal_use_up_no_rate_of_the_sender() {
-    let (key, space) = space(7);
-    let (seal, now) = (Seal::new(&space), now());
-    let group = CameraSpace::new(&space).group(Layer::Base);
-    let mut watch = CameraWatch::new(&space, true, now);
-    let state = |number: u32, has_ended: bool| CameraPacket {
-        size: CameraSize::Small,
-        run: STARTED,
-        number,
-        base: number,
-        time: number,
-        has_ended,
-        has_large: false,
-        piece: None,
-    };
-    let sealed = |packet: &CameraPacket, key: &SecretKey| {
-        seal.seal_contents(packet.sign(key), &[1; 24]).unwrap()
-    };
-    let elsewhere = Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 2);
-    watch.handle_datagram(group, SOURCE, &sealed(&state(1, false), &key), now);
-    // a signed packet that another host sends on does not make it the sender
-    watch.handle_datagram(group, elsewhere, &sealed(&state(2, false), &key), now);
-    let stranger = SecretKey::from_seed(&[9; 32]);
-    for number in 3..1_000 {
-        let forged = sealed(&state(number, false), &stranger);
-        watch.handle_datagram(group, elsewhere, &forged, now);
-    }
-    assert!(watch.drops().get(DropReason::CameraRate) > 0);
-    watch.handle_datagram(group, SOURCE, &sealed(&state(3, true), &key), now);
-    assert!(watch.has_ended());
-}
-
-#[test]
-fn repeated_and_recorded_packets_cost_no_check_and_bring_nothing_back() {
-    let (key, space) = space(7);
-    let (seal, now) = (Seal::new(&space), now());
-    let group = CameraSpace::new(&space).group(Layer::Base);
-    let mut watch = CameraWatch::new(&space, true, now);
-    let hour = 3_600_000;
-    let state = |run: u64, number: u32, has_ended: bool| CameraPacket {
+/// A packet of the small picture without a piece of a frame.
+fn state(run: u64, number: u32, has_ended: bool) -> CameraPacket {
+    CameraPacket {
         size: CameraSize::Small,
         run,
         number,
@@ -561,12 +523,13 @@ fn repeated_and_recorded_packets_cost_no_check_and_bring_nothing_back() {
         has_ended,
         has_large: false,
         piece: None,
-    };
-    let sealed = |packet: &CameraPacket, key: &SecretKey| {
-        seal.seal_contents(packet.sign(key), &[1; 24]).unwrap()
-    };
+    }
+}
+
+/// The same with a whole key frame.
+fn whole(run: u64, number: u32) -> CameraPacket {
     let bytes = frame(true, 100, 1);
-    let whole = CameraPacket {
+    CameraPacket {
         piece: Some(Piece {
             is_key: true,
             is_base: true,
@@ -574,87 +537,89 @@ fn repeated_and_recorded_packets_cost_no_check_and_bring_nothing_back() {
             piece: 0,
             bytes,
         }),
-        ..state(2 * hour, 1, false)
-    };
+        ..state(run, number, false)
+    }
+}
+
+fn sealed(contents: Vec<u8>) -> Vec<u8> {
+    let seal = Seal::new(&space(7).1);
+    seal.seal_contents(contents, &[1; 24]).unwrap()
+}
+
+/// Hands a packet to a receiver of the base layer, signed by this key.
+fn hear(watch: &mut CameraWatch, key: &SecretKey, packet: &CameraPacket, now: Instant) {
+    let group = CameraSpace::new(&space(7).1).group(Layer::Base);
+    watch.handle_datagram(group, SOURCE, &sealed(packet.sign(key)), now);
+}
+
+#[test]
+fn packets_that_others_seal_use_up_no_rate_of_the_sender() {
+    let ((key, space), now) = (space(7), now());
+    let group = CameraSpace::new(&space).group(Layer::Base);
+    let mut watch = CameraWatch::new(&space, true, now);
+    let elsewhere = Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 2);
+    hear(&mut watch, &key, &state(STARTED, 1, false), now);
+    // a signed packet that another host sends on does not make it the sender
+    let sent_on = sealed(state(STARTED, 2, false).sign(&key));
+    watch.handle_datagram(group, elsewhere, &sent_on, now);
+    let stranger = SecretKey::from_seed(&[9; 32]);
+    for number in 3..1_000 {
+        let forged = sealed(state(STARTED, number, false).sign(&stranger));
+        watch.handle_datagram(group, elsewhere, &forged, now);
+    }
+    assert!(watch.drops().get(DropReason::CameraRate) > 0);
+    hear(&mut watch, &key, &state(STARTED, 3, true), now);
+    assert!(watch.has_ended());
+}
+
+#[test]
+fn repeated_and_recorded_packets_cost_no_check_and_bring_nothing_back() {
+    let ((key, space), now) = (space(7), now());
+    let group = CameraSpace::new(&space).group(Layer::Base);
+    let mut watch = CameraWatch::new(&space, true, now);
+    let hour = 3_600_000;
+    let whole = whole(2 * hour, 1);
     let stranger = SecretKey::from_seed(&[9; 32]);
     for _ in 0..1_000 {
-        watch.handle_datagram(group, SOURCE, &sealed(&whole, &key), now);
-        watch.handle_datagram(group, SOURCE, &sealed(&whole, &stranger), now);
-        watch.handle_datagram(
-            group,
-            SOURCE,
-            &sealed(&state(2 * hour, 1, false), &key),
-            now,
-        );
+        hear(&mut watch, &key, &whole, now);
+        hear(&mut watch, &stranger, &whole, now);
+        hear(&mut watch, &key, &state(2 * hour, 1, false), now);
     }
     assert!(watch.poll_frame().is_some() && watch.poll_frame().is_none());
     assert_eq!(watch.drops().get(DropReason::CameraRate), 0);
     // contents that nobody signed are none, by a known signature either
     let mut forged = state(2 * hour, 1, false).sign(&key);
     forged[65] = 1;
-    let forged = seal.seal_contents(forged, &[1; 24]).unwrap();
-    watch.handle_datagram(group, SOURCE, &forged, now);
+    watch.handle_datagram(group, SOURCE, &sealed(forged), now);
     assert!(!watch.has_ended());
     assert_eq!(watch.drops().get(DropReason::NotSigned), 1);
     // an earlier state does not take back the end
-    watch.handle_datagram(group, SOURCE, &sealed(&state(2 * hour, 1, true), &key), now);
-    watch.handle_datagram(
-        group,
-        SOURCE,
-        &sealed(&state(2 * hour, 1, false), &key),
-        now,
-    );
+    hear(&mut watch, &key, &state(2 * hour, 1, true), now);
+    hear(&mut watch, &key, &state(2 * hour, 1, false), now);
     assert!(watch.has_ended());
     // after silence an earlier run counts, but not by more than an hour
     let later = now + Duration::from_secs(11);
-    watch.handle_datagram(
-        group,
-        SOURCE,
-        &sealed(&state(hour - 1, 9, false), &key),
-        later,
-    );
+    hear(&mut watch, &key, &state(hour - 1, 9, false), later);
     assert!(watch.has_ended());
     assert_eq!(watch.drops().get(DropReason::OldRun), 1);
-    watch.handle_datagram(group, SOURCE, &sealed(&state(hour, 9, false), &key), later);
+    hear(&mut watch, &key, &state(hour, 9, false), later);
     assert!(!watch.has_ended());
     // nor step by step
     let latest = later + Duration::from_secs(11);
-    watch.handle_datagram(
-        group,
-        SOURCE,
-        &sealed(&state(hour - 1, 9, true), &key),
-        latest,
-    );
+    hear(&mut watch, &key, &state(hour - 1, 9, true), latest);
     assert!(!watch.has_ended());
 }
 
 #[test]
 fn the_last_numbers_of_a_run_panic_nowhere() {
-    let (key, space) = space(7);
-    let (seal, now) = (Seal::new(&space), now());
-    let group = CameraSpace::new(&space).group(Layer::Base);
+    let ((key, space), now) = (space(7), now());
     let mut watch = CameraWatch::new(&space, true, now);
-    let bytes = frame(true, 100, 1);
     for number in [u32::MAX - 3, u32::MAX, u32::MAX - 1, u32::MAX - 2, u32::MAX] {
-        let piece = Piece {
-            is_key: true,
-            is_base: true,
-            length: bytes.len() as u32,
-            piece: 0,
-            bytes: bytes.clone(),
-        };
         let packet = CameraPacket {
-            size: CameraSize::Small,
-            run: 1,
-            number,
-            base: number,
             time: 0,
-            has_ended: false,
-            has_large: false,
-            piece: Some(piece),
+            ..whole(1, number)
         };
-        let sealed = seal.seal_contents(packet.sign(&key), &[1; 24]).unwrap();
-        watch.handle_datagram(group, SOURCE, &sealed, now);
+        hear(&mut watch, &key, &packet, now);
     }
     watch.handle_timeout(now + Duration::from_secs(1));
     assert!(watch.poll_frame().is_some());
@@ -738,13 +703,8 @@ fn a_sender_that_is_late_keeps_the_order_of_frames() {
 fn packets_are_frozen() {
     let (key, space) = space(7);
     let mut packet = CameraPacket {
-        size: CameraSize::Small,
-        run: STARTED,
-        number: 3,
         base: 2,
         time: 66,
-        has_ended: false,
-        has_large: false,
         piece: Some(Piece {
             is_key: false,
             is_base: false,
@@ -752,6 +712,7 @@ fn packets_are_frozen() {
             piece: 0,
             bytes: vec![1, 2, 3],
         }),
+        ..state(STARTED, 3, false)
     };
     let hex = |packet: &CameraPacket| {
         let contents = packet.sign(&key);

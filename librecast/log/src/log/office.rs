@@ -92,10 +92,7 @@ impl Offices {
 /// The offices in a body: keys and last numbers.
 fn decode_offices(body: &[u8]) -> Result<Vec<(PeerId, u32)>, WireError> {
     let mut r = Reader::new(body);
-    match r.u8()? {
-        VERSION => {}
-        other => return Err(WireError::Version(other)),
-    }
+    r.version(VERSION)?;
     let mut all = Vec::new();
     while !r.is_empty() && all.len() < MAX_OFFICES {
         let key = PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("key"))?;
