@@ -58,6 +58,8 @@ test:
 ifneq ($(ARGS),)
 	$(TESTS) $(ARGS) | $(COUNT)
 else
+	# programs execute others that lie beside them
+	cargo build --workspace --bins
 	$(TESTS) $(NETWORK) --no-run
 	{ $(TESTS) $(NETWORK) --no-fail-fast & network=$$!; \
 	    until ! kill -0 $$network 2>/dev/null || pgrep --parent $$network netns >/dev/null; do sleep 0.1; done; \

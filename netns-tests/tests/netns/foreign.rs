@@ -383,7 +383,7 @@ while True:
         let listener = a
             .host
             .spawn("python3", &["-c", PEER, &python, &at_a, "hears"])?;
-        let speaker = b
+        let _speaker = b
             .host
             .spawn("python3", &["-c", PEER, &python, &at_b, "says"])?;
         listener.prints("hello over lc0")

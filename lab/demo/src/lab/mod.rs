@@ -275,5 +275,5 @@ fn turns() -> MutexGuard<'static, Turns> {
 fn worlds_at_once() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     // they wait more than they compute: two on two cores leave three quarters of the time idle
-    (3 * cores).clamp(2, MAX_WORLDS)
+    (2 * cores).clamp(2, MAX_WORLDS)
 }

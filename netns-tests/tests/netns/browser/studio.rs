@@ -201,9 +201,7 @@ fn a_tab_attends_and_its_reader_decides_what_comes_and_how_it_looks() {
         page.fill("#asker", "Bob")?;
         page.fill("#question", "how far do they fly?")?;
         page.click("#ask .primary")?;
-        lcroute_demo::lab::presenter
-            .process
-            .prints("how far do they fly?")?;
+        presenter.process.prints("how far do they fly?")?;
         presenter.types("a 1")?;
         page.until_says("#asked", "how far do they fly?")?;
         page.shot("asked")?;
