@@ -1,7 +1,6 @@
 //! The command line of `lcgroup`.
 
 use std::ffi::OsString;
-use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -359,11 +358,6 @@ fn parse_history(text: &str) -> Result<u64, String> {
         0 => Err("a second at least, all or none".into()),
         seconds => Ok(seconds),
     }
-}
-
-/// Tells the user something beside the result.
-pub fn hint(line: impl Display) {
-    cli::hint("lcgroup", line);
 }
 
 /// The command line, for man pages and completions.

@@ -4,6 +4,7 @@ mod call;
 mod devices;
 mod exec;
 
+use std::fmt::Display;
 use std::io::{BufRead, IsTerminal, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -21,12 +22,11 @@ use librecast::plain::{clean, quoted};
 use librecast::time::{UnixTime, utc};
 use librecast_program::arguments;
 use librecast_program::book::{self, Book, PREFIX};
-use librecast_program::cli::{Exit, ExitError, print_line};
+use librecast_program::cli::{self, Exit, ExitError, print_line};
 use librecast_program::groups;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::cli::hint;
 use crate::conversation::Message;
 use crate::file_text::{files_text, tell_problem};
 use crate::logs::DEFAULT_KEEP;
@@ -37,6 +37,11 @@ use crate::request::{
     ProtectedStatus, Request, Status,
 };
 use crate::shelf::megabytes;
+
+/// Tells the user something beside the result.
+fn hint(line: impl Display) {
+    cli::hint("lcgroup", line);
+}
 
 /// Bytes read from stdin: the longest message, an end of line, and one more.
 const MAX_CONTENT: u64 = MAX_TEXT as u64 + 2;

@@ -20,7 +20,6 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::cast::read_ahead;
-use crate::cli::{self, hint};
 use crate::codec::{Encoder, OUT_CHANNELS};
 use crate::device::{self, Capture, Playback};
 use crate::keys;
@@ -32,6 +31,7 @@ use crate::pipe::Pipe;
 use crate::process::{Wake, confine};
 use crate::source::{Sound, Source};
 use crate::talk::{Gate, SpaceBar, Talk};
+use crate::values::{self, hint};
 
 /// Samples and time of a frame: 10 ms.
 const SAMPLES: u32 = FRAME / 2;
@@ -77,10 +77,10 @@ pub struct Options {
     pub device: Option<String>,
     /// Samples on standard input in the place of the microphone: s16le, 48 kHz, two channels; or WAV
     #[arg(long, value_name = "-")]
-    pub input: Option<cli::Pipe>,
+    pub input: Option<values::Pipe>,
     /// Samples to standard output in the place of loudspeakers: s16le, 48 kHz, two channels
     #[arg(long, value_name = "-")]
-    pub output: Option<cli::Pipe>,
+    pub output: Option<values::Pipe>,
     /// Begin muted, and talk while you want it: the space bar, or SIGUSR1 and SIGUSR2
     #[arg(long, conflicts_with_all = ["muted", "unmuted"])]
     pub push_to_talk: bool,

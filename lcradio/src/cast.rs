@@ -24,7 +24,6 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use crate::cli::{Pipe, TOGETHER_MS, Together, hint, parse_input, parse_together};
 use crate::codec::Encoder;
 use crate::device::Capture;
 use crate::icecast::Icecast;
@@ -36,6 +35,7 @@ use crate::pace::Pace;
 use crate::process::{Wake, confine};
 use crate::source::{Sound, Source};
 use crate::talk::{Gate, SpaceBar, Talk};
+use crate::values::{Pipe, TOGETHER_MS, Together, hint, parse_input, parse_together};
 
 /// Pieces of sound that are read ahead.
 const READ_AHEAD: usize = 8;

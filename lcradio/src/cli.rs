@@ -1,12 +1,9 @@
 //! The command line of `lcradio`.
 
-use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
-use lcradio_core::Latency;
+use clap::{CommandFactory, Parser, Subcommand};
 use librecast_program::cli::{self, Common, Exit, init_logging};
 use librecast_program::guest;
 
@@ -45,14 +42,6 @@ struct Cli {
     verb: Verb,
 }
 
-/// The word for standard input or output.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum Pipe {
-    /// `-`.
-    #[value(name = "-")]
-    Standard,
-}
-
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Make a station's key, and print what listens to it
@@ -79,68 +68,6 @@ enum Verb {
     Call(call::Options),
     /// List public stations, and foreign senders
     Stations(stations::Options),
-}
-
-/// Milliseconds of `--together` alone: a path of 40 ms, jitter, and a copy 40 ms later.
-pub const TOGETHER_MS: &str = "150";
-/// Longest delay that can be asked for: what the buffer holds.
-const MAX_LATENCY_MS: u64 = 800;
-
-/// Reads the word for standard input; a file is told its option.
-pub fn parse_input(value: &str) -> Result<Pipe, String> {
-    match value {
-        "-" => Ok(Pipe::Standard),
-        _ => Err("- is standard input; a file: --file FILE".to_owned()),
-    }
-}
-
-fn milliseconds(value: &str, least: u64) -> Option<Duration> {
-    let ms = value.parse().ok()?;
-    let is_within = (least..=MAX_LATENCY_MS).contains(&ms);
-    is_within.then(|| Duration::from_millis(ms))
-}
-
-/// The delay of `--together`. In `cast --together -`, the word after it is the input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Together {
-    /// The delay.
-    pub play_after: Duration,
-    /// The word after it was the input's.
-    pub is_pipe: bool,
-}
-
-/// Reads the milliseconds of `--together`.
-pub fn parse_together(value: &str) -> Result<Together, String> {
-    let is_pipe = value == "-";
-    let ms = if is_pipe { TOGETHER_MS } else { value };
-    let play_after = milliseconds(ms, 20).ok_or("milliseconds from 20 to 800")?;
-    Ok(Together {
-        play_after,
-        is_pipe,
-    })
-}
-
-/// Reads the milliseconds of `--earlier`.
-pub fn parse_earlier(value: &str) -> Result<Duration, String> {
-    milliseconds(value, 0).ok_or_else(|| "milliseconds up to 800".to_owned())
-}
-
-/// Reads a delay: a word, or milliseconds.
-pub fn parse_latency(value: &str) -> Result<Latency, String> {
-    match value {
-        "auto" => Ok(Latency::Auto),
-        "quick" => Ok(Latency::Quick),
-        "safe" => Ok(Latency::Safe),
-        _ => match value.parse() {
-            Ok(ms @ 20..=MAX_LATENCY_MS) => Ok(Latency::Fixed(Duration::from_millis(ms))),
-            _ => Err("auto, quick, safe, or milliseconds from 20 to 800".to_owned()),
-        },
-    }
-}
-
-/// Tells the user something beside the result.
-pub fn hint(line: impl Display) {
-    cli::hint("lcradio", line);
 }
 
 /// The command line, for man pages and completions.
@@ -172,6 +99,10 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use crate::values::Together;
+
     use super::*;
 
     #[test]
@@ -229,16 +160,6 @@ mod tests {
         ] {
             let words = [&["lcradio", "listen", "lcr1"], words].concat();
             assert!(Cli::try_parse_from(words).is_err());
-        }
-    }
-
-    #[test]
-    fn delays_are_words_or_milliseconds() {
-        assert_eq!(parse_latency("safe"), Ok(Latency::Safe));
-        let fixed = Latency::Fixed(Duration::from_millis(120));
-        assert_eq!(parse_latency("120"), Ok(fixed));
-        for wrong in ["", "19", "801", "-5", "fast"] {
-            assert!(parse_latency(wrong).is_err(), "{wrong}");
         }
     }
 }

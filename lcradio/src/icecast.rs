@@ -16,9 +16,9 @@ use librecast::private_file;
 use librecast_program::cli::{Exit, ExitError};
 use zeroize::Zeroizing;
 
-use crate::cli::hint;
 use crate::icecast_request::{MAX_HEAD, Refusal, Request, SourceHead, read};
 use crate::ogg_opus::{Item, OggReader};
+use crate::values::hint;
 
 /// Time limit of a request's head.
 const HEAD_TIME: Duration = Duration::from_secs(10);

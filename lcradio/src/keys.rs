@@ -23,7 +23,7 @@ use librecast_program::keyfile::{load_signing_key, make_secret_key};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use crate::cli::hint;
+use crate::values::hint;
 
 /// Bytes above the longest text of a station or grant: 168 bytes in base58, with a place or a token.
 const MAX_TEXT: u64 = 512 + MAX_TOKEN as u64;

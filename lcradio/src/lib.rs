@@ -2,7 +2,7 @@
 //!
 //! | module | content |
 //! |---|---|
-//! | `cli` | the command line |
+//! | `cli`, `values` | the command line, values of its options |
 //! | `cast`, `listen`, `stations`, `keys` | its subcommands; keys |
 //! | `call` | a participant of a call |
 //! | `helper` | a helper of a station in a network of its own |
@@ -48,6 +48,7 @@ mod source;
 mod stations;
 mod talk;
 mod tracks;
+mod values;
 mod wav;
 
 pub use cli::{command, main};

@@ -19,7 +19,6 @@ use librecast_program::code;
 use serde_json::{Value, json};
 
 use crate::archive::Archive;
-use crate::cli::{self, hint, parse_earlier, parse_latency};
 use crate::device::Playback;
 use crate::keys::{self, Wanted};
 use crate::level::{Level, as_text};
@@ -29,6 +28,7 @@ use crate::outside;
 use crate::pipe::Pipe;
 use crate::process::{Wake, confine};
 use crate::tracks::Tracks;
+use crate::values::{self, hint, parse_earlier, parse_latency};
 
 /// Time after the end of a session in which a caster may come back.
 const END_TIME: Duration = Duration::from_secs(3);
@@ -53,7 +53,7 @@ pub struct Options {
     pub station: Option<String>,
     /// Samples to standard output: s16le, 48 kHz, two channels [default: loudspeakers]
     #[arg(value_name = "-")]
-    pub output: Option<cli::Pipe>,
+    pub output: Option<values::Pipe>,
     /// Loudspeakers, as `devices` names them [default: the system's]
     #[arg(long, value_name = "DEVICE", conflicts_with_all = ["output", "record"])]
     pub device: Option<String>,

@@ -8,11 +8,11 @@ use std::path::Path;
 use lcradio_core::{FRAME, MAX_PAYLOAD};
 use nix::poll::{PollFd, PollFlags, poll};
 
-use crate::cli::hint;
 use crate::device::Capture;
 use crate::encoded;
 use crate::icecast::{Icecast, Piece};
 use crate::ogg_opus::{Item, OggReader};
+use crate::values::hint;
 use crate::wav;
 
 /// Advice in errors about formats that this program does not read.

@@ -10,9 +10,9 @@ use librecast_program::cli::{Common, Exit, ExitError, print_line};
 use librecast_program::screen::watch;
 use serde_json::json;
 
-use crate::cli::hint;
 use crate::network::Memberships;
 use crate::process::{Wake, confine};
+use crate::values::hint;
 
 /// Time in which every station announces itself once.
 const LOOK: Duration = Duration::from_millis(ANNOUNCE_INTERVAL.as_millis() as u64 + 500);

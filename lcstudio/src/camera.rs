@@ -25,8 +25,8 @@ use librecast_log_host::seed;
 use librecast_program::cli::{Common, Exit};
 use librecast_program::process::Wake;
 
-use crate::cli::hint;
 use crate::followed::FollowedIndex;
+use crate::said::hint;
 use crate::screen::Shown;
 use crate::tracks::Tracks;
 

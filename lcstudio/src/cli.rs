@@ -1,6 +1,5 @@
 //! The command line of `lcstudio`.
 
-use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -120,11 +119,6 @@ enum Verb {
     Hold(hold::Options),
     /// Make files of a session that others read
     Export(export::Options),
-}
-
-/// Tells the user something beside the result.
-pub fn hint(line: impl Display) {
-    cli::hint("lcstudio", line);
 }
 
 /// The command line, for man pages and completions.

@@ -12,11 +12,11 @@ use librecast_program::cli::{Common, Exit};
 use librecast_program::process::Wake;
 use librecast_program::service;
 
-use crate::cli::hint;
 use crate::folder::{Folder, make_folder};
 use crate::kept_camera::KeptCamera;
 use crate::kept_screen::KeptScreen;
 use crate::outside;
+use crate::said::hint;
 use crate::sound::Sound;
 use crate::tracks::Tracks;
 use crate::waiting::{self, Waiting};

@@ -8,7 +8,7 @@
 //! | `folder` | the folder of a session |
 //! | `followed` | a session's index, for `screen`, `camera` and `watch` |
 //! | `tracks` | logs of tracks: files, sockets, time |
-//! | `input`, `said` | lines of standard input; lines of standard output |
+//! | `input`, `said` | lines of standard input; lines of standard output, and hints |
 //! | `waiting` | explanations of long waits |
 //! | `stills` | pictures of a pipe, for `screen` |
 //! | `canvas` | a screen as it is drawn from its changes, for `watch` |

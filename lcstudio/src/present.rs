@@ -18,9 +18,9 @@ use librecast_program::process::Wake;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::cli::hint;
 use crate::folder::{Folder, Stamp, Stamps, no_room};
 use crate::input::{Input, Read};
+use crate::said::hint;
 use crate::said::said;
 use crate::tracks::Tracks;
 use crate::{keys, outside};

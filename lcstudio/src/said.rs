@@ -1,8 +1,10 @@
-//! Lines of standard output.
+//! Lines of standard output, and hints.
 
+use std::fmt::Display;
 use std::io::Write;
 
 use librecast::plain::escape;
+use librecast_program::cli;
 use serde_json::Value;
 
 /// Returns the speaker and the text.
@@ -22,4 +24,9 @@ pub fn print(json: bool, text: &str, value: impl FnOnce() -> Value) -> anyhow::R
     }
     out.flush()?;
     Ok(())
+}
+
+/// Tells the user something beside the result.
+pub fn hint(line: impl Display) {
+    cli::hint("lcstudio", line);
 }

@@ -19,9 +19,9 @@ use librecast_program::cli::{Common, Exit, ExitError};
 use librecast_program::guest;
 use librecast_program::process::Wake;
 
-use crate::cli::hint;
 use crate::folder::Folder;
 use crate::followed::FollowedIndex;
+use crate::said::hint;
 use crate::stills::{Still, Stills};
 use crate::tracks::Tracks;
 use crate::waiting::{self, Waiting};

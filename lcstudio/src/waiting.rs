@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use librecast_program::outside;
 
-use crate::cli::hint;
+use crate::said::hint;
 
 /// Wait after which it is explained.
 const NOTICE: Duration = Duration::from_secs(2);

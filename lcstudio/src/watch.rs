@@ -24,9 +24,9 @@ use librecast_program::cli::{Common, Exit, ExitError};
 use librecast_program::process::Wake;
 
 use crate::canvas::Canvas;
-use crate::cli::hint;
 use crate::followed::FollowedIndex;
 use crate::outside;
+use crate::said::hint;
 use crate::tracks::Tracks;
 use crate::waiting::{self, Waiting};
 

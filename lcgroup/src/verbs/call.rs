@@ -19,9 +19,8 @@ use librecast_program::guest;
 use nix::sys::socket::{MsgFlags, recvmsg};
 use zeroize::Zeroizing;
 
-use super::{Verbs, text};
+use super::{Verbs, hint, text};
 use crate::child;
-use crate::cli::hint;
 use crate::hub;
 use crate::request::{Entered, MemberStatus, Request};
 

@@ -17,8 +17,7 @@ use librecast_program::groups;
 use nix::unistd::{AccessFlags, access};
 use serde_json::Value;
 
-use super::{Tail, Verbs};
-use crate::cli::hint;
+use super::{Tail, Verbs, hint};
 use crate::request::Request;
 
 /// Time after which a program that has not ended is named. Chosen: as for all waits.

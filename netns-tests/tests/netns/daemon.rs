@@ -118,7 +118,7 @@ fn a_reload_keeps_links_and_joins() {
     world("reload", |lab| {
         let network = lab.closed_network(["a", "b"])?;
         let [a, b] = network.nodes()?;
-        let receiver = a.heard_by(b, "ff1e::42", &[])?;
+        let receiver = a.known_receiver(b, "ff1e::42", &[])?;
         b.host.call("lcroute reload")?;
         a.host.send("ff1e::42", 200, &[])?;
         receiver.expect_exactly(200)

@@ -65,7 +65,7 @@ fn forged_icmp_errors_end_no_link_and_cost_no_packet() {
         let [a, b] = network.nodes()?;
         // a flood with losses has some in each round; beside the whole suite one round lost one
         let round = || -> Result<()> {
-            let receiver = a.heard_by(b, "ff1e::42", &[])?;
+            let receiver = a.known_receiver(b, "ff1e::42", &[])?;
             a.host.send("ff1e::42", 2_000, &["--rate", "500"])?;
             receiver.expect_exactly(2_000).map(drop)
         };

@@ -511,7 +511,7 @@ fn keys_of_a_group_seal_packets_without_loss_and_open_nothing_to_who_was_removed
         })?;
         // bob receives ann while cy joins, is a member, and is removed
         let [ann, bob, cy] = network.nodes()?;
-        let receiver = ann.heard_by(bob, GROUP, &[])?;
+        let receiver = ann.known_receiver(bob, GROUP, &[])?;
         let count = 12_000;
         let args = [GROUP, "--count", "12000", "--rate", "1000", "--size", "200"];
         let sender = ann.host.spawn("mc-send", &args)?;

@@ -488,7 +488,7 @@ fn a_host_that_hides_from_now_on_takes_back_what_it_has_told() {
 fn expect_passes(members: [&Member; 2]) -> Result<()> {
     let [a, b] = members;
     for (from, to) in [(a, b), (b, a)] {
-        let receiver = from.heard_by(to, "ff1e::7", &[])?;
+        let receiver = from.known_receiver(to, "ff1e::7", &[])?;
         let args = ["ff1e::7", "--size", "1200", "--rate", "100", "--count"];
         let sender = from
             .host

@@ -47,7 +47,7 @@ fn garbage_stops_neither_links_nor_live_traffic_and_is_counted() {
     world("garbage", |lab| {
         let (network, mallory) = besieged(lab)?;
         let [a, b] = network.nodes()?;
-        let receiver = a.heard_by(b, "ff1e::42", &[])?;
+        let receiver = a.known_receiver(b, "ff1e::42", &[])?;
         let _floods = [
             flood(&mallory, b, a, "2000")?,
             flood(&mallory, a, b, "2000")?,

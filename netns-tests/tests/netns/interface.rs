@@ -170,7 +170,7 @@ fn captured(lab: &Lab, mode: &str) -> Result<String> {
     let network = network_with_mode(lab, mode)?;
     let [a, b] = network.nodes()?;
     let wanted = a.host.receive("ff1e::42", &[])?;
-    let _other = b.heard_by(a, "ff1e::42", &["--port", "6000"])?;
+    let _other = b.known_receiver(a, "ff1e::42", &["--port", "6000"])?;
     let args = "-i lc0 -n -l --immediate-mode -c 3 udp and dst port 5001 and ip6 dst ff1e::42";
     let dump = a
         .host
@@ -240,7 +240,7 @@ fn among_friends_udp_to_all_nodes_is_carried_and_unicast_as_far_as_a_rule_lets_i
         network.start()?;
         let [a, b] = network.nodes()?;
         let lc0 = ["--interface", "lc0"];
-        let receiver = a.heard_by(b, "ff02::1", &lc0)?;
+        let receiver = a.known_receiver(b, "ff02::1", &lc0)?;
         a.host.send("ff02::1", 50, &lc0)?;
         receiver.expect_exactly(50)?;
         let pinged = a.host.run("ping", &["-c2", "-W2", "ff02::1%lc0"])?;
@@ -379,7 +379,7 @@ fn a_second_node_on_a_host_carries_what_names_its_interface() {
                 "{status}"
             )
         })?;
-        let receiver = b.heard_by(a, "ff1e::42", &[])?;
+        let receiver = b.known_receiver(a, "ff1e::42", &[])?;
         // programs that name no interface use that of the lower number, in any start order
         a.host.send("ff1e::99", 1, &[])?;
         b.host.send("ff1e::42", 50, &[])?;

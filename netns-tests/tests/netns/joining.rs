@@ -10,7 +10,7 @@ fn a_joined_program_receives_each_packet_once_and_nobody_else_gets_any() {
     world("join", |lab| {
         let network = lab.closed_network(["a", "b", "c"])?;
         let [a, b, c] = network.nodes()?;
-        let receiver = a.heard_by(b, "ff1e::42", &[])?;
+        let receiver = a.known_receiver(b, "ff1e::42", &[])?;
         network.wait_probed()?;
         let (c_before, _) = c.host.uplink_data()?;
         a.host.send("ff1e::42", 500, &[])?;
@@ -30,7 +30,7 @@ fn after_a_leave_nothing_is_sent_any_more() {
         let network = lab.closed_network(["a", "b"])?;
         let [a, b] = network.nodes()?;
         network.wait_probed()?;
-        let mut receiver = a.heard_by(b, "ff1e::42", &[])?;
+        let mut receiver = a.known_receiver(b, "ff1e::42", &[])?;
         a.host.send("ff1e::42", 100, &[])?;
         receiver.expect_exactly(100)?;
         receiver.process().kill()?;
@@ -47,7 +47,7 @@ fn without_a_listener_no_data_byte_leaves_the_host() {
         let [a, b, _] = network.nodes()?;
         network.wait_probed()?;
         // A listener of another group must not open this one.
-        let other = a.heard_by(b, "ff1e::43", &[])?;
+        let other = a.known_receiver(b, "ff1e::43", &[])?;
         sent_into_the_void(a, "ff1e::42", 500)?;
         ensure!(
             other.packets()? == 0,
@@ -120,7 +120,7 @@ fn when_one_of_two_programs_of_a_host_leaves_the_other_goes_on() {
         let network = lab.closed_network(["a", "b"])?;
         let [a, b] = network.nodes()?;
         let stays = b.host.receive("ff1e::42", &[])?;
-        let mut leaves = a.heard_by(b, "ff1e::42", &[])?;
+        let mut leaves = a.known_receiver(b, "ff1e::42", &[])?;
         a.host.send("ff1e::42", 100, &[])?;
         leaves.expect_exactly(100)?;
         leaves.process().kill()?;
@@ -164,7 +164,7 @@ fn a_sender_that_is_a_member_hears_no_echo() {
     world("echo", |lab| {
         let network = lab.closed_network(["a", "b"])?;
         let [a, b] = network.nodes()?;
-        let receiver = a.heard_by(b, "ff1e::42", &[])?;
+        let receiver = a.known_receiver(b, "ff1e::42", &[])?;
         let sent = a.host.send("ff1e::42", 200, &["--member"])?;
         receiver.expect_exactly(200)?;
         holds!(

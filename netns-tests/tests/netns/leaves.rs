@@ -374,10 +374,10 @@ fn hundreds_of_leaves_take_no_upload_from_a_member() {
             format!("qdisc replace dev {UPLINK} root tbf rate 10mbit burst 4000 limit 100000");
         let limit: Vec<&str> = limit.split(' ').collect();
         a.host.run("tc", &limit)?.success()?;
-        let member = a.heard_by(b, GROUP, &[])?;
+        let member = a.known_receiver(b, GROUP, &[])?;
         let sent = a.host.send(GROUP, 1_250, &FLOW)?.packets;
         let marker = "ff1e:5::43";
-        let end = a.heard_by(b, marker, &[])?;
+        let end = a.known_receiver(b, marker, &[])?;
         let last = a.host.send_for_ever(marker)?;
         eventually("what was sent before has come", || {
             holds!(end.packets()? > 50)

@@ -52,7 +52,7 @@ fn joins_of_a_lost_neighbour_are_forgotten() {
     world("cut-forget", |lab| {
         let network = lab.closed_network(["a", "b"])?;
         let [a, b] = network.nodes()?;
-        let _receiver = a.heard_by(b, "ff1e::42", &[])?;
+        let _receiver = a.known_receiver(b, "ff1e::42", &[])?;
         b.host.cut_uplink()?;
         eventually("a has no groups left", || {
             let groups = a.groups()?;

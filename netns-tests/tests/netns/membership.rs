@@ -23,7 +23,7 @@ fn a_stranger_on_the_same_signalling_server_gets_no_link_and_no_packet() {
         stranger.run_args = vec!["--signal".to_owned(), network.signalling.url()?];
         stranger.start()?;
         let at_stranger = stranger.host.receive("ff1e::42", &[])?;
-        let at_b = a.heard_by(b, "ff1e::42", &[])?;
+        let at_b = a.known_receiver(b, "ff1e::42", &[])?;
         network.wait_probed()?;
         let (before, _) = stranger.host.uplink_data()?;
         a.host.send("ff1e::42", 300, &[])?;

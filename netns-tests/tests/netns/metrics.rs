@@ -43,7 +43,7 @@ fn lcroute_tells_its_figures_and_changes_where_it_listens() {
             idle.push(stream);
         }
         Exposition::at_socket(&socket)?;
-        let receiver = a.heard_by(b, "ff1e::42", &[])?;
+        let receiver = a.known_receiver(b, "ff1e::42", &[])?;
         a.host.send("ff1e::42", 20, &[])?;
         receiver.expect_exactly(20)?;
         eventually("a page that knows of it", || {

@@ -7,7 +7,7 @@ fn the_hop_limit_is_what_the_sender_set() {
     world("hop-limit", |lab| {
         let network = lab.closed_network(["a", "b"])?;
         let [a, b] = network.nodes()?;
-        let receiver = a.heard_by(b, "ff1e::42", &[])?;
+        let receiver = a.known_receiver(b, "ff1e::42", &[])?;
         // By default programs send with hop limit 1.
         a.host.send("ff1e::42", 50, &[])?;
         receiver.expect_exactly(50)?;
@@ -23,7 +23,7 @@ fn a_datagram_larger_than_the_mtu_arrives_whole() {
     world("fragments", |lab| {
         let network = lab.closed_network(["a", "b"])?;
         let [a, b] = network.nodes()?;
-        let receiver = a.heard_by(b, "ff1e::42", &[])?;
+        let receiver = a.known_receiver(b, "ff1e::42", &[])?;
         a.host
             .send("ff1e::42", 100, &["--size", "3000", "--rate", "200"])?;
         receiver.expect_exactly(100)?;
@@ -40,7 +40,7 @@ fn packets_come_from_the_address_that_status_shows() {
     world("source", |lab| {
         let network = lab.closed_network(["a", "b"])?;
         let [a, b] = network.nodes()?;
-        let receiver = a.heard_by(b, "ff1e::42", &[])?;
+        let receiver = a.known_receiver(b, "ff1e::42", &[])?;
         a.host.send("ff1e::42", 50, &[])?;
         receiver.expect_exactly(50)?;
         let state = receiver.state()?;

@@ -35,7 +35,7 @@ fn a_router_that_marks_congestion_is_heard_by_the_sender() {
             let mut network = lab.network(hosts)?;
             network.start()?;
             let [a, b] = network.nodes()?;
-            let receiver = a.heard_by(b, "ff1e::42", &[])?;
+            let receiver = a.known_receiver(b, "ff1e::42", &[])?;
             let before = congested(a)?;
             a.host.send("ff1e::42", 100, &[])?;
             receiver.expect_exactly(100)?;
@@ -77,7 +77,7 @@ fn full_packets_pass(lab: &Lab, v4: bool, config: &str) -> anyhow::Result<()> {
         narrow(lab, &hosts[1], mtu)?;
         network.start()?;
         let [a, b] = network.nodes()?;
-        let receiver = a.heard_by(b, "ff1e::42", &[])?;
+        let receiver = a.known_receiver(b, "ff1e::42", &[])?;
         // the first while the path MTU is still being probed
         a.host
             .send("ff1e::42", 400, &["--size", "1232", "--rate", "200"])?;
@@ -134,7 +134,7 @@ fn becomes_narrow(lab: &Lab, at: usize) -> anyhow::Result<()> {
     let mut network = lab.network(hosts.clone())?;
     network.start()?;
     let [a, b] = network.nodes()?;
-    let receiver = a.heard_by(b, "ff1e::42", &[])?;
+    let receiver = a.known_receiver(b, "ff1e::42", &[])?;
     let limit = || -> anyhow::Result<u64> {
         let peer = a.peers()?.remove(0);
         peer["path_mtu"].as_u64().with_context(|| format!("{peer}"))

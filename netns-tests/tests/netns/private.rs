@@ -143,7 +143,7 @@ fn plain_packets_of_a_private_prefix_are_refused() {
     world("private-plain", |lab| {
         let network = line(lab)?;
         let [_, router, beta] = network.nodes()?;
-        let receiver = router.heard_by(beta, GROUP, &[])?;
+        let receiver = router.known_receiver(beta, GROUP, &[])?;
         router.host.send(GROUP, 50, &["--rate", "50"])?;
         eventually("all 50 were refused", || {
             let refused = beta.counter("drops/not_sealed")?;
@@ -159,7 +159,7 @@ fn without_its_key_nothing_of_a_prefix_leaves_or_enters() {
         let network = line(lab)?;
         let [alpha, router, beta] = network.nodes()?;
         let receiver = beta.host.receive(GROUP, &[])?;
-        let at_router = alpha.heard_by(router, GROUP, &[])?;
+        let at_router = alpha.known_receiver(router, GROUP, &[])?;
         alpha.host.send(GROUP, 20, &["--rate", "50"])?;
         receiver.expect(20)?;
 
@@ -200,7 +200,7 @@ fn a_key_changes_without_loss() {
         let mut network = lab.network(hosts)?;
         network.start()?;
         let [alpha, beta] = network.nodes()?;
-        let receiver = alpha.heard_by(beta, GROUP, &[])?;
+        let receiver = alpha.known_receiver(beta, GROUP, &[])?;
         let count = 6_000;
         let args = [GROUP, "--count", "6000", "--rate", "2000", "--size", "200"];
         let sender = alpha.host.spawn("mc-send", &args)?;

@@ -25,7 +25,7 @@ fn run(lab: &Lab, config: &str) -> Result<Outcome> {
     let mut network = lab.network(lab.configured_hosts(&["a", "b"], config)?)?;
     network.start()?;
     let [a, b] = network.nodes()?;
-    let receiver = a.heard_by(b, "ff1e::42", &[])?;
+    let receiver = a.known_receiver(b, "ff1e::42", &[])?;
     b.host.set_loss(UPLINK, 5)?;
     a.host.send("ff1e::42", MESSAGES, &["--rate", "1000"])?;
     // later packets, which are not counted
@@ -98,7 +98,7 @@ fn thin_flows_measured() {
             if loss > 0 {
                 b.host.set_loss(UPLINK, loss)?;
             }
-            let receiver = a.heard_by(b, "ff1e::42", &[])?;
+            let receiver = a.known_receiver(b, "ff1e::42", &[])?;
             let before = a.host.uplink_traffic()?;
             a.host
                 .send("ff1e::42", count, &["--rate", "50", "--size", size])?;

@@ -467,7 +467,7 @@ fn a_neighbour_that_joins_thousands_of_groups_harms_nobody() {
         let mut network = lab.network(lab.hosts_in_a_row(&["a", "b", "mallory"])?)?;
         network.start_routed()?;
         let [a, b, mallory] = network.nodes()?;
-        let receiver = a.heard_by(b, GROUP, &[])?;
+        let receiver = a.known_receiver(b, GROUP, &[])?;
         let stream = ["--rate", "500", "--size", "200"];
         let mut crowd = Vec::new();
         for n in 0..9 {
@@ -507,7 +507,7 @@ fn a_hundred_joins_and_leaves_a_second_harm_nobody() {
         let mut network = lab.network(lab.hosts_in_a_row(&["a", "r", "b"])?)?;
         network.start_routed()?;
         let [a, r, b] = network.nodes()?;
-        let at_r = a.heard_by(r, GROUP, &[])?;
+        let at_r = a.known_receiver(r, GROUP, &[])?;
         let mut flapping = b.host.spawn("mc-flap", &[GROUP, "--seconds", "3"])?;
         a.host
             .send(GROUP, 1_500, &["--rate", "500", "--size", "200"])?;
@@ -520,7 +520,7 @@ fn a_hundred_joins_and_leaves_a_second_harm_nobody() {
             let groups = b.groups()?;
             holds!(groups.iter().all(|g| g["local"] == false), "{groups:?}")
         })?;
-        let at_b = r.heard_by(b, GROUP, &[])?;
+        let at_b = r.known_receiver(b, GROUP, &[])?;
         a.host.send(GROUP, 100, &[])?;
         at_b.expect_exactly(100)?;
         at_r.expect_exactly(1_600)

@@ -34,7 +34,7 @@ fn links_outlive_the_signalling_server_and_new_ones_come_when_it_is_back() {
         network.members.push(third);
         network.wait_linked()?;
         let [a, b, c] = network.nodes()?;
-        let at_c = a.heard_by(c, "ff1e::42", &[])?;
+        let at_c = a.known_receiver(c, "ff1e::42", &[])?;
         a.wait_wanted("ff1e::42", b)?;
         let before = receiver.packets()?;
         a.host.send("ff1e::42", 100, &[])?;
@@ -48,7 +48,7 @@ fn the_signalling_server_carries_no_data() {
     world("no-data", |lab| {
         let network = lab.closed_network(["a", "b"])?;
         let [a, b] = network.nodes()?;
-        let receiver = a.heard_by(b, "ff1e::42", &[])?;
+        let receiver = a.known_receiver(b, "ff1e::42", &[])?;
         network.wait_probed()?;
         let before = network.signalling.host.uplink_data()?;
         a.host.send("ff1e::42", 500, &[])?;

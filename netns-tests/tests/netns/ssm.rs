@@ -11,7 +11,7 @@ fn a_join_of_one_of_two_senders_brings_this_one_only() {
         let network = lab.closed_network(["a", "b", "c"])?;
         let [a, b, c] = network.nodes()?;
         let wanted = a.address()?.to_string();
-        let receiver = a.heard_by(c, "ff3e::8000:1", &["--source", &wanted])?;
+        let receiver = a.known_receiver(c, "ff3e::8000:1", &["--source", &wanted])?;
         network.wait_probed()?;
         let (_, before) = b.host.uplink_data()?;
         b.host.send("ff3e::8000:1", 200, &[])?;
@@ -42,7 +42,7 @@ fn the_second_source_can_be_joined_later_and_the_first_left() {
         let [a, b, c] = network.nodes()?;
         let (from_a, from_b) = (a.address()?.to_string(), b.address()?.to_string());
         let mut first = c.host.receive("ff3e::8000:2", &["--source", &from_a])?;
-        let second = a.heard_by(c, "ff3e::8000:2", &["--source", &from_b])?;
+        let second = a.known_receiver(c, "ff3e::8000:2", &["--source", &from_b])?;
         b.wait_wanted("ff3e::8000:2", c)?;
         first.process().kill()?;
         a.wait_unwanted("ff3e::8000:2", c)?;

@@ -401,7 +401,7 @@ fn one_receiver_over_lc0_measured() {
         // the most that arrives, whatever is offered
         let mut lc0: f64 = 0.0;
         for rate in [5_000, 10_000, 20_000, 40_000, 80_000, 160_000] {
-            let listener = sender.heard_by(receiver, GROUP, &[])?;
+            let listener = sender.known_receiver(receiver, GROUP, &[])?;
             let (count, each) = (rate * 2, rate.to_string());
             let args = ["--rate", &each, "--size", "1200"];
             let sent = sender.host.send(GROUP, count, &args)?;

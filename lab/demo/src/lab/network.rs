@@ -420,7 +420,7 @@ impl Member {
     }
 
     /// Starts `mc-recv GROUP ARGS...` at `by`, and waits until this node knows of it.
-    pub fn heard_by(&self, by: &Member, group: &str, args: &[&str]) -> Result<Receiver> {
+    pub fn known_receiver(&self, by: &Member, group: &str, args: &[&str]) -> Result<Receiver> {
         let receiver = by.host.receive(group, args)?;
         self.wait_wanted(group, by)?;
         Ok(receiver)
@@ -428,7 +428,7 @@ impl Member {
 
     /// Checks that `count` datagrams to `group` reach a program at `other`, each once.
     pub fn reaches(&self, other: &Member, group: &str, count: u64) -> Result<()> {
-        let receiver = self.heard_by(other, group, &[])?;
+        let receiver = self.known_receiver(other, group, &[])?;
         self.host.send(group, count, &[])?;
         receiver.expect_exactly(count)
     }

@@ -283,7 +283,7 @@ fn a_tab_is_drawn_in_the_tree_of_a_group_once_it_has_joined_that() {
     in_each_browser("dashboard-tab", |lab, kind| {
         let meeting = meeting(lab, &["visitor"], false)?;
         let [a, b] = meeting.network.nodes()?;
-        let _receiver = a.heard_by(b, GROUP, &[])?;
+        let _receiver = a.known_receiver(b, GROUP, &[])?;
         let _sender = a.host.send_for_ever(GROUP)?;
         let (_pages, address) = serve(&a.host)?;
         let browser = Browser::start(&a.host, kind, Theme::Light)?;
