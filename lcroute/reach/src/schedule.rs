@@ -113,16 +113,20 @@ struct Holding {
 #[derive(Debug)]
 struct Lookup {
     timer: Timer,
-    most: Duration,
+    /// Many sign values of this key: no sequence makes another value old.
+    is_mailbox: bool,
     /// The values of the last look-up that found any, as far as they count: the newest, or all of
     /// a mailbox.
     known: BTreeSet<(i64, Vec<u8>)>,
 }
 
 impl Lookup {
-    /// Whether many sign values of this key, so that no sequence makes another value old.
-    fn is_mailbox(&self) -> bool {
-        self.most == WATCH_PAUSE
+    /// The maximum pause between two look-ups.
+    fn most(&self) -> Duration {
+        match self.is_mailbox {
+            true => WATCH_PAUSE,
+            false => SEEK_PAUSE,
+        }
     }
 }
 
@@ -152,17 +156,17 @@ impl Schedule {
                 holding.timer.restart(FIRST_RETRY, now);
             }
         }
-        let seek = plan.seek.iter().map(|key| (*key, SEEK_PAUSE));
-        let watch = plan.watch.iter().map(|key| (*key, WATCH_PAUSE));
+        let seek = plan.seek.iter().map(|key| (*key, false));
+        let watch = plan.watch.iter().map(|key| (*key, true));
         let keys: BTreeMap<_, _> = seek.chain(watch).collect();
         self.lookups.retain(|key, _| keys.contains_key(key));
-        for (key, most) in keys {
+        for (key, is_mailbox) in keys {
             let lookup = self.lookups.entry(key).or_insert_with(|| Lookup {
                 timer: Timer::new(FIRST_PAUSE, now),
-                most,
+                is_mailbox,
                 known: BTreeSet::new(),
             });
-            lookup.most = most;
+            lookup.is_mailbox = is_mailbox;
         }
         if std::mem::replace(&mut self.round, plan.round) != plan.round {
             self.try_again(now);
@@ -254,8 +258,8 @@ impl Schedule {
         let Some(lookup) = self.lookups.get_mut(&key) else {
             return Vec::new();
         };
-        lookup.timer.end(lookup.most, now);
-        if !lookup.is_mailbox() {
+        lookup.timer.end(lookup.most(), now);
+        if !lookup.is_mailbox {
             found = found.pop_last().into_iter().collect();
             if !found.is_empty() && found.last() < lookup.known.last() {
                 self.count(STALE);
@@ -266,7 +270,7 @@ impl Schedule {
             return Vec::new();
         }
         let is_known = |value: &Vec<u8>| lookup.known.iter().any(|(_, known)| known == value);
-        if lookup.is_mailbox() && !found.iter().all(|(_, value)| is_known(value)) {
+        if lookup.is_mailbox && !found.iter().all(|(_, value)| is_known(value)) {
             // a node holds one record: other nodes may wait to write theirs
             lookup.timer.pause = FIRST_PAUSE;
             lookup.timer.next = now + FIRST_PAUSE;

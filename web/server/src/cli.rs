@@ -172,7 +172,7 @@ async fn players(config: &Config) -> anyhow::Result<impl Future<Output = ()>> {
             let players = players.map_err(|e| ExitError::new(Exit::Usage, format!("{e:#}")))?;
             let listener = bind(listen).await.map_err(|e| not_bound(listen, &e))?;
             let bound = listener.local_addr()?;
-            tracing::info!("players get groups and stations at {bound}: http://{bound}/list/");
+            tracing::info!("players get groups and stations at {bound}: the list is at /list/");
             Some((players, listener))
         }
         None => None,
