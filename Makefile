@@ -50,25 +50,31 @@ CASES = 64
 
 # network tests wait more than they compute: the others compile and run beside them, and yield to them
 THREADS = $(shell expr 4 \* $$(nproc))
-TESTS = env PROPTEST_CASES=$(CASES) PROPTEST_RNG_SEED=$(SEED) RUST_TEST_THREADS=$(THREADS) cargo test --workspace
+TESTS = env PROPTEST_CASES=$(CASES) PROPTEST_RNG_SEED=$(SEED) RUST_TEST_THREADS=$(THREADS)
 NETWORK = --test netns --test reference
 
 test:
 	netns-tests/setup test
 ifneq ($(ARGS),)
-	$(TESTS) $(ARGS) | $(COUNT)
+	$(TESTS) cargo test --workspace $(ARGS) | $(COUNT)
 else
 	# programs execute others that lie beside them
 	cargo build --workspace --bins
-	$(TESTS) $(NETWORK) --no-run
-	{ $(TESTS) $(NETWORK) --no-fail-fast & network=$$!; \
-	    until ! kill -0 $$network 2>/dev/null || pgrep --parent $$network netns >/dev/null; do sleep 0.1; done; \
-	    nice -n 19 $(TESTS) --exclude netns-tests --no-fail-fast; others=$$?; \
+	$(TESTS) cargo test --workspace $(NETWORK) --no-run
+	{ $(TESTS) netns-tests/once-more cargo test --workspace $(NETWORK) --no-fail-fast & network=$$!; \
+	    until ! kill -0 $$network 2>/dev/null || pgrep --pgroup 0 '^netns-[0-9a-f]' >/dev/null; do sleep 0.1; done; \
+	    nice -n 19 $(TESTS) cargo test --workspace --exclude netns-tests --no-fail-fast; others=$$?; \
 	    wait $$network && [ $$others = 0 ]; } | $(COUNT)
 endif
 
-# the sum of all programs' results; an error where a name in ARGS is no test's
-COUNT = awk '{ print; fflush() } /^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } END { if (passed + failed == 0) print "no test ran: is a name in ARGS wrong?" >"/dev/stderr"; printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored; exit passed + failed == 0 }'
+# the sum of all programs' results, and the names of failed tests; an error where a name in ARGS is no test's
+COUNT = awk '{ print; fflush() } \
+    /^test .* \.\.\. FAILED$$/ { names = names "\n    " $$2 } \
+    /^once more, alone:/ { failed -= NF - 3; names = names "\n  of which, once more, alone:" } \
+    /^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
+    END { if (passed + failed == 0) print "no test ran: is a name in ARGS wrong?" >"/dev/stderr"; \
+        printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored; \
+        if (names) print "  failed:" names; exit passed + failed == 0 }'
 
 # what `make test` leaves out for its length
 test-all:
