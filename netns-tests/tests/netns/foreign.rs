@@ -2,16 +2,10 @@
 //!
 //! `netns-tests/setup all` fetches them; nothing is installed.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Network, Process, eventually};
-
 use crate::ipv4::{address, wait_known};
 use crate::lan::{ASK, Sites};
 use crate::lan_programs::ddsperf;
-use crate::world;
+use crate::prelude::*;
 
 /// Returns the folder of `netns-tests/setup all` with the packages' files.
 pub(crate) fn root() -> Result<PathBuf> {
@@ -261,7 +255,7 @@ fn corosync_makes_a_cluster() {
         let mut nodes = Vec::new();
         for member in members {
             let state = member.host.path("corosync");
-            std::fs::create_dir_all(&state)?;
+            fs::create_dir_all(&state)?;
             let config = format!(
                 "totem {{\n version: 2\n transport: udp\n ip_version: ipv6\n crypto_cipher: none\n crypto_hash: none\n \
                  interface {{\n ringnumber: 0\n mcastaddr: ff1e::c0:5405\n mcastport: 5405\n }}\n}}\n\
@@ -326,13 +320,13 @@ print(urllib.request.urlopen(request, timeout=5).read().decode())
                 ],
             )?;
             let file = home.join("config.xml");
-            let config = std::fs::read_to_string(&file).with_context(|| made.clone())?;
+            let config = fs::read_to_string(&file).with_context(|| made.clone())?;
             let config = ["globalAnnounceEnabled", "relaysEnabled", "natEnabled"]
                 .iter()
                 .fold(config, |config, key| {
                     config.replace(&format!("<{key}>true"), &format!("<{key}>false"))
                 });
-            std::fs::write(&file, config)?;
+            fs::write(&file, config)?;
             let id = ask(&member.host, "syncthing", &["--device-id", &flag])?;
             let args = format!("serve {flag} --no-browser --no-restart --no-upgrade");
             let args = crate::words(&args);

@@ -1,16 +1,7 @@
 //! Private groups: messages that wait for absent members, with holders that cannot read them.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::path::PathBuf;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Lab, Network, Process, eventually};
-use nix::sys::signal::Signal;
-use serde_json::Value;
-
+use crate::prelude::*;
 use crate::private::remembers;
-use crate::world;
 
 /// A person with lcgroup on a host.
 pub(crate) struct Person {
@@ -381,7 +372,7 @@ fn twelve_members_have_all_hundred_messages_whatever_happened() {
                 )
             })?;
             // each author's messages in order
-            let mut last = std::collections::BTreeMap::new();
+            let mut last = BTreeMap::new();
             for message in people[at].said()? {
                 let text = message["text"].as_str().context("text")?.to_owned();
                 let n: u32 = text.trim_start_matches("message ").parse()?;

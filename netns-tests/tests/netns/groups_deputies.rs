@@ -1,13 +1,7 @@
 //! Private groups whose owner is lost, or away, and whose deputy takes over.
 
-use std::fs;
-
-use anyhow::{Result, ensure};
-use lcroute_demo::lab::{Lab, eventually};
-use nix::sys::signal::Signal;
-
 use crate::groups::{Person, invitation};
-use crate::world;
+use crate::prelude::*;
 
 /// A group of ann's in which bob is her deputy.
 fn group(lab: &Lab, names: &[&str], members: usize) -> Result<Vec<Person>> {

@@ -1,20 +1,12 @@
 //! Groups with a network of their own: members on hosts that share no network, without daemon or root.
 
-use std::fs;
 use std::os::unix::fs::chown;
-use std::path::PathBuf;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Process, SignallingServer, eventually};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use serde_json::{Value, json};
 
 use crate::guest::{all_end, as_confined, as_nobody, family, open_driver};
 use crate::outside_dht::with_dht;
+use crate::prelude::*;
 use crate::reach::swarm;
 use crate::stations::{open_port, public_server};
-use crate::world;
 
 /// The user without rights.
 const NOBODY: u32 = 65_534;

@@ -1,17 +1,11 @@
 //! Groups with a network of their own have files, deputies and devices, as all groups.
 
-use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
-use std::time::Instant;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Output, eventually, noise};
 
 use crate::groups_outside::{Person, people};
+use crate::prelude::*;
 use crate::radio::RADIO;
 use crate::radio_call::{One, strength, tone};
-use crate::{world, world_alone};
 
 const MIB: usize = 1 << 20;
 

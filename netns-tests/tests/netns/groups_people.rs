@@ -1,14 +1,9 @@
 //! Private groups of people with faulty clocks, names, texts, disks and firewalls.
 
-use std::fs;
 use std::os::unix::fs::FileExt;
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Lab, Process, eventually};
-
 use crate::groups::{Person, invitation};
-use crate::world;
-use librecast::time::UnixTime;
+use crate::prelude::*;
 
 const DAY: i64 = 86_400;
 
@@ -122,7 +117,7 @@ fn a_joiner_is_told_that_the_owner_is_missing_and_is_let_in_soon_after_the_firew
         );
         ensure!(joins.is_running(), "{}", joins.stderr());
         people[0].host.nft("delete table inet filter")?;
-        joins.expect_exit(std::time::Duration::from_secs(30), 0)?;
+        joins.expect_exit(Duration::from_secs(30), 0)?;
         people[1].is("member")?;
         // the invitation was for one member
         people[2]
@@ -474,7 +469,7 @@ fn text_and_names_of_all_writings_stay_as_they_are() {
         eventually("ann has all", || {
             let said = people[0].said()?;
             ensure!(said.len() == 4 + 4, "{} messages", said.len());
-            let length = |m: &serde_json::Value| m["text"].as_str().map(str::len);
+            let length = |m: &Value| m["text"].as_str().map(str::len);
             // the shell's line end is not part of the text
             let lengths: Vec<_> = said[4..].iter().filter_map(length).collect();
             holds!(lengths == [65_536, 65_535, 65_536, 65_536], "{lengths:?}")

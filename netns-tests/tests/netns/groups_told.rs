@@ -1,14 +1,7 @@
 //! How users of private groups are told of new messages: by a program, and on the desktop.
 
-use std::fs;
-use std::time::Duration;
-
-use anyhow::{Result, ensure};
-use lcroute_demo::lab::{Lab, Process, eventually};
-use serde_json::Value;
-
 use crate::groups::{Person, invitation};
-use crate::world;
+use crate::prelude::*;
 
 /// Keeps each message in the file `told`; one with the text `slow` waits for the file `go`.
 const SCRIPT: &str = r#"message=$(cat)

@@ -1,26 +1,14 @@
 //! Guests: programs of users without rights, on an lc0 of their own.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use std::thread::sleep;
-use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{
-    DEADLINE, Host, Lab, Network, Process, eventually, make_folder, same_content,
-};
 use nix::mount::{MsFlags, mount};
-use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use nix::unistd::Pid;
-use serde_json::Value;
 
 use crate::lcsync_lan::share;
 use crate::leaves::speak;
+use crate::prelude::*;
 use crate::radio::{RADIO, cast, key_of, write_chirp};
-use crate::{world, world_alone};
 
 const GROUP: &str = "ff1e:5::42";
 /// The driver's device, for everybody as udev makes it.

@@ -2,11 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Member, Network, Process, eventually};
-use serde_json::Value;
-
-use crate::world;
+use crate::prelude::*;
 
 /// Joins a group on the kernel's default interface, from any source or from one. Prints source and
 /// length of datagrams.

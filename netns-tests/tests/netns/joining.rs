@@ -1,9 +1,6 @@
 //! Joins, PARTs, later listeners, many groups.
 
-use anyhow::{Result, ensure};
-use lcroute_demo::lab::{Member, Network, eventually};
-
-use crate::world;
+use crate::prelude::*;
 
 #[test]
 fn a_joined_program_receives_each_packet_once_and_nobody_else_gets_any() {
@@ -205,7 +202,7 @@ fn wait_wanted_groups(network: &Network, count: usize) -> Result<()> {
     let peer = b.peer_id()?;
     eventually(&format!("{count} groups are wanted"), || {
         let groups = a.groups()?;
-        let is_wanted = |group: &&serde_json::Value| {
+        let is_wanted = |group: &&Value| {
             group["links"]
                 .as_array()
                 .is_some_and(|links| links.iter().any(|link| *link == *peer))

@@ -1,15 +1,7 @@
 //! LANs behind gateways: plain hosts without lcroute, real kernels, snooping bridges.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, bail, ensure};
-use lcroute_demo::lab::{
-    Host, Lab, Member, Network, Site, UPLINK, eventually, make_folder, same_content, within,
-};
-use serde_json::Value;
-
 use crate::lcsync_lan::share;
-use crate::world;
+use crate::prelude::*;
 
 pub(crate) const GROUP: &str = "ff1e::42";
 pub(crate) const LAN: &str = "[[lan]]\ninterface = \"lan0\"\n";

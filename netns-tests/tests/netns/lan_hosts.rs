@@ -1,23 +1,18 @@
 //! Faulty and hostile hosts of a LAN behind a gateway, with frames that no kernel would send.
 
-use std::collections::BTreeSet;
 use std::io::Read;
-use std::net::Ipv6Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use lcroute_demo::lab::{self, Host, Member, Receiver, UPLINK, eventually, noise};
+use lcroute_demo::lab;
 use librecast::ethernet::{ETHERTYPE_IPV6, MacAddress};
 use librecast::ipv6::{Datagram, udp_packet};
 use librecast::mld::{self, Query, Record, RecordType};
 use librecast::packet;
 use nix::net::if_::if_nametoindex;
-use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::lan::{GROUP, Sites, lan};
-use crate::world;
+use crate::prelude::*;
 
 /// An address of no interface in the lab.
 const STRANGER: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x66]);
@@ -298,7 +293,7 @@ fn flood_of_joins(raw: &Raw, mac: impl Fn(u32) -> MacAddress, stop: &AtomicBool)
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
         let due = Duration::from_micros(100) * number;
-        std::thread::sleep(due.saturating_sub(began.elapsed()));
+        sleep(due.saturating_sub(began.elapsed()));
         for _ in 0..50 {
             number += 1;
             let group = format!("ff1e::f:{:x}:{:x}", number >> 16, number & 0xffff);

@@ -1,20 +1,18 @@
 //! Interfaces of a LAN's gateway: cables, names, bridges, VLANs, sizes, addresses, other members.
 
-use std::net::{Ipv6Addr, SocketAddrV6};
+use std::net::SocketAddrV6;
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{self, Host, Lab, Member, Site, eventually, noise};
+use lcroute_demo::lab;
 use librecast::ethernet::MacAddress;
 use librecast::packet;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{setsockopt, sockopt};
-use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::lan::{GROUP, LAN, Sites, lan};
 use crate::lan_hosts::counted;
 use crate::offload::{PORT, equal_sizes, receive, receiver, send_train, udp};
-use crate::world;
+use crate::prelude::*;
 
 /// Waits until a gateway's LAN is off; returns the problem.
 fn wait_off(gateway: &Member) -> Result<String> {

@@ -2,12 +2,11 @@
 
 use std::net::Ipv4Addr;
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{self, Host, Lab, Member, Process, UPLINK, eventually};
+use lcroute_demo::lab;
 
 use crate::ipv4::{address, wait_known};
 use crate::lan::{Sites, lan};
-use crate::world;
+use crate::prelude::*;
 
 /// Groups of IPv6 and IPv4.
 const BOTH: &str = "groups = [\"ff1e::/16\", \"239.0.0.0/8\", \"224.2.0.0/16\", \"232.0.0.0/8\"]\n[tun]\nipv4 = true\n";

@@ -3,13 +3,12 @@
 //! Without systemd: the service of `systemctl restart` runs with the capabilities of the unit, and
 //! of the linked drop-in (packaging/test-install tests that with systemd).
 
-use anyhow::{Context, Result, bail, ensure};
-use lcroute_demo::lab::{self, Host, Lab, Member, Process, Site, eventually};
+use lcroute_demo::lab;
 
 use crate::lan::{GROUP, lan};
+use crate::prelude::*;
 use crate::recipes::{Block, blocks, is_command};
 use crate::segment::ping;
-use crate::world;
 
 const PAGE: &str = include_str!("../../../docs/guide/lan.md");
 const UNIT: &str = include_str!("../../../systemd/lcroute.service");

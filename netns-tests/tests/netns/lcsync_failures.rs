@@ -1,17 +1,11 @@
 //! lcsync when disks, files, interfaces and processes fail.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
+use std::fs::Permissions;
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{
-    Disk, Host, LAN, Process, eventually, make_folder, noise, same_content, within,
-};
-use nix::sys::signal::Signal;
+use lcroute_demo::lab::Disk;
 
 use crate::lcsync_lan::{Lan, share};
-use crate::world;
+use crate::prelude::*;
 
 const MEGABYTE: usize = 1_000_000;
 const FETCH: [&str; 4] = ["lc:folder", "copy", "-i", "lan0"];
@@ -359,7 +353,7 @@ fn an_interface_that_goes_down_and_up_on_either_side_only_delays() {
         for (round, host) in [(2, receiver), (3, &lan.server)] {
             host.ip("link set lan0 down")?;
             // longer than the interval at which both check their interfaces
-            std::thread::sleep(Duration::from_millis(1_500));
+            sleep(Duration::from_millis(1_500));
             fetch.must_run()?;
             host.ip("link set lan0 up")?;
             has_received(receiver, round * MEGABYTE)?;
@@ -466,7 +460,7 @@ fn succeeds(fetch: &mut Process) -> Result<()> {
 }
 
 /// Checks that DEST has only lcsync's partial files.
-fn nothing_but_partials(dest: &std::path::Path) -> Result<()> {
+fn nothing_but_partials(dest: &Path) -> Result<()> {
     for entry in fs::read_dir(dest)? {
         let name = entry?.file_name();
         let name = name.to_string_lossy();

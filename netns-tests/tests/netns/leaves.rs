@@ -1,16 +1,6 @@
 //! Leaves: listeners with links that are not routers, on routers that fail.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{
-    DEADLINE, Host, Lab, Member, Network, Process, UPLINK, eventually, within,
-};
-use serde_json::Value;
-
-use crate::world;
+use crate::prelude::*;
 
 const GROUP: &str = "ff1e:5::42";
 /// Leaves that two cores carry beside the routers, in a test build.

@@ -1,9 +1,6 @@
 //! Links: effects of a cut, and the network's response.
 
-use anyhow::{Context, ensure};
-use lcroute_demo::lab::{UPLINK, eventually};
-
-use crate::world;
+use crate::prelude::*;
 
 #[test]
 fn a_cut_uplink_is_noticed_and_heals() {
@@ -56,7 +53,7 @@ fn joins_of_a_lost_neighbour_are_forgotten() {
         b.host.cut_uplink()?;
         eventually("a has no groups left", || {
             let groups = a.groups()?;
-            holds!(groups.is_empty(), "{}", serde_json::Value::from(groups))
+            holds!(groups.is_empty(), "{}", Value::from(groups))
         })
     });
 }

@@ -75,6 +75,7 @@ mod packets;
 mod paths;
 mod players;
 mod ports;
+mod prelude;
 mod private;
 mod radio;
 mod radio_call;

@@ -1,14 +1,6 @@
 //! Non-members receive nothing.
 
-use std::fs;
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Member, eventually, within};
-use serde_json::Value;
-
-use crate::world;
-use librecast::time::UnixTime;
+use crate::prelude::*;
 
 const NOT_PERMITTED: i32 = 4;
 /// Longer than two renewals of a 20-second membership.
@@ -38,7 +30,7 @@ fn a_stranger_on_the_same_signalling_server_gets_no_link_and_no_packet() {
         holds!(
             known.len() == 1,
             "a knows more than b: {}",
-            serde_json::Value::from(known)
+            Value::from(known)
         )
     });
 }
@@ -499,7 +491,6 @@ fn members_are_listed_when_they_are_away_and_two_of_one_name_are_told_apart() {
 
 #[test]
 fn keys_can_be_read_by_their_owner_only() {
-    use std::os::unix::fs::PermissionsExt;
     world("modes", |lab| {
         let host = founder(lab, "founder")?;
         let folder = fs::metadata(host.state_dir())?.permissions().mode();
@@ -529,7 +520,7 @@ fn founder(lab: &Lab, name: &str) -> Result<Host> {
 
 fn network_of(host: &Host) -> Result<String> {
     let id = host.call("lcroute id --json")?.stdout;
-    let id: serde_json::Value = serde_json::from_str(&id)?;
+    let id: Value = serde_json::from_str(&id)?;
     Ok(id["network"]
         .as_str()
         .with_context(|| format!("no network in {id}"))?
@@ -544,7 +535,7 @@ fn refuses_to_run(host: &Host) -> Result<()> {
 /// Sets the clock of this host's running daemon off by these seconds.
 fn set_clock(host: &Host, seconds: i64) -> Result<()> {
     let path = host.path("clock-set");
-    let file = std::fs::File::options().write(true).open(path)?;
+    let file = fs::File::options().write(true).open(path)?;
     // in place, because the file is mapped
     std::os::unix::fs::FileExt::write_all_at(&file, &seconds.to_ne_bytes(), 0)?;
     Ok(())
@@ -593,10 +584,10 @@ fn two_hosts_with_one_key_are_both_told_and_the_first_keeps_its_place() {
         let mut network = lab.network(hosts)?;
         network.start()?;
         let from = network.members[1].host.state_dir();
-        std::fs::create_dir_all(twin.state_dir())?;
-        for file in std::fs::read_dir(&from)? {
+        fs::create_dir_all(twin.state_dir())?;
+        for file in fs::read_dir(&from)? {
             let file = file?;
-            std::fs::copy(file.path(), twin.state_dir().join(file.file_name()))?;
+            fs::copy(file.path(), twin.state_dir().join(file.file_name()))?;
         }
         let receiver = network.members[1].host.receive("ff1e::42", &[])?;
         let _sender = network.members[0].host.send_for_ever("ff1e::42")?;

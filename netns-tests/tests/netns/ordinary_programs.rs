@@ -1,9 +1,6 @@
 //! Third-party programs, as Debian installs them, without lcroute.
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Lab, Network, Process, eventually};
-
-use crate::world;
+use crate::prelude::*;
 
 pub(crate) const PYTHON_RECEIVER: &str = "
 import socket, struct

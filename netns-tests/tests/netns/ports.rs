@@ -1,13 +1,7 @@
 //! Routers that map a port: miniupnpd by each of its protocols, and hostile ones.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Member, Network, Process, eventually, within};
-use serde_json::Value;
-
 use crate::foreign;
-use crate::world;
+use crate::prelude::*;
 
 /// A public address in this world: miniupnpd maps none of the test and documentation ranges.
 pub(crate) const PUBLIC: &str = "44.1.2.3";
@@ -208,7 +202,7 @@ fn a_router_that_answers_nonsense_costs_nothing() {
         network.wait_linked()?;
         // and it is not asked for a minute
         let asked = garbage.stdout().lines().count();
-        std::thread::sleep(Duration::from_secs(5));
+        sleep(Duration::from_secs(5));
         ensure!(
             garbage.stdout().lines().count() == asked,
             "{}",

@@ -1,15 +1,8 @@
 //! Private prefixes: a member on the path without the key, and changes of keys.
 
-use std::fs;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::PermissionsExt;
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Member, Network, eventually};
-use nix::sys::signal::Signal;
-use serde_json::Value;
-
-use crate::world;
+use crate::prelude::*;
 
 const GROUP: &str = "ff1e:7::42";
 const PLAIN: &str = "ff1e::42";

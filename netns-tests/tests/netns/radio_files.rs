@@ -1,13 +1,7 @@
 //! Recordings: a damaged one is cast to its end, and a second recorder keeps the first one's sound.
 
-use std::fs;
-use std::path::Path;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Process, eventually};
-
+use crate::prelude::*;
 use crate::radio::{RADIO, RATE, cast, key_of, listen, read_samples, sounding, write_chirp};
-use crate::world_alone;
 
 fn record(host: &Host, station: &str, file: &Path, args: &[&str]) -> Result<Process> {
     let file = file.display().to_string();

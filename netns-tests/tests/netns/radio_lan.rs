@@ -1,11 +1,7 @@
 //! A caster sends only on lcroute's interface by default, and on a LAN only while it has listeners.
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, LAN, eventually};
-use serde_json::Value;
-
+use crate::prelude::*;
 use crate::radio::{RATE, cast, key_of, listen, read_samples, sounding, write_chirp};
-use crate::{world, world_alone};
 
 /// Returns the bytes that a host has sent on its LAN.
 fn sent(host: &Host) -> Result<u64> {
@@ -72,7 +68,7 @@ fn a_caster_with_lcroute_sends_on_its_interface_alone_unless_it_names_others() {
             Ok((told["interfaces"].clone(), casts.stderr()))
         };
         let (alone, told) = interfaces("")?;
-        ensure!(alone == serde_json::json!(["lc0"]), "{alone}");
+        ensure!(alone == json!(["lc0"]), "{alone}");
         ensure!(told.contains("sends on lc0 alone"), "{told}");
         let (both, _) = interfaces("-i lc0 -i eth0")?;
         ensure!(both.as_array().is_some_and(|all| all.len() == 2), "{both}");

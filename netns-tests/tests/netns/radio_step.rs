@@ -3,21 +3,16 @@
 //! Each second has a click. A listener writes samples into a pipe at their time, so the least delay
 //! of a second's frames is their time, whatever the load of the machine.
 
-use std::collections::BTreeMap;
 use std::f64::consts::TAU;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
 use lcradio_core::{BEACON_PORT, Station, StationKey};
-use lcroute_demo::lab::{DEADLINE, Host, LAN, Lab, Process, eventually};
 
+use crate::prelude::*;
 use crate::radio::{RATE, cast, key_of, last_status};
 use crate::radio_call::behind_a_wire;
-use crate::world_alone;
 
 /// Samples of a frame, and bytes of a sample of both channels.
 const FRAME: usize = 960;
@@ -78,7 +73,7 @@ impl Room {
         Ok(Self { process, heard })
     }
 
-    fn step(&self) -> Result<serde_json::Value> {
+    fn step(&self) -> Result<Value> {
         Ok(last_status(&self.process.stderr())?["step"].clone())
     }
 

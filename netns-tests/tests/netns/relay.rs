@@ -1,13 +1,8 @@
 //! Links that need a relay: that of the signalling server, and coturn.
 
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Member, Network, Process, eventually, within};
-
 use crate::foreign;
 use crate::ports::path;
-use crate::world;
+use crate::prelude::*;
 
 /// Returns two members of a network whose signalling server relays; not started.
 fn relayed(lab: &Lab, hosts: Vec<Host>) -> Result<Network> {
@@ -72,7 +67,7 @@ fn two_symmetric_nats_are_linked_by_a_relay_that_sees_nothing_in_the_clear() {
         expect_paths(&network, ["relay", "relay"])?;
         expect_carries(&network)?;
         dump.stop()?;
-        let seen = std::fs::read(&pcap)?;
+        let seen = fs::read(&pcap)?;
         ensure!(seen.len() > 600 * 1_200, "{} bytes passed", seen.len());
         // every packet of the lab has its sender's name; a PeerId occurs as text or as 32 bytes
         let holds = |what: &[u8]| seen.windows(what.len()).any(|w| w == what);
@@ -233,7 +228,7 @@ fn coturn_relays_over_udp_tcp_and_tls() {
                 ways.push(host.spawn("socat", &args)?);
                 let secret = host.write("secret", "north\n")?;
                 let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-                std::fs::set_permissions(&secret, mode)?;
+                fs::set_permissions(&secret, mode)?;
                 let secret = secret.display();
                 host.configure(&format!(
                     "[relay]\nturn = [\"{url}\"]\nsecret_file = \"{secret}\"\n"
@@ -301,7 +296,7 @@ fn hosts_that_only_a_web_proxy_leads_out_are_linked_through_it() {
             for member in &network.members {
                 let file = member.host.write("proxy-login", login)?;
                 let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-                std::fs::set_permissions(&file, mode)?;
+                fs::set_permissions(&file, mode)?;
                 member.host.configure(&format!(
                     "[signal]\nlan = false\nhttps_proxy = \"http://{at}:3128\"\nhttps_proxy_login = {file:?}\n"
                 ))?;

@@ -1,9 +1,6 @@
 //! Live traffic over a lossy path: repair replaces lost packets, unless it is off.
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Lab, Member, Receiver, UPLINK, eventually};
-
-use crate::world;
+use crate::prelude::*;
 
 const MESSAGES: u64 = 5_000;
 

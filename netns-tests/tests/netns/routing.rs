@@ -1,16 +1,7 @@
 //! Networks in which packets travel several hops: delivery, healing, admission.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{
-    DEADLINE, Host, Lab, Member, Network, Receiver, UPLINK, eventually, make_folder, same_content,
-    wait_reach, within,
-};
-use nix::sys::signal::Signal;
-
 use crate::lcsync_lan::share;
-use crate::world;
+use crate::prelude::*;
 
 const GROUP: &str = "ff1e::42";
 const NOT_REACHABLE: i32 = 3;
@@ -22,7 +13,7 @@ struct Meshwork {
     network: Network,
     /// Listeners' positions, and their programs.
     listeners: Vec<(usize, Receiver)>,
-    _sender: lcroute_demo::lab::Process,
+    _sender: Process,
 }
 
 /// The failure of a router.
@@ -415,7 +406,7 @@ fn clocks_that_differ_by_hours_do_not_matter() {
             let hour = log.get(.."2026-01-01T00".len()).map(str::to_owned);
             hour.context("an empty log")
         });
-        let hours = hours.collect::<Result<std::collections::BTreeSet<_>>>()?;
+        let hours = hours.collect::<Result<BTreeSet<_>>>()?;
         holds!(hours.len() == 3, "{hours:?}")
     });
 }

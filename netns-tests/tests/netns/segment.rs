@@ -1,17 +1,8 @@
 //! Two houses as one LAN: plain hosts with the same subnet, and a router in each house.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, bail, ensure};
-use lcroute_demo::lab::{
-    Host, LAN, Lab, Member, Network, Process, Site, UPLINK, eventually, within,
-};
-use nix::sys::signal::Signal;
-use serde_json::Value;
-
 use crate::lan::lan;
+use crate::prelude::*;
 use crate::private::share_key;
-use crate::world;
 
 /// The configuration of the guide's recipe.
 pub(crate) const SEGMENT: &str = "[[lan]]\ninterface = \"lan0\"\nsegment = \"home\"\n";
@@ -412,7 +403,7 @@ fn wait_listed(gateway: &Member, group: &str) -> Result<()> {
 fn send_film(from: &Host, to: &Host, address: &str) -> Result<()> {
     let file = from.path("film");
     let film = (0..8_000_000_u32).map(|n| (n.wrapping_mul(n) >> 7) as u8);
-    std::fs::write(&file, film.collect::<Vec<_>>())?;
+    fs::write(&file, film.collect::<Vec<_>>())?;
     let copy = to.path("copy");
     let create = format!("CREATE:{}", copy.display());
     let receiver = to.spawn("socat", &["-u", "TCP-LISTEN:9000,reuseaddr", &create])?;
@@ -420,10 +411,7 @@ fn send_film(from: &Host, to: &Host, address: &str) -> Result<()> {
     let connect = format!("TCP:{address}:9000,retry=100,interval=0.05");
     from.run("socat", &["-u", &open, &connect])?.success()?;
     receiver.output()?.success()?;
-    holds!(
-        std::fs::read(&file)? == std::fs::read(&copy)?,
-        "another film"
-    )
+    holds!(fs::read(&file)? == fs::read(&copy)?, "another film")
 }
 
 /// Returns the names of the taps of segments on a host.
@@ -945,7 +933,7 @@ fn throughput_and_round_trips_beside_lc0() {
             }
         }
         let (_, before) = near.interface_traffic(UPLINK)?;
-        std::thread::sleep(Duration::from_secs(30));
+        sleep(Duration::from_secs(30));
         let (_, after) = near.interface_traffic(UPLINK)?;
         println!(
             "30 s of silence: {} packets, {} bytes",

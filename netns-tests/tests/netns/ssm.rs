@@ -1,9 +1,6 @@
 //! Source-specific multicast (RFC 4607): a join names its sender.
 
-use anyhow::ensure;
-use lcroute_demo::lab::eventually;
-
-use crate::world;
+use crate::prelude::*;
 
 #[test]
 fn a_join_of_one_of_two_senders_brings_this_one_only() {

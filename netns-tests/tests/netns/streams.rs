@@ -1,15 +1,8 @@
 //! Streams between programs of two nodes: protocol, permission, secrecy on the path, ends.
 
-use std::fs;
-use std::path::Path;
-
-use anyhow::{Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Lab, Member, Network, Output, Process, eventually};
-use nix::sys::signal::Signal;
-use serde_json::Value;
-
+use crate::library;
+use crate::prelude::*;
 use crate::private::remembers;
-use crate::{library, world};
 
 /// Documented exit codes.
 const FAILED: i32 = 1;
@@ -418,7 +411,7 @@ fn a_thousand_streams_and_one_that_nobody_reads_take_bounded_memory() {
         };
         eventually("the window is full", || {
             let (before, after) = (sent()?, {
-                std::thread::sleep(std::time::Duration::from_secs(1));
+                sleep(Duration::from_secs(1));
                 sent()?
             });
             holds!(after > 1_000_000 && before == after, "{after}")
@@ -481,7 +474,7 @@ fn a_flood_of_handshakes_hurts_no_stream() {
             holds!(connections()? >= 16, "{}", connections()?)
         })?;
         let before = connections()?;
-        std::thread::sleep(std::time::Duration::from_secs(3));
+        sleep(Duration::from_secs(3));
         let (after, refused) = (connections()?, refused()?);
         ensure!(after < before + 8, "{before}, {after}; {refused} refused");
         drop(flood);

@@ -1,12 +1,6 @@
 //! Ends of streams: exit codes, broken streams, slow services.
 
-use std::fs;
-
-use anyhow::{Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Lab, Member, Network, Process, eventually};
-use nix::sys::signal::Signal;
-
-use crate::world;
+use crate::prelude::*;
 
 fn pair(lab: &Lab) -> Result<Network> {
     lab.closed_network(["alpha", "beta"])

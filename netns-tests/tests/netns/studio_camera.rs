@@ -1,24 +1,12 @@
 //! A presenter's camera: in layers for who joined, no byte for all others, kept as it came.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::net::Ipv6Addr;
-use std::path::Path;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Process, eventually};
 use lcstudio_core::{CameraSpace, Layer, SessionKey, TrackName, ivf_frame, ivf_header};
-use librecast::id::SecretKey;
-use nix::sys::signal::Signal;
-use serde_json::json;
 
 use crate::foreign::foreign;
+use crate::prelude::*;
 use crate::studio::{
     attend, bytes_of_tracks, count_tracks, groups, keygen, network, present, session, told, turn_on,
 };
-use crate::{world, world_alone};
 
 /// Three seconds of VP8 in two layers of time, a key frame each second.
 pub(crate) const FILM: &[u8] = include_bytes!("../../../lcstudio/core/testdata/two-layers.ivf");
@@ -99,7 +87,7 @@ pub(crate) fn groups_of_camera(key: &str) -> Result<BTreeMap<String, Ipv6Addr>> 
 }
 
 /// Makes a session with a camera.
-fn with_camera(stage: &Host) -> Result<(std::path::PathBuf, String, String)> {
+fn with_camera(stage: &Host) -> Result<(PathBuf, String, String)> {
     let (folder, key, lcs) = session(stage, None)?;
     turn_on(&folder, "camera")?;
     Ok((folder, key, lcs))

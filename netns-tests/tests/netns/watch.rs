@@ -1,12 +1,6 @@
 //! `status --watch` on a terminal: in place, over a daemon's restart; restores the screen.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Process, eventually};
-use nix::sys::signal::Signal;
-
-use crate::world;
+use crate::prelude::*;
 
 /// A terminal of 6 rows and 60 columns, too few for any status; SIGTERM types ^C.
 const TERMINAL: &str = r#"
@@ -99,7 +93,7 @@ fn without_a_terminal_a_watch_is_lines_and_goes_on_over_a_restart() {
             let said = watch.stdout();
             let whole = said.rfind('\n').map_or("", |end| &said[..end]);
             for line in whole.lines() {
-                let status: serde_json::Value = serde_json::from_str(line)?;
+                let status: Value = serde_json::from_str(line)?;
                 ensure!(status["name"] == "a", "{line}");
             }
             Ok(whole.lines().count())

@@ -1,15 +1,8 @@
 //! The radio page: a tab plays a station of a host, and a host one of a tab.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Process, eventually};
-use serde_json::Value;
-
 use super::node::{dropped, lose, meeting};
 use super::{Browser, Kind, Page, Theme, in_each_browser};
+use crate::prelude::*;
 use crate::radio::{
     RADIO, RATE, cast, chirp, key_of, last_status, likeness, listen, read_samples, sounding,
     write_chirp,
