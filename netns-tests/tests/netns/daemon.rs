@@ -199,9 +199,7 @@ fn a_disk_that_takes_nothing_keeps_no_daemon_from_upgrade_and_start() {
 
         let before = incarnation()?;
         let uptime = || network.members[1].status().map(|s| s["uptime_s"].as_u64());
-        eventually("the daemon is older than a second", || {
-            holds!(uptime()? > Some(1))
-        })?;
+        exceeds(Some(1), &uptime)?;
         let old = uptime()?;
         network.members[1].daemon()?.signal(Signal::SIGUSR2)?;
         eventually("the daemon has started over", || {

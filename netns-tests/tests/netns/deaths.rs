@@ -63,9 +63,7 @@ fn forged_icmp_errors_end_no_link_and_cost_no_packet() {
             receiver.expect_exactly(2_000).map(drop)
         };
         round().or_else(|_| round()).or_else(|_| round())?;
-        eventually("as many as suspicions for five seconds need", || {
-            holds!(count()? > before + 5_000, "{}", count()?)
-        })?;
+        exceeds(before + 5_000, &count)?;
         for member in &mut network.members {
             let log = member.daemon()?.stderr();
             ensure!(!log.contains("link down"), "a link went down");

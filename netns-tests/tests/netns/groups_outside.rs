@@ -143,18 +143,12 @@ impl Person {
 
     /// Waits until the owner's host has admitted it: its certificate depends on no invitation.
     fn admitted(&self) -> Result<()> {
-        eventually("the owner's host has admitted it", || {
-            let told = self.log();
-            holds!(told.contains("membership renewed"), "{told}")
-        })
+        tells("membership renewed", || Ok(self.log()))
     }
 
     /// Waits until its status says so.
     pub fn says(&self, words: &str) -> Result<()> {
-        eventually(&format!("{} says {words:?}", self.name), || {
-            let status = self.status()?.to_string();
-            holds!(status.contains(words), "{status}")
-        })
+        tells(words, || Ok(self.status()?.to_string()))
     }
 
     /// Returns what its programs have printed.

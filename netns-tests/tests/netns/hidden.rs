@@ -183,10 +183,7 @@ fn without_any_relay_a_hidden_host_says_that_nobody_can_be_linked() {
         hidden.host.configure(setup)?;
         network.start_each()?;
         let [hidden, _] = network.nodes()?;
-        eventually("the reason is shown", || {
-            let peers = format!("{:?}", hidden.peers()?);
-            holds!(peers.contains("no relay answers"), "{peers}")
-        })?;
+        tells("no relay answers", || Ok(format!("{:?}", hidden.peers()?)))?;
         let status = hidden.host.run("lcroute", &["status"])?.stdout;
         ensure!(status.contains("no relay is known"), "{status}");
         let relay = crate::doctor::check(&hidden.host, "relay")?;
@@ -198,10 +195,7 @@ fn without_any_relay_a_hidden_host_says_that_nobody_can_be_linked() {
         let [hidden, stranger] = network.nodes()?;
         ensure!(path(stranger, hidden)? == "connected relay");
         hidden.host.reconfigure("")?;
-        eventually("the link is direct", || {
-            let now = path(stranger, hidden)?;
-            holds!(now == "connected host", "{now}")
-        })
+        becomes("connected host", || path(stranger, hidden))
     });
 }
 
@@ -315,9 +309,7 @@ fn programs_of_a_user_heed_the_stricter_of_both_files() {
                 let mut runs = hidden.spawn("setpriv", &as_nobody(&args))?;
                 let seen = || read(hidden, &file, "udp or tcp");
                 if code == 0 {
-                    eventually("it is seen", || {
-                        holds!(!seen()?.is_empty(), "{program:?}: {}", runs.stderr())
-                    })?;
+                    exceeds(0, || Ok(seen()?.len()))?;
                     continue;
                 }
                 let ended = runs.wait(PATIENCE)?;
@@ -467,15 +459,10 @@ fn a_host_that_hides_from_now_on_takes_back_what_it_has_told() {
         hidden.configure(&spool)?;
         network.members[1].start()?;
         let member = &network.members[1];
-        eventually("the router maps again", || {
-            let mapping = member.status()?["mapping"].clone();
-            holds!(mapping["by"] == "pcp", "{mapping}")
-        })?;
+        becomes("pcp", || Ok(member.status()?["mapping"]["by"].clone()))?;
         hidden.configure(&relay)?;
         hidden.call("lcroute reload --exec")?;
-        eventually("it is taken back", || {
-            holds!(taken_back() == 2, "{}", maps.stdout())
-        })
+        becomes(2, || Ok(taken_back()))
     });
 }
 

@@ -82,10 +82,7 @@ fn a_host_firewall_that_drops_what_arrives_on_lc0_is_noticed_and_the_rule_shown(
 }
 
 fn wait_inbound(member: &Member, verdict: &str) -> Result<()> {
-    eventually("lcroute to know its host's firewall", || {
-        let status = member.status()?;
-        holds!(status["inbound"] == verdict, "{}", status["inbound"])
-    })
+    becomes(verdict, || Ok(member.status()?["inbound"].clone()))
 }
 
 #[test]
@@ -315,17 +312,13 @@ fn watcher_sees_join_and_part(lab: &Lab, mode: &str, watcher: &[&str]) -> Result
     let [a, b] = network.nodes()?;
     let watch = a.host.watch_mld(watcher)?;
     let mut receiver = b.host.receive("ff1e::42", &[])?;
-    eventually("the watcher hears the JOIN", || {
-        holds!(watch.seen("JOIN", "ff1e::42")? > 0, "it has not")
-    })?;
+    exceeds(0, || watch.seen("JOIN", "ff1e::42"))?;
     ensure!(
         watch.seen("PART", "ff1e::42")? == 0,
         "a PART before anybody left"
     );
     receiver.process().kill()?;
-    eventually("the watcher hears the PART", || {
-        holds!(watch.seen("PART", "ff1e::42")? > 0, "it has not")
-    })
+    exceeds(0, || watch.seen("PART", "ff1e::42"))
 }
 
 /// Returns `tun` or `tap`, and whether it is persistent.
@@ -437,9 +430,7 @@ fn a_second_address_on_lc0_does_not_change_what_programs_send_from() {
             format!("addr del {own}/48 dev lc0"),
         ] {
             b.host.ip(&change)?;
-            eventually("programs send from the node's address again", || {
-                holds!(source("ff1e::42")? == own, "{}", source("ff1e::42")?)
-            })?;
+            becomes(&*own, || source("ff1e::42"))?;
         }
         b.host.send("ff1e::42", 50, &[])?;
         receiver.expect_exactly(100)

@@ -139,9 +139,7 @@ fn an_interrupted_command_ends_with_130_and_its_jobs_end_with_it() {
         let fleet = Fleet::new(lab, LAN)?;
         let script = "setsid sleep 4321 & echo started; wait";
         let mut exec = fleet.start_exec(&["--", "sh", "-c", script])?;
-        eventually("all have started", || {
-            holds!(exec.stdout().lines().count() == 3, "{}", exec.stdout())
-        })?;
+        becomes(3, || Ok(exec.stdout().lines().count()))?;
         exec.signal(Signal::SIGINT)?;
         let code = exec.wait(Duration::from_secs(20))?;
         ensure!(code == 130, "exit code {code}: {}", exec.stderr());

@@ -13,10 +13,7 @@ fn count(host: &Host, line: &str) -> Result<usize> {
 }
 
 fn wait_for(host: &Host, line: &str, wanted: usize) -> Result<()> {
-    eventually("so many processes", || {
-        let there = count(host, line)?;
-        holds!(there == wanted, "{there} of {line:?}, not {wanted}")
-    })
+    becomes(wanted, || count(host, line))
 }
 
 #[test]

@@ -45,9 +45,7 @@ fn commands_of_a_key_revoked_while_its_job_runs_are_executed_no_more() {
         let job = ["--key", "ci.key", "--on", "first+second", "--"];
         let script = ["sh", "-c", "echo begun; sleep 6543"];
         let mut exec = fleet.start_exec(&[&job[..], &script].concat())?;
-        eventually("both have begun", || {
-            holds!(exec.stdout().lines().count() == 2, "{}", exec.stdout())
-        })?;
+        becomes(2, || Ok(exec.stdout().lines().count()))?;
         fleet
             .run(
                 "revoke",
@@ -100,9 +98,7 @@ fn with_a_certifier_the_jobs_of_whom_he_has_certified_end() {
         ];
         certified(&fleet, "ci.key", &[])?;
         let mut exec = fleet.start_exec(&sleep)?;
-        eventually("all have begun", || {
-            holds!(exec.stdout().lines().count() == 3, "{}", exec.stdout())
-        })?;
+        becomes(3, || Ok(exec.stdout().lines().count()))?;
         fleet
             .run("revoke", &["config/lcagent/operator.key.pub"])?
             .success()?;

@@ -438,9 +438,7 @@ fn two_servers_with_one_key_hear_of_each_other_and_no_server_takes_its_own_past_
         let follow = crate::words("lc:folder copy -i lan0 --keyfile team.key --watch");
         let mut follower = receiver.spawn("lcsync", &follow)?;
         let lines = || -> Result<usize> { Ok(fs::read_to_string(&heard)?.lines().count()) };
-        eventually("the server says what it publishes", || {
-            holds!(lines()? > 0, "{}", follower.stderr())
-        })?;
+        exceeds(0, &lines)?;
         server.stop()?;
         let said = fs::read_to_string(&heard)?;
         receiver.write("said", &said)?;
@@ -450,10 +448,7 @@ fn two_servers_with_one_key_hear_of_each_other_and_no_server_takes_its_own_past_
         let (server, _) = share(first, &serve)?;
         let wait_for_more = |more: usize| {
             let before = lines()?;
-            eventually("the server goes on", || {
-                let now = lines()?;
-                holds!(now >= before + more, "{before} of {now}")
-            })
+            at_least(before + more, &lines)
         };
         wait_for_more(1)?;
         receiver

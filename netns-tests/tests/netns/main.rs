@@ -106,6 +106,7 @@ mod the_lab;
 mod tor;
 mod troubleshooting;
 mod uplink;
+mod waits;
 mod watch;
 mod web;
 

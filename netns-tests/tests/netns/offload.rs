@@ -156,9 +156,7 @@ fn crash(member: &mut Member) -> Result<()> {
 
 fn execute_anew(member: &mut Member) -> Result<()> {
     let uptime = |member: &Member| member.status()?["uptime_s"].as_u64().context("uptime_s");
-    eventually("the daemon is older than a second", || {
-        holds!(uptime(member)? > 1)
-    })?;
+    exceeds(1, || uptime(member))?;
     member.daemon()?.signal(Signal::SIGUSR2)?;
     eventually("the daemon has started over", || {
         holds!(uptime(member)? <= 1)

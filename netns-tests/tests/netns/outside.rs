@@ -118,9 +118,7 @@ fn two_keys_without_network_or_daemon_meet_at_a_server_that_belongs_to_neither()
         // itself, not a shell's child: it ends with the test
         let line = format!("exec lcroute-streams connect {to_bob} /chat/1 < <(sleep 60)");
         let mut running = ann.spawn("bash", &["-c", &line])?;
-        eventually("it runs", || {
-            holds!(look(ann)?["pairs"][0]["sought"] == true, "not yet")
-        })?;
+        becomes(true, || Ok(look(ann)?["pairs"][0]["sought"].clone()))?;
         sleep(Duration::from_millis(300));
         bob.call("lcroute book remove ann")?;
         let begun = Instant::now();
@@ -444,9 +442,7 @@ fn a_stream_whose_link_is_cut_ends_soon_on_both_sides() {
         ann.cut_uplink()?;
         sleep(Duration::from_secs(2));
         ann.heal_uplink()?;
-        eventually("it is linked again", || {
-            holds!(look(ann)?["pairs"][0]["state"] == "linked", "not yet")
-        })?;
+        becomes("linked", || Ok(look(ann)?["pairs"][0]["state"].clone()))?;
         running.must_run()?;
         ann.cut_uplink()?;
         let begun = Instant::now();
@@ -491,10 +487,7 @@ fn a_stranger_calls_an_open_key_by_a_public_server() {
         serving.signal(Signal::SIGINT)?;
         serving.expect_exit(CUT_WITHIN, 0)?;
         running.expect_exit(CUT_WITHIN, FAILED)?;
-        eventually("the key is closed", || {
-            let left = look(bob)?;
-            holds!(left["open"].is_null(), "{left}")
-        })
+        becomes(Value::Null, || Ok(look(bob)?["open"].clone()))
     });
 }
 
@@ -519,9 +512,7 @@ fn calls_of_an_open_key_with_wrong_cookies_flood_in_vain() {
         let (to_ann, to_bob) = (contact(ann)?, contact(bob)?);
         let _named = serve(bob, &to_ann, &["cat"])?;
         let _open = serve_anyone(bob, &["cat"])?;
-        eventually("its program has ports", || {
-            holds!(!ports_of(bob)?.is_empty(), "not yet")
-        })?;
+        exceeds(0, || Ok(ports_of(bob)?.len()))?;
         bob.nft("flush ruleset")?;
         // its answers arrive somewhere
         let source = format!("{}:7", flooder.v4()?);
@@ -544,9 +535,7 @@ fn calls_of_an_open_key_with_wrong_cookies_flood_in_vain() {
         let said = connect(ann, "echo hello", &to_bob)?.success()?;
         println!("in a flood: {} ms", begun.elapsed().as_millis());
         ensure!(said.stdout == "hello\n", "{said:?}");
-        eventually("the flood goes on", || {
-            holds!(dropped("outside_unknown")? > before, "it has ended")
-        })?;
+        exceeds(before, || dropped("outside_unknown"))?;
         floods.iter_mut().try_for_each(Process::must_run)?;
         // nobody has become a caller
         let shown = look(bob)?;

@@ -170,9 +170,7 @@ pub(crate) fn next_sound(heard: &Mutex<Heard>, seconds: usize) -> Result<Vec<f64
         heard.sound.clone()
     };
     let from = sound().len();
-    eventually("sound comes", || {
-        holds!(sound().len() >= from + seconds * RATE, "not yet")
-    })?;
+    at_least(from + seconds * RATE, || Ok(sound().len()))?;
     Ok(sound()[from..from + seconds * RATE].to_vec())
 }
 

@@ -390,9 +390,7 @@ fn loudspeakers(host: &Host) -> Result<(Process, String)> {
     let args = "-n --daemonize=no --exit-idle-time=-1 --use-pid-file=no --disable-shm=yes";
     let args: Vec<&str> = args.split(' ').chain(modules).collect();
     let server = host.spawn("pulseaudio", &args)?;
-    eventually("PulseAudio is there", || {
-        holds!(Path::new(&socket).exists(), "no socket")
-    })?;
+    becomes(true, || Ok(Path::new(&socket).exists()))?;
     Ok((server, format!("PULSE_SERVER=unix:{socket}")))
 }
 
@@ -435,10 +433,7 @@ fn loudspeakers_of_two_rooms_are_recorded_in_step() {
                 recording.display()
             );
             let mut recorder = houses.caster.spawn("sh", &["-c", &record])?;
-            eventually("it records", || {
-                let size = fs::metadata(&recording).map_or(0, |m| m.len());
-                holds!(size > 0, "nothing")
-            })?;
+            exceeds(0, || Ok(fs::metadata(&recording).map_or(0, |m| m.len())))?;
             let rooms = [
                 (&houses.near, CLOCKS[0], "PULSE_SINK=left"),
                 (&houses.far, CLOCKS[1], "PULSE_SINK=right"),

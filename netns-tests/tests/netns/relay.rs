@@ -117,10 +117,7 @@ fn junk_for_relayed_ports_takes_nothing_from_links() {
             Ok(fields[1].parse::<u64>()? + fields[3].parse::<u64>()?)
         };
         let before = received()?;
-        eventually("junk arrives", || {
-            let junk = received()? - before;
-            holds!(junk > 10_000, "{junk} datagrams")
-        })?;
+        exceeds(10_000, || Ok(received()? - before))?;
         for _ in 0..3 {
             expect_carries(&network)?;
         }
@@ -141,9 +138,7 @@ fn where_all_udp_is_dropped_a_relay_is_reached_by_tcp_until_udp_passes() {
         expect_carries(&network)?;
         let [a, b] = network.nodes()?;
         let since = || Ok::<_, anyhow::Error>(b.peers()?[0]["since_s"].as_u64());
-        eventually("the link is some seconds old", || {
-            holds!(since()? >= Some(2), "not yet")
-        })?;
+        at_least(Some(2), &since)?;
         a.host.pass_udp()?;
         b.host.pass_udp()?;
         let begun = Instant::now();
@@ -188,10 +183,7 @@ fn coturn(host: &Host) -> Result<Process> {
     );
     let config = host.write("turn.conf", config)?.display().to_string();
     let turn = foreign::start(host, "turnserver", &["-c", &config])?;
-    eventually("coturn listens", || {
-        let said = foreign::said(&turn);
-        holds!(said.contains("listener opened on"), "{said}")
-    })?;
+    tells("listener opened on", || Ok(foreign::said(&turn)))?;
     Ok(turn)
 }
 
@@ -264,10 +256,7 @@ fn squid(host: &Host) -> Result<Process> {
     let mut args = vec!["--reuid=65534", "--regid=65534", "--clear-groups", "env"];
     args.extend(squid.iter().map(String::as_str));
     let squid = host.spawn("setpriv", &args)?;
-    eventually("squid listens", || {
-        let said = foreign::said(&squid);
-        holds!(said.contains("Accepting HTTP"), "{said}")
-    })?;
+    tells("Accepting HTTP", || Ok(foreign::said(&squid)))?;
     Ok(squid)
 }
 

@@ -57,15 +57,7 @@ impl<'a> NotesFile<'a> {
     }
 
     pub fn until(&self, text: &str) -> Result<()> {
-        eventually("the file has the notes", || {
-            let there = self.read()?;
-            holds!(
-                there == text,
-                "{there}\n{}{}",
-                self.process.stdout(),
-                self.process.stderr()
-            )
-        })
+        becomes(text, || self.read())
     }
 
     /// Waits until it has printed these words.

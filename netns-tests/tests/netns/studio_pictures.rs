@@ -98,10 +98,7 @@ fn stored(name: &str, bytes: &[u8]) -> u64 {
 }
 
 fn until_held(folder: &str, bytes: u64) -> Result<()> {
-    eventually("the pictures are held", || {
-        let held = held_bytes(folder, "pictures");
-        holds!(held == bytes, "{held} of {bytes} bytes")
-    })
+    becomes(bytes, || Ok(held_bytes(folder, "pictures")))
 }
 
 #[test]

@@ -57,9 +57,7 @@ pub(super) fn loudspeakers(host: &Host) -> Result<(Process, String)> {
         "module-null-sink",
     ];
     let server = host.spawn("pulseaudio", &args)?;
-    eventually("PulseAudio is there", || {
-        holds!(socket.exists(), "no socket")
-    })?;
+    becomes(true, || Ok(socket.exists()))?;
     Ok((server, format!("unix:{}", socket.display())))
 }
 
@@ -322,10 +320,7 @@ fn a_tab_casts_from_its_microphone() {
         eventually("sound comes again", || loud(true))?;
         page.fill("#new-title", "another sweep")?;
         page.press("Enter")?;
-        eventually("the title comes", || {
-            let status = status()?;
-            holds!(status["title"] == "another sweep", "{status}")
-        })?;
+        becomes("another sweep", || Ok(status()?["title"].clone()))?;
         let status = status()?;
         page.click("#end")?;
         records.expect_exit(Duration::from_secs(20), 0)?;
