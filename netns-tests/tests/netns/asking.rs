@@ -1,17 +1,10 @@
 //! Leaves that attend a lecture by its link: their requests, and the cost of these.
 
-use std::collections::BTreeMap;
-use std::net::Ipv6Addr;
-use std::thread::sleep;
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Network, Process, eventually};
 use lcstudio_core::{Session, TrackName};
 
 use crate::guest::{as_nobody, open_driver};
+use crate::prelude::*;
 use crate::studio::{Typed, attend, bytes_of_tracks, count_tracks, keygen, present, session, told};
-use crate::{world, world_alone};
 
 /// Lines of captions before anybody attends.
 const LINES: u32 = 20;
@@ -150,7 +143,7 @@ fn a_leaf_without_udp_attends_by_the_relay_of_the_signalling_server() {
 
 /// Returns the processor time of a process in seconds.
 fn cpu(pid: u32) -> Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let (_, rest) = stat.rsplit_once(") ").context("stat")?;
     let fields: Vec<&str> = rest.split(' ').collect();
     let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;

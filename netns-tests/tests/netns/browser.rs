@@ -19,18 +19,13 @@ mod studio;
 
 use std::cell::RefCell;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Lab, Process, eventually};
-use serde_json::{Value, json};
-
-use crate::{PROGRAM, world};
+use crate::PROGRAM;
+use crate::prelude::*;
 
 /// Timeout for the driver, which gives up earlier with a reason.
 const SILENCE: Duration = Duration::from_secs(150);
@@ -345,9 +340,6 @@ fn serve_folder(host: &Host, folder: &Path, port: u16) -> Result<(Process, Strin
     let args = format!("-m http.server {port} --bind 127.0.0.1 --directory {folder}");
     let args = crate::words(&args);
     let server = host.spawn("python3", &args)?;
-    eventually("the web server listens", || {
-        let open = lcroute_demo::lab::open_sockets(server.pid())?;
-        holds!(!open.is_empty(), "not yet")
-    })?;
+    exceeds(0, || Ok(open_sockets(server.pid())?.len()))?;
     Ok((server, format!("http://127.0.0.1:{port}/")))
 }

@@ -4,17 +4,11 @@
 //!
 //! `CHAOS_SEED` and `CHAOS_ROUNDS` choose another run.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Member, Network, Process, Receiver, UPLINK, eventually};
 use librecast::random::Random;
-use nix::sys::signal::Signal;
 
-use crate::world;
+use crate::prelude::*;
 
 /// Groups of the first two nodes.
 const FLOWS: [&str; 2] = ["ff1e::c0:1", "ff1e::c0:2"];

@@ -1,10 +1,6 @@
 //! The command line: exit codes, messages, `listen` and `say`.
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, eventually};
-use serde_json::Value;
-
-use crate::world;
+use crate::prelude::*;
 
 #[test]
 fn wrong_usage_ends_with_2() {
@@ -230,11 +226,10 @@ fn the_json_of_a_daemon_has_what_the_contract_names() {
 
 #[test]
 fn the_control_socket_is_open_to_its_owner_and_group_only() {
-    use std::os::unix::fs::PermissionsExt;
     world("control", |lab| {
         let network = lab.closed_network(["a"])?;
         let socket = network.members[0].host.path("run/control.sock");
-        let mode = std::fs::metadata(&socket)?.permissions().mode();
+        let mode = fs::metadata(&socket)?.permissions().mode();
         holds!(mode & 0o777 == 0o660, "mode {mode:o}")
     });
 }
@@ -258,7 +253,7 @@ fn a_daemon_that_was_stopped_while_it_waited_for_links_ends_with_0() {
     world("lonely", |lab| {
         let host = lab.host("a")?;
         host.call("lcroute init")?;
-        let mut member = lcroute_demo::lab::Member::new(host);
+        let mut member = Member::new(host);
         // No server listens there.
         member.run_args = vec!["--signal".to_owned(), "ws://198.18.200.1:7117".to_owned()];
         member.start()?;

@@ -1,26 +1,18 @@
 //! Files, stations and lectures under four words: nobody is root, no daemon runs, and hosts do not
 //! know each other.
 
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Lab, Process, eventually, noise, same_content};
 use librecast::cert::Token;
 use librecast::channel::{ROOT_CHANNEL, SharePrefix};
 use librecast::code::Code;
 use librecast::code::beacon::beacon_group;
-use nix::sys::signal::Signal;
 
 use crate::guest::{all_end, as_confined, as_nobody, family, open_driver};
+use crate::prelude::*;
 use crate::radio::{RADIO, RATE, read_samples, sounding, write_chirp};
 use crate::reach::closed_lan;
 use crate::uplink::limit;
-use crate::world;
 
 const MEGABYTE: usize = 1_000_000;
 /// Time within which a receiver prints that nobody sends, as the documents promise.
@@ -166,9 +158,9 @@ fn four_words_bring_a_token_to_the_first_host_that_says_them() {
         let [ann, bob, eve] = &hosts[..] else {
             unreachable!("three hosts");
         };
-        let network_of = |host: &Host| -> Result<serde_json::Value> {
+        let network_of = |host: &Host| -> Result<Value> {
             let id = host.call("lcroute id --json")?.stdout;
-            let id: serde_json::Value = serde_json::from_str(&id)?;
+            let id: Value = serde_json::from_str(&id)?;
             Ok(id["network"].clone())
         };
         ann.call("lcroute init --name ann")?;
@@ -214,7 +206,7 @@ fn wrong_words_and_two_senders_are_said_and_nothing_is_received() {
         let [ann, bob, eve] = &crate::all(closed_lan(lab, &["ann", "bob", "eve"])?)?;
         let sent = make_files(ann, 100_000)?;
         let (mut sends, code) = send(ann, "", &sent)?;
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         let mut nobody = receive(bob, "", "abandon-abandon-abandon-zoo")?;
         ends(&mut nobody, 3, "nobody is here")?;
         ensure!(began.elapsed() < PROMISED, "{:?}", began.elapsed());
@@ -329,10 +321,7 @@ fn a_killed_receiver_of_codes_goes_on_and_hostile_beacons_change_nothing() {
         hostile.prints("in")?;
         let receives = receive(bob, "", &code)?;
         let dest = bob.path("dest");
-        eventually("some of it", || {
-            let there = size_below(&dest)?;
-            holds!(there > SIZE as u64 / 4, "{there}: {}", receives.stderr())
-        })?;
+        exceeds(SIZE as u64 / 4, || size_below(&dest))?;
         let family = family(receives.pid());
         receives.signal(Signal::SIGKILL)?;
         all_end(&family)?;
@@ -405,7 +394,7 @@ fn five_receivers_of_a_code_cost_less_than_five_uploads() {
         let mut fetches = Vec::new();
         for (n, host) in others.iter().enumerate() {
             if n == at_once {
-                thread::sleep(Duration::from_secs(8));
+                sleep(Duration::from_secs(8));
             }
             fetches.push((host, receive(host, "", &code)?));
         }
@@ -449,10 +438,7 @@ fn a_station_goes_by_four_words_and_two_senders_are_refused() {
         let heard = open_folder(bob, "heard")?.join("samples");
         let (typed, file) = (code.replace('-', " "), heard.display());
         let listens = shell(bob, &format!("exec {RADIO} listen '{typed}' - >{file}"))?;
-        eventually("two seconds of sound", || {
-            let bytes = fs::metadata(&heard)?.len() as usize;
-            holds!(bytes > 2 * 4 * RATE, "{bytes}: {}", listens.stderr())
-        })?;
+        exceeds(2 * 4 * RATE, || Ok(fs::metadata(&heard)?.len() as usize))?;
         listens.signal(Signal::SIGINT)?;
         // how well it sounds is a matter of other tests, and of what else this machine does
         let samples = read_samples(&heard)?;

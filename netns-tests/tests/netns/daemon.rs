@@ -1,13 +1,10 @@
 //! Kill, restart, replacement and stop of the daemon.
 
 use std::io::Write;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Disk, Host, Member, eventually};
-use nix::sys::signal::Signal;
+use lcroute_demo::lab::Disk;
 
-use crate::world;
+use crate::prelude::*;
 
 /// Documented bound for the end of a stopped daemon.
 const LEAVES_WITHIN: Duration = Duration::from_secs(2);
@@ -194,17 +191,15 @@ fn a_disk_that_takes_nothing_keeps_no_daemon_from_upgrade_and_start() {
         let mut network = lab.network(hosts)?;
         network.start()?;
         let incarnation = || -> Result<u32> {
-            let text = std::fs::read_to_string(state.join("incarnation"))?;
+            let text = fs::read_to_string(state.join("incarnation"))?;
             Ok(text.trim().parse()?)
         };
-        let mut file = std::fs::File::create(state.join("ballast"))?;
+        let mut file = fs::File::create(state.join("ballast"))?;
         while file.write_all(&[1; 512]).is_ok() {}
 
         let before = incarnation()?;
         let uptime = || network.members[1].status().map(|s| s["uptime_s"].as_u64());
-        eventually("the daemon is older than a second", || {
-            holds!(uptime()? > Some(1))
-        })?;
+        exceeds(Some(1), &uptime)?;
         let old = uptime()?;
         network.members[1].daemon()?.signal(Signal::SIGUSR2)?;
         eventually("the daemon has started over", || {
@@ -239,7 +234,7 @@ fn a_state_folder_has_one_daemon_and_a_second_is_told_whose_it_is() {
             let control = control.to_str().context("path")?;
             let run = ["run", "--tun", "lc9", "--control", control];
             let done = member.host.run("lcroute", &run)?;
-            let lock = std::fs::read_to_string(member.host.state_dir().join("lock"))?;
+            let lock = fs::read_to_string(member.host.state_dir().join("lock"))?;
             let said = format!("used by another lcroute (pid {lock})");
             done.fails(1, &said)?;
             holds!(!member.host.has_interface("lc9"))

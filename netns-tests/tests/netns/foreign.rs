@@ -2,16 +2,10 @@
 //!
 //! `netns-tests/setup all` fetches them; nothing is installed.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Network, Process, eventually};
-
 use crate::ipv4::{address, wait_known};
 use crate::lan::{ASK, Sites};
 use crate::lan_programs::ddsperf;
-use crate::world;
+use crate::prelude::*;
 
 /// Returns the folder of `netns-tests/setup all` with the packages' files.
 pub(crate) fn root() -> Result<PathBuf> {
@@ -97,10 +91,7 @@ pub(crate) fn avahi_by(host: &Host, interface: &str, family: &str) -> Result<Pro
         "mount --bind {user} /etc/passwd && mount --bind {group} /etc/group && exec env {avahi}"
     );
     let avahi = host.spawn("unshare", &["-m", "sh", "-c", &script])?;
-    eventually("avahi uses the interface", || {
-        let said = said(&avahi);
-        holds!(said.contains(&format!("{interface}.{family}")), "{said}")
-    })?;
+    tells(&format!("{interface}.{family}"), || Ok(said(&avahi)))?;
     Ok(avahi)
 }
 
@@ -193,10 +184,7 @@ fn libcoap_is_found_by_its_group() {
         })?;
         b.wait_wanted("ff02::fd", a)?;
         let args = crate::words("-N -B 5 -m get coap://[ff02::fd%lc0]/.well-known/core");
-        eventually("a resource is listed", || {
-            let listed = ask(&b.host, "coap-client-notls", &args)?;
-            holds!(listed.contains("</time>"), "{listed}: {}", said(&server))
-        })
+        tells("</time>", || ask(&b.host, "coap-client-notls", &args))
     });
 }
 
@@ -261,7 +249,7 @@ fn corosync_makes_a_cluster() {
         let mut nodes = Vec::new();
         for member in members {
             let state = member.host.path("corosync");
-            std::fs::create_dir_all(&state)?;
+            fs::create_dir_all(&state)?;
             let config = format!(
                 "totem {{\n version: 2\n transport: udp\n ip_version: ipv6\n crypto_cipher: none\n crypto_hash: none\n \
                  interface {{\n ringnumber: 0\n mcastaddr: ff1e::c0:5405\n mcastport: 5405\n }}\n}}\n\
@@ -326,13 +314,13 @@ print(urllib.request.urlopen(request, timeout=5).read().decode())
                 ],
             )?;
             let file = home.join("config.xml");
-            let config = std::fs::read_to_string(&file).with_context(|| made.clone())?;
+            let config = fs::read_to_string(&file).with_context(|| made.clone())?;
             let config = ["globalAnnounceEnabled", "relaysEnabled", "natEnabled"]
                 .iter()
                 .fold(config, |config, key| {
                     config.replace(&format!("<{key}>true"), &format!("<{key}>false"))
                 });
-            std::fs::write(&file, config)?;
+            fs::write(&file, config)?;
             let id = ask(&member.host, "syncthing", &["--device-id", &flag])?;
             let args = format!("serve {flag} --no-browser --no-restart --no-upgrade");
             let args = crate::words(&args);

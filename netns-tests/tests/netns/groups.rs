@@ -1,16 +1,7 @@
 //! Private groups: messages that wait for absent members, with holders that cannot read them.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::path::PathBuf;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Lab, Network, Process, eventually};
-use nix::sys::signal::Signal;
-use serde_json::Value;
-
+use crate::prelude::*;
 use crate::private::remembers;
-use crate::world;
 
 /// A person with lcgroup on a host.
 pub(crate) struct Person {
@@ -243,10 +234,7 @@ fn who_comes_back_learns_of_a_removal_before_it_speaks_whatever_the_removed_one_
         people[2].daemon()?.stop()?;
         let key = holding_key(&people[0])?;
         people[0].ask(&["remove", "team", "cy"])?;
-        eventually("bob hears that", || {
-            let members = &people[1].status()?["members"];
-            holds!(*members == 3, "{members}")
-        })?;
+        becomes(3, || Ok(people[1].status()?["members"].clone()))?;
         let lies = ["--interface", "lan0", &key];
         let liar = people[2].host.spawn("lcgroup-forge", &lies)?;
         liar.prints("lying")?;
@@ -329,10 +317,7 @@ fn twelve_members_have_all_hundred_messages_whatever_happened() {
             eventually("they are members", || person.is("member"))?;
         }
         for person in &people {
-            eventually("all know all", || {
-                let members = person.status()?["members"].as_u64();
-                holds!(members == Some(12), "{}: {members:?}", person.name)
-            })?;
+            becomes(Some(12), || Ok(person.status()?["members"].as_u64()))?;
         }
         // members 8 to 11 are absent from now on; the owner and 1 to 7 take turns
         for person in &mut people[8..] {
@@ -355,10 +340,7 @@ fn twelve_members_have_all_hundred_messages_whatever_happened() {
             people[speaker].say(&format!("message {n}"))?;
         }
         for at in &speakers {
-            eventually("those who are there have all", || {
-                let said = people[*at].said()?.len();
-                holds!(said == 100, "{} has {said}", people[*at].name)
-            })?;
+            becomes(100, || Ok(people[*at].said()?.len()))?;
         }
         // all authors leave, the absent ones return: only the holders have the messages
         for at in speakers {
@@ -381,7 +363,7 @@ fn twelve_members_have_all_hundred_messages_whatever_happened() {
                 )
             })?;
             // each author's messages in order
-            let mut last = std::collections::BTreeMap::new();
+            let mut last = BTreeMap::new();
             for message in people[at].said()? {
                 let text = message["text"].as_str().context("text")?.to_owned();
                 let n: u32 = text.trim_start_matches("message ").parse()?;
@@ -439,17 +421,11 @@ fn files_are_for_the_members_of_the_moment() {
         fetch(eve, &["lc:plans", "out", "--timeout", "2s"])?.exits(3)?;
         // a removed member knows the earlier keys; later shares have new ones
         people[0].ask(&["remove", "team", "cy"])?;
-        eventually("bob hears that", || {
-            let members = &people[1].status()?["members"];
-            holds!(*members == 2, "{members}")
-        })?;
+        becomes(2, || Ok(people[1].status()?["members"].clone()))?;
         share.stop()?;
         bob.write("plans/mill.txt", b"by the bridge")?;
         let _share = bob.spawn("lcsync", &shares)?;
-        eventually("ann has both offers", || {
-            let offers = offered(&people[0])?;
-            holds!(offers == 2, "{offers}")
-        })?;
+        becomes(2, || offered(&people[0]))?;
         let out = ann.path("out").display().to_string();
         fetch(ann, &["lc:plans", &out, "--lcgroup", "team"])?.success()?;
         ensure!(read(ann)? == b"by the bridge");
@@ -540,10 +516,7 @@ fn keys_of_a_group_seal_packets_without_loss_and_open_nothing_to_who_was_removed
         receiver.expect_exactly(count)?;
         ensure!(removed.packets()? == read, "cy reads on");
         people[2].daemon()?.signal(Signal::SIGCONT)?;
-        eventually("cy's prefix is closed", || {
-            let prefix = people[2].prefix()?;
-            holds!(prefix["epoch"].is_null(), "{prefix}")
-        })?;
+        becomes(Value::Null, || Ok(people[2].prefix()?["epoch"].clone()))?;
         // without lcgroup nothing leaves in clear
         people[0].daemon()?.kill()?;
         eventually("ann's prefix is closed", || {
@@ -557,10 +530,7 @@ fn keys_of_a_group_seal_packets_without_loss_and_open_nothing_to_who_was_removed
             )
         })?;
         people[0].start()?;
-        eventually("and open again", || {
-            let prefix = people[0].prefix()?;
-            holds!(prefix["sealed"] == true, "{prefix}")
-        })?;
+        becomes(true, || Ok(people[0].prefix()?["sealed"].clone()))?;
         Ok(())
     });
 }

@@ -1,11 +1,7 @@
 //! A member of a private group with several hosts.
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Lab, eventually};
-use serde_json::Value;
-
 use crate::groups::{Person, invitation};
-use crate::world;
+use crate::prelude::*;
 
 /// Bob, who owns the group, Ann, and a host that is to be Ann's laptop.
 fn people(lab: &Lab) -> Result<Vec<Person>> {

@@ -1,14 +1,7 @@
 //! Files of private groups: they wait at mailboxes and members while their senders are away.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Lab, Output, Process, eventually, noise};
-use serde_json::Value;
-
 use crate::groups::{Person, contents, holding_key, holds, invitation};
-use crate::world;
+use crate::prelude::*;
 
 const MIB: usize = 1 << 20;
 
@@ -221,7 +214,7 @@ fn a_mailbox_that_lies_serves_nobody_and_an_honest_one_is_found() {
         liar.must_run()?;
         let mut gets = people[2].begin_to_get(&["plan.bin"])?;
         people[4].start()?;
-        gets.expect_exit(std::time::Duration::from_secs(60), 0)?;
+        gets.expect_exit(Duration::from_secs(60), 0)?;
         ensure!(fs::read(people[2].host.path("plan.bin"))? == plan);
         liar.stop()?;
         // a mailbox whose disk has changed its copy replaces it, and serves the right one
@@ -263,10 +256,7 @@ fn full_disks_and_kills_cost_no_file() {
         eventually("cy reads the message", || people[2].has_file("plan.bin"))?;
         let mut gets = people[2].begin_to_get(&["plan.bin"])?;
         let incoming = people[2].folder().join("groups/team/files/incoming");
-        eventually("a part has come", || {
-            let part = contents(&incoming)?.len();
-            holds!(part > MIB, "{part} bytes")
-        })?;
+        exceeds(MIB, || Ok(contents(&incoming)?.len()))?;
         people[2].kill()?;
         gets.kill()?;
         ensure!(!people[2].host.path("plan.bin").exists());

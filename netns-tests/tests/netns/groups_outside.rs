@@ -1,20 +1,12 @@
 //! Groups with a network of their own: members on hosts that share no network, without daemon or root.
 
-use std::fs;
 use std::os::unix::fs::chown;
-use std::path::PathBuf;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Process, SignallingServer, eventually};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use serde_json::{Value, json};
 
 use crate::guest::{all_end, as_confined, as_nobody, family, open_driver};
 use crate::outside_dht::with_dht;
+use crate::prelude::*;
 use crate::reach::swarm;
 use crate::stations::{open_port, public_server};
-use crate::world;
 
 /// The user without rights.
 const NOBODY: u32 = 65_534;
@@ -151,18 +143,12 @@ impl Person {
 
     /// Waits until the owner's host has admitted it: its certificate depends on no invitation.
     fn admitted(&self) -> Result<()> {
-        eventually("the owner's host has admitted it", || {
-            let told = self.log();
-            holds!(told.contains("membership renewed"), "{told}")
-        })
+        tells("membership renewed", || Ok(self.log()))
     }
 
     /// Waits until its status says so.
     pub fn says(&self, words: &str) -> Result<()> {
-        eventually(&format!("{} says {words:?}", self.name), || {
-            let status = self.status()?.to_string();
-            holds!(status.contains(words), "{status}")
-        })
+        tells(words, || Ok(self.status()?.to_string()))
     }
 
     /// Returns what its programs have printed.

@@ -1,14 +1,9 @@
 //! Private groups of people with faulty clocks, names, texts, disks and firewalls.
 
-use std::fs;
 use std::os::unix::fs::FileExt;
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Lab, Process, eventually};
-
 use crate::groups::{Person, invitation};
-use crate::world;
-use librecast::time::UnixTime;
+use crate::prelude::*;
 
 const DAY: i64 = 86_400;
 
@@ -122,7 +117,7 @@ fn a_joiner_is_told_that_the_owner_is_missing_and_is_let_in_soon_after_the_firew
         );
         ensure!(joins.is_running(), "{}", joins.stderr());
         people[0].host.nft("delete table inet filter")?;
-        joins.expect_exit(std::time::Duration::from_secs(30), 0)?;
+        joins.expect_exit(Duration::from_secs(30), 0)?;
         people[1].is("member")?;
         // the invitation was for one member
         people[2]
@@ -159,10 +154,7 @@ fn words_of_a_member_whose_clock_is_wrong_arrive_with_a_time_that_can_be_true_an
             (-40, "40 days behind"),
         ] {
             people[1].start_ahead(days)?;
-            eventually("bob knows it", || {
-                let status = people[1].status()?["clock"].to_string();
-                holds!(status.contains(words), "{status}")
-            })?;
+            tells(words, || Ok(people[1].status()?["clock"].to_string()))?;
             let wrong = format!("by a clock {days} days ahead");
             let sent = people[1].host.run("lcgroup", &["send", "team", &wrong])?;
             ensure!(sent.code == 0 && sent.stderr.contains(words), "{sent:?}");
@@ -176,10 +168,7 @@ fn words_of_a_member_whose_clock_is_wrong_arrive_with_a_time_that_can_be_true_an
                 ensure!(notices.contains("the clock of bob is"), "{notices}");
             }
             people[1].set_clock(0)?;
-            eventually("bob's clock is right", || {
-                let status = people[1].status()?;
-                holds!(status["clock"].is_null(), "{status}")
-            })?;
+            becomes(Value::Null, || Ok(people[1].status()?["clock"].clone()))?;
             let right = format!("not {wrong} any more");
             let sent = people[1].ask(&["send", "team", &right])?;
             ensure!(sent["clock"].is_null(), "{sent}");
@@ -275,10 +264,7 @@ fn a_member_comes_back_after_400_days_without_an_invitation() {
             }
             let before = people[0].status()?["epoch"].as_u64();
             people[0].ask(&["refresh", "team"])?;
-            eventually("it has new keys", || {
-                let status = people[1].status()?;
-                holds!(status["epoch"].as_u64() > before, "{status}")
-            })?;
+            exceeds(before, || Ok(people[1].status()?["epoch"].as_u64()))?;
         }
         people[2].daemon = None;
         people[2].start_ahead(400)?;
@@ -474,7 +460,7 @@ fn text_and_names_of_all_writings_stay_as_they_are() {
         eventually("ann has all", || {
             let said = people[0].said()?;
             ensure!(said.len() == 4 + 4, "{} messages", said.len());
-            let length = |m: &serde_json::Value| m["text"].as_str().map(str::len);
+            let length = |m: &Value| m["text"].as_str().map(str::len);
             // the shell's line end is not part of the text
             let lengths: Vec<_> = said[4..].iter().filter_map(length).collect();
             holds!(lengths == [65_536, 65_535, 65_536, 65_536], "{lengths:?}")

@@ -1,9 +1,6 @@
 //! `lc0` as programs see it: TUN and TAP, MLD watchers, names, capabilities.
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Member, Network, eventually};
-
-use crate::world;
+use crate::prelude::*;
 
 #[test]
 fn an_mld_watcher_on_a_raw_socket_sees_a_remote_join_and_part() {
@@ -54,7 +51,7 @@ fn lc0_has_the_address_that_status_shows_and_one_link_local() {
         let network = lab.closed_network(["a", "b"])?;
         let [a, _] = network.nodes()?;
         let shown = a.host.call("ip -j -6 addr show dev lc0")?;
-        let shown: serde_json::Value = serde_json::from_str(&shown.stdout)?;
+        let shown: Value = serde_json::from_str(&shown.stdout)?;
         let addresses = shown[0]["addr_info"].as_array().context("addr_info")?;
         let mut found: Vec<&str> = addresses
             .iter()
@@ -85,10 +82,7 @@ fn a_host_firewall_that_drops_what_arrives_on_lc0_is_noticed_and_the_rule_shown(
 }
 
 fn wait_inbound(member: &Member, verdict: &str) -> Result<()> {
-    eventually("lcroute to know its host's firewall", || {
-        let status = member.status()?;
-        holds!(status["inbound"] == verdict, "{}", status["inbound"])
-    })
+    becomes(verdict, || Ok(member.status()?["inbound"].clone()))
 }
 
 #[test]
@@ -205,7 +199,7 @@ fn each_lc0_has_an_ethernet_address_of_its_own_and_is_in_no_bridge() {
             let shown = member
                 .host
                 .run("ip", &["-j", "link", "show", "dev", "lc0"])?;
-            let shown: serde_json::Value = serde_json::from_str(&shown.success()?.stdout)?;
+            let shown: Value = serde_json::from_str(&shown.success()?.stdout)?;
             ensure!(shown[0]["link_type"] == "ether", "{shown}");
             let flags = shown[0]["flags"].as_array().context("flags")?;
             let has = |flag: &str| flags.iter().any(|f| f == flag);
@@ -318,23 +312,19 @@ fn watcher_sees_join_and_part(lab: &Lab, mode: &str, watcher: &[&str]) -> Result
     let [a, b] = network.nodes()?;
     let watch = a.host.watch_mld(watcher)?;
     let mut receiver = b.host.receive("ff1e::42", &[])?;
-    eventually("the watcher hears the JOIN", || {
-        holds!(watch.seen("JOIN", "ff1e::42")? > 0, "it has not")
-    })?;
+    exceeds(0, || watch.seen("JOIN", "ff1e::42"))?;
     ensure!(
         watch.seen("PART", "ff1e::42")? == 0,
         "a PART before anybody left"
     );
     receiver.process().kill()?;
-    eventually("the watcher hears the PART", || {
-        holds!(watch.seen("PART", "ff1e::42")? > 0, "it has not")
-    })
+    exceeds(0, || watch.seen("PART", "ff1e::42"))
 }
 
 /// Returns `tun` or `tap`, and whether it is persistent.
 fn link_kind(host: &Host) -> Result<(String, bool)> {
     let shown = host.call("ip -j -d link show dev lc0")?;
-    let shown: serde_json::Value = serde_json::from_str(&shown.stdout)?;
+    let shown: Value = serde_json::from_str(&shown.stdout)?;
     let data = &shown[0]["linkinfo"]["info_data"];
     let kind = data["type"]
         .as_str()
@@ -367,7 +357,7 @@ fn a_second_node_on_a_host_carries_what_names_its_interface() {
         let mut daemon = b
             .host
             .spawn("lcroute", &of_second(&["run", "--tun", "lc1"]))?;
-        let status = || -> Result<serde_json::Value> {
+        let status = || -> Result<Value> {
             let done = b.host.run("lcroute", &of_second(&["status", "--json"]))?;
             Ok(serde_json::from_str(&done.success()?.stdout)?)
         };
@@ -392,7 +382,7 @@ fn a_second_node_on_a_host_carries_what_names_its_interface() {
             "they went through lc0"
         );
         let done = b.host.ask("lcroute", &of_second(&["doctor", "--json"]))?;
-        let checks: serde_json::Value = serde_json::from_str(&done.stdout)?;
+        let checks: Value = serde_json::from_str(&done.stdout)?;
         let checks = checks["checks"].as_array().context("checks")?;
         let routes = checks.iter().find(|check| check["name"] == "routes");
         let routes = routes.context("routes")?;
@@ -419,7 +409,7 @@ fn a_second_address_on_lc0_does_not_change_what_programs_send_from() {
             let done = b
                 .host
                 .run("ip", &["-j", "-6", "route", "get", group, "oif", "lc0"])?;
-            let shown: serde_json::Value = serde_json::from_str(&done.success()?.stdout)?;
+            let shown: Value = serde_json::from_str(&done.success()?.stdout)?;
             Ok(shown[0]["prefsrc"].as_str().context("prefsrc")?.to_owned())
         };
         for group in ["ff1e::42", "ff15::42", "ff05::1"] {
@@ -440,9 +430,7 @@ fn a_second_address_on_lc0_does_not_change_what_programs_send_from() {
             format!("addr del {own}/48 dev lc0"),
         ] {
             b.host.ip(&change)?;
-            eventually("programs send from the node's address again", || {
-                holds!(source("ff1e::42")? == own, "{}", source("ff1e::42")?)
-            })?;
+            becomes(&*own, || source("ff1e::42"))?;
         }
         b.host.send("ff1e::42", 50, &[])?;
         receiver.expect_exactly(100)

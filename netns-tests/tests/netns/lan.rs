@@ -1,15 +1,7 @@
 //! LANs behind gateways: plain hosts without lcroute, real kernels, snooping bridges.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, bail, ensure};
-use lcroute_demo::lab::{
-    Host, Lab, Member, Network, Site, UPLINK, eventually, make_folder, same_content, within,
-};
-use serde_json::Value;
-
 use crate::lcsync_lan::share;
-use crate::world;
+use crate::prelude::*;
 
 pub(crate) const GROUP: &str = "ff1e::42";
 pub(crate) const LAN: &str = "[[lan]]\ninterface = \"lan0\"\n";
@@ -78,10 +70,7 @@ impl Sites {
     /// Waits until this number of groups is reported on a LAN.
     pub(crate) fn wait_reported(&self, site: usize, groups: u64) -> Result<()> {
         let forwarder = &self.network.members[self.wait_forwarder(site)?];
-        eventually("joins are reported on the LAN", || {
-            let lan = lan(forwarder)?;
-            holds!(lan["groups"] == groups, "{lan}")
-        })
+        becomes(groups, || Ok(lan(forwarder)?["groups"].clone()))
     }
 }
 

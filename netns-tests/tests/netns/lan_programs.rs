@@ -2,19 +2,14 @@
 //!
 //! `netns-tests/setup all` fetches the programs of ignored tests.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Process, eventually};
-
 use crate::foreign::{foreign, libraries, said, start};
 use crate::lan::{Sites, lan};
-use crate::lan_ipv4;
 use crate::ordinary_programs::{
     IPERF_CLIENT, IPERF_SERVER, PYTHON_RECEIVER, PYTHON_SENDER, iperf_got_all,
 };
+use crate::prelude::*;
 use crate::recipes::blocks;
-use crate::{words, world};
+use crate::{lan_ipv4, words};
 
 const PAGE: &str = include_str!("../../../docs/guide/lan.md");
 
@@ -178,10 +173,7 @@ for number in range(10):
         let sender = a.hosts[0].run("env", &args.each_ref().map(String::as_str))?;
         sender.success()?;
         let expected: String = (0..10).map(|n| format!("rain {n}\n")).collect();
-        eventually("the messages have come", || {
-            let said = listener.stdout();
-            holds!(said == expected, "{said:?}{}", listener.stderr())
-        })
+        becomes(expected, || Ok(listener.stdout()))
     });
 }
 

@@ -1,15 +1,8 @@
 //! Programs in Rust, C and Python by the library: a server for listeners, threads, tasks, bad input.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Member, Process, eventually};
 use librecast::channel::program_group;
 
-use crate::world;
+use crate::prelude::*;
 
 /// A path below the folder of the library.
 fn source(path: &str) -> PathBuf {

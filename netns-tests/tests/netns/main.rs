@@ -75,6 +75,7 @@ mod packets;
 mod paths;
 mod players;
 mod ports;
+mod prelude;
 mod private;
 mod radio;
 mod radio_call;
@@ -105,6 +106,7 @@ mod the_lab;
 mod tor;
 mod troubleshooting;
 mod uplink;
+mod waits;
 mod watch;
 mod web;
 

@@ -1,6 +1,6 @@
 //! NAT: hosts without a public address.
 
-use crate::world;
+use crate::prelude::*;
 
 #[test]
 fn two_hosts_behind_different_nats_connect_directly() {

@@ -1,9 +1,6 @@
 //! Third-party programs, as Debian installs them, without lcroute.
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Lab, Network, Process, eventually};
-
-use crate::world;
+use crate::prelude::*;
 
 pub(crate) const PYTHON_RECEIVER: &str = "
 import socket, struct
@@ -49,13 +46,7 @@ fn socat() {
         a.host
             .run("socat", &["-u", &from, "UDP6-SENDTO:[ff1e::8]:5008"])?
             .success()?;
-        eventually("socat prints what came", || {
-            holds!(
-                receiver.stdout() == "hello from socat\n",
-                "{:?}",
-                receiver.stdout()
-            )
-        })
+        becomes("hello from socat\n", || Ok(receiver.stdout()))
     });
 }
 

@@ -1,6 +1,6 @@
 //! Packets arrive unchanged.
 
-use crate::world;
+use crate::prelude::*;
 
 #[test]
 fn the_hop_limit_is_what_the_sender_set() {
@@ -14,7 +14,7 @@ fn the_hop_limit_is_what_the_sender_set() {
         a.host.send("ff1e::42", 50, &["--hops", "37"])?;
         receiver.expect_exactly(100)?;
         let state = receiver.state()?;
-        holds!(state["hop_limits"] == serde_json::json!([1, 37]), "{state}")
+        holds!(state["hop_limits"] == json!([1, 37]), "{state}")
     });
 }
 

@@ -1,20 +1,11 @@
 //! Live radio: sound from a file on one host, received on others, and unreadable without the key.
 
 use std::f64::consts::TAU;
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
 use lcradio_core::{Station, StationKey};
-use lcroute_demo::lab::{DEADLINE, Host, Member, Process, eventually, within};
-use librecast::id::SecretKey;
-use nix::sys::signal::Signal;
-use serde_json::Value;
 
 use crate::foreign::{foreign, root as foreign_root, start as start_foreign};
-use crate::{world, world_alone};
+use crate::prelude::*;
 
 /// The program; lcroute-lab has no codec.
 pub(crate) const RADIO: &str = "/run/lcroute-lab/.programs/radio";
@@ -510,7 +501,7 @@ fn the_copy_makes_up_for_what_is_lost() {
         let mut network = lab.network(lab.closed_hosts(&names)?)?;
         network.start_routed()?;
         let [caster, clear, lossy @ ..] = &network.members[..] else {
-            anyhow::bail!("ten hosts");
+            bail!("ten hosts");
         };
         let file = write_chirp(&caster.host, 60)?;
         let (key, station, _) = key_of(&caster.host, "station.key")?;
@@ -848,10 +839,7 @@ fn ffplay_and_gstreamer_hear_a_public_station_and_what_ffmpeg_announces_is_heard
         );
         let mut gstreamer = with_variables(&player.host, &variables, "gst-launch-1.0", &words)?;
         for file in [&by_ffplay, &by_gstreamer] {
-            eventually(&format!("some seconds in {file}"), || {
-                let size = fs::metadata(file)?.len();
-                holds!(size > 6 * 4 * RATE as u64, "{size} bytes")
-            })?;
+            exceeds(6 * 4 * RATE as u64, || Ok(fs::metadata(file)?.len()))?;
         }
         for process in [&mut ffplay, &mut gstreamer] {
             process.kill()?;

@@ -1,9 +1,6 @@
 //! Live traffic over a lossy path: repair replaces lost packets, unless it is off.
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Lab, Member, Receiver, UPLINK, eventually};
-
-use crate::world;
+use crate::prelude::*;
 
 const MESSAGES: u64 = 5_000;
 
@@ -29,9 +26,7 @@ fn run(lab: &Lab, config: &str) -> Result<Outcome> {
     b.host.set_loss(UPLINK, 5)?;
     a.host.send("ff1e::42", MESSAGES, &["--rate", "1000"])?;
     // later packets, which are not counted
-    eventually("most has come", || {
-        holds!(receiver.packets()? > MESSAGES / 2, "{}", receiver.state()?)
-    })?;
+    exceeds(MESSAGES / 2, || receiver.packets())?;
     let waited =
         ["queue_delay", "queue_codel", "queue_full"].map(|why| a.counter(&format!("drops/{why}")));
     let waited = waited.into_iter().sum::<Result<u64>>()?;

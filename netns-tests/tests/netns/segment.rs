@@ -1,17 +1,8 @@
 //! Two houses as one LAN: plain hosts with the same subnet, and a router in each house.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, bail, ensure};
-use lcroute_demo::lab::{
-    Host, LAN, Lab, Member, Network, Process, Site, UPLINK, eventually, within,
-};
-use nix::sys::signal::Signal;
-use serde_json::Value;
-
 use crate::lan::lan;
+use crate::prelude::*;
 use crate::private::share_key;
-use crate::world;
 
 /// The configuration of the guide's recipe.
 pub(crate) const SEGMENT: &str = "[[lan]]\ninterface = \"lan0\"\nsegment = \"home\"\n";
@@ -412,7 +403,7 @@ fn wait_listed(gateway: &Member, group: &str) -> Result<()> {
 fn send_film(from: &Host, to: &Host, address: &str) -> Result<()> {
     let file = from.path("film");
     let film = (0..8_000_000_u32).map(|n| (n.wrapping_mul(n) >> 7) as u8);
-    std::fs::write(&file, film.collect::<Vec<_>>())?;
+    fs::write(&file, film.collect::<Vec<_>>())?;
     let copy = to.path("copy");
     let create = format!("CREATE:{}", copy.display());
     let receiver = to.spawn("socat", &["-u", "TCP-LISTEN:9000,reuseaddr", &create])?;
@@ -420,10 +411,7 @@ fn send_film(from: &Host, to: &Host, address: &str) -> Result<()> {
     let connect = format!("TCP:{address}:9000,retry=100,interval=0.05");
     from.run("socat", &["-u", &open, &connect])?.success()?;
     receiver.output()?.success()?;
-    holds!(
-        std::fs::read(&file)? == std::fs::read(&copy)?,
-        "another film"
-    )
+    holds!(fs::read(&file)? == fs::read(&copy)?, "another film")
 }
 
 /// Returns the names of the taps of segments on a host.
@@ -507,10 +495,7 @@ fn programs_on_the_gateways_themselves_are_in_the_segment() {
         // all goes with the daemon, and comes back with it; a join is asked for again
         ensure!(taps(&far_host)?.len() == 1);
         houses.network.members[1].daemon()?.kill()?;
-        eventually("the tap is gone", || {
-            let left = taps(&far_host)?;
-            holds!(left.is_empty(), "{left:?}")
-        })?;
+        becomes(0, || Ok(taps(&far_host)?.len()))?;
         houses.network.members[1].start()?;
         houses.wait_joined()?;
         wait_listed(&houses.network.members[1], "224.0.23.12")?;
@@ -699,10 +684,8 @@ fn a_forwarder_that_dies_hangs_or_is_cut_is_replaced_under_a_connection() {
         let talk = serve(&a1, TALK, &["192.168.1.30"])?;
         let goes_on = |when: &str| {
             let before = talk.stdout().lines().count();
-            eventually(when, || {
-                let now = talk.stdout().lines().count();
-                holds!(now > before + 50, "{before}, {now}: {}", talk.stderr())
-            })
+            exceeds(before + 50, || Ok(talk.stdout().lines().count()))
+                .with_context(|| when.to_owned())
         };
         goes_on("they talk")?;
         for house in [0, 1] {
@@ -870,12 +853,7 @@ fn two_members_in_the_two_houses_do_not_link_through_the_segment() {
             )
         })?;
         let dropped = houses.drops("segment_own_link")?;
-        eventually("their discovery was kept at home", || {
-            holds!(
-                houses.drops("segment_own_link")? > dropped.max(1),
-                "nothing dropped"
-            )
-        })?;
+        exceeds(dropped.max(1), || houses.drops("segment_own_link"))?;
         let linked = near.linked_with()?;
         holds!(
             !linked.contains(&far_id) && !linked.contains(&far.host.name().to_owned()),
@@ -945,7 +923,7 @@ fn throughput_and_round_trips_beside_lc0() {
             }
         }
         let (_, before) = near.interface_traffic(UPLINK)?;
-        std::thread::sleep(Duration::from_secs(30));
+        sleep(Duration::from_secs(30));
         let (_, after) = near.interface_traffic(UPLINK)?;
         println!(
             "30 s of silence: {} packets, {} bytes",

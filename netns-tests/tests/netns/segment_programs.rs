@@ -2,14 +2,9 @@
 //!
 //! `netns-tests/setup all` fetches them.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, LAN, Process, eventually};
-
 use crate::foreign::{ASK_IPV4, avahi_by, foreign, said, start};
+use crate::prelude::*;
 use crate::segment::{HEAR, Houses, ping, python, serve};
-use crate::world;
 
 /// Runs a foreign program to its end; returns its output on both streams.
 fn run(host: &Host, program: &str, args: &[&str]) -> Result<(i32, String)> {
@@ -43,7 +38,7 @@ fn udpcast_sends_one_image_to_receivers_in_both_houses() {
         for (mut receiver, copy) in receivers {
             let code = receiver.wait(Duration::from_secs(40))?;
             ensure!(
-                code == 0 && std::fs::read(&image)? == std::fs::read(&copy)?,
+                code == 0 && fs::read(&image)? == fs::read(&copy)?,
                 "{}",
                 said(&receiver)
             );
@@ -58,7 +53,7 @@ fn a_media_server_of_the_other_house_is_found_and_its_description_fetched() {
     world("segment-minidlna", |lab| {
         let houses = Houses::new(lab, 1)?;
         let [a1, _, b1, _] = houses.hosts();
-        std::fs::create_dir_all(a1.path("media"))?;
+        fs::create_dir_all(a1.path("media"))?;
         let folder = |name: &str| a1.path(name).display().to_string();
         let config = format!(
             "port=8200\nnetwork_interface={LAN}\nmedia_dir={}\ndb_dir={}\nlog_dir={}\nfriendly_name=house a\nnotify_interval=5\n",
@@ -166,7 +161,6 @@ const LEASE: &str = "#!/bin/sh\n[ \"$1\" = bound ] && echo bound $ip router $rou
 #[test]
 #[ignore = "`make test-all`: programs of others"]
 fn newcomers_of_both_houses_are_given_addresses_by_their_own_router() {
-    use std::os::unix::fs::PermissionsExt;
     world("segment-dhcp", |lab| {
         let houses = Houses::new(lab, 1)?;
         let mut servers = Vec::new();
@@ -195,7 +189,7 @@ fn newcomers_of_both_houses_are_given_addresses_by_their_own_router() {
                 ))?;
                 host.ip(&format!("link set {LAN} up"))?;
                 let script = host.write("lease", LEASE)?;
-                std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755))?;
+                fs::set_permissions(&script, PermissionsExt::from_mode(0o755))?;
                 let script = script.display().to_string();
                 let args = [
                     "udhcpc", "-f", "-q", "-n", "-t", "10", "-T", "1", "-i", LAN, "-s", &script,

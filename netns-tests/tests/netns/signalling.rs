@@ -1,9 +1,6 @@
 //! The signalling server: needed to link, not to stay linked.
 
-use anyhow::ensure;
-use lcroute_demo::lab::{Member, eventually};
-
-use crate::world;
+use crate::prelude::*;
 
 #[test]
 fn links_outlive_the_signalling_server_and_new_ones_come_when_it_is_back() {
@@ -77,7 +74,7 @@ fn a_daemon_can_be_the_signalling_server_itself() {
         alpha.start()?;
         beta.start()?;
         alpha.wait_links(1)?;
-        let server = serde_json::json!({ "kind": "server", "at": url, "open": true });
+        let server = json!({ "kind": "server", "at": url, "open": true });
         let doors = &beta.status()?["doors"];
         ensure!(doors[0] == server, "{doors}");
         alpha.reaches(&beta, "ff1e::42", 100)
@@ -122,7 +119,7 @@ fn a_stopped_signalling_server_ends_with_0() {
         let host = lab.host("signalling")?;
         let mut server = host.spawn("lcroute", &["signal", "--listen", "[::]:7117"])?;
         eventually("the server listens", || {
-            let open = lcroute_demo::lab::open_sockets(server.pid())?;
+            let open = open_sockets(server.pid())?;
             let protocols: Vec<&str> = open.iter().map(|socket| socket.protocol).collect();
             holds!(protocols == ["tcp6", "udp6"], "{protocols:?}")
         })?;

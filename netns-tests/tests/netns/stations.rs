@@ -1,20 +1,14 @@
 //! Stations in networks of their own: with the text, anyone listens, without network, daemon, root.
 
-use std::fs;
 use std::os::unix::fs::{chown, symlink};
 
-use anyhow::{Context, Result, ensure};
 use lcradio_core::StationKey;
-use lcroute_demo::lab::{DEADLINE, Host, Lab, Process, SignallingServer, eventually};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use serde_json::Value;
 
 use crate::guest::{all_end, as_confined, as_nobody, family, open_driver};
 use crate::outside_dht::with_dht;
+use crate::prelude::*;
 use crate::radio::{RADIO, key_of, last_status, station_of, write_chirp};
 use crate::reach::swarm;
-use crate::world;
 
 /// The user without rights.
 const NOBODY: u32 = 65_534;

@@ -1,15 +1,8 @@
 //! Streams between programs of two nodes: protocol, permission, secrecy on the path, ends.
 
-use std::fs;
-use std::path::Path;
-
-use anyhow::{Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Lab, Member, Network, Output, Process, eventually};
-use nix::sys::signal::Signal;
-use serde_json::Value;
-
+use crate::library;
+use crate::prelude::*;
 use crate::private::remembers;
-use crate::{library, world};
 
 /// Documented exit codes.
 const FAILED: i32 = 1;
@@ -149,9 +142,7 @@ fn a_killed_router_breaks_no_stream() {
         ensure!(is_left || via == *right.peer_id()?, "{via}");
         let input = format!("lcroute-streams connect beta /put/1 < {}", noise.display());
         let mut put = alpha.host.spawn("sh", &["-c", &input])?;
-        eventually("some of it is there", || {
-            holds!(fs::metadata(&got)?.len() > 2_000_000, "not yet")
-        })?;
+        exceeds(2_000_000, || Ok(fs::metadata(&got)?.len()))?;
         network.members[if is_left { 1 } else { 2 }]
             .daemon()?
             .kill()?;
@@ -183,9 +174,7 @@ fn streams_end_as_they_should() {
         let control = beta.host.path("run/control.sock").display().to_string();
         let killed = ["-9", "-f", &format!("{control} streams --idle")];
         beta.host.run("pkill", &killed)?.success()?;
-        eventually("what it served is over", || {
-            holds!(!serving.is_running(), "it serves still")
-        })?;
+        becomes(false, || Ok(serving.is_running()))?;
         let mut serving = serve(beta, "/cat/1", &["--allow", "alpha"], &["cat"])?;
         broke_off(&held)?;
         let after = connect(&alpha.host, "echo again", "beta /cat/1")?.success()?;
@@ -271,9 +260,7 @@ fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_mo
                 .host
                 .ask("curl", &["-sS", "-m", "20", "http://127.0.0.1:8080/page"])
         };
-        eventually("the page", || {
-            holds!(fetch()?.success()?.stdout == "a page of beta\n", "another")
-        })?;
+        becomes("a page of beta\n", || Ok(fetch()?.success()?.stdout))?;
         // beta's metrics show it
         let metrics = beta
             .host
@@ -386,9 +373,7 @@ fn a_thousand_streams_and_one_that_nobody_reads_take_bounded_memory() {
         }
         alpha.host.write("many.py", MANY)?;
         let many = alpha.host.spawn("python3", &["many.py"])?;
-        eventually("a thousand streams are open", || {
-            holds!(many.stdout() == "all\n", "{}", many.stderr())
-        })?;
+        becomes("all\n", || Ok(many.stdout()))?;
         ensure!(
             counted(&beta.host)?["streams"] == 1_000,
             "{}",
@@ -399,13 +384,7 @@ fn a_thousand_streams_and_one_that_nobody_reads_take_bounded_memory() {
             ensure!(memory < 128 << 20, "{memory} bytes");
         }
         drop(many);
-        eventually("they are gone", || {
-            holds!(
-                counted(&beta.host)?["streams"] == 0,
-                "{}",
-                counted(&beta.host)?
-            )
-        })?;
+        becomes(0, || Ok(counted(&beta.host)?["streams"].clone()))?;
         // without a reader the writer waits
         let _deaf = self::serve(beta, "/deaf/1", &["--allow-all"], &["sleep", "60"])?;
         let flood =
@@ -418,7 +397,7 @@ fn a_thousand_streams_and_one_that_nobody_reads_take_bounded_memory() {
         };
         eventually("the window is full", || {
             let (before, after) = (sent()?, {
-                std::thread::sleep(std::time::Duration::from_secs(1));
+                sleep(Duration::from_secs(1));
                 sent()?
             });
             holds!(after > 1_000_000 && before == after, "{after}")
@@ -450,9 +429,7 @@ fn a_flood_of_handshakes_hurts_no_stream() {
             let refused = &counted(&beta.host)?["refused"]["handshakes"];
             Ok(refused.as_u64().unwrap_or_default())
         };
-        eventually("most of it is refused", || {
-            holds!(refused()? > 100, "{} {}", refused()?, flood.stderr())
-        })?;
+        exceeds(100, &refused)?;
         // a new stream, also over a new connection, with much data
         let noise = alpha.host.path("noise");
         fs::write(&noise, lcroute_demo::lab::noise(7, 20 << 20))?;
@@ -464,9 +441,7 @@ fn a_flood_of_handshakes_hurts_no_stream() {
             fs::read(&noise)? == fs::read(beta.host.path("got"))?,
             "bytes differ"
         );
-        eventually("the flood goes on", || {
-            holds!(refused()? > before, "{before} {}", refused()?)
-        })?;
+        exceeds(before, &refused)?;
         ensure!(flood.is_running(), "{}", flood.stderr());
         ensure!(held.is_running(), "{}", held.stdout());
         let memory = program.peak_memory()?;
@@ -477,11 +452,9 @@ fn a_flood_of_handshakes_hurts_no_stream() {
                 .as_u64()
                 .unwrap_or_default())
         };
-        eventually("it has closed as many as it may", || {
-            holds!(connections()? >= 16, "{}", connections()?)
-        })?;
+        at_least(16, &connections)?;
         let before = connections()?;
-        std::thread::sleep(std::time::Duration::from_secs(3));
+        sleep(Duration::from_secs(3));
         let (after, refused) = (connections()?, refused()?);
         ensure!(after < before + 8, "{before}, {after}; {refused} refused");
         drop(flood);

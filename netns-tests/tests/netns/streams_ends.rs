@@ -1,12 +1,6 @@
 //! Ends of streams: exit codes, broken streams, slow services.
 
-use std::fs;
-
-use anyhow::{Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Lab, Member, Network, Process, eventually};
-use nix::sys::signal::Signal;
-
-use crate::world;
+use crate::prelude::*;
 
 fn pair(lab: &Lab) -> Result<Network> {
     lab.closed_network(["alpha", "beta"])
@@ -176,9 +170,7 @@ fn nothing_that_broke_off_looks_whole() {
             let forward = alpha
                 .host
                 .spawn("lcroute-streams", &["forward", &at, &to])?;
-            eventually("it listens", || {
-                holds!(!forward.stdout().is_empty(), "{}", forward.stderr())
-            })?;
+            exceeds(0, || Ok(forward.stdout().len()))?;
             Ok(forward)
         };
         let ends = |client: &Process, how: &str| {
@@ -189,9 +181,7 @@ fn nothing_that_broke_off_looks_whole() {
         };
         // a server that resets, with a client that waits
         let resets = beta.host.spawn("python3", &["-u", "-c", RESETS])?;
-        eventually("it listens", || {
-            holds!(resets.stdout() == "listens\n", "{}", resets.stderr())
-        })?;
+        becomes("listens\n", || Ok(resets.stdout()))?;
         beta.host.configure(
             "[[serve]]\nprotocol = \"/resets/1\"\nto = \"127.0.0.1:8000\"\nallow_all = true\n",
         )?;
@@ -224,12 +214,7 @@ fn nothing_that_broke_off_looks_whole() {
                 holds!(said == expected, "{said}")
             })
         };
-        eventually("a part is there", || {
-            holds!(
-                fs::read_to_string(beta.host.path("up"))? == "some\n",
-                "not yet"
-            )
-        })?;
+        becomes("some\n", || Ok(fs::read_to_string(beta.host.path("up"))?))?;
         sender.signal(Signal::SIGKILL)?;
         how("broken\n")?;
         let whole = alpha
@@ -284,9 +269,7 @@ fn a_slow_service_harms_itself_alone() {
         let network = pair(lab)?;
         let [alpha, beta] = network.nodes()?;
         let full = beta.host.spawn("python3", &["-u", "-c", FULL])?;
-        eventually("it is full", || {
-            holds!(full.stdout() == "full\n", "{}", full.stderr())
-        })?;
+        becomes("full\n", || Ok(full.stdout()))?;
         let socket = beta.host.path("full.sock");
         beta.host.configure(&format!(
             "[[serve]]\nprotocol = \"/full/1\"\nto = \"unix:{}\"\nallow_all = true\n",
@@ -294,9 +277,7 @@ fn a_slow_service_harms_itself_alone() {
         ))?;
         let _streams = beta.host.spawn("lcroute-streams", &["streams"])?;
         let _cat = {
-            eventually("the program is there", || {
-                holds!(beta.host.path("run/streams.sock").exists(), "not yet")
-            })?;
+            becomes(true, || Ok(beta.host.path("run/streams.sock").exists()))?;
             serve(beta, "/cat/1", "cat")?
         };
         let _deaf = serve(beta, "/deaf/1", "exec sleep 1000")?;
@@ -304,9 +285,7 @@ fn a_slow_service_harms_itself_alone() {
         alpha.host.call("mkfifo fifo")?;
         let held = "exec 3<>fifo; echo first >&3; exec lcroute-streams connect beta /cat/1 <&3";
         let mut held = alpha.host.spawn("sh", &["-c", held])?;
-        eventually("it goes there and back", || {
-            holds!(held.stdout() == "first\n", "{}", held.stderr())
-        })?;
+        becomes("first\n", || Ok(held.stdout()))?;
         let mut slow = Vec::new();
         for _ in 0..6 {
             let connect = ["connect", "beta", "/full/1"];
@@ -327,9 +306,7 @@ fn a_slow_service_harms_itself_alone() {
         let said = alpha.host.sh(much)?.success()?;
         ensure!(said.stdout == "20000000\n", "{said:?}");
         alpha.host.sh("echo second >fifo")?.success()?;
-        eventually("the one that was there goes on", || {
-            holds!(held.stdout() == "first\nsecond\n", "{}", held.stdout())
-        })?;
+        becomes("first\nsecond\n", || Ok(held.stdout()))?;
         holds!(held.is_running(), "{}", held.stderr())
     });
 }
@@ -395,9 +372,7 @@ fn whoever_waits_or_may_not_is_told_what_to_do() {
             alpha.host.run("setpriv", &args)
         };
         let _kept = alpha.host.spawn("lcroute-streams", &["streams"])?;
-        eventually("the socket is there", || {
-            holds!(alpha.host.path("run/streams.sock").exists(), "not yet")
-        })?;
+        becomes(true, || Ok(alpha.host.path("run/streams.sock").exists()))?;
         for verb in [
             &["connect", "beta", "/echo/1"][..],
             &["forward", "127.0.0.1:8080", "beta:/echo/1"],

@@ -1,25 +1,15 @@
 //! Studio: an attender gets the chosen tracks, and no other.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::net::Ipv6Addr;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
 use lcradio_core::StationKey;
-use lcroute_demo::lab::{DEADLINE, Host, Lab, Network, Process, eventually};
 use lcstudio_core::{SessionKey, TrackName};
-use librecast::id::SecretKey;
-use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-use serde_json::Value;
 
+use crate::prelude::*;
 use crate::radio::{cast, write_chirp};
-use crate::world;
 
 /// The program that casts; lcroute-lab has no codec.
 const RADIO: &str = env!("CARGO_BIN_EXE_radio");
@@ -232,7 +222,7 @@ fn who_chooses_captions_gets_captions_and_who_comes_late_gets_all() {
             let mut slides = SLIDES.to_owned();
             slides += &format!("\n---\n\n# More {number}\n\n{}\n", "word ".repeat(100));
             fs::write(folder.join("slides.md"), slides)?;
-            std::thread::sleep(Duration::from_millis(2_500));
+            sleep(Duration::from_millis(2_500));
         }
         let rate = |host: &Host, before: u64| {
             Ok::<_, anyhow::Error>(
@@ -417,7 +407,7 @@ fn eight_who_attend_get_what_they_chose_and_nothing_else() {
             let mut slides = SLIDES.to_owned();
             slides += &format!("\n---\n\n# More {number}\n\n{}\n", "word ".repeat(100));
             fs::write(folder.join("slides.md"), slides)?;
-            std::thread::sleep(Duration::from_millis(2_500));
+            sleep(Duration::from_millis(2_500));
         }
         let took = begun.elapsed().as_secs_f64();
         for ((host, (tracks, chosen)), before) in hall.iter().zip(CHOICES).zip(&before) {

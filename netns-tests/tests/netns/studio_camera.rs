@@ -1,24 +1,12 @@
 //! A presenter's camera: in layers for who joined, no byte for all others, kept as it came.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::net::Ipv6Addr;
-use std::path::Path;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Process, eventually};
 use lcstudio_core::{CameraSpace, Layer, SessionKey, TrackName, ivf_frame, ivf_header};
-use librecast::id::SecretKey;
-use nix::sys::signal::Signal;
-use serde_json::json;
 
 use crate::foreign::foreign;
+use crate::prelude::*;
 use crate::studio::{
     attend, bytes_of_tracks, count_tracks, groups, keygen, network, present, session, told, turn_on,
 };
-use crate::{world, world_alone};
 
 /// Three seconds of VP8 in two layers of time, a key frame each second.
 pub(crate) const FILM: &[u8] = include_bytes!("../../../lcstudio/core/testdata/two-layers.ivf");
@@ -99,7 +87,7 @@ pub(crate) fn groups_of_camera(key: &str) -> Result<BTreeMap<String, Ipv6Addr>> 
 }
 
 /// Makes a session with a camera.
-fn with_camera(stage: &Host) -> Result<(std::path::PathBuf, String, String)> {
+fn with_camera(stage: &Host) -> Result<(PathBuf, String, String)> {
     let (folder, key, lcs) = session(stage, None)?;
     turn_on(&folder, "camera")?;
     Ok((folder, key, lcs))
@@ -124,10 +112,7 @@ fn shown(file: &Path) -> Result<Vec<Frame>> {
 }
 
 pub(crate) fn until_shown(file: &Path, count: usize) -> Result<()> {
-    eventually("frames are shown", || {
-        let frames = shown(file)?.len();
-        holds!(frames >= count, "{frames} frames")
-    })
+    at_least(count, || Ok(shown(file)?.len()))
 }
 
 /// Returns the count of frames in a WebM by their blocks' heads.
@@ -206,10 +191,7 @@ fn a_camera_comes_to_who_watches_and_costs_others_no_byte() {
         let large = format!("--large {}", film.display());
         let mut again = show(stage, &folder, &key, &film, &large)?;
         let second = held.join("camera-2.webm");
-        eventually("the next one is kept, too", || {
-            let bytes = fs::metadata(&second)?.len();
-            holds!(bytes > 1_000, "{bytes} bytes")
-        })?;
+        exceeds(1_000, || Ok(fs::metadata(&second)?.len()))?;
         let file = late.path("large.ivf");
         let late_watcher = watch(late, &lcs, &file, "--large")?;
         until_shown(&file, 25)?;

@@ -1,16 +1,10 @@
 //! Decks as users and their editors write them, and explanations of waits.
 
-use std::fs;
-use std::path::PathBuf;
-
-use anyhow::{Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Process, eventually};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-use serde_json::{Value, json};
 
+use crate::prelude::*;
 use crate::studio::{Typed, keygen, told};
-use crate::world;
 
 /// The smallest PNG: one pixel.
 const PIXEL: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\0\0\0\0\x3a\x7e\x9b\x55\0\0\0\nIDATx\x9cc\0\0\0\x02\0\x01\xe2\x21\xbc\x33\0\0\0\0IEND\xae\x42\x60\x82";
@@ -32,7 +26,7 @@ fn lecture(host: &Host, slides: &str) -> Result<(PathBuf, String, String)> {
     Ok((folder, key, text))
 }
 
-fn present(host: &Host, folder: &std::path::Path, key: &str) -> Result<Typed> {
+fn present(host: &Host, folder: &Path, key: &str) -> Result<Typed> {
     let command = format!("lcstudio --json present {} --key {key}", folder.display());
     let started = Typed::start(host, "present", &command)?;
     eventually("it is on", || {

@@ -1,22 +1,16 @@
 //! Sessions in networks of their own: with the text, anyone attends and asks, without network, daemon,
 //! root.
 
-use std::fs;
 use std::os::unix::fs::chown;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Process, eventually};
-use serde_json::Value;
 
 use crate::guest::{as_confined, as_nobody, family, open_driver};
 use crate::outside_dht::with_dht;
+use crate::prelude::*;
 use crate::radio::{RADIO, write_chirp};
 use crate::reach::swarm;
 use crate::stations::{kill_all, open_port, public_server};
 use crate::studio::{Typed, keygen, session, told, turn_on};
 use crate::studio_pictures::png;
-use crate::world;
 
 /// The user without rights.
 const NOBODY: u32 = 65_534;

@@ -1,17 +1,9 @@
 //! Pictures of a lecture: a track of their own, for its listeners, later attenders, and files.
 
-use std::fs;
-use std::path::Path;
-use std::time::Instant;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Process, eventually};
 use lcstudio_core::{SessionKey, TrackName};
-use librecast::id::SecretKey;
-use nix::sys::signal::Signal;
 
+use crate::prelude::*;
 use crate::studio::{attend, count_tracks, groups, network, present, session, told};
-use crate::world;
 
 /// CRC-32 of PNG (ISO 3309).
 fn checksum(bytes: &[u8]) -> u32 {
@@ -106,10 +98,7 @@ fn stored(name: &str, bytes: &[u8]) -> u64 {
 }
 
 fn until_held(folder: &str, bytes: u64) -> Result<()> {
-    eventually("the pictures are held", || {
-        let held = held_bytes(folder, "pictures");
-        holds!(held == bytes, "{held} of {bytes} bytes")
-    })
+    becomes(bytes, || Ok(held_bytes(folder, "pictures")))
 }
 
 #[test]

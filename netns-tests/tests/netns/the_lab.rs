@@ -1,9 +1,8 @@
 //! The lab itself: a firewall or a loss without effect would make every other test worthless.
 
-use anyhow::{Result, ensure};
-use lcroute_demo::lab::{LAN, MldWatch, UPLINK, eventually, open_sockets};
+use lcroute_demo::lab::MldWatch;
 
-use crate::world;
+use crate::prelude::*;
 
 #[test]
 fn a_closed_host_drops_what_is_new_and_lets_in_answers_and_icmpv6() {
@@ -103,7 +102,7 @@ fn an_open_socket_is_found_and_a_connected_one_is_not_counted() {
             eventually("socat has its socket", || {
                 let table = format!("/proc/{}/net", process.pid());
                 let tables: Result<Vec<String>, _> = ["udp6", "tcp6"]
-                    .map(|name| std::fs::read_to_string(format!("{table}/{name}")))
+                    .map(|name| fs::read_to_string(format!("{table}/{name}")))
                     .into_iter()
                     .collect();
                 holds!(

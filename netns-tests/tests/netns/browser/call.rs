@@ -1,20 +1,13 @@
 //! The page of a call: tabs and terminals talk with each other.
 
-use std::fs;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Instant;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Process, eventually};
-use nix::sys::signal::Signal;
-use serde_json::json;
 
 use super::leaves::{audience, token};
 use super::node::{dropped, lose, meeting};
 use super::radio::{loudspeakers, write_wav};
 use super::{Browser, Page, Theme, in_each_browser};
+use crate::prelude::*;
 use crate::radio::{RADIO, RATE};
 use crate::radio_call::{Heard, One, feed, fifo, next_sound, packets, read, share, tone, voice};
 

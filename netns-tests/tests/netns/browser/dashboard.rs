@@ -1,14 +1,9 @@
 //! The dashboard, of a network of three hosts in a row behind closed firewalls.
 
-use std::time::Instant;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Lab, Member, Network};
-use serde_json::json;
-
 use super::node::{listen, meeting, name as member_name};
 use super::{Browser, Page, Theme, in_each_browser, serve_folder, some_row};
 use crate::groups::{invitation, people};
+use crate::prelude::*;
 use crate::radio::{RADIO, cast, key_of, write_chirp};
 use crate::web::serve;
 

@@ -1,15 +1,10 @@
 //! The page that receives files under four words, or by a public link.
 
-use std::path::PathBuf;
-
-use anyhow::{Context, Result};
-use lcroute_demo::lab::{Host, Lab};
-use serde_json::json;
-
 use super::node::Visitor;
 use super::{Page, Theme, in_each_browser};
 use crate::codes::{lcsync, make_files, send};
 use crate::guest::open_driver;
+use crate::prelude::*;
 
 /// Keeps the files that the page gives the browser to save.
 const TAP: &str = r#"(() => {

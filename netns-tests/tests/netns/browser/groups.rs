@@ -1,13 +1,8 @@
 //! Private groups: a page shows a conversation and takes part.
 
-use std::fs;
-
-use anyhow::{Context, ensure};
-use lcroute_demo::lab::eventually;
-use serde_json::{Value, json};
-
 use super::{Browser, Page, Theme, in_each_browser};
 use crate::groups::{invitation, people};
+use crate::prelude::*;
 use crate::studio_pictures::png;
 use crate::web::serve;
 
@@ -196,7 +191,7 @@ window.fetch = (path, ...more) => String(path).endsWith('/members')
 ";
 
 /// Fills in a form that is folded away, and sends it.
-fn send(page: &Page<'_>, form: &str, fields: &[(&str, &str)]) -> anyhow::Result<()> {
+fn send(page: &Page<'_>, form: &str, fields: &[(&str, &str)]) -> Result<()> {
     let open = format!("document.querySelector('{form}').open");
     if page.eval(&open)? != true {
         page.click(&format!("{form} summary"))?;
@@ -207,7 +202,7 @@ fn send(page: &Page<'_>, form: &str, fields: &[(&str, &str)]) -> anyhow::Result<
     page.click(&format!("{form} form button.primary"))
 }
 
-fn say(page: &Page<'_>, words: &str) -> anyhow::Result<()> {
+fn say(page: &Page<'_>, words: &str) -> Result<()> {
     page.fill("#words", words)?;
     page.press("Enter")?;
     page.until_says("#heard .own .said", words).map(drop)

@@ -1,14 +1,9 @@
 //! Notes of a lecture: tabs write one document, also without a network, without loss.
 
-use std::fs;
-
-use anyhow::{Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Lab, Process, eventually};
-use serde_json::json;
-
 use super::node::{Meeting, Visitor, meeting};
 use super::present::{BROKEN, FULL};
 use super::{Browser, Page, Theme, in_each_browser};
+use crate::prelude::*;
 use crate::studio::{Typed, present, session, turn_on};
 use crate::studio_notes::NotesFile;
 

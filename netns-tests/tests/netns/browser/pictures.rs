@@ -1,13 +1,10 @@
 //! Pictures of a lecture in tabs, also from a tab that presents.
 
-use std::fs;
-
-use anyhow::{Result, ensure};
-
 use super::node::{meeting, until_wanted};
 use super::present::{go_on_air, open, write};
 use super::studio::until_slide;
 use super::{Browser, Kind, Page, Theme, in_each_browser};
+use crate::prelude::*;
 use crate::studio::{present, session};
 use crate::studio_pictures::{group_of, png};
 

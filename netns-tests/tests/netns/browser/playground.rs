@@ -1,9 +1,7 @@
 //! The playground, from a file and from a server.
 
-use anyhow::{Context, Result, bail, ensure};
-use serde_json::{Value, json};
-
 use super::{Browser, Page, Theme, built, in_each_browser, serve_folder};
+use crate::prelude::*;
 
 /// Words in the event list after each step of the tour.
 const TOUR: [&[&str]; 9] = [

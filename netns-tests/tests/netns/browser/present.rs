@@ -1,16 +1,11 @@
 //! The page that presents: a tab gives a lecture to tabs and terminals, and continues after a kill.
 
-use std::fs;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, eventually};
-use serde_json::json;
-
 use super::node::{Meeting, Visitor, meeting};
 use super::notes::{open_notes, until_on_disk, write_at};
 use super::radio::{TAP, loudspeakers, write_wav};
 use super::studio::until_slide;
 use super::{Browser, Page, Theme, in_each_browser};
+use crate::prelude::*;
 use crate::studio::{Typed, attend, keygen, present, session, told};
 
 /// The second slide has content that the page must omit.
@@ -121,7 +116,7 @@ fn a_tab_presents_to_tabs_and_terminals_and_goes_on_after_it_was_killed() {
         tab.until("document.querySelector('#enter')?.checkVisibility()")?;
         tab.click("#enter")?;
         until_slide(&tab, "Bees")?;
-        let bob_got = |event: &str, key: &str, value: serde_json::Value| {
+        let bob_got = |event: &str, key: &str, value: Value| {
             eventually("the terminal has it", || {
                 told(&bob.process, event, key, &value)
             })
@@ -159,7 +154,7 @@ fn a_tab_presents_to_tabs_and_terminals_and_goes_on_after_it_was_killed() {
         page.click("#asked button")?;
         tab.until_says("#asked", "how far do they fly?")?;
         page.until_says("#asked button", "All see it")?;
-        let bob_got = |event: &str, key: &str, value: serde_json::Value| {
+        let bob_got = |event: &str, key: &str, value: Value| {
             eventually("the terminal has it", || {
                 told(&bob.process, event, key, &value)
             })

@@ -1,15 +1,8 @@
 //! The radio page: a tab plays a station of a host, and a host one of a tab.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Process, eventually};
-use serde_json::Value;
-
 use super::node::{dropped, lose, meeting};
 use super::{Browser, Kind, Page, Theme, in_each_browser};
+use crate::prelude::*;
 use crate::radio::{
     RADIO, RATE, cast, chirp, key_of, last_status, likeness, listen, read_samples, sounding,
     write_chirp,
@@ -64,9 +57,7 @@ pub(super) fn loudspeakers(host: &Host) -> Result<(Process, String)> {
         "module-null-sink",
     ];
     let server = host.spawn("pulseaudio", &args)?;
-    eventually("PulseAudio is there", || {
-        holds!(socket.exists(), "no socket")
-    })?;
+    becomes(true, || Ok(socket.exists()))?;
     Ok((server, format!("unix:{}", socket.display())))
 }
 
@@ -329,10 +320,7 @@ fn a_tab_casts_from_its_microphone() {
         eventually("sound comes again", || loud(true))?;
         page.fill("#new-title", "another sweep")?;
         page.press("Enter")?;
-        eventually("the title comes", || {
-            let status = status()?;
-            holds!(status["title"] == "another sweep", "{status}")
-        })?;
+        becomes("another sweep", || Ok(status()?["title"].clone()))?;
         let status = status()?;
         page.click("#end")?;
         records.expect_exit(Duration::from_secs(20), 0)?;

@@ -1,18 +1,12 @@
 //! The page of a lecture: a tab attends a host's lecture, and its reader chooses its look.
 
-use std::fs;
-use std::path::Path;
-
-use anyhow::{Context, Result, ensure};
 use lcradio_core::StationKey;
 use lcstudio_core::{SessionKey, TrackName};
-use librecast::id::SecretKey;
-use nix::sys::signal::Signal;
-use serde_json::json;
 
 use super::node::{meeting, until_wanted};
 use super::radio::{TAP, loudspeakers};
 use super::{Browser, Kind, Page, Theme, in_each_browser};
+use crate::prelude::*;
 use crate::radio::{cast, write_chirp};
 use crate::studio::{Typed, keygen, present, session};
 
@@ -103,7 +97,7 @@ fn expect_each_preset_open_to_all(page: &Page, kind: Kind) -> Result<()> {
 
 /// Checks that the system's settings take precedence.
 fn expect_system_first(page: &Page) -> Result<()> {
-    let media = |features: serde_json::Value| page.ask("media", json!({ "features": features }));
+    let media = |features: Value| page.ask("media", json!({ "features": features }));
     let palette = "document.documentElement.dataset.palette";
     page.eval("document.querySelector('[name=preset][value=system]').click(), true")?;
     page.until(&format!("{palette} === 'light'"))?;
@@ -266,9 +260,7 @@ fn a_tab_attends_and_its_reader_decides_what_comes_and_how_it_looks() {
         page.until_says("#log", "about a kilometre")?;
         presenter.types("q")?;
         page.until_says("#state", "has ended")?;
-        presenter
-            .process
-            .expect_exit(lcroute_demo::lab::DEADLINE, 0)?;
+        presenter.process.expect_exit(DEADLINE, 0)?;
         writer.process.signal(Signal::SIGTERM)?;
         until_slide(&page, "How bees talk")?;
         meeting.expect_clean(&browser, visitor)
