@@ -37,7 +37,7 @@ impl Places {
     pub fn new(most: usize, per_address: usize) -> Self {
         Self {
             most,
-            // Chosen: who has many addresses leaves a quarter to others
+            // Chosen: a host with many addresses leaves a quarter to others
             per_site: (most - most / 4).max(per_address),
             per_address,
             taken: BTreeMap::new(),
