@@ -65,10 +65,7 @@ fn nodes_agree_on_a_protocol_and_nobody_between_them_reads_what_they_say() {
             "true",
             &format!("{} /demo/echo/1", beta.peer_id()?),
         )?;
-        ensure!(
-            by_id.success()?.stdout == "alpha /demo/echo/1\n",
-            "by its PeerId"
-        );
+        ensure!(by_id.success()?.stdout == "alpha /demo/echo/1\n");
         // none in common: both lists, for a permitted node
         let none = connect(&alpha.host, "true", "beta /demo/echo/9")?;
         none.exits(FAILED)?;
@@ -96,8 +93,7 @@ fn nodes_agree_on_a_protocol_and_nobody_between_them_reads_what_they_say() {
                 .host
                 .run("ping", &["-6", "-c", "1", "-W", "2", &to])?
                 .code
-                != 0,
-            "unicast is off"
+                != 0
         );
         let script = format!(
             "import socket\ns = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\ns.sendto(b'x', ('{to}', 5000))"
@@ -108,10 +104,7 @@ fn nodes_agree_on_a_protocol_and_nobody_between_them_reads_what_they_say() {
             holds!(dropped.as_u64() >= Some(2), "{dropped}")
         })?;
         for pid in pids {
-            ensure!(
-                !remembers(pid?, secret.as_bytes())?,
-                "a router between remembers it"
-            );
+            ensure!(!remembers(pid?, secret.as_bytes())?);
         }
         let _ = two;
         Ok(())
@@ -270,16 +263,10 @@ fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_mo
             ensure!(metrics.lines().any(|l| l == line), "{line}: {metrics}");
         }
         let status = beta.host.call("lcroute status")?.stdout;
-        ensure!(
-            status.contains("with 1 node, serving /http/1, /other/1"),
-            "{status}"
-        );
+        shows_all(&status, &["with 1 node, serving /http/1, /other/1"])?;
         let status = beta.host.call("lcroute status --json")?;
         let status: Value = serde_json::from_str(&status.stdout)?;
-        ensure!(
-            status["streams"]["accepted"].as_u64() >= Some(1),
-            "{status}"
-        );
+        ensure!(status["streams"]["accepted"].as_u64() >= Some(1));
         let near = beta.host.call("lcroute members --json")?;
         let near: Vec<Value> = serde_json::from_str(&near.stdout)?;
         let near = near.iter().find(|m| m["name"] == "alpha");
@@ -316,10 +303,7 @@ fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_mo
             git push -q 'ext::lcroute-streams connect beta /git/1' HEAD:refs/heads/main";
         alpha.host.sh(push)?.success()?;
         let log = ["--git-dir", "project.git", "log", "--format=%s", "main"];
-        ensure!(
-            beta.host.run("git", &log)?.success()?.stdout == "first\n",
-            "it was pushed"
-        );
+        ensure!(beta.host.run("git", &log)?.success()?.stdout == "first\n");
         // a protocol removed from the configuration ends, and the rest continues
         beta.host
             .write("lcroute.toml", serve("/other/1", "allow_all = true"))?;
@@ -333,10 +317,7 @@ fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_mo
             process.signal(Signal::SIGTERM)?;
             process.expect_exit(DEADLINE, 0)?;
         }
-        holds!(
-            !beta.host.path("run/streams.sock").exists(),
-            "the socket is left"
-        )
+        holds!(!beta.host.path("run/streams.sock").exists())
     });
 }
 
@@ -374,11 +355,7 @@ fn a_thousand_streams_and_one_that_nobody_reads_take_bounded_memory() {
         alpha.host.write("many.py", MANY)?;
         let many = alpha.host.spawn("python3", &["many.py"])?;
         becomes("all\n", || Ok(many.stdout()))?;
-        ensure!(
-            counted(&beta.host)?["streams"] == 1_000,
-            "{}",
-            counted(&beta.host)?
-        );
+        ensure!(counted(&beta.host)?["streams"] == 1_000);
         for program in &programs {
             let memory = program.peak_memory()?;
             ensure!(memory < 128 << 20, "{memory} bytes");
@@ -437,10 +414,7 @@ fn a_flood_of_handshakes_hurts_no_stream() {
         let before = refused()?;
         let said = connect(&alpha.host, &put, "beta /put/1")?.success()?;
         ensure!(said.stdout == "done\n", "{said:?}");
-        ensure!(
-            fs::read(&noise)? == fs::read(beta.host.path("got"))?,
-            "bytes differ"
-        );
+        ensure!(fs::read(&noise)? == fs::read(beta.host.path("got"))?);
         exceeds(before, &refused)?;
         ensure!(flood.is_running(), "{}", flood.stderr());
         ensure!(held.is_running(), "{}", held.stdout());
@@ -630,11 +604,7 @@ fn datagrams_go_both_ways_and_end_with_either_side() {
         let (came, of): (u32, u32) = (came.parse()?, of.parse()?);
         ensure!(of >= 100 && came + 2 >= of, "{said}");
         eventually("the other side ends", || {
-            holds!(
-                capitals.stdout().ends_with("end\n"),
-                "{}",
-                capitals.stderr()
-            )
+            holds!(capitals.stdout().ends_with("end\n"))
         })?;
         Ok(())
     });

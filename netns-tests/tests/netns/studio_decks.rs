@@ -95,11 +95,7 @@ fn a_deck_that_lost_its_slides_waits_until_it_is_whole_and_the_slide_stays() {
         let mut slides = slides_of(&attends.process)
             .into_iter()
             .skip_while(|(n, _)| *n != 7);
-        ensure!(
-            slides.all(|(_, text)| text == seventh),
-            "{}",
-            attends.process.stdout()
-        );
+        ensure!(slides.all(|(_, text)| text == seventh));
         // the slide itself is briefly missing
         fs::write(&file, deck((1..=12).filter(|n| *n != 7)))?;
         eventually("eleven slides", || {
@@ -131,10 +127,7 @@ fn front_matter_is_not_shown_and_what_would_not_be_seen_is_named_by_line() {
             (14, "--- directly below text makes a heading of it"),
         ] {
             let told = presents.process.stderr();
-            ensure!(
-                told.contains(&format!("{file}:{line}: {problem}")),
-                "{problem}: {told}"
-            );
+            shows_all(&told, &[&format!("{file}:{line}: {problem}")])?;
         }
         let told_all = presents.process.stderr();
         ensure!(!told_all.contains("my%20photo.png:"), "{told_all}");
@@ -185,10 +178,7 @@ fn waits_are_explained_and_a_key_that_may_not_write_is_told_at_once() {
         )?;
         attends.expect_exit(DEADLINE, 3)?;
         let told = attends.stderr();
-        ensure!(
-            told.contains("waits up to 4 s for the session on lan0"),
-            "{told}"
-        );
+        shows_all(&told, &["waits up to 4 s for the session on lan0"])?;
         holds.says("waits for the session on lan0")?;
         let presents = present(presenter, &folder, &key)?;
         // without input, long before the timeout

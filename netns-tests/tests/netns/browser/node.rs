@@ -235,10 +235,7 @@ fn a_page_is_a_member_by_either_role_of_negotiation() {
                 .iter()
                 .for_each(|offers| roles[usize::from(*offers)] += 1);
             println!("{kind}: two links after {took:?}, the page offered {offers:?}");
-            ensure!(
-                roles.iter().sum::<usize>() < 40,
-                "always the same role: {roles:?}"
-            );
+            ensure!(roles.iter().sum::<usize>() < 40, "{roles:?}");
             page.click("#leave")?;
             page.until_says("#notice", "You have left")?;
             ensure!(page.eval("document.querySelector('#problem').hidden")? == true);
@@ -410,10 +407,7 @@ fn a_page_says_what_becomes_of_words_and_keeps_them_over_a_reload() {
         let heard = texts(page, "#heard li > p:last-child")?;
         page.reload()?;
         until_links(page, 2)?;
-        ensure!(
-            texts(page, "#heard li > p:last-child")? == heard,
-            "{heard:?}"
-        );
+        ensure!(texts(page, "#heard li > p:last-child")? == heard);
         let joined = texts(page, "#joined b")?;
         ensure!(joined == [GROUP], "{joined:?}");
         hear_until(page, a, "welcome back")?;
@@ -759,10 +753,7 @@ fn a_page_notices_a_frozen_daemon_and_comes_back_after_a_reload() {
         let stored = page.eval(
             "JSON.stringify([localStorage, sessionStorage, document.cookie, location.href])",
         )?;
-        ensure!(
-            !stored.to_string().contains(&meeting.network.token),
-            "the token is kept"
-        );
+        ensure!(!stored.to_string().contains(&meeting.network.token));
         meeting.expect_clean(&browser, visitor)
     });
 }

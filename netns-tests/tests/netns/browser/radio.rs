@@ -124,10 +124,7 @@ fn a_link_with_a_station_plays_after_one_click() {
         );
         let page = browser.open("radio", &link)?;
         page.until("location.pathname === '/radio/' && document.querySelector('#enter')?.textContent === 'Listen'")?;
-        ensure!(
-            page.eval("location.hash === ''")? == true,
-            "the link is still there"
-        );
+        ensure!(page.eval("location.hash === ''")? == true);
         page.eval(TAP)?;
         page.expect_open_to_all()?;
         page.shot("door")?;
