@@ -84,9 +84,7 @@ fn printed(host: &Host, verb: &str) -> Result<Value> {
 
 #[test]
 fn listen_prints_what_say_says_and_from_whom() {
-    world("talk", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, b] = network.nodes()?;
+    with_members("talk", ["a", "b"], |_, [a, b]| {
         let mut plain = b.host.spawn("lcroute", &["listen", "ff1e::42"])?;
         let mut json = b.host.spawn("lcroute", &["listen", "ff1e::42", "--json"])?;
         eventually("both listen", || {
@@ -173,9 +171,7 @@ fn say_and_listen_tell_what_sockets_cannot_see() {
 
 #[test]
 fn the_json_of_a_daemon_has_what_the_contract_names() {
-    world("json", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, b] = network.nodes()?;
+    with_members("json", ["a", "b"], |_, [a, b]| {
         let _local = a.host.receive("ff1e::1", &[])?;
         let source = b.address()?.to_string();
         let _remote = b
@@ -230,9 +226,7 @@ fn the_control_socket_is_open_to_its_owner_and_group_only() {
 
 #[test]
 fn two_daemons_on_one_state_directory_are_refused() {
-    world("twice", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, _] = network.nodes()?;
+    with_members("twice", ["a", "b"], |_, [a, _]| {
         exits(&a.host, &["run"], 1, "")?;
         ensure!(a.host.has_interface("lc0"));
         a.status().map(drop)

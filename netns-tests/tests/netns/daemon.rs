@@ -100,9 +100,7 @@ fn sigterm_and_sigint_take_lc0_away_and_end_with_0() {
 
 #[test]
 fn a_reload_keeps_links_and_joins() {
-    world("reload", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, b] = network.nodes()?;
+    with_members("reload", ["a", "b"], |_, [a, b]| {
         let receiver = a.known_receiver(b, "ff1e::42", &[])?;
         b.host.call("lcroute reload")?;
         a.host.send("ff1e::42", 200, &[])?;

@@ -39,9 +39,7 @@ fn a_node_in_tap_mode_and_one_in_tun_mode_understand_each_other() {
 
 #[test]
 fn lc0_has_the_address_that_status_shows_and_one_link_local() {
-    world("addresses", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, _] = network.nodes()?;
+    with_members("addresses", ["a", "b"], |_, [a, _]| {
         let shown = a.host.call("ip -j -6 addr show dev lc0")?;
         let shown: Value = serde_json::from_str(&shown.stdout)?;
         let addresses = shown[0]["addr_info"].as_array().context("addr_info")?;
@@ -61,9 +59,7 @@ fn lc0_has_the_address_that_status_shows_and_one_link_local() {
 
 #[test]
 fn a_host_firewall_that_drops_what_arrives_on_lc0_is_noticed_and_the_rule_shown() {
-    world("inbound", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, _] = network.nodes()?;
+    with_members("inbound", ["a", "b"], |_, [a, _]| {
         wait_inbound(a, "open")?;
         a.host.close_everywhere()?;
         a.host.call("lcroute reload")?;
@@ -124,9 +120,7 @@ fn without_the_capability_it_says_which_one_is_missing() {
 
 #[test]
 fn programs_that_name_no_interface_keep_their_lan_for_other_groups() {
-    world("routes", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, _] = network.nodes()?;
+    with_members("routes", ["a", "b"], |_, [a, _]| {
         for (group, expected) in [
             ("ff1e::1", "lc0"),
             ("ff08::1", "lc0"),
@@ -320,9 +314,7 @@ fn link_kind(host: &Host) -> Result<(String, bool)> {
 /// Two nodes of one network on a host; the second has the interface `lc1`.
 #[test]
 fn a_second_node_on_a_host_carries_what_names_its_interface() {
-    world("second-node", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, b] = network.nodes()?;
+    with_members("second-node", ["a", "b"], |network, [a, b]| {
         let url = network.signalling.url()?;
         let invited = a.host.run("lcroute", &["invite", "--signal", &url])?;
         let token = invited.success()?.stdout;
@@ -377,9 +369,7 @@ fn a_second_node_on_a_host_carries_what_names_its_interface() {
 
 #[test]
 fn a_second_address_on_lc0_does_not_change_what_programs_send_from() {
-    world("second-address", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, b] = network.nodes()?;
+    with_members("second-address", ["a", "b"], |_, [a, b]| {
         let own = b.address()?.to_string();
         let receiver = a.host.receive("ff1e::42", &[])?;
         let named = a.host.receive("ff15::42", &["--interface", "lc0"])?;

@@ -38,9 +38,7 @@ fn links_outlive_the_signalling_server_and_new_ones_come_when_it_is_back() {
 
 #[test]
 fn the_signalling_server_carries_no_data() {
-    world("no-data", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, b] = network.nodes()?;
+    with_members("no-data", ["a", "b"], |network, [a, b]| {
         let receiver = a.known_receiver(b, "ff1e::42", &[])?;
         network.wait_probed()?;
         let before = network.signalling.host.uplink_data()?;

@@ -151,9 +151,7 @@ fn a_killed_router_breaks_no_stream() {
 
 #[test]
 fn streams_end_as_they_should() {
-    world("streams-ends", |lab| {
-        let network = lab.closed_network(["alpha", "beta"])?;
-        let [alpha, beta] = network.nodes()?;
+    with_members("streams-ends", ["alpha", "beta"], |_, [alpha, beta]| {
         let mut serving = serve(beta, "/cat/1", &["--allow", "alpha"], &["cat"])?;
         // an upgrade of either daemon breaks nothing
         let mut held = begin(alpha, beta)?;
@@ -224,9 +222,7 @@ fn ended(member: &Member) -> Result<()> {
 
 #[test]
 fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_more() {
-    world("streams-servers", |lab| {
-        let network = lab.closed_network(["alpha", "beta"])?;
-        let [alpha, beta] = network.nodes()?;
+    with_members("streams-servers", ["alpha", "beta"], |_, [alpha, beta]| {
         fs::create_dir_all(beta.host.path("site"))?;
         fs::write(beta.host.path("site/page"), "a page of beta\n")?;
         let http = [
@@ -333,9 +329,7 @@ fn programs_of(alpha: &Member, beta: &Member) -> Result<[Process; 2]> {
 
 #[test]
 fn a_thousand_streams_and_one_that_nobody_reads_take_bounded_memory() {
-    world("streams-many", |lab| {
-        let network = lab.closed_network(["alpha", "beta"])?;
-        let [alpha, beta] = network.nodes()?;
+    with_members("streams-many", ["alpha", "beta"], |_, [alpha, beta]| {
         let programs = programs_of(alpha, beta)?;
         let serve = library::python(&beta.host, "stream_serve.py")?;
         let serve = [&serve[..], &["/capitals/1".to_owned()]].concat();
@@ -441,9 +435,7 @@ fn a_flood_of_handshakes_hurts_no_stream() {
 
 #[test]
 fn ssh_goes_over_a_stream() {
-    world("streams-ssh", |lab| {
-        let network = lab.closed_network(["alpha", "beta"])?;
-        let [alpha, beta] = network.nodes()?;
+    with_members("streams-ssh", ["alpha", "beta"], |_, [alpha, beta]| {
         let file = |host: &Host, name: &str| host.path(name).display().to_string();
         let (key, host_key) = (file(&alpha.host, "key"), file(&beta.host, "host_key"));
         let keygen = ["-q", "-t", "ed25519", "-N", "", "-f", &key];
@@ -508,9 +500,7 @@ const PLAY: &str = r#"
 #[test]
 #[ignore = "`make test-all`: ansible-core, which netns-tests/setup all fetches"]
 fn ansible_runs_tasks_over_streams() {
-    world("streams-ansible", |lab| {
-        let network = lab.closed_network(["alpha", "beta"])?;
-        let [alpha, beta] = network.nodes()?;
+    with_members("streams-ansible", ["alpha", "beta"], |_, [alpha, beta]| {
         let shell = ["sh", "-c", "IFS= read -r line && eval \"$line\""];
         let _serving = serve(beta, "/ansible/1", &["--allow", "alpha"], &shell)?;
         alpha.host.write("play.yml", PLAY)?;
@@ -593,21 +583,23 @@ print(came, "of", len(range(1, longest + 1, 10)))
 
 #[test]
 fn datagrams_go_both_ways_and_end_with_either_side() {
-    world("streams-datagrams", |lab| {
-        let network = lab.closed_network(["alpha", "beta"])?;
-        let [alpha, beta] = network.nodes()?;
-        let _programs = programs_of(alpha, beta)?;
-        let capitals = beta.host.spawn("python3", &["-c", CAPITALS])?;
-        capitals.prints("ok")?;
-        let said = alpha.host.run("python3", &["-c", WORDS])?.success()?.stdout;
-        let (came, of) = said.trim().split_once(" of ").unwrap_or_default();
-        let (came, of): (u32, u32) = (came.parse()?, of.parse()?);
-        ensure!(of >= 100 && came + 2 >= of, "{said}");
-        eventually("the other side ends", || {
-            holds!(capitals.stdout().ends_with("end\n"))
-        })?;
-        Ok(())
-    });
+    with_members(
+        "streams-datagrams",
+        ["alpha", "beta"],
+        |_, [alpha, beta]| {
+            let _programs = programs_of(alpha, beta)?;
+            let capitals = beta.host.spawn("python3", &["-c", CAPITALS])?;
+            capitals.prints("ok")?;
+            let said = alpha.host.run("python3", &["-c", WORDS])?.success()?.stdout;
+            let (came, of) = said.trim().split_once(" of ").unwrap_or_default();
+            let (came, of): (u32, u32) = (came.parse()?, of.parse()?);
+            ensure!(of >= 100 && came + 2 >= of, "{said}");
+            eventually("the other side ends", || {
+                holds!(capitals.stdout().ends_with("end\n"))
+            })?;
+            Ok(())
+        },
+    );
 }
 
 /// Opens a thousand streams that each carry data both ways, and stay open.

@@ -378,7 +378,6 @@ fn one_receiver_over_lc0_measured() {
     world("uplink-lc0", |lab| {
         let megabytes: usize = std::env::var("MB").map_or(Ok(100), |mb| mb.parse())?;
         let mut network = lab.closed_network(["n1", "n2"])?;
-        network.wait_linked()?;
         let bytes = megabytes * 1_000_000;
         let (first, second) = network.members.split_at_mut(1);
         let (sender, receiver) = (&mut first[0], &mut second[0]);
