@@ -121,8 +121,11 @@ fn a_members_call_rings_until_not_now_and_a_page_calls() {
         people[0].ask(&["create", "away", "--as", "ann", "--outside"])?;
         page.until("document.querySelector('[data-group=away]') !== null")?;
         page.click("[data-group=away] button")?;
-        page.until_says("#call-how", "lcgroup call away")?;
-        holds!(page.eval("document.querySelector('#call .row').hidden")? == true)
+        page.until_says("#call-how", "no tab is in it")?;
+        page.click("#call button")?;
+        page.until_says("#call-how", "lcgroup call away lcc1")?;
+        page.until("document.querySelectorAll('#heard .own .said code').length === 1")?;
+        Ok(())
     });
 }
 
