@@ -328,10 +328,7 @@ fn programs_beside_a_container_have_its_lc0_and_its_restarts_leave_nothing_behin
                     present.len() == 1 && away.len() == gone,
                     "{present:?} {away:?}"
                 );
-                holds!(
-                    present[0]["labels"]["lifetime"] == "ephemeral",
-                    "{present:?}"
-                )
+                holds!(present[0]["labels"]["lifetime"] == "ephemeral")
             })
         };
         for gone in 0..3 {
@@ -550,11 +547,7 @@ fn a_hundred_containers_that_join_at_once_all_hear() {
         let begun = Instant::now();
         let listeners = pids.lines().map(|pid| b.inside(pid, "mc-recv", &[GROUP]));
         let listeners: Vec<Process> = listeners.collect::<Result<_>>()?;
-        ensure!(
-            listeners.len() == MANY,
-            "{} containers run",
-            listeners.len()
-        );
+        ensure!(listeners.len() == MANY);
         let has = |process: &Process, heard: bool| {
             let line = last_line(process);
             line.is_ok_and(|line| !heard || line["packets"].as_u64() > Some(0))

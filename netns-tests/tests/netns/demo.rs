@@ -237,10 +237,7 @@ fn ends(signal: Signal, code: Option<i32>) -> Result<()> {
     let mut first = String::new();
     let mut reader = BufReader::new(stdout);
     reader.read_line(&mut first)?;
-    ensure!(
-        first.contains("\"ok\":true"),
-        "the first step failed: {first}"
-    );
+    shows_all(&first, &["\"ok\":true"])?;
     kill(Pid::from_raw(i32::try_from(demo.id())?), signal)?;
     let status = wait(&mut demo)?;
     ensure!(status.code() == code, "{status:?} after {signal}");

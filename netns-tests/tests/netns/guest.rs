@@ -235,11 +235,7 @@ fn a_guest_says_that_no_router_has_room_and_that_its_clock_is_wrong() {
         network.members[0].start()?;
         let mut refused = guest(&host, &file, &["sleep", "1000"])?;
         refused.expect_exit(DEADLINE, 4)?;
-        ensure!(
-            refused.stderr().contains("no router has room"),
-            "{}",
-            refused.stderr()
-        );
+        ensure!(refused.stderr().contains("no router has room"));
         let leaf = ["leaf", GROUP, "--count", "3", "--token", &text];
         let mut refused = host.spawn("lcroute", &leaf)?;
         refused.fails(DEADLINE, 4, "no router has room")

@@ -22,16 +22,8 @@ fn a_node_in_tap_mode_and_one_in_tun_mode_understand_each_other() {
     world("tap", |lab| {
         let network = network_with_mode(lab, "tun")?;
         let [a, b] = network.nodes()?;
-        ensure!(
-            link_kind(&a.host)? == ("tun".to_owned(), true),
-            "{:?}",
-            link_kind(&a.host)?
-        );
-        ensure!(
-            link_kind(&b.host)? == ("tap".to_owned(), true),
-            "{:?}",
-            link_kind(&b.host)?
-        );
+        ensure!(link_kind(&a.host)? == ("tun".to_owned(), true));
+        ensure!(link_kind(&b.host)? == ("tap".to_owned(), true));
         let (at_a, at_b) = (
             a.host.receive("ff1e::a", &[])?,
             b.host.receive("ff1e::b", &[])?,
@@ -47,9 +39,7 @@ fn a_node_in_tap_mode_and_one_in_tun_mode_understand_each_other() {
 
 #[test]
 fn lc0_has_the_address_that_status_shows_and_one_link_local() {
-    world("addresses", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, _] = network.nodes()?;
+    with_members("addresses", ["a", "b"], |_, [a, _]| {
         let shown = a.host.call("ip -j -6 addr show dev lc0")?;
         let shown: Value = serde_json::from_str(&shown.stdout)?;
         let addresses = shown[0]["addr_info"].as_array().context("addr_info")?;
@@ -69,9 +59,7 @@ fn lc0_has_the_address_that_status_shows_and_one_link_local() {
 
 #[test]
 fn a_host_firewall_that_drops_what_arrives_on_lc0_is_noticed_and_the_rule_shown() {
-    world("inbound", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, _] = network.nodes()?;
+    with_members("inbound", ["a", "b"], |_, [a, _]| {
         wait_inbound(a, "open")?;
         a.host.close_everywhere()?;
         a.host.call("lcroute reload")?;
@@ -93,11 +81,7 @@ fn a_taken_interface_name_is_said_and_the_interface_left_alone() {
         host.call("lcroute init")?;
         let refused = host.run("lcroute", &["run"])?;
         refused.exits(1)?;
-        ensure!(
-            refused.stderr.contains("lc0"),
-            "the name is not said: {}",
-            refused.stderr
-        );
+        refused.says("lc0")?;
         holds!(host.has_interface("lc0"), "a foreign interface was removed")
     });
 }
@@ -136,9 +120,7 @@ fn without_the_capability_it_says_which_one_is_missing() {
 
 #[test]
 fn programs_that_name_no_interface_keep_their_lan_for_other_groups() {
-    world("routes", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, _] = network.nodes()?;
+    with_members("routes", ["a", "b"], |_, [a, _]| {
         for (group, expected) in [
             ("ff1e::1", "lc0"),
             ("ff08::1", "lc0"),
@@ -313,10 +295,7 @@ fn watcher_sees_join_and_part(lab: &Lab, mode: &str, watcher: &[&str]) -> Result
     let watch = a.host.watch_mld(watcher)?;
     let mut receiver = b.host.receive("ff1e::42", &[])?;
     exceeds(0, || watch.seen("JOIN", "ff1e::42"))?;
-    ensure!(
-        watch.seen("PART", "ff1e::42")? == 0,
-        "a PART before anybody left"
-    );
+    ensure!(watch.seen("PART", "ff1e::42")? == 0);
     receiver.process().kill()?;
     exceeds(0, || watch.seen("PART", "ff1e::42"))
 }
@@ -335,9 +314,7 @@ fn link_kind(host: &Host) -> Result<(String, bool)> {
 /// Two nodes of one network on a host; the second has the interface `lc1`.
 #[test]
 fn a_second_node_on_a_host_carries_what_names_its_interface() {
-    world("second-node", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, b] = network.nodes()?;
+    with_members("second-node", ["a", "b"], |network, [a, b]| {
         let url = network.signalling.url()?;
         let invited = a.host.run("lcroute", &["invite", "--signal", &url])?;
         let token = invited.success()?.stdout;
@@ -377,10 +354,7 @@ fn a_second_node_on_a_host_carries_what_names_its_interface() {
         let before = b.counter("tun_rx_packets")?;
         b.host.send("ff1e::42", 50, &["--interface", "lc1"])?;
         receiver.expect_exactly(100)?;
-        ensure!(
-            b.counter("tun_rx_packets")? < before + 50,
-            "they went through lc0"
-        );
+        ensure!(b.counter("tun_rx_packets")? < before + 50);
         let done = b.host.ask("lcroute", &of_second(&["doctor", "--json"]))?;
         let checks: Value = serde_json::from_str(&done.stdout)?;
         let checks = checks["checks"].as_array().context("checks")?;
@@ -395,9 +369,7 @@ fn a_second_node_on_a_host_carries_what_names_its_interface() {
 
 #[test]
 fn a_second_address_on_lc0_does_not_change_what_programs_send_from() {
-    world("second-address", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, b] = network.nodes()?;
+    with_members("second-address", ["a", "b"], |_, [a, b]| {
         let own = b.address()?.to_string();
         let receiver = a.host.receive("ff1e::42", &[])?;
         let named = a.host.receive("ff15::42", &["--interface", "lc0"])?;

@@ -531,10 +531,7 @@ fn two_lans_that_a_wire_joins_are_named_and_two_again_without_it() {
         let came = listeners[0].packets()? - began;
         let (_, now) = a.switch.interface_traffic("wire")?;
         let frames = (now - wire).packets;
-        ensure!(
-            frames < came * 5 + 100,
-            "{frames} frames beside {came} packets"
-        );
+        ensure!(frames < came * 5 + 100);
         ensure!(twice()? == before, "{before:?} {:?}", twice()?);
 
         a.switch.ip("link del wire")?;

@@ -98,15 +98,8 @@ fn commands_of_strangers_and_of_keys_that_may_not_are_not_executed() {
         let stranger = fleet.exec(&["--key", "stranger.key", "--", "true"])?;
         stranger.exits(1)?;
         let told = "does not list your key";
-        ensure!(
-            stranger.stderr.matches(told).count() == 3,
-            "{}",
-            stranger.stderr
-        );
-        ensure!(
-            begun.elapsed() < Duration::from_secs(60),
-            "only when its time was over"
-        );
+        ensure!(stranger.stderr.matches(told).count() == 3);
+        ensure!(begun.elapsed() < Duration::from_secs(60));
         let log = fleet.audit(0)?;
         ensure!(
             !log.contains("true"),

@@ -27,10 +27,7 @@ fn a_rolling_command_stops_at_the_first_group_that_fails() {
         fleet
             .exec(&["--batch", "2", "--", "sh", "-c", &script])?
             .fails(1, "stopped after step 1 of 2: 1 node was not asked")?;
-        ensure!(
-            !fleet.audit(2)?.contains("cmdline"),
-            "the third was asked all the same"
-        );
+        ensure!(!fleet.audit(2)?.contains("cmdline"));
         fleet
             .exec(&["--on", "nobody", "--canary", "--", "true"])?
             .exits(3)
@@ -143,10 +140,7 @@ fn copies_arrive_whole_where_they_are_allowed() {
         // a file becomes DEST, or a file in it under its own name
         let dest = fleet.hosts[0].path("fleet");
         copy(0, &["tree/a/large", &dest.to_string_lossy()])?.success()?;
-        ensure!(
-            fs::read(dest.join("large"))? == content,
-            "not in the folder"
-        );
+        ensure!(fs::read(dest.join("large"))? == content);
         let file = dest.join("other");
         copy(0, &["tree/a/large", &file.to_string_lossy()])?.success()?;
         ensure!(fs::read(&file)? == content, "not as the file");

@@ -137,10 +137,7 @@ fn a_file_where_a_folder_comes_and_a_folder_where_a_file_comes_are_kept() {
             .run("lcsync", &FETCH)?
             .fails(1, "notes.txt: in the way is a folder")?;
         ensure!(fs::read(receiver.path("copy/notes.txt/precious"))? == b"precious");
-        ensure!(
-            receiver.path("copy/sub/deep/er/Grüße.txt").exists(),
-            "the rest has not come"
-        );
+        ensure!(receiver.path("copy/sub/deep/er/Grüße.txt").exists());
         let forced = [&FETCH[..], &["--delete"]].concat();
         receiver.run("lcsync", &forced)?.success()?;
         same_content(&lan.folder, &receiver.path("copy"))
@@ -225,10 +222,7 @@ fn an_unmounted_disk_deletes_nothing_at_mirrors_before_and_after_a_restart() {
         fs::remove_file(file.context("the file is not named")?)?;
         eventually("the mirror has followed", || {
             mirror.must_run()?;
-            holds!(
-                copy.join("new").exists() && !copy.join("f").exists(),
-                "not yet"
-            )
+            holds!(copy.join("new").exists() && !copy.join("f").exists())
         })
     });
 }

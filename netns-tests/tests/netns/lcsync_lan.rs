@@ -17,10 +17,7 @@ fn a_folder_reaches_two_receivers_at_the_cost_of_one() {
         lan.arrive(&mut receivers)?;
         let (_, after) = lan.server.interface_traffic("lan0")?;
         let sent = (after - before).bytes as f64 / (6 * MEGABYTE) as f64;
-        holds!(
-            sent < 1.7,
-            "the server sent {sent:.2} bytes per byte for two receivers"
-        )
+        holds!(sent < 1.7)
     });
 }
 
@@ -55,10 +52,7 @@ fn the_server_has_no_port_and_is_silent_unless_somebody_listens() {
             let sent = after - before;
             holds!(sent.bytes < 1_000, "it sent {sent:?} in 0.7 s")
         })?;
-        holds!(
-            lan.server.refused()?.packets == 0,
-            "somebody sent TCP or UDP to the server"
-        )
+        holds!(lan.server.refused()?.packets == 0)
     });
 }
 
@@ -73,10 +67,7 @@ fn a_killed_receiver_fetches_only_what_is_missing() {
         let mut first = receiver.spawn("lcsync", &["lc:folder", "copy", "-i", "lan0"])?;
         exceeds(SIZE as u64 / 2, || Ok(sent()? - before))?;
         first.kill()?;
-        ensure!(
-            !receiver.path("copy/big.bin").exists(),
-            "a half-written file is in place"
-        );
+        ensure!(!receiver.path("copy/big.bin").exists());
         let middle = sent()?;
         let mut second = lan.fetch_all(&["lc:folder", "copy"])?;
         lan.arrive(&mut second)?;
@@ -99,10 +90,7 @@ fn what_is_there_already_is_not_sent_again() {
         lan.arrive(&mut receivers)?;
         let (_, after) = lan.server.interface_traffic("lan0")?;
         let sent = (after - before).bytes as f64 / SIZE as f64;
-        holds!(
-            sent < 0.5,
-            "{sent:.2} of the folder was sent for one changed byte"
-        )
+        holds!(sent < 0.5)
     });
 }
 
@@ -487,11 +475,7 @@ fn without_a_server_it_ends_with_3_and_leaves_nothing() {
             &["lc:nothing", "copy", "-i", "lan0", "--timeout", "1s"],
         )?;
         ended.exits(3)?;
-        ensure!(
-            ended.stderr.contains("nothing"),
-            "the name is not said: {}",
-            ended.stderr
-        );
+        ended.says("nothing")?;
         holds!(!host.path("copy").exists(), "an empty destination was left")
     });
 }

@@ -88,9 +88,7 @@ fn install_by_pip(host: &Host) -> Result<String> {
 
 #[test]
 fn servers_in_three_languages_send_only_while_somebody_listens() {
-    world("library-servers", |lab| {
-        let network = lab.closed_network(["alpha", "beta"])?;
-        let [alpha, beta] = network.nodes()?;
+    with_members("library-servers", ["alpha", "beta"], |_, [alpha, beta]| {
         let rust = vec![env!("CARGO_BIN_EXE_time-server").to_owned()];
         let c = vec![compile(&alpha.host, "time_server")?];
         let script = source("examples/time_server.py").display().to_string();
@@ -217,9 +215,7 @@ except librecast.Closed:
 
 #[test]
 fn a_channel_serves_threads_and_tasks_and_survives_what_callers_do_wrong() {
-    world("library-callers", |lab| {
-        let network = lab.closed_network(["alpha"])?;
-        let [alpha] = network.nodes()?;
+    with_members("library-callers", ["alpha"], |_, [alpha]| {
         let script = alpha.host.write("callers.py", CALLERS)?;
         let script = script.display().to_string();
         let package = format!("PYTHONPATH={}", source("python").display());

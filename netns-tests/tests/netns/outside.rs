@@ -151,10 +151,7 @@ fn two_keys_on_one_lan_need_nothing_else() {
         let said = connect(&hosts[0], "echo hello", &to_bob)?.success()?;
         println!("first stream after {} ms", begun.elapsed().as_millis());
         ensure!(said.stdout == "hello\n", "{said:?}");
-        holds!(
-            look(&hosts[1])?["pairs"][0]["found_by"] == "lan",
-            "by a LAN"
-        )
+        holds!(look(&hosts[1])?["pairs"][0]["found_by"] == "lan")
     });
 }
 
@@ -371,10 +368,7 @@ fn friends_wait_in_rooms_of_one_connection_at_a_public_place() {
         let said = connect(ann, "echo hello", &to_bob)?.success()?;
         ensure!(said.stdout == "hello\n", "{said:?}");
         ensure!(connections(&server.host, bob)? == 1, "one connection");
-        ensure!(
-            metrics()?.value("lcroute_signal_messages_total", &[])? > 0.0,
-            "messages"
-        );
+        ensure!(metrics()?.value("lcroute_signal_messages_total", &[])? > 0.0);
         // the log names nobody
         server.kill()?;
         let logs = lab.logs();

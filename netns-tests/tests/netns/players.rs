@@ -97,10 +97,7 @@ fn players_get_a_group_by_one_join_and_without_clients_there_is_none() {
                 )
             });
             let numbers: Vec<_> = numbers.collect();
-            ensure!(
-                numbers.iter().all(|(sync, _)| *sync == 0x47),
-                "headers come off"
-            );
+            ensure!(numbers.iter().all(|(sync, _)| *sync == 0x47));
             let gaps = numbers.windows(2).filter(|pair| pair[1].1 != pair[0].1 + 1);
             ensure!(
                 gaps.count() == 0,

@@ -20,5 +20,5 @@ pub(crate) use nix::sys::signal::{Signal, kill};
 pub(crate) use nix::unistd::Pid;
 pub(crate) use serde_json::{Value, json};
 
-pub(crate) use crate::waits::{at_least, becomes, exceeds, tells};
-pub(crate) use crate::{world, world_alone};
+pub(crate) use crate::waits::{at_least, becomes, exceeds, shows_all, tells};
+pub(crate) use crate::{with_members, world, world_alone};

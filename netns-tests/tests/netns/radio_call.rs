@@ -297,7 +297,6 @@ fn each_of_three_hears_the_two_others_until_they_are_muted_killed_or_gone() {
 fn a_call_behind_closed_firewalls_hears_the_others_and_a_listener_is_seen_by_nobody() {
     world_alone("radio-call-lc0", |lab| {
         let network = lab.closed_network(["ann", "bob", "cy"])?;
-        network.wait_linked()?;
         let [ann, bob, cy] = network.nodes()?;
         let begun = Instant::now();
         let a = One::new(&ann.host, None, "-i lc0", begun, tone(TONES[0]))?;

@@ -72,17 +72,11 @@ fn a_recorder_that_is_started_again_begins_a_new_file_and_waits_for_a_day() {
             records.expect_exit(DEADLINE, 3)?;
             let told = records.stderr();
             let is_first = name == "story.opus";
-            ensure!(
-                told.contains("exists: this records to") != is_first,
-                "{told}"
-            );
+            ensure!(told.contains("exists: this records to") != is_first);
             files.push((name, fs::read(recorder.path(name))?));
         }
         for (name, content) in files {
-            ensure!(
-                fs::read(recorder.path(name))? == content,
-                "{name} was changed"
-            );
+            ensure!(fs::read(recorder.path(name))? == content);
         }
         // without a caster: a unit's recorder waits, and one that ends leaves no file
         let command = format!(

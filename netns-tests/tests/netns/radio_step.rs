@@ -323,7 +323,6 @@ fn rooms_are_in_step_over_a_slow_wire_and_without_the_casters_word_as_far_apart_
 fn rooms_of_one_network_are_in_step_behind_closed_firewalls() {
     world_alone("radio-step-lc0", |lab| {
         let network = lab.closed_network(["caster", "near", "far", "other"])?;
-        network.wait_linked()?;
         let [caster, near, far, _] = network.nodes()?;
         let (key, station, secret) = key_of(&caster.host, "station.key")?;
         let text = station.encode();

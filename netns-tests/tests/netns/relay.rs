@@ -295,10 +295,7 @@ fn hosts_that_only_a_web_proxy_leads_out_are_linked_through_it() {
         configure(&network, "ann:wrong\n")?;
         network.start_each()?;
         let doctor = network.members[0].host.ask("lcroute", &["doctor"])?.stdout;
-        ensure!(
-            doctor.contains("refuses this user and password (407)"),
-            "{doctor}"
-        );
+        shows_all(&doctor, &["refuses this user and password (407)"])?;
         configure(&network, "ann:pass\n")?;
         for member in &network.members {
             member.host.call("lcroute reload")?;

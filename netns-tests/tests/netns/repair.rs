@@ -85,9 +85,7 @@ fn without_repair_the_path_takes_its_share() {
 #[test]
 #[ignore = "a measurement"]
 fn thin_flows_measured() {
-    world("thin", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, b] = network.nodes()?;
+    with_members("thin", ["a", "b"], |_, [a, b]| {
         let count = 1_000;
         for (size, loss) in [("160", 0), ("400", 0), ("160", 5)] {
             if loss > 0 {

@@ -4,9 +4,7 @@ use crate::prelude::*;
 
 #[test]
 fn a_join_of_one_of_two_senders_brings_this_one_only() {
-    world("ssm", |lab| {
-        let network = lab.closed_network(["a", "b", "c"])?;
-        let [a, b, c] = network.nodes()?;
+    with_members("ssm", ["a", "b", "c"], |network, [a, b, c]| {
         let wanted = a.address()?.to_string();
         let receiver = a.known_receiver(c, "ff3e::8000:1", &["--source", &wanted])?;
         network.wait_probed()?;
@@ -28,9 +26,7 @@ fn a_join_of_one_of_two_senders_brings_this_one_only() {
 
 #[test]
 fn the_second_source_can_be_joined_later_and_the_first_left() {
-    world("ssm-change", |lab| {
-        let network = lab.closed_network(["a", "b", "c"])?;
-        let [a, b, c] = network.nodes()?;
+    with_members("ssm-change", ["a", "b", "c"], |_, [a, b, c]| {
         let (from_a, from_b) = (a.address()?.to_string(), b.address()?.to_string());
         let mut first = c.host.receive("ff3e::8000:2", &["--source", &from_a])?;
         let second = a.known_receiver(c, "ff3e::8000:2", &["--source", &from_b])?;

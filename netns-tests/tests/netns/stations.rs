@@ -204,10 +204,7 @@ fn a_station_without_a_server_is_found_by_a_dht_if_its_port_is_open() {
         ensure!(text_of(&casts)? == text, "{}", casts.stdout());
         let told = eventually("it names its port", || {
             let told = casts.stderr();
-            ensure!(
-                told.contains("by the DHT") && told.contains("UDP port "),
-                "{told}"
-            );
+            shows_all(&told, &["by the DHT", "UDP port "])?;
             Ok(told)
         })?;
         let port = told.split("UDP port ").nth(1).context("no port")?;
@@ -264,10 +261,7 @@ fn stations_of_one_host_and_its_own_network_hear_nothing_of_each_other() {
         for listener in &hearing {
             hears(listener, 3)?;
             let status = last_status(&listener.stderr())?;
-            ensure!(
-                status["casters"].as_array().map(Vec::len) == Some(1),
-                "{status}"
-            );
+            ensure!(status["casters"].as_array().map(Vec::len) == Some(1));
         }
         // the host's network has no group more, and a member with the text hears nothing
         ensure!(groups(&caster.host)? == before, "{}", groups(&caster.host)?);

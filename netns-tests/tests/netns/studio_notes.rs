@@ -393,10 +393,7 @@ fn a_folder_that_cannot_be_written_is_said_and_nothing_is_lost() {
         fs::write(&path, "of one\n")?;
         eventually("both have written", || {
             let text = two.read()?;
-            holds!(
-                text.contains("of one\n") && text.contains("of two\n"),
-                "{text}"
-            )
+            shows_all(&text, &["of one\n", "of two\n"])
         })?;
         ensure!(fs::read_to_string(&path)? == "of one\n");
         process.kill()?;

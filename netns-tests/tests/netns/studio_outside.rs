@@ -9,7 +9,7 @@ use crate::prelude::*;
 use crate::radio::{RADIO, write_chirp};
 use crate::reach::swarm;
 use crate::stations::{kill_all, open_port, public_server};
-use crate::studio::{Typed, keygen, session, told, turn_on};
+use crate::studio::{Typed, keygen, session, told, turn_on, until_told};
 use crate::studio_pictures::png;
 
 /// The user without rights.
@@ -94,14 +94,10 @@ fn asks(
 ) -> Result<()> {
     let question = Value::from(words);
     asking.types(words)?;
-    eventually("the question came", || {
-        told(&presenter.process, "question", "text", &question)
-    })?;
+    until_told(&presenter.process, "question", "text", &question)?;
     presenter.types(&format!("a {number}"))?;
     for attender in all.iter().copied().chain([&*asking]) {
-        eventually("all see it", || {
-            told(&attender.process, "question", "text", &question)
-        })?;
+        until_told(&attender.process, "question", "text", &question)?;
     }
     Ok(())
 }
@@ -143,9 +139,7 @@ fn who_has_only_the_text_of_a_session_attends_and_asks_through_closed_firewalls(
         let confined = Typed::start(confined, "confined", &format!("setpriv {args}"))?;
         for attender in [&late, &confined] {
             sees(attender, 2)?;
-            eventually("the caption of before", || {
-                told(&attender.process, "caption", "text", &"they dance".into())
-            })?;
+            until_told(&attender.process, "caption", "text", &"they dance".into())?;
         }
         asks(
             &mut presenter,

@@ -1,9 +1,15 @@
-//! Waits for a value. Each fails with the last value that it found.
+//! Checks of a text, and waits for a value; each fails with the last value that it found.
 
 use std::fmt::Debug;
 use std::panic::Location;
 
 use crate::prelude::*;
+
+/// Checks that a text has these parts.
+pub(crate) fn shows_all(text: &str, parts: &[&str]) -> Result<()> {
+    let lacks = parts.iter().find(|part| !text.contains(**part));
+    holds!(lacks.is_none(), "no {lacks:?} in {text}")
+}
 
 /// Waits until this is found.
 #[track_caller]

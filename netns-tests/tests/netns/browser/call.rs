@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use super::leaves::{audience, token};
-use super::node::{dropped, lose, meeting};
+use super::node::{dropped, lose, visited};
 use super::radio::{loudspeakers, write_wav};
 use super::{Browser, Page, Theme, in_each_browser};
 use crate::prelude::*;
@@ -80,10 +80,7 @@ fn join<'a>(browser: &'a Browser, tab: &'a str, link: &str, name: &str) -> Resul
 #[test]
 #[ignore = "needs browsers; make test-all"]
 fn a_tab_and_a_terminal_talk_and_the_tab_mutes_holds_and_leaves() {
-    in_each_browser("call-talks", |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
-        let [a, b] = meeting.network.nodes()?;
-        let visitor = &meeting.visitors[0];
+    visited("call-talks", |kind, meeting, [a, b], visitor| {
         let mut ann = One::new(&a.host, None, "-i lc0", Instant::now(), tone(500.0))?;
         let text = ann.text()?;
         let (_server, output) = loudspeakers(&visitor.host)?;
@@ -206,10 +203,7 @@ fn a_tab_and_a_terminal_talk_and_the_tab_mutes_holds_and_leaves() {
 #[test]
 #[ignore = "needs browsers; make test-all"]
 fn a_tab_begins_a_call_two_more_and_a_terminal_join_and_a_full_call_says_so() {
-    in_each_browser("call-tabs", |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
-        let [a, _] = meeting.network.nodes()?;
-        let visitor = &meeting.visitors[0];
+    visited("call-tabs", |kind, meeting, [a, _], visitor| {
         let (_server, output) = loudspeakers(&visitor.host)?;
         let wav = write_wav(&visitor.host, 60)?;
         let (theme, wav) = (Theme::Dark, Some(wav.as_path()));
@@ -369,10 +363,7 @@ impl Devices {
 #[test]
 #[ignore = "needs browsers; make test-all"]
 fn the_sound_of_a_call_where_datagrams_get_lost_is_measured() {
-    in_each_browser("call-loss", |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
-        let [a, _] = meeting.network.nodes()?;
-        let visitor = &meeting.visitors[0];
+    visited("call-loss", |kind, meeting, [a, _], visitor| {
         let begun = Instant::now();
         let ann = One::new(&a.host, None, "-i lc0", begun, voice)?;
         let devices = Devices::start(&visitor.host, begun, voice)?;

@@ -275,10 +275,7 @@ fn people_make_a_group_invite_join_and_talk_in_their_pages() {
         bob.until_says("#standing", "It waits for the group's owner")?;
         bob.until_says("#standing", "(On lc0.)")?;
         bob.until_says("#groups small", "waits for the owner’s answer")?;
-        ensure!(
-            bob.eval("document.querySelector('#say').hidden")? == true,
-            "words that nobody gets"
-        );
+        ensure!(bob.eval("document.querySelector('#say').hidden")? == true);
         bob.expect_open_to_all()?;
         bob.shot("waits")?;
         people[0].start()?;

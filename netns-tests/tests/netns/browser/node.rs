@@ -49,6 +49,22 @@ fn meeting_with(lab: &Lab, visitors: &[&str], has_relay: bool, more: &str) -> Re
     })
 }
 
+/// Runs a test of a visitor's pages in each browser: two daemons serve its network.
+pub(super) fn visited(
+    name: &str,
+    test: impl Fn(Kind, &Meeting, [&Member; 2], &Visitor) -> Result<()>,
+) {
+    in_each_browser(name, |lab, kind| {
+        let meeting = meeting(lab, &["visitor"], false)?;
+        test(
+            kind,
+            &meeting,
+            meeting.network.nodes()?,
+            &meeting.visitors[0],
+        )
+    });
+}
+
 impl Visitor {
     /// Stops serving the pages to this host.
     pub fn stop_pages(&self) -> Result<()> {
@@ -208,10 +224,7 @@ fn say_until(page: &Page, words: &str, heard: impl Fn() -> Result<()>) -> Result
 #[test]
 #[ignore = "`make test-all`: browsers, and the module of `make web`"]
 fn a_page_is_a_member_by_either_role_of_negotiation() {
-    in_each_browser("node-member", |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
-        let [a, b] = meeting.network.nodes()?;
-        let visitor = &meeting.visitors[0];
+    visited("node-member", |kind, meeting, [a, b], visitor| {
         let browser = Browser::start(&visitor.host, kind, Theme::Dark)?;
         let page = browser.open("node", &format!("{}/node/", visitor.origin))?;
         page.expect_open_to_all()?;
@@ -235,10 +248,7 @@ fn a_page_is_a_member_by_either_role_of_negotiation() {
                 .iter()
                 .for_each(|offers| roles[usize::from(*offers)] += 1);
             println!("{kind}: two links after {took:?}, the page offered {offers:?}");
-            ensure!(
-                roles.iter().sum::<usize>() < 40,
-                "always the same role: {roles:?}"
-            );
+            ensure!(roles.iter().sum::<usize>() < 40, "{roles:?}");
             page.click("#leave")?;
             page.until_says("#notice", "You have left")?;
             ensure!(page.eval("document.querySelector('#problem').hidden")? == true);
@@ -410,10 +420,7 @@ fn a_page_says_what_becomes_of_words_and_keeps_them_over_a_reload() {
         let heard = texts(page, "#heard li > p:last-child")?;
         page.reload()?;
         until_links(page, 2)?;
-        ensure!(
-            texts(page, "#heard li > p:last-child")? == heard,
-            "{heard:?}"
-        );
+        ensure!(texts(page, "#heard li > p:last-child")? == heard);
         let joined = texts(page, "#joined b")?;
         ensure!(joined == [GROUP], "{joined:?}");
         hear_until(page, a, "welcome back")?;
@@ -759,10 +766,7 @@ fn a_page_notices_a_frozen_daemon_and_comes_back_after_a_reload() {
         let stored = page.eval(
             "JSON.stringify([localStorage, sessionStorage, document.cookie, location.href])",
         )?;
-        ensure!(
-            !stored.to_string().contains(&meeting.network.token),
-            "the token is kept"
-        );
+        ensure!(!stored.to_string().contains(&meeting.network.token));
         meeting.expect_clean(&browser, visitor)
     });
 }
@@ -863,10 +867,7 @@ fn pasted(page: &Page, field: &str, text: &str, words: &str) -> Result<()> {
 #[test]
 #[ignore = "`make test-all`: browsers, and the module of `make web`"]
 fn a_member_begins_with_what_there_is_for_people() {
-    in_each_browser("node-start", |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
-        let [a, b] = meeting.network.nodes()?;
-        let visitor = &meeting.visitors[0];
+    visited("node-start", |kind, meeting, [a, b], visitor| {
         let file = write_chirp(&b.host, 300)?;
         let (key, private, _) = key_of(&b.host, "station.key")?;
         let public = format!("--key {key} --public --name 'Radio <i>Nord</i>' -i lc0");
@@ -979,9 +980,7 @@ fn two_tabs_of_a_browser_are_no_network() {
 #[test]
 #[ignore = "`make test-all`: browsers, and the module of `make web`"]
 fn the_entrance_of_the_pages_takes_any_link() {
-    in_each_browser("node-entrance", |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
-        let visitor = &meeting.visitors[0];
+    visited("node-entrance", |kind, meeting, _, visitor| {
         let token = &meeting.network.token;
         let browser = Browser::start(&visitor.host, kind, Theme::Dark)?;
         let page = browser.open("entrance", &format!("{}/", visitor.origin))?;

@@ -1,6 +1,6 @@
 //! Pictures of a lecture in tabs, also from a tab that presents.
 
-use super::node::{meeting, until_wanted};
+use super::node::{meeting, until_wanted, visited};
 use super::present::{go_on_air, open, write};
 use super::studio::until_slide;
 use super::{Browser, Kind, Page, Theme, in_each_browser};
@@ -24,10 +24,7 @@ fn until_shown(page: &Page, alt: &str, width: u32) -> Result<()> {
 #[test]
 #[ignore = "needs browsers; make test-all"]
 fn a_tab_shows_pictures_that_a_terminal_presents_until_they_are_dropped() {
-    in_each_browser("studio-pictures", |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
-        let [a, _] = meeting.network.nodes()?;
-        let visitor = &meeting.visitors[0];
+    visited("studio-pictures", |kind, meeting, [a, _], visitor| {
         let (folder, key, lcs) = session(&a.host, None)?;
         let images = folder.join("images");
         fs::write(folder.join("slides.md"), SLIDES)?;

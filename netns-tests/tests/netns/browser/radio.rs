@@ -1,7 +1,7 @@
 //! The radio page: a tab plays a station of a host, and a host one of a tab.
 
-use super::node::{dropped, lose, meeting};
-use super::{Browser, Kind, Page, Theme, in_each_browser};
+use super::node::{dropped, lose, visited};
+use super::{Browser, Kind, Page, Theme};
 use crate::prelude::*;
 use crate::radio::{
     RADIO, RATE, cast, chirp, key_of, last_status, likeness, listen, read_samples, sounding,
@@ -104,10 +104,7 @@ pub(super) fn write_wav(host: &Host, seconds: usize) -> Result<PathBuf> {
 #[test]
 #[ignore = "needs browsers; make test-all"]
 fn a_link_with_a_station_plays_after_one_click() {
-    in_each_browser("radio-plays", |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
-        let [a, _] = meeting.network.nodes()?;
-        let visitor = &meeting.visitors[0];
+    visited("radio-plays", |kind, meeting, [a, _], visitor| {
         let file = write_chirp(&a.host, 300)?;
         let (key, station, _) = key_of(&a.host, "station.key")?;
         let text = station.encode();
@@ -124,10 +121,7 @@ fn a_link_with_a_station_plays_after_one_click() {
         );
         let page = browser.open("radio", &link)?;
         page.until("location.pathname === '/radio/' && document.querySelector('#enter')?.textContent === 'Listen'")?;
-        ensure!(
-            page.eval("location.hash === ''")? == true,
-            "the link is still there"
-        );
+        ensure!(page.eval("location.hash === ''")? == true);
         page.eval(TAP)?;
         page.expect_open_to_all()?;
         page.shot("door")?;
@@ -186,10 +180,7 @@ fn a_link_with_a_station_plays_after_one_click() {
 #[test]
 #[ignore = "needs browsers; make test-all"]
 fn a_tab_plays_where_a_fifth_of_all_datagrams_gets_lost() {
-    in_each_browser("radio-loss", |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
-        let [a, b] = meeting.network.nodes()?;
-        let visitor = &meeting.visitors[0];
+    visited("radio-loss", |kind, meeting, [a, b], visitor| {
         let file = write_chirp(&a.host, 300)?;
         let (key, station, _) = key_of(&a.host, "station.key")?;
         let _casts = cast(&a.host, &file, &format!("--key {key} --name lossy -i lc0"))?;
@@ -263,10 +254,7 @@ fn go_on_air(page: &Page, key: &Path, profile: &str, is_public: bool) -> Result<
 #[test]
 #[ignore = "needs browsers; make test-all"]
 fn a_tab_casts_from_its_microphone() {
-    in_each_browser("radio-casts", |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
-        let [a, b] = meeting.network.nodes()?;
-        let visitor = &meeting.visitors[0];
+    visited("radio-casts", |kind, meeting, [a, b], visitor| {
         let wav = write_wav(&visitor.host, 60)?;
         let (key, station, _) = key_of(&visitor.host, "station.key")?;
         let (_, public, _) = key_of(&visitor.host, "public.key")?;

@@ -3,9 +3,9 @@
 use lcradio_core::StationKey;
 use lcstudio_core::{SessionKey, TrackName};
 
-use super::node::{meeting, until_wanted};
+use super::node::{until_wanted, visited};
 use super::radio::{TAP, loudspeakers};
-use super::{Browser, Kind, Page, Theme, in_each_browser};
+use super::{Browser, Kind, Page, Theme};
 use crate::prelude::*;
 use crate::radio::{cast, write_chirp};
 use crate::studio::{Typed, keygen, present, session};
@@ -118,10 +118,7 @@ fn expect_system_first(page: &Page) -> Result<()> {
 #[test]
 #[ignore = "needs browsers; make test-all"]
 fn a_tab_attends_and_its_reader_decides_what_comes_and_how_it_looks() {
-    in_each_browser("studio-attends", |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
-        let [a, _] = meeting.network.nodes()?;
-        let visitor = &meeting.visitors[0];
+    visited("studio-attends", |kind, meeting, [a, _], visitor| {
         let (ann, _, public) = keygen(&a.host, "ann.key")?;
         let (folder, key, lcs) = session(&a.host, Some(&public))?;
         fs::write(folder.join("slides.md"), SLIDES)?;
@@ -148,10 +145,7 @@ fn a_tab_attends_and_its_reader_decides_what_comes_and_how_it_looks() {
         page.until(
             "location.pathname === '/studio/' && !document.querySelector('#invited')?.hidden",
         )?;
-        ensure!(
-            page.eval("location.hash === ''")? == true,
-            "the link is still there"
-        );
+        ensure!(page.eval("location.hash === ''")? == true);
         page.expect_open_to_all()?;
         page.shot("door")?;
         page.click("#enter")?;
@@ -270,10 +264,7 @@ fn a_tab_attends_and_its_reader_decides_what_comes_and_how_it_looks() {
 #[test]
 #[ignore = "needs browsers; make test-all"]
 fn a_tab_that_gets_nothing_says_why_and_what_helps() {
-    in_each_browser("studio-waits", |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
-        let [a, _] = meeting.network.nodes()?;
-        let visitor = &meeting.visitors[0];
+    visited("studio-waits", |kind, meeting, [a, _], visitor| {
         let (folder, key, lcs) = session(&a.host, None)?;
         let browser = Browser::start(&visitor.host, kind, Theme::Dark)?;
         visitor.host.cut_uplink()?;
@@ -308,10 +299,7 @@ fn a_tab_that_gets_nothing_says_why_and_what_helps() {
 #[test]
 #[ignore = "needs browsers; make test-all"]
 fn a_tab_plays_the_sound_of_a_lecture_until_it_is_dropped() {
-    in_each_browser("studio-sound", |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
-        let [a, _] = meeting.network.nodes()?;
-        let visitor = &meeting.visitors[0];
+    visited("studio-sound", |kind, meeting, [a, _], visitor| {
         let (folder, key, lcs) = session(&a.host, None)?;
         let mut presenter = present(&a.host, &folder, &key)?;
         let file = write_chirp(&a.host, 300)?;
