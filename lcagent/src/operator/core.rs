@@ -85,14 +85,11 @@ const ACK_GAP: Duration = Duration::from_millis(20);
 const REPEAT: Duration = Duration::from_millis(300);
 /// Upper bound of that doubling.
 const MAX_REPEAT: Duration = Duration::from_secs(8);
-/// Time for answers of unknown nodes besides known ones, and after each of these answers. Chosen.
+/// Time for answers of unknown nodes besides known ones.
 const STRANGERS: Duration = Duration::from_millis(120);
-/// Time for the first answer if no node is known, and of unknown nodes if the command is to meet
-/// them. Chosen.
+/// Time for answers of unknown nodes if the command waits for them.
 const MEETING: Duration = Duration::from_secs(3);
-/// Time for answers if no node is known, and one has answered: two repeats, and [`STRANGERS`].
-const REPEATED: Duration = Duration::from_millis(300 + 600 + 120);
-/// Time after the last unknown node's answer until these two end. Chosen.
+/// Time after the last unknown node's answer until the wait ends.
 const QUIET: Duration = Duration::from_millis(700);
 /// Time for last records after jobs are ended by the timeout.
 const GRACE: Duration = Duration::from_secs(3);
@@ -534,17 +531,19 @@ impl Operator {
         if self.settings.closed {
             return self.begun;
         }
-        let spread_out = self.begun + self.settings.spread;
+        let strangers = self.last_stranger + QUIET;
+        let spread = self.settings.spread;
         let meeting = self.settings.meeting;
         let settled = if !meeting && !self.settings.expected.is_empty() {
-            spread_out.max(self.last_stranger) + STRANGERS
-        } else {
-            let enough = if meeting || self.nodes.is_empty() {
-                MEETING
+            let at = self.begun + STRANGERS + spread;
+            // an unknown node answered: more may follow
+            if self.last_stranger > self.begun {
+                at.max(strangers)
             } else {
-                REPEATED
-            };
-            (spread_out + enough).max(self.last_stranger + QUIET)
+                at
+            }
+        } else {
+            (self.begun + MEETING + spread).max(strangers)
         };
         settled.min(end)
     }
@@ -556,9 +555,8 @@ impl Operator {
 
     fn repeat_command(&mut self, now: Instant, times: u32) {
         let silent: Vec<PeerId> = self.silent().map(|k| k.id).collect();
-        let no_known = self.settings.expected.is_empty();
-        let meeting = (self.settings.meeting || no_known) && times < 2;
-        let nobody = no_known && self.nodes.is_empty();
+        let meeting = self.settings.meeting && times < 2;
+        let nobody = self.settings.expected.is_empty() && self.nodes.is_empty();
         let over = now >= self.begun + self.settings.timeout;
         if over || (silent.is_empty() && !meeting && !nobody) {
             self.repeat = None;

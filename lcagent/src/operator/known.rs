@@ -23,6 +23,11 @@ use crate::selector::{Node, Selector};
 /// Nodes remembered over all channels.
 const MAX_KNOWN: usize = 65_536;
 
+/// Times of the last waits for unknown nodes.
+const MEETINGS: &str = "meetings";
+/// Seconds between waits for unknown nodes.
+const MEETING_S: u64 = 600;
+
 /// A node that was met.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -127,9 +132,29 @@ impl Book {
         Ok(accepted)
     }
 
+    /// Returns whether a command for `selector` has recently waited for unknown nodes.
+    pub fn has_met(&self, channel: &str, selector: &str, now: UnixTime) -> bool {
+        let last = self.meetings().get(&meeting(channel, selector)).copied();
+        last.is_some_and(|last| is_recent(last, now.as_secs()))
+    }
+
+    /// Notes that a command has just waited for unknown nodes.
+    pub fn note_meeting(&self, channel: &str, selector: &str, now: UnixTime) -> anyhow::Result<()> {
+        let _lock = self.lock()?;
+        let mut all = self.meetings();
+        all.retain(|_, last| is_recent(*last, now.as_secs()));
+        all.insert(meeting(channel, selector), now.as_secs());
+        self.write_meetings(&all)
+    }
+
     /// Forgets the node of this name or key; returns whether there was one.
     pub fn forget(&self, channel: &str, name: &str) -> anyhow::Result<bool> {
         let _lock = self.lock()?;
+        // if it still runs, the next command shall meet it
+        let mut meetings = self.meetings();
+        let of_channel = meeting(channel, "");
+        meetings.retain(|key, _| !key.starts_with(&of_channel));
+        self.write_meetings(&meetings)?;
         let mut all = self.read()?;
         let before = all.len();
         all.retain(|e| !e.is_called(channel, name));
@@ -179,6 +204,18 @@ impl Book {
         Ok(next)
     }
 
+    /// Returns the last waits by channel and selector. An unreadable file costs a second's wait.
+    fn meetings(&self) -> BTreeMap<String, u64> {
+        let text = fs::read_to_string(self.dir.join(MEETINGS)).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    fn write_meetings(&self, all: &BTreeMap<String, u64>) -> anyhow::Result<()> {
+        let file = self.dir.join(MEETINGS);
+        librecast::durable::replace(&file, serde_json::to_string(all)?.as_bytes())
+            .with_context(|| file.display().to_string())
+    }
+
     fn file(&self) -> PathBuf {
         self.dir.join("known_agents")
     }
@@ -213,6 +250,14 @@ impl Book {
         librecast::durable::replace(&file, text.as_bytes())
             .with_context(|| file.display().to_string())
     }
+}
+
+fn is_recent(last: u64, now: u64) -> bool {
+    now.checked_sub(last).is_some_and(|ago| ago < MEETING_S)
+}
+
+fn meeting(channel: &str, selector: &str) -> String {
+    format!("{channel}\n{selector}")
 }
 
 fn parse(file: &Path, text: &str) -> anyhow::Result<Vec<Entry>> {
@@ -302,6 +347,36 @@ mod tests {
         book.forget("a", &key(1).to_string()).unwrap();
         book.note("a", &[(key(1), node("x", "web"))]).unwrap();
         assert_eq!(accepted("a"), ["y"], "met anew");
+    }
+
+    #[test]
+    fn strangers_are_waited_for_now_and_then_and_when_a_node_was_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let book = Book::open(dir.path().to_owned()).unwrap();
+        assert!(!book.has_met("a", "all", UnixTime::from_secs(1_000)));
+        book.note_meeting("a", "all", UnixTime::from_secs(1_000))
+            .unwrap();
+        assert!(
+            book.has_met("a", "all", UnixTime::from_secs(1_000))
+                && book.has_met("a", "all", UnixTime::from_secs(1_599))
+        );
+        assert!(
+            !book.has_met("a", "all", UnixTime::from_secs(1_600)),
+            "long ago"
+        );
+        assert!(
+            !book.has_met("a", "all", UnixTime::from_secs(999)),
+            "the clock was set back"
+        );
+        assert!(
+            !book.has_met("a", "role=web", UnixTime::from_secs(1_000))
+                && !book.has_met("b", "all", UnixTime::from_secs(1_000))
+        );
+        book.note_meeting("b", "all", UnixTime::from_secs(1_000))
+            .unwrap();
+        let _ = book.forget("a", "x").unwrap();
+        assert!(!book.has_met("a", "all", UnixTime::from_secs(1_000)));
+        assert!(book.has_met("b", "all", UnixTime::from_secs(1_000)));
     }
 
     #[test]

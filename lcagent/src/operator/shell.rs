@@ -56,7 +56,7 @@ pub struct Options {
     pub strict: bool,
     /// Whether command and answers are sealed; only for accepted nodes.
     pub encrypt: bool,
-    /// Whether to wait for unknown nodes on a network that loses packets.
+    /// Whether to wait for unknown nodes even shortly after the last wait.
     pub meet: bool,
     /// Nodes that execute the command.
     pub selector: Selector,
@@ -175,6 +175,9 @@ impl Session {
             refuse_unaccepted(&expected)?;
         }
         let closed = !only.is_empty() || options.encrypt;
+        let selector = options.selector.to_string();
+        let met = |book: &Book| book.has_met(&self.channel, &selector, UnixTime::now());
+        let meeting = !closed && (options.meet || expected.is_empty() || !met(&self.book));
         let sealed_for: Vec<PeerId> = expected
             .iter()
             .filter(|_| options.encrypt)
@@ -202,7 +205,7 @@ impl Session {
             others: as_known(others),
             strict: options.strict,
             closed,
-            meeting: options.meet,
+            meeting,
             seals,
             timeout: options.timeout,
             spread,
@@ -224,6 +227,10 @@ impl Session {
         }
         let interrupted = followed?;
         self.book.note(&self.channel, &answered)?;
+        if meeting && interrupted.is_none() && !answered.is_empty() {
+            self.book
+                .note_meeting(&self.channel, &selector, UnixTime::now())?;
+        }
         tracing::debug!("{job}: {:?}", operator.counters());
         let fates = operator.fates();
         if interrupted.is_none() {
