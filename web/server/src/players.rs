@@ -12,6 +12,7 @@
 mod carry;
 mod chain;
 mod fan_out;
+pub mod metrics;
 mod offers;
 mod payloads;
 mod places;
@@ -43,10 +44,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 use crate::guard::Guard;
-use crate::metrics;
 use offers::Offers;
 use places::{Entry, Places};
-pub use reasons::CloseReason;
+use reasons::CloseReason;
 use streams::{Client, Streams, Wanted};
 
 /// Time limit of a request's head.

@@ -6,7 +6,7 @@ use librecast::drops::Reason as _;
 use librecast_program::metrics::Page;
 use librecast_program::metrics_table;
 
-pub use crate::players::CloseReason;
+pub use super::reasons::CloseReason;
 
 metrics_table! {
     CLIENTS = gauge("lcroute_players_clients", &[], "Players that are connected and were admitted");
@@ -14,7 +14,7 @@ metrics_table! {
 }
 
 /// Returns the present values, with the number of clients and of closed ones by reason.
-pub(crate) fn page(clients: usize, closed: &BTreeMap<&'static str, u64>) -> Page {
+pub(super) fn page(clients: usize, closed: &BTreeMap<&'static str, u64>) -> Page {
     let mut page = Page::of_this_process();
     page.put(&CLIENTS, clients as u64);
     for reason in CloseReason::ALL {
