@@ -245,6 +245,12 @@ impl Page<'_> {
             .map(drop)
     }
 
+    /// Replaces a field's text, and presses Enter.
+    fn enter(&self, at: &str, text: &str) -> Result<()> {
+        self.fill(at, text)?;
+        self.press("Enter")
+    }
+
     /// Selects a file in a field.
     fn upload(&self, at: &str, file: &Path) -> Result<()> {
         self.ask("upload", json!({ "at": at, "file": file }))
@@ -297,6 +303,12 @@ impl Page<'_> {
         let found = self.ask("hindrances", json!({}))?;
         let found = found.as_array().context("a list")?;
         holds!(found.is_empty(), "{}: {found:#?}", self.browser.title)
+    }
+
+    /// Checks the page for barriers, and takes a screenshot.
+    fn inspect(&self, name: &str) -> Result<()> {
+        self.expect_open_to_all()?;
+        self.shot(name).map(drop)
     }
 
     /// Checks that nothing scrolls sideways at this width in pixels.

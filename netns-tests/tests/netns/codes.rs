@@ -82,8 +82,7 @@ fn ends(process: &mut Process, code: i32, said: &str) -> Result<()> {
 
 #[test]
 fn four_words_bring_files_to_whoever_says_them_on_a_lan_without_a_server() {
-    world("codes-lan", |lab| {
-        open_driver()?;
+    guests("codes-lan", |lab| {
         let [ann, bob, cy, dan] = &crate::all(closed_lan(lab, &["ann", "bob", "cy", "dan"])?)?;
         let sent = make_files(ann, 3 * MEGABYTE)?;
         let links = ann.run("ip", &["-br", "link"])?.stdout;
@@ -124,8 +123,7 @@ fn four_words_bring_files_to_whoever_says_them_on_a_lan_without_a_server() {
 
 #[test]
 fn a_text_is_printed_and_standard_input_arrives_as_a_file() {
-    world("codes-text", |lab| {
-        open_driver()?;
+    guests("codes-text", |lab| {
         let hosts = closed_lan(lab, &["ann", "bob"])?;
         let [ann, bob] = crate::each(&hosts)?;
         let text = lcsync(ann, "", &["send", "--text", "see you at 8"])?;
@@ -152,8 +150,7 @@ fn a_text_is_printed_and_standard_input_arrives_as_a_file() {
 
 #[test]
 fn four_words_bring_a_token_to_the_first_host_that_says_them() {
-    world("codes-token", |lab| {
-        open_driver()?;
+    guests("codes-token", |lab| {
         let hosts = closed_lan(lab, &["ann", "bob", "eve"])?;
         let [ann, bob, eve] = &hosts[..] else {
             unreachable!("three hosts");
@@ -201,8 +198,7 @@ fn four_words_bring_a_token_to_the_first_host_that_says_them() {
 
 #[test]
 fn wrong_words_and_two_senders_are_said_and_nothing_is_received() {
-    world("codes-wrong", |lab| {
-        open_driver()?;
+    guests("codes-wrong", |lab| {
         let [ann, bob, eve] = &crate::all(closed_lan(lab, &["ann", "bob", "eve"])?)?;
         let sent = make_files(ann, 100_000)?;
         let (mut sends, code) = send(ann, "", &sent)?;
@@ -240,8 +236,7 @@ fn wrong_words_and_two_senders_are_said_and_nothing_is_received() {
 
 #[test]
 fn hidden_names_and_links_are_not_touched_unless_the_receiver_asks_for_it() {
-    world("codes-hidden", |lab| {
-        open_driver()?;
+    guests("codes-hidden", |lab| {
         let [ann, bob] = &crate::all(closed_lan(lab, &["ann", "bob"])?)?;
         let sent = make_files(ann, 10_000)?;
         let (_sends, code) = send(ann, "", &sent)?;
@@ -273,8 +268,7 @@ fn hidden_names_and_links_are_not_touched_unless_the_receiver_asks_for_it() {
 
 #[test]
 fn a_corrected_file_arrives_beside_one_that_never_rests() {
-    world("codes-restless", |lab| {
-        open_driver()?;
+    guests("codes-restless", |lab| {
         let [ann, bob] = &crate::all(closed_lan(lab, &["ann", "bob"])?)?;
         let sent = make_files(ann, 10_000)?;
         let (_sends, code) = send(ann, "", &sent)?;
@@ -297,8 +291,7 @@ fn a_corrected_file_arrives_beside_one_that_never_rests() {
 #[ignore = "long: `make test-all`"]
 fn a_killed_receiver_of_codes_goes_on_and_hostile_beacons_change_nothing() {
     const SIZE: usize = 12 * MEGABYTE;
-    world("codes-resume", |lab| {
-        open_driver()?;
+    guests("codes-resume", |lab| {
         let [ann, bob, eve] = &crate::all(closed_lan(lab, &["ann", "bob", "eve"])?)?;
         let sent = make_files(ann, SIZE)?;
         let paths = sent.each_ref().map(|p| p.display().to_string());
@@ -427,8 +420,7 @@ fn words_of(sends: &Process) -> Result<String> {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn a_station_goes_by_four_words_and_two_senders_are_refused() {
-    world("codes-station", |lab| {
-        open_driver()?;
+    guests("codes-station", |lab| {
         let [ann, bob, eve] = &crate::all(closed_lan(lab, &["ann", "bob", "eve"])?)?;
         let chirp = write_chirp(ann, 60)?.display().to_string();
         let sends = shell(ann, &format!("exec {RADIO} cast --code - <{chirp}"))?;
@@ -460,8 +452,7 @@ fn a_station_goes_by_four_words_and_two_senders_are_refused() {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn a_lecture_goes_by_four_words() {
-    world("codes-lecture", |lab| {
-        open_driver()?;
+    guests("codes-lecture", |lab| {
         let [ann, bob] = &crate::all(closed_lan(lab, &["ann", "bob"])?)?;
         let home = open_folder(ann, "home")?.display().to_string();
         let made = format!(
@@ -484,8 +475,7 @@ fn a_lecture_goes_by_four_words() {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn of_two_who_send_under_a_code_receivers_take_none() {
-    world("codes-two", |lab| {
-        open_driver()?;
+    guests("codes-two", |lab| {
         let [ann, bob, eve] = &crate::all(closed_lan(lab, &["ann", "bob", "eve"])?)?;
         let sent = make_files(ann, 100_000)?;
         let (sends, code) = send(ann, "", &sent)?;

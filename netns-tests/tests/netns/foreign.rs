@@ -3,7 +3,7 @@
 //! `netns-tests/setup all` fetches them; nothing is installed.
 
 use crate::ipv4::{address, wait_known};
-use crate::lan::{ASK, Sites};
+use crate::lan::ASK;
 use crate::lan_programs::ddsperf;
 use crate::prelude::*;
 
@@ -65,6 +65,14 @@ fn friends(lab: &Lab) -> Result<Network> {
     Ok(network)
 }
 
+/// Runs a test of two such members.
+fn with_friends(name: &str, test: impl FnOnce(&Network, [&Member; 2]) -> Result<()>) {
+    world(name, |lab| {
+        let network = friends(lab)?;
+        test(&network, network.nodes()?)
+    });
+}
+
 /// Starts Avahi on one interface, as "printer".
 fn avahi(host: &Host, interface: &str) -> Result<Process> {
     avahi_by(host, interface, "IPv6")
@@ -98,9 +106,7 @@ pub(crate) fn avahi_by(host: &Host, interface: &str, family: &str) -> Result<Pro
 #[test]
 #[ignore = "`make test-all`: programs of others"]
 fn avahi_answers_over_lc0() {
-    world("avahi", |lab| {
-        let network = friends(lab)?;
-        let [a, b] = network.nodes()?;
+    with_friends("avahi", |_, [a, b]| {
         let avahi = avahi(&a.host, "lc0")?;
         let address = a.address()?.to_string();
         let args = ["-c", ASK, "lc0", "printer", &address];
@@ -136,9 +142,7 @@ sys.exit(1)
 #[test]
 #[ignore = "`make test-all`: programs of others"]
 fn avahi_answers_over_lc0_by_ipv4_alone() {
-    world("avahi-ipv4", |lab| {
-        let network = friends(lab)?;
-        let [a, b] = network.nodes()?;
+    with_friends("avahi-ipv4", |_, [a, b]| {
         let (at_a, at_b) = (address(a)?, address(b)?);
         wait_known(a, &at_b)?;
         wait_known(b, &at_a)?;
@@ -153,9 +157,7 @@ fn avahi_answers_over_lc0_by_ipv4_alone() {
 #[test]
 #[ignore = "`make test-all`: programs of others"]
 fn avahi_of_a_lan_host_is_found_on_another_lan_and_over_lc0() {
-    world("avahi-lan", |lab| {
-        let sites = Sites::with(lab, 1, "reflect = [\"mdns\"]\n")?;
-        let [a, b] = &sites.sites;
+    two_lans("avahi-lan", 1, "reflect = [\"mdns\"]\n", |sites, [a, b]| {
         let avahi = avahi(&b.hosts[0], "lan0")?;
         let near = &sites.network.members[0].host;
         for (host, interface) in [(&a.hosts[0], "lan0"), (near, "lc0")] {
@@ -170,9 +172,7 @@ fn avahi_of_a_lan_host_is_found_on_another_lan_and_over_lc0() {
 #[test]
 #[ignore = "`make test-all`: programs of others"]
 fn libcoap_is_found_by_its_group() {
-    world("coap", |lab| {
-        let network = friends(lab)?;
-        let [a, b] = network.nodes()?;
+    with_friends("coap", |_, [a, b]| {
         let server = start(
             &a.host,
             "coap-server-notls",
@@ -224,9 +224,7 @@ fn bird_makes_an_adjacency_by_ospf() {
 #[test]
 #[ignore = "`make test-all`: programs of others"]
 fn ptp4l_finds_a_master_clock() {
-    world("ptp", |lab| {
-        let network = friends(lab)?;
-        let [a, b] = network.nodes()?;
+    with_friends("ptp", |_, [a, b]| {
         let args = ["-i", "lc0", "-6", "-S", "-E", "-m", "--free_running=1"];
         let clocks = [&a.host, &b.host].map(|host| start(host, "ptp4l", &args));
         let [first, second] = clocks;
@@ -381,9 +379,7 @@ while True:
 #[test]
 #[ignore = "`make test-all`: programs of others"]
 fn cyclonedds_works_over_lc0() {
-    world("dds", |lab| {
-        let network = friends(lab)?;
-        let [a, b] = network.nodes()?;
+    with_friends("dds", |_, [a, b]| {
         let mut peers = [
             ddsperf(&b.host, "lc0", "-D 10 -Q minmatch:1 -Q samples:150 sub")?,
             ddsperf(&a.host, "lc0", "-D 10 -Q minmatch:1 pub 50Hz size 1000")?,
@@ -402,9 +398,7 @@ const STOCK: &str = "<CycloneDDS><Domain><General><Interfaces><NetworkInterface 
 #[test]
 #[ignore = "`make test-all`: programs of others"]
 fn cyclonedds_works_over_lc0_by_ipv4() {
-    world("dds-ipv4", |lab| {
-        let network = friends(lab)?;
-        let [a, b] = network.nodes()?;
+    with_friends("dds-ipv4", |_, [a, b]| {
         for (at, other) in [(a, b), (b, a)] {
             wait_known(at, &address(other)?)?;
         }

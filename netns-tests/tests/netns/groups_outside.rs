@@ -365,8 +365,7 @@ fn what_is_missing_is_told_and_comes_back() {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn a_group_on_a_lan_needs_no_server() {
-    world("group-outside-lan", |lab| {
-        open_driver()?;
+    guests("group-outside-lan", |lab| {
         let hosts = lab.lan(&["ann", "bob", "cy"])?;
         let mut people = hosts
             .iter()
@@ -390,8 +389,7 @@ fn a_group_on_a_lan_needs_no_server() {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn a_group_is_found_by_a_dht_if_a_port_is_open() {
-    world("group-outside-dht", |lab| {
-        open_driver()?;
+    guests("group-outside-dht", |lab| {
         let (_swarm, enters) = swarm(lab)?;
         let hosts = lab.closed_hosts(&["ann", "bob", "cy"])?;
         hosts.iter().try_for_each(|host| with_dht(host, &enters))?;

@@ -23,6 +23,14 @@ const NOBODY: [&str; 6] = [
     "--inh-caps=-all",
 ];
 
+/// Runs a test of programs that nobody starts as guests of a network.
+pub(crate) fn guests(name: &str, test: impl FnOnce(&Lab) -> Result<()>) {
+    world(name, |lab| {
+        open_driver()?;
+        test(lab)
+    });
+}
+
 /// Opens the driver to everybody in this process's mount namespace.
 pub(crate) fn open_driver() -> Result<()> {
     // tests run beside each other: the first makes the device, the others find it
@@ -202,8 +210,7 @@ fn a_guest_ends_as_its_program_does_and_says_why_it_is_refused() {
 fn a_guest_says_that_no_router_has_room_and_that_its_clock_is_wrong() {
     const SKEWED: &str = env!("CARGO_BIN_EXE_lcroute-skewed");
     const HOUR: i64 = 3_600;
-    world("guest-refused", |lab| {
-        open_driver()?;
+    guests("guest-refused", |lab| {
         let mut network = lab.closed_network(["a"])?;
         let host = lab.closed_hosts(&["bob"])?.remove(0);
         let (text, file) = token(&network, &host, "ff1e:5::/32")?;

@@ -1,6 +1,6 @@
 //! Helpers of stations in networks of their own: routers with a good uplink, for a caster without.
 
-use crate::guest::{as_nobody, open_driver};
+use crate::guest::as_nobody;
 use crate::prelude::*;
 use crate::radio::{RADIO, write_chirp};
 use crate::stations::{cast, hears, kill_all, listen, public_server, station, text_of};
@@ -56,8 +56,7 @@ fn sent(hosts: [&Host; 2]) -> Result<[u64; 2]> {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn sound_crosses_the_uplink_of_the_caster_once_for_a_helper_and_goes_on_without_it() {
-    world("helper", |lab| {
-        open_driver()?;
+    guests("helper", |lab| {
         let (_server, url) = public_server(lab)?;
         let [ann, eve, early, bob, cy] =
             &crate::all(lab.closed_hosts(&["ann", "eve", "early", "bob", "cy"])?)?;
@@ -140,8 +139,7 @@ fn sound_crosses_the_uplink_of_the_caster_once_for_a_helper_and_goes_on_without_
 
 #[test]
 fn by_tokens_of_other_kinds_nobody_helps() {
-    world("helper-wrong", |lab| {
-        open_driver()?;
+    guests("helper-wrong", |lab| {
         let host = lab.host("eve")?;
         let (path, _) = station(&host, "station.key")?;
         let (_, other) = station(&host, "other.key")?;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::guest::{as_nobody, open_driver};
+use crate::guest::as_nobody;
 use crate::prelude::*;
 use crate::tor::{PATIENCE, SOCKS, TorNetwork};
 
@@ -275,8 +275,7 @@ fn of_user(folder: &str) -> Vec<Vec<&str>> {
 /// Each program reads the host's file, which permits all, and the user's own.
 #[test]
 fn programs_of_a_user_heed_the_stricter_of_both_files() {
-    world("hidden-user", |lab| {
-        open_driver()?;
+    guests("hidden-user", |lab| {
         let hosts = lab.lan(&["hidden", "stranger"])?;
         let hidden = &hosts[0];
         let home = hidden.path("home");

@@ -138,9 +138,7 @@ fn miss_nothing_until(
 
 #[test]
 fn a_querier_that_is_no_gateway_comes_and_goes() {
-    world("lan-querier", |lab| {
-        let sites = Sites::new(lab, 1)?;
-        let [a, b] = &sites.sites;
+    two_lans("lan-querier", 1, "", |sites, [a, b]| {
         let gateway = &sites.members(1)[0];
         let raw = Raw::of(&b.hosts[1])?;
         let watch = b.hosts[1].watch_mld(&["--packet", "--interface", lab::LAN])?;
@@ -193,9 +191,7 @@ fn a_querier_that_is_no_gateway_comes_and_goes() {
 
 #[test]
 fn hosts_that_know_version_1_alone_hear_and_leave() {
-    world("lan-version-1", |lab| {
-        let sites = Sites::new(lab, 1)?;
-        let [a, b] = &sites.sites;
+    two_lans("lan-version-1", 1, "", |sites, [a, b]| {
         let gateway = &sites.members(1)[0];
         let watch = gateway
             .host
@@ -295,9 +291,7 @@ fn flood_of_joins(raw: &Raw, mac: impl Fn(u32) -> MacAddress, stop: &AtomicBool)
 
 #[test]
 fn a_flood_of_joins_disturbs_neither_streams_nor_other_lans() {
-    world("lan-joins", |lab| {
-        let sites = Sites::new(lab, 1)?;
-        let [a, b] = &sites.sites;
+    two_lans("lan-joins", 1, "", |sites, [a, b]| {
         let gateway = &sites.members(1)[0];
         let raw = Raw::of(&b.hosts[1])?;
         let listener = b.hosts[0].receive(GROUP, &[])?;
@@ -353,9 +347,7 @@ fn mac_of(host: &Host) -> Result<MacAddress> {
 
 #[test]
 fn forged_sources_are_named_and_right_senders_are_heard() {
-    world("lan-forged", |lab| {
-        let sites = Sites::new(lab, 1)?;
-        let [a, b] = &sites.sites;
+    two_lans("lan-forged", 1, "", |sites, [a, b]| {
         let [near, far] = sites.network.nodes()?;
         let raw = Raw::of(&b.hosts[1])?;
         let on_a = a.hosts[0].receive(GROUP, &[])?;
@@ -476,9 +468,7 @@ fn forged_and_recorded_probes_change_no_forwarder() {
 
 #[test]
 fn two_lans_that_a_wire_joins_are_named_and_two_again_without_it() {
-    world("lan-wire", |lab| {
-        let sites = Sites::new(lab, 1)?;
-        let [a, b] = &sites.sites;
+    two_lans("lan-wire", 1, "", |sites, [a, b]| {
         let gateways = sites.network.nodes::<2>()?;
         let groups = [GROUP, "ff1e::43"];
         let on_b = b.hosts[0].receive(groups[0], &[])?;
@@ -551,9 +541,7 @@ fn tcp_train() -> Vec<u8> {
 
 #[test]
 fn trains_that_cannot_be_cut_are_named() {
-    world("lan-tcp-train", |lab| {
-        let sites = Sites::new(lab, 1)?;
-        let [a, b] = &sites.sites;
+    two_lans("lan-tcp-train", 1, "", |sites, [a, b]| {
         let gateway = &sites.members(0)[0];
         let listener = b.hosts[0].receive(GROUP, &[])?;
         sites.wait_reported(0, 1)?;

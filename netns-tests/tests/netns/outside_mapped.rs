@@ -1,7 +1,7 @@
 //! Hosts at home whose router maps the port: a key or a text alone leads to them.
 
 use crate::foreign;
-use crate::guest::{as_nobody, open_driver};
+use crate::guest::as_nobody;
 use crate::outside::{a_stranger_is_served, contact, look, ports_of, serve_anyone};
 use crate::outside_dht::{is_held, reached, with_dht};
 use crate::ports::{PUBLIC, miniupnpd, router, rules};
@@ -71,8 +71,7 @@ fn a_key_alone_leads_to_a_host_whose_router_maps_its_port() {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn a_station_and_an_open_key_at_home_have_a_port_each() {
-    world("outside-mapped-station", |lab| {
-        open_driver()?;
+    guests("outside-mapped-station", |lab| {
         let (_swarm, enters) = swarm(lab)?;
         let (home, router, listener, _upnpd) = home(lab, "upnp", &enters)?;
         let _serving = serve_anyone(&home, &["cat"])?;

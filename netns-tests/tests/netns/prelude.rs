@@ -20,5 +20,8 @@ pub(crate) use nix::sys::signal::{Signal, kill};
 pub(crate) use nix::unistd::Pid;
 pub(crate) use serde_json::{Value, json};
 
+pub(crate) use crate::guest::guests;
+pub(crate) use crate::lan::two_lans;
+pub(crate) use crate::segment::two_houses;
 pub(crate) use crate::waits::{at_least, becomes, exceeds, shows_all, tells};
 pub(crate) use crate::{with_members, world, world_alone};

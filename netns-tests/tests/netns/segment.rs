@@ -108,6 +108,14 @@ impl Houses {
     }
 }
 
+/// Runs a test of two houses with a gateway each, and of their hosts.
+pub(crate) fn two_houses(name: &str, test: impl FnOnce(&Houses, [&Host; 4]) -> Result<()>) {
+    world(name, |lab| {
+        let houses = Houses::new(lab, 1)?;
+        test(&houses, houses.hosts())
+    });
+}
+
 /// Makes the LANs of two houses for existing gateways.
 fn houses(lab: &Lab, [a, b]: [&[Host]; 2]) -> Result<[Site; 2]> {
     let site = |n, gateways: &[Host], names: [&str; 3], first: u8| -> Result<Site> {
@@ -338,9 +346,7 @@ fn place(member: &Member, address: &str) -> Result<(i32, String)> {
 
 #[test]
 fn hosts_of_two_houses_find_and_use_each_other_under_their_own_addresses() {
-    world("segment", |lab| {
-        let houses = Houses::new(lab, 1)?;
-        let [a1, a2, b1, b2] = houses.hosts();
+    two_houses("segment", |houses, [a1, a2, b1, b2]| {
         ping(a1, "192.168.1.30")?;
         ping(b2, "192.168.1.21")?;
         ping(a1, "-s 1472 -M do 192.168.1.30")?;
@@ -547,9 +553,7 @@ for n in range(40):
 
 #[test]
 fn each_house_keeps_its_router_its_dhcp_server_and_its_hosts() {
-    world("segment-home", |lab| {
-        let houses = Houses::new(lab, 1)?;
-        let [a1, a2, b1, _] = houses.hosts();
+    two_houses("segment-home", |houses, [a1, a2, b1, _]| {
         // both routers are .1, and stay unchanged
         for (host, router) in [a1, b1].into_iter().zip(houses.routers()) {
             ping(host, "192.168.1.1")?;
@@ -712,9 +716,7 @@ fn a_forwarder_that_dies_hangs_or_is_cut_is_replaced_under_a_connection() {
 #[test]
 #[ignore = "`make test-all`: minutes"]
 fn a_second_cable_between_the_houses_makes_no_storm_and_a_host_may_move() {
-    world("segment-cable", |lab| {
-        let houses = Houses::new(lab, 1)?;
-        let [a1, _, b1, _] = houses.hosts();
+    two_houses("segment-cable", |houses, [a1, _, b1, _]| {
         let heard = serve(b1, HEAR, &["7000"])?;
         ping(a1, "192.168.1.30")?;
         let [a, b] = &houses.sites;

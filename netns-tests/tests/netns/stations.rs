@@ -4,7 +4,7 @@ use std::os::unix::fs::{chown, symlink};
 
 use lcradio_core::StationKey;
 
-use crate::guest::{all_end, as_confined, as_nobody, family, open_driver};
+use crate::guest::{all_end, as_confined, as_nobody, family};
 use crate::outside_dht::with_dht;
 use crate::prelude::*;
 use crate::radio::{RADIO, key_of, last_status, station_of, write_chirp};
@@ -89,8 +89,7 @@ pub(crate) fn kill_all(process: &Process) -> Result<()> {
 
 #[test]
 fn who_has_only_the_text_of_a_station_hears_it_through_closed_firewalls() {
-    world("station", |lab| {
-        open_driver()?;
+    guests("station", |lab| {
         let (_server, url) = public_server(lab)?;
         let [caster, early, confined] =
             &crate::all(lab.closed_hosts(&["caster", "early", "confined"])?)?;
@@ -128,8 +127,7 @@ fn who_has_only_the_text_of_a_station_hears_it_through_closed_firewalls() {
 
 #[test]
 fn wrong_texts_of_stations_are_refused_and_nobody_under_a_text_is_said() {
-    world("station-wrong", |lab| {
-        open_driver()?;
+    guests("station-wrong", |lab| {
         let (_server, url) = public_server(lab)?;
         let host = lab.host("bob")?;
         let station = StationKey::from_seed(&[7; 32]).station(false);
@@ -161,8 +159,7 @@ fn wrong_texts_of_stations_are_refused_and_nobody_under_a_text_is_said() {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn a_station_on_a_lan_needs_no_server_and_says_what_is_closed() {
-    world("station-lan", |lab| {
-        open_driver()?;
+    guests("station-lan", |lab| {
         let [caster, listener] = &crate::all(lab.lan(&["caster", "listener"])?)?;
         let (path, _) = station(caster, "station.key")?;
         let casts = cast(caster, &path, "")?;
@@ -192,8 +189,7 @@ fn a_station_on_a_lan_needs_no_server_and_says_what_is_closed() {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn a_station_without_a_server_is_found_by_a_dht_if_its_port_is_open() {
-    world("station-dht", |lab| {
-        open_driver()?;
+    guests("station-dht", |lab| {
         let (_swarm, enters) = swarm(lab)?;
         let hosts = lab.closed_hosts(&["caster", "listener"])?;
         let [caster, listener] = crate::each(&hosts)?;
@@ -234,8 +230,7 @@ fn a_station_without_a_server_is_found_by_a_dht_if_its_port_is_open() {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn stations_of_one_host_and_its_own_network_hear_nothing_of_each_other() {
-    world("station-two", |lab| {
-        open_driver()?;
+    guests("station-two", |lab| {
         let network = lab.closed_network(["caster", "member"])?;
         // it serves any network
         let url = network.signalling.url()?;
@@ -280,8 +275,7 @@ fn stations_of_one_host_and_its_own_network_hear_nothing_of_each_other() {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn whoever_has_a_grant_casts_in_a_station_s_own_network() {
-    world("station-granted", |lab| {
-        open_driver()?;
+    guests("station-granted", |lab| {
         let (_server, url) = public_server(lab)?;
         let [ann, dee, bob] = &crate::all(lab.closed_hosts(&["ann", "dee", "bob"])?)?;
         let (path, _) = station(ann, "station.key")?;

@@ -2,10 +2,6 @@
 
 use crate::prelude::*;
 
-fn pair(lab: &Lab) -> Result<Network> {
-    lab.closed_network(["alpha", "beta"])
-}
-
 /// Serves by a shell command, and waits until it is ready.
 fn serve(member: &Member, protocol: &str, command: &str) -> Result<Process> {
     let args = ["serve", protocol, "--allow-all", "--", "sh", "-c", command];
@@ -45,9 +41,7 @@ fn with_open_input(host: &Host, protocol: &str, size: usize) -> Result<String> {
 
 #[test]
 fn connect_ends_with_the_command_and_passes_on_its_exit_code() {
-    world("streams-exit", |lab| {
-        let network = pair(lab)?;
-        let [alpha, beta] = network.nodes()?;
+    with_members("streams-exit", ["alpha", "beta"], |_, [alpha, beta]| {
         let mut served = Vec::new();
         let mut said = |protocol: &str, command: &str, size: usize| -> Result<String> {
             served.push(serve(beta, protocol, command)?);
@@ -117,9 +111,7 @@ print(connect.wait(), len(got), got == sent)
 
 #[test]
 fn all_bytes_pass_standard_input_and_output_that_do_not_block() {
-    world("streams-nonblock", |lab| {
-        let network = pair(lab)?;
-        let [alpha, beta] = network.nodes()?;
+    with_members("streams-nonblock", ["alpha", "beta"], |_, [alpha, beta]| {
         let _cat = serve(beta, "/cat/1", "cat")?;
         let said = alpha
             .host
@@ -160,9 +152,7 @@ while True:
 
 #[test]
 fn nothing_that_broke_off_looks_whole() {
-    world("streams-broken", |lab| {
-        let network = pair(lab)?;
-        let [alpha, beta] = network.nodes()?;
+    with_members("streams-broken", ["alpha", "beta"], |_, [alpha, beta]| {
         let client =
             |port: &str, word: &str| alpha.host.spawn("python3", &["-c", CLIENT, port, word]);
         let forward = |port: &str, protocol: &str| -> Result<Process> {
@@ -257,9 +247,7 @@ time.sleep(1000)
 
 #[test]
 fn a_slow_service_harms_itself_alone() {
-    world("streams-slow", |lab| {
-        let network = pair(lab)?;
-        let [alpha, beta] = network.nodes()?;
+    with_members("streams-slow", ["alpha", "beta"], |_, [alpha, beta]| {
         let full = beta.host.spawn("python3", &["-u", "-c", FULL])?;
         becomes("full\n", || Ok(full.stdout()))?;
         let socket = beta.host.path("full.sock");
@@ -320,9 +308,7 @@ print(dict(ends))
 
 #[test]
 fn of_many_programs_at_once_each_is_served() {
-    world("streams-crowd", |lab| {
-        let network = pair(lab)?;
-        let [alpha, beta] = network.nodes()?;
+    with_members("streams-crowd", ["alpha", "beta"], |_, [alpha, beta]| {
         let _echo = serve(beta, "/echo/1", "cat")?;
         let said = alpha.host.run("python3", &["-c", CROWD])?.success()?;
         holds!(said.stdout == "{'served': 150}\n", "{}", said.stdout)
@@ -332,9 +318,7 @@ fn of_many_programs_at_once_each_is_served() {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn whoever_waits_or_may_not_is_told_what_to_do() {
-    world("streams-told", |lab| {
-        let network = pair(lab)?;
-        let [alpha, beta] = network.nodes()?;
+    with_members("streams-told", ["alpha", "beta"], |_, [alpha, beta]| {
         let _echo = serve(beta, "/echo/1", "cat")?;
         let table = "add table inet filter; add chain inet filter input { type filter hook input priority 0; policy drop; }; \
                      add rule inet filter input meta l4proto icmpv6 accept; add rule inet filter input iifname != lc0 accept";

@@ -98,11 +98,9 @@ fn a_tab_and_a_terminal_talk_and_the_tab_mutes_holds_and_leaves() {
         page.expect_open_to_all()?;
         page.click("#devices summary")?;
         page.eval(PLAYED)?;
-        page.expect_open_to_all()?;
-        page.shot("door")?;
+        page.inspect("door")?;
         let name = "Bea <b>";
-        page.fill("#name", name)?;
-        page.press("Enter")?;
+        page.enter("#name", name)?;
         let begun = Instant::now();
         page.until_says("#standing", "You are in the call, and can be heard")?;
         page.until("played.some((plane) => plane.some((s) => Math.abs(s) > 0.02))")?;
@@ -110,8 +108,7 @@ fn a_tab_and_a_terminal_talk_and_the_tab_mutes_holds_and_leaves() {
         until_shown(&page, "a: speaks")?;
         until_others(&ann, &[name])?;
         until_is(&ann, "speaks", true)?;
-        page.expect_open_to_all()?;
-        page.shot("talking")?;
+        page.inspect("talking")?;
 
         // muted by the space bar: not a packet, and the others see it
         ann.process.signal(Signal::SIGUSR2)?;

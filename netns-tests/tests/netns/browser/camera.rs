@@ -158,8 +158,7 @@ fn a_tab_films_for_tabs_and_hosts_that_chose_it_and_a_host_for_tabs() {
         tab.until("document.querySelector('#camera-picture').getAttribute('aria-label').includes('Ann at a desk')")?;
         for width in [320, 1_280] {
             tab.expect_fits(width, 900)?;
-            tab.expect_open_to_all()?;
-            tab.shot(&format!("camera-{width}"))?;
+            tab.inspect(&format!("camera-{width}"))?;
         }
 
         // a host watches it, and keeps it

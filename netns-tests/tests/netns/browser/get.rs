@@ -56,8 +56,7 @@ fn a_tab_receives_files_by_words_and_by_a_public_link() {
         let page = browser.open_prepared("words", TAP, &format!("{origin}/get/#{code}"))?;
         page.until_says("#sent-title", "From nobody")?;
         page.until_says("#sent", &format!("{} files", expected.len()))?;
-        page.expect_open_to_all()?;
-        page.shot("offered")?;
+        page.inspect("offered")?;
         receives(&page, &expected)?;
         page.expect_fits_a_phone()?;
         // as somebody types them, and words of nobody

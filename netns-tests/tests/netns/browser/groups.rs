@@ -32,13 +32,11 @@ fn a_page_shows_a_conversation_and_speaks_in_it() {
         let (address_of, rel) = ("https://mill.example/a_(b)", "noopener noreferrer nofollow");
         ensure!(page.eval(links)? == json!([[address_of, address_of, rel]]));
         // typed by keyboard alone
-        page.fill("#words", "and bring the lantern")?;
-        page.press("Enter")?;
+        page.enter("#words", "and bring the lantern")?;
         page.until_says("#heard .own .said", "and bring the lantern")?;
         eventually("bob reads it", || people[1].has("and bring the lantern"))?;
         page.until("document.querySelector('#words').value === ''")?;
-        page.expect_open_to_all()?;
-        page.shot("conversation")?;
+        page.inspect("conversation")?;
         // another group, and the same conversation after a reload
         people[0].ask(&["create", "plans", "--as", "ann"])?;
         page.until("document.querySelectorAll('#groups li').length === 2")?;
@@ -53,8 +51,7 @@ fn a_page_shows_a_conversation_and_speaks_in_it() {
         let dark = Browser::start(ann, kind, Theme::Dark)?;
         let page = dark.open("groups", &groups.replace('#', "?group=team#"))?;
         page.until_says("#heard .said", "and bring the lantern")?;
-        page.expect_open_to_all()?;
-        page.shot("conversation")?;
+        page.inspect("conversation")?;
         Ok(())
     });
 }
@@ -85,8 +82,7 @@ fn a_members_call_rings_until_not_now_and_a_page_calls() {
         leads("#ring a")?;
         leads("#heard .said a")?;
         page.until_says("#heard .said", "calls: Join")?;
-        page.expect_open_to_all()?;
-        page.shot("ring")?;
+        page.inspect("ring")?;
         page.click("#ring button")?;
         page.until("document.querySelector('#ring').hidden")?;
         // a page that was told so does not ring again
@@ -203,8 +199,7 @@ fn send(page: &Page<'_>, form: &str, fields: &[(&str, &str)]) -> Result<()> {
 }
 
 fn say(page: &Page<'_>, words: &str) -> Result<()> {
-    page.fill("#words", words)?;
-    page.press("Enter")?;
+    page.enter("#words", words)?;
     page.until_says("#heard .own .said", words).map(drop)
 }
 
@@ -253,8 +248,7 @@ fn people_make_a_group_invite_join_and_talk_in_their_pages() {
         ))?;
         send(&ann, "#invite", &[])?;
         ann.until(&format!("document.querySelectorAll('{row}').length === 2"))?;
-        ann.expect_open_to_all()?;
-        ann.shot("invitation")?;
+        ann.inspect("invitation")?;
         ann.expect_fits_a_phone()?;
         ann.eval(&format!(
             "[...document.querySelectorAll('{row}')].find((e) => !e.textContent.includes({first})).querySelector('button').click()"
@@ -276,8 +270,7 @@ fn people_make_a_group_invite_join_and_talk_in_their_pages() {
         bob.until_says("#standing", "(On lc0.)")?;
         bob.until_says("#groups small", "waits for the owner’s answer")?;
         ensure!(bob.eval("document.querySelector('#say').hidden")? == true);
-        bob.expect_open_to_all()?;
-        bob.shot("waits")?;
+        bob.inspect("waits")?;
         people[0].start()?;
         ann.until("document.querySelector('#problem').hidden")?;
         bob.until_says("#groups small", "2 members, a member")?;
@@ -306,8 +299,7 @@ fn people_make_a_group_invite_join_and_talk_in_their_pages() {
         people[0].say(&long)?;
         bob.until_says(&format!("[data-group='{name}'] .unread"), "2 new")?;
         bob.until("document.title === '(2) plans'")?;
-        bob.shot("unread")?;
-        bob.expect_open_to_all()?;
+        bob.inspect("unread")?;
         bob.click(&format!("[data-group='{name}'] button"))?;
         bob.until("document.querySelector('#heard .new')?.nextElementSibling?.textContent.includes('bring the lantern')")?;
         bob.until("document.title === 'our--b-team--b-'")?;
@@ -319,8 +311,7 @@ fn people_make_a_group_invite_join_and_talk_in_their_pages() {
             "[...document.querySelectorAll('#heard .said')].some((e) => e.textContent === {})",
             json!(long.replace('\u{202e}', "\u{fffd}"))
         ))?;
-        bob.expect_open_to_all()?;
-        bob.shot("conversation")?;
+        bob.inspect("conversation")?;
         bob.expect_fits_a_phone()?;
         // messages read in one tab are read in the other
         bob.click("[data-group=plans] button")?;
@@ -387,8 +378,7 @@ fn people_make_a_group_invite_join_and_talk_in_their_pages() {
         second.until_says("#standing", "The owner removed this member")?;
         second.until_says("#groups small", "not a member any more")?;
         second.until("document.querySelector('#say').hidden")?;
-        second.expect_open_to_all()?;
-        second.shot("removed")?;
+        second.inspect("removed")?;
 
         // more members than there are hosts here
         let plans = address(1).replace('#', "?group=plans#");

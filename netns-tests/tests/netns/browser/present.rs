@@ -67,8 +67,7 @@ pub(super) fn go_on_air(page: &Page) -> Result<String> {
 pub(super) fn look_at(page: &Page, name: &str) -> Result<()> {
     for width in [320, 390, 1_280] {
         page.expect_fits(width, 900)?;
-        page.expect_open_to_all()?;
-        page.shot(&format!("{name}-{width}"))?;
+        page.inspect(&format!("{name}-{width}"))?;
     }
     Ok(())
 }
@@ -132,11 +131,9 @@ fn a_tab_presents_to_tabs_and_terminals_and_goes_on_after_it_was_killed() {
         press(&page, "ArrowLeft")?;
         until_slide(&tab, "Bees")?;
         // a caption, and its correction
-        page.fill("#words", "god evening")?;
-        page.press("Enter")?;
+        page.enter("#words", "god evening")?;
         tab.until_says("#log", "god evening")?;
-        page.fill("#words", "^ good evening")?;
-        page.press("Enter")?;
+        page.enter("#words", "^ good evening")?;
         tab.until_says("#log .corrected", "good evening")?;
         bob_got("caption", "text", "good evening".into())?;
         page.until_says("#lines", "good evening")?;
@@ -190,8 +187,7 @@ fn a_tab_presents_to_tabs_and_terminals_and_goes_on_after_it_was_killed() {
         press(&page, "End")?;
         until_slide(&tab, "How far")?;
         bob_got("slide", "number", 3.into())?;
-        page.fill("#words", "as I said")?;
-        page.press("Enter")?;
+        page.enter("#words", "as I said")?;
         bob_got("caption", "text", "as I said".into())?;
         // a key is used in one place at a time
         let second = open(&meeting, &browser, here, "second")?;
@@ -302,10 +298,7 @@ fn a_tab_whose_store_fails_forgets_its_key_or_sends_nothing_more() {
             let lcs = go_on_air(&page)?;
             Ok((page, lcs))
         };
-        let say = |page: &Page, words: &str| {
-            page.fill("#words", words)?;
-            page.press("Enter")
-        };
+        let say = |page: &Page, words: &str| page.enter("#words", words);
         // full: the key is not used again, and the lecture continues
         let (page, lcs) = begin("full")?;
         let bob = attend(&a.host, "bob", &lcs, "")?;

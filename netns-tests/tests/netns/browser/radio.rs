@@ -123,8 +123,7 @@ fn a_link_with_a_station_plays_after_one_click() {
         page.until("location.pathname === '/radio/' && document.querySelector('#enter')?.textContent === 'Listen'")?;
         ensure!(page.eval("location.hash === ''")? == true);
         page.eval(TAP)?;
-        page.expect_open_to_all()?;
-        page.shot("door")?;
+        page.inspect("door")?;
         let begun = Instant::now();
         page.click("#enter")?;
         page.until("document.querySelector('#live').dataset.state === 'live'")?;
@@ -152,8 +151,7 @@ fn a_link_with_a_station_plays_after_one_click() {
                 "{what}: {good} of {pieces}"
             );
         }
-        page.expect_open_to_all()?;
-        page.shot("playing")?;
+        page.inspect("playing")?;
         // by keyboard: from the station to silence
         page.until("document.activeElement.id === 'play'")?;
         page.press("Enter")?;
@@ -273,8 +271,7 @@ fn a_tab_casts_from_its_microphone() {
         page.fill("#token", &meeting.network.token)?;
         page.click("#enter")?;
         page.until_says("#state", "linked to 2 nodes")?;
-        page.shot("idle")?;
-        page.expect_open_to_all()?;
+        page.inspect("idle")?;
         go_on_air(&page, Path::new(&key), "music", false)?;
         page.until_says("#casts", "listeners hear you")?;
         let status = || last_status(&hears.stderr());
@@ -288,8 +285,7 @@ fn a_tab_casts_from_its_microphone() {
             );
             holds!(status["sent"].as_u64() > Some(600), "{status}")
         })?;
-        page.expect_open_to_all()?;
-        page.shot("casting")?;
+        page.inspect("casting")?;
         let loud = |wanted: bool| {
             let status = status()?;
             let level = status["level_dbfs"].as_f64().unwrap_or(-100.0);
@@ -306,8 +302,7 @@ fn a_tab_casts_from_its_microphone() {
         eventually("silence comes", || loud(false))?;
         page.click("#talk")?;
         eventually("sound comes again", || loud(true))?;
-        page.fill("#new-title", "another sweep")?;
-        page.press("Enter")?;
+        page.enter("#new-title", "another sweep")?;
         becomes("another sweep", || Ok(status()?["title"].clone()))?;
         let status = status()?;
         page.click("#end")?;

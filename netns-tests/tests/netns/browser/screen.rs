@@ -198,8 +198,7 @@ fn a_tab_shows_its_screen_exactly_to_tabs_that_chose_it() {
         // its reader: larger, with and without a mouse, and a pause
         for width in [320, 1_280] {
             tab.expect_fits(width, 900)?;
-            tab.expect_open_to_all()?;
-            tab.shot(&format!("screen-{width}"))?;
+            tab.inspect(&format!("screen-{width}"))?;
         }
         // one part of the stage is large, by a click the slides, and again the screen
         for (large, small) in [("stage", "screen"), ("screen", "stage")] {

@@ -146,8 +146,7 @@ fn a_tab_attends_and_its_reader_decides_what_comes_and_how_it_looks() {
             "location.pathname === '/studio/' && !document.querySelector('#invited')?.hidden",
         )?;
         ensure!(page.eval("location.hash === ''")? == true);
-        page.expect_open_to_all()?;
-        page.shot("door")?;
+        page.inspect("door")?;
         page.click("#enter")?;
         until_slide(&page, "How bees talk")?;
         page.until_says("#log", "good evening, and welcome")?;
@@ -200,8 +199,7 @@ fn a_tab_attends_and_its_reader_decides_what_comes_and_how_it_looks() {
         until_wanted(a, &group("captions/de")?, true)?;
         presenter.types("c as she said")?;
         page.until_says("#log", "as she said")?;
-        page.shot("tracks")?;
-        page.expect_open_to_all()?;
+        page.inspect("tracks")?;
         for track in ["captions/en", "captions/de"] {
             page.click(&format!("[data-track='{track}'] input"))?;
             until_wanted(a, &group(track)?, false)?;
@@ -275,8 +273,7 @@ fn a_tab_that_gets_nothing_says_why_and_what_helps() {
         page.until_says("#slide", "no signalling server of the token answers")?;
         page.until_says("#slide", "This tab tries again by itself")?;
         page.expect_fits(390, 844)?;
-        page.expect_open_to_all()?;
-        page.shot("no-server-390")?;
+        page.inspect("no-server-390")?;
         visitor.host.heal_uplink()?;
         page.until_says("#slide", "nobody there presents or holds this session")?;
         page.expect_fits(1_280, 900)?;
@@ -323,8 +320,7 @@ fn a_tab_plays_the_sound_of_a_lecture_until_it_is_dropped() {
         until_wanted(a, &group, true)?;
         page.until_says("[data-track='audio/en']", "playing")?;
         page.until("played.some((plane) => plane.some((s) => Math.abs(s) > 0.02))")?;
-        page.shot("sound")?;
-        page.expect_open_to_all()?;
+        page.inspect("sound")?;
         page.click("[data-track='audio/en'] input")?;
         until_wanted(a, &group, false)?;
         page.until_says("[data-track='audio/en']", "not joined")?;
