@@ -25,7 +25,7 @@ PREFIX ?= /usr/local
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 PROGRAMS = lcroute lcsync lcagent lcgroup lcradio lcstudio
 # what lcroute executes, or its services
-EXECUTED = lcroute-lab lcroute-web lcroute-streams lcroute-outside lcroute-reach
+EXECUTED = lcroute-lab lcroute-web lcroute-streams lcroute-outside lcroute-reach lcstudio-notes
 ALL = $(PROGRAMS) $(EXECUTED)
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 # with the features of the whole workspace: `make test` compiles none of it again

@@ -16,7 +16,7 @@
           version = "0.1.0";
           src = ./..;
           cargoLock.lockFile = ../Cargo.lock;
-          cargoBuildFlags = [ "--package" "lcroute" "--package" "lcroute-streams" "--package" "lcroute-outside" "--package" "lcroute-reach" "--package" "lcroute-lab" "--package" "lcroute-web" "--package" "lcsync" "--package" "lcagent" "--package" "lcgroup" "--package" "lcradio" "--package" "lcstudio" "--package" "packaging-generate" ];
+          cargoBuildFlags = [ "--package" "lcroute" "--package" "lcroute-streams" "--package" "lcroute-outside" "--package" "lcroute-reach" "--package" "lcroute-lab" "--package" "lcroute-web" "--package" "lcsync" "--package" "lcagent" "--package" "lcgroup" "--package" "lcradio" "--package" "lcstudio" "--package" "lcstudio-notes" "--package" "packaging-generate" ];
           # they need network namespaces and /dev/net/tun
           doCheck = false;
           nativeBuildInputs = [ pkgs.installShellFiles ];
@@ -24,7 +24,7 @@
           postInstall = ''
             $out/bin/packaging-generate made
             rm $out/bin/packaging-generate
-            for program in lcroute-streams lcroute-outside lcroute-reach lcroute-lab lcroute-web; do
+            for program in lcroute-streams lcroute-outside lcroute-reach lcroute-lab lcroute-web lcstudio-notes; do
               install -D -t $out/lib/lcroute $out/bin/$program
               rm $out/bin/$program
               installManPage made/$program/man/*

@@ -26,7 +26,7 @@ SUITE = "bookworm"
 MIRROR = "http://deb.debian.org/debian"
 # what the packages depend on, and for the tests: a firewall, addresses, a program that knows nothing of lcroute
 INCLUDED = "systemd,systemd-sysv,dbus,udev,libgcc-s1,libasound2,libopus0,nftables,iproute2,socat"
-PACKAGES = ["lcroute", "lcroute-signal", "lcroute-lab", "lcroute-web", "lcsync", "lcagent", "lcgroup", "lcradio", "lcstudio", "librecast-dev"]
+PACKAGES = ["lcroute", "lcroute-signal", "lcroute-lab", "lcroute-web", "lcsync", "lcagent", "lcgroup", "lcradio", "lcstudio", "lcstudio-notes", "librecast-dev"]
 CANNOT = 77
 # longest wait for anything: the machine may be busy
 PATIENCE = 60.0

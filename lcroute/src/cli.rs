@@ -307,7 +307,7 @@ enum Command {
     },
     /// Round trip to a node over the overlay
     #[command(after_help = "Example: lcroute ping alpha -c 10 -i 200ms")]
-    Ping(Ping),
+    Ping(commands::ping::PingOptions),
     /// Read the configuration again; with --exec, execute the binary anew and keep lc0
     Reload {
         /// Execute the binary anew (after an upgrade)
@@ -326,51 +326,10 @@ enum Command {
     #[command(
         after_help = "Examples:\n  lcroute invite --leaf --groups ff1e::/16 > token\n  lcroute leaf ff1e::42 --token - < token\n  lcroute leaf ff1e::42 --count 500 --json --token - < token"
     )]
-    Leaf {
-        /// A group such as ff1e::42 or 239.1.2.3
-        #[arg(value_parser = group)]
-        group: std::net::IpAddr,
-        /// How many listeners
-        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(commands::leaf::MAX_LISTENERS)))]
-        count: u32,
-        /// A token of `lcroute invite --leaf`, or - to read it from standard input [default: from LCROUTE_TOKEN or LCROUTE_TOKEN_FILE]
-        #[arg(long)]
-        token: Option<String>,
-        /// Print no packets, but at the end what each listener has heard: how many, the longest gap, how many came again
-        #[arg(long)]
-        summary: bool,
-    },
+    Leaf(commands::leaf::LeafOptions),
     /// Run PROGRAM on an lc0 of its own, without root and daemon; without PROGRAM a shell
     #[command(after_help = GUEST)]
-    Guest {
-        /// A token of `lcroute invite`, four words, or - to read it from standard input [default: from LCROUTE_TOKEN or LCROUTE_TOKEN_FILE]
-        #[arg(value_name = "TOKEN|CODE", conflicts_with_all = ["token_fd", "token_file"])]
-        token: Option<String>,
-        /// The token or code is in this inherited descriptor
-        #[arg(long, value_name = "N", conflicts_with = "token_file")]
-        token_fd: Option<i32>,
-        /// How a program of ours enters the network of a station's text, in this inherited descriptor
-        #[arg(long, value_name = "N", hide = true, conflicts_with_all = ["token", "token_fd", "token_file", "found", "state"])]
-        text_fd: Option<i32>,
-        /// How lcgroup enters the network of a group, in this inherited descriptor
-        #[arg(long, value_name = "N", hide = true, conflicts_with_all = ["token", "token_fd", "text_fd", "token_file", "found", "state"])]
-        group_fd: Option<i32>,
-        /// The token or code is in this file
-        #[arg(long, value_name = "FILE")]
-        token_file: Option<PathBuf>,
-        /// Make a network of four words, and print them
-        #[arg(long, conflicts_with_all = ["token", "token_fd", "token_file"])]
-        found: bool,
-        /// With --found: no words, but a token for leaves, which may be public
-        #[arg(long, requires = "found")]
-        public: bool,
-        /// Keep the key of a member in this folder, so that it is the same member next time
-        #[arg(long, value_name = "DIR")]
-        state: Option<PathBuf>,
-        /// What to run, with its arguments [default: $SHELL]
-        #[arg(last = true, value_name = "PROGRAM")]
-        program: Vec<OsString>,
-    },
+    Guest(commands::guest::GuestOptions),
     /// Print the QR code of a line of standard input, such as a link
     Qr,
     /// Send text to a group with a plain socket: TEXT, or lines from standard input
@@ -503,25 +462,10 @@ struct Watch {
 }
 
 #[derive(Debug, Args)]
-struct Ping {
-    /// Its name, PeerId, address (of IPv4 as well), or book:NAME
-    node: String,
-    /// How many messages
-    #[arg(short, long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
-    count: u32,
-    /// From one to the next
-    #[arg(short, long, default_value = "1s", value_parser = units::parse_duration)]
-    interval: Duration,
-    /// How long to wait for each answer, 20s at most
-    #[arg(long, default_value = "2s", value_parser = units::parse_duration)]
-    timeout: Duration,
-}
-
-#[derive(Debug, Args)]
 struct Group {
     /// A group such as ff1e::42 or 239.1.2.3
-    #[arg(value_parser = group)]
-    group: std::net::IpAddr,
+    #[arg(value_parser = commands::multicast_group)]
+    group: IpAddr,
     /// UDP port
     #[arg(long, default_value_t = librecast::channel::TALK_PORT)]
     port: u16,
@@ -541,15 +485,6 @@ fn segment(text: &str) -> Result<String, String> {
     match lcroute_control::config::is_segment_name(text) {
         true => Ok(text.to_owned()),
         false => Err("1 to 63 visible characters".into()),
-    }
-}
-
-fn group(text: &str) -> Result<std::net::IpAddr, String> {
-    let group: std::net::IpAddr = text.parse().map_err(|e| format!("{e}"))?;
-    if group.is_multicast() {
-        Ok(group)
-    } else {
-        Err("not a multicast address (ff00::/8, 224.0.0.0/4)".into())
     }
 }
 
@@ -643,8 +578,8 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
     );
     let level = common.log.as_deref().or(config.log.as_deref());
     let default = match command {
-        Command::Leaf { .. } => LEAF_LOG,
-        Command::Guest { .. } => GUEST_LOG,
+        Command::Leaf(_) => LEAF_LOG,
+        Command::Guest(_) => GUEST_LOG,
         _ if daemon => DAEMON_LOG,
         _ => "warn",
     };
@@ -800,15 +735,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
         } => commands::lan::host(&control, address, release, common.json),
         Command::Routes(w) => look(What::Routes, &w),
         Command::Top { watch } => commands::top::run(&control, common.json, watch),
-        Command::Ping(p) => {
-            let options = commands::ping::PingOptions {
-                node: book::node(&p.node)?,
-                count: p.count,
-                interval: p.interval,
-                timeout: p.timeout,
-            };
-            commands::ping::run(&control, &options, common.json)
-        }
+        Command::Ping(options) => commands::ping::run(&control, &options, common.json),
         Command::Reload { exec } => commands::query::reload(&control, exec, common.json),
         // above
         Command::Doctor
@@ -825,44 +752,10 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
         Command::Listen { group: g } => {
             commands::selftest::listen(&target(g, &config, control), common.json)
         }
-        Command::Leaf {
-            group,
-            count,
-            token,
-            summary,
-        } => {
-            let options = commands::leaf::LeafOptions {
-                group,
-                count,
-                token,
-                summary,
-            };
+        Command::Leaf(options) => {
             commands::leaf::run(&common.load_config_of_user()?, &options, common.json)
         }
-        Command::Guest {
-            token,
-            token_fd,
-            text_fd,
-            group_fd,
-            token_file,
-            found,
-            public,
-            state,
-            program,
-        } => {
-            let options = commands::guest::GuestOptions {
-                token,
-                token_fd,
-                text_fd,
-                group_fd,
-                token_file,
-                found,
-                public,
-                state,
-                program,
-            };
-            commands::guest::run(&common, &options)
-        }
+        Command::Guest(options) => commands::guest::run(&common, &options),
         Command::Qr => commands::meet::code_of_input(),
         Command::Say { group: g, text } => {
             commands::selftest::say(&target(g, &config, control), text.as_deref())

@@ -112,9 +112,6 @@ enum Verb {
     },
     /// Write the notes of a session with any editor: a save goes to all, what others write comes into the file
     Notes(notes::Options),
-    /// The document of notes, on standard input and output; started by `notes`
-    #[command(hide = true, name = notes::VERB)]
-    Document,
     /// Keep a session, and give it to who comes late
     Hold(hold::Options),
     /// Make files of a session that others read
@@ -176,7 +173,6 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             output: Pipe::Standard,
         } => watch::run(&options, &common),
         Verb::Notes(options) => notes::run(&options, &common),
-        Verb::Document => notes::document::run(),
         Verb::Hold(options) => hold::run(&options, &common),
         Verb::Export(options) => export::run(&options),
     }

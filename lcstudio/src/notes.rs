@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
+use lcstudio_core::document::MAX_TEXT;
 use lcstudio_core::{
     Edit, Logs as _, NotesReading, NotesWriting, Place, Save, Saves, Session, TrackName,
     TrackPlace, View,
@@ -31,7 +32,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use self::client::Client;
-use self::document::MAX_TEXT;
 use self::drafts::Drafts;
 use self::file::{Content, NotesFile};
 use self::present::Present;
@@ -41,17 +41,12 @@ use crate::outside;
 use crate::tracks::Tracks;
 use crate::waiting::{self, Waiting};
 
-mod apart;
-mod change;
 mod client;
-pub mod document;
 mod drafts;
 mod file;
 mod present;
 mod reports;
 mod worker;
-
-pub use worker::VERB;
 
 /// Time between two looks at the file. Chosen.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -114,6 +109,7 @@ struct Notes<'a> {
 
 /// Keeps both equal until the user ends it.
 pub fn run(options: &Options, common: &Common) -> anyhow::Result<Exit> {
+    let program = worker::program()?;
     let session = outside::attend(&options.session, options.outside, None)?;
     librecast_program::process::confine()?;
     guest::check_may_send("write notes")?;
@@ -150,7 +146,7 @@ pub fn run(options: &Options, common: &Common) -> anyhow::Result<Exit> {
         drafts,
         writing,
         reading: NotesReading::default(),
-        document: Client::new(wake.clone()),
+        document: Client::new(program, wake.clone()),
         saves,
         appended: Vec::new(),
         look_at: now,

@@ -36,6 +36,7 @@ lcroute-web-page: librecast
 lcroute-web-radio: lcradio-core lcroute-web-page librecast
 lcstudio-core: librecast librecast-log
 lcstudio: lcradio-core lcstudio-core librecast librecast-log librecast-log-host librecast-program
+lcstudio-notes: lcstudio-core librecast librecast-log librecast-program
 lcroute-web-studio: lcroute-web-page lcstudio-core librecast librecast-log
 lcsync: librecast librecast-program
 lcagent: librecast librecast-program
@@ -54,7 +55,7 @@ lcgroup lcradio: lcstudio
 const KNOWN_TO: &str = "
 lcroute-web: lcroute-lab netns-tests packaging-generate
 lcroute-lab: netns-tests packaging-generate
-netns-tests packaging-generate:
+netns-tests packaging-generate lcstudio-notes:
 ";
 
 /// Crates that builds must not contain: sockets, kernel and runtime in cores, QUIC, DHT, MLS, codecs.
@@ -67,6 +68,7 @@ lcroute lcroute-web lcsync lcagent lcroute-outside: quinn
 lcroute lcroute-lab lcroute-streams lcroute-web lcsync: n0-mainline
 lcroute lcroute-lab lcsync lcagent: mls-rs
 lcroute lcroute-lab lcroute-web lcsync lcagent lcgroup: opusic-sys alsa
+lcstudio: loro
 lcroute-web-get: librecast-program aws-lc-rs clap nix rustix
 ";
 

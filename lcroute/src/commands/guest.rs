@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context;
+use clap::Args;
 use lcroute_control::config::Config;
 use lcroute_control::settings::{Common, SIGNAL, places_of_environment};
 use lcroute_overlay::{TEXT_LIFETIME, TextRecord};
@@ -45,26 +46,35 @@ const HELPER_NAME: &str = "helper";
 const NAME: &str = "guest";
 
 /// The origin of the token, and the program to be run.
-#[derive(Debug)]
+#[derive(Debug, Args)]
 pub struct GuestOptions {
-    /// The token or code, or `-`.
-    pub token: Option<String>,
-    /// An inherited descriptor with the token or code.
-    pub token_fd: Option<RawFd>,
-    /// An inherited descriptor with the text of a station or session, as programs of ours tell it.
-    pub text_fd: Option<RawFd>,
-    /// An inherited descriptor with the network of a group, as lcgroup tells it.
-    pub group_fd: Option<RawFd>,
-    /// A file with the token or code.
-    pub token_file: Option<PathBuf>,
-    /// Make a new code.
-    pub found: bool,
-    /// Make a token for leaves in place of the code.
-    pub public: bool,
-    /// Folder of the node's key.
-    pub state: Option<PathBuf>,
-    /// The program and its arguments; none: a shell.
-    pub program: Vec<OsString>,
+    /// A token of `lcroute invite`, four words, or - to read it from standard input [default: from LCROUTE_TOKEN or LCROUTE_TOKEN_FILE]
+    #[arg(value_name = "TOKEN|CODE", conflicts_with_all = ["token_fd", "token_file"])]
+    token: Option<String>,
+    /// The token or code is in this inherited descriptor
+    #[arg(long, value_name = "N", conflicts_with = "token_file")]
+    token_fd: Option<RawFd>,
+    /// How a program of ours enters the network of a station's text, in this inherited descriptor
+    #[arg(long, value_name = "N", hide = true, conflicts_with_all = ["token", "token_fd", "token_file", "found", "state"])]
+    text_fd: Option<RawFd>,
+    /// How lcgroup enters the network of a group, in this inherited descriptor
+    #[arg(long, value_name = "N", hide = true, conflicts_with_all = ["token", "token_fd", "text_fd", "token_file", "found", "state"])]
+    group_fd: Option<RawFd>,
+    /// The token or code is in this file
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Make a network of four words, and print them
+    #[arg(long, conflicts_with_all = ["token", "token_fd", "token_file"])]
+    found: bool,
+    /// With --found: no words, but a token for leaves, which may be public
+    #[arg(long, requires = "found")]
+    public: bool,
+    /// Keep the key of a member in this folder, so that it is the same member next time
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// What to run, with its arguments [default: $SHELL]
+    #[arg(last = true, value_name = "PROGRAM")]
+    program: Vec<OsString>,
 }
 
 /// Runs the program, and exits with its code.

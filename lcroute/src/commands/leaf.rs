@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use lcroute_control::config::Config;
 use lcroute_control::system::{room_for_clients, stop_signal};
 use lcroute_engine::{LeafState, LinkRefusal, SourceFilter};
@@ -18,12 +19,12 @@ use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::up::token_of_environment;
-use super::{hint, membership, print_line};
+use super::{hint, membership, multicast_group, print_line};
 use crate::guest::leaf::{self as guest_leaf, Common, LeafEvent, LeafShell, MAX_ADDRESSES};
 use crate::servers::proxy;
 
 /// Most listeners of one process: each has sockets for its addresses and one for a server.
-pub const MAX_LISTENERS: u32 = 4_096;
+const MAX_LISTENERS: u32 = 4_096;
 /// Listeners that start at a time: each handshake takes milliseconds of a processor.
 const STARTING: usize = 16;
 /// Time after which a slow listener no longer delays the next.
@@ -36,16 +37,20 @@ const LINES: usize = 4_096;
 const UDP_HEADER: usize = 8;
 
 /// Options of the listeners.
-#[derive(Debug)]
+#[derive(Debug, Args)]
 pub struct LeafOptions {
-    /// The group.
-    pub group: IpAddr,
-    /// Number of listeners.
-    pub count: u32,
-    /// The token, or `-`; `None`: that of the environment.
-    pub token: Option<String>,
-    /// Whether to print a summary of each listener at the end instead of packets.
-    pub summary: bool,
+    /// A group such as ff1e::42 or 239.1.2.3
+    #[arg(value_parser = multicast_group)]
+    group: IpAddr,
+    /// How many listeners
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LISTENERS)))]
+    count: u32,
+    /// A token of `lcroute invite --leaf`, or - to read it from standard input [default: from LCROUTE_TOKEN or LCROUTE_TOKEN_FILE]
+    #[arg(long)]
+    token: Option<String>,
+    /// Print no packets, but at the end what each listener has heard: how many, the longest gap, how many came again
+    #[arg(long)]
+    summary: bool,
 }
 
 /// Statistics of one listener.

@@ -19,7 +19,18 @@ pub mod top;
 pub mod up;
 pub mod words;
 
+use std::net::IpAddr;
+
 pub use librecast_program::cli::print_line;
+
+/// Parses a group of the command line.
+pub fn multicast_group(text: &str) -> Result<IpAddr, String> {
+    let group: IpAddr = text.parse().map_err(|e| format!("{e}"))?;
+    match group.is_multicast() {
+        true => Ok(group),
+        false => Err("not a multicast address (ff00::/8, 224.0.0.0/4)".into()),
+    }
+}
 
 /// Prints a message to the user on standard error.
 pub fn hint(line: impl std::fmt::Display) {

@@ -4,26 +4,32 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use lcroute_control::client::Client;
 use lcroute_control::status::{NotFound, Pong, Route, find};
 use lcroute_control::{MAX_PING, Request};
+use librecast_program::book;
 use librecast_program::cli::{Exit, ExitError};
+use librecast_program::units::parse_duration;
 use serde::Serialize;
 use serde_json::json;
 
 use super::print_line;
 
 /// Options of `ping`.
-#[derive(Debug)]
+#[derive(Debug, Args)]
 pub struct PingOptions {
-    /// Its name, PeerId or address, also an IPv4 address.
-    pub node: String,
-    /// Number of messages.
-    pub count: u32,
-    /// Time between messages.
-    pub interval: Duration,
-    /// Timeout for each answer.
-    pub timeout: Duration,
+    /// Its name, PeerId, address (of IPv4 as well), or book:NAME
+    node: String,
+    /// How many messages
+    #[arg(short, long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    count: u32,
+    /// From one to the next
+    #[arg(short, long, default_value = "1s", value_parser = parse_duration)]
+    interval: Duration,
+    /// How long to wait for each answer, 20s at most
+    #[arg(long, default_value = "2s", value_parser = parse_duration)]
+    timeout: Duration,
 }
 
 /// One message.
@@ -37,8 +43,9 @@ struct Answer {
 
 /// Sends the messages one after the other; exit code 3 if none is answered.
 pub fn run(control: &Path, options: &PingOptions, json: bool) -> anyhow::Result<Exit> {
+    let node = book::node(&options.node)?;
     let mut client = Client::connect(control)?;
-    let node = resolve(&mut client, &options.node)?;
+    let node = resolve(&mut client, &node)?;
     let name = format!("{} ({})", node.name, node.address);
     if !json {
         print_line(format_args!("ping {name}: {}", node.peer_id))?;

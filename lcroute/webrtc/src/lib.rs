@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `webrtc`, `connection`, `peer_connection` | all connections; one; its ICE, DTLS and SCTP |
 //! | `datagram`, `records` | datagrams and errors of the socket; headers of DTLS records |
-//! | `media`, `bare_lane` | media lanes; lanes without connections, for simulators |
+//! | `media` | media lanes |
 //! | `liveness`, `pace` | hellos; the clock of the stack |
 //! | `addresses`, `gather`, `stun` | addresses of this node |
 //! | `relay` | server and client of TURN |
@@ -21,7 +21,6 @@
 )]
 
 mod addresses;
-mod bare_lane;
 mod config;
 mod connection;
 mod datagram;
@@ -39,7 +38,6 @@ pub mod sctp;
 mod stun;
 mod webrtc;
 
-pub use bare_lane::BareLane;
 pub use config::{Limits, WebRtcConfig};
 pub use datagram::{Ecn, Transmit, Unreachable};
 pub use drops::DropReason;

@@ -10,9 +10,10 @@
 use std::ops::Range;
 
 use imara_diff::{Algorithm, Diff, InternedInput};
+use serde::{Deserialize, Serialize};
 
 /// A change of a text, in characters of the text before all changes of its list.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Edit {
     /// First character of the change.
     pub at: usize,

@@ -25,7 +25,7 @@
 //! | `signed` | common parts of both: signatures, runs of a sender, states |
 //! | `notes` | writers of notes, their drafts, reading of their updates |
 //! | `presence` | writers in the notes, with cursors and whether they write |
-//! | `batches` | notes on their way into a document |
+//! | `batches`, `document` | notes on their way into a document; its requests and answers |
 //! | `saves`, `edits` | saves of a file with the notes; changes of a text |
 //! | `reading`, `view` | entries in order; a session by its known entries |
 //! | `presenting` | actions of the presenter and questions as entries |
@@ -38,6 +38,7 @@ mod batches;
 mod camera;
 mod captions;
 mod deck;
+pub mod document;
 mod drops;
 mod edits;
 mod export;

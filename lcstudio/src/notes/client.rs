@@ -1,15 +1,17 @@
 //! The document, as its owner sees it: updates wait here until its process takes them, and a failed
 //! process starts again without the harmful update.
 
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use lcstudio_core::document::{Answer, MAX_TEXT, Request, Update};
 use lcstudio_core::{Blamed, Edit, NotesBatches, NotesUpdate};
 use librecast_log::AuthorId;
 use librecast_program::process::Wake;
 
-use super::document::{Answer, MAX_TEXT, Request, Update};
 use super::drafts::Drafts;
-use super::worker::{self, LIMIT, Next, Worker};
+use super::worker::{LIMIT, Next, Worker};
 
 /// Time for the document's process to read its first line.
 const LOADING: Duration = Duration::from_secs(30);
@@ -34,6 +36,7 @@ pub enum Event {
 /// The document's process, and updates for it.
 #[derive(Debug)]
 pub struct Client {
+    program: PathBuf,
     wake: Wake,
     /// Author id of this host.
     own: u64,
@@ -52,8 +55,9 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(wake: Wake) -> Self {
+    pub fn new(program: PathBuf, wake: Wake) -> Self {
         Self {
+            program,
             wake,
             own: 0,
             batches: NotesBatches::default(),
@@ -74,7 +78,7 @@ impl Client {
         self.worker = None;
         self.text = None;
         self.batches.restart();
-        let mut worker = Worker::start(worker::command(), self.wake.clone())?;
+        let mut worker = Worker::start(Command::new(&self.program), self.wake.clone())?;
         let request = Request {
             drafts: drafts.waiting().map(|(_, body)| body.clone()).collect(),
             first_draft: Some(drafts.next()),
@@ -204,7 +208,7 @@ impl Client {
         });
         let request = Request {
             updates: updates.collect(),
-            edits: edits.into_iter().map(Into::into).collect(),
+            edits,
             appended: std::mem::take(&mut self.appended),
             ..self.request()
         };

@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use lcstudio_core::clean;
+use lcstudio_core::document::MAX_TEXT;
 use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
 use nix::sys::stat::{Mode, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::document::MAX_TEXT;
 
 /// Longest file, in bytes: the longest text, in letters of three bytes each.
 const MAX_FILE: u64 = 3 * MAX_TEXT as u64;

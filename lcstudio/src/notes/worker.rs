@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lcstudio_core::document::{Answer, Request};
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::executable::places;
 use librecast_program::process::Wake;
 use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
-
-use super::document::{Answer, Request};
 
 /// Processor time of one author's updates in a batch. Beyond it the process ends, and this author is
 /// ignored from the last one on: updates of others use none of its time. Not wall clock as in pages:
@@ -29,8 +30,8 @@ const LEAST_LOOK: u32 = 20;
 /// Longest answer, in bytes: all text as JSON escapes it, and drafts of the same size.
 const MAX_ANSWER: u64 = 64 << 20;
 
-/// The hidden verb of this program that runs the document.
-pub const VERB: &str = "notes-document";
+/// The program that runs the document, and its package.
+const PROGRAM: &str = "lcstudio-notes";
 
 /// Result of [`Worker::next`].
 #[derive(Debug)]
@@ -112,12 +113,13 @@ impl Limit {
     }
 }
 
-/// Returns the command of this program as the document's process.
-pub fn command() -> Command {
-    // the running version, even if another one was installed meanwhile
-    let mut command = Command::new("/proc/self/exe");
-    command.arg0("lcstudio").arg(VERB);
-    command
+/// Returns the place of the document's program.
+pub fn program() -> anyhow::Result<PathBuf> {
+    let found = places(PROGRAM)?.into_iter().find(|place| place.is_file());
+    found.ok_or_else(|| {
+        let message = format!("notes need the package {PROGRAM}, which is not installed here");
+        ExitError::new(Exit::Failed, message).into()
+    })
 }
 
 impl Worker {

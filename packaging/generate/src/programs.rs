@@ -35,10 +35,14 @@ impl Program {
     pub fn has_page_of(&self, verb: &str) -> bool {
         let of_others = lcroute_lab::VERBS.iter().chain(&lcroute_web::VERBS);
         let of_others = of_others.chain(&lcroute_streams::VERBS);
-        // lcroute-outside(1) is the page of the program that `lcroute outside` asks
-        let is_programs = self.name == "lcroute-streams" && verb == "outside";
-        !is_programs
-            && (self.name != "lcroute" || !of_others.into_iter().any(|other| *other == verb))
+        match self.name {
+            "lcroute" => !of_others.into_iter().any(|other| *other == verb),
+            // lcroute-outside(1) is the page of the program that `lcroute outside` asks
+            "lcroute-streams" => verb != "outside",
+            "lcstudio" => verb != "notes",
+            "lcstudio-notes" => verb == "notes",
+            _ => true,
+        }
     }
 }
 
@@ -285,6 +289,19 @@ pub const PROGRAMS: &[Program] = &[
             "LC_ALL, LC_MESSAGES, LANG", "the language of captions and sound that is chosen";
         },
         see_also: &["lcroute(1)", "lcradio(1)", "lcsync(1)"],
+        vendored: &[],
+    },
+    Program {
+        name: "lcstudio-notes",
+        called: "lcstudio",
+        command: lcstudio::command,
+        files: rows! {
+            "$XDG_STATE_HOME/lcstudio/", "notes of each session, with what was written on this host and is not with others yet";
+            "/usr/lib/lcroute/lcstudio-notes", "the program that lcstudio executes for this verb";
+        },
+        exit_status: EXIT_STATUS,
+        environment: &[],
+        see_also: &["lcstudio(1)"],
         vendored: &[],
     },
 ];

@@ -52,7 +52,7 @@ mod srtp;
 
 #[cfg(test)]
 pub(crate) use keys::Forge;
-pub(crate) use keys::{KeyTap, LinkKeys, MasterKey, TrackKeys};
+pub(crate) use keys::{KeyTap, LinkKeys, TrackKeys};
 pub(crate) use lane::Media;
 pub(crate) use queue::Dropped;
 pub(crate) use srtp::{is_rtcp, ssrc_of};

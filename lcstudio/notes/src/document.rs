@@ -11,6 +11,8 @@
 
 use std::io::{self, BufRead, Write};
 
+use lcstudio_core::Edit;
+use lcstudio_core::document::{Answer, MAX_TEXT, Request, Update};
 use librecast::plain::is_deceptive;
 use librecast_log::MAX_BODY;
 use librecast_program::cli::Exit;
@@ -18,16 +20,11 @@ use loro::{EncodedBlobMode, ExportMode, IdSpan, LoroDoc, LoroText, PeerID};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
-use serde::{Deserialize, Serialize};
 
-use super::apart::Apart;
-use super::change::Change;
+use crate::apart::Apart;
 
 /// The document's only text.
 const NAME: &str = "notes";
-
-/// Longest shown text, in characters: as in pages (chosen there, in UTF-16 units).
-pub const MAX_TEXT: usize = 1_000_000;
 
 /// Memory of the document's process, in bytes. Chosen: 30 times the bound of all updates.
 const MAX_MEMORY: u64 = 512 << 20;
@@ -35,70 +32,7 @@ const MAX_MEMORY: u64 = 512 << 20;
 /// Our operations (one for each letter) in the first try of an entry; halved until they fit.
 const PIECE: i32 = 800;
 
-/// A request to the document.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Request {
-    /// Changes of this host, in characters of the last answer's text.
-    pub edits: Vec<Change>,
-    /// Updates of other members.
-    pub updates: Vec<Update>,
-    /// Earlier changes of this host that are not entries yet.
-    pub drafts: Vec<Vec<u8>>,
-    /// Drafts that are entries now.
-    pub appended: Vec<u32>,
-    /// Number of the next draft.
-    pub first_draft: Option<u32>,
-    /// Author id of this host.
-    pub own: u64,
-    /// Whether conflicting lines are shown as the document has them, without marks.
-    pub is_plain: bool,
-}
-
-/// An update in a request.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Update {
-    pub author: u64,
-    pub number: u32,
-    pub body: Vec<u8>,
-}
-
-/// An answer of the document.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Answer {
-    /// The document reads this update now.
-    Trying { author: u64, number: u32 },
-    /// The update waits for other updates.
-    Pending { author: u64, number: u32 },
-    /// All updates are read; the document searches conflicting lines.
-    Looking,
-    /// The request was done.
-    Done {
-        /// The shown text; `None`: unchanged.
-        text: Option<String>,
-        /// Changes of this host by draft number; a later one replaces one of the same number.
-        drafts: Vec<(u32, Vec<u8>)>,
-        /// Whether the text is longer than the shown one.
-        is_full: bool,
-    },
-    /// The update that was tried last is harmful.
-    Bad { why: String },
-    /// The document does not work.
-    Failed { why: String },
-}
-
-impl Answer {
-    /// Returns whether it ends its request.
-    pub fn is_last(&self) -> bool {
-        use Answer::{Bad, Done, Failed, Looking, Pending, Trying};
-        match self {
-            Trying { .. } | Pending { .. } | Looking => false,
-            Done { .. } | Bad { .. } | Failed { .. } => true,
-        }
-    }
-}
-
-/// `lcstudio notes-document`: runs until standard input ends.
+/// Answers requests until standard input ends.
 pub fn run() -> anyhow::Result<Exit> {
     librecast_program::process::confine()?;
     prctl::set_pdeathsig(Signal::SIGKILL)?;
@@ -139,7 +73,7 @@ struct Growing {
     from: i32,
 }
 
-pub(super) struct Document {
+pub(crate) struct Document {
     doc: LoroDoc,
     text: LoroText,
     peer: PeerID,
@@ -164,14 +98,14 @@ impl Document {
     }
 
     #[cfg(test)]
-    pub(super) fn of_peer(peer: PeerID) -> Self {
+    pub(crate) fn of_peer(peer: PeerID) -> Self {
         let mut document = Self::new();
         document.doc.set_peer_id(peer).unwrap_or_default();
         document.peer = peer;
         document
     }
 
-    pub(super) fn work(
+    pub(crate) fn work(
         &mut self,
         request: Request,
         say: &mut dyn FnMut(Answer) -> io::Result<()>,
@@ -242,10 +176,10 @@ impl Document {
     }
 
     /// Applies our changes. Returns the drafts with them.
-    fn write(&mut self, changes: &[Change]) -> Result<Vec<(u32, Vec<u8>)>, String> {
+    fn write(&mut self, changes: &[Edit]) -> Result<Vec<(u32, Vec<u8>)>, String> {
         let from = self.count();
         // the last one first, as places before it stay
-        for Change { at, remove, insert } in changes.iter().rev() {
+        for Edit { at, remove, insert } in changes.iter().rev() {
             self.text.delete(*at, *remove).map_err(|e| e.to_string())?;
             self.text.insert(*at, insert).map_err(|e| e.to_string())?;
         }
@@ -320,7 +254,7 @@ mod tests {
         insert: &str,
     ) -> Vec<(u32, Vec<u8>)> {
         let insert = insert.to_owned();
-        let edits = vec![Change { at, remove, insert }];
+        let edits = vec![Edit { at, remove, insert }];
         let (answer, _) = ask(
             document,
             Request {

@@ -17,12 +17,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
-use lcstudio_core::MAX_LINE_VERSIONS;
+use lcstudio_core::{Edit, MAX_LINE_VERSIONS};
 use loro::cursor::Side;
 use loro::event::Diff;
 use loro::{Frontiers, ID, LoroDoc, LoroText, PeerID, TextDelta, VersionVector};
-
-use super::change::Change;
 
 /// Longest text with marks, in characters. Chosen: the bound of pages.
 const MAX_LETTERS: usize = 50_000;
@@ -279,7 +277,7 @@ impl Apart {
     }
 
     /// Translates changes of the shown text to the document. One of a marked line replaces it all.
-    pub fn of_document(&self, whole: &str, changes: &[Change]) -> Vec<Change> {
+    pub fn of_document(&self, whole: &str, changes: &[Edit]) -> Vec<Edit> {
         if self.marked.is_empty() {
             return changes.to_vec();
         }
@@ -295,7 +293,7 @@ impl Apart {
             at = marked.at + marked.length;
         }
         shown.extend(&chars[at..]);
-        let mut regions: Vec<(Range<usize>, Vec<&Change>)> = Vec::new();
+        let mut regions: Vec<(Range<usize>, Vec<&Edit>)> = Vec::new();
         for change in changes {
             let mut region = change.at..change.at + change.remove;
             for place in places.iter().filter(|place| touches(&shown, change, place)) {
@@ -324,7 +322,7 @@ impl Apart {
             }
             insert.extend(&shown[from..region.end]);
             let remove = end - at;
-            Change { at, remove, insert }
+            Edit { at, remove, insert }
         });
         regions.collect()
     }
@@ -336,7 +334,7 @@ fn short(author: u64) -> String {
 }
 
 /// Returns whether a change is one of a marked place. Lines before and after are not.
-fn touches(shown: &[char], change: &Change, place: &Range<usize>) -> bool {
+fn touches(shown: &[char], change: &Edit, place: &Range<usize>) -> bool {
     let end = change.at + change.remove;
     if end < place.start || change.at > place.end {
         return false;
@@ -507,8 +505,10 @@ fn place(steps: &[TextDelta], at: usize) -> usize {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::document::{Answer, Document, Request, Update};
+    use lcstudio_core::document::{Answer, Request, Update};
+
     use super::*;
+    use crate::document::Document;
 
     /// Hosts, and the entries of each that others may lack.
     struct World {
@@ -555,7 +555,6 @@ mod tests {
 
         fn change(&mut self, host: usize, text: &str) {
             let edits = lcstudio_core::difference(&self.shown[host], text);
-            let edits = edits.into_iter().map(Into::into).collect();
             let appended = (1..1_000).collect();
             let drafts = self.ask(
                 host,

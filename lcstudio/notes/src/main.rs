@@ -1,0 +1,5 @@
+//! `lcstudio-notes`: see the library.
+
+fn main() -> std::process::ExitCode {
+    lcstudio_notes::main()
+}
