@@ -15,6 +15,7 @@ mod playground;
 mod present;
 mod radio;
 mod screen;
+mod send;
 mod studio;
 
 use std::cell::RefCell;

@@ -55,7 +55,7 @@ pub(crate) fn send(host: &Host, servers: &str, paths: &[PathBuf]) -> Result<(Pro
     Ok((sends, code))
 }
 
-fn receive(host: &Host, servers: &str, code: &str) -> Result<Process> {
+pub(crate) fn receive(host: &Host, servers: &str, code: &str) -> Result<Process> {
     let dest = open_folder(host, "dest")?.display().to_string();
     lcsync(host, servers, &["receive", code, &dest])
 }
