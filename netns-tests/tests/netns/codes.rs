@@ -180,15 +180,8 @@ fn four_words_bring_a_token_to_the_first_host_that_says_them() {
         let code = words_of(&invites)?;
         let state = open_folder(eve, "own")?.join("lcroute");
         let state = state.display().to_string();
-        let args = [
-            "lcroute",
-            "join",
-            &code,
-            "--name",
-            "eve",
-            "--state-dir",
-            &state,
-        ];
+        let args = format!("lcroute join {code} --name eve --state-dir {state}");
+        let args = crate::words(&args);
         ends(&mut eve.spawn("setpriv", &as_confined(&args))?, 0, "")?;
         ends(&mut invites, 0, "eve has the token")?;
         let mut unheard = ann.spawn("lcroute", &["invite", "--code", "--for", "1s"])?;

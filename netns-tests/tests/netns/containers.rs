@@ -466,9 +466,7 @@ fn containers_on_bridges_have_what_hosts_of_lans_have() {
         sender.stop()?;
 
         // no listener
-        let unheard = [
-            "ff1e::99", "--rate", "100", "--count", "50", "--size", "200",
-        ];
+        let unheard = crate::words("ff1e::99 --rate 100 --count 50 --size 200");
         eventually("nothing leaves the host for nobody", || {
             let before = network.members[0].counter("link_tx_packets")?;
             let sent = a.inside(&speaker, "mc-send", &unheard)?.output()?;

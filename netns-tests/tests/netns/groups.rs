@@ -28,6 +28,24 @@ impl Person {
         Ok(person)
     }
 
+    /// Starts the programs of all these.
+    pub(crate) fn all(
+        hosts: impl Iterator<Item = Host>,
+        interface: &'static str,
+    ) -> Result<Vec<Self>> {
+        hosts.map(|host| Self::new(host, interface)).collect()
+    }
+
+    /// Runs a command of the program.
+    pub(crate) fn run(&self, args: &[&str]) -> Result<Output> {
+        self.host.run("lcgroup", args)
+    }
+
+    /// Checks that the program refuses a command so.
+    pub(crate) fn fails(&self, args: &[&str], code: i32, said: &str) -> Result<()> {
+        self.run(args)?.fails(code, said)
+    }
+
     pub(crate) fn folder(&self) -> PathBuf {
         self.host.path("groups")
     }
@@ -110,9 +128,7 @@ pub(crate) fn people(lab: &Lab, names: &[&str]) -> Result<(Network, Vec<Person>)
     // messages before all links exist are repaired
     network.start_at_once()?;
     let hosts = network.members.iter().map(|member| member.host.clone());
-    let people: Vec<Person> = hosts
-        .map(|host| Person::new(host, "lc0"))
-        .collect::<Result<_>>()?;
+    let people = Person::all(hosts, "lc0")?;
     Ok((network, people))
 }
 
@@ -215,9 +231,7 @@ fn who_comes_back_learns_of_a_removal_before_it_speaks_whatever_the_removed_one_
     world("groups-lies", |lab| {
         let hosts = lab.lan(&["ann", "bob", "cy", "dave"])?;
         let hosts = hosts.into_iter();
-        let mut people: Vec<Person> = hosts
-            .map(|host| Person::new(host, "lan0"))
-            .collect::<Result<_>>()?;
+        let mut people = Person::all(hosts, "lan0")?;
         people[0].ask(&["create", "team", "--as", "ann"])?;
         let line = invitation(&people[0], "3")?;
         for person in &people[1..] {
@@ -263,7 +277,7 @@ fn a_copied_folder_says_nothing_and_a_second_program_does_not_start() {
         // started twice with one folder
         let folder = people[1].folder().display().to_string();
         let second = ["--state-dir", &folder, "--control", "other.sock", "run"];
-        let second = people[1].host.run("lcgroup", &second)?;
+        let second = people[1].run(&second)?;
         second.fails(1, "used by another")?;
         let pid = people[1].daemon()?.pid();
         let told = format!("lcgroup runs already (pid {pid})");
@@ -456,9 +470,7 @@ fn keys_of_a_group_seal_packets_without_loss_and_open_nothing_to_who_was_removed
         )?)?;
         network.start()?;
         let hosts = network.members.iter().map(|member| member.host.clone());
-        let mut people: Vec<Person> = hosts
-            .map(|host| Person::new(host, "lc0"))
-            .collect::<Result<_>>()?;
+        let mut people = Person::all(hosts, "lc0")?;
         people[0].ask(&["create", "team", "--as", "ann"])?;
         // closed while no program gives keys
         let closed = network.members[0]

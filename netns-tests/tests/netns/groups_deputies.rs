@@ -6,9 +6,7 @@ use crate::prelude::*;
 /// A group of ann's in which bob is her deputy.
 fn group(lab: &Lab, names: &[&str], members: usize) -> Result<Vec<Person>> {
     let hosts = lab.lan(names)?.into_iter();
-    let people: Vec<Person> = hosts
-        .map(|host| Person::new(host, "lan0"))
-        .collect::<Result<_>>()?;
+    let people = Person::all(hosts, "lan0")?;
     people[0].ask(&["create", "team", "--as", "ann"])?;
     let line = invitation(&people[0], "9")?;
     for person in &people[1..members] {
@@ -23,10 +21,7 @@ fn group(lab: &Lab, names: &[&str], members: usize) -> Result<Vec<Person>> {
             holds!(list["deputies"][0]["in_office"] == false, "{list}")
         })?;
     }
-    people[1]
-        .host
-        .run("lcgroup", &["deputy", "add", "team", "cy"])?
-        .fails(1, "only the owner")?;
+    people[1].fails(&["deputy", "add", "team", "cy"], 1, "only the owner")?;
     Ok(people)
 }
 

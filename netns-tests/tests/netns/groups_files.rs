@@ -8,9 +8,7 @@ const MIB: usize = 1 << 20;
 /// Starts people on one LAN. The first owns the group, the last holds it, the rest are members.
 fn people(lab: &Lab, names: &[&str], space: &str) -> Result<Vec<Person>> {
     let hosts = lab.lan(names)?.into_iter();
-    let people: Vec<Person> = hosts
-        .map(|host| Person::new(host, "lan0"))
-        .collect::<Result<_>>()?;
+    let people = Person::all(hosts, "lan0")?;
     let (holder, members) = people.split_last().context("nobody")?;
     members[0].ask(&["create", "team", "--as", "ann"])?;
     let line = invitation(&members[0], "9")?;
@@ -116,9 +114,7 @@ fn files_have_names_lengths_and_numbers_that_mislead_nobody() {
         let long = ann.host.path("long");
         fs::File::create(&long)?.set_len(65 << 20)?;
         let long = long.display().to_string();
-        let refused = ann
-            .host
-            .run("lcgroup", &["send", "team", "--file", &long])?;
+        let refused = ann.run(&["send", "team", "--file", &long])?;
         ensure!(
             refused.code == 2
                 && refused.stderr.contains("at most 67.1 MB")
@@ -243,7 +239,7 @@ fn full_disks_and_kills_cost_no_file() {
         let plan = noise(3, 20 * MIB);
         people[1].send_file("plan.bin", &plan)?;
         eventually("the mailbox says why it has nothing", || {
-            let status = people[3].host.run("lcgroup", &["status"])?.stdout;
+            let status = people[3].run(&["status"])?.stdout;
             holds!(status.contains("has no room for it"), "{status}")
         })?;
         people[3]

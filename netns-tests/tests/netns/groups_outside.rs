@@ -41,16 +41,11 @@ impl Person {
 
     pub fn start(&mut self) -> Result<()> {
         let groups = self.folder.join("groups").display().to_string();
-        let args = [
-            "env",
-            "RUST_LOG=info",
-            "lcgroup",
-            "--state-dir",
-            &groups,
-            "--control",
-            &self.control,
-            "run",
-        ];
+        let args = format!(
+            "env RUST_LOG=info lcgroup --state-dir {groups} --control {} run",
+            self.control
+        );
+        let args = crate::words(&args);
         let args = match self.is_confined {
             true => as_confined(&args),
             false => as_nobody(&args),

@@ -134,14 +134,8 @@ fn a_file_waits_in_the_groups_network_while_its_sender_is_killed() {
         // the sender and the owner are killed while cy begins to fetch it
         let dest = people[2].host.path("plan.bin");
         let dest = dest.display().to_string();
-        let args = [
-            "--control",
-            &people[2].control,
-            "get",
-            "team",
-            "plan.bin",
-            &dest,
-        ];
+        let args = format!("--control {} get team plan.bin {dest}", people[2].control);
+        let args = crate::words(&args);
         let gets = people[2].host.spawn("lcgroup", &args)?;
         people[1].kill()?;
         people[0].kill()?;

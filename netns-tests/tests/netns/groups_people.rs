@@ -108,9 +108,7 @@ fn a_joiner_is_told_that_the_owner_is_missing_and_is_let_in_soon_after_the_firew
         let mut joins = people[1].join_and_wait(&line)?;
         joins.says("waits for the group's owner")?;
         joins.says("UDP port 14246")?;
-        let again = people[1]
-            .host
-            .run("lcgroup", &["join", &line, "--as", "bob"])?;
+        let again = people[1].run(&["join", &line, "--as", "bob"])?;
         ensure!(
             again.code == 0 && again.stdout.contains("not let in yet"),
             "{again:?}"
@@ -156,7 +154,7 @@ fn words_of_a_member_whose_clock_is_wrong_arrive_with_a_time_that_can_be_true_an
             people[1].start_ahead(days)?;
             tells(words, || Ok(people[1].status()?["clock"].to_string()))?;
             let wrong = format!("by a clock {days} days ahead");
-            let sent = people[1].host.run("lcgroup", &["send", "team", &wrong])?;
+            let sent = people[1].run(&["send", "team", &wrong])?;
             ensure!(sent.code == 0 && sent.stderr.contains(words), "{sent:?}");
             // it reads the other messages as well
             let other = format!("to {wrong}");
@@ -195,12 +193,12 @@ fn a_newcomer_reads_what_the_group_allows_and_all_see_what_that_is() {
             let join = |person: &Person| -> Result<()> {
                 let name = person.name.clone();
                 let args = ["join", &line, group, "--as", &name, "--wait"];
-                person.host.run("lcgroup", &args)?.success().map(drop)
+                person.run(&args)?.success().map(drop)
             };
             join(&people[1])?;
             people[1].ask(&["send", group, "before"])?;
             let tail = |person: &Person, words: &str| {
-                let said = person.host.run("lcgroup", &["tail", group])?.success()?;
+                let said = person.run(&["tail", group])?.success()?;
                 ensure!(
                     said.stdout.contains(words),
                     "{}: {}",
@@ -236,9 +234,7 @@ fn a_member_comes_back_after_400_days_without_an_invitation() {
     world("groups-400-days", |lab| {
         let mut people = people(lab, &["ann", "bob", "cy", "dora"])?;
         for bad in ["1h", "0", "never", "2000y"] {
-            let refused = people[0]
-                .host
-                .run("lcgroup", &["create", "team", "--keep", bad])?;
+            let refused = people[0].run(&["create", "team", "--keep", bad])?;
             ensure!(refused.code == 2, "{bad}: {refused:?}");
         }
         people[0].ask(&["create", "team", "--as", "ann", "--keep", "2y"])?;
@@ -302,13 +298,10 @@ fn a_folder_that_was_put_back_says_nothing_and_tells_the_way_out() {
         people[1].start()?;
         // at once, and after the daemon has detected it
         for words in ["third", "fourth"] {
-            people[1]
-                .host
-                .run("lcgroup", &["send", "team", words])?
-                .fails(1, "lcgroup leave --forget team")?;
+            people[1].fails(&["send", "team", words], 1, "lcgroup leave --forget team")?;
         }
         for verb in [&["status"][..], &["tail", "team"]] {
-            let told = people[1].host.run("lcgroup", verb)?.success()?;
+            let told = people[1].run(verb)?.success()?;
             let told = told.stdout + &told.stderr;
             ensure!(told.contains("older copy"), "{verb:?}: {told}");
         }
@@ -338,10 +331,7 @@ fn a_folder_that_was_put_back_says_nothing_while_no_other_host_can_show_its_age(
             person.host.sh(&script)?.success()?;
         }
         let refuses = |person: &Person, args: &[&str]| -> Result<()> {
-            person
-                .host
-                .run("lcgroup", args)?
-                .fails(1, "copied here or put back")
+            person.fails(args, 1, "copied here or put back")
         };
         people[1].start()?;
         refuses(&people[1], &["send", "team", "to nobody"])?;
@@ -397,9 +387,7 @@ fn a_copy_of_a_folder_on_a_second_host_says_nothing_more_and_tells_the_way_out()
             people[at].host.nft(cut)?;
             people[at].start()?;
             if at == 2 {
-                let sent = people[at]
-                    .host
-                    .run("lcgroup", &["send", "team", "by a copy"])?;
+                let sent = people[at].run(&["send", "team", "by a copy"])?;
                 sent.fails(1, "copied here")?;
                 // a snapshot of a whole machine has the place of the true folder
                 people[at].daemon()?.stop()?;
@@ -415,7 +403,7 @@ fn a_copy_of_a_folder_on_a_second_host_says_nothing_more_and_tells_the_way_out()
         eventually("one of them is told", || {
             let mut told = Vec::new();
             for person in &people[1..] {
-                told.push(person.host.run("lcgroup", &["send", "team", "more"])?);
+                told.push(person.run(&["send", "team", "more"])?);
             }
             let refused = told.iter().find(|sent| sent.code == 1);
             let refused = refused.with_context(|| format!("{told:?}"))?;
@@ -539,25 +527,13 @@ fn members_with_one_name_are_told_apart() {
             by_book["words"] == own[1].trim_matches('"') && by_book["book"] == "mum",
             "{by_book}"
         );
-        people[0]
-            .host
-            .run("lcgroup", &["verify", "team", "Ann"])?
-            .fails(2, "marks")?;
+        people[0].fails(&["verify", "team", "Ann"], 2, "marks")?;
         // the shown name identifies one of them
-        people[0]
-            .host
-            .run("lcgroup", &["remove", "team", "Ann"])?
-            .fails(2, "marks")?;
-        people[0]
-            .host
-            .run("lcgroup", &["remove", "team", names[1]])?
-            .success()?;
+        people[0].fails(&["remove", "team", "Ann"], 2, "marks")?;
+        people[0].run(&["remove", "team", names[1]])?.success()?;
         eventually("the other ann is gone", || people[1].is("removed"))?;
         for blank in [" ", "\u{200b}", "\u{3164}"] {
-            people[1]
-                .host
-                .run("lcgroup", &["create", "other", "--as", blank])?
-                .exits(2)?;
+            people[1].fails(&["create", "other", "--as", blank], 2, "")?;
         }
         Ok(())
     });
@@ -582,7 +558,7 @@ fn what_a_full_disk_refused_is_not_sent_later() {
         let mut refused = Vec::new();
         for n in 0..6 {
             let words = format!("{n} on a full disk {}", "x".repeat(5_000));
-            let sent = people[1].host.run("lcgroup", &["send", "team", &words])?;
+            let sent = people[1].run(&["send", "team", &words])?;
             match sent.code {
                 0 => {}
                 _ => {
@@ -592,10 +568,7 @@ fn what_a_full_disk_refused_is_not_sent_later() {
             }
         }
         ensure!(!refused.is_empty(), "the disk took all");
-        people[1]
-            .host
-            .run("lcgroup", &["create", "other", "--as", "bob"])?
-            .exits(1)?;
+        people[1].fails(&["create", "other", "--as", "bob"], 1, "")?;
         people[1].daemon()?.kill()?;
         fs::remove_file(people[1].folder().join("filler"))?;
         people[1].start()?;

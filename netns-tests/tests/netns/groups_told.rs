@@ -44,7 +44,7 @@ fn a_program_runs_for_each_new_message_and_none_is_lost_while_it_hangs() {
         let [mut ann, bob] = two(lab)?;
         for (program, code) in [("no-such-program", 2), ("./told", 2)] {
             let args = ["tail", "team", "--exec", program];
-            ann.host.run("lcgroup", &args)?.exits(code)?;
+            ann.run(&args)?.exits(code)?;
         }
         bob.say("first")?;
         eventually("ann reads it", || ann.has("first"))?;

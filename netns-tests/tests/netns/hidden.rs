@@ -296,14 +296,8 @@ fn programs_of_a_user_heed_the_stricter_of_both_files() {
             for (m, program) in of_user(&share).iter().enumerate() {
                 let file = format!("user-{n}-{m}.pcap");
                 let (mut dump, file) = dump_at(hidden, LAN, &file, &["-Q", "out", "udp or tcp"])?;
-                let env = [
-                    "env",
-                    "-u",
-                    "LCROUTE_CONFIG",
-                    "-u",
-                    "XDG_CONFIG_HOME",
-                    &home,
-                ];
+                let env = format!("env -u LCROUTE_CONFIG -u XDG_CONFIG_HOME {home}");
+                let env = crate::words(&env);
                 let args = [&env[..], program].concat();
                 let mut runs = hidden.spawn("setpriv", &as_nobody(&args))?;
                 let seen = || read(hidden, &file, "udp or tcp");
@@ -320,14 +314,8 @@ fn programs_of_a_user_heed_the_stricter_of_both_files() {
         }
         let leaf = ["lcroute", "leaf", "ff3e::1", "--token", "-"];
         fs::write(own.join("lcroute.toml"), hides)?;
-        let env = [
-            "env",
-            "-u",
-            "LCROUTE_CONFIG",
-            "-u",
-            "XDG_CONFIG_HOME",
-            &home,
-        ];
+        let env = format!("env -u LCROUTE_CONFIG -u XDG_CONFIG_HOME {home}");
+        let env = crate::words(&env);
         hidden
             .run("setpriv", &as_nobody(&[&env[..], &leaf].concat()))?
             .exits(4)

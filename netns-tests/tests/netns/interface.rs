@@ -107,13 +107,8 @@ fn without_the_capability_it_says_which_one_is_missing() {
         let host = lab.host("a")?;
         host.call("lcroute init")?;
         let program = crate::PROGRAM;
-        let drop = [
-            "--bounding-set=-net_admin",
-            "--inh-caps=-all",
-            program,
-            "lcroute",
-            "run",
-        ];
+        let drop = format!("--bounding-set=-net_admin --inh-caps=-all {program} lcroute run");
+        let drop = crate::words(&drop);
         host.run("setpriv", &drop)?.fails(4, "CAP_NET_ADMIN")
     });
 }

@@ -483,9 +483,7 @@ fn a_microphone_is_heard_by_loudspeakers_and_one_that_goes_away_is_taken_again()
 #[ignore = "takes a minute; make test-all"]
 fn the_copy_makes_up_for_what_is_lost() {
     world("radio-loss", |lab| {
-        let names = [
-            "caster", "clear", "one", "two", "three", "four", "five", "six", "seven", "eight",
-        ];
+        let names = crate::words("caster clear one two three four five six seven eight");
         let mut network = lab.network(lab.closed_hosts(&names)?)?;
         network.start_routed()?;
         let [caster, clear, lossy @ ..] = &network.members[..] else {

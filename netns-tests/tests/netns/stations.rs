@@ -211,16 +211,8 @@ fn a_station_without_a_server_is_found_by_a_dht_if_its_port_is_open() {
         hears(&hearing, 2)?;
         // another key's items are others
         let other = StationKey::from_seed(&[9; 32]).station(false).encode();
-        let args = [
-            RADIO,
-            "--json",
-            "listen",
-            "--outside",
-            &other,
-            "-",
-            "--timeout",
-            "8s",
-        ];
+        let args = format!("{RADIO} --json listen --outside {} - --timeout 8s", *other);
+        let args = crate::words(&args);
         let mut nothing = listener.spawn("setpriv", &as_nobody(&args))?;
         nothing.expect_exit(DEADLINE, 3)?;
         kill_all(&casts)

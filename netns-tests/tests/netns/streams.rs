@@ -225,15 +225,7 @@ fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_mo
     with_members("streams-servers", ["alpha", "beta"], |_, [alpha, beta]| {
         fs::create_dir_all(beta.host.path("site"))?;
         fs::write(beta.host.path("site/page"), "a page of beta\n")?;
-        let http = [
-            "-m",
-            "http.server",
-            "8000",
-            "--bind",
-            "127.0.0.1",
-            "-d",
-            "site",
-        ];
+        let http = crate::words("-m http.server 8000 --bind 127.0.0.1 -d site");
         let _http = beta.host.spawn("python3", &http)?;
         let serve = |protocol: &str, allow: &str| {
             format!("[[serve]]\nprotocol = \"{protocol}\"\nto = \"127.0.0.1:8000\"\n{allow}\n")

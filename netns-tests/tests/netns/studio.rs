@@ -345,9 +345,7 @@ const CHOICES: [(&str, &[&str]); 8] = [
 #[test]
 fn eight_who_attend_get_what_they_chose_and_nothing_else() {
     world("studio-eight", |lab| {
-        let names = [
-            "stage", "one", "two", "three", "four", "five", "six", "seven", "eight",
-        ];
+        let names = crate::words("stage one two three four five six seven eight");
         let (_network, hosts) = network(lab, &names)?;
         let (stage, hall) = hosts.split_first().context("hosts")?;
         let (folder, key, lcs) = session(stage, None)?;

@@ -313,13 +313,9 @@ impl Devices {
         let source = "module-remap-source source_name=mic master=mouth.monitor".to_owned();
         let (ears, own) = (sink("ears"), sink("mouth"));
         let lines = [&protocol, &ears, &own, &source];
-        let mut args: Vec<&str> = vec![
-            "-n",
-            "--daemonize=no",
-            "--exit-idle-time=-1",
-            "--use-pid-file=no",
-            "--disable-shm=yes",
-        ];
+        let mut args = crate::words(
+            "-n --daemonize=no --exit-idle-time=-1 --use-pid-file=no --disable-shm=yes",
+        );
         args.extend(lines.iter().flat_map(|line| ["-L", line.as_str()]));
         let pulse = host.spawn("pulseaudio", &args)?;
         let server = format!("unix:{}", socket.display());
