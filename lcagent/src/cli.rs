@@ -149,7 +149,7 @@ enum Verb {
         #[command(flatten)]
         view: View,
         #[command(flatten)]
-        roll: Roll,
+        roll: Rolling,
         /// What
         path: PathBuf,
         /// Where to, on the nodes: a folder's content lands in DEST; a file becomes DEST, or lies in it if DEST is a folder
@@ -320,28 +320,7 @@ struct RunOptions {
     #[arg(long, value_name = "D", value_parser = parse_duration)]
     valid: Option<Duration>,
     #[command(flatten)]
-    roll: Roll,
-}
-
-/// Which of the nodes that are known, and how many at a time.
-#[derive(Debug, Args)]
-struct Roll {
-    /// At most N of the known nodes that are selected: the first by name
-    #[arg(long, value_name = "N", value_parser = parse_count)]
-    limit: Option<usize>,
-    /// N known nodes at a time; continues only when all of them have succeeded
-    #[arg(long, value_name = "N", value_parser = parse_count)]
-    batch: Option<usize>,
-    /// One known node first; continues with the others only when it has succeeded
-    #[arg(long)]
-    canary: bool,
-}
-
-fn parse_count(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) | Err(_) => Err("a number from 1 expected".into()),
-        Ok(n) => Ok(n),
-    }
+    roll: Rolling,
 }
 
 fn parse_timeout(text: &str) -> Result<Duration, String> {
@@ -403,7 +382,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         } => {
             let style = how.view.style(json);
             let run = how.job(command, None, stdin, to.timeout)?;
-            commands::run(&to.options(how.valid), run, how.roll.rolling(), style)
+            commands::run(&to.options(how.valid), run, how.roll, style)
         }
         Verb::Script {
             to,
@@ -417,7 +396,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             let name = file.file_name().unwrap_or(file.as_os_str()).to_owned();
             let words = std::iter::once(name).chain(arguments).collect();
             let run = how.job(words, Some(script), stdin, to.timeout)?;
-            commands::run(&to.options(how.valid), run, how.roll.rolling(), style)
+            commands::run(&to.options(how.valid), run, how.roll, style)
         }
         Verb::Copy {
             to,
@@ -425,10 +404,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             roll,
             path,
             dest,
-        } => {
-            let (style, rolling) = (view.style(json), roll.rolling());
-            copy::run(&to.options(None), &path, &dest, rolling, style)
-        }
+        } => copy::run(&to.options(None), &path, &dest, roll, view.style(json)),
         Verb::Nodes {
             to,
             forget,
@@ -488,16 +464,6 @@ impl To {
             selector: self.selector,
             timeout: self.timeout,
             valid,
-        }
-    }
-}
-
-impl Roll {
-    fn rolling(&self) -> Rolling {
-        Rolling {
-            limit: self.limit,
-            batch: self.batch,
-            canary: self.canary,
         }
     }
 }
