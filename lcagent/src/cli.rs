@@ -11,14 +11,12 @@ use librecast_program::cli::{self, Exit, ExitError, init_logging};
 use librecast_program::keygen::{KeyKind, keygen};
 use librecast_program::units::{parse_duration, parse_size};
 
-use crate::agent::config::DEFAULT_CHANNEL;
 use crate::datagram::JobName;
 use crate::envelope::MAX_PAYLOAD;
 use crate::operator::print::Style;
 use crate::operator::rolling::Rolling;
-use crate::operator::shell;
+use crate::operator::shell::{Options, parse_timeout};
 use crate::request::Run;
-use crate::selector::Selector;
 use crate::{agent, commands, copy};
 
 const EXAMPLES: &str = "Examples:
@@ -112,7 +110,7 @@ enum Verb {
     #[command(after_help = EXEC_EXAMPLES)]
     Exec {
         #[command(flatten)]
-        to: To,
+        to: Options,
         #[command(flatten)]
         how: RunOptions,
         /// Pass our standard input on (up to 4 MiB)
@@ -127,7 +125,7 @@ enum Verb {
     #[command(after_help = "Example:\n  lcagent script --on role=web check.sh -- --verbose")]
     Script {
         #[command(flatten)]
-        to: To,
+        to: Options,
         #[command(flatten)]
         how: RunOptions,
         /// Pass our standard input on
@@ -145,11 +143,11 @@ enum Verb {
     )]
     Copy {
         #[command(flatten)]
-        to: To,
+        to: Options,
         #[command(flatten)]
         view: View,
         #[command(flatten)]
-        roll: Roll,
+        roll: Rolling,
         /// What
         path: PathBuf,
         /// Where to, on the nodes: a folder's content lands in DEST; a file becomes DEST, or lies in it if DEST is a folder
@@ -162,7 +160,7 @@ enum Verb {
     #[command(mut_arg("timeout", |timeout| timeout.default_value("5s")))]
     Nodes {
         #[command(flatten)]
-        to: To,
+        to: Options,
         /// Forget a node, by its name, its key or book:NAME: its key is not trusted and its absence not noticed any more
         #[arg(long, value_name = "NODE", conflicts_with = "selector")]
         forget: Option<String>,
@@ -183,7 +181,7 @@ enum Verb {
     #[command(mut_arg("timeout", |timeout| timeout.default_value("5s")))]
     Jobs {
         #[command(flatten)]
-        to: To,
+        to: Options,
     },
     /// Show once more what a job said (agents keep it for an hour, or a week if it never arrived)
     #[command(
@@ -191,7 +189,7 @@ enum Verb {
     )]
     Result {
         #[command(flatten)]
-        to: To,
+        to: Options,
         #[command(flatten)]
         view: View,
         /// As `jobs` and --json name it; its beginning is enough
@@ -201,7 +199,7 @@ enum Verb {
     #[command(after_help = "Examples:\n  lcagent jobs\n  lcagent cancel 1a2b3c4d")]
     Cancel {
         #[command(flatten)]
-        to: To,
+        to: Options,
         /// As `jobs` and --json name it; its beginning is enough
         job: JobName,
     },
@@ -232,7 +230,7 @@ enum Verb {
     )]
     Revoke {
         #[command(flatten)]
-        to: To,
+        to: Options,
         /// The public key, a file with it, or book:NAME
         #[arg(value_name = "PUBKEY")]
         public_key: String,
@@ -256,39 +254,6 @@ enum Verb {
         /// The job's folder
         dir: PathBuf,
     },
-}
-
-/// To whom, and as whom.
-#[derive(Debug, Args)]
-struct To {
-    /// Which nodes: names with globs, label=value; `,` and, `+` or, `!` not
-    #[arg(long = "on", value_name = "SELECTOR", default_value = "all")]
-    selector: Selector,
-    /// Our key [default: $XDG_CONFIG_HOME/lcagent/operator.key]
-    #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
-    /// What vouches for our key (`lcagent certify`) [default: the key's file and .cert, if it is there]
-    #[arg(long, value_name = "FILE")]
-    certificate: Option<PathBuf>,
-    /// How long nodes have to answer
-    #[arg(long, value_name = "D", default_value = "60s", value_parser = parse_timeout)]
-    timeout: Duration,
-    /// The channel that the agents listen to
-    #[arg(long, value_name = "NAME", default_value = DEFAULT_CHANNEL, env = "LCAGENT_CHANNEL")]
-    channel: String,
-    /// Use this interface only (may be repeated)
-    #[arg(short, value_name = "IFACE")]
-    interface: Vec<String>,
-    /// Believe only nodes that are known already
-    #[arg(long)]
-    strict: bool,
-    /// Seal it for the known nodes that are selected, which must be accepted (`lcagent nodes --accept`): no other host can read
-    /// request and answers
-    #[arg(long)]
-    encrypt: bool,
-    /// Our own files [default: below $XDG_STATE_HOME]
-    #[arg(long, value_name = "DIR")]
-    state_dir: Option<PathBuf>,
 }
 
 /// How answers are shown.
@@ -320,37 +285,7 @@ struct RunOptions {
     #[arg(long, value_name = "D", value_parser = parse_duration)]
     valid: Option<Duration>,
     #[command(flatten)]
-    roll: Roll,
-}
-
-/// Which of the nodes that are known, and how many at a time.
-#[derive(Debug, Args)]
-struct Roll {
-    /// At most N of the known nodes that are selected: the first by name
-    #[arg(long, value_name = "N", value_parser = parse_count)]
-    limit: Option<usize>,
-    /// N known nodes at a time; continues only when all of them have succeeded
-    #[arg(long, value_name = "N", value_parser = parse_count)]
-    batch: Option<usize>,
-    /// One known node first; continues with the others only when it has succeeded
-    #[arg(long)]
-    canary: bool,
-}
-
-fn parse_count(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) | Err(_) => Err("a number from 1 expected".into()),
-        Ok(n) => Ok(n),
-    }
-}
-
-fn parse_timeout(text: &str) -> Result<Duration, String> {
-    let time = parse_duration(text).map_err(|e| e.to_string())?;
-    // requests have milliseconds in 32 bits
-    if time.is_zero() || time > Duration::from_secs(40 * 24 * 3600) {
-        return Err("between 1ms and 40d".into());
-    }
-    Ok(time)
+    roll: Rolling,
 }
 
 fn parse_interval(text: &str) -> Result<Duration, String> {
@@ -403,7 +338,11 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         } => {
             let style = how.view.style(json);
             let run = how.job(command, None, stdin, to.timeout)?;
-            commands::run(&to.options(how.valid), run, how.roll.rolling(), style)
+            let to = Options {
+                valid: how.valid,
+                ..to
+            };
+            commands::run(&to, run, how.roll, style)
         }
         Verb::Script {
             to,
@@ -417,7 +356,11 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             let name = file.file_name().unwrap_or(file.as_os_str()).to_owned();
             let words = std::iter::once(name).chain(arguments).collect();
             let run = how.job(words, Some(script), stdin, to.timeout)?;
-            commands::run(&to.options(how.valid), run, how.roll.rolling(), style)
+            let to = Options {
+                valid: how.valid,
+                ..to
+            };
+            commands::run(&to, run, how.roll, style)
         }
         Verb::Copy {
             to,
@@ -425,34 +368,23 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             roll,
             path,
             dest,
-        } => {
-            let (style, rolling) = (view.style(json), roll.rolling());
-            copy::run(&to.options(None), &path, &dest, rolling, style)
-        }
+        } => copy::run(&to, &path, &dest, roll, view.style(json)),
         Verb::Nodes {
             to,
             forget,
             accept,
             watch,
-        } => {
-            let mut options = to.options(None);
-            match (forget, watch) {
-                (Some(name), _) => commands::forget(&options, &name),
-                (None, Some(every)) => commands::watch(options, every, json),
-                (None, None) if !accept.is_empty() => commands::accept(&options, &accept, json),
-                (None, None) => {
-                    options.meet = true;
-                    commands::nodes(&options, json)
-                }
-            }
-        }
-        Verb::Jobs { to } => commands::jobs(&to.options(None), json),
-        Verb::Result { to, view, job } => {
-            commands::result(&to.options(None), &job, view.style(json))
-        }
+        } => match (forget, watch) {
+            (Some(name), _) => commands::forget(&to, &name),
+            (None, Some(every)) => commands::watch(to, every, json),
+            (None, None) if !accept.is_empty() => commands::accept(&to, &accept, json),
+            (None, None) => commands::nodes(&Options { meet: true, ..to }, json),
+        },
+        Verb::Jobs { to } => commands::jobs(&to, json),
+        Verb::Result { to, view, job } => commands::result(&to, &job, view.style(json)),
         Verb::Cancel { to, job } => {
             let style = View { fold: false }.style(json);
-            commands::cancel(&to.options(None), &job, style)
+            commands::cancel(&to, &job, style)
         }
         Verb::Certify {
             public_key,
@@ -466,39 +398,12 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             valid,
         } => {
             let style = View { fold: false }.style(json);
-            commands::revoke(&to.options(Some(valid)), &public_key, style)
+            let valid = Some(valid);
+            commands::revoke(&Options { valid, ..to }, &public_key, style)
         }
         Verb::Log { state_dir } => commands::log(state_dir, json),
         Verb::Supervise { socket: true, dir } => agent::supervisor::supervise_for(&dir),
         Verb::Supervise { dir, .. } => agent::supervisor::supervise(dir),
-    }
-}
-
-impl To {
-    fn options(self, valid: Option<Duration>) -> shell::Options {
-        shell::Options {
-            key: self.key,
-            certificate: self.certificate,
-            channel: self.channel,
-            interfaces: self.interface,
-            state_dir: self.state_dir,
-            strict: self.strict,
-            encrypt: self.encrypt,
-            meet: false,
-            selector: self.selector,
-            timeout: self.timeout,
-            valid,
-        }
-    }
-}
-
-impl Roll {
-    fn rolling(&self) -> Rolling {
-        Rolling {
-            limit: self.limit,
-            batch: self.batch,
-            canary: self.canary,
-        }
     }
 }
 

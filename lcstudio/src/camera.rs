@@ -16,18 +16,16 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Args;
 use lcstudio_core::{
-    CameraError, CameraSender, CameraSize, IVF_FRAME_HEADER, IVF_HEADER, Ivf, Place, TrackName,
+    CameraError, CameraSender, CameraSize, IVF_FRAME_HEADER, IVF_HEADER, Ivf, TrackName,
 };
 use librecast::time::UnixTime;
-use librecast::units::parse_duration;
-use librecast_log::Role;
 use librecast_log_host::seed;
 use librecast_program::cli::{Common, Exit};
 use librecast_program::process::Wake;
 
 use crate::followed::FollowedIndex;
 use crate::said::hint;
-use crate::screen::Shown;
+use crate::screen::{OnAir, Shown, ShownOptions};
 use crate::tracks::Tracks;
 
 /// Frames that were read and wait for their time: the pipe waits behind them.
@@ -44,63 +42,24 @@ const WARN_AGAIN: Duration = Duration::from_secs(10);
 /// Options of the command line.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// lcs1..., a file with it, the folder that is presented, or `-` to read it from standard input
-    pub session: String,
-    /// The session's key
-    #[arg(long, value_name = "FILE")]
-    pub key: PathBuf,
-    /// The session is in a network of its own (`present --outside`), also if its text names no place
-    #[arg(long, conflicts_with = "interfaces")]
-    pub outside: bool,
+    #[command(flatten)]
+    shown: ShownOptions,
     /// The same in a larger picture, as IVF, for those that ask for it: a file, or a pipe of mkfifo
     #[arg(long, value_name = "FILE")]
-    pub large: Option<PathBuf>,
-    /// Give up when nobody was heard, or the session has no camera, for so long
-    #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
-    pub timeout: Duration,
+    large: Option<PathBuf>,
 }
 
 /// Sends the frames of standard input until it ends, a signal, or the end of the session.
 pub fn run(options: &Options, common: &Common) -> anyhow::Result<Exit> {
     let shown = Shown {
-        session: &options.session,
-        outside: options.outside,
-        key: &options.key,
+        options: &options.shown,
         name: TrackName::Camera,
         noun: "a camera",
-        timeout: options.timeout,
     };
-    let (session, key) = shown.load()?;
-    librecast_program::process::confine()?;
-    let wake = Wake::on_interrupt()?;
-    let now = Instant::now();
-    let mut tracks =
-        Tracks::open(&common.interfaces, Role::Member, now).context("multicast sockets")?;
-    tracks.join(Place::Index, session.index(), Vec::new(), None, now)?;
-    let mut followed = FollowedIndex::begin(now);
-    if let Some(exit) = shown.wait(&key, &mut tracks, &mut followed, &wake)? {
-        return Ok(exit);
-    }
-    let owner = key.track_key(&TrackName::Camera);
-    let space = session.space(owner.peer_id());
-    let now = Instant::now();
-    let mut sender = CameraSender::new(&space, owner, *seed()?, UnixTime::now(), now);
-    let mut sources = vec![Source::new(CameraSize::Small, None, now, &wake)?];
-    if let Some(file) = &options.large {
-        sources.push(Source::new(CameraSize::Large, Some(file), now, &wake)?);
-        sender.offer_large(true, now);
-    }
-    let mut camera = Camera {
-        sender,
-        sources,
-        has_ended: false,
-        failed: None,
-        heard_at: Some(now),
-        warned_at: None,
-        sent: 0,
-        left_out: 0,
-    };
-    camera.run(&mut tracks, &mut followed, &wake)
+    shown.run(common, |mut on_air| {
+        let mut camera = Camera::begin(options, &on_air)?;
+        camera.run(&mut on_air.tracks, &mut on_air.followed, &on_air.wake)
+    })
 }
 
 /// A frame of the pipe, with its time in milliseconds.
@@ -207,6 +166,28 @@ struct Camera {
 }
 
 impl Camera {
+    fn begin(options: &Options, on_air: &OnAir) -> anyhow::Result<Self> {
+        let owner = on_air.key.track_key(&TrackName::Camera);
+        let space = on_air.session.space(owner.peer_id());
+        let (now, wake) = (Instant::now(), &on_air.wake);
+        let mut sender = CameraSender::new(&space, owner, *seed()?, UnixTime::now(), now);
+        let mut sources = vec![Source::new(CameraSize::Small, None, now, wake)?];
+        if let Some(file) = &options.large {
+            sources.push(Source::new(CameraSize::Large, Some(file), now, wake)?);
+            sender.offer_large(true, now);
+        }
+        Ok(Self {
+            sender,
+            sources,
+            has_ended: false,
+            failed: None,
+            heard_at: Some(now),
+            warned_at: None,
+            sent: 0,
+            left_out: 0,
+        })
+    }
+
     fn run(
         &mut self,
         tracks: &mut Tracks,

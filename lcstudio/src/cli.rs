@@ -89,7 +89,7 @@ enum Verb {
     /// Show a screen, beside `present`: pictures in, their changes out, without loss
     Screen {
         #[command(flatten)]
-        options: screen::Options,
+        options: screen::ShownOptions,
         /// PNG or WebP on standard input, one picture after the other
         #[arg(value_name = "-")]
         input: Pipe,

@@ -30,76 +30,91 @@ use crate::{keys, outside};
 /// Pause before the whole screen is encoded again for late attenders, if it was too long.
 const WHOLE_AGAIN: Duration = Duration::from_secs(10);
 
-/// Options of the command line.
+/// Options of the command line, for a track that a presenter shows beside `present`.
 #[derive(Debug, Args)]
-pub struct Options {
+pub struct ShownOptions {
     /// lcs1..., a file with it, the folder that is presented, or `-` to read it from standard input
-    pub session: String,
+    session: String,
     /// The session's key
     #[arg(long, value_name = "FILE")]
-    pub key: PathBuf,
+    key: PathBuf,
     /// The session is in a network of its own (`present --outside`), also if its text names no place
     #[arg(long, conflicts_with = "interfaces")]
-    pub outside: bool,
-    /// Give up when nobody was heard, or the session has no screen, for so long
+    outside: bool,
+    /// Give up after this time without a session, or if the session has no such track
     #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
-    pub timeout: Duration,
+    timeout: Duration,
 }
 
 /// Shows the pictures of standard input until a signal, or the end of the session.
-pub fn run(options: &Options, common: &Common) -> anyhow::Result<Exit> {
+pub fn run(options: &ShownOptions, common: &Common) -> anyhow::Result<Exit> {
     let shown = Shown {
-        session: &options.session,
-        outside: options.outside,
-        key: &options.key,
+        options,
         name: TrackName::Screen,
         noun: "a screen",
-        timeout: options.timeout,
     };
-    let (session, key) = shown.load()?;
-    librecast_program::process::confine()?;
-    let wake = Wake::on_interrupt()?;
-    let now = Instant::now();
-    let mut tracks =
-        Tracks::open(&common.interfaces, Role::Member, now).context("multicast sockets")?;
-    tracks.join(Place::Index, session.index(), Vec::new(), None, now)?;
-    let mut followed = FollowedIndex::begin(now);
-    if let Some(exit) = shown.wait(&key, &mut tracks, &mut followed, &wake)? {
-        return Ok(exit);
-    }
-    let mut screen = Screen::begin(&key, &session, &wake)?;
-    screen.run(&mut tracks, &mut followed, &wake)
+    shown.run(common, |mut on_air| {
+        Screen::begin(&on_air)?.run(&mut on_air.tracks, &mut on_air.followed, &on_air.wake)
+    })
 }
 
 /// A track that a presenter shows beside `present`.
 #[derive(Debug)]
 pub struct Shown<'a> {
-    /// Text of the session, a file with it, or its folder.
-    pub session: &'a str,
-    /// The session is in a network of its own.
-    pub outside: bool,
-    /// The session's key.
-    pub key: &'a Path,
-    /// The track.
+    pub options: &'a ShownOptions,
     pub name: TrackName,
     /// Its name in sentences, with its article: "a screen".
     pub noun: &'static str,
-    /// Time without the session after which it gives up.
-    pub timeout: Duration,
+}
+
+/// A session whose index names the track.
+pub struct OnAir {
+    pub session: Session,
+    pub key: SessionKey,
+    pub tracks: Tracks,
+    pub followed: FollowedIndex,
+    pub wake: Wake,
 }
 
 impl Shown<'_> {
+    /// Enters the session, waits until its index names the track, and has it shown.
+    pub fn run(
+        &self,
+        common: &Common,
+        show: impl FnOnce(OnAir) -> anyhow::Result<Exit>,
+    ) -> anyhow::Result<Exit> {
+        let (session, key) = self.load()?;
+        librecast_program::process::confine()?;
+        let wake = Wake::on_interrupt()?;
+        let now = Instant::now();
+        let mut tracks =
+            Tracks::open(&common.interfaces, Role::Member, now).context("multicast sockets")?;
+        tracks.join(Place::Index, session.index(), Vec::new(), None, now)?;
+        let mut on_air = OnAir {
+            session,
+            key,
+            tracks,
+            followed: FollowedIndex::begin(now),
+            wake,
+        };
+        match self.wait(&mut on_air)? {
+            Some(exit) => Ok(exit),
+            None => show(on_air),
+        }
+    }
+
     /// Reads the session and its key, which must belong together, and enters its network.
-    pub fn load(&self) -> anyhow::Result<(Session, SessionKey)> {
-        let key = keys::load(self.key)?;
-        let of_folder = match fs::metadata(self.session).is_ok_and(|found| found.is_dir()) {
-            true => Some(Folder::new(Path::new(self.session)).session()?.encode()),
+    fn load(&self) -> anyhow::Result<(Session, SessionKey)> {
+        let options = self.options;
+        let key = keys::load(&options.key)?;
+        let of_folder = match fs::metadata(&options.session).is_ok_and(|found| found.is_dir()) {
+            true => Some(Folder::new(Path::new(&options.session)).session()?.encode()),
             false => None,
         };
         let text = of_folder
             .as_ref()
-            .map_or(self.session, |text| text.as_str());
-        let session = outside::attend(text, self.outside, Some(&key))?;
+            .map_or(options.session.as_str(), |text| text.as_str());
+        let session = outside::attend(text, options.outside, Some(&key))?;
         if key.session() != session {
             let noun = self.noun;
             let message =
@@ -111,14 +126,15 @@ impl Shown<'_> {
     }
 
     /// Waits until the index names the track. Returns the exit of a signal.
-    pub fn wait(
-        &self,
-        key: &SessionKey,
-        tracks: &mut Tracks,
-        followed: &mut FollowedIndex,
-        wake: &Wake,
-    ) -> anyhow::Result<Option<Exit>> {
-        let (name, noun) = (&self.name, self.noun);
+    fn wait(&self, on_air: &mut OnAir) -> anyhow::Result<Option<Exit>> {
+        let OnAir {
+            key,
+            tracks,
+            followed,
+            wake,
+            ..
+        } = on_air;
+        let (name, noun, timeout) = (&self.name, self.noun, self.options.timeout);
         let absent =
             format!("`{name} = true` in session.toml names it once the session is presented again");
         let begun = Instant::now();
@@ -134,7 +150,7 @@ impl Shown<'_> {
             if is_named && !index.has_ended {
                 return Ok(None);
             }
-            if begun.elapsed() >= self.timeout {
+            if begun.elapsed() >= timeout {
                 let message = match index.has_begun {
                     true if is_named => "the session has ended".to_owned(),
                     true => format!("the session has no {name}: {absent}"),
@@ -149,9 +165,9 @@ impl Shown<'_> {
                     "waits for the session to be presented again: it has ended".to_owned()
                 }
                 true => format!("waits for {noun} among the session's tracks: {absent}"),
-                false => waiting::for_session(&tracks.interface_names(), Some(self.timeout)),
+                false => waiting::for_session(&tracks.interface_names(), Some(timeout)),
             });
-            let until = begun + self.timeout;
+            let until = begun + timeout;
             let next = waiting.next_timeout().map_or(until, |at| at.min(until));
             tracks.wait(wake, Some(next))?;
         }
@@ -178,7 +194,10 @@ struct Screen {
 }
 
 impl Screen {
-    fn begin(key: &SessionKey, session: &Session, wake: &Wake) -> anyhow::Result<Self> {
+    fn begin(on_air: &OnAir) -> anyhow::Result<Self> {
+        let OnAir {
+            session, key, wake, ..
+        } = on_air;
         let owner = key.track_key(&TrackName::Screen);
         let space = session.space(owner.peer_id());
         let now = Instant::now();

@@ -1,16 +1,28 @@
 //! A command for one group of nodes after the other.
 
+use clap::Args;
+
 use super::known::Entry;
 
-/// The sizes of the steps.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Which of the nodes that are known, and how many at a time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Args)]
 pub struct Rolling {
-    /// Most nodes of all steps.
+    /// At most N of the known nodes that are selected: the first by name
+    #[arg(long, value_name = "N", value_parser = parse_count)]
     pub limit: Option<usize>,
-    /// Nodes of each step.
+    /// N known nodes at a time; continues only when all of them have succeeded
+    #[arg(long, value_name = "N", value_parser = parse_count)]
     pub batch: Option<usize>,
-    /// The first node runs alone.
+    /// One known node first; continues with the others only when it has succeeded
+    #[arg(long)]
     pub canary: bool,
+}
+
+fn parse_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("a number from 1 expected".into()),
+        Ok(n) => Ok(n),
+    }
 }
 
 impl Rolling {

@@ -11,13 +11,14 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use clap::Args;
 use librecast::announce;
 use librecast::channel::{agent_answers, agent_group};
 use librecast::id::{IdError, PeerId, SecretKey};
 use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::interrupt::on_signals;
-use librecast_program::units::count;
+use librecast_program::units::{count, parse_duration};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -27,6 +28,7 @@ use nix::sys::time::TimeSpec;
 use super::core::{Event, Fate, KnownNode, NodeFate, Operator, Output, Sender, Settings, pace};
 use super::known::{Book, Entry, is_selected};
 use crate::acknowledgement::short_id;
+use crate::agent::config::DEFAULT_CHANNEL;
 use crate::certificate::Certificate;
 use crate::datagram::JobId;
 use crate::envelope::{Command, MAX_LIFETIME_S, Signed};
@@ -39,31 +41,53 @@ use crate::selector::Selector;
 /// Pauses before each sending of an interrupted command's cancellation, in milliseconds.
 const INSIST: [u64; 3] = [0, 60, 180];
 
-/// Key, channel and interfaces of an operator.
-#[derive(Debug)]
+/// To whom a command goes, and as whom.
+#[derive(Debug, Args)]
 pub struct Options {
-    /// Key file of the operator.
-    pub key: Option<PathBuf>,
-    /// Its certificate; by default the key's name and `.cert`, if that exists.
-    pub certificate: Option<PathBuf>,
-    /// Name of the channel whose group carries commands.
-    pub channel: String,
-    /// Interfaces; empty for all.
-    pub interfaces: Vec<String>,
-    /// Folder of the operator's files.
-    pub state_dir: Option<PathBuf>,
-    /// Whether nodes that are not known are refused.
-    pub strict: bool,
-    /// Whether command and answers are sealed; only for accepted nodes.
-    pub encrypt: bool,
-    /// Whether to wait for unknown nodes even shortly after the last wait.
-    pub meet: bool,
-    /// Nodes that execute the command.
+    /// Which nodes: names with globs, label=value; `,` and, `+` or, `!` not
+    #[arg(long = "on", value_name = "SELECTOR", default_value = "all")]
     pub selector: Selector,
-    /// Time for the answers.
+    /// Our key [default: $XDG_CONFIG_HOME/lcagent/operator.key]
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// What vouches for our key (`lcagent certify`) [default: the key's file and .cert, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub certificate: Option<PathBuf>,
+    /// How long nodes have to answer
+    #[arg(long, value_name = "D", default_value = "60s", value_parser = parse_timeout)]
     pub timeout: Duration,
+    /// The channel that the agents listen to
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_CHANNEL, env = "LCAGENT_CHANNEL")]
+    pub channel: String,
+    /// Use this interface only (may be repeated)
+    #[arg(short, value_name = "IFACE")]
+    pub interfaces: Vec<String>,
+    /// Believe only nodes that are known already
+    #[arg(long)]
+    pub strict: bool,
+    /// Seal it for the known nodes that are selected, which must be accepted (`lcagent nodes --accept`): no other host can read
+    /// request and answers
+    #[arg(long)]
+    pub encrypt: bool,
+    /// Our own files [default: below $XDG_STATE_HOME]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Whether to wait for unknown nodes even shortly after the last wait.
+    #[arg(skip)]
+    pub meet: bool,
     /// Time in which nodes may start it; by default `timeout`.
+    #[arg(skip)]
     pub valid: Option<Duration>,
+}
+
+/// Parses a time for answers.
+pub fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text).map_err(|e| e.to_string())?;
+    // requests have milliseconds in 32 bits
+    if time.is_zero() || time > Duration::from_secs(40 * 24 * 3600) {
+        return Err("between 1ms and 40d".into());
+    }
+    Ok(time)
 }
 
 /// An operator: key, files, sockets.
