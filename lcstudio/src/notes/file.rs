@@ -19,7 +19,6 @@ use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
 use nix::sys::stat::{Mode, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-
 /// Longest file, in bytes: the longest text, in letters of three bytes each.
 const MAX_FILE: u64 = 3 * MAX_TEXT as u64;
 
