@@ -1,15 +1,4 @@
-//! Cuts of a large file into blocks, by content: an insertion changes only the blocks around it.
-//!
-//! ```text
-//!  last cut       MIN_BLOCK                              MAX_BLOCK
-//!     |--------------|======== candidates ==================|
-//!                             ^ the largest hash of the 64 bytes before it: the next cut
-//! ```
-//!
-//! The hash is a gear hash: `hash = 2 * hash + GEAR[byte]` modulo 2^64, which forgets a byte after
-//! 64 more. Of equal hashes, the last one counts. The rest of a file that fits a block is its last
-//! block. These rules are part of the format: all sharers of equal bytes must get one root hash.
-//! docs/adr/lcsync.md explains why the largest hash is taken.
+//! Cuts of a large file into blocks, as [`gear`](crate::gear) has them.
 
 use std::fs::File;
 use std::io;
@@ -20,26 +9,10 @@ use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
 
 use crate::block::{BlockRef, MAX_BLOCK};
+use crate::gear::next_length;
 
-/// Bytes of the shortest block, except a file's last. Longer blocks need less data beside them; a
-/// wider choice finds cuts again sooner.
-pub const MIN_BLOCK: usize = 112 << 10;
-/// Bytes that a hash covers.
-const SPAN: usize = 64;
 /// Bytes read at once.
 const BUFFER: usize = 8 * MAX_BLOCK;
-
-static GEAR: LazyLock<[u64; 256]> = LazyLock::new(|| {
-    let mut bytes = [0; 256 * 8];
-    blake3::Hasher::new_derive_key("lcsync 2026 cuts")
-        .finalize_xof()
-        .fill(&mut bytes);
-    let mut table = [0; 256];
-    for (value, bytes) in table.iter_mut().zip(bytes.as_chunks().0) {
-        *value = u64::from_be_bytes(*bytes);
-    }
-    table
-});
 
 /// A block of zeroes, as in sparse files.
 static ZEROES: LazyLock<BlockRef> = LazyLock::new(|| BlockRef::of(&[0; MAX_BLOCK]));
@@ -48,21 +21,6 @@ static ZEROES: LazyLock<BlockRef> = LazyLock::new(|| BlockRef::of(&[0; MAX_BLOCK
 #[must_use]
 pub fn zeroes() -> BlockRef {
     *ZEROES
-}
-
-/// Returns the length of the first block of these bytes; more of the file follows them.
-fn next_length(bytes: &[u8; MAX_BLOCK]) -> usize {
-    let gear = &*GEAR;
-    let step = |hash: u64, byte: &u8| (hash << 1).wrapping_add(gear[usize::from(*byte)]);
-    let mut hash = bytes[MIN_BLOCK - SPAN..MIN_BLOCK].iter().fold(0, step);
-    let (mut largest, mut length) = (hash, MIN_BLOCK);
-    for (n, byte) in bytes[MIN_BLOCK..].iter().enumerate() {
-        hash = step(hash, byte);
-        if hash >= largest {
-            (largest, length) = (hash, MIN_BLOCK + n + 1);
-        }
-    }
-    length
 }
 
 /// Cuts a file from some offset on, block by block.
@@ -200,6 +158,7 @@ pub fn join_regions(file: &File, size: u64, regions: &[Vec<At>]) -> io::Result<V
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::gear::{GEAR, MIN_BLOCK, SPAN};
     use proptest::prelude::*;
     use std::collections::HashSet;
     use std::io::Write;
@@ -220,7 +179,7 @@ pub(crate) mod tests {
         file
     }
 
-    /// Cuts as the head of this file describes it, one candidate after the other.
+    /// Cuts as the head of `gear` describes it, one candidate after the other.
     fn model(mut bytes: &[u8]) -> Vec<BlockRef> {
         let mut blocks = Vec::new();
         while !bytes.is_empty() {

@@ -1,7 +1,8 @@
-//! The index of a share: its root, and the block of each channel.
+//! The index of a share on disk: its outline, and reads of its files.
 
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::Deref;
 use std::path::Path;
 
 use librecast::channel::ChannelId;
@@ -9,14 +10,14 @@ use thiserror::Error;
 
 use crate::block::BlockRef;
 use crate::folder::Folder;
-use crate::groups::{Carried, Found, Groups, Located};
+use crate::groups::Located;
 use crate::layout::Layout;
 pub use crate::leaves::HashCache;
 use crate::leaves::{PieceReader, leaves_of, read_piece};
-use crate::listing::{self, Entry, Kind};
+use crate::outline::{Described, Leaves, Outline, OutlineError};
 use crate::place::Place;
 use crate::scan::Scan;
-use crate::tree::{Root, RootKind, Stream};
+use crate::tree::RootKind;
 
 /// Reason why a path could not be indexed or a block not be read.
 #[derive(Debug, Error)]
@@ -29,12 +30,9 @@ pub enum IndexError {
         /// The system's error.
         error: io::Error,
     },
-    /// Longer in sum than a file can be.
-    #[error("the files are too large")]
-    TooLarge,
-    /// A listing that receivers refuse.
-    #[error("nobody could fetch it: {0}")]
-    Listing(String),
+    /// Nobody could fetch it.
+    #[error(transparent)]
+    Outline(#[from] OutlineError),
     /// A file has changed since it was indexed.
     #[error("a file has changed since it was indexed")]
     Changed,
@@ -48,27 +46,21 @@ pub enum IndexError {
 pub struct Index {
     /// The scan of the files.
     pub scan: Scan,
-    /// Name of the root node.
-    pub root: BlockRef,
-    /// Stream of modes and times.
-    pub metadata: Stream,
-    layout: Layout,
+    outline: Outline,
     /// The folder, directly in the scan's root, with files that are not whole yet.
     partial: Option<String>,
-    groups: Groups,
-    /// Root node, hash nodes, listing and metadata; their places are after the content.
-    nodes: Vec<Vec<u8>>,
+}
+
+impl Deref for Index {
+    type Target = Outline;
+
+    fn deref(&self) -> &Outline {
+        &self.outline
+    }
 }
 
 /// Further scans of files that change while they are read.
 const LOOKS: usize = 2;
-
-/// An index under construction.
-struct Assembly {
-    content: u64,
-    blocks: Vec<Located>,
-    nodes: Vec<Vec<u8>>,
-}
 
 impl Index {
     /// Reads and hashes all below `path` that `cache` lacks. `key` is the share's key, or empty.
@@ -85,9 +77,9 @@ impl Index {
     pub fn of(mut scan: Scan, key: &[u8], cache: &mut HashCache) -> Result<Self, IndexError> {
         let mut looks = 0;
         loop {
-            let layout = Layout::new(&scan.entries).ok_or(IndexError::TooLarge)?;
+            let layout = Layout::new(&scan.entries).ok_or(OutlineError::TooLarge)?;
             let unreadable = match leaves_of(&scan, &layout, cache, looks < LOOKS) {
-                Ok(leaves) => return Self::assemble(scan, layout, &leaves, &leaves, key),
+                Ok(leaves) => return Self::assemble(scan, layout, all_in_stretches(&leaves), key),
                 Err(unreadable) => unreadable,
             };
             let mut gone = BTreeSet::new();
@@ -115,13 +107,17 @@ impl Index {
         partial: String,
         key: &[u8],
     ) -> Result<Self, IndexError> {
-        let layout = Layout::new(&scan.entries).ok_or(IndexError::TooLarge)?;
+        let layout = Layout::new(&scan.entries).ok_or(OutlineError::TooLarge)?;
         let content: u64 = leaves.iter().map(|l| u64::from(l.length)).sum();
         if content != layout.length() {
             return Err(IndexError::Changed);
         }
         // blocks of a stretch may be missing here
-        let index = Self::assemble(scan, layout, leaves, &[], key)?;
+        let leaves = Leaves {
+            all: leaves,
+            in_stretches: &[],
+        };
+        let index = Self::assemble(scan, layout, leaves, key)?;
         Ok(Self {
             partial: Some(partial),
             ..index
@@ -131,84 +127,20 @@ impl Index {
     fn assemble(
         scan: Scan,
         layout: Layout,
-        leaves: &[BlockRef],
-        in_stretches: &[BlockRef],
+        leaves: Leaves<'_>,
         key: &[u8],
     ) -> Result<Self, IndexError> {
-        let mut assembly = Assembly::new(leaves);
-        let content = assembly.add_stream_nodes(leaves);
-        let folder = scan.kind == RootKind::Folder;
-        let (entries, listing) = if folder {
-            let blocks = listing::encode(&scan.entries);
-            let bytes = blocks.iter().map(|b| b.len() as u64).sum();
-            if let Some(why) = listing::too_large(&scan.entries, bytes) {
-                return Err(IndexError::Listing(why));
-            }
-            (scan.entries.len() as u64, assembly.add_stream(blocks))
-        } else {
-            (0, Stream::default())
-        };
-        // a file's only entry is the root itself
-        let described = if folder {
-            &scan.metadata[..]
-        } else {
-            &scan.metadata[..1]
-        };
-        let metadata = assembly.add_stream(listing::encode_metadata(described));
-        let root = Root {
+        let described = Described {
             kind: scan.kind,
-            entries,
-            listing,
-            content,
-            incomplete: folder && scan.unread > 0,
-        }
-        .encode();
+            entries: &scan.entries,
+            metadata: &scan.metadata,
+            incomplete: scan.unread > 0,
+        };
         Ok(Self {
-            root: assembly.add_node(root),
-            metadata,
-            layout,
+            outline: Outline::new(described, layout, leaves, key)?,
             partial: None,
-            groups: Groups::new(key, assembly.blocks, in_stretches).ok_or(IndexError::TooLarge)?,
-            nodes: assembly.nodes,
             scan,
         })
-    }
-
-    /// Returns the content of a channel.
-    pub fn find(&self, channel: ChannelId) -> Option<Found> {
-        self.groups.find(channel)
-    }
-
-    /// Returns the block of symbol `number` of a channel.
-    pub fn carried(&self, channel: ChannelId, number: u32) -> Option<Carried> {
-        self.groups.carried(channel, number)
-    }
-
-    /// Whether blocks are also sent in stretches.
-    pub fn has_stretches(&self) -> bool {
-        self.groups.has_stretches()
-    }
-
-    /// Whether the channel's block lists other blocks, which receivers can join only after it.
-    pub fn is_list(&self, channel: ChannelId) -> bool {
-        let located = self.groups.locate(channel);
-        located.is_some_and(|(located, _)| located.place >= self.layout.length())
-    }
-
-    /// Number of different blocks; each has a channel in every layer.
-    pub fn blocks(&self) -> usize {
-        self.groups.blocks()
-    }
-
-    /// Bytes of all files.
-    pub fn bytes(&self) -> u64 {
-        self.layout.length()
-    }
-
-    /// Number of files.
-    pub fn files(&self) -> u64 {
-        let is_file = |e: &&Entry| matches!(e.kind, Kind::File { .. });
-        self.scan.entries.iter().filter(is_file).count() as u64
     }
 
     /// Reads a channel's block and verifies it: a file may have changed since.
@@ -219,8 +151,8 @@ impl Index {
 
     /// Reads a located block and verifies it.
     pub fn read_located(&self, located: Located) -> Result<Vec<u8>, IndexError> {
-        if let Some(node) = located.place.checked_sub(self.layout.length()) {
-            return Ok(self.nodes[node as usize].clone());
+        if let Some(node) = self.node(located) {
+            return Ok(node.to_vec());
         }
         let block = located.block();
         let mut bytes = Vec::with_capacity(block.length as usize);
@@ -266,40 +198,10 @@ impl Index {
     }
 }
 
-impl Assembly {
-    fn new(leaves: &[BlockRef]) -> Self {
-        let mut assembly = Self {
-            content: 0,
-            blocks: Vec::with_capacity(leaves.len()),
-            nodes: Vec::new(),
-        };
-        for leaf in leaves {
-            let located = Located::new(*leaf, assembly.content);
-            assembly.blocks.push(located);
-            assembly.content += u64::from(leaf.length);
-        }
-        assembly
-    }
-
-    fn add_node(&mut self, bytes: Vec<u8>) -> BlockRef {
-        let block = BlockRef::of(&bytes);
-        let place = self.content + self.nodes.len() as u64;
-        self.blocks.push(Located::new(block, place));
-        self.nodes.push(bytes);
-        block
-    }
-
-    fn add_stream_nodes(&mut self, leaves: &[BlockRef]) -> Stream {
-        let (stream, nodes) = Stream::build(leaves);
-        for (_, bytes) in nodes {
-            self.add_node(bytes);
-        }
-        stream
-    }
-
-    fn add_stream(&mut self, blocks: Vec<Vec<u8>>) -> Stream {
-        let leaves: Vec<BlockRef> = blocks.into_iter().map(|b| self.add_node(b)).collect();
-        self.add_stream_nodes(&leaves)
+fn all_in_stretches(leaves: &[BlockRef]) -> Leaves<'_> {
+    Leaves {
+        all: leaves,
+        in_stretches: leaves,
     }
 }
 
@@ -308,6 +210,7 @@ mod tests {
     use super::*;
     use crate::block::BlockHash;
     use crate::cut::tests::{cut, noise};
+    use crate::groups::Found;
     use librecast::channel::block_channel;
     use std::fs;
 

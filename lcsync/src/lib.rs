@@ -3,13 +3,14 @@
 //! | module | content |
 //! |---|---|
 //! | `cli` | the command line |
-//! | [`block`], [`tree`], [`listing`], `layout`, `cut` | the format: blocks, hashes, names, cuts |
+//! | [`block`], [`tree`], [`listing`], [`layout`], [`gear`], `cut` | the format: blocks, hashes, names, cuts |
 //! | [`packet`], [`record`], `catalogue` | the datagrams |
 //! | [`opener`], `sealing`, [`signature`] | datagrams, and those of shares with a key; signed versions |
 //! | `remembered` | the highest generation of each signed or sealed share, on disk |
 //! | `mount` | recognition of file systems |
-//! | `scan`, `leaves`, `index`, `groups`, `stretch`, `store` | a server's view of its files |
-//! | `server` | serving: members, and order of sending |
+//! | [`outline`], [`groups`], `stretch` | the blocks of a share without its files |
+//! | `scan`, `leaves`, `index`, `store` | a server's view of its files |
+//! | [`server`] | serving: members, and order of sending |
 //! | `send`, `spool`, `receive_code`, [`sent_line`] | files, standard input and texts under four words |
 //! | [`receive`] | receiving: the window of channels, decoding, comparing |
 //! | `folder`, `place` | opening below a folder and nowhere else; writing below DEST |
@@ -20,11 +21,12 @@
 //! | `local` | copies without a network |
 //! | `progress` | bars and JSON lines |
 //!
-//! Without the feature `host`, for pages, it has the format and the deciding parts of a receiver.
+//! Without the feature `host`, for pages, it has the format and the deciding parts of receiver and
+//! server.
 
 #![cfg_attr(
     not(feature = "host"),
-    expect(dead_code, reason = "a page only receives")
+    expect(dead_code, reason = "a page has no share with a key, and lists none")
 )]
 
 #[cfg(feature = "host")]
@@ -39,11 +41,11 @@ pub mod cut;
 mod device;
 #[cfg(feature = "host")]
 mod folder;
-#[cfg(feature = "host")]
+pub mod gear;
 pub mod groups;
 #[cfg(feature = "host")]
 pub mod index;
-mod layout;
+pub mod layout;
 #[cfg(feature = "host")]
 mod leaves;
 pub mod listing;
@@ -53,6 +55,7 @@ mod local;
 mod mount;
 mod name;
 pub mod opener;
+pub mod outline;
 pub mod packet;
 #[cfg(feature = "host")]
 mod place;
@@ -71,7 +74,6 @@ pub mod sealing;
 #[cfg(feature = "host")]
 mod send;
 pub mod sent_line;
-#[cfg(feature = "host")]
 pub mod server;
 pub mod signature;
 #[cfg(feature = "host")]

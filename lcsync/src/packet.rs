@@ -31,6 +31,9 @@ pub const SYMBOL_PACKET: usize = SYMBOL_HEADER + SYMBOL_SIZE;
 /// Bytes of a symbol on the wire, from the IPv6 header on.
 pub const WIRE_SIZE: u64 = 40 + 8 + SYMBOL_PACKET as u64;
 
+/// The same of a sealed symbol, which has a tag of AES-GCM.
+pub(crate) const SEALED_WIRE_SIZE: u64 = WIRE_SIZE + 16;
+
 // the least MTU of IPv6 (RFC 8200 §5): symbols are never fragmented
 const _: () = assert!(WIRE_SIZE <= 1280);
 

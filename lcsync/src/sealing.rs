@@ -22,7 +22,8 @@ use zeroize::Zeroizing;
 
 use crate::catalogue;
 use crate::packet::{
-    self, OpenError, Packet, SEALED_CATALOGUE, SEALED_RECORD, SEALED_SYMBOL, Symbol, VERSION,
+    self, OpenError, Packet, SEALED_CATALOGUE, SEALED_RECORD, SEALED_SYMBOL, SEALED_WIRE_SIZE,
+    Symbol, VERSION,
 };
 use crate::record::Record;
 
@@ -43,9 +44,8 @@ pub const RECORD_OVERHEAD: usize = RECORD_HEADER - 4 + TAG;
 /// Most servers with known keys.
 const MAX_SERVERS: usize = 64;
 
-/// The same with the headers of IPv6 and UDP.
-pub const SEALED_WIRE_SIZE: u64 = 40 + 8 + SEALED_PACKET as u64;
 const _: () = assert!(SEALED_WIRE_SIZE <= 1280);
+const _: () = assert!(SEALED_WIRE_SIZE == 40 + 8 + SEALED_PACKET as u64);
 
 /// The key of one share, from a key file and a NAME.
 pub struct ShareKey {

@@ -33,7 +33,7 @@ use crate::listing::{is_plain_name, shown};
 use crate::progress::Progress;
 use crate::scan::Scan;
 use crate::sent_line::SentLine;
-use crate::server::core::Share;
+use crate::server::hosted::Share;
 use crate::server::rescan::{self, Kept, Update, Watched};
 use crate::server::seed::Seed;
 use crate::spool::{MOST_BYTES, Spool};

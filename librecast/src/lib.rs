@@ -59,7 +59,7 @@
 //! | [`text`] | tokens, keys and the like as text: a prefix and base58check |
 //! | [`units`] | sizes, rates and durations in users' notation |
 //! | `listener`, `socket` (feature `net`) | MLD on raw sockets; multicast sockets |
-//! | `listeners`, `querier` (feature `net`) | listeners of a group on an interface; queries |
+//! | `listeners` (feature `net`), [`querier`] | listeners of a group on an interface; queries |
 //! | `announce`, `local_node` (feature `announce`) | requests to lcroute: groups, labels |
 //! | `stream` (feature `stream`) | streams to programs on other nodes, by name or PeerId |
 //! | `coding` (feature `coding`) | RaptorQ (RFC 6330) behind an interface that cannot panic |
@@ -160,7 +160,6 @@ pub mod pool;
 pub mod private_file;
 #[cfg(feature = "stream")]
 mod protocol_name;
-#[cfg(feature = "net")]
 pub mod querier;
 pub mod random;
 pub mod reach;

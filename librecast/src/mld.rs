@@ -494,7 +494,8 @@ pub fn v1_packet(source: Ipv6Addr, group: Ipv6Addr, done: bool) -> Vec<u8> {
 }
 
 /// Makes an IPv6 packet with router alert, message and checksum.
-pub(crate) fn packet(source: Ipv6Addr, destination: Ipv6Addr, icmp: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn packet(source: Ipv6Addr, destination: Ipv6Addr, icmp: &[u8]) -> Vec<u8> {
     let payload_len = ROUTER_ALERT_HEADER.len() + icmp.len();
     let mut w = Writer::new();
     w.u32(6 << 28).u16(payload_len as u16).u8(HOP_BY_HOP).u8(1);

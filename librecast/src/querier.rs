@@ -2,9 +2,9 @@
 //! querier, else stays silent.
 
 use std::net::Ipv6Addr;
-use std::time::{Duration, Instant};
 
 use crate::mld::Query;
+use crate::time::{Duration, Instant};
 
 /// Robustness variable (RFC 9777 §9.1): the number of times that hosts send a change. At 20 % loss
 /// 0.03 % of the JOINs are lost, instead of 4 % with 2.

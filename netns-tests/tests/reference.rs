@@ -115,11 +115,12 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
     words.filter(ours).map(str::to_owned).collect()
 }
 
-fn tables() -> [(&'static str, &'static [Description]); 6] {
+fn tables() -> [(&'static str, &'static [Description]); 7] {
     [
         ("lcroute", lcroute::metrics::TABLE),
         ("lcroute signal", lcroute::metrics::signal::TABLE),
         ("lcroute-streams", lcroute_streams::metrics::TABLE),
+        ("lcroute-web", lcroute_web::metrics::TABLE),
         ("lcsync share", lcsync::server::metrics::TABLE),
         ("lcagent run", lcagent::agent::metrics::TABLE),
         ("each of them", PROCESS),
@@ -137,6 +138,10 @@ fn reasons() -> Vec<(&'static str, Reasons)> {
         (
             "lcroute-streams: `lcroute_streams_refused_total{reason}`",
             lcroute_streams::metrics::Refused::TABLE.to_vec(),
+        ),
+        (
+            "lcroute-web: `lcroute_players_closed_total{reason}`",
+            librecast::drops::list::<lcroute_web::metrics::CloseReason>(),
         ),
         (
             "lcroute-outside: `drops` of `lcroute outside --json`, beside drops of links",
@@ -201,7 +206,7 @@ fn reference() -> String {
     for (path, parse) in FILES {
         configuration(&mut out, path, parse);
     }
-    out += "## Metrics\n\n`[metrics] listen` (or `lcsync share --metrics`; `[streams] metrics` of lcroute-streams) serves these at `/metrics`, as OpenMetrics 1.0, to \
+    out += "## Metrics\n\n`[metrics] listen` (or `lcsync share --metrics`; `[streams] metrics` of lcroute-streams, `[players] metrics` of lcroute-web) serves these at `/metrics`, as OpenMetrics 1.0, to \
             any host that reaches it. The units of lcsync and lcagent let them use unix sockets and IPv6; lcsync's talks to this host and its links alone (`IPAddressAllow=` in a \
             drop-in lets others in). `packaging/alerts.yml` has alert rules, `packaging/grafana.json` a dashboard.\n\n";
     for (program, table) in tables() {

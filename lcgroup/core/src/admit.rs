@@ -215,7 +215,13 @@ impl Group {
         let request = request::open(&owner.key, sealed).ok_or(RequestRefusal::NotOpened)?;
         let (author, time) = (request.author, request.time);
         let name = name_in(&request.key_package);
-        let taken = self.take_request(request, now);
+        let taken = match self.take_request(request, now) {
+            // another one in office has made its invitation, and let it in
+            Err(RequestRefusal::UnknownInvitation) if self.authors.contains_key(&author) => {
+                Err(RequestRefusal::Admitted)
+            }
+            taken => taken,
+        };
         if let Err(reason) = taken
             && reason.is_answered()
         {

@@ -691,6 +691,7 @@ fn requests_are_counted_by_author_and_refused_by_name() {
     let one = request(&invitation, 1, START);
     let two = request(&invitation, 2, START);
     let unknown = request(&other, 3, START);
+    let of_member = request(&other, 1, START);
     let owner = world.group(0);
     let mut forged = one.clone();
     *forged.last_mut().unwrap() ^= 1;
@@ -716,6 +717,8 @@ fn requests_are_counted_by_author_and_refused_by_name() {
     assert_eq!(members.len(), 2);
     let admitted = Err(RequestRefusal::Admitted);
     assert_eq!(owner.handle_request(&one, unix(START)), admitted);
+    // of a member nobody hears that its invitation is unknown
+    assert_eq!(owner.handle_request(&of_member, unix(START)), admitted);
     // nor does it bring back a removed member
     let named = members.into_iter().find(|member| member.name == "x");
     let author = named.unwrap().author;

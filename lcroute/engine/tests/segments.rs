@@ -93,6 +93,8 @@ struct Host {
     joined: BTreeSet<Ipv4Addr>,
     got: Vec<Got>,
     answers: BTreeSet<u64>,
+    /// MTUs of errors about its packets: fragmentation is needed (RFC 1191 §4).
+    limits: Vec<u16>,
     looks_for: Option<(Ipv4Addr, bool)>,
     /// The gateway whose own kernel it is.
     inside: Option<usize>,
@@ -218,6 +220,7 @@ impl World {
             joined: BTreeSet::new(),
             got: Vec::new(),
             answers: BTreeSet::new(),
+            limits: Vec::new(),
             looks_for: None,
             inside,
         });
@@ -498,6 +501,12 @@ impl World {
         let h = &mut self.lans.hosts[host];
         let to = header.destination;
         let is_group = to == ALL || to == DIRECTED || h.joined.contains(&to) || to == MDNS;
+        if let [3, 4, _, _, _, _, high, low, ..] = header.payload
+            && header.protocol == ipv4::ICMP
+            && to == h.address
+        {
+            return h.limits.push(u16::from_be_bytes([*high, *low]));
+        }
         if header.protocol != ipv4::UDP || to != h.address && !is_group {
             return;
         }
@@ -587,6 +596,16 @@ impl World {
     fn send(&mut self, host: usize, to: Ipv4Addr) -> u64 {
         self.next += 1;
         self.say(host, to, (b"N", self.next));
+        self.next
+    }
+
+    /// Sends the next number in a packet of this length, which nobody may fragment.
+    fn send_long(&mut self, host: usize, to: Ipv4Addr, length: usize) -> u64 {
+        self.next += 1;
+        let mut data = [&b"N"[..], &self.next.to_be_bytes()].concat();
+        data.resize(length - ipv4::HEADER_LEN - 8, 0);
+        let packet = ipv4::udp_packet(self.lans.hosts[host].address, to, (PORT, 1), &data);
+        self.send_packet(host, to, packet.into());
         self.next
     }
 
@@ -1257,6 +1276,44 @@ fn packets_that_are_too_long_take_no_correction_from_another_host() {
     w.run(ms(50));
     assert_eq!(w.mac_of(b, ip(20)), Some(w.lans.hosts[a].mac));
     assert!(w.lans.discovery.len() >= before + 50, "all errors are told");
+}
+
+#[test]
+fn a_host_with_jumbo_frames_learns_the_limit_of_each_path() {
+    let (mut w, a, b) = two_houses();
+    let near = w.host(0, ip(21));
+    w.run(secs(10));
+    assert!(w.ping(a, ip(21), secs(1)) && w.ping(a, ip(30), secs(1)));
+    let number = w.send_long(a, ip(21), 9_000);
+    w.run(ms(50));
+    let limits = |w: &World| w.lans.hosts[a].limits.clone();
+    assert_eq!((w.times(near, number), limits(&w)), (1, Vec::new()));
+    // it heeds no error
+    let long: Vec<_> = (0..200).map(|_| w.send_long(a, ip(30), 9_000)).collect();
+    w.run(ms(50));
+    assert!(long.iter().all(|number| w.times(b, *number) == 0));
+    assert_eq!(w.dropped(0, DropReason::LanTooBig), 200);
+    assert_eq!(limits(&w), [1_500; 50], "a burst, and no more");
+    let number = w.send_long(a, ip(30), 1_500);
+    w.run(ms(50));
+    assert_eq!(w.times(b, number), 1);
+    // the other house's LAN takes less
+    let narrow = LanSettings {
+        mtu: 1_400,
+        ..settings(1, 1)
+    };
+    w.does(1, |engine, now| {
+        engine.set_lan(LAN, narrow, now);
+    });
+    w.run(secs(6));
+    assert!(w.ping(a, ip(30), secs(1)));
+    w.lans.hosts[a].limits.clear();
+    for (length, times, told) in [(1_500, 0, vec![1_400]), (1_400, 1, Vec::new())] {
+        let number = w.send_long(a, ip(30), length);
+        w.run(ms(100));
+        let limits = std::mem::take(&mut w.lans.hosts[a].limits);
+        assert_eq!((w.times(b, number), limits), (times, told), "{length}");
+    }
 }
 
 /// A packet of a member to a gateway, or to the group of all, as its node sends it.

@@ -1,6 +1,6 @@
 //! Client of the DHT: it answers no requests.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -24,10 +24,31 @@ const WELL_KNOWN: [&str; 4] = [
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit for a put or look-up: a dozen rounds of requests, each with seconds to answer.
 const TASK_TIMEOUT: Duration = Duration::from_secs(30);
-/// Maximum number of stored answers to a look-up. Chosen: twice the nodes that store a value.
+/// Maximum number of values of a look-up. Chosen: twice the nodes that store a value.
 const MAX_ANSWERS: usize = 40;
 /// End of a request in bencode, whose keys are sorted.
 const REQUEST: &[u8] = b"1:y1:qe";
+
+/// The values of a look-up, with their sequences, each with the number of its answers.
+#[derive(Debug, Default)]
+struct Answers(BTreeMap<(i64, Vec<u8>), usize>);
+
+impl Answers {
+    /// Adds an answer. Beyond the bound a value with the fewest answers gives way, of these the one
+    /// with the highest sequence: a member that floods a mailbox hides nobody. The newest stays, as
+    /// it counts under a key with one owner.
+    fn add(&mut self, sequence: i64, value: Vec<u8>) {
+        *self.0.entry((sequence, value)).or_default() += 1;
+        if self.0.len() <= MAX_ANSWERS {
+            return;
+        }
+        let others = self.0.iter().rev().skip(1);
+        let rarest = others.min_by_key(|(_, answers)| **answers);
+        if let Some(rarest) = rarest.map(|(value, _)| value.clone()) {
+            self.0.remove(&rarest);
+        }
+    }
+}
 
 /// A client of the DHT.
 #[derive(Debug, Clone)]
@@ -82,18 +103,15 @@ impl Dht {
     /// Returns values under this key, with their sequences; the crate has verified their
     /// signatures.
     pub(crate) async fn get(&self, key: Key) -> Vec<(i64, Vec<u8>)> {
-        let mut found = BTreeSet::new();
+        let mut found = Answers::default();
         let until = Instant::now() + TASK_TIMEOUT;
         let Ok(mut answers) = self.0.get_mutable(&key.0, None, None).await else {
             return Vec::new();
         };
         while let Ok(Some(item)) = timeout_at(until, answers.next()).await {
-            found.insert((item.seq(), item.value().to_vec()));
-            if found.len() > MAX_ANSWERS {
-                found.pop_first();
-            }
+            found.add(item.seq(), item.value().to_vec());
         }
-        found.into_iter().collect()
+        found.0.into_keys().collect()
     }
 }
 
@@ -224,6 +242,37 @@ mod tests {
             assert!(!node_task.is_finished());
             node_task.abort();
         }
+    }
+
+    #[test]
+    fn a_flood_of_values_hides_neither_one_that_several_nodes_have_nor_the_newest() {
+        let honest = (1_000, vec![1]);
+        for first in [0, i64::MAX - 200] {
+            let mut answers = Answers::default();
+            for _ in 0..2 {
+                answers.add(honest.0, honest.1.clone());
+            }
+            let newest = (i64::MAX, vec![3]);
+            answers.add(newest.0, newest.1.clone());
+            for n in 0..200 {
+                answers.add(first + n, vec![2]);
+                assert!(answers.0.len() <= MAX_ANSWERS);
+            }
+            for kept in [&honest, &newest] {
+                assert!(answers.0.contains_key(kept), "{first}: {kept:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn of_values_with_one_answer_the_highest_sequences_give_way() {
+        let mut answers = Answers::default();
+        answers.add(1_000, vec![1]);
+        for n in 0..200 {
+            answers.add(i64::MAX - n, vec![2]);
+        }
+        assert!(answers.0.contains_key(&(1_000, vec![1])));
+        assert!(answers.0.contains_key(&(i64::MAX, vec![2])), "the newest");
     }
 
     #[tokio::test]

@@ -18,7 +18,7 @@ use crate::files::{File, Files, Piece};
 use crate::link::Wanted;
 
 /// Name of the share under a code, as `lcsync send` has it.
-const SHARE: &str = "files";
+pub(crate) const SHARE: &str = "files";
 /// Silence after which the page gives up: as `lcsync` does.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Blocks under way at a time. Chosen: a leaf has 64 groups, and a change leaves later than here.

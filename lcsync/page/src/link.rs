@@ -72,7 +72,7 @@ impl Link {
 }
 
 /// Returns an error as a sentence.
-fn sentence(error: &dyn std::fmt::Display) -> String {
+pub(crate) fn sentence(error: &dyn std::fmt::Display) -> String {
     let text = error.to_string();
     let end = if text.ends_with('?') { "" } else { "." };
     let mut rest = text.chars();

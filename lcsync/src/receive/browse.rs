@@ -203,6 +203,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_wait_names_where_it_listens_and_how_long_it_lasts() {
+        let told = waiting("eth0, lc0", Duration::from_millis(3_040));
+        assert_eq!(
+            told,
+            "listening on eth0, lc0 for servers that list what they share: 3 s more"
+        );
+    }
+
+    #[test]
     fn what_liars_name_is_bounded_and_versions_are_told_apart() {
         let mut heard = Catalogue::default();
         let now = Instant::now();

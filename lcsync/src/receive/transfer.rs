@@ -57,7 +57,7 @@ use crate::record::Record;
 use crate::remembered::Remembered;
 use crate::scan::Scan;
 use crate::sealing::{ShareKey, group_key};
-use crate::server::core::Share;
+use crate::server::hosted::Share;
 use crate::server::rescan::Watched;
 use crate::server::seed::Seed;
 use crate::signature::Trust;

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
+use std::ops::Deref;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use librecast::channel::{ROOT_CHANNEL, SharePrefix, channel_of};
 use librecast::mld::{self, ALL_NODES, Message, Query, RecordType};
 use librecast::querier::{Querier, group_query};
+use librecast::time::{Duration, Instant};
 
 use super::channel::{Action, Channel, Joined, Rates, Sent, Terms, Upcoming, Wanted};
 use super::reporters::{Evidence, Reporters};
@@ -15,7 +16,7 @@ use super::rivals::SERVERS_CHANNEL;
 use super::schedule::Schedule;
 use super::traffic::Traffic;
 use crate::groups::Found;
-use crate::index::Index;
+use crate::outline::Outline;
 use crate::packet::encode_record;
 use crate::record::{MAX_SENDING, Record, Sending};
 use crate::stretch::{OFFER_CHANNEL, STRETCH, STRETCH_LAYER, Stretch, symbols_of};
@@ -45,21 +46,31 @@ const ROOT_ASKS: u8 = 3;
 /// Most channels of a receiver: kernels check each for every packet (design §4).
 pub const MAX_CHANNELS: u16 = 128;
 
-/// A served share.
-#[derive(Debug, Clone)]
-pub struct Share {
+/// A served share; `I`: its outline, and the way to its files.
+#[derive(Debug)]
+pub struct Share<I> {
     /// Its files and blocks.
-    pub index: Arc<Index>,
+    pub index: Arc<I>,
     /// Milliseconds of Unix time, or one more than the last generation, so that it grows.
     pub generation: u64,
     /// Signature of the version in records, if it is signed.
     pub authentication: Vec<u8>,
 }
 
-impl Share {
+impl<I> Clone for Share<I> {
+    fn clone(&self) -> Self {
+        Self {
+            index: Arc::clone(&self.index),
+            generation: self.generation,
+            authentication: self.authentication.clone(),
+        }
+    }
+}
+
+impl<I> Share<I> {
     /// Returns this version without a signature.
     #[must_use]
-    pub fn unsigned(index: Arc<Index>, generation: u64) -> Self {
+    pub fn unsigned(index: Arc<I>, generation: u64) -> Self {
         Self {
             index,
             generation,
@@ -164,11 +175,11 @@ impl Root {
 
 /// Shares, interfaces and joined channels.
 #[derive(Debug)]
-pub struct Server {
+pub struct Server<I> {
     id: u32,
     rates: Rates,
     started: Instant,
-    shares: BTreeMap<SharePrefix, Share>,
+    shares: BTreeMap<SharePrefix, Share<I>>,
     histories: BTreeMap<SharePrefix, History>,
     catalogues: BTreeMap<(SharePrefix, u32), Vec<Vec<u8>>>,
     /// Interfaces of shares that are not served on all.
@@ -180,7 +191,7 @@ pub struct Server {
     root_joins: u64,
 }
 
-impl Server {
+impl<I: Deref<Target = Outline>> Server<I> {
     /// Starts without shares and interfaces. `id` is the server's number, `seed` for first symbols.
     #[must_use]
     pub fn new(id: u32, rates: Rates, seed: u64, now: Instant) -> Self {
@@ -209,7 +220,7 @@ impl Server {
     }
 
     /// Serves a share, or a new version of it, and stops channels of removed blocks.
-    pub fn set_share(&mut self, prefix: SharePrefix, share: Share, now: Instant) {
+    pub fn set_share(&mut self, prefix: SharePrefix, share: Share<I>, now: Instant) {
         let index = Arc::clone(&share.index);
         let gone = |c: &Channel| {
             SharePrefix::of_group(c.group) == Some(prefix)
@@ -294,7 +305,7 @@ impl Server {
 
     /// Returns the share of a channel.
     #[must_use]
-    pub fn share_of(&self, group: Ipv6Addr) -> Option<&Share> {
+    pub fn share_of(&self, group: Ipv6Addr) -> Option<&Share<I>> {
         self.shares.get(&SharePrefix::of_group(group)?)
     }
 
@@ -451,7 +462,7 @@ impl Server {
     }
 
     /// Served shares, by prefix.
-    pub fn shares(&self) -> impl Iterator<Item = (&SharePrefix, &Share)> {
+    pub fn shares(&self) -> impl Iterator<Item = (&SharePrefix, &Share<I>)> {
         self.shares.iter()
     }
 
@@ -804,8 +815,9 @@ fn most_useful(mut upcoming: Vec<Upcoming>) -> Vec<Upcoming> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::HashCache;
+    use crate::index::{HashCache, Index};
     use crate::packet::{Packet, decode};
+    use crate::server::hosted::Server;
     use librecast::mld::report_messages;
 
     fn server(now: Instant) -> (Server, SharePrefix, Arc<Index>, tempfile::TempDir) {

@@ -4,7 +4,8 @@ use librecast::coding::SYMBOL_SIZE;
 use librecast_program::metrics::Page;
 use librecast_program::metrics_table;
 
-use super::core::{Drops, Server};
+use super::core::Drops;
+use super::hosted::Server;
 
 metrics_table! {
     BUILD = gauge("lcsync_build_info", &["version"], "Always 1; the label tells the version");

@@ -12,7 +12,7 @@ use librecast::channel::SharePrefix;
 use librecast::id::SecretKey;
 use librecast_program::cli::ExitError;
 
-use super::core::Share;
+use super::hosted::Share;
 use super::notices::{Notices, explain};
 use super::origin::{Origin, OriginFile};
 use super::pace::{Pace, Reason};

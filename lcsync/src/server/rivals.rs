@@ -9,9 +9,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv6Addr;
-use std::time::{Duration, Instant};
 
 use librecast::channel::ChannelId;
+use librecast::time::{Duration, Instant};
 
 use crate::block::BlockHash;
 use crate::record::Record;

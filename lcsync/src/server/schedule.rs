@@ -26,10 +26,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
-use std::time::{Duration, Instant};
 
 use librecast::bucket::TokenBucket;
 use librecast::channel::{ChannelId, SharePrefix};
+use librecast::time::{Duration, Instant};
 
 mod capacity;
 mod need;
@@ -47,8 +47,7 @@ use super::channel::{Action, Channel, Joined, Progress, Rates, Sent, Terms, Upco
 use super::queue::FairQueue;
 use super::reporters::{Evidence, Reporters};
 use super::traffic::Traffic;
-use crate::packet::WIRE_SIZE;
-use crate::sealing::SEALED_WIRE_SIZE;
+use crate::packet::{SEALED_WIRE_SIZE, WIRE_SIZE};
 use crate::stretch::{REPAIR_LAYER, STRETCH_LAYER};
 
 /// Time for which a block gathers members: longer than a record and a JOIN in answer to it take.

@@ -11,7 +11,7 @@ use librecast::announce::Announcer;
 use librecast::listener::MldListener;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::core::Share;
+use super::hosted::Share;
 use super::rescan::{Update, Watched};
 use super::shell::{Asked, Options, Shares, Shell, explain_socket};
 use super::status_socket;

@@ -30,7 +30,8 @@ use nix::sys::time::TimeSpec;
 
 use super::channel::{Channel, Rates, Terms};
 use super::config::{self, ShareOptions};
-use super::core::{Drops, Output, Server};
+use super::core::{Drops, Output};
+use super::hosted::Server;
 use super::meeting::Meeting;
 use super::metrics;
 use super::rescan::{self, Kept, Update, Vanished, Watched};

@@ -8,7 +8,7 @@ use librecast::coding::SYMBOL_SIZE;
 use serde::{Deserialize, Serialize};
 
 use super::channel::Progress;
-use super::core::Server;
+use super::hosted::Server;
 use super::rescan::{Vanished, Watched};
 use super::rivals;
 
@@ -344,7 +344,8 @@ mod tests {
     use crate::index::{HashCache, Index};
     use crate::server::channel::{Rates, Terms};
     use crate::server::config::{ShareOptions, named};
-    use crate::server::core::{Output, Share as Served};
+    use crate::server::core::Output;
+    use crate::server::hosted::Share as Served;
 
     const LAN: u32 = 3;
 

@@ -1,6 +1,6 @@
 //! Bytes and symbols sent of a share: since the start, and recently.
 
-use std::time::{Duration, Instant};
+use librecast::time::{Duration, Instant};
 
 /// Resolution of rates.
 const SLOT: Duration = Duration::from_millis(250);

@@ -1,17 +1,12 @@
 //! Leaves that attend a lecture by its link: their requests, and the cost of these.
 
-use std::collections::BTreeMap;
-use std::net::Ipv6Addr;
-use std::thread::sleep;
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Network, Process, eventually};
 use lcstudio_core::{Session, TrackName};
 
 use crate::guest::{as_nobody, open_driver};
-use crate::studio::{Typed, attend, bytes_of_tracks, count_tracks, keygen, present, session, told};
-use crate::{world, world_alone};
+use crate::prelude::*;
+use crate::studio::{
+    Typed, attend, bytes_of_tracks, count_tracks, keygen, present, session, told, until_told,
+};
 
 /// Lines of captions before anybody attends.
 const LINES: u32 = 20;
@@ -114,13 +109,9 @@ fn a_leaf_that_comes_late_has_the_lecture_and_asks_a_question() {
         has_all(&bob.process, 2)?;
         let words = "why do they dance?".into();
         bob.types("why do they dance?")?;
-        eventually("the question came", || {
-            told(&lecture.presenter.process, "question", "text", &words)
-        })?;
+        until_told(&lecture.presenter.process, "question", "text", &words)?;
         lecture.presenter.types("a 1")?;
-        eventually("all see it", || {
-            told(&bob.process, "question", "text", &words)
-        })?;
+        until_told(&bob.process, "question", "text", &words)?;
         // notes are for members: any member may write them
         let notes = leaves[1].path("notes.md");
         let refused = format!(
@@ -142,15 +133,13 @@ fn a_leaf_without_udp_attends_by_the_relay_of_the_signalling_server() {
         has_all(&bob.process, 1)?;
         bob.types("does this come?")?;
         let words = "does this come?".into();
-        eventually("the question came", || {
-            told(&lecture.presenter.process, "question", "text", &words)
-        })
+        until_told(&lecture.presenter.process, "question", "text", &words)
     });
 }
 
 /// Returns the processor time of a process in seconds.
 fn cpu(pid: u32) -> Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let (_, rest) = stat.rsplit_once(") ").context("stat")?;
     let fields: Vec<&str> = rest.split(' ').collect();
     let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
@@ -187,10 +176,7 @@ fn late_comers_and_hostile_leaves_add_nothing_to_the_live_groups() {
         let with = all()? - before;
         late.iter().try_for_each(|late| has_all(&late.process, 1))?;
         eprintln!("live groups: {without} bytes without late comers, {with} with {LATE}");
-        ensure!(
-            with <= without + 400,
-            "{without} bytes without, {with} with"
-        );
+        ensure!(with <= without + 400);
         // each asks twice a second on the asking group of the slides, and on invented ones
         let asking = lecture.session.index().groups().asking;
         let (token, _) = lecture.link.split_once(',').context("a link")?;
@@ -227,10 +213,7 @@ fn late_comers_and_hostile_leaves_add_nothing_to_the_live_groups() {
             "{HOSTILE} hostile leaves: presenter {used:.3} of a core, {with} bytes live, {drops} dropped"
         );
         ensure!(used < 0.05, "{used} of a core");
-        ensure!(
-            with <= without + 400,
-            "{without} bytes without, {with} with"
-        );
+        ensure!(with <= without + 400);
         let bob = lecture.attend(&leaves[0], "Bob")?;
         has_all(&bob.process, 1)?;
         drop(hostile);

@@ -2,9 +2,7 @@
 
 use std::process::{Command, Output};
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::Turn;
-use serde_json::Value;
+use crate::prelude::*;
 
 fn bench(args: &[&str]) -> Result<Output> {
     let _turn = Turn::wait();

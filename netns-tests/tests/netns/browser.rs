@@ -15,22 +15,18 @@ mod playground;
 mod present;
 mod radio;
 mod screen;
+mod send;
 mod studio;
 
 use std::cell::RefCell;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Lab, Process, eventually};
-use serde_json::{Value, json};
-
-use crate::{PROGRAM, world};
+use crate::PROGRAM;
+use crate::prelude::*;
 
 /// Timeout for the driver, which gives up earlier with a reason.
 const SILENCE: Duration = Duration::from_secs(150);
@@ -250,6 +246,12 @@ impl Page<'_> {
             .map(drop)
     }
 
+    /// Replaces a field's text, and presses Enter.
+    fn enter(&self, at: &str, text: &str) -> Result<()> {
+        self.fill(at, text)?;
+        self.press("Enter")
+    }
+
     /// Selects a file in a field.
     fn upload(&self, at: &str, file: &Path) -> Result<()> {
         self.ask("upload", json!({ "at": at, "file": file }))
@@ -304,6 +306,12 @@ impl Page<'_> {
         holds!(found.is_empty(), "{}: {found:#?}", self.browser.title)
     }
 
+    /// Checks the page for barriers, and takes a screenshot.
+    fn inspect(&self, name: &str) -> Result<()> {
+        self.expect_open_to_all()?;
+        self.shot(name).map(drop)
+    }
+
     /// Checks that nothing scrolls sideways at this width in pixels.
     fn expect_fits(&self, width: u32, height: u32) -> Result<()> {
         self.ask("size", json!({ "width": width, "height": height }))?;
@@ -345,9 +353,6 @@ fn serve_folder(host: &Host, folder: &Path, port: u16) -> Result<(Process, Strin
     let args = format!("-m http.server {port} --bind 127.0.0.1 --directory {folder}");
     let args = crate::words(&args);
     let server = host.spawn("python3", &args)?;
-    eventually("the web server listens", || {
-        let open = lcroute_demo::lab::open_sockets(server.pid())?;
-        holds!(!open.is_empty(), "not yet")
-    })?;
+    exceeds(0, || Ok(open_sockets(server.pid())?.len()))?;
     Ok((server, format!("http://127.0.0.1:{port}/")))
 }

@@ -1,10 +1,6 @@
 //! The command line: exit codes, messages, `listen` and `say`.
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, eventually};
-use serde_json::Value;
-
-use crate::world;
+use crate::prelude::*;
 
 #[test]
 fn wrong_usage_ends_with_2() {
@@ -88,9 +84,7 @@ fn printed(host: &Host, verb: &str) -> Result<Value> {
 
 #[test]
 fn listen_prints_what_say_says_and_from_whom() {
-    world("talk", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, b] = network.nodes()?;
+    with_members("talk", ["a", "b"], |_, [a, b]| {
         let mut plain = b.host.spawn("lcroute", &["listen", "ff1e::42"])?;
         let mut json = b.host.spawn("lcroute", &["listen", "ff1e::42", "--json"])?;
         eventually("both listen", || {
@@ -105,10 +99,7 @@ fn listen_prints_what_say_says_and_from_whom() {
         let from = a.address()?.to_string();
         eventually("both print the text and the sender", || {
             let heard = plain.stdout();
-            ensure!(
-                heard.contains(&format!("{from} (a)  hello over there")),
-                "{heard}"
-            );
+            shows_all(&heard, &[&format!("{from} (a)  hello over there")])?;
             let heard: Value = serde_json::from_str(&json.stdout())?;
             holds!(
                 heard["from"] == from
@@ -167,10 +158,7 @@ fn say_and_listen_tell_what_sockets_cannot_see() {
         let mut listener = b.host.spawn("lcroute", &["listen", "ff1e::43"])?;
         eventually("listen shows the rule", || {
             let told = listener.stderr();
-            holds!(
-                told.contains("nft insert rule") && told.contains("\"lc0\""),
-                "{told}"
-            )
+            shows_all(&told, &["nft insert rule", "\"lc0\""])
         })?;
         listener.stop()?;
         network.members[1].stop()?;
@@ -183,9 +171,7 @@ fn say_and_listen_tell_what_sockets_cannot_see() {
 
 #[test]
 fn the_json_of_a_daemon_has_what_the_contract_names() {
-    world("json", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, b] = network.nodes()?;
+    with_members("json", ["a", "b"], |_, [a, b]| {
         let _local = a.host.receive("ff1e::1", &[])?;
         let source = b.address()?.to_string();
         let _remote = b
@@ -230,25 +216,19 @@ fn the_json_of_a_daemon_has_what_the_contract_names() {
 
 #[test]
 fn the_control_socket_is_open_to_its_owner_and_group_only() {
-    use std::os::unix::fs::PermissionsExt;
     world("control", |lab| {
         let network = lab.closed_network(["a"])?;
         let socket = network.members[0].host.path("run/control.sock");
-        let mode = std::fs::metadata(&socket)?.permissions().mode();
+        let mode = fs::metadata(&socket)?.permissions().mode();
         holds!(mode & 0o777 == 0o660, "mode {mode:o}")
     });
 }
 
 #[test]
 fn two_daemons_on_one_state_directory_are_refused() {
-    world("twice", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, _] = network.nodes()?;
+    with_members("twice", ["a", "b"], |_, [a, _]| {
         exits(&a.host, &["run"], 1, "")?;
-        ensure!(
-            a.host.has_interface("lc0"),
-            "the second one took lc0 from the first"
-        );
+        ensure!(a.host.has_interface("lc0"));
         a.status().map(drop)
     });
 }
@@ -258,15 +238,11 @@ fn a_daemon_that_was_stopped_while_it_waited_for_links_ends_with_0() {
     world("lonely", |lab| {
         let host = lab.host("a")?;
         host.call("lcroute init")?;
-        let mut member = lcroute_demo::lab::Member::new(host);
+        let mut member = Member::new(host);
         // No server listens there.
         member.run_args = vec!["--signal".to_owned(), "ws://198.18.200.1:7117".to_owned()];
         member.start()?;
-        ensure!(
-            member.status()?["state"] == "connecting",
-            "{}",
-            member.status()?
-        );
+        ensure!(member.status()?["state"] == "connecting");
         member.stop()
     });
 }

@@ -1,15 +1,11 @@
 //! Hosts with different clocks, in a DHT and a Matrix room: they link, or both report the clock.
 
-use std::fs;
 use std::os::unix::fs::FileExt;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Lab, Member, Process, within};
 
 use crate::epochs::set_clock;
 use crate::matrix::members_of_a_room;
+use crate::prelude::*;
 use crate::reach::{by_a_dht, members_without_server, met_by, swarm};
-use crate::world;
 
 const HOUR: i64 = 3_600;
 /// Noon, in seconds from the next midnight: clocks within half a day show one date.
@@ -33,11 +29,11 @@ pub(crate) fn spawn_skewed_with(
 ) -> Result<Process> {
     host.write("clock-offset", seconds.to_string())?;
     let folder = host.path("skewed");
-    std::fs::create_dir_all(&folder)?;
+    fs::create_dir_all(&folder)?;
     let skewed = env!("CARGO_BIN_EXE_lcroute-skewed");
     // the programs look for each other beside themselves
     for name in ["lcroute-streams", "lcroute-outside"] {
-        std::fs::copy(skewed, folder.join(name))?;
+        fs::copy(skewed, folder.join(name))?;
     }
     host.spawn(folder.join(program).to_str().context("path")?, args)
 }

@@ -1,26 +1,18 @@
 //! Files, stations and lectures under four words: nobody is root, no daemon runs, and hosts do not
 //! know each other.
 
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Lab, Process, eventually, noise, same_content};
 use librecast::cert::Token;
 use librecast::channel::{ROOT_CHANNEL, SharePrefix};
 use librecast::code::Code;
 use librecast::code::beacon::beacon_group;
-use nix::sys::signal::Signal;
 
 use crate::guest::{all_end, as_confined, as_nobody, family, open_driver};
+use crate::prelude::*;
 use crate::radio::{RADIO, RATE, read_samples, sounding, write_chirp};
 use crate::reach::closed_lan;
 use crate::uplink::limit;
-use crate::world;
 
 const MEGABYTE: usize = 1_000_000;
 /// Time within which a receiver prints that nobody sends, as the documents promise.
@@ -63,7 +55,7 @@ pub(crate) fn send(host: &Host, servers: &str, paths: &[PathBuf]) -> Result<(Pro
     Ok((sends, code))
 }
 
-fn receive(host: &Host, servers: &str, code: &str) -> Result<Process> {
+pub(crate) fn receive(host: &Host, servers: &str, code: &str) -> Result<Process> {
     let dest = open_folder(host, "dest")?.display().to_string();
     lcsync(host, servers, &["receive", code, &dest])
 }
@@ -90,8 +82,7 @@ fn ends(process: &mut Process, code: i32, said: &str) -> Result<()> {
 
 #[test]
 fn four_words_bring_files_to_whoever_says_them_on_a_lan_without_a_server() {
-    world("codes-lan", |lab| {
-        open_driver()?;
+    guests("codes-lan", |lab| {
         let [ann, bob, cy, dan] = &crate::all(closed_lan(lab, &["ann", "bob", "cy", "dan"])?)?;
         let sent = make_files(ann, 3 * MEGABYTE)?;
         let links = ann.run("ip", &["-br", "link"])?.stdout;
@@ -132,8 +123,7 @@ fn four_words_bring_files_to_whoever_says_them_on_a_lan_without_a_server() {
 
 #[test]
 fn a_text_is_printed_and_standard_input_arrives_as_a_file() {
-    world("codes-text", |lab| {
-        open_driver()?;
+    guests("codes-text", |lab| {
         let hosts = closed_lan(lab, &["ann", "bob"])?;
         let [ann, bob] = crate::each(&hosts)?;
         let text = lcsync(ann, "", &["send", "--text", "see you at 8"])?;
@@ -160,15 +150,14 @@ fn a_text_is_printed_and_standard_input_arrives_as_a_file() {
 
 #[test]
 fn four_words_bring_a_token_to_the_first_host_that_says_them() {
-    world("codes-token", |lab| {
-        open_driver()?;
+    guests("codes-token", |lab| {
         let hosts = closed_lan(lab, &["ann", "bob", "eve"])?;
         let [ann, bob, eve] = &hosts[..] else {
             unreachable!("three hosts");
         };
-        let network_of = |host: &Host| -> Result<serde_json::Value> {
+        let network_of = |host: &Host| -> Result<Value> {
             let id = host.call("lcroute id --json")?.stdout;
-            let id: serde_json::Value = serde_json::from_str(&id)?;
+            let id: Value = serde_json::from_str(&id)?;
             Ok(id["network"].clone())
         };
         ann.call("lcroute init --name ann")?;
@@ -191,15 +180,8 @@ fn four_words_bring_a_token_to_the_first_host_that_says_them() {
         let code = words_of(&invites)?;
         let state = open_folder(eve, "own")?.join("lcroute");
         let state = state.display().to_string();
-        let args = [
-            "lcroute",
-            "join",
-            &code,
-            "--name",
-            "eve",
-            "--state-dir",
-            &state,
-        ];
+        let args = format!("lcroute join {code} --name eve --state-dir {state}");
+        let args = crate::words(&args);
         ends(&mut eve.spawn("setpriv", &as_confined(&args))?, 0, "")?;
         ends(&mut invites, 0, "eve has the token")?;
         let mut unheard = ann.spawn("lcroute", &["invite", "--code", "--for", "1s"])?;
@@ -209,12 +191,11 @@ fn four_words_bring_a_token_to_the_first_host_that_says_them() {
 
 #[test]
 fn wrong_words_and_two_senders_are_said_and_nothing_is_received() {
-    world("codes-wrong", |lab| {
-        open_driver()?;
+    guests("codes-wrong", |lab| {
         let [ann, bob, eve] = &crate::all(closed_lan(lab, &["ann", "bob", "eve"])?)?;
         let sent = make_files(ann, 100_000)?;
         let (mut sends, code) = send(ann, "", &sent)?;
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         let mut nobody = receive(bob, "", "abandon-abandon-abandon-zoo")?;
         ends(&mut nobody, 3, "nobody is here")?;
         ensure!(began.elapsed() < PROMISED, "{:?}", began.elapsed());
@@ -248,8 +229,7 @@ fn wrong_words_and_two_senders_are_said_and_nothing_is_received() {
 
 #[test]
 fn hidden_names_and_links_are_not_touched_unless_the_receiver_asks_for_it() {
-    world("codes-hidden", |lab| {
-        open_driver()?;
+    guests("codes-hidden", |lab| {
         let [ann, bob] = &crate::all(closed_lan(lab, &["ann", "bob"])?)?;
         let sent = make_files(ann, 10_000)?;
         let (_sends, code) = send(ann, "", &sent)?;
@@ -281,8 +261,7 @@ fn hidden_names_and_links_are_not_touched_unless_the_receiver_asks_for_it() {
 
 #[test]
 fn a_corrected_file_arrives_beside_one_that_never_rests() {
-    world("codes-restless", |lab| {
-        open_driver()?;
+    guests("codes-restless", |lab| {
         let [ann, bob] = &crate::all(closed_lan(lab, &["ann", "bob"])?)?;
         let sent = make_files(ann, 10_000)?;
         let (_sends, code) = send(ann, "", &sent)?;
@@ -305,8 +284,7 @@ fn a_corrected_file_arrives_beside_one_that_never_rests() {
 #[ignore = "long: `make test-all`"]
 fn a_killed_receiver_of_codes_goes_on_and_hostile_beacons_change_nothing() {
     const SIZE: usize = 12 * MEGABYTE;
-    world("codes-resume", |lab| {
-        open_driver()?;
+    guests("codes-resume", |lab| {
         let [ann, bob, eve] = &crate::all(closed_lan(lab, &["ann", "bob", "eve"])?)?;
         let sent = make_files(ann, SIZE)?;
         let paths = sent.each_ref().map(|p| p.display().to_string());
@@ -329,10 +307,7 @@ fn a_killed_receiver_of_codes_goes_on_and_hostile_beacons_change_nothing() {
         hostile.prints("in")?;
         let receives = receive(bob, "", &code)?;
         let dest = bob.path("dest");
-        eventually("some of it", || {
-            let there = size_below(&dest)?;
-            holds!(there > SIZE as u64 / 4, "{there}: {}", receives.stderr())
-        })?;
+        exceeds(SIZE as u64 / 4, || size_below(&dest))?;
         let family = family(receives.pid());
         receives.signal(Signal::SIGKILL)?;
         all_end(&family)?;
@@ -405,7 +380,7 @@ fn five_receivers_of_a_code_cost_less_than_five_uploads() {
         let mut fetches = Vec::new();
         for (n, host) in others.iter().enumerate() {
             if n == at_once {
-                thread::sleep(Duration::from_secs(8));
+                sleep(Duration::from_secs(8));
             }
             fetches.push((host, receive(host, "", &code)?));
         }
@@ -438,8 +413,7 @@ fn words_of(sends: &Process) -> Result<String> {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn a_station_goes_by_four_words_and_two_senders_are_refused() {
-    world("codes-station", |lab| {
-        open_driver()?;
+    guests("codes-station", |lab| {
         let [ann, bob, eve] = &crate::all(closed_lan(lab, &["ann", "bob", "eve"])?)?;
         let chirp = write_chirp(ann, 60)?.display().to_string();
         let sends = shell(ann, &format!("exec {RADIO} cast --code - <{chirp}"))?;
@@ -449,10 +423,7 @@ fn a_station_goes_by_four_words_and_two_senders_are_refused() {
         let heard = open_folder(bob, "heard")?.join("samples");
         let (typed, file) = (code.replace('-', " "), heard.display());
         let listens = shell(bob, &format!("exec {RADIO} listen '{typed}' - >{file}"))?;
-        eventually("two seconds of sound", || {
-            let bytes = fs::metadata(&heard)?.len() as usize;
-            holds!(bytes > 2 * 4 * RATE, "{bytes}: {}", listens.stderr())
-        })?;
+        exceeds(2 * 4 * RATE, || Ok(fs::metadata(&heard)?.len() as usize))?;
         listens.signal(Signal::SIGINT)?;
         // how well it sounds is a matter of other tests, and of what else this machine does
         let samples = read_samples(&heard)?;
@@ -474,8 +445,7 @@ fn a_station_goes_by_four_words_and_two_senders_are_refused() {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn a_lecture_goes_by_four_words() {
-    world("codes-lecture", |lab| {
-        open_driver()?;
+    guests("codes-lecture", |lab| {
         let [ann, bob] = &crate::all(closed_lan(lab, &["ann", "bob"])?)?;
         let home = open_folder(ann, "home")?.display().to_string();
         let made = format!(
@@ -498,8 +468,7 @@ fn a_lecture_goes_by_four_words() {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn of_two_who_send_under_a_code_receivers_take_none() {
-    world("codes-two", |lab| {
-        open_driver()?;
+    guests("codes-two", |lab| {
         let [ann, bob, eve] = &crate::all(closed_lan(lab, &["ann", "bob", "eve"])?)?;
         let sent = make_files(ann, 100_000)?;
         let (sends, code) = send(ann, "", &sent)?;

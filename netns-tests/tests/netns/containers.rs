@@ -1,18 +1,10 @@
 //! Programs in containers of two hosts, as in docs/guide/containers.md.
 
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, Result, bail, ensure};
-use lcroute_demo::lab::{
-    Host, Lab, Network, Process, eventually, make_folder, same_content, within,
-};
-use serde_json::Value;
 
 use crate::foreign::root;
+use crate::prelude::*;
 use crate::recipes::blocks;
-use crate::world;
 
 const PAGE: &str = include_str!("../../../docs/guide/containers.md");
 const PACKAGING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging");
@@ -219,7 +211,7 @@ fn containers_of_two_hosts_hear_each_other() {
         let (archive, name) = image(&folder)?;
         // equal programs give equal bytes
         let (again, _) = image(&network.members[0].host.path("again"))?;
-        ensure!(std::fs::read(&archive)? == std::fs::read(again)?);
+        ensure!(fs::read(&archive)? == fs::read(again)?);
 
         let mut engines = Vec::new();
         for (n, member) in network.members.iter().enumerate() {
@@ -280,10 +272,7 @@ fn containers_of_two_hosts_hear_each_other() {
         // a restart keeps the member, and peers get a goodbye; a stop ends it
         let id = b.id()?;
         b.ask(&["restart", "--time=10", "lcroute"])?;
-        eventually("the same member", || {
-            let now = b.id()?;
-            holds!(now == id, "{now}")
-        })?;
+        becomes(id, || b.id())?;
         linked()?;
         b.ask(&["stop", "--time=10", "lcroute"])?;
         let code = b.ask(&["inspect", "--format={{.State.ExitCode}}", "lcroute"])?;
@@ -306,7 +295,7 @@ fn programs_beside_a_container_have_its_lc0_and_its_restarts_leave_nothing_behin
         network.members[0].start()?;
         let folder = network.members[0].host.path("image");
         let (archive, name) = image(&folder)?;
-        let settings = std::fs::read_to_string(format!("{PACKAGING}/ros2/lcroute.toml"))?;
+        let settings = fs::read_to_string(format!("{PACKAGING}/ros2/lcroute.toml"))?;
         let shown = blocks(PAGE)
             .into_iter()
             .find(|b| b.language == "toml" && b.lines[0] == "[ice]");
@@ -339,10 +328,7 @@ fn programs_beside_a_container_have_its_lc0_and_its_restarts_leave_nothing_behin
                     present.len() == 1 && away.len() == gone,
                     "{present:?} {away:?}"
                 );
-                holds!(
-                    present[0]["labels"]["lifetime"] == "ephemeral",
-                    "{present:?}"
-                )
+                holds!(present[0]["labels"]["lifetime"] == "ephemeral")
             })
         };
         for gone in 0..3 {
@@ -408,7 +394,7 @@ fn known(network: &Network) -> Result<Vec<Value>> {
 
 /// Returns the file for ROS 2.
 fn compose() -> Result<String> {
-    Ok(std::fs::read_to_string(format!(
+    Ok(fs::read_to_string(format!(
         "{PACKAGING}/ros2/compose.yaml"
     ))?)
 }
@@ -480,9 +466,7 @@ fn containers_on_bridges_have_what_hosts_of_lans_have() {
         sender.stop()?;
 
         // no listener
-        let unheard = [
-            "ff1e::99", "--rate", "100", "--count", "50", "--size", "200",
-        ];
+        let unheard = crate::words("ff1e::99 --rate 100 --count 50 --size 200");
         eventually("nothing leaves the host for nobody", || {
             let before = network.members[0].counter("link_tx_packets")?;
             let sent = a.inside(&speaker, "mc-send", &unheard)?.output()?;
@@ -497,7 +481,7 @@ fn containers_on_bridges_have_what_hosts_of_lans_have() {
         // a server without an open port, and a receiver behind the other gateway
         let (shared, folder) = (a.host.path("shared"), b.host.path("fetched"));
         make_folder(&shared, 1 << 20)?;
-        std::fs::create_dir_all(&folder)?;
+        fs::create_dir_all(&folder)?;
         let volume = format!("--volume={}:/shared:ro", shared.display());
         let server = ["--network=net", "--cap-add=NET_RAW", LCSYNC, &volume];
         a.start("server", &server, &["share", "/shared"])?;
@@ -561,11 +545,7 @@ fn a_hundred_containers_that_join_at_once_all_hear() {
         let begun = Instant::now();
         let listeners = pids.lines().map(|pid| b.inside(pid, "mc-recv", &[GROUP]));
         let listeners: Vec<Process> = listeners.collect::<Result<_>>()?;
-        ensure!(
-            listeners.len() == MANY,
-            "{} containers run",
-            listeners.len()
-        );
+        ensure!(listeners.len() == MANY);
         let has = |process: &Process, heard: bool| {
             let line = last_line(process);
             line.is_ok_and(|line| !heard || line["packets"].as_u64() > Some(0))
@@ -596,12 +576,12 @@ fn a_hundred_containers_that_join_at_once_all_hear() {
 
 /// Returns packaging/kubernetes/gateway's configuration of `bridge`, as a list of one plugin.
 fn plugin() -> Result<Value> {
-    let file = std::fs::read_to_string(format!("{PACKAGING}/kubernetes/gateway/network.yaml"))?;
+    let file = fs::read_to_string(format!("{PACKAGING}/kubernetes/gateway/network.yaml"))?;
     let (_, config) = file.split_once("config: |").context("a configuration")?;
     let mut plugin: Value = serde_json::from_str(config)?;
     let fields = plugin.as_object_mut().context("fields")?;
     let taken = ["cniVersion", "name"].map(|name| fields.remove(name).unwrap_or_default());
-    Ok(serde_json::json!({ "cniVersion": taken[0], "name": taken[1], "plugins": [plugin] }))
+    Ok(json!({ "cniVersion": taken[0], "name": taken[1], "plugins": [plugin] }))
 }
 
 /// Containers that the plugin of packaging/kubernetes attaches to a bridge get addresses of its
@@ -612,8 +592,7 @@ fn containers_on_the_bridge_of_the_stock_plugin_hear_each_other() {
     world("cni", |lab| {
         let hosts = lab.closed_hosts(&["a", "b"])?;
         let mut network: Network = lab.network_invited(hosts, &["--gateway", "any"])?;
-        let settings =
-            std::fs::read_to_string(format!("{PACKAGING}/kubernetes/gateway/lcroute.toml"))?;
+        let settings = fs::read_to_string(format!("{PACKAGING}/kubernetes/gateway/lcroute.toml"))?;
         for member in &network.members {
             member.host.configure(&settings)?;
         }
@@ -670,7 +649,7 @@ fn manifests(folder: &str) -> Result<String> {
 /// Validates manifests against the published schemas of a version of Kubernetes.
 fn validate(manifests: &str, version: &str) -> Result<String> {
     let file = tempfile::Builder::new().suffix(".yaml").tempfile()?;
-    std::fs::write(file.path(), manifests)?;
+    fs::write(file.path(), manifests)?;
     let done = Command::new("python3")
         .env("PYTHONPATH", root()?.join("kubernetes"))
         .args(["-m", "kubernetes_validate", "--strict", "-k", version])
@@ -686,7 +665,7 @@ fn validate(manifests: &str, version: &str) -> Result<String> {
 /// socket of the daemon, to stop it or sign with its key.
 #[test]
 fn the_program_beside_a_sidecar_has_neither_its_sockets_nor_its_account() -> Result<()> {
-    let file = std::fs::read_to_string(format!("{PACKAGING}/kubernetes/sidecar/deployment.yaml"))?;
+    let file = fs::read_to_string(format!("{PACKAGING}/kubernetes/sidecar/deployment.yaml"))?;
     let containers = file.split_once("\n      containers:\n");
     let containers = containers.and_then(|(_, rest)| rest.split_once("\n      volumes:\n"));
     let (program, _) = containers.context("containers, then volumes")?;

@@ -1,13 +1,10 @@
 //! Kill, restart, replacement and stop of the daemon.
 
 use std::io::Write;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Disk, Host, Member, eventually};
-use nix::sys::signal::Signal;
+use lcroute_demo::lab::Disk;
 
-use crate::world;
+use crate::prelude::*;
 
 /// Documented bound for the end of a stopped daemon.
 const LEAVES_WITHIN: Duration = Duration::from_secs(2);
@@ -22,15 +19,9 @@ fn a_killed_receiver_daemon_adopts_lc0_and_its_joins_when_it_comes_back() {
         let before = index_of_lc0(&network.members[1].host)?;
         network.members[1].daemon()?.kill()?;
         network.members[0].wait_links(0)?;
-        ensure!(
-            index_of_lc0(&network.members[1].host)? == before,
-            "lc0 did not outlive the daemon"
-        );
+        ensure!(index_of_lc0(&network.members[1].host)? == before);
         network.members[1].start()?;
-        ensure!(
-            index_of_lc0(&network.members[1].host)? == before,
-            "lc0 was not adopted"
-        );
+        ensure!(index_of_lc0(&network.members[1].host)? == before);
         receiver.expect_more("the same program hears the sender again")?;
         receiver.expect_no_duplicates()
     });
@@ -70,14 +61,8 @@ fn a_daemon_that_executes_itself_anew_keeps_lc0_and_the_joins() {
             let now = network.members[1].status()?["uptime_s"].as_u64();
             holds!(now <= Some(uptime + 1), "uptime {now:?}")
         })?;
-        ensure!(
-            network.members[1].daemon()?.is_running(),
-            "the process is another one"
-        );
-        ensure!(
-            index_of_lc0(&network.members[1].host)? == index,
-            "lc0 is another one"
-        );
+        ensure!(network.members[1].daemon()?.is_running());
+        ensure!(index_of_lc0(&network.members[1].host)? == index);
         network.wait_linked()?;
         receiver.expect_more("the same program hears the sender again")
     });
@@ -115,9 +100,7 @@ fn sigterm_and_sigint_take_lc0_away_and_end_with_0() {
 
 #[test]
 fn a_reload_keeps_links_and_joins() {
-    world("reload", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, b] = network.nodes()?;
+    with_members("reload", ["a", "b"], |_, [a, b]| {
         let receiver = a.known_receiver(b, "ff1e::42", &[])?;
         b.host.call("lcroute reload")?;
         a.host.send("ff1e::42", 200, &[])?;
@@ -153,10 +136,7 @@ fn a_reload_takes_over_what_it_can_and_names_what_waits() {
         ensure!(serves(7117)?, "the port is closed");
         // `up` beside a daemon reads the file as well
         let told = reload("up", &settings(7118))?;
-        ensure!(
-            told.contains("runs already") && told.contains("[signal] listen"),
-            "{told}"
-        );
+        shows_all(&told, &["runs already", "[signal] listen"])?;
         ensure!(serves(7118)? && !serves(7117)?, "it serves where it did");
         // an address in use: nothing changes
         let taken = host
@@ -194,17 +174,15 @@ fn a_disk_that_takes_nothing_keeps_no_daemon_from_upgrade_and_start() {
         let mut network = lab.network(hosts)?;
         network.start()?;
         let incarnation = || -> Result<u32> {
-            let text = std::fs::read_to_string(state.join("incarnation"))?;
+            let text = fs::read_to_string(state.join("incarnation"))?;
             Ok(text.trim().parse()?)
         };
-        let mut file = std::fs::File::create(state.join("ballast"))?;
+        let mut file = fs::File::create(state.join("ballast"))?;
         while file.write_all(&[1; 512]).is_ok() {}
 
         let before = incarnation()?;
         let uptime = || network.members[1].status().map(|s| s["uptime_s"].as_u64());
-        eventually("the daemon is older than a second", || {
-            holds!(uptime()? > Some(1))
-        })?;
+        exceeds(Some(1), &uptime)?;
         let old = uptime()?;
         network.members[1].daemon()?.signal(Signal::SIGUSR2)?;
         eventually("the daemon has started over", || {
@@ -239,7 +217,7 @@ fn a_state_folder_has_one_daemon_and_a_second_is_told_whose_it_is() {
             let control = control.to_str().context("path")?;
             let run = ["run", "--tun", "lc9", "--control", control];
             let done = member.host.run("lcroute", &run)?;
-            let lock = std::fs::read_to_string(member.host.state_dir().join("lock"))?;
+            let lock = fs::read_to_string(member.host.state_dir().join("lock"))?;
             let said = format!("used by another lcroute (pid {lock})");
             done.fails(1, &said)?;
             holds!(!member.host.has_interface("lc9"))

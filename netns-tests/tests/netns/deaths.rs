@@ -1,14 +1,7 @@
 //! How a neighbour's failure is detected, and events that are none.
 
-use std::thread;
-use std::time::{Duration, Instant};
-
-use anyhow::{Result, ensure};
-use lcroute_demo::lab::{Lab, eventually};
-use nix::sys::signal::Signal;
-
 use crate::hostile_load::{PORT, besieged};
-use crate::world;
+use crate::prelude::*;
 
 /// Reason in the log for a link that the peer's host refused.
 const REFUSED: &str = "unreachable";
@@ -70,9 +63,7 @@ fn forged_icmp_errors_end_no_link_and_cost_no_packet() {
             receiver.expect_exactly(2_000).map(drop)
         };
         round().or_else(|_| round()).or_else(|_| round())?;
-        eventually("as many as suspicions for five seconds need", || {
-            holds!(count()? > before + 5_000, "{}", count()?)
-        })?;
+        exceeds(before + 5_000, &count)?;
         for member in &mut network.members {
             let log = member.daemon()?.stderr();
             ensure!(!log.contains("link down"), "a link went down");
@@ -101,12 +92,12 @@ fn goes_on_after_a_while(lab: &Lab, asleep: bool) -> Result<()> {
     network.members[1].daemon()?.signal(Signal::SIGSTOP)?;
     let stopped = Instant::now();
     network.members[0].wait_links(0)?;
-    thread::sleep(AWAY.saturating_sub(stopped.elapsed()));
+    sleep(AWAY.saturating_sub(stopped.elapsed()));
     if asleep {
         let slept = i64::try_from(stopped.elapsed().as_nanos())?;
         // in place, because the file is mapped
         let path = network.members[1].host.path("clock-slept");
-        let file = std::fs::File::options().write(true).open(path)?;
+        let file = fs::File::options().write(true).open(path)?;
         std::os::unix::fs::FileExt::write_all_at(&file, &slept.to_ne_bytes(), 0)?;
     }
     network.members[1].daemon()?.signal(Signal::SIGCONT)?;
@@ -115,7 +106,7 @@ fn goes_on_after_a_while(lab: &Lab, asleep: bool) -> Result<()> {
     receiver.expect_more("b hears a again, without another join")?;
     println!("hears again {:.1?} after it goes on", woke.elapsed());
 
-    let known = |value: &serde_json::Value| value.as_u64().unwrap_or_default();
+    let known = |value: &Value| value.as_u64().unwrap_or_default();
     let grown = known(&network.members[1].status()?["uptime_s"]) - known(&uptime);
     holds!((grown < AWAY.as_secs()) == asleep, "it is {grown} s older")
 }

@@ -1,16 +1,11 @@
 //! `lcroute demo` as users run and interrupt it.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Member, Turn, eventually, within};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use crate::prelude::*;
 use crate::web;
 
 /// Requests a relayed address as a stranger; prints type and code of the refusal (RFC 8656).
@@ -42,7 +37,7 @@ fn it_succeeds_and_proves_it() -> Result<()> {
         "{:?}\n{out}\n{err}",
         done.status
     );
-    let lines: Vec<serde_json::Value> = out
+    let lines: Vec<Value> = out
         .lines()
         .map(serde_json::from_str)
         .collect::<Result<_, _>>()
@@ -59,7 +54,7 @@ fn it_succeeds_and_proves_it() -> Result<()> {
 
 #[test]
 fn the_picture_is_what_the_script_makes_of_the_run_beside_it() -> Result<()> {
-    let kept = |name| std::fs::read(Path::new(FIGURES).join(name)).context(name);
+    let kept = |name| fs::read(Path::new(FIGURES).join(name)).context(name);
     let made = draw(&kept("demo.json")?)?;
     holds!(
         made.as_bytes() == kept("demo.svg")?,
@@ -115,7 +110,7 @@ fn with_web_pages_and_signalling_are_reached_over_the_machines_own_loopback_unti
         let mut lines = BufReader::new(demo.stdout.take().context("the pipe")?).lines();
         let facts = loop {
             let line = lines.next().context("it has ended")??;
-            let step: serde_json::Value = serde_json::from_str(&line)?;
+            let step: Value = serde_json::from_str(&line)?;
             if step["facts"]["token"].is_string() {
                 break step["facts"].clone();
             }
@@ -133,7 +128,7 @@ fn with_web_pages_and_signalling_are_reached_over_the_machines_own_loopback_unti
         eventually("packets flow from alpha to bravo", || {
             let look = web::latest(&page)?;
             let flows = look["flows"].as_array().context("flows")?;
-            let of_demo = |flow: &&serde_json::Value| flow["group"] == "ff1e::42";
+            let of_demo = |flow: &&Value| flow["group"] == "ff1e::42";
             let edges = flows.iter().find(of_demo).context("no flow")?;
             let rate = edges["edges"][0]["packets_s"].as_f64();
             holds!(rate > Some(10.0), "{edges}")
@@ -144,10 +139,7 @@ fn with_web_pages_and_signalling_are_reached_over_the_machines_own_loopback_unti
             .success()?;
         let mut member = Member::new(machine);
         member.start()?;
-        eventually("both nodes of the demo are met", || {
-            let peers = member.peers()?;
-            holds!(peers.len() == 2, "{peers:?}")
-        })?;
+        becomes(2, || Ok(member.peers()?.len()))?;
         // a browser's link uses it; a host takes no relay of its own loopback
         let status = member.status()?;
         let server = status["doors"][0]["at"].as_str().context("a server")?;
@@ -193,10 +185,10 @@ fn installed(with_lab: bool) -> Result<TempDir> {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     for (program, is_there) in [("bin/lcroute", true), ("lib/lcroute/lcroute-lab", with_lab)] {
         let path = dir.path().join(program);
-        std::fs::create_dir_all(path.parent().context("a folder")?)?;
+        fs::create_dir_all(path.parent().context("a folder")?)?;
         if is_there {
             // a symbolic link would be followed, and other programs found beside it
-            std::fs::hard_link(crate::PROGRAM, path)?;
+            fs::hard_link(crate::PROGRAM, path)?;
         }
     }
     Ok(dir)
@@ -245,10 +237,7 @@ fn ends(signal: Signal, code: Option<i32>) -> Result<()> {
     let mut first = String::new();
     let mut reader = BufReader::new(stdout);
     reader.read_line(&mut first)?;
-    ensure!(
-        first.contains("\"ok\":true"),
-        "the first step failed: {first}"
-    );
+    shows_all(&first, &["\"ok\":true"])?;
     kill(Pid::from_raw(i32::try_from(demo.id())?), signal)?;
     let status = wait(&mut demo)?;
     ensure!(status.code() == code, "{status:?} after {signal}");
@@ -256,10 +245,7 @@ fn ends(signal: Signal, code: Option<i32>) -> Result<()> {
 }
 
 fn expect_nothing_left(mark: &str) -> Result<()> {
-    eventually("no process of the demo is left", || {
-        let left = processes_with(mark)?;
-        holds!(left.is_empty(), "still there: {left:?}")
-    })
+    becomes(0, || Ok(processes_with(mark)?.len()))
 }
 
 fn wait(demo: &mut Child) -> Result<std::process::ExitStatus> {
@@ -275,15 +261,15 @@ fn wait(demo: &mut Child) -> Result<std::process::ExitStatus> {
 /// Returns the command lines of all processes with this variable in their environment.
 fn processes_with(mark: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc")? {
+    for entry in fs::read_dir("/proc")? {
         let path = entry?.path();
         // A process may end during the look, and those of other users are unreadable.
-        let environment = std::fs::read(path.join("environ")).unwrap_or_default();
+        let environment = fs::read(path.join("environ")).unwrap_or_default();
         if environment
             .split(|byte| *byte == 0)
             .any(|variable| variable == mark.as_bytes())
         {
-            let command = std::fs::read(path.join("cmdline")).unwrap_or_default();
+            let command = fs::read(path.join("cmdline")).unwrap_or_default();
             found.push(String::from_utf8_lossy(&command).replace('\0', " "));
         }
     }

@@ -1,10 +1,6 @@
 //! `lcroute doctor`: a healthy host, and broken ones.
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, eventually};
-use serde_json::Value;
-
-use crate::world;
+use crate::prelude::*;
 
 #[test]
 fn a_healthy_host_has_nothing_that_fails() {

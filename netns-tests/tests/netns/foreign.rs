@@ -2,16 +2,10 @@
 //!
 //! `netns-tests/setup all` fetches them; nothing is installed.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Network, Process, eventually};
-
 use crate::ipv4::{address, wait_known};
-use crate::lan::{ASK, Sites};
+use crate::lan::ASK;
 use crate::lan_programs::ddsperf;
-use crate::world;
+use crate::prelude::*;
 
 /// Returns the folder of `netns-tests/setup all` with the packages' files.
 pub(crate) fn root() -> Result<PathBuf> {
@@ -71,6 +65,14 @@ fn friends(lab: &Lab) -> Result<Network> {
     Ok(network)
 }
 
+/// Runs a test of two such members.
+fn with_friends(name: &str, test: impl FnOnce(&Network, [&Member; 2]) -> Result<()>) {
+    world(name, |lab| {
+        let network = friends(lab)?;
+        test(&network, network.nodes()?)
+    });
+}
+
 /// Starts Avahi on one interface, as "printer".
 fn avahi(host: &Host, interface: &str) -> Result<Process> {
     avahi_by(host, interface, "IPv6")
@@ -97,19 +99,14 @@ pub(crate) fn avahi_by(host: &Host, interface: &str, family: &str) -> Result<Pro
         "mount --bind {user} /etc/passwd && mount --bind {group} /etc/group && exec env {avahi}"
     );
     let avahi = host.spawn("unshare", &["-m", "sh", "-c", &script])?;
-    eventually("avahi uses the interface", || {
-        let said = said(&avahi);
-        holds!(said.contains(&format!("{interface}.{family}")), "{said}")
-    })?;
+    tells(&format!("{interface}.{family}"), || Ok(said(&avahi)))?;
     Ok(avahi)
 }
 
 #[test]
 #[ignore = "`make test-all`: programs of others"]
 fn avahi_answers_over_lc0() {
-    world("avahi", |lab| {
-        let network = friends(lab)?;
-        let [a, b] = network.nodes()?;
+    with_friends("avahi", |_, [a, b]| {
         let avahi = avahi(&a.host, "lc0")?;
         let address = a.address()?.to_string();
         let args = ["-c", ASK, "lc0", "printer", &address];
@@ -145,9 +142,7 @@ sys.exit(1)
 #[test]
 #[ignore = "`make test-all`: programs of others"]
 fn avahi_answers_over_lc0_by_ipv4_alone() {
-    world("avahi-ipv4", |lab| {
-        let network = friends(lab)?;
-        let [a, b] = network.nodes()?;
+    with_friends("avahi-ipv4", |_, [a, b]| {
         let (at_a, at_b) = (address(a)?, address(b)?);
         wait_known(a, &at_b)?;
         wait_known(b, &at_a)?;
@@ -162,9 +157,7 @@ fn avahi_answers_over_lc0_by_ipv4_alone() {
 #[test]
 #[ignore = "`make test-all`: programs of others"]
 fn avahi_of_a_lan_host_is_found_on_another_lan_and_over_lc0() {
-    world("avahi-lan", |lab| {
-        let sites = Sites::with(lab, 1, "reflect = [\"mdns\"]\n")?;
-        let [a, b] = &sites.sites;
+    two_lans("avahi-lan", 1, "reflect = [\"mdns\"]\n", |sites, [a, b]| {
         let avahi = avahi(&b.hosts[0], "lan0")?;
         let near = &sites.network.members[0].host;
         for (host, interface) in [(&a.hosts[0], "lan0"), (near, "lc0")] {
@@ -179,9 +172,7 @@ fn avahi_of_a_lan_host_is_found_on_another_lan_and_over_lc0() {
 #[test]
 #[ignore = "`make test-all`: programs of others"]
 fn libcoap_is_found_by_its_group() {
-    world("coap", |lab| {
-        let network = friends(lab)?;
-        let [a, b] = network.nodes()?;
+    with_friends("coap", |_, [a, b]| {
         let server = start(
             &a.host,
             "coap-server-notls",
@@ -193,10 +184,7 @@ fn libcoap_is_found_by_its_group() {
         })?;
         b.wait_wanted("ff02::fd", a)?;
         let args = crate::words("-N -B 5 -m get coap://[ff02::fd%lc0]/.well-known/core");
-        eventually("a resource is listed", || {
-            let listed = ask(&b.host, "coap-client-notls", &args)?;
-            holds!(listed.contains("</time>"), "{listed}: {}", said(&server))
-        })
+        tells("</time>", || ask(&b.host, "coap-client-notls", &args))
     });
 }
 
@@ -236,9 +224,7 @@ fn bird_makes_an_adjacency_by_ospf() {
 #[test]
 #[ignore = "`make test-all`: programs of others"]
 fn ptp4l_finds_a_master_clock() {
-    world("ptp", |lab| {
-        let network = friends(lab)?;
-        let [a, b] = network.nodes()?;
+    with_friends("ptp", |_, [a, b]| {
         let args = ["-i", "lc0", "-6", "-S", "-E", "-m", "--free_running=1"];
         let clocks = [&a.host, &b.host].map(|host| start(host, "ptp4l", &args));
         let [first, second] = clocks;
@@ -261,7 +247,7 @@ fn corosync_makes_a_cluster() {
         let mut nodes = Vec::new();
         for member in members {
             let state = member.host.path("corosync");
-            std::fs::create_dir_all(&state)?;
+            fs::create_dir_all(&state)?;
             let config = format!(
                 "totem {{\n version: 2\n transport: udp\n ip_version: ipv6\n crypto_cipher: none\n crypto_hash: none\n \
                  interface {{\n ringnumber: 0\n mcastaddr: ff1e::c0:5405\n mcastport: 5405\n }}\n}}\n\
@@ -326,13 +312,13 @@ print(urllib.request.urlopen(request, timeout=5).read().decode())
                 ],
             )?;
             let file = home.join("config.xml");
-            let config = std::fs::read_to_string(&file).with_context(|| made.clone())?;
+            let config = fs::read_to_string(&file).with_context(|| made.clone())?;
             let config = ["globalAnnounceEnabled", "relaysEnabled", "natEnabled"]
                 .iter()
                 .fold(config, |config, key| {
                     config.replace(&format!("<{key}>true"), &format!("<{key}>false"))
                 });
-            std::fs::write(&file, config)?;
+            fs::write(&file, config)?;
             let id = ask(&member.host, "syncthing", &["--device-id", &flag])?;
             let args = format!("serve {flag} --no-browser --no-restart --no-upgrade");
             let args = crate::words(&args);
@@ -393,9 +379,7 @@ while True:
 #[test]
 #[ignore = "`make test-all`: programs of others"]
 fn cyclonedds_works_over_lc0() {
-    world("dds", |lab| {
-        let network = friends(lab)?;
-        let [a, b] = network.nodes()?;
+    with_friends("dds", |_, [a, b]| {
         let mut peers = [
             ddsperf(&b.host, "lc0", "-D 10 -Q minmatch:1 -Q samples:150 sub")?,
             ddsperf(&a.host, "lc0", "-D 10 -Q minmatch:1 pub 50Hz size 1000")?,
@@ -414,9 +398,7 @@ const STOCK: &str = "<CycloneDDS><Domain><General><Interfaces><NetworkInterface 
 #[test]
 #[ignore = "`make test-all`: programs of others"]
 fn cyclonedds_works_over_lc0_by_ipv4() {
-    world("dds-ipv4", |lab| {
-        let network = friends(lab)?;
-        let [a, b] = network.nodes()?;
+    with_friends("dds-ipv4", |_, [a, b]| {
         for (at, other) in [(a, b), (b, a)] {
             wait_known(at, &address(other)?)?;
         }

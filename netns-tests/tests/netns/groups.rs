@@ -1,16 +1,7 @@
 //! Private groups: messages that wait for absent members, with holders that cannot read them.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::path::PathBuf;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Lab, Network, Process, eventually};
-use nix::sys::signal::Signal;
-use serde_json::Value;
-
+use crate::prelude::*;
 use crate::private::remembers;
-use crate::world;
 
 /// A person with lcgroup on a host.
 pub(crate) struct Person {
@@ -35,6 +26,24 @@ impl Person {
         };
         person.start()?;
         Ok(person)
+    }
+
+    /// Starts the programs of all these.
+    pub(crate) fn all(
+        hosts: impl Iterator<Item = Host>,
+        interface: &'static str,
+    ) -> Result<Vec<Self>> {
+        hosts.map(|host| Self::new(host, interface)).collect()
+    }
+
+    /// Runs a command of the program.
+    pub(crate) fn run(&self, args: &[&str]) -> Result<Output> {
+        self.host.run("lcgroup", args)
+    }
+
+    /// Checks that the program refuses a command so.
+    pub(crate) fn fails(&self, args: &[&str], code: i32, said: &str) -> Result<()> {
+        self.run(args)?.fails(code, said)
     }
 
     pub(crate) fn folder(&self) -> PathBuf {
@@ -119,9 +128,7 @@ pub(crate) fn people(lab: &Lab, names: &[&str]) -> Result<(Network, Vec<Person>)
     // messages before all links exist are repaired
     network.start_at_once()?;
     let hosts = network.members.iter().map(|member| member.host.clone());
-    let people: Vec<Person> = hosts
-        .map(|host| Person::new(host, "lc0"))
-        .collect::<Result<_>>()?;
+    let people = Person::all(hosts, "lc0")?;
     Ok((network, people))
 }
 
@@ -172,10 +179,7 @@ fn words_wait_for_who_is_away_at_a_holder_that_cannot_read_them() {
         people[0].say("by the river at nine")?;
         eventually("the mailbox has both", || {
             let status = people[3].ask(&["status"])?;
-            ensure!(
-                status["held"][0]["log"]["entries"].as_u64() >= Some(8),
-                "{status}"
-            );
+            ensure!(status["held"][0]["log"]["entries"].as_u64() >= Some(8));
             people[1].has("by the river at nine")
         })?;
         // neither author is present any more
@@ -227,9 +231,7 @@ fn who_comes_back_learns_of_a_removal_before_it_speaks_whatever_the_removed_one_
     world("groups-lies", |lab| {
         let hosts = lab.lan(&["ann", "bob", "cy", "dave"])?;
         let hosts = hosts.into_iter();
-        let mut people: Vec<Person> = hosts
-            .map(|host| Person::new(host, "lan0"))
-            .collect::<Result<_>>()?;
+        let mut people = Person::all(hosts, "lan0")?;
         people[0].ask(&["create", "team", "--as", "ann"])?;
         let line = invitation(&people[0], "3")?;
         for person in &people[1..] {
@@ -243,10 +245,7 @@ fn who_comes_back_learns_of_a_removal_before_it_speaks_whatever_the_removed_one_
         people[2].daemon()?.stop()?;
         let key = holding_key(&people[0])?;
         people[0].ask(&["remove", "team", "cy"])?;
-        eventually("bob hears that", || {
-            let members = &people[1].status()?["members"];
-            holds!(*members == 3, "{members}")
-        })?;
+        becomes(3, || Ok(people[1].status()?["members"].clone()))?;
         let lies = ["--interface", "lan0", &key];
         let liar = people[2].host.spawn("lcgroup-forge", &lies)?;
         liar.prints("lying")?;
@@ -278,7 +277,7 @@ fn a_copied_folder_says_nothing_and_a_second_program_does_not_start() {
         // started twice with one folder
         let folder = people[1].folder().display().to_string();
         let second = ["--state-dir", &folder, "--control", "other.sock", "run"];
-        let second = people[1].host.run("lcgroup", &second)?;
+        let second = people[1].run(&second)?;
         second.fails(1, "used by another")?;
         let pid = people[1].daemon()?.pid();
         let told = format!("lcgroup runs already (pid {pid})");
@@ -329,10 +328,7 @@ fn twelve_members_have_all_hundred_messages_whatever_happened() {
             eventually("they are members", || person.is("member"))?;
         }
         for person in &people {
-            eventually("all know all", || {
-                let members = person.status()?["members"].as_u64();
-                holds!(members == Some(12), "{}: {members:?}", person.name)
-            })?;
+            becomes(Some(12), || Ok(person.status()?["members"].as_u64()))?;
         }
         // members 8 to 11 are absent from now on; the owner and 1 to 7 take turns
         for person in &mut people[8..] {
@@ -355,10 +351,7 @@ fn twelve_members_have_all_hundred_messages_whatever_happened() {
             people[speaker].say(&format!("message {n}"))?;
         }
         for at in &speakers {
-            eventually("those who are there have all", || {
-                let said = people[*at].said()?.len();
-                holds!(said == 100, "{} has {said}", people[*at].name)
-            })?;
+            becomes(100, || Ok(people[*at].said()?.len()))?;
         }
         // all authors leave, the absent ones return: only the holders have the messages
         for at in speakers {
@@ -381,7 +374,7 @@ fn twelve_members_have_all_hundred_messages_whatever_happened() {
                 )
             })?;
             // each author's messages in order
-            let mut last = std::collections::BTreeMap::new();
+            let mut last = BTreeMap::new();
             for message in people[at].said()? {
                 let text = message["text"].as_str().context("text")?.to_owned();
                 let n: u32 = text.trim_start_matches("message ").parse()?;
@@ -395,10 +388,7 @@ fn twelve_members_have_all_hundred_messages_whatever_happened() {
         let status = people[0].status()?;
         let drops = &status["log"]["drops"];
         println!("dropped by the owner: {drops}; waited at most {DEADLINE:?}");
-        holds!(
-            drops["bad_signature"].as_u64() > Some(0),
-            "nobody lied: {drops}"
-        )
+        holds!(drops["bad_signature"].as_u64() > Some(0))
     });
 }
 
@@ -439,17 +429,11 @@ fn files_are_for_the_members_of_the_moment() {
         fetch(eve, &["lc:plans", "out", "--timeout", "2s"])?.exits(3)?;
         // a removed member knows the earlier keys; later shares have new ones
         people[0].ask(&["remove", "team", "cy"])?;
-        eventually("bob hears that", || {
-            let members = &people[1].status()?["members"];
-            holds!(*members == 2, "{members}")
-        })?;
+        becomes(2, || Ok(people[1].status()?["members"].clone()))?;
         share.stop()?;
         bob.write("plans/mill.txt", b"by the bridge")?;
         let _share = bob.spawn("lcsync", &shares)?;
-        eventually("ann has both offers", || {
-            let offers = offered(&people[0])?;
-            holds!(offers == 2, "{offers}")
-        })?;
+        becomes(2, || offered(&people[0]))?;
         let out = ann.path("out").display().to_string();
         fetch(ann, &["lc:plans", &out, "--lcgroup", "team"])?.success()?;
         ensure!(read(ann)? == b"by the bridge");
@@ -486,9 +470,7 @@ fn keys_of_a_group_seal_packets_without_loss_and_open_nothing_to_who_was_removed
         )?)?;
         network.start()?;
         let hosts = network.members.iter().map(|member| member.host.clone());
-        let mut people: Vec<Person> = hosts
-            .map(|host| Person::new(host, "lc0"))
-            .collect::<Result<_>>()?;
+        let mut people = Person::all(hosts, "lc0")?;
         people[0].ask(&["create", "team", "--as", "ann"])?;
         // closed while no program gives keys
         let closed = network.members[0]
@@ -540,10 +522,7 @@ fn keys_of_a_group_seal_packets_without_loss_and_open_nothing_to_who_was_removed
         receiver.expect_exactly(count)?;
         ensure!(removed.packets()? == read, "cy reads on");
         people[2].daemon()?.signal(Signal::SIGCONT)?;
-        eventually("cy's prefix is closed", || {
-            let prefix = people[2].prefix()?;
-            holds!(prefix["epoch"].is_null(), "{prefix}")
-        })?;
+        becomes(Value::Null, || Ok(people[2].prefix()?["epoch"].clone()))?;
         // without lcgroup nothing leaves in clear
         people[0].daemon()?.kill()?;
         eventually("ann's prefix is closed", || {
@@ -557,10 +536,7 @@ fn keys_of_a_group_seal_packets_without_loss_and_open_nothing_to_who_was_removed
             )
         })?;
         people[0].start()?;
-        eventually("and open again", || {
-            let prefix = people[0].prefix()?;
-            holds!(prefix["sealed"] == true, "{prefix}")
-        })?;
+        becomes(true, || Ok(people[0].prefix()?["sealed"].clone()))?;
         Ok(())
     });
 }

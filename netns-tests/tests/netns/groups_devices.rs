@@ -1,18 +1,12 @@
 //! A member of a private group with several hosts.
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Lab, eventually};
-use serde_json::Value;
-
 use crate::groups::{Person, invitation};
-use crate::world;
+use crate::prelude::*;
 
 /// Bob, who owns the group, Ann, and a host that is to be Ann's laptop.
 fn people(lab: &Lab) -> Result<Vec<Person>> {
     let hosts = lab.lan(&["bob", "ann", "laptop"])?.into_iter();
-    let people: Vec<Person> = hosts
-        .map(|host| Person::new(host, "lan0"))
-        .collect::<Result<_>>()?;
+    let people = Person::all(hosts, "lan0")?;
     people[0].ask(&["create", "team", "--as", "bob"])?;
     people[1].join(&invitation(&people[0], "1")?)?;
     eventually("ann is a member", || people[1].is("member"))?;
@@ -59,8 +53,7 @@ fn two_hosts_are_one_member_until_the_lost_one_is_removed_from_the_other() {
         let line = text(&people[ann])?;
         let args = ["join", &line, "team", "--as", "laptop", "--wait"];
         people[laptop]
-            .host
-            .run("lcgroup", &args)?
+            .run(&args)?
             .success()?
             .prints("a device of ann in team")?;
         for person in &people {
@@ -95,7 +88,7 @@ fn two_hosts_are_one_member_until_the_lost_one_is_removed_from_the_other() {
             eventually("bob's words are new", || unread(&people[who], 1))?;
         }
         let tail = ["tail", "team", "--new"];
-        let read = people[ann].host.run("lcgroup", &tail)?.success()?.stdout;
+        let read = people[ann].run(&tail)?.success()?.stdout;
         ensure!(
             read.contains("bob: by bob") && read.lines().count() >= 1,
             "{read}"
@@ -113,19 +106,16 @@ fn two_hosts_are_one_member_until_the_lost_one_is_removed_from_the_other() {
         let anns = words(&people[ann], &[])?;
         ensure!(anns == words(&people[laptop], &[])? && anns == words(&people[bob], &["ann"])?);
         let list = ["device", "list", "team"];
-        let listed = people[ann].host.run("lcgroup", &list)?.success()?.stdout;
-        ensure!(
-            listed.contains("1 first") && listed.contains("2 laptop"),
-            "{listed}"
-        );
+        let listed = people[ann].run(&list)?.success()?.stdout;
+        shows_all(&listed, &["1 first", "2 laptop"])?;
         let told = member(&people[bob], "ann")?.to_string();
         ensure!(!told.contains("laptop"), "{told}");
 
         // the laptop is lost, and so is the line
-        let again = people[bob].host.run("lcgroup", &["join", &line, "other"])?;
+        let again = people[bob].run(&["join", &line, "other"])?;
         ensure!(again.code == 1, "bob is in that group: {again:?}");
         let remove = ["device", "remove", "team", "laptop"];
-        let removed = people[ann].host.run("lcgroup", &remove)?.success()?;
+        let removed = people[ann].run(&remove)?.success()?;
         removed.prints("reads nothing")?;
         eventually("it is removed", || people[laptop].is("removed"))?;
         people[bob].say("without the laptop")?;
@@ -146,9 +136,7 @@ fn the_owner_removes_one_device_or_all_and_a_text_is_good_once() {
     world("groups-devices-owner", |lab| {
         let people = people(lab)?;
         let (bob, ann, laptop) = (0, 1, 2);
-        let refused = people[ann]
-            .host
-            .run("lcgroup", &["device", "add", "team", "--expires", "2d"])?;
+        let refused = people[ann].run(&["device", "add", "team", "--expires", "2d"])?;
         refused.fails(2, "a day at most")?;
         let line = text(&people[ann])?;
         let join = |line: &str, who: usize| {
@@ -164,10 +152,7 @@ fn the_owner_removes_one_device_or_all_and_a_text_is_good_once() {
         join(&line, laptop)?.success()?;
         people[laptop].say("hello")?;
         // one device of another member, by its number
-        people[bob]
-            .host
-            .run("lcgroup", &["remove", "team", "ann", "--device", "3"])?
-            .exits(2)?;
+        people[bob].fails(&["remove", "team", "ann", "--device", "3"], 2, "")?;
         people[bob].ask(&["remove", "team", "ann", "--device", "2"])?;
         eventually("the laptop is removed", || people[laptop].is("removed"))?;
         people[ann].is("member")?;
@@ -183,9 +168,6 @@ fn the_owner_removes_one_device_or_all_and_a_text_is_good_once() {
             eventually("it is removed", || people[who].is("removed"))?;
         }
         let listed = people[bob].ask(&["members", "team"])?;
-        holds!(
-            listed["members"].as_array().map(Vec::len) == Some(1),
-            "{listed}"
-        )
+        holds!(listed["members"].as_array().map(Vec::len) == Some(1))
     });
 }

@@ -1,23 +1,14 @@
 //! Files of private groups: they wait at mailboxes and members while their senders are away.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Lab, Output, Process, eventually, noise};
-use serde_json::Value;
-
 use crate::groups::{Person, contents, holding_key, holds, invitation};
-use crate::world;
+use crate::prelude::*;
 
 const MIB: usize = 1 << 20;
 
 /// Starts people on one LAN. The first owns the group, the last holds it, the rest are members.
 fn people(lab: &Lab, names: &[&str], space: &str) -> Result<Vec<Person>> {
     let hosts = lab.lan(names)?.into_iter();
-    let people: Vec<Person> = hosts
-        .map(|host| Person::new(host, "lan0"))
-        .collect::<Result<_>>()?;
+    let people = Person::all(hosts, "lan0")?;
     let (holder, members) = people.split_last().context("nobody")?;
     members[0].ask(&["create", "team", "--as", "ann"])?;
     let line = invitation(&members[0], "9")?;
@@ -123,9 +114,7 @@ fn files_have_names_lengths_and_numbers_that_mislead_nobody() {
         let long = ann.host.path("long");
         fs::File::create(&long)?.set_len(65 << 20)?;
         let long = long.display().to_string();
-        let refused = ann
-            .host
-            .run("lcgroup", &["send", "team", "--file", &long])?;
+        let refused = ann.run(&["send", "team", "--file", &long])?;
         ensure!(
             refused.code == 2
                 && refused.stderr.contains("at most 67.1 MB")
@@ -221,7 +210,7 @@ fn a_mailbox_that_lies_serves_nobody_and_an_honest_one_is_found() {
         liar.must_run()?;
         let mut gets = people[2].begin_to_get(&["plan.bin"])?;
         people[4].start()?;
-        gets.expect_exit(std::time::Duration::from_secs(60), 0)?;
+        gets.expect_exit(Duration::from_secs(60), 0)?;
         ensure!(fs::read(people[2].host.path("plan.bin"))? == plan);
         liar.stop()?;
         // a mailbox whose disk has changed its copy replaces it, and serves the right one
@@ -250,7 +239,7 @@ fn full_disks_and_kills_cost_no_file() {
         let plan = noise(3, 20 * MIB);
         people[1].send_file("plan.bin", &plan)?;
         eventually("the mailbox says why it has nothing", || {
-            let status = people[3].host.run("lcgroup", &["status"])?.stdout;
+            let status = people[3].run(&["status"])?.stdout;
             holds!(status.contains("has no room for it"), "{status}")
         })?;
         people[3]
@@ -263,10 +252,7 @@ fn full_disks_and_kills_cost_no_file() {
         eventually("cy reads the message", || people[2].has_file("plan.bin"))?;
         let mut gets = people[2].begin_to_get(&["plan.bin"])?;
         let incoming = people[2].folder().join("groups/team/files/incoming");
-        eventually("a part has come", || {
-            let part = contents(&incoming)?.len();
-            holds!(part > MIB, "{part} bytes")
-        })?;
+        exceeds(MIB, || Ok(contents(&incoming)?.len()))?;
         people[2].kill()?;
         gets.kill()?;
         ensure!(!people[2].host.path("plan.bin").exists());

@@ -1,20 +1,12 @@
 //! Groups with a network of their own: members on hosts that share no network, without daemon or root.
 
-use std::fs;
 use std::os::unix::fs::chown;
-use std::path::PathBuf;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Process, SignallingServer, eventually};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use serde_json::{Value, json};
 
 use crate::guest::{all_end, as_confined, as_nobody, family, open_driver};
 use crate::outside_dht::with_dht;
+use crate::prelude::*;
 use crate::reach::swarm;
 use crate::stations::{open_port, public_server};
-use crate::world;
 
 /// The user without rights.
 const NOBODY: u32 = 65_534;
@@ -49,16 +41,11 @@ impl Person {
 
     pub fn start(&mut self) -> Result<()> {
         let groups = self.folder.join("groups").display().to_string();
-        let args = [
-            "env",
-            "RUST_LOG=info",
-            "lcgroup",
-            "--state-dir",
-            &groups,
-            "--control",
-            &self.control,
-            "run",
-        ];
+        let args = format!(
+            "env RUST_LOG=info lcgroup --state-dir {groups} --control {} run",
+            self.control
+        );
+        let args = crate::words(&args);
         let args = match self.is_confined {
             true => as_confined(&args),
             false => as_nobody(&args),
@@ -151,18 +138,12 @@ impl Person {
 
     /// Waits until the owner's host has admitted it: its certificate depends on no invitation.
     fn admitted(&self) -> Result<()> {
-        eventually("the owner's host has admitted it", || {
-            let told = self.log();
-            holds!(told.contains("membership renewed"), "{told}")
-        })
+        tells("membership renewed", || Ok(self.log()))
     }
 
     /// Waits until its status says so.
     pub fn says(&self, words: &str) -> Result<()> {
-        eventually(&format!("{} says {words:?}", self.name), || {
-            let status = self.status()?.to_string();
-            holds!(status.contains(words), "{status}")
-        })
+        tells(words, || Ok(self.status()?.to_string()))
     }
 
     /// Returns what its programs have printed.
@@ -379,8 +360,7 @@ fn what_is_missing_is_told_and_comes_back() {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn a_group_on_a_lan_needs_no_server() {
-    world("group-outside-lan", |lab| {
-        open_driver()?;
+    guests("group-outside-lan", |lab| {
         let hosts = lab.lan(&["ann", "bob", "cy"])?;
         let mut people = hosts
             .iter()
@@ -404,8 +384,7 @@ fn a_group_on_a_lan_needs_no_server() {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn a_group_is_found_by_a_dht_if_a_port_is_open() {
-    world("group-outside-dht", |lab| {
-        open_driver()?;
+    guests("group-outside-dht", |lab| {
         let (_swarm, enters) = swarm(lab)?;
         let hosts = lab.closed_hosts(&["ann", "bob", "cy"])?;
         hosts.iter().try_for_each(|host| with_dht(host, &enters))?;

@@ -1,17 +1,11 @@
 //! Groups with a network of their own have files, deputies and devices, as all groups.
 
-use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
-use std::time::Instant;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Output, eventually, noise};
 
 use crate::groups_outside::{Person, people};
+use crate::prelude::*;
 use crate::radio::RADIO;
 use crate::radio_call::{One, strength, tone};
-use crate::{world, world_alone};
 
 const MIB: usize = 1 << 20;
 
@@ -38,10 +32,7 @@ impl Person {
 
     /// Waits until it has admitted somebody, or was: its certificate depends on no line.
     fn is_admitted(&self) -> Result<()> {
-        eventually(&format!("{} is admitted", self.name), || {
-            let told = self.log();
-            holds!(told.contains("membership renewed"), "{told}")
-        })
+        tells("membership renewed", || Ok(self.log()))
     }
 
     fn is_deputy(&self, of: &Self) -> Result<()> {
@@ -143,14 +134,8 @@ fn a_file_waits_in_the_groups_network_while_its_sender_is_killed() {
         // the sender and the owner are killed while cy begins to fetch it
         let dest = people[2].host.path("plan.bin");
         let dest = dest.display().to_string();
-        let args = [
-            "--control",
-            &people[2].control,
-            "get",
-            "team",
-            "plan.bin",
-            &dest,
-        ];
+        let args = format!("--control {} get team plan.bin {dest}", people[2].control);
+        let args = crate::words(&args);
         let gets = people[2].host.spawn("lcgroup", &args)?;
         people[1].kill()?;
         people[0].kill()?;
@@ -240,14 +225,9 @@ fn who_is_a_deputy_no_more_lets_nobody_in() {
         copy(&groups, &kept)?;
         // the owner is back, and ends the right: those that bob let in stay, and so does bob
         people[0].start()?;
-        eventually("ann is a member of bob's group", || {
-            holds!(people[0].status()?["members"] == 4)
-        })?;
+        becomes(4, || Ok(people[0].status()?["members"].clone()))?;
         people[0].ask(&["deputy", "remove", "team", "bob"])?;
-        eventually("bob's right is revoked", || {
-            let told = people[1].log();
-            holds!(told.contains("in its network as Some(Member)"), "{told}")
-        })?;
+        tells("in its network as Some(Member)", || Ok(people[1].log()))?;
         people[3].tells("dan stays", &[&people[0], &people[1], &people[2]])?;
         people[1].tells("bob stays", &[&people[0], &people[2], &people[3]])?;
         for person in &mut people[..4] {

@@ -1,14 +1,9 @@
 //! Private groups of people with faulty clocks, names, texts, disks and firewalls.
 
-use std::fs;
 use std::os::unix::fs::FileExt;
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Lab, Process, eventually};
-
 use crate::groups::{Person, invitation};
-use crate::world;
-use librecast::time::UnixTime;
+use crate::prelude::*;
 
 const DAY: i64 = 86_400;
 
@@ -113,16 +108,14 @@ fn a_joiner_is_told_that_the_owner_is_missing_and_is_let_in_soon_after_the_firew
         let mut joins = people[1].join_and_wait(&line)?;
         joins.says("waits for the group's owner")?;
         joins.says("UDP port 14246")?;
-        let again = people[1]
-            .host
-            .run("lcgroup", &["join", &line, "--as", "bob"])?;
+        let again = people[1].run(&["join", &line, "--as", "bob"])?;
         ensure!(
             again.code == 0 && again.stdout.contains("not let in yet"),
             "{again:?}"
         );
         ensure!(joins.is_running(), "{}", joins.stderr());
         people[0].host.nft("delete table inet filter")?;
-        joins.expect_exit(std::time::Duration::from_secs(30), 0)?;
+        joins.expect_exit(Duration::from_secs(30), 0)?;
         people[1].is("member")?;
         // the invitation was for one member
         people[2]
@@ -159,12 +152,9 @@ fn words_of_a_member_whose_clock_is_wrong_arrive_with_a_time_that_can_be_true_an
             (-40, "40 days behind"),
         ] {
             people[1].start_ahead(days)?;
-            eventually("bob knows it", || {
-                let status = people[1].status()?["clock"].to_string();
-                holds!(status.contains(words), "{status}")
-            })?;
+            tells(words, || Ok(people[1].status()?["clock"].to_string()))?;
             let wrong = format!("by a clock {days} days ahead");
-            let sent = people[1].host.run("lcgroup", &["send", "team", &wrong])?;
+            let sent = people[1].run(&["send", "team", &wrong])?;
             ensure!(sent.code == 0 && sent.stderr.contains(words), "{sent:?}");
             // it reads the other messages as well
             let other = format!("to {wrong}");
@@ -176,10 +166,7 @@ fn words_of_a_member_whose_clock_is_wrong_arrive_with_a_time_that_can_be_true_an
                 ensure!(notices.contains("the clock of bob is"), "{notices}");
             }
             people[1].set_clock(0)?;
-            eventually("bob's clock is right", || {
-                let status = people[1].status()?;
-                holds!(status["clock"].is_null(), "{status}")
-            })?;
+            becomes(Value::Null, || Ok(people[1].status()?["clock"].clone()))?;
             let right = format!("not {wrong} any more");
             let sent = people[1].ask(&["send", "team", &right])?;
             ensure!(sent["clock"].is_null(), "{sent}");
@@ -206,12 +193,12 @@ fn a_newcomer_reads_what_the_group_allows_and_all_see_what_that_is() {
             let join = |person: &Person| -> Result<()> {
                 let name = person.name.clone();
                 let args = ["join", &line, group, "--as", &name, "--wait"];
-                person.host.run("lcgroup", &args)?.success().map(drop)
+                person.run(&args)?.success().map(drop)
             };
             join(&people[1])?;
             people[1].ask(&["send", group, "before"])?;
             let tail = |person: &Person, words: &str| {
-                let said = person.host.run("lcgroup", &["tail", group])?.success()?;
+                let said = person.run(&["tail", group])?.success()?;
                 ensure!(
                     said.stdout.contains(words),
                     "{}: {}",
@@ -247,9 +234,7 @@ fn a_member_comes_back_after_400_days_without_an_invitation() {
     world("groups-400-days", |lab| {
         let mut people = people(lab, &["ann", "bob", "cy", "dora"])?;
         for bad in ["1h", "0", "never", "2000y"] {
-            let refused = people[0]
-                .host
-                .run("lcgroup", &["create", "team", "--keep", bad])?;
+            let refused = people[0].run(&["create", "team", "--keep", bad])?;
             ensure!(refused.code == 2, "{bad}: {refused:?}");
         }
         people[0].ask(&["create", "team", "--as", "ann", "--keep", "2y"])?;
@@ -275,10 +260,7 @@ fn a_member_comes_back_after_400_days_without_an_invitation() {
             }
             let before = people[0].status()?["epoch"].as_u64();
             people[0].ask(&["refresh", "team"])?;
-            eventually("it has new keys", || {
-                let status = people[1].status()?;
-                holds!(status["epoch"].as_u64() > before, "{status}")
-            })?;
+            exceeds(before, || Ok(people[1].status()?["epoch"].as_u64()))?;
         }
         people[2].daemon = None;
         people[2].start_ahead(400)?;
@@ -316,13 +298,10 @@ fn a_folder_that_was_put_back_says_nothing_and_tells_the_way_out() {
         people[1].start()?;
         // at once, and after the daemon has detected it
         for words in ["third", "fourth"] {
-            people[1]
-                .host
-                .run("lcgroup", &["send", "team", words])?
-                .fails(1, "lcgroup leave --forget team")?;
+            people[1].fails(&["send", "team", words], 1, "lcgroup leave --forget team")?;
         }
         for verb in [&["status"][..], &["tail", "team"]] {
-            let told = people[1].host.run("lcgroup", verb)?.success()?;
+            let told = people[1].run(verb)?.success()?;
             let told = told.stdout + &told.stderr;
             ensure!(told.contains("older copy"), "{verb:?}: {told}");
         }
@@ -352,10 +331,7 @@ fn a_folder_that_was_put_back_says_nothing_while_no_other_host_can_show_its_age(
             person.host.sh(&script)?.success()?;
         }
         let refuses = |person: &Person, args: &[&str]| -> Result<()> {
-            person
-                .host
-                .run("lcgroup", args)?
-                .fails(1, "copied here or put back")
+            person.fails(args, 1, "copied here or put back")
         };
         people[1].start()?;
         refuses(&people[1], &["send", "team", "to nobody"])?;
@@ -411,9 +387,7 @@ fn a_copy_of_a_folder_on_a_second_host_says_nothing_more_and_tells_the_way_out()
             people[at].host.nft(cut)?;
             people[at].start()?;
             if at == 2 {
-                let sent = people[at]
-                    .host
-                    .run("lcgroup", &["send", "team", "by a copy"])?;
+                let sent = people[at].run(&["send", "team", "by a copy"])?;
                 sent.fails(1, "copied here")?;
                 // a snapshot of a whole machine has the place of the true folder
                 people[at].daemon()?.stop()?;
@@ -429,7 +403,7 @@ fn a_copy_of_a_folder_on_a_second_host_says_nothing_more_and_tells_the_way_out()
         eventually("one of them is told", || {
             let mut told = Vec::new();
             for person in &people[1..] {
-                told.push(person.host.run("lcgroup", &["send", "team", "more"])?);
+                told.push(person.run(&["send", "team", "more"])?);
             }
             let refused = told.iter().find(|sent| sent.code == 1);
             let refused = refused.with_context(|| format!("{told:?}"))?;
@@ -474,7 +448,7 @@ fn text_and_names_of_all_writings_stay_as_they_are() {
         eventually("ann has all", || {
             let said = people[0].said()?;
             ensure!(said.len() == 4 + 4, "{} messages", said.len());
-            let length = |m: &serde_json::Value| m["text"].as_str().map(str::len);
+            let length = |m: &Value| m["text"].as_str().map(str::len);
             // the shell's line end is not part of the text
             let lengths: Vec<_> = said[4..].iter().filter_map(length).collect();
             holds!(lengths == [65_536, 65_535, 65_536, 65_536], "{lengths:?}")
@@ -553,25 +527,13 @@ fn members_with_one_name_are_told_apart() {
             by_book["words"] == own[1].trim_matches('"') && by_book["book"] == "mum",
             "{by_book}"
         );
-        people[0]
-            .host
-            .run("lcgroup", &["verify", "team", "Ann"])?
-            .fails(2, "marks")?;
+        people[0].fails(&["verify", "team", "Ann"], 2, "marks")?;
         // the shown name identifies one of them
-        people[0]
-            .host
-            .run("lcgroup", &["remove", "team", "Ann"])?
-            .fails(2, "marks")?;
-        people[0]
-            .host
-            .run("lcgroup", &["remove", "team", names[1]])?
-            .success()?;
+        people[0].fails(&["remove", "team", "Ann"], 2, "marks")?;
+        people[0].run(&["remove", "team", names[1]])?.success()?;
         eventually("the other ann is gone", || people[1].is("removed"))?;
         for blank in [" ", "\u{200b}", "\u{3164}"] {
-            people[1]
-                .host
-                .run("lcgroup", &["create", "other", "--as", blank])?
-                .exits(2)?;
+            people[1].fails(&["create", "other", "--as", blank], 2, "")?;
         }
         Ok(())
     });
@@ -596,7 +558,7 @@ fn what_a_full_disk_refused_is_not_sent_later() {
         let mut refused = Vec::new();
         for n in 0..6 {
             let words = format!("{n} on a full disk {}", "x".repeat(5_000));
-            let sent = people[1].host.run("lcgroup", &["send", "team", &words])?;
+            let sent = people[1].run(&["send", "team", &words])?;
             match sent.code {
                 0 => {}
                 _ => {
@@ -606,10 +568,7 @@ fn what_a_full_disk_refused_is_not_sent_later() {
             }
         }
         ensure!(!refused.is_empty(), "the disk took all");
-        people[1]
-            .host
-            .run("lcgroup", &["create", "other", "--as", "bob"])?
-            .exits(1)?;
+        people[1].fails(&["create", "other", "--as", "bob"], 1, "")?;
         people[1].daemon()?.kill()?;
         fs::remove_file(people[1].folder().join("filler"))?;
         people[1].start()?;

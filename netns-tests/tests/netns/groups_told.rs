@@ -1,14 +1,7 @@
 //! How users of private groups are told of new messages: by a program, and on the desktop.
 
-use std::fs;
-use std::time::Duration;
-
-use anyhow::{Result, ensure};
-use lcroute_demo::lab::{Lab, Process, eventually};
-use serde_json::Value;
-
 use crate::groups::{Person, invitation};
-use crate::world;
+use crate::prelude::*;
 
 /// Keeps each message in the file `told`; one with the text `slow` waits for the file `go`.
 const SCRIPT: &str = r#"message=$(cat)
@@ -42,10 +35,7 @@ fn told(person: &Person) -> Result<Vec<String>> {
 }
 
 fn is_told(person: &Person, expected: &[&str]) -> Result<()> {
-    eventually("the program ran for them", || {
-        let told = told(person)?;
-        holds!(told == expected, "{told:?}")
-    })
+    becomes(expected, || told(person))
 }
 
 #[test]
@@ -54,7 +44,7 @@ fn a_program_runs_for_each_new_message_and_none_is_lost_while_it_hangs() {
         let [mut ann, bob] = two(lab)?;
         for (program, code) in [("no-such-program", 2), ("./told", 2)] {
             let args = ["tail", "team", "--exec", program];
-            ann.host.run("lcgroup", &args)?.exits(code)?;
+            ann.run(&args)?.exits(code)?;
         }
         bob.say("first")?;
         eventually("ann reads it", || ann.has("first"))?;
@@ -65,18 +55,12 @@ fn a_program_runs_for_each_new_message_and_none_is_lost_while_it_hangs() {
         for words in ["slow", hostile, "last"] {
             bob.say(words)?;
         }
-        eventually("the program is named", || {
-            let said = runs.stderr();
-            holds!(said.contains("waits for sh (process"), "{said}")
-        })?;
+        runs.says("waits for sh (process")?;
         ensure!(told(&ann)? == ["first"]);
         ann.host.write("go", "")?;
         is_told(&ann, &["first", "slow", hostile, "last"])?;
         ensure!(!ann.host.path("evil").exists());
-        eventually("they count as read", || {
-            let status = ann.status()?;
-            holds!(status["unread"] == 0, "{status}")
-        })?;
+        becomes(0, || Ok(ann.status()?["unread"].clone()))?;
         runs.kill()?;
         bob.say("meanwhile")?;
         eventually("ann has it", || ann.has("meanwhile"))?;

@@ -1,26 +1,14 @@
 //! Guests: programs of users without rights, on an lc0 of their own.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use std::thread::sleep;
-use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{
-    DEADLINE, Host, Lab, Network, Process, eventually, make_folder, same_content,
-};
 use nix::mount::{MsFlags, mount};
-use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use nix::unistd::Pid;
-use serde_json::Value;
 
 use crate::lcsync_lan::share;
 use crate::leaves::speak;
+use crate::prelude::*;
 use crate::radio::{RADIO, cast, key_of, write_chirp};
-use crate::{world, world_alone};
 
 const GROUP: &str = "ff1e:5::42";
 /// The driver's device, for everybody as udev makes it.
@@ -34,6 +22,14 @@ const NOBODY: [&str; 6] = [
     "--bounding-set=-all",
     "--inh-caps=-all",
 ];
+
+/// Runs a test of programs that nobody starts as guests of a network.
+pub(crate) fn guests(name: &str, test: impl FnOnce(&Lab) -> Result<()>) {
+    world(name, |lab| {
+        open_driver()?;
+        test(lab)
+    });
+}
 
 /// Opens the driver to everybody in this process's mount namespace.
 pub(crate) fn open_driver() -> Result<()> {
@@ -214,8 +210,7 @@ fn a_guest_ends_as_its_program_does_and_says_why_it_is_refused() {
 fn a_guest_says_that_no_router_has_room_and_that_its_clock_is_wrong() {
     const SKEWED: &str = env!("CARGO_BIN_EXE_lcroute-skewed");
     const HOUR: i64 = 3_600;
-    world("guest-refused", |lab| {
-        open_driver()?;
+    guests("guest-refused", |lab| {
         let mut network = lab.closed_network(["a"])?;
         let host = lab.closed_hosts(&["bob"])?.remove(0);
         let (text, file) = token(&network, &host, "ff1e:5::/32")?;
@@ -247,11 +242,7 @@ fn a_guest_says_that_no_router_has_room_and_that_its_clock_is_wrong() {
         network.members[0].start()?;
         let mut refused = guest(&host, &file, &["sleep", "1000"])?;
         refused.expect_exit(DEADLINE, 4)?;
-        ensure!(
-            refused.stderr().contains("no router has room"),
-            "{}",
-            refused.stderr()
-        );
+        ensure!(refused.stderr().contains("no router has room"));
         let leaf = ["leaf", GROUP, "--count", "3", "--token", &text];
         let mut refused = host.spawn("lcroute", &leaf)?;
         refused.fails(DEADLINE, 4, "no router has room")
@@ -344,9 +335,7 @@ fn a_private_station_is_heard_by_a_token_before_its_text() {
         let what = format!("{text},{}", *station.encode());
         let args = [RADIO, "listen", &what, "--timeout", "6s", "-"];
         let listens = host.spawn("setpriv", &as_nobody(&args))?;
-        eventually("it hears", || {
-            holds!(listens.stdout().len() > 100_000, "{}", listens.stderr())
-        })?;
+        exceeds(100_000, || Ok(listens.stdout().len()))?;
         let family = family(listens.pid());
         // a suspended program is not one that hears nothing
         let all = |signal| {
@@ -357,10 +346,7 @@ fn a_private_station_is_heard_by_a_token_before_its_text() {
         sleep(TIMEOUT + Duration::from_secs(1));
         all(Signal::SIGCONT)?;
         let before = listens.stdout().len();
-        eventually("it hears on", || {
-            let heard = listens.stdout().len() - before;
-            holds!(heard > 1_000_000, "{heard}: {}", listens.stderr())
-        })?;
+        exceeds(1_000_000, || Ok(listens.stdout().len() - before))?;
         listens.signal(Signal::SIGKILL)?;
         drop(casts);
         all_end(&family)
@@ -397,9 +383,7 @@ fn programs_of_ours_need_no_namespace_and_others_say_so() {
         let casts = cast(server, &chirp, &format!("--key {key}"))?;
         let what = format!("{text},{}", *station.encode());
         let listens = host.spawn("setpriv", &as_confined(&[&own, "listen", &what, "-"]))?;
-        eventually("it hears", || {
-            holds!(listens.stdout().len() > 100_000, "{}", listens.stderr())
-        })?;
+        exceeds(100_000, || Ok(listens.stdout().len()))?;
         ensure!(host.run("ip", &["-br", "link"])?.stdout == links);
         let family = family(listens.pid());
         listens.signal(Signal::SIGKILL)?;

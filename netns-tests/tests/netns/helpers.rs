@@ -1,16 +1,9 @@
 //! Helpers of stations in networks of their own: routers with a good uplink, for a caster without.
 
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Process, within};
-use nix::sys::signal::Signal;
-use serde_json::Value;
-
-use crate::guest::{as_nobody, open_driver};
+use crate::guest::as_nobody;
+use crate::prelude::*;
 use crate::radio::{RADIO, write_chirp};
 use crate::stations::{cast, hears, kill_all, listen, public_server, station, text_of};
-use crate::world;
 
 /// Time for which the uplink is measured.
 const MEASURED: Duration = Duration::from_secs(5);
@@ -55,7 +48,7 @@ fn sent(hosts: [&Host; 2]) -> Result<[u64; 2]> {
         Ok([a?.1.bytes, b?.1.bytes])
     };
     let before = bytes()?;
-    std::thread::sleep(MEASURED);
+    sleep(MEASURED);
     let after = bytes()?;
     Ok([after[0] - before[0], after[1] - before[1]])
 }
@@ -63,15 +56,14 @@ fn sent(hosts: [&Host; 2]) -> Result<[u64; 2]> {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn sound_crosses_the_uplink_of_the_caster_once_for_a_helper_and_goes_on_without_it() {
-    world("helper", |lab| {
-        open_driver()?;
+    guests("helper", |lab| {
         let (_server, url) = public_server(lab)?;
         let [ann, eve, early, bob, cy] =
             &crate::all(lab.closed_hosts(&["ann", "eve", "early", "bob", "cy"])?)?;
         let (path, _) = station(ann, "station.key")?;
         let token = invite(ann, &path, "eve", &["--at", &url])?;
         // sound until the end of the test
-        std::fs::rename(write_chirp(ann, 300)?, ann.path("chirp.raw"))?;
+        fs::rename(write_chirp(ann, 300)?, ann.path("chirp.raw"))?;
         // before somebody casts
         let helper = help(eve, &token)?;
         helper.says("waiting for the caster")?;
@@ -111,7 +103,7 @@ fn sound_crosses_the_uplink_of_the_caster_once_for_a_helper_and_goes_on_without_
         })?;
         serves(&helper, 3, DEADLINE)?;
         // the secret is in the arguments of no process
-        let shown = std::fs::read_to_string(format!("/proc/{}/cmdline", helper.pid()))?;
+        let shown = fs::read_to_string(format!("/proc/{}/cmdline", helper.pid()))?;
         ensure!(!shown.contains(&token[8..60]), "{shown}");
 
         let began = Instant::now();
@@ -147,8 +139,7 @@ fn sound_crosses_the_uplink_of_the_caster_once_for_a_helper_and_goes_on_without_
 
 #[test]
 fn by_tokens_of_other_kinds_nobody_helps() {
-    world("helper-wrong", |lab| {
-        open_driver()?;
+    guests("helper-wrong", |lab| {
         let host = lab.host("eve")?;
         let (path, _) = station(&host, "station.key")?;
         let (_, other) = station(&host, "other.key")?;
@@ -157,7 +148,7 @@ fn by_tokens_of_other_kinds_nobody_helps() {
         let grant = host.run(RADIO, &grant)?.success()?.stdout;
         let (member, _) = grant.split_once(',').context("a token before the grant")?;
         let expired = invite(&host, &path, "eve", &["--ttl", "1s"])?;
-        std::thread::sleep(Duration::from_secs(2));
+        sleep(Duration::from_secs(2));
         for (token, code, said) in [
             (member, 4, "by this token nobody helps"),
             (&expired, 4, "the token is not accepted"),

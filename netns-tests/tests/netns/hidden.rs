@@ -1,15 +1,10 @@
 //! A host with `[ice] policy = "relay"`: only members in `disclose` learn its addresses.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
-use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, LAN, Lab, Member, Network, Process, eventually, wait_reach, within};
-
-use crate::guest::{as_nobody, open_driver};
+use crate::guest::as_nobody;
+use crate::prelude::*;
 use crate::tor::{PATIENCE, SOCKS, TorNetwork};
-use crate::world;
 
 /// Captures all packets of a host's own interface, except LAN protocols.
 fn capture(host: &Host) -> Result<(Process, PathBuf)> {
@@ -89,7 +84,7 @@ fn three(lab: &Lab, setup: impl Fn(&str) -> String) -> Result<Network> {
     network.signalling.restart_with_relay()?;
     let [hidden, _, friend] = network.nodes()?;
     let id = friend.host.call("lcroute id --json")?;
-    let id: serde_json::Value = serde_json::from_str(&id.stdout)?;
+    let id: Value = serde_json::from_str(&id.stdout)?;
     let id = id["peer_id"].as_str().context("no PeerId")?;
     let setup = setup(id);
     hidden.host.configure(&setup)?;
@@ -117,7 +112,7 @@ fn seen_by_stranger(network: &mut Network) -> Result<(usize, [String; 2])> {
     }
     network.members[0].stop()?;
     dump.stop()?;
-    let captured = std::fs::read(&file)?;
+    let captured = fs::read(&file)?;
     ensure!(captured.len() > 300 * 1_200, "{} bytes", captured.len());
     let count = mentions(&captured, &network.members[0].host)?;
     println!(
@@ -159,7 +154,7 @@ fn a_hidden_host_that_keeps_nothing_comes_back_under_another_key_and_is_linked_a
 
             network.members[1].stop()?;
             let host = &network.members[1].host;
-            std::fs::remove_dir_all(host.state_dir())?;
+            fs::remove_dir_all(host.state_dir())?;
             host.run("lcroute", &["join", &network.token, "--name", "hidden"])?
                 .success()?;
             network.members[1].start()?;
@@ -188,10 +183,7 @@ fn without_any_relay_a_hidden_host_says_that_nobody_can_be_linked() {
         hidden.host.configure(setup)?;
         network.start_each()?;
         let [hidden, _] = network.nodes()?;
-        eventually("the reason is shown", || {
-            let peers = format!("{:?}", hidden.peers()?);
-            holds!(peers.contains("no relay answers"), "{peers}")
-        })?;
+        tells("no relay answers", || Ok(format!("{:?}", hidden.peers()?)))?;
         let status = hidden.host.run("lcroute", &["status"])?.stdout;
         ensure!(status.contains("no relay is known"), "{status}");
         let relay = crate::doctor::check(&hidden.host, "relay")?;
@@ -203,10 +195,7 @@ fn without_any_relay_a_hidden_host_says_that_nobody_can_be_linked() {
         let [hidden, stranger] = network.nodes()?;
         ensure!(path(stranger, hidden)? == "connected relay");
         hidden.host.reconfigure("")?;
-        eventually("the link is direct", || {
-            let now = path(stranger, hidden)?;
-            holds!(now == "connected host", "{now}")
-        })
+        becomes("connected host", || path(stranger, hidden))
     });
 }
 
@@ -286,43 +275,34 @@ fn of_user(folder: &str) -> Vec<Vec<&str>> {
 /// Each program reads the host's file, which permits all, and the user's own.
 #[test]
 fn programs_of_a_user_heed_the_stricter_of_both_files() {
-    world("hidden-user", |lab| {
-        open_driver()?;
+    guests("hidden-user", |lab| {
         let hosts = lab.lan(&["hidden", "stranger"])?;
         let hidden = &hosts[0];
         let home = hidden.path("home");
         let own = home.join(".config/lcroute");
         let share = home.join("share");
         for folder in [&own, &share] {
-            std::fs::create_dir_all(folder)?;
+            fs::create_dir_all(folder)?;
         }
         let anybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-        std::fs::set_permissions(&share, anybody)?;
-        std::fs::write(share.join("file"), b"content")?;
+        fs::set_permissions(&share, anybody)?;
+        fs::write(share.join("file"), b"content")?;
         let (home, share) = (home.display().to_string(), share.display().to_string());
         let home = format!("HOME={home}");
         let hides = "[ice]\npolicy = \"relay\"\n";
         let no_way = "[signal]\nlan = false\n";
         for (n, (text, code)) in [(hides, 4), (no_way, 2), ("", 0)].into_iter().enumerate() {
-            std::fs::write(own.join("lcroute.toml"), text)?;
+            fs::write(own.join("lcroute.toml"), text)?;
             for (m, program) in of_user(&share).iter().enumerate() {
                 let file = format!("user-{n}-{m}.pcap");
                 let (mut dump, file) = dump_at(hidden, LAN, &file, &["-Q", "out", "udp or tcp"])?;
-                let env = [
-                    "env",
-                    "-u",
-                    "LCROUTE_CONFIG",
-                    "-u",
-                    "XDG_CONFIG_HOME",
-                    &home,
-                ];
+                let env = format!("env -u LCROUTE_CONFIG -u XDG_CONFIG_HOME {home}");
+                let env = crate::words(&env);
                 let args = [&env[..], program].concat();
                 let mut runs = hidden.spawn("setpriv", &as_nobody(&args))?;
                 let seen = || read(hidden, &file, "udp or tcp");
                 if code == 0 {
-                    eventually("it is seen", || {
-                        holds!(!seen()?.is_empty(), "{program:?}: {}", runs.stderr())
-                    })?;
+                    exceeds(0, || Ok(seen()?.len()))?;
                     continue;
                 }
                 let ended = runs.wait(PATIENCE)?;
@@ -333,15 +313,9 @@ fn programs_of_a_user_heed_the_stricter_of_both_files() {
             }
         }
         let leaf = ["lcroute", "leaf", "ff3e::1", "--token", "-"];
-        std::fs::write(own.join("lcroute.toml"), hides)?;
-        let env = [
-            "env",
-            "-u",
-            "LCROUTE_CONFIG",
-            "-u",
-            "XDG_CONFIG_HOME",
-            &home,
-        ];
+        fs::write(own.join("lcroute.toml"), hides)?;
+        let env = format!("env -u LCROUTE_CONFIG -u XDG_CONFIG_HOME {home}");
+        let env = crate::words(&env);
         hidden
             .run("setpriv", &as_nobody(&[&env[..], &leaf].concat()))?
             .exits(4)
@@ -356,7 +330,7 @@ fn nothing_leaves_a_hidden_host_but_what_goes_to_its_server() {
         network.members[0].start()?;
         let hidden = network.members[1].host.clone();
         let folder = hidden.path("spool");
-        std::fs::create_dir(&folder)?;
+        fs::create_dir(&folder)?;
         let stranger = network.members[0].host.clone();
         let stun = format!("stun = [\"{}:3478\"]", stranger.v4()?);
         let cases = ["disclose = [\"label:friend=yes\"]", &stun];
@@ -383,7 +357,7 @@ fn nothing_leaves_a_hidden_host_but_what_goes_to_its_server() {
             ensure!(told.is_empty(), "{more}:\n{told}");
             let groups = groups_told(&hidden, &file)?;
             ensure!(groups.is_empty(), "{more}: {groups:?}");
-            let files = std::fs::read_dir(&folder)?.count();
+            let files = fs::read_dir(&folder)?.count();
             ensure!(files == 0, "{files} files in the folder");
         }
         // control: without the policy the same host contacts the router and the LAN
@@ -424,7 +398,7 @@ fn a_host_that_hides_from_now_on_takes_back_what_it_has_told() {
         let hidden = network.members[1].host.clone();
         let server = network.signalling.host.clone();
         let folder = hidden.path("spool");
-        std::fs::create_dir(&folder)?;
+        fs::create_dir(&folder)?;
         let spool = format!("[signal]\nspool = \"{}\"\n", folder.display());
         let relay =
             format!("{spool}[ice]\npolicy = \"relay\"\ndisclose = [\"label:friend=yes\"]\n");
@@ -435,7 +409,7 @@ fn a_host_that_hides_from_now_on_takes_back_what_it_has_told() {
         let (mut dump, file) = capture_sent(&hidden, "open.pcap")?;
         network.start_each()?;
         network.wait_linked()?;
-        let has_record = || -> Result<bool> { Ok(std::fs::read_dir(&folder)?.count() > 0) };
+        let has_record = || -> Result<bool> { Ok(fs::read_dir(&folder)?.count() > 0) };
         let [stranger, member] = network.nodes()?;
         eventually("the router, the LAN and the folder know", || {
             let mapping = member.status()?["mapping"].clone();
@@ -472,15 +446,10 @@ fn a_host_that_hides_from_now_on_takes_back_what_it_has_told() {
         hidden.configure(&spool)?;
         network.members[1].start()?;
         let member = &network.members[1];
-        eventually("the router maps again", || {
-            let mapping = member.status()?["mapping"].clone();
-            holds!(mapping["by"] == "pcp", "{mapping}")
-        })?;
+        becomes("pcp", || Ok(member.status()?["mapping"]["by"].clone()))?;
         hidden.configure(&relay)?;
         hidden.call("lcroute reload --exec")?;
-        eventually("it is taken back", || {
-            holds!(taken_back() == 2, "{}", maps.stdout())
-        })
+        becomes(2, || Ok(taken_back()))
     });
 }
 
@@ -562,7 +531,7 @@ fn a_host_is_linked_through_a_private_tor_network() {
         for watch in watched {
             let (mut dump, file) = watch?;
             dump.stop()?;
-            let captured = std::fs::read(&file)?;
+            let captured = fs::read(&file)?;
             ensure!(captured.len() > 300 * 1_200, "{} bytes", captured.len());
             let count = mentions(&captured, hidden)?;
             ensure!(count == 0, "{}: {count} times", file.display());

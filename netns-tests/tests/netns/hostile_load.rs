@@ -2,10 +2,7 @@
 
 use std::net::SocketAddrV4;
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Member, Network, Process, eventually};
-
-use crate::world;
+use crate::prelude::*;
 
 pub const PORT: u16 = 7201;
 

@@ -1,9 +1,6 @@
 //! `lc0` as programs see it: TUN and TAP, MLD watchers, names, capabilities.
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Member, Network, eventually};
-
-use crate::world;
+use crate::prelude::*;
 
 #[test]
 fn an_mld_watcher_on_a_raw_socket_sees_a_remote_join_and_part() {
@@ -25,16 +22,8 @@ fn a_node_in_tap_mode_and_one_in_tun_mode_understand_each_other() {
     world("tap", |lab| {
         let network = network_with_mode(lab, "tun")?;
         let [a, b] = network.nodes()?;
-        ensure!(
-            link_kind(&a.host)? == ("tun".to_owned(), true),
-            "{:?}",
-            link_kind(&a.host)?
-        );
-        ensure!(
-            link_kind(&b.host)? == ("tap".to_owned(), true),
-            "{:?}",
-            link_kind(&b.host)?
-        );
+        ensure!(link_kind(&a.host)? == ("tun".to_owned(), true));
+        ensure!(link_kind(&b.host)? == ("tap".to_owned(), true));
         let (at_a, at_b) = (
             a.host.receive("ff1e::a", &[])?,
             b.host.receive("ff1e::b", &[])?,
@@ -50,11 +39,9 @@ fn a_node_in_tap_mode_and_one_in_tun_mode_understand_each_other() {
 
 #[test]
 fn lc0_has_the_address_that_status_shows_and_one_link_local() {
-    world("addresses", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, _] = network.nodes()?;
+    with_members("addresses", ["a", "b"], |_, [a, _]| {
         let shown = a.host.call("ip -j -6 addr show dev lc0")?;
-        let shown: serde_json::Value = serde_json::from_str(&shown.stdout)?;
+        let shown: Value = serde_json::from_str(&shown.stdout)?;
         let addresses = shown[0]["addr_info"].as_array().context("addr_info")?;
         let mut found: Vec<&str> = addresses
             .iter()
@@ -72,9 +59,7 @@ fn lc0_has_the_address_that_status_shows_and_one_link_local() {
 
 #[test]
 fn a_host_firewall_that_drops_what_arrives_on_lc0_is_noticed_and_the_rule_shown() {
-    world("inbound", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, _] = network.nodes()?;
+    with_members("inbound", ["a", "b"], |_, [a, _]| {
         wait_inbound(a, "open")?;
         a.host.close_everywhere()?;
         a.host.call("lcroute reload")?;
@@ -85,10 +70,7 @@ fn a_host_firewall_that_drops_what_arrives_on_lc0_is_noticed_and_the_rule_shown(
 }
 
 fn wait_inbound(member: &Member, verdict: &str) -> Result<()> {
-    eventually("lcroute to know its host's firewall", || {
-        let status = member.status()?;
-        holds!(status["inbound"] == verdict, "{}", status["inbound"])
-    })
+    becomes(verdict, || Ok(member.status()?["inbound"].clone()))
 }
 
 #[test]
@@ -99,11 +81,7 @@ fn a_taken_interface_name_is_said_and_the_interface_left_alone() {
         host.call("lcroute init")?;
         let refused = host.run("lcroute", &["run"])?;
         refused.exits(1)?;
-        ensure!(
-            refused.stderr.contains("lc0"),
-            "the name is not said: {}",
-            refused.stderr
-        );
+        refused.says("lc0")?;
         holds!(host.has_interface("lc0"), "a foreign interface was removed")
     });
 }
@@ -129,22 +107,15 @@ fn without_the_capability_it_says_which_one_is_missing() {
         let host = lab.host("a")?;
         host.call("lcroute init")?;
         let program = crate::PROGRAM;
-        let drop = [
-            "--bounding-set=-net_admin",
-            "--inh-caps=-all",
-            program,
-            "lcroute",
-            "run",
-        ];
+        let drop = format!("--bounding-set=-net_admin --inh-caps=-all {program} lcroute run");
+        let drop = crate::words(&drop);
         host.run("setpriv", &drop)?.fails(4, "CAP_NET_ADMIN")
     });
 }
 
 #[test]
 fn programs_that_name_no_interface_keep_their_lan_for_other_groups() {
-    world("routes", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, _] = network.nodes()?;
+    with_members("routes", ["a", "b"], |_, [a, _]| {
         for (group, expected) in [
             ("ff1e::1", "lc0"),
             ("ff08::1", "lc0"),
@@ -205,7 +176,7 @@ fn each_lc0_has_an_ethernet_address_of_its_own_and_is_in_no_bridge() {
             let shown = member
                 .host
                 .run("ip", &["-j", "link", "show", "dev", "lc0"])?;
-            let shown: serde_json::Value = serde_json::from_str(&shown.success()?.stdout)?;
+            let shown: Value = serde_json::from_str(&shown.success()?.stdout)?;
             ensure!(shown[0]["link_type"] == "ether", "{shown}");
             let flags = shown[0]["flags"].as_array().context("flags")?;
             let has = |flag: &str| flags.iter().any(|f| f == flag);
@@ -318,23 +289,16 @@ fn watcher_sees_join_and_part(lab: &Lab, mode: &str, watcher: &[&str]) -> Result
     let [a, b] = network.nodes()?;
     let watch = a.host.watch_mld(watcher)?;
     let mut receiver = b.host.receive("ff1e::42", &[])?;
-    eventually("the watcher hears the JOIN", || {
-        holds!(watch.seen("JOIN", "ff1e::42")? > 0, "it has not")
-    })?;
-    ensure!(
-        watch.seen("PART", "ff1e::42")? == 0,
-        "a PART before anybody left"
-    );
+    exceeds(0, || watch.seen("JOIN", "ff1e::42"))?;
+    ensure!(watch.seen("PART", "ff1e::42")? == 0);
     receiver.process().kill()?;
-    eventually("the watcher hears the PART", || {
-        holds!(watch.seen("PART", "ff1e::42")? > 0, "it has not")
-    })
+    exceeds(0, || watch.seen("PART", "ff1e::42"))
 }
 
 /// Returns `tun` or `tap`, and whether it is persistent.
 fn link_kind(host: &Host) -> Result<(String, bool)> {
     let shown = host.call("ip -j -d link show dev lc0")?;
-    let shown: serde_json::Value = serde_json::from_str(&shown.stdout)?;
+    let shown: Value = serde_json::from_str(&shown.stdout)?;
     let data = &shown[0]["linkinfo"]["info_data"];
     let kind = data["type"]
         .as_str()
@@ -345,9 +309,7 @@ fn link_kind(host: &Host) -> Result<(String, bool)> {
 /// Two nodes of one network on a host; the second has the interface `lc1`.
 #[test]
 fn a_second_node_on_a_host_carries_what_names_its_interface() {
-    world("second-node", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, b] = network.nodes()?;
+    with_members("second-node", ["a", "b"], |network, [a, b]| {
         let url = network.signalling.url()?;
         let invited = a.host.run("lcroute", &["invite", "--signal", &url])?;
         let token = invited.success()?.stdout;
@@ -367,7 +329,7 @@ fn a_second_node_on_a_host_carries_what_names_its_interface() {
         let mut daemon = b
             .host
             .spawn("lcroute", &of_second(&["run", "--tun", "lc1"]))?;
-        let status = || -> Result<serde_json::Value> {
+        let status = || -> Result<Value> {
             let done = b.host.run("lcroute", &of_second(&["status", "--json"]))?;
             Ok(serde_json::from_str(&done.success()?.stdout)?)
         };
@@ -387,12 +349,9 @@ fn a_second_node_on_a_host_carries_what_names_its_interface() {
         let before = b.counter("tun_rx_packets")?;
         b.host.send("ff1e::42", 50, &["--interface", "lc1"])?;
         receiver.expect_exactly(100)?;
-        ensure!(
-            b.counter("tun_rx_packets")? < before + 50,
-            "they went through lc0"
-        );
+        ensure!(b.counter("tun_rx_packets")? < before + 50);
         let done = b.host.ask("lcroute", &of_second(&["doctor", "--json"]))?;
-        let checks: serde_json::Value = serde_json::from_str(&done.stdout)?;
+        let checks: Value = serde_json::from_str(&done.stdout)?;
         let checks = checks["checks"].as_array().context("checks")?;
         let routes = checks.iter().find(|check| check["name"] == "routes");
         let routes = routes.context("routes")?;
@@ -405,9 +364,7 @@ fn a_second_node_on_a_host_carries_what_names_its_interface() {
 
 #[test]
 fn a_second_address_on_lc0_does_not_change_what_programs_send_from() {
-    world("second-address", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, b] = network.nodes()?;
+    with_members("second-address", ["a", "b"], |_, [a, b]| {
         let own = b.address()?.to_string();
         let receiver = a.host.receive("ff1e::42", &[])?;
         let named = a.host.receive("ff15::42", &["--interface", "lc0"])?;
@@ -419,7 +376,7 @@ fn a_second_address_on_lc0_does_not_change_what_programs_send_from() {
             let done = b
                 .host
                 .run("ip", &["-j", "-6", "route", "get", group, "oif", "lc0"])?;
-            let shown: serde_json::Value = serde_json::from_str(&done.success()?.stdout)?;
+            let shown: Value = serde_json::from_str(&done.success()?.stdout)?;
             Ok(shown[0]["prefsrc"].as_str().context("prefsrc")?.to_owned())
         };
         for group in ["ff1e::42", "ff15::42", "ff05::1"] {
@@ -440,9 +397,7 @@ fn a_second_address_on_lc0_does_not_change_what_programs_send_from() {
             format!("addr del {own}/48 dev lc0"),
         ] {
             b.host.ip(&change)?;
-            eventually("programs send from the node's address again", || {
-                holds!(source("ff1e::42")? == own, "{}", source("ff1e::42")?)
-            })?;
+            becomes(&*own, || source("ff1e::42"))?;
         }
         b.host.send("ff1e::42", 50, &[])?;
         receiver.expect_exactly(100)

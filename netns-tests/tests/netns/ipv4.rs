@@ -2,11 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Member, Network, Process, eventually};
-use serde_json::Value;
-
-use crate::world;
+use crate::prelude::*;
 
 /// Joins a group on the kernel's default interface, from any source or from one. Prints source and
 /// length of datagrams.
@@ -190,9 +186,7 @@ fn an_ipv4_stream_comes_through_and_its_end_is_silent() {
         a.wait_unwanted("239.1.2.3", b)?;
         let before = a.counter("link_tx_packets")?;
         say(&a.host, "239.1.2.3", 1_200, 100)?;
-        eventually("nobody listens", || {
-            holds!(a.counter("drops/no_listener")? >= 100, "{}", a.status()?)
-        })?;
+        at_least(100, || a.counter("drops/no_listener"))?;
         ensure!(a.counter("link_tx_packets")? == before, "{}", a.status()?);
         let own = address(b)?;
         network.members[1].stop()?;
@@ -252,13 +246,7 @@ fn ipv4_joins_of_a_source_bring_it_alone_and_old_hosts_are_understood() {
             .host
             .run("python3", &["-c", FORGE, &from_a, "239.9.9.8", "lc0"])?;
         ensure!(done.code == 0, "{done:?}");
-        eventually("it is dropped by name", || {
-            holds!(
-                b.counter("drops/foreign_source")? > dropped,
-                "{}",
-                b.status()?
-            )
-        })
+        exceeds(dropped, || b.counter("drops/foreign_source"))
     });
 }
 

@@ -1,15 +1,7 @@
 //! LANs behind gateways: plain hosts without lcroute, real kernels, snooping bridges.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, bail, ensure};
-use lcroute_demo::lab::{
-    Host, Lab, Member, Network, Site, UPLINK, eventually, make_folder, same_content, within,
-};
-use serde_json::Value;
-
 use crate::lcsync_lan::share;
-use crate::world;
+use crate::prelude::*;
 
 pub(crate) const GROUP: &str = "ff1e::42";
 pub(crate) const LAN: &str = "[[lan]]\ninterface = \"lan0\"\n";
@@ -78,11 +70,21 @@ impl Sites {
     /// Waits until this number of groups is reported on a LAN.
     pub(crate) fn wait_reported(&self, site: usize, groups: u64) -> Result<()> {
         let forwarder = &self.network.members[self.wait_forwarder(site)?];
-        eventually("joins are reported on the LAN", || {
-            let lan = lan(forwarder)?;
-            holds!(lan["groups"] == groups, "{lan}")
-        })
+        becomes(groups, || Ok(lan(forwarder)?["groups"].clone()))
     }
+}
+
+/// Runs a test of two LANs with these settings.
+pub(crate) fn two_lans(
+    name: &str,
+    gateways: usize,
+    settings: &str,
+    test: impl FnOnce(&Sites, &[Site; 2]) -> Result<()>,
+) {
+    world(name, |lab| {
+        let sites = Sites::with(lab, gateways, settings)?;
+        test(&sites, &sites.sites)
+    });
 }
 
 /// `lcroute lan --json` of a gateway with one LAN.
@@ -94,9 +96,7 @@ pub(crate) fn lan(member: &Member) -> Result<Value> {
 
 #[test]
 fn plain_hosts_of_two_lans_hear_each_other_and_nothing_flows_unheard() {
-    world("two-lans", |lab| {
-        let sites = Sites::new(lab, 1)?;
-        let [a, b] = &sites.sites;
+    two_lans("two-lans", 1, "", |sites, [a, b]| {
         let uplink = &sites.network.members[0].host;
         let (_, before) = uplink.interface_traffic(UPLINK)?;
         // another group: its first packets would wait for a listener
@@ -121,9 +121,7 @@ fn plain_hosts_of_two_lans_hear_each_other_and_nothing_flows_unheard() {
 
 #[test]
 fn one_source_of_a_lan_is_heard_and_programs_of_the_gateways_too() {
-    world("lan-sources", |lab| {
-        let sites = Sites::new(lab, 1)?;
-        let [a, b] = &sites.sites;
+    two_lans("lan-sources", 1, "", |sites, [a, b]| {
         let group = "ff3e::8000:42";
         let only = ["--source", "2001:db8:a001::2"];
         let listener = b.hosts[0].receive(group, &only)?;
@@ -181,9 +179,7 @@ fn two_gateways_on_both_lans_carry_everything_once_and_replace_each_other() {
 
 #[test]
 fn a_closed_server_without_lcroute_serves_another_lan() {
-    world("lan-share", |lab| {
-        let sites = Sites::new(lab, 1)?;
-        let [a, b] = &sites.sites;
+    two_lans("lan-share", 1, "", |_, [a, b]| {
         let folder = a.hosts[0].path("folder");
         make_folder(&folder, 3_000_000)?;
         let path = folder.display().to_string();
@@ -243,9 +239,7 @@ sys.exit(1)
 
 #[test]
 fn services_of_another_lan_are_found_by_hosts_and_programs() {
-    world("lan-mdns", |lab| {
-        let sites = Sites::with(lab, 1, "reflect = [\"mdns\"]\n")?;
-        let [a, b] = &sites.sites;
+    two_lans("lan-mdns", 1, "reflect = [\"mdns\"]\n", |sites, [a, b]| {
         let [near, far] = sites.network.nodes()?;
         let address = "2001:db8:a002::2";
         let args = ["-c", ANSWER, "printer", address];

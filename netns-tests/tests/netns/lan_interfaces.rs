@@ -1,20 +1,18 @@
 //! Interfaces of a LAN's gateway: cables, names, bridges, VLANs, sizes, addresses, other members.
 
-use std::net::{Ipv6Addr, SocketAddrV6};
+use std::net::SocketAddrV6;
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{self, Host, Lab, Member, Site, eventually, noise};
+use lcroute_demo::lab;
 use librecast::ethernet::MacAddress;
 use librecast::packet;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{setsockopt, sockopt};
-use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::lan::{GROUP, LAN, Sites, lan};
 use crate::lan_hosts::counted;
 use crate::offload::{PORT, equal_sizes, receive, receiver, send_train, udp};
-use crate::world;
+use crate::prelude::*;
 
 /// Waits until a gateway's LAN is off; returns the problem.
 fn wait_off(gateway: &Member) -> Result<String> {
@@ -50,9 +48,7 @@ fn remove_address(host: &Host, address: &str, interface: &str) -> Result<()> {
 
 #[test]
 fn a_cable_that_was_pulled_is_served_again() {
-    world("lan-cable", |lab| {
-        let sites = Sites::new(lab, 1)?;
-        let [a, b] = &sites.sites;
+    two_lans("lan-cable", 1, "", |sites, [a, b]| {
         let listener = b.hosts[0].receive(GROUP, &[])?;
         let _sender = a.hosts[0].send_for_ever(GROUP)?;
         listener.expect_more("before")?;
@@ -73,9 +69,7 @@ fn a_cable_that_was_pulled_is_served_again() {
 
 #[test]
 fn an_interface_that_is_gone_is_off_and_one_of_that_name_is_served() {
-    world("lan-gone", |lab| {
-        let sites = Sites::new(lab, 1)?;
-        let [a, b] = &sites.sites;
+    two_lans("lan-gone", 1, "", |sites, [a, b]| {
         let listener = b.hosts[0].receive(GROUP, &[])?;
         let _sender = a.hosts[0].send_for_ever(GROUP)?;
         listener.expect_more("before")?;
@@ -117,9 +111,7 @@ fn an_interface_that_is_gone_is_off_and_one_of_that_name_is_served() {
 
 #[test]
 fn a_bridge_is_served_and_its_port_names_it() {
-    world("lan-bridge", |lab| {
-        let sites = Sites::new(lab, 1)?;
-        let [a, b] = &sites.sites;
+    two_lans("lan-bridge", 1, "", |sites, [a, b]| {
         for (at, address) in [(0, "2001:db8:a001::1"), (1, "2001:db8:a002::1")] {
             let gateway = &sites.members(at)[0];
             let host = &gateway.host;
@@ -168,12 +160,7 @@ fn interfaces_whose_names_match_come_and_go_without_a_warning() {
             gateway.host.ip(&commands)
         };
         reload(gateway, "[[lan]]\ninterface = \"br-*\"\n")?;
-        let none = || {
-            eventually("no LAN is left", || {
-                let all = all_lans(gateway)?;
-                holds!(all.is_empty(), "{all:?}")
-            })
-        };
+        let none = || becomes(0, || Ok(all_lans(gateway)?.len()));
         none()?;
         let doctor = gateway.host.ask("lcroute", &["doctor"])?.stdout;
         ensure!(doctor.contains("br-* (none now)"), "{doctor}");
@@ -221,9 +208,7 @@ fn interfaces_whose_names_match_come_and_go_without_a_warning() {
 
 #[test]
 fn frames_of_another_vlan_are_not_carried_and_a_priority_is_none() {
-    world("lan-tags", |lab| {
-        let sites = Sites::new(lab, 1)?;
-        let [a, b] = &sites.sites;
+    two_lans("lan-tags", 1, "", |sites, [a, b]| {
         let gateway = &sites.members(0)[0];
         let listener = b.hosts[0].receive(GROUP, &[])?;
         sites.wait_reported(0, 1)?;
@@ -241,10 +226,7 @@ fn frames_of_another_vlan_are_not_carried_and_a_priority_is_none() {
             }
         }
         listener.expect(15)?;
-        eventually("frames without a tag have been carried", || {
-            let carried = counted(gateway, "rx")? - before;
-            holds!(carried == 15, "{carried}")
-        })?;
+        becomes(15, || Ok(counted(gateway, "rx")? - before))?;
         holds!(listener.packets()? == 15)
     });
 }
@@ -270,9 +252,7 @@ fn frame(tag: &[u8], number: u64) -> Result<Vec<u8>> {
 
 #[test]
 fn an_interface_on_top_of_another_is_served() {
-    world("lan-on-top", |lab| {
-        let sites = Sites::new(lab, 1)?;
-        let [a, b] = &sites.sites;
+    two_lans("lan-on-top", 1, "", |sites, [a, b]| {
         let gateway = &sites.members(0)[0];
         // as containers do: a second address of the card
         let macvlan = "link add link lan0 name lan0.7 type macvlan mode bridge";
@@ -319,48 +299,48 @@ fn an_interface_on_top_of_another_is_served() {
 
 #[test]
 fn trains_of_datagrams_and_partial_checksums_arrive_right() {
-    world("lan-trains", |lab| {
-        let sites = Sites::with(lab, 1, "rate = \"2G\"\nrate_out = \"2G\"\n")?;
-        let [a, b] = &sites.sites;
-        let receivers = [receiver(&b.hosts[0], false)?, receiver(&b.hosts[0], true)?];
-        sites.wait_reported(0, 1)?;
-        let group: Ipv6Addr = GROUP.parse()?;
-        let (train, raw) = a.hosts[0].namespace().run(|| {
-            let train = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
-            train.bind(&SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, PORT, 0, 0).into())?;
-            train.connect(&SocketAddrV6::new(group, PORT, 0, 0).into())?;
-            let raw = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::UDP))?;
-            raw.connect(&SocketAddrV6::new(group, 0, 0, 0).into())?;
-            Ok((train, raw))
-        })?;
-        let gateway = &sites.members(0)[0];
-        let before = counted(gateway, "rx")?;
-        let source = "2001:db8:a001::2".parse()?;
-        for number in 0..20 {
-            let datagrams = equal_sizes(number);
-            // super-packets of some 20 KB, each ending with a shorter datagram
-            for half in [&datagrams[..20], &datagrams[20..]] {
-                send_train(&train, half)?;
+    two_lans(
+        "lan-trains",
+        1,
+        "rate = \"2G\"\nrate_out = \"2G\"\n",
+        |sites, [a, b]| {
+            let receivers = [receiver(&b.hosts[0], false)?, receiver(&b.hosts[0], true)?];
+            sites.wait_reported(0, 1)?;
+            let group: Ipv6Addr = GROUP.parse()?;
+            let (train, raw) = a.hosts[0].namespace().run(|| {
+                let train = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
+                train.bind(&SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, PORT, 0, 0).into())?;
+                train.connect(&SocketAddrV6::new(group, PORT, 0, 0).into())?;
+                let raw = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::UDP))?;
+                raw.connect(&SocketAddrV6::new(group, 0, 0, 0).into())?;
+                Ok((train, raw))
+            })?;
+            let gateway = &sites.members(0)[0];
+            let before = counted(gateway, "rx")?;
+            let source = "2001:db8:a001::2".parse()?;
+            for number in 0..20 {
+                let datagrams = equal_sizes(number);
+                // super-packets of some 20 KB, each ending with a shorter datagram
+                for half in [&datagrams[..20], &datagrams[20..]] {
+                    send_train(&train, half)?;
+                }
+                for receiver in &receivers {
+                    ensure!(receive(receiver, datagrams.len())?.datagrams == datagrams);
+                }
+                // receivers' kernels check checksums: a wrong one stays wrong
+                raw.send(&udp(source, &noise(number, 500), false))?;
             }
+            // 20 times 41, and those with wrong checksums
+            becomes(840, || Ok(counted(gateway, "rx")? - before))?;
+            // behind all previous ones
+            setsockopt(&train, sockopt::UdpGsoSegment, &0)?;
+            train.send(b"the end")?;
             for receiver in &receivers {
-                ensure!(receive(receiver, datagrams.len())?.datagrams == datagrams);
+                ensure!(receive(receiver, 1)?.datagrams == [b"the end".to_vec()]);
             }
-            // receivers' kernels check checksums: a wrong one stays wrong
-            raw.send(&udp(source, &noise(number, 500), false))?;
-        }
-        // 20 times 41, and those with wrong checksums
-        eventually("the gateway has carried each by itself", || {
-            let carried = counted(gateway, "rx")? - before;
-            holds!(carried == 840, "{carried}")
-        })?;
-        // behind all previous ones
-        setsockopt(&train, sockopt::UdpGsoSegment, &0)?;
-        train.send(b"the end")?;
-        for receiver in &receivers {
-            ensure!(receive(receiver, 1)?.datagrams == [b"the end".to_vec()]);
-        }
-        Ok(())
-    });
+            Ok(())
+        },
+    );
 }
 
 /// Sets features of an interface, as `ethtool -K` does.
@@ -391,56 +371,55 @@ fn set_features(host: &Host, interface: &str, wishes: &[&str]) -> Result<()> {
 
 #[test]
 fn datagrams_that_the_card_has_put_together_arrive_apart() {
-    world("lan-gro", |lab| {
-        let sites = Sites::with(lab, 1, "rate = \"2G\"\nrate_out = \"2G\"\n")?;
-        let [a, b] = &sites.sites;
-        let listener = b.hosts[0].receive(GROUP, &[])?;
-        sites.wait_reported(0, 1)?;
-        // super-packets are cut on the gateway's cable: its card gets single datagrams in bursts
-        a.switch.ip("link set port1 gso_max_segs 1")?;
-        // only then the kernel coalesces packets of a lab cable
-        set_features(
-            &a.switch,
-            "port1",
-            &crate::words(
-                "tx-tcp-segmentation=off tx-tcp-ecn-segmentation=off tx-tcp-mangleid-segmentation=off tx-tcp6-segmentation=off",
-            ),
-        )?;
-        let gateway = &sites.members(0)[0];
-        let mut sent = 0;
-        for wishes in [
-            ["rx-gro=on", "rx-udp-gro-forwarding=on", "rx-gro-list=off"],
-            ["rx-gro=on", "rx-udp-gro-forwarding=off", "rx-gro-list=on"],
-        ] {
-            set_features(&gateway.host, lab::LAN, &wishes)?;
-            let long = [
-                "-l",
-                "-n",
-                "-i",
-                lab::LAN,
-                "ip6 dst ff1e::42 and greater 2000",
-            ];
-            let long = gateway.host.spawn("tcpdump", &long)?;
-            long.says("listening")?;
-            let args = ["--rate", "4000", "--size", "1000", "--gso", "20"];
-            a.hosts[0].send(GROUP, 1_000, &args)?;
-            eventually("several have come as one", || {
-                holds!(!long.stdout().is_empty(), "none has: {wishes:?}")
-            })?;
-            sent += 1_000;
-            listener
-                .expect(sent)
-                .with_context(|| format!("{wishes:?} {:?}", lan(gateway)))?;
-        }
-        listener.expect_exactly(sent)
-    });
+    two_lans(
+        "lan-gro",
+        1,
+        "rate = \"2G\"\nrate_out = \"2G\"\n",
+        |sites, [a, b]| {
+            let listener = b.hosts[0].receive(GROUP, &[])?;
+            sites.wait_reported(0, 1)?;
+            // super-packets are cut on the gateway's cable: its card gets single datagrams in bursts
+            a.switch.ip("link set port1 gso_max_segs 1")?;
+            // only then the kernel coalesces packets of a lab cable
+            set_features(
+                &a.switch,
+                "port1",
+                &crate::words(
+                    "tx-tcp-segmentation=off tx-tcp-ecn-segmentation=off tx-tcp-mangleid-segmentation=off tx-tcp6-segmentation=off",
+                ),
+            )?;
+            let gateway = &sites.members(0)[0];
+            let mut sent = 0;
+            for wishes in [
+                ["rx-gro=on", "rx-udp-gro-forwarding=on", "rx-gro-list=off"],
+                ["rx-gro=on", "rx-udp-gro-forwarding=off", "rx-gro-list=on"],
+            ] {
+                set_features(&gateway.host, lab::LAN, &wishes)?;
+                let long = [
+                    "-l",
+                    "-n",
+                    "-i",
+                    lab::LAN,
+                    "ip6 dst ff1e::42 and greater 2000",
+                ];
+                let long = gateway.host.spawn("tcpdump", &long)?;
+                long.says("listening")?;
+                let args = ["--rate", "4000", "--size", "1000", "--gso", "20"];
+                a.hosts[0].send(GROUP, 1_000, &args)?;
+                exceeds(0, || Ok(long.stdout().len()))?;
+                sent += 1_000;
+                listener
+                    .expect(sent)
+                    .with_context(|| format!("{wishes:?} {:?}", lan(gateway)))?;
+            }
+            listener.expect_exactly(sent)
+        },
+    );
 }
 
 #[test]
 fn packets_of_1500_bytes_pass_and_larger_ones_are_answered() {
-    world("lan-mtu", |lab| {
-        let sites = Sites::new(lab, 1)?;
-        let [a, b] = &sites.sites;
+    two_lans("lan-mtu", 1, "", |sites, [a, b]| {
         let listener = b.hosts[0].receive(GROUP, &[])?;
         sites.wait_reported(0, 1)?;
         // 1,500 bytes with headers
@@ -494,9 +473,7 @@ fn set_mtu(site: &Site, gateway: &Host, mtu: u16) -> Result<()> {
 
 #[test]
 fn hosts_are_heard_whatever_their_addresses_become() {
-    world("lan-addresses", |lab| {
-        let sites = Sites::new(lab, 1)?;
-        let [a, b] = &sites.sites;
+    two_lans("lan-addresses", 1, "", |sites, [a, b]| {
         let listener = b.hosts[0].receive(GROUP, &[])?;
         sites.wait_reported(0, 1)?;
         let host = &a.hosts[0];

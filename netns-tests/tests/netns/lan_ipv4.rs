@@ -2,12 +2,11 @@
 
 use std::net::Ipv4Addr;
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{self, Host, Lab, Member, Process, UPLINK, eventually};
+use lcroute_demo::lab;
 
 use crate::ipv4::{address, wait_known};
 use crate::lan::{Sites, lan};
-use crate::world;
+use crate::prelude::*;
 
 /// Groups of IPv6 and IPv4.
 const BOTH: &str = "groups = [\"ff1e::/16\", \"239.0.0.0/8\", \"224.2.0.0/16\", \"232.0.0.0/8\"]\n[tun]\nipv4 = true\n";
@@ -244,10 +243,7 @@ fn trains_of_ipv4_datagrams_arrive_and_parts_are_dropped_by_name() {
         expect(&heard, &[&from, " ttl 1 1000 "], 800)?;
         expect(&heard, &[&from, " ttl 1 1472 whole"], 1)?;
         let gateway = &sites.members(0)[0];
-        eventually("parts are named", || {
-            let said = lan(gateway)?;
-            holds!(said["counters"]["lan_fragment"] == 2, "{said}")
-        })?;
+        becomes(2, || Ok(lan(gateway)?["counters"]["lan_fragment"].clone()))?;
         expect(&heard, &["parts"], 0)
     });
 }
@@ -361,10 +357,7 @@ fn an_ipv4_querier_that_is_no_gateway_is_named_and_comes_and_goes() {
         asks("192.168.1.1")?;
         wait_querier("192.168.1.1")?;
         let said = gateway.host.call("lcroute lan")?.stdout;
-        ensure!(
-            said.contains("IPv4 queries come from 192.168.1.1"),
-            "{said}"
-        );
+        shows_all(&said, &["IPv4 queries come from 192.168.1.1"])?;
         let lans = crate::doctor::check(&gateway.host, "lans")?;
         let named = lans.to_string().contains("192.168.1.1");
         // it may have expired by now

@@ -2,27 +2,20 @@
 //!
 //! `netns-tests/setup all` fetches the programs of ignored tests.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Process, eventually};
-
 use crate::foreign::{foreign, libraries, said, start};
 use crate::lan::{Sites, lan};
-use crate::lan_ipv4;
 use crate::ordinary_programs::{
     IPERF_CLIENT, IPERF_SERVER, PYTHON_RECEIVER, PYTHON_SENDER, iperf_got_all,
 };
+use crate::prelude::*;
 use crate::recipes::blocks;
-use crate::{words, world};
+use crate::{lan_ipv4, words};
 
 const PAGE: &str = include_str!("../../../docs/guide/lan.md");
 
 #[test]
 fn iperf_python_and_socat_work_between_lans() {
-    world("lan-iperf", |lab| {
-        let sites = Sites::new(lab, 1)?;
-        let [a, b] = &sites.sites;
+    two_lans("lan-iperf", 1, "", |sites, [a, b]| {
         let text = a.hosts[0].write("text", "hello from socat\n")?;
         let from = format!("OPEN:{}", text.display());
         // iperf connects its socket to the sender, which requires a route
@@ -51,9 +44,7 @@ fn iperf_python_and_socat_work_between_lans() {
 #[ignore = "`make test-all`: programs of others"]
 fn a_film_by_rtp_arrives_frame_by_frame() {
     const STREAM: &str = "rtp://[ff1e::50]:5004";
-    world("lan-film", |lab| {
-        let sites = Sites::new(lab, 1)?;
-        let [a, b] = &sites.sites;
+    two_lans("lan-film", 1, "", |sites, [a, b]| {
         // 8 s
         let make = "-nostdin -f lavfi -i testsrc2=size=640x360:rate=25 -frames:v 200 -c:v mpeg2video -g 10 -b:v 4M film.ts";
         run_ffmpeg(&a.hosts[0], make)?;
@@ -166,9 +157,7 @@ for number in range(10):
     assert lc.lc_channel_send(channel, message, len(message), 0) == len(message)
     time.sleep(0.02)
 "#;
-    world("lan-librecast", |lab| {
-        let sites = Sites::new(lab, 1)?;
-        let [a, b] = &sites.sites;
+    two_lans("lan-librecast", 1, "", |sites, [a, b]| {
         let libraries = libraries()?;
         let peer = |verb| [&libraries, "python3", "-c", PEER, verb].map(str::to_owned);
         let args = peer("hears");
@@ -178,10 +167,7 @@ for number in range(10):
         let sender = a.hosts[0].run("env", &args.each_ref().map(String::as_str))?;
         sender.success()?;
         let expected: String = (0..10).map(|n| format!("rain {n}\n")).collect();
-        eventually("the messages have come", || {
-            let said = listener.stdout();
-            holds!(said == expected, "{said:?}{}", listener.stderr())
-        })
+        becomes(expected, || Ok(listener.stdout()))
     });
 }
 

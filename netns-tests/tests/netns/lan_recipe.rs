@@ -3,13 +3,12 @@
 //! Without systemd: the service of `systemctl restart` runs with the capabilities of the unit, and
 //! of the linked drop-in (packaging/test-install tests that with systemd).
 
-use anyhow::{Context, Result, bail, ensure};
-use lcroute_demo::lab::{self, Host, Lab, Member, Process, Site, eventually};
+use lcroute_demo::lab;
 
 use crate::lan::{GROUP, lan};
+use crate::prelude::*;
 use crate::recipes::{Block, blocks, is_command};
 use crate::segment::ping;
-use crate::world;
 
 const PAGE: &str = include_str!("../../../docs/guide/lan.md");
 const UNIT: &str = include_str!("../../../systemd/lcroute.service");
@@ -49,9 +48,7 @@ fn the_recipe_joins_two_lans() {
             from.hosts[1].send(GROUP, 100, &["--rate", "200"])?;
             listener.expect_exactly(100)?;
             drop(listener);
-            eventually("nobody listens any more", || {
-                holds!(!is_wanted()?, "it is wanted")
-            })?;
+            becomes(false, &is_wanted)?;
         }
         // the printer of the page, from the speaker's house
         eventually("hosts reach each other", || {

@@ -1,13 +1,6 @@
 //! lcagent: an operator and agents on a plain LAN, and over lc0 behind closed firewalls.
 
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, LAN, Lab, Output, Process, eventually};
-use nix::sys::signal::Signal;
-use serde_json::Value;
-
-use crate::world;
+use crate::prelude::*;
 
 #[test]
 fn every_node_runs_the_command_and_its_output_comes_back_with_its_name() {
@@ -105,15 +98,8 @@ fn commands_of_strangers_and_of_keys_that_may_not_are_not_executed() {
         let stranger = fleet.exec(&["--key", "stranger.key", "--", "true"])?;
         stranger.exits(1)?;
         let told = "does not list your key";
-        ensure!(
-            stranger.stderr.matches(told).count() == 3,
-            "{}",
-            stranger.stderr
-        );
-        ensure!(
-            begun.elapsed() < Duration::from_secs(60),
-            "only when its time was over"
-        );
+        ensure!(stranger.stderr.matches(told).count() == 3);
+        ensure!(begun.elapsed() < Duration::from_secs(60));
         let log = fleet.audit(0)?;
         ensure!(
             !log.contains("true"),
@@ -146,9 +132,7 @@ fn an_interrupted_command_ends_with_130_and_its_jobs_end_with_it() {
         let fleet = Fleet::new(lab, LAN)?;
         let script = "setsid sleep 4321 & echo started; wait";
         let mut exec = fleet.start_exec(&["--", "sh", "-c", script])?;
-        eventually("all have started", || {
-            holds!(exec.stdout().lines().count() == 3, "{}", exec.stdout())
-        })?;
+        becomes(3, || Ok(exec.stdout().lines().count()))?;
         exec.signal(Signal::SIGINT)?;
         let code = exec.wait(Duration::from_secs(20))?;
         ensure!(code == 130, "exit code {code}: {}", exec.stderr());
@@ -190,10 +174,10 @@ fn an_agent_that_is_killed_in_the_middle_of_a_job_loses_nothing_of_it() {
         })?;
         fleet.agents[0].kill()?;
         let go = format!("/tmp/go-{job}");
-        std::fs::write(&go, "")?;
+        fs::write(&go, "")?;
         fleet.start_agent(0)?;
         let code = exec.wait(Duration::from_secs(60))?;
-        std::fs::remove_file(&go)?;
+        fs::remove_file(&go)?;
         let said = exec.stdout();
         ensure!(code == 0, "exit code {code}: {}{said}", exec.stderr());
         holds!(
@@ -216,8 +200,8 @@ fn ten_percent_of_loss_costs_time_and_no_line() {
         let line =
             format!("lcagent exec -i {LAN} --stdin -- sh -c '{script}' < input > output 2> errors");
         let status = command.args(["-c", &line]).status()?;
-        let said = std::fs::read_to_string(fleet.operator.path("output"))?;
-        let errors = std::fs::read_to_string(fleet.operator.path("errors"))?;
+        let said = fs::read_to_string(fleet.operator.path("output"))?;
+        let errors = fs::read_to_string(fleet.operator.path("errors"))?;
         ensure!(status.success(), "{status}: {errors}");
         for agent in ["first", "second", "third"] {
             let prefix = format!("{agent}: ");
@@ -242,7 +226,7 @@ fn a_full_disk_under_the_audit_log_keeps_everything_from_running() {
         let mut fleet = Fleet::new(lab, LAN)?;
         fleet.agents[0].stop()?;
         let log = fleet.agent_state(0).join("audit.log");
-        std::fs::remove_file(&log)?;
+        fs::remove_file(&log)?;
         std::os::unix::fs::symlink("/dev/full", &log)?;
         fleet.start_agent(0)?;
         let trace = fleet.agent_state(1).join("ran");
@@ -277,7 +261,7 @@ fn an_end_that_finds_no_room_on_the_disk_is_told_once_there_is_some() {
         ensure!(log.contains("cannot be written down"), "{log}");
         let event: Value = serde_json::from_str(full.stdout.lines().next().unwrap_or(""))?;
         let job = event["job"].as_str().context("no job")?;
-        std::fs::remove_file(format!("{jobs}/fill"))?;
+        fs::remove_file(format!("{jobs}/fill"))?;
         eventually("the job has ended", || {
             fleet
                 .run("result", &["--on", "first", &job[..8]])?
@@ -356,7 +340,7 @@ impl Fleet {
     /// Starts a fleet; the first of `hosts` is the operator's.
     fn on(mut hosts: Vec<Host>, interface: &'static str) -> Result<Fleet> {
         let operator = hosts.remove(0);
-        std::fs::create_dir_all(operator.path("config/lcagent"))?;
+        fs::create_dir_all(operator.path("config/lcagent"))?;
         let key = |file: &str| -> Result<String> {
             let made = operator.run("lcagent", &["keygen", file])?.success()?;
             Ok(made.stdout.trim().to_owned())
@@ -369,7 +353,7 @@ impl Fleet {
                 ""
             };
             let role = if host.name() == "second" { "db" } else { "web" };
-            std::fs::create_dir_all(host.path("modules"))?;
+            fs::create_dir_all(host.path("modules"))?;
             let config = format!(
                 "name = \"{}\"\nlabels = {{ role = \"{role}\" }}\ninterface = \"{interface}\"\n\
                  modules = \"{modules}\"\n\
@@ -425,13 +409,13 @@ impl Fleet {
         Ok(())
     }
 
-    pub(crate) fn agent_state(&self, at: usize) -> std::path::PathBuf {
+    pub(crate) fn agent_state(&self, at: usize) -> PathBuf {
         self.hosts[at].path("state/agent")
     }
 
     pub(crate) fn audit(&self, at: usize) -> Result<String> {
         let log = self.agent_state(at).join("audit.log");
-        std::fs::read_to_string(&log).with_context(|| log.display().to_string())
+        fs::read_to_string(&log).with_context(|| log.display().to_string())
     }
 }
 
@@ -448,6 +432,6 @@ pub(crate) fn spawn_agent_with(host: &Host, more: &[&str]) -> Result<Process> {
 
 /// Whether the namespace has several users: a user namespace of an ordinary user has only root.
 fn many_users() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     map.split_whitespace().last() != Some("1")
 }

@@ -1,18 +1,10 @@
 //! Ends of lcagent's jobs after the end of their supervisor or operator; hosts with one key.
 
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, LAN, eventually};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use serde_json::Value;
 
 use crate::lcagent::Fleet;
-use crate::world;
+use crate::prelude::*;
 
 /// Returns the number of processes with this command line on all hosts.
 fn count(host: &Host, line: &str) -> Result<usize> {
@@ -21,10 +13,7 @@ fn count(host: &Host, line: &str) -> Result<usize> {
 }
 
 fn wait_for(host: &Host, line: &str, wanted: usize) -> Result<()> {
-    eventually("so many processes", || {
-        let there = count(host, line)?;
-        holds!(there == wanted, "{there} of {line:?}, not {wanted}")
-    })
+    becomes(wanted, || count(host, line))
 }
 
 #[test]
@@ -35,10 +24,10 @@ fn hosts_with_one_key_are_told_apart_and_told() {
             fleet.agents[at].stop()?;
         }
         let (from, to) = (fleet.agent_state(0), fleet.agent_state(1));
-        std::fs::remove_dir_all(&to)?;
+        fs::remove_dir_all(&to)?;
         let (from, to) = (from.to_string_lossy(), to.to_string_lossy());
         fleet.operator.run("cp", &["-a", &from, &to])?.success()?;
-        let config = std::fs::read_to_string(fleet.hosts[0].path("lcagent.toml"))?;
+        let config = fs::read_to_string(fleet.hosts[0].path("lcagent.toml"))?;
         fleet.hosts[1].write("lcagent.toml", config)?;
         fleet.run("nodes", &["--forget", "second"])?.success()?;
         for at in [0, 1] {
@@ -65,10 +54,7 @@ fn hosts_with_one_key_are_told_apart_and_told() {
         }
         let expected: String = (1..=3000).map(|n| format!("{n}\n")).collect();
         ensure!(outputs.len() == 2, "{} hosts", outputs.len());
-        ensure!(
-            outputs.values().all(|output| *output == expected),
-            "mixed or cut"
-        );
+        ensure!(outputs.values().all(|output| *output == expected));
         for at in [0, 1] {
             let agent = &fleet.agents[at];
             agent.says("has the key of this one")?;
@@ -179,7 +165,7 @@ fn an_operator_is_told_when_nothing_is_run_because_a_disk_is_full() {
             ensure!(told, "{}", full.stderr);
         }
         fleet.agents[0].must_run()?;
-        std::fs::remove_file(fleet.agent_state(0).join("fill"))?;
+        fs::remove_file(fleet.agent_state(0).join("fill"))?;
         fleet.exec(&["--on", "first", "--", "true"])?.success()?;
         Ok(())
     });

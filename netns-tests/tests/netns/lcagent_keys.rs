@@ -1,10 +1,7 @@
 //! Permission to command a fleet: certified keys, revoked keys.
 
-use anyhow::{Result, ensure};
-use lcroute_demo::lab::{LAN, eventually};
-
 use crate::lcagent::Fleet;
-use crate::world;
+use crate::prelude::*;
 
 /// Makes a key of another operator, with a certificate of the fleet's operator.
 fn certified(fleet: &Fleet, name: &str, more: &[&str]) -> Result<String> {
@@ -26,7 +23,7 @@ fn a_certified_key_may_what_its_certificate_says() {
         ensure!(said.matches(": certified\n").count() == 3, "{said}");
         ci(&["--", "id"])?.fails(1, "refused")?;
         // not without the certificate
-        std::fs::remove_file(fleet.operator.path("ci.key.cert"))?;
+        fs::remove_file(fleet.operator.path("ci.key.cert"))?;
         ci(&["--", "echo", "x"])?.fails(1, "does not list your key")?;
         // a certified key cannot certify others
         certified(&fleet, "second.key", &[])?;
@@ -48,9 +45,7 @@ fn commands_of_a_key_revoked_while_its_job_runs_are_executed_no_more() {
         let job = ["--key", "ci.key", "--on", "first+second", "--"];
         let script = ["sh", "-c", "echo begun; sleep 6543"];
         let mut exec = fleet.start_exec(&[&job[..], &script].concat())?;
-        eventually("both have begun", || {
-            holds!(exec.stdout().lines().count() == 2, "{}", exec.stdout())
-        })?;
+        becomes(2, || Ok(exec.stdout().lines().count()))?;
         fleet
             .run(
                 "revoke",
@@ -82,7 +77,7 @@ fn commands_of_a_key_revoked_while_its_job_runs_are_executed_no_more() {
         fleet.start_agent(0)?;
         fleet.start_agent(2)?;
         eventually("the third has heard of it from the first", || {
-            let known = std::fs::read_to_string(fleet.agent_state(2).join("revoked"))?;
+            let known = fs::read_to_string(fleet.agent_state(2).join("revoked"))?;
             holds!(known.contains(&public), "{known}")
         })?;
         holds!(!trace.exists(), "a command of a revoked key was executed")
@@ -103,9 +98,7 @@ fn with_a_certifier_the_jobs_of_whom_he_has_certified_end() {
         ];
         certified(&fleet, "ci.key", &[])?;
         let mut exec = fleet.start_exec(&sleep)?;
-        eventually("all have begun", || {
-            holds!(exec.stdout().lines().count() == 3, "{}", exec.stdout())
-        })?;
+        becomes(3, || Ok(exec.stdout().lines().count()))?;
         fleet
             .run("revoke", &["config/lcagent/operator.key.pub"])?
             .success()?;
@@ -160,7 +153,7 @@ fn what_is_sealed_is_read_by_the_selected_nodes_and_the_operator_alone() {
         let sealed = [&["--encrypt", "--json"], &on[..], &script].concat();
         let said = fleet.exec(&sealed)?.success()?.stdout;
         ensure!(said.matches("sified").count() == 2, "{said}");
-        let event: serde_json::Value = serde_json::from_str(said.lines().next().unwrap_or(""))?;
+        let event: Value = serde_json::from_str(said.lines().next().unwrap_or(""))?;
         let job = event["job"].as_str().unwrap_or_default().to_owned();
         // a restarted agent still keeps it secret
         fleet.agents[0].stop()?;
@@ -178,7 +171,7 @@ fn what_is_sealed_is_read_by_the_selected_nodes_and_the_operator_alone() {
             "{logs}"
         );
         heard.kill()?;
-        let heard = std::fs::read(fleet.operator.path("heard"))?;
+        let heard = fs::read(fleet.operator.path("heard"))?;
         let contains = |text: &str| heard.windows(text.len()).any(|w| w == text.as_bytes());
         ensure!(contains("everybody"), "nothing was heard at all");
         for secret in ["clas", "sified", "1999\n2000"] {

@@ -1,15 +1,7 @@
 //! Commands of an operator to a fleet beyond plain execution.
 
-use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{LAN, eventually};
-use nix::sys::signal::Signal;
-use serde_json::Value;
-
 use crate::lcagent::{Fleet, spawn_agent_with};
-use crate::world;
+use crate::prelude::*;
 
 #[test]
 fn a_rolling_command_stops_at_the_first_group_that_fails() {
@@ -35,10 +27,7 @@ fn a_rolling_command_stops_at_the_first_group_that_fails() {
         fleet
             .exec(&["--batch", "2", "--", "sh", "-c", &script])?
             .fails(1, "stopped after step 1 of 2: 1 node was not asked")?;
-        ensure!(
-            !fleet.audit(2)?.contains("cmdline"),
-            "the third was asked all the same"
-        );
+        ensure!(!fleet.audit(2)?.contains("cmdline"));
         fleet
             .exec(&["--on", "nobody", "--canary", "--", "true"])?
             .exits(3)
@@ -73,7 +62,7 @@ fn jobs_shows_what_runs_and_how_it_ended() {
         fleet
             .run("cancel", &["--on", "first+second", &job[..8]])?
             .success()?;
-        exec.wait(std::time::Duration::from_secs(20))?;
+        exec.wait(Duration::from_secs(20))?;
         let table = fleet.run("jobs", &[])?.success()?.stdout;
         let line = table
             .lines()
@@ -108,7 +97,7 @@ fn a_module_is_called_by_name_and_only_as_the_policy_says() {
         for host in &fleet.hosts {
             for (name, mode) in [("greet", 0o755), ("other", 0o755), ("loose", 0o777)] {
                 let file = host.write(&format!("modules/{name}"), "#!/bin/sh\necho $# $1\n")?;
-                std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode))?;
+                fs::set_permissions(&file, fs::Permissions::from_mode(mode))?;
             }
         }
         fleet
@@ -145,19 +134,16 @@ fn copies_arrive_whole_where_they_are_allowed() {
         for (at, host) in fleet.hosts.iter().enumerate() {
             let dest = host.path("fleet");
             copy(at, &["tree", &dest.to_string_lossy()])?.success()?;
-            ensure!(std::fs::read(dest.join("a/large"))? == content, "{at}");
-            ensure!(std::fs::read(dest.join("small"))? == b"x", "{at}");
+            ensure!(fs::read(dest.join("a/large"))? == content, "{at}");
+            ensure!(fs::read(dest.join("small"))? == b"x", "{at}");
         }
         // a file becomes DEST, or a file in it under its own name
         let dest = fleet.hosts[0].path("fleet");
         copy(0, &["tree/a/large", &dest.to_string_lossy()])?.success()?;
-        ensure!(
-            std::fs::read(dest.join("large"))? == content,
-            "not in the folder"
-        );
+        ensure!(fs::read(dest.join("large"))? == content);
         let file = dest.join("other");
         copy(0, &["tree/a/large", &file.to_string_lossy()])?.success()?;
-        ensure!(std::fs::read(&file)? == content, "not as the file");
+        ensure!(fs::read(&file)? == content, "not as the file");
 
         let restricted = ["--key", "restricted.key", "tree/small"];
         let forbidden = fleet.hosts[0].path("forbidden");
@@ -184,11 +170,11 @@ fn a_copy_reaches_the_whole_fleet_at_once() {
         fleet.operator.write("file", &content)?;
         // one shared disk: each agent has a folder of its own under the same path
         let landing = fleet.operator.path("landing");
-        std::fs::create_dir_all(&landing)?;
+        fs::create_dir_all(&landing)?;
         for at in 0..3 {
             fleet.agents[at].stop()?;
             let own = fleet.hosts[at].path("own");
-            std::fs::create_dir_all(&own)?;
+            fs::create_dir_all(&own)?;
             let script = format!(
                 "mount --bind {} {} && exec lcagent run --config lcagent.toml --state-dir {}",
                 own.display(),
@@ -205,7 +191,7 @@ fn a_copy_reaches_the_whole_fleet_at_once() {
         ensure!(ended.matches("\"event\":\"ended\"").count() == 3, "{ended}");
         for host in &fleet.hosts {
             ensure!(
-                std::fs::read(host.path("own/file"))? == content,
+                fs::read(host.path("own/file"))? == content,
                 "{}",
                 host.name()
             );
@@ -242,7 +228,7 @@ fn jobs_are_run_by_who_listens_on_a_socket() {
     world("agt-socket", |lab| {
         let mut fleet = Fleet::new(lab, LAN)?;
         let host = fleet.hosts[0].clone();
-        std::fs::create_dir_all(host.path("run"))?;
+        fs::create_dir_all(host.path("run"))?;
         let socket = host.path("run/jobs.sock");
         let listen = format!("UNIX-LISTEN:{},fork", socket.display());
         let jobs = fleet.agent_state(0).join("jobs");
@@ -258,9 +244,7 @@ fn jobs_are_run_by_who_listens_on_a_socket() {
         };
         fleet.agents[0].kill()?;
         fleet.agents[0] = start()?;
-        eventually("there is a socket", || {
-            holds!(socket.exists(), "{}", runner.stderr())
-        })?;
+        becomes(true, || Ok(socket.exists()))?;
         let first = |args: &[&str]| fleet.exec(&[&["--on", "first", "--"], args].concat());
         let said = first(&["sh", "-c", "tr '\\0' ' ' < /proc/$PPID/cmdline; exit 3"])?;
         said.prints("supervise --socket")?;
@@ -271,9 +255,7 @@ fn jobs_are_run_by_who_listens_on_a_socket() {
         eventually("it runs", || holds!(left()?.code == 0, "no sleep"))?;
         exec.signal(Signal::SIGINT)?;
         exec.wait(Duration::from_secs(20))?;
-        eventually("an interrupt ends it", || {
-            holds!(left()?.code == 1, "still there")
-        })?;
+        becomes(1, || Ok(left()?.code))?;
 
         // a job survives its agent, and the next agent can end it
         let mut exec = fleet.start_exec(&["--on", "first", "--", "sleep", "7654"])?;
@@ -283,9 +265,7 @@ fn jobs_are_run_by_who_listens_on_a_socket() {
         ensure!(left()?.code == 0, "ended with its agent");
         exec.signal(Signal::SIGINT)?;
         exec.wait(Duration::from_secs(20))?;
-        eventually("an interrupt ends it all the same", || {
-            holds!(left()?.code == 1, "still there")
-        })?;
+        becomes(1, || Ok(left()?.code))?;
 
         runner.kill()?;
         fleet

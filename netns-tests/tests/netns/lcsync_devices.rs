@@ -1,16 +1,10 @@
 //! A shared file to a block device, and to a pipe.
 
-use std::fs;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Process, eventually};
 
 use crate::lcsync_lan::share;
-use crate::world;
+use crate::prelude::*;
 
 const MEGABYTE: usize = 1 << 20;
 /// Bytes of a device: whole sectors, and more than the image.
@@ -161,8 +155,7 @@ fn a_file_is_written_into_a_device_in_place_and_only_when_wanted() {
         ensure!(dry.success()?.stderr.contains("to fetch of"), "no forecast");
         let mended = receiver.run("lcsync", &[&fetch[..], &["--json"]].concat())?;
         let last = mended.success()?.stdout;
-        let last: serde_json::Value =
-            serde_json::from_str(last.lines().last().context(last.clone())?)?;
+        let last: Value = serde_json::from_str(last.lines().last().context(last.clone())?)?;
         let fetched = last["fetched_bytes"].as_u64().context("no number")?;
         ensure!(
             last["event"] == "done" && fetched < MEGABYTE as u64,
@@ -199,8 +192,7 @@ fn an_interrupted_device_is_continued() {
         let rest = receiver
             .run("lcsync", &[&fetch[..], &["--json"]].concat())?
             .success()?;
-        let start: serde_json::Value =
-            serde_json::from_str(rest.stdout.lines().next().context("nothing")?)?;
+        let start: Value = serde_json::from_str(rest.stdout.lines().next().context("nothing")?)?;
         let missing = start["missing_bytes"].as_u64().context("no number")?;
         ensure!(missing < 12 * MEGABYTE as u64, "{start}");
         device.expect(image)

@@ -1,17 +1,11 @@
 //! lcsync when disks, files, interfaces and processes fail.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
+use std::fs::Permissions;
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{
-    Disk, Host, LAN, Process, eventually, make_folder, noise, same_content, within,
-};
-use nix::sys::signal::Signal;
+use lcroute_demo::lab::Disk;
 
 use crate::lcsync_lan::{Lan, share};
-use crate::world;
+use crate::prelude::*;
 
 const MEGABYTE: usize = 1_000_000;
 const FETCH: [&str; 4] = ["lc:folder", "copy", "-i", "lan0"];
@@ -25,7 +19,7 @@ fn what_the_server_cannot_read_deletes_nothing_at_receivers() {
         let closed = server.path("folder/closed");
         fs::set_permissions(&closed, Permissions::from_mode(0o000))?;
         // a root to which file permissions apply
-        let mut share = server.spawn(
+        let share = server.spawn(
             "setpriv",
             &[
                 "--bounding-set",
@@ -37,10 +31,7 @@ fn what_the_server_cannot_read_deletes_nothing_at_receivers() {
                 LAN,
             ],
         )?;
-        eventually("the share is ready", || {
-            share.must_run()?;
-            holds!(share.stdout().contains("lc:folder"), "not yet")
-        })?;
+        share.prints("lc:folder")?;
         receiver.write("copy/closed/f", "secret")?;
         receiver.write("copy/stray", "goes when all is known")?;
         let fetch = ["lc:folder", "copy", "--delete", "-i", LAN];
@@ -87,10 +78,7 @@ fn a_full_disk_is_named_and_after_room_was_made_only_the_rest_travels() {
         let disk = Disk::new(receiver.path("copy"), 2 * SIZE)?;
         let before = sent(&lan.server)?;
         let mut full = receiver.spawn("lcsync", &FETCH)?;
-        eventually("half of the folder has been sent", || {
-            let sent = sent(&lan.server)? - before;
-            holds!(sent > SIZE as u64 / 2, "{sent} bytes")
-        })?;
+        exceeds(SIZE as u64 / 2, || Ok(sent(&lan.server)? - before))?;
         // another program fills the disk
         let room = vec![0; 64 << 10];
         let mut other = fs::File::create(receiver.path("copy/other"))?;
@@ -149,10 +137,7 @@ fn a_file_where_a_folder_comes_and_a_folder_where_a_file_comes_are_kept() {
             .run("lcsync", &FETCH)?
             .fails(1, "notes.txt: in the way is a folder")?;
         ensure!(fs::read(receiver.path("copy/notes.txt/precious"))? == b"precious");
-        ensure!(
-            receiver.path("copy/sub/deep/er/Grüße.txt").exists(),
-            "the rest has not come"
-        );
+        ensure!(receiver.path("copy/sub/deep/er/Grüße.txt").exists());
         let forced = [&FETCH[..], &["--delete"]].concat();
         receiver.run("lcsync", &forced)?.success()?;
         same_content(&lan.folder, &receiver.path("copy"))
@@ -186,12 +171,9 @@ fn files_that_change_shrink_and_vanish_while_they_are_fetched_arrive_as_they_are
 #[test]
 fn a_shared_folder_that_is_removed_and_made_again_is_served_again() {
     world("removed", |lab| {
-        let mut lan = Lan::new(lab, &["receiver"], MEGABYTE)?;
+        let lan = Lan::new(lab, &["receiver"], MEGABYTE)?;
         fs::remove_dir_all(&lan.folder)?;
-        eventually("the server has noticed", || {
-            lan.share.must_run()?;
-            holds!(lan.share.stderr().contains("still serving"), "not yet")
-        })?;
+        lan.share.says("still serving")?;
         make_folder(&lan.folder, MEGABYTE / 2)?;
         fs::write(lan.folder.join("notes.txt"), "new words")?;
         let mut fetch = lan.receivers[0].spawn("lcsync", &FETCH)?;
@@ -220,28 +202,13 @@ fn an_unmounted_disk_deletes_nothing_at_mirrors_before_and_after_a_restart() {
         };
         eventually("the mirror has everything", all_there)?;
         drop(inner);
-        eventually("the server misses what was mounted in it", || {
-            serving.must_run()?;
-            holds!(
-                serving.stderr().contains("inner is not mounted any more"),
-                "not yet"
-            )
-        })?;
+        serving.says("inner is not mounted any more")?;
         drop(disk);
-        eventually("the server misses the disk", || {
-            serving.must_run()?;
-            holds!(
-                serving.stderr().contains("on another file system"),
-                "not yet"
-            )
-        })?;
+        serving.says("on another file system")?;
         server.call("lcsync status folder")?.prints("vanished")?;
         serving.stop()?;
-        let mut serving = server.spawn("lcsync", &args)?;
-        eventually("the server misses the disk again", || {
-            serving.must_run()?;
-            holds!(serving.stderr().contains("nothing is served"), "not yet")
-        })?;
+        let serving = server.spawn("lcsync", &args)?;
+        serving.says("nothing is served")?;
         all_there()?;
         mirror.must_run()?;
 
@@ -255,10 +222,7 @@ fn an_unmounted_disk_deletes_nothing_at_mirrors_before_and_after_a_restart() {
         fs::remove_file(file.context("the file is not named")?)?;
         eventually("the mirror has followed", || {
             mirror.must_run()?;
-            holds!(
-                copy.join("new").exists() && !copy.join("f").exists(),
-                "not yet"
-            )
+            holds!(copy.join("new").exists() && !copy.join("f").exists())
         })
     });
 }
@@ -272,10 +236,7 @@ fn a_mirror_without_room_tries_again_and_does_not_say_that_all_has_come() {
         let disk = Disk::new(receiver.path("copy"), SIZE / 2)?;
         let args = ["-a", "--watch", "lc:folder", "copy", "-i", LAN];
         let mut mirror = receiver.spawn("lcsync", &args)?;
-        eventually("the first version has come", || {
-            mirror.must_run()?;
-            holds!(mirror.stderr().contains("everything has come"), "not yet")
-        })?;
+        mirror.says("everything has come")?;
         let before = mirror.stderr().len();
         fs::write(lan.folder.join("large"), noise(7, SIZE))?;
         eventually("it lacks room", || {
@@ -359,7 +320,7 @@ fn an_interface_that_goes_down_and_up_on_either_side_only_delays() {
         for (round, host) in [(2, receiver), (3, &lan.server)] {
             host.ip("link set lan0 down")?;
             // longer than the interval at which both check their interfaces
-            std::thread::sleep(Duration::from_millis(1_500));
+            sleep(Duration::from_millis(1_500));
             fetch.must_run()?;
             host.ip("link set lan0 up")?;
             has_received(receiver, round * MEGABYTE)?;
@@ -466,7 +427,7 @@ fn succeeds(fetch: &mut Process) -> Result<()> {
 }
 
 /// Checks that DEST has only lcsync's partial files.
-fn nothing_but_partials(dest: &std::path::Path) -> Result<()> {
+fn nothing_but_partials(dest: &Path) -> Result<()> {
     for entry in fs::read_dir(dest)? {
         let name = entry?.file_name();
         let name = name.to_string_lossy();

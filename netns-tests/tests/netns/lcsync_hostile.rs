@@ -1,14 +1,10 @@
 //! lcsync on a LAN with a forger.
 
 use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, SystemTime};
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Process, eventually, make_folder, same_content};
+use std::time::SystemTime;
 
 use crate::lcsync_lan::{Lan, share};
-use crate::world;
+use crate::prelude::*;
 
 const MEGABYTE: usize = 1_000_000;
 
@@ -106,10 +102,10 @@ fn a_root_hash_brings_neither_modes_nor_times_of_whoever_answers() {
         forger.write("folder/sub/f", "words")?;
         for (name, mode) in [("key", 0o666), ("sub/f", 0o4777), ("sub", 0o777)] {
             let path = forger.path("folder").join(name);
-            std::fs::set_permissions(&path, Permissions::from_mode(mode))?;
+            fs::set_permissions(&path, Permissions::from_mode(mode))?;
         }
         let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-        let key = std::fs::File::options()
+        let key = fs::File::options()
             .write(true)
             .open(forger.path("folder/key"))?;
         key.set_modified(long_ago)?;
@@ -118,13 +114,9 @@ fn a_root_hash_brings_neither_modes_nor_times_of_whoever_answers() {
         let fetch = ["-c", "umask 022; exec \"$@\"", "sh", "lcsync"];
         let fetch = [&fetch[..], &[&source, "copy", "-a", "-i", "lan0"]].concat();
         let done = receiver.run("sh", &fetch)?.success()?;
-        ensure!(
-            done.stderr.contains("covers neither modes nor times"),
-            "nothing is said: {}",
-            done.stderr
-        );
+        done.says("covers neither modes nor times")?;
         for (name, mode) in [("key", 0o644), ("sub/f", 0o755), ("sub", 0o755)] {
-            let there = std::fs::metadata(receiver.path("copy").join(name))?;
+            let there = fs::metadata(receiver.path("copy").join(name))?;
             let got = there.permissions().mode() & 0o7777;
             ensure!(got == mode, "{name} has {got:o}");
             ensure!(there.modified()? != long_ago, "the time of {name}");

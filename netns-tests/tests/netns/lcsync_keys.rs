@@ -1,18 +1,11 @@
 //! lcsync with keys: sealed shares, and signed versions.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, eventually, make_folder, noise, same_content};
 use lcsync::server::rivals::SERVERS_CHANNEL;
 use librecast::channel::SharePrefix;
 use librecast_program::keyfile::SharedKey;
-use nix::sys::signal::Signal;
 
 use crate::lcsync_lan::share;
-use crate::world;
+use crate::prelude::*;
 
 const MEGABYTE: usize = 1_000_000;
 
@@ -80,10 +73,7 @@ fn a_sealed_share_is_found_and_read_with_its_key_only() {
             ensure!(!host.path("copy").exists(), "something was made");
         }
         // as ssh does
-        std::fs::set_permissions(
-            right.path("team.key"),
-            std::fs::Permissions::from_mode(0o644),
-        )?;
+        fs::set_permissions(right.path("team.key"), fs::Permissions::from_mode(0o644))?;
         right.run("lcsync", &with_key)?.exits(4)
     });
 }
@@ -97,7 +87,7 @@ fn stretches_bring_many_blocks_by_few_joins_sealed_ones_too() {
         give(server, "team.key", receiver)?;
         // one file of some thirty blocks
         let bytes = noise(1, 6_000_000);
-        std::fs::write(server.path("file"), &bytes)?;
+        fs::write(server.path("file"), &bytes)?;
         for (name, key) in [("plain", &[][..]), ("sealed", &["--keyfile", "team.key"])] {
             let serve = ["file", "--name", name, "-i", "lan0"];
             let (_share, _) = share(server, &[&serve[..], key].concat())?;
@@ -106,12 +96,9 @@ fn stretches_bring_many_blocks_by_few_joins_sealed_ones_too() {
             let said = receiver
                 .run("lcsync", &[&fetch[..], key].concat())?
                 .success()?;
-            ensure!(
-                std::fs::read(receiver.path(name))? == bytes,
-                "{name} differs"
-            );
+            ensure!(fs::read(receiver.path(name))? == bytes, "{name} differs");
             let done = said.stdout.lines().last().context("no line")?;
-            let done: serde_json::Value = serde_json::from_str(done)?;
+            let done: Value = serde_json::from_str(done)?;
             let count = |what: &str| done["stats"][what].as_u64().unwrap_or(0);
             // a lone receiver joins sixteen blocks at a time
             let (blocks, channels) = (count("blocks_fetched"), count("channels"));
@@ -143,7 +130,7 @@ fn a_sniffer_reads_a_plain_share_and_nothing_of_a_sealed_one() {
             same_content(&folder, &hosts[1].path(&copy))?;
             server.stop()?;
             sniffer.kill()?;
-            let frames = std::fs::read(&capture)?;
+            let frames = fs::read(&capture)?;
             ensure!(frames.len() > 50_000, "{} bytes sniffed", frames.len());
             for text in [SECRET.as_bytes(), NAME.as_bytes()] {
                 let seen = frames.windows(text.len()).any(|w| w == text);
@@ -198,11 +185,11 @@ fn what_was_recorded_long_ago_is_not_taken_by_who_has_had_a_later_version() {
         fetch("lc:folder")?.success()?;
         let [kept] = &crate::all(walk(&receiver.path("."), ".generation")?)?;
         // simulates a later version, and a replay of this recorded one
-        let text = std::fs::read_to_string(kept)?;
+        let text = fs::read_to_string(kept)?;
         let (name, generation) = text.trim().rsplit_once(' ').context("a generation")?;
         let later = generation.parse::<u64>()? + 3_600_000;
-        std::fs::write(kept, format!("{name} {later}\n"))?;
-        std::fs::remove_dir_all(receiver.path("copy"))?;
+        fs::write(kept, format!("{name} {later}\n"))?;
+        fs::remove_dir_all(receiver.path("copy"))?;
         let refused = fetch("lc:folder")?;
         refused.exits(3)?;
         let file = kept.file_name().context("its name")?.to_string_lossy();
@@ -215,7 +202,7 @@ fn what_was_recorded_long_ago_is_not_taken_by_who_has_had_a_later_version() {
         // a user can name the old version explicitly
         fetch(&format!("lc:folder#{root}"))?.success()?;
         same_content(&folder, &receiver.path("copy"))?;
-        std::fs::remove_file(kept)?;
+        fs::remove_file(kept)?;
         fetch("lc:folder")?.success()?;
         Ok(())
     });
@@ -224,7 +211,7 @@ fn what_was_recorded_long_ago_is_not_taken_by_who_has_had_a_later_version() {
 /// Returns the files below `folder` whose names end with `end`.
 fn walk(folder: &Path, end: &str) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
+    for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() && !path.is_symlink() {
             found.extend(walk(&path, end)?);
@@ -287,11 +274,7 @@ fn a_configuration_is_read_again_without_dropping_what_stays() {
         server.write("lcsync.toml", and("three"))?;
         process.signal(Signal::SIGHUP)?;
         eventually("the new share is served", || {
-            ensure!(
-                process.stdout().contains("lc:three "),
-                "{}",
-                process.stdout()
-            );
+            ensure!(process.stdout().contains("lc:three "));
             fetch("three")?.success()
         })?;
         ensure!(fetch("two")?.code == 3, "what is gone is still served");
@@ -299,10 +282,7 @@ fn a_configuration_is_read_again_without_dropping_what_stays() {
         same_content(&server.path("one"), &receiver.path("one"))?;
         // 2 MB at its 4 Mbit/s
         let took = began.elapsed();
-        ensure!(
-            took > Duration::from_secs(3),
-            "its limit was not kept: {took:?}"
-        );
+        ensure!(took > Duration::from_secs(3));
         let served = process.stdout().matches("lc:one ").count();
         ensure!(
             served == 1,
@@ -345,16 +325,12 @@ fn a_seed_takes_over_when_the_server_is_killed_and_follows_a_new_version() {
         let mut seeding = seed.spawn("lcsync", &[&fetch[..], &["--seed"]].concat())?;
         eventually("the seed has everything", || {
             ensure!(seeding.is_running(), "{}", seeding.stderr());
-            holds!(
-                seeding.stderr().contains("serving lc:folder on"),
-                "{}",
-                seeding.stderr()
-            )
+            holds!(seeding.stderr().contains("serving lc:folder on"))
         })?;
         // a new version, for the seed to fetch and serve
-        std::fs::write(folder.join("notes.txt"), "new words")?;
+        fs::write(folder.join("notes.txt"), "new words")?;
         eventually("the seed follows", || {
-            let got = std::fs::read(seed.path("copy/notes.txt"))?;
+            let got = fs::read(seed.path("copy/notes.txt"))?;
             ensure!(got == b"new words", "{got:?}");
             let rounds = seeding.stderr().matches("serving lc:folder on").count();
             holds!(rounds >= 2, "{}", seeding.stderr())
@@ -399,7 +375,7 @@ fn two_half_filled_seeds_complete_each_other_after_the_server_has_gone() {
             .collect::<Result<Vec<_>>>()?;
         eventually("both know the tree", || {
             for seed in seeds {
-                let mut names = std::fs::read_dir(seed.path("."))?.flatten();
+                let mut names = fs::read_dir(seed.path("."))?.flatten();
                 let partial = ".lcsync-partial";
                 ensure!(
                     names.any(|n| n.file_name().to_string_lossy().starts_with(partial)),
@@ -412,7 +388,7 @@ fn two_half_filled_seeds_complete_each_other_after_the_server_has_gone() {
         server.kill()?;
         eventually("the seeds have completed each other", || {
             for seed in seeds {
-                let got = std::fs::read(seed.path("copy.bin"))?;
+                let got = fs::read(seed.path("copy.bin"))?;
                 ensure!(got == big, "{} has something else", seed.name());
             }
             Ok(())
@@ -450,12 +426,10 @@ fn two_servers_with_one_key_hear_of_each_other_and_no_server_takes_its_own_past_
         let _ear = receiver.spawn("python3", &ear)?;
         let follow = crate::words("lc:folder copy -i lan0 --keyfile team.key --watch");
         let mut follower = receiver.spawn("lcsync", &follow)?;
-        let lines = || -> Result<usize> { Ok(std::fs::read_to_string(&heard)?.lines().count()) };
-        eventually("the server says what it publishes", || {
-            holds!(lines()? > 0, "{}", follower.stderr())
-        })?;
+        let lines = || -> Result<usize> { Ok(fs::read_to_string(&heard)?.lines().count()) };
+        exceeds(0, &lines)?;
         server.stop()?;
-        let said = std::fs::read_to_string(&heard)?;
+        let said = fs::read_to_string(&heard)?;
         receiver.write("said", &said)?;
 
         // the same server with other files, and a replay of its datagrams
@@ -463,10 +437,7 @@ fn two_servers_with_one_key_hear_of_each_other_and_no_server_takes_its_own_past_
         let (server, _) = share(first, &serve)?;
         let wait_for_more = |more: usize| {
             let before = lines()?;
-            eventually("the server goes on", || {
-                let now = lines()?;
-                holds!(now >= before + more, "{before} of {now}")
-            })
+            at_least(before + more, &lines)
         };
         wait_for_more(1)?;
         receiver
@@ -474,7 +445,7 @@ fn two_servers_with_one_key_hear_of_each_other_and_no_server_takes_its_own_past_
             .success()?;
         // before each record it reads pending datagrams
         wait_for_more(said.lines().count() + 2)?;
-        let status = |host: &Host| -> Result<serde_json::Value> {
+        let status = |host: &Host| -> Result<Value> {
             let said = host
                 .ask("lcsync", &["status", "--json", "folder"])?
                 .success()?;
@@ -483,7 +454,7 @@ fn two_servers_with_one_key_hear_of_each_other_and_no_server_takes_its_own_past_
         let alarm = "publishes something else under its name and key";
         ensure!(!server.stderr().contains(alarm), "{}", server.stderr());
         let rivals = status(first)?["rivals"].clone();
-        ensure!(rivals == serde_json::json!([]), "{rivals}");
+        ensure!(rivals == json!([]), "{rivals}");
 
         let (copied, _) = share(second, &serve)?;
         for (host, process, other) in [
@@ -493,17 +464,11 @@ fn two_servers_with_one_key_hear_of_each_other_and_no_server_takes_its_own_past_
             eventually("both are told", || {
                 let told = format!("{other} on lan0 {alarm}");
                 let said = process.stderr();
-                ensure!(
-                    said.contains(&told) && said.contains("lcsync keygen"),
-                    "{said}"
-                );
+                shows_all(&said, &[&told, "lcsync keygen"])?;
                 let seen = status(host)?;
                 ensure!(seen["rivals"][0]["address"] == other, "{seen}");
                 let shown = host.ask("lcsync", &["status"])?.success()?.stdout;
-                holds!(
-                    shown.contains(&told) && shown.contains("lcsync keygen"),
-                    "{shown}"
-                )
+                shows_all(&shown, &[&told, "lcsync keygen"])
             })?;
         }
         // the second server gets the same files: both serve one share
@@ -511,7 +476,7 @@ fn two_servers_with_one_key_hear_of_each_other_and_no_server_takes_its_own_past_
         eventually("nobody is told of any more", || {
             for host in [first, second] {
                 let rivals = status(host)?["rivals"].clone();
-                ensure!(rivals == serde_json::json!([]), "{rivals}");
+                ensure!(rivals == json!([]), "{rivals}");
             }
             Ok(())
         })?;
@@ -531,6 +496,6 @@ fn secret_folder(host: &Host) -> Result<PathBuf> {
 /// Copies a file to another host, as if by hand.
 fn give(from: &Host, name: &str, to: &Host) -> Result<()> {
     // the copy keeps the mode
-    std::fs::copy(from.path(name), to.path(name))?;
+    fs::copy(from.path(name), to.path(name))?;
     Ok(())
 }

@@ -1,16 +1,6 @@
 //! Leaves: listeners with links that are not routers, on routers that fail.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{
-    DEADLINE, Host, Lab, Member, Network, Process, UPLINK, eventually, within,
-};
-use serde_json::Value;
-
-use crate::world;
+use crate::prelude::*;
 
 const GROUP: &str = "ff1e:5::42";
 /// Leaves that two cores carry beside the routers, in a test build.
@@ -132,15 +122,10 @@ fn an_audience_hears_on_when_a_router_is_killed_and_nothing_twice() {
         let of_leaf = |peer: &Value| peer["leaf"] == true && peer["state"] == "connected";
         ensure!(network.members[1].peers()?.iter().any(of_leaf));
         let speaker = speak(&network.members[0].host)?;
-        eventually("all hear", || {
-            let heard = heard(&leaves);
-            holds!(heard.len() == count, "{} hear", heard.len())
-        })?;
+        becomes(count, || Ok(heard(&leaves).len()))?;
         let packets = |leaves: &Process| heard(leaves).values().map(Vec::len).sum::<usize>();
         let heard_before = packets(&leaves);
-        eventually("they hear for a while", || {
-            holds!(packets(&leaves) > heard_before + 100 * count)
-        })?;
+        exceeds(heard_before + 100 * count, || Ok(packets(&leaves)))?;
         let spoken = memory(&mut network)?;
         let per_link = |kib: u64| kib.saturating_sub(before) / (2 * count as u64);
         println!(
@@ -221,20 +206,14 @@ fn a_leaf_hears_what_its_token_says_and_nothing_else() {
         let mut listener = leaves(&host, 1, &token)?;
         wait_for_two_links(&listener, 1)?;
         let speaker = speak(&network.members[3].host)?;
-        eventually("it hears", || {
-            holds!(!heard(&listener).is_empty(), "{}", listener.stderr())
-        })?;
+        exceeds(0, || Ok(heard(&listener).len()))?;
         let founder = &network.members[0].host;
         let epoch = || Ok::<_, anyhow::Error>(network.members[0].status()?["epoch"].clone());
         let before = epoch()?;
         founder.call(&format!("lcroute revoke --token {token}"))?;
         ensure!(epoch()? == before, "leaves never had the epoch's secret");
         eventually("it has no link any more", || {
-            holds!(
-                links(&listener).get(&0) == Some(&0),
-                "{:?}",
-                links(&listener)
-            )
+            holds!(links(&listener).get(&0) == Some(&0))
         })?;
         drop(speaker);
         let mut late = leaves(&host, 1, &token)?;
@@ -298,10 +277,7 @@ fn hundreds_of_leaves_hear_on_when_a_router_is_killed() {
             .filter(|line| line["longest_gap_ms"].is_u64());
         let heard: Vec<_> = heard.collect();
         ensure!(heard.len() as u64 == count, "{} have heard", heard.len());
-        ensure!(
-            heard.iter().all(|line| line["repeated"] == 0),
-            "something twice"
-        );
+        ensure!(heard.iter().all(|line| line["repeated"] == 0));
         let gaps = heard
             .iter()
             .filter_map(|line| line["longest_gap_ms"].as_u64());
@@ -332,10 +308,7 @@ fn a_token_for_members_from_before_one_for_leaves_still_leads_in() {
         late.start()?;
         late.wait_links(2)?;
         for member in network.members.iter().chain([&late]) {
-            eventually("it knows the epoch", || {
-                let epoch = &member.status()?["epoch"];
-                holds!(*epoch == 1, "{epoch}")
-            })?;
+            becomes(1, || Ok(member.status()?["epoch"].clone()))?;
         }
         Ok(())
     });
@@ -379,9 +352,7 @@ fn hundreds_of_leaves_take_no_upload_from_a_member() {
         let marker = "ff1e:5::43";
         let end = a.known_receiver(b, marker, &[])?;
         let last = a.host.send_for_ever(marker)?;
-        eventually("what was sent before has come", || {
-            holds!(end.packets()? > 50)
-        })?;
+        exceeds(50, || end.packets())?;
         drop(last);
         let got = member.packets()?;
         let dropped = a.counter("drops/leaf_rate")?;

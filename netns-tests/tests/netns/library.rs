@@ -1,15 +1,8 @@
 //! Programs in Rust, C and Python by the library: a server for listeners, threads, tasks, bad input.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Member, Process, eventually};
 use librecast::channel::program_group;
 
-use crate::world;
+use crate::prelude::*;
 
 /// A path below the folder of the library.
 fn source(path: &str) -> PathBuf {
@@ -95,9 +88,7 @@ fn install_by_pip(host: &Host) -> Result<String> {
 
 #[test]
 fn servers_in_three_languages_send_only_while_somebody_listens() {
-    world("library-servers", |lab| {
-        let network = lab.closed_network(["alpha", "beta"])?;
-        let [alpha, beta] = network.nodes()?;
+    with_members("library-servers", ["alpha", "beta"], |_, [alpha, beta]| {
         let rust = vec![env!("CARGO_BIN_EXE_time-server").to_owned()];
         let c = vec![compile(&alpha.host, "time_server")?];
         let script = source("examples/time_server.py").display().to_string();
@@ -224,9 +215,7 @@ except librecast.Closed:
 
 #[test]
 fn a_channel_serves_threads_and_tasks_and_survives_what_callers_do_wrong() {
-    world("library-callers", |lab| {
-        let network = lab.closed_network(["alpha"])?;
-        let [alpha] = network.nodes()?;
+    with_members("library-callers", ["alpha"], |_, [alpha]| {
         let script = alpha.host.write("callers.py", CALLERS)?;
         let script = script.display().to_string();
         let package = format!("PYTHONPATH={}", source("python").display());

@@ -75,6 +75,7 @@ mod packets;
 mod paths;
 mod players;
 mod ports;
+mod prelude;
 mod private;
 mod radio;
 mod radio_call;
@@ -105,10 +106,11 @@ mod the_lab;
 mod tor;
 mod troubleshooting;
 mod uplink;
+mod waits;
 mod watch;
 mod web;
 
-use lcroute_demo::lab::{Host, Lab, Turn};
+use lcroute_demo::lab::{Host, Lab, Member, Network, Turn};
 
 lcroute_demo::isolate_before_main!();
 
@@ -145,6 +147,18 @@ fn world(name: &str, test: impl FnOnce(&Lab) -> anyhow::Result<()>) {
 fn world_alone(name: &str, test: impl FnOnce(&Lab) -> anyhow::Result<()>) {
     let _turn = Turn::alone();
     run(name, test);
+}
+
+/// Runs a test of linked members behind closed firewalls.
+fn with_members<const N: usize>(
+    name: &str,
+    names: [&str; N],
+    test: impl FnOnce(&Network, [&Member; N]) -> anyhow::Result<()>,
+) {
+    world(name, |lab| {
+        let network = lab.closed_network(names)?;
+        test(&network, network.nodes()?)
+    });
 }
 
 fn run(name: &str, test: impl FnOnce(&Lab) -> anyhow::Result<()>) {

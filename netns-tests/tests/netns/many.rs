@@ -1,13 +1,8 @@
 //! More daemons than the 64 up to which LSAs use all links: beyond, LSAs go along a tree, and are
 //! advertised on other links (docs/adr/routing.md).
 
-use std::time::{Duration, Instant};
-
-use anyhow::{Result, ensure};
-use lcroute_demo::lab::{Member, Network, Process, Receiver, within};
-
 use crate::lcsync_lan::share;
-use crate::world;
+use crate::prelude::*;
 
 const GROUP: &str = "ff1e::42";
 /// Nodes per listener.
@@ -66,7 +61,7 @@ fn idle_programs_measured() {
             host.write(&format!("folder/{n}"), [n; 10_000])?;
         }
         let (share, _) = share(host, &["folder"])?;
-        std::thread::sleep(SETTLE);
+        sleep(SETTLE);
         let mut daemons = Vec::new();
         for member in &mut network.members {
             daemons.push(&*member.daemon()?);
@@ -74,7 +69,7 @@ fn idle_programs_measured() {
         for (name, processes) in [("lcroute", daemons), ("lcsync share", vec![&share])] {
             let spent = |process: &&Process| process.processor_time();
             let before: Vec<f64> = processes.iter().map(spent).collect::<Result<_>>()?;
-            std::thread::sleep(IDLE_TIME);
+            sleep(IDLE_TIME);
             let (mut memory, mut load) = (0, 0.0_f64);
             for (process, before) in processes.iter().zip(before) {
                 memory = memory.max(process.peak_memory()?);

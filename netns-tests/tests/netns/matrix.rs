@@ -1,17 +1,10 @@
 //! Closed hosts that share only a Matrix room: homeserver.py, and Synapse.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::time::Instant;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Member, Process, eventually};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
-use serde_json::{Value, json};
 
 use crate::foreign;
+use crate::prelude::*;
 use crate::reach::met_by;
-use crate::world;
 
 const HOMESERVER: &str = include_str!("homeserver.py");
 const PORT: &str = "8008";

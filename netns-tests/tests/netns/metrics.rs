@@ -3,10 +3,7 @@
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 
-use anyhow::{Result, ensure};
-use lcroute_demo::lab::{Exposition, Member, eventually};
-
-use crate::world;
+use crate::prelude::*;
 
 const DROPS: &str = "lcroute_drops_total";
 

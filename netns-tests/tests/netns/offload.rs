@@ -1,17 +1,14 @@
 //! Super-packets on `lc0`: the same datagrams arrive with and without offloads.
 
 use std::io::IoSliceMut;
-use std::net::{Ipv6Addr, SocketAddrV6};
+use std::net::SocketAddrV6;
 use std::os::fd::AsRawFd;
-use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Member, Network, eventually, noise, offload};
-use nix::sys::signal::Signal;
+use lcroute_demo::lab::offload;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::{world, world_alone};
+use crate::prelude::*;
 
 const GROUP: Ipv6Addr = Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, 0x42);
 pub(crate) const PORT: u16 = 5001;
@@ -144,10 +141,7 @@ fn goes_on_with_the_opposite(lab: &Lab, restart: fn(&mut Member) -> Result<()>) 
         let received = receive(&coalescing, train.len())?;
         ensure!(received.datagrams == train);
         let longest = received.longest;
-        ensure!(
-            (longest > 1) == offload,
-            "offload = {offload}, {longest} came at once"
-        );
+        ensure!((longest > 1) == offload);
     }
     Ok(())
 }
@@ -159,9 +153,7 @@ fn crash(member: &mut Member) -> Result<()> {
 
 fn execute_anew(member: &mut Member) -> Result<()> {
     let uptime = |member: &Member| member.status()?["uptime_s"].as_u64().context("uptime_s");
-    eventually("the daemon is older than a second", || {
-        holds!(uptime(member)? > 1)
-    })?;
+    exceeds(1, || uptime(member))?;
     member.daemon()?.signal(Signal::SIGUSR2)?;
     eventually("the daemon has started over", || {
         holds!(uptime(member)? <= 1)

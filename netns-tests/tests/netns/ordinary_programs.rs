@@ -1,9 +1,6 @@
 //! Third-party programs, as Debian installs them, without lcroute.
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Lab, Network, Process, eventually};
-
-use crate::world;
+use crate::prelude::*;
 
 pub(crate) const PYTHON_RECEIVER: &str = "
 import socket, struct
@@ -24,9 +21,7 @@ s.sendto(b'hello from python', ('ff1e::7', 5007))
 
 #[test]
 fn python_sockets() {
-    world("python", |lab| {
-        let network = pair(lab)?;
-        let [a, b] = network.nodes()?;
+    with_members("python", ["a", "b"], |_, [a, b]| {
         let receiver = b.host.spawn("python3", &["-c", PYTHON_RECEIVER])?;
         a.wait_wanted("ff1e::7", b)?;
         a.host.run("python3", &["-c", PYTHON_SENDER])?.success()?;
@@ -37,9 +32,7 @@ fn python_sockets() {
 
 #[test]
 fn socat() {
-    world("socat", |lab| {
-        let network = pair(lab)?;
-        let [a, b] = network.nodes()?;
+    with_members("socat", ["a", "b"], |_, [a, b]| {
         // Interface 0 leaves the choice to the routes.
         let join = "UDP6-RECV:5008,ipv6-join-group=[ff1e::8]:0";
         let receiver = b.host.spawn("socat", &["-u", join, "STDOUT"])?;
@@ -49,21 +42,13 @@ fn socat() {
         a.host
             .run("socat", &["-u", &from, "UDP6-SENDTO:[ff1e::8]:5008"])?
             .success()?;
-        eventually("socat prints what came", || {
-            holds!(
-                receiver.stdout() == "hello from socat\n",
-                "{:?}",
-                receiver.stdout()
-            )
-        })
+        becomes("hello from socat\n", || Ok(receiver.stdout()))
     });
 }
 
 #[test]
 fn iperf() {
-    world("iperf", |lab| {
-        let network = pair(lab)?;
-        let [a, b] = network.nodes()?;
+    with_members("iperf", ["a", "b"], |_, [a, b]| {
         let server = b.host.spawn("iperf", &IPERF_SERVER)?;
         a.wait_wanted("ff1e::9", b)?;
         a.host.run("iperf", &IPERF_CLIENT)?.success()?;
@@ -87,8 +72,4 @@ pub(crate) fn iperf_got_all(server: &Process) -> Result<()> {
         ensure!(bytes >= 250_000, "{line}");
         holds!(fields.get(10) == Some(&"0"), "packets were lost: {line}")
     })
-}
-
-fn pair(lab: &Lab) -> Result<Network> {
-    lab.closed_network(["a", "b"])
 }

@@ -1,18 +1,9 @@
 //! Streams between keys of no common network.
 
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{
-    Exposition, Host, Lab, Output, Process, SignallingServer, eventually, within,
-};
-use nix::sys::signal::Signal;
-use serde_json::Value;
-
 use crate::clocks::spawn_skewed_with;
 use crate::outside_dht::with_dht;
+use crate::prelude::*;
 use crate::reach::{closed_lan, swarm};
-use crate::world;
 
 /// Documented exit codes.
 const FAILED: i32 = 1;
@@ -127,15 +118,13 @@ fn two_keys_without_network_or_daemon_meet_at_a_server_that_belongs_to_neither()
         // itself, not a shell's child: it ends with the test
         let line = format!("exec lcroute-streams connect {to_bob} /chat/1 < <(sleep 60)");
         let mut running = ann.spawn("bash", &["-c", &line])?;
-        eventually("it runs", || {
-            holds!(look(ann)?["pairs"][0]["sought"] == true, "not yet")
-        })?;
-        std::thread::sleep(Duration::from_millis(300));
+        becomes(true, || Ok(look(ann)?["pairs"][0]["sought"].clone()))?;
+        sleep(Duration::from_millis(300));
         bob.call("lcroute book remove ann")?;
         let begun = Instant::now();
         within(REVOKED_WITHIN, "nothing is left", || {
             let left = look(bob)?;
-            ensure!(left["pairs"] == serde_json::json!([]), "{left}");
+            ensure!(left["pairs"] == json!([]), "{left}");
             let sought = look(ann)?;
             holds!(sought["pairs"][0]["state"] != "linked", "{sought}")
         })?;
@@ -162,10 +151,7 @@ fn two_keys_on_one_lan_need_nothing_else() {
         let said = connect(&hosts[0], "echo hello", &to_bob)?.success()?;
         println!("first stream after {} ms", begun.elapsed().as_millis());
         ensure!(said.stdout == "hello\n", "{said:?}");
-        holds!(
-            look(&hosts[1])?["pairs"][0]["found_by"] == "lan",
-            "by a LAN"
-        )
+        holds!(look(&hosts[1])?["pairs"][0]["found_by"] == "lan")
     });
 }
 
@@ -249,7 +235,7 @@ fn each_program_may_be_killed_and_strangers_flood_in_vain() {
              time.sleep(0.001)\nprint(n)"
         );
         let mut flooding = flooder.spawn("python3", &["-c", &flood])?;
-        std::thread::sleep(Duration::from_secs(1));
+        sleep(Duration::from_secs(1));
         let begun = Instant::now();
         connect(ann, "echo two", &to_bob)?.success()?;
         println!("in a flood: {} ms", begun.elapsed().as_millis());
@@ -299,7 +285,7 @@ pub(crate) fn kill_in(host: &Host, pattern: &str) -> Result<()> {
     let pids = found.stdout.lines().filter_map(|pid| pid.parse().ok());
     // all its programs work in its folder
     let is_its = |pid: &i32| {
-        let folder = std::fs::read_link(format!("/proc/{pid}/cwd"));
+        let folder = fs::read_link(format!("/proc/{pid}/cwd"));
         folder.is_ok_and(|folder| folder.as_path() == host.path("").as_path())
     };
     let pids: Vec<i32> = pids.filter(is_its).collect();
@@ -382,10 +368,7 @@ fn friends_wait_in_rooms_of_one_connection_at_a_public_place() {
         let said = connect(ann, "echo hello", &to_bob)?.success()?;
         ensure!(said.stdout == "hello\n", "{said:?}");
         ensure!(connections(&server.host, bob)? == 1, "one connection");
-        ensure!(
-            metrics()?.value("lcroute_signal_messages_total", &[])? > 0.0,
-            "messages"
-        );
+        ensure!(metrics()?.value("lcroute_signal_messages_total", &[])? > 0.0);
         // the log names nobody
         server.kill()?;
         let logs = lab.logs();
@@ -451,11 +434,9 @@ fn a_stream_whose_link_is_cut_ends_soon_on_both_sides() {
         running.prints("ready")?;
         // a link that is back in time carries it on
         ann.cut_uplink()?;
-        std::thread::sleep(Duration::from_secs(2));
+        sleep(Duration::from_secs(2));
         ann.heal_uplink()?;
-        eventually("it is linked again", || {
-            holds!(look(ann)?["pairs"][0]["state"] == "linked", "not yet")
-        })?;
+        becomes("linked", || Ok(look(ann)?["pairs"][0]["state"].clone()))?;
         running.must_run()?;
         ann.cut_uplink()?;
         let begun = Instant::now();
@@ -487,8 +468,7 @@ fn a_stranger_calls_an_open_key_by_a_public_server() {
             .fails(FAILED, "speaks /open/1, this program")?;
         let open = &look(bob)?["open"];
         ensure!(
-            open["protocols"] == serde_json::json!(["/open/1"])
-                && open["callers"].as_u64() >= Some(1),
+            open["protocols"] == json!(["/open/1"]) && open["callers"].as_u64() >= Some(1),
             "{open}"
         );
         ensure!(
@@ -501,10 +481,7 @@ fn a_stranger_calls_an_open_key_by_a_public_server() {
         serving.signal(Signal::SIGINT)?;
         serving.expect_exit(CUT_WITHIN, 0)?;
         running.expect_exit(CUT_WITHIN, FAILED)?;
-        eventually("the key is closed", || {
-            let left = look(bob)?;
-            holds!(left["open"].is_null(), "{left}")
-        })
+        becomes(Value::Null, || Ok(look(bob)?["open"].clone()))
     });
 }
 
@@ -529,9 +506,7 @@ fn calls_of_an_open_key_with_wrong_cookies_flood_in_vain() {
         let (to_ann, to_bob) = (contact(ann)?, contact(bob)?);
         let _named = serve(bob, &to_ann, &["cat"])?;
         let _open = serve_anyone(bob, &["cat"])?;
-        eventually("its program has ports", || {
-            holds!(!ports_of(bob)?.is_empty(), "not yet")
-        })?;
+        exceeds(0, || Ok(ports_of(bob)?.len()))?;
         bob.nft("flush ruleset")?;
         // its answers arrive somewhere
         let source = format!("{}:7", flooder.v4()?);
@@ -554,9 +529,7 @@ fn calls_of_an_open_key_with_wrong_cookies_flood_in_vain() {
         let said = connect(ann, "echo hello", &to_bob)?.success()?;
         println!("in a flood: {} ms", begun.elapsed().as_millis());
         ensure!(said.stdout == "hello\n", "{said:?}");
-        eventually("the flood goes on", || {
-            holds!(dropped("outside_unknown")? > before, "it has ended")
-        })?;
+        exceeds(before, || dropped("outside_unknown"))?;
         floods.iter_mut().try_for_each(Process::must_run)?;
         // nobody has become a caller
         let shown = look(bob)?;

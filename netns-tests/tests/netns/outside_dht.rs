@@ -1,13 +1,8 @@
 //! Open keys that a DHT alone leads to.
 
-use std::time::Instant;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, eventually};
-
 use crate::outside::{a_stranger_is_served, connect_by, contact, key, kill_in, look, serve_anyone};
+use crate::prelude::*;
 use crate::reach::swarm;
-use crate::world;
 
 /// Documented exit code.
 const UNREACHABLE: i32 = 3;
@@ -37,10 +32,7 @@ fn port_of(host: &Host) -> Result<String> {
 
 /// Waits until the DHT holds the record.
 pub(crate) fn is_held(host: &Host) -> Result<()> {
-    eventually("the DHT holds its record", || {
-        let by = look(host)?["open"]["by"].clone();
-        holds!(by == serde_json::json!(["dht"]), "{by}")
-    })
+    becomes(json!(["dht"]), || Ok(look(host)?["open"]["by"].clone()))
 }
 
 #[test]

@@ -1,20 +1,14 @@
 //! Hosts at home whose router maps the port: a key or a text alone leads to them.
 
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Lab, Process, eventually, within};
-use nix::sys::signal::Signal;
-
 use crate::foreign;
-use crate::guest::{as_nobody, open_driver};
+use crate::guest::as_nobody;
 use crate::outside::{a_stranger_is_served, contact, look, ports_of, serve_anyone};
 use crate::outside_dht::{is_held, reached, with_dht};
 use crate::ports::{PUBLIC, miniupnpd, router, rules};
+use crate::prelude::*;
 use crate::radio::RADIO;
 use crate::reach::swarm;
 use crate::stations::{cast, hears, station, text_of};
-use crate::world;
 
 /// Time for all protocols that a router does not speak.
 const ASKED_WITHIN: Duration = Duration::from_secs(20);
@@ -25,10 +19,7 @@ fn home(lab: &Lab, protocol: &str, enters: &str) -> Result<(Host, Host, Host, Pr
     let home = lab.host_behind_symmetric_nat("home")?;
     let router = router(lab, &home)?;
     let upnpd = miniupnpd(&router, protocol)?;
-    eventually("the router listens", || {
-        let said = foreign::said(&upnpd);
-        holds!(said.contains("istening"), "{said}")
-    })?;
+    tells("istening", || Ok(foreign::said(&upnpd)))?;
     let mut far = lab.closed_hosts(&["far"])?;
     let far = far.pop().context("a host")?;
     for host in [&home, &far] {
@@ -80,8 +71,7 @@ fn a_key_alone_leads_to_a_host_whose_router_maps_its_port() {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn a_station_and_an_open_key_at_home_have_a_port_each() {
-    world("outside-mapped-station", |lab| {
-        open_driver()?;
+    guests("outside-mapped-station", |lab| {
         let (_swarm, enters) = swarm(lab)?;
         let (home, router, listener, _upnpd) = home(lab, "upnp", &enters)?;
         let _serving = serve_anyone(&home, &["cat"])?;

@@ -1,12 +1,10 @@
 //! Packets arrive unchanged.
 
-use crate::world;
+use crate::prelude::*;
 
 #[test]
 fn the_hop_limit_is_what_the_sender_set() {
-    world("hop-limit", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, b] = network.nodes()?;
+    with_members("hop-limit", ["a", "b"], |_, [a, b]| {
         let receiver = a.known_receiver(b, "ff1e::42", &[])?;
         // By default programs send with hop limit 1.
         a.host.send("ff1e::42", 50, &[])?;
@@ -14,15 +12,13 @@ fn the_hop_limit_is_what_the_sender_set() {
         a.host.send("ff1e::42", 50, &["--hops", "37"])?;
         receiver.expect_exactly(100)?;
         let state = receiver.state()?;
-        holds!(state["hop_limits"] == serde_json::json!([1, 37]), "{state}")
+        holds!(state["hop_limits"] == json!([1, 37]), "{state}")
     });
 }
 
 #[test]
 fn a_datagram_larger_than_the_mtu_arrives_whole() {
-    world("fragments", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, b] = network.nodes()?;
+    with_members("fragments", ["a", "b"], |_, [a, b]| {
         let receiver = a.known_receiver(b, "ff1e::42", &[])?;
         a.host
             .send("ff1e::42", 100, &["--size", "3000", "--rate", "200"])?;
@@ -37,9 +33,7 @@ fn a_datagram_larger_than_the_mtu_arrives_whole() {
 
 #[test]
 fn packets_come_from_the_address_that_status_shows() {
-    world("source", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, b] = network.nodes()?;
+    with_members("source", ["a", "b"], |_, [a, b]| {
         let receiver = a.known_receiver(b, "ff1e::42", &[])?;
         a.host.send("ff1e::42", 50, &[])?;
         receiver.expect_exactly(50)?;

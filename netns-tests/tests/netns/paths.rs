@@ -1,12 +1,9 @@
 //! Paths that mark datagrams (ECN), or are too narrow for them.
 
-use anyhow::{Context, ensure};
-use lcroute_demo::lab::{Host, Lab, Member, eventually};
-
-use crate::world;
+use crate::prelude::*;
 
 /// Returns the number of packets to the other node that met a filling queue, from `peers`.
-fn congested(node: &Member) -> anyhow::Result<u64> {
+fn congested(node: &Member) -> Result<u64> {
     let peers = node.peers()?;
     let peer = peers.first().context("no peer")?;
     peer["congested_packets"]
@@ -39,10 +36,7 @@ fn a_router_that_marks_congestion_is_heard_by_the_sender() {
             let before = congested(a)?;
             a.host.send("ff1e::42", 100, &[])?;
             receiver.expect_exactly(100)?;
-            eventually("a knows that all packets were marked", || {
-                let marked = congested(a)? - before;
-                holds!(marked >= 100, "{marked} marked")
-            })?;
+            at_least(100, || Ok(congested(a)? - before))?;
             Ok(())
         });
     }
@@ -50,7 +44,7 @@ fn a_router_that_marks_congestion_is_heard_by_the_sender() {
 
 /// Returns two hosts that reach each other by one family only, over a router that fragments if
 /// permitted and sends no ICMP errors.
-fn narrow_hosts(lab: &Lab, v4: bool) -> anyhow::Result<Vec<Host>> {
+fn narrow_hosts(lab: &Lab, v4: bool) -> Result<Vec<Host>> {
     let hosts = lab.closed_hosts(&["a", "b"])?;
     if v4 {
         hosts[0].cut_towards(hosts[1].v6()?.into())?;
@@ -63,13 +57,13 @@ fn narrow_hosts(lab: &Lab, v4: bool) -> anyhow::Result<Vec<Host>> {
 }
 
 /// Sets the router's MTU towards this host.
-fn narrow(lab: &Lab, host: &Host, mtu: u32) -> anyhow::Result<()> {
+fn narrow(lab: &Lab, host: &Host, mtu: u32) -> Result<()> {
     let port = host.v4()?.octets()[2];
     lab.internet().ip(&format!("link set to{port} mtu {mtu}"))
 }
 
 /// Checks that full packets of lc0 arrive once on paths of several MTUs, without IP fragments.
-fn full_packets_pass(lab: &Lab, v4: bool, config: &str) -> anyhow::Result<()> {
+fn full_packets_pass(lab: &Lab, v4: bool, config: &str) -> Result<()> {
     let hosts = narrow_hosts(lab, v4)?;
     crate::configure(&hosts, config)?;
     let mut network = lab.network(hosts.clone())?;
@@ -129,19 +123,17 @@ fn an_interface_that_refuses_long_packets_is_noticed() {
 }
 
 /// Host 0 sends to host 1; the wire of host `at` becomes narrow.
-fn becomes_narrow(lab: &Lab, at: usize) -> anyhow::Result<()> {
+fn becomes_narrow(lab: &Lab, at: usize) -> Result<()> {
     let hosts = narrow_hosts(lab, false)?;
     let mut network = lab.network(hosts.clone())?;
     network.start()?;
     let [a, b] = network.nodes()?;
     let receiver = a.known_receiver(b, "ff1e::42", &[])?;
-    let limit = || -> anyhow::Result<u64> {
+    let limit = || -> Result<u64> {
         let peer = a.peers()?.remove(0);
         peer["path_mtu"].as_u64().with_context(|| format!("{peer}"))
     };
-    eventually("a knows what Ethernet takes", || {
-        holds!(limit()? == 1_452, "{}", limit()?)
-    })?;
+    becomes(1_452, &limit)?;
     narrow(lab, &hosts[at], 1_300)?;
     let size = ["--size", "1232"];
     eventually("a knows that the path is narrow", || {

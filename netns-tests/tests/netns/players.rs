@@ -1,16 +1,10 @@
 //! `[players]`: groups and stations of lc0 over HTTP, for programs that know nothing of lcroute.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context, Result, ensure};
 use lcradio_core::{CLOCK_RATE, OggWriter};
-use lcroute_demo::lab::{DEADLINE, Host, Member, Process, eventually};
 
+use crate::prelude::*;
 use crate::radio::{RADIO, cast, key_of, write_chirp};
 use crate::web::serve;
-use crate::world;
 
 const PLAYERS: &str = "127.0.0.1:7182";
 const ICECAST: &str = "127.0.0.1:8000";
@@ -103,10 +97,7 @@ fn players_get_a_group_by_one_join_and_without_clients_there_is_none() {
                 )
             });
             let numbers: Vec<_> = numbers.collect();
-            ensure!(
-                numbers.iter().all(|(sync, _)| *sync == 0x47),
-                "headers come off"
-            );
+            ensure!(numbers.iter().all(|(sync, _)| *sync == 0x47));
             let gaps = numbers.windows(2).filter(|pair| pair[1].1 != pair[0].1 + 1);
             ensure!(
                 gaps.count() == 0,

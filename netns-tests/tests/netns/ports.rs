@@ -1,13 +1,7 @@
 //! Routers that map a port: miniupnpd by each of its protocols, and hostile ones.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Member, Network, Process, eventually, within};
-use serde_json::Value;
-
 use crate::foreign;
-use crate::world;
+use crate::prelude::*;
 
 /// A public address in this world: miniupnpd maps none of the test and documentation ranges.
 pub(crate) const PUBLIC: &str = "44.1.2.3";
@@ -108,10 +102,7 @@ fn a_router_maps_the_port_by_each_protocol_and_gets_it_back() {
                 )?;
             }
             let upnpd = miniupnpd(&router, protocol)?;
-            eventually("the router listens", || {
-                let said = foreign::said(&upnpd);
-                holds!(said.contains("istening"), "{said}")
-            })?;
+            tells("istening", || Ok(foreign::said(&upnpd)))?;
             network.members[0].start()?;
             within(Duration::from_secs(20), "the port is mapped", || {
                 let mapping = mapping(&network.members[0])?;
@@ -127,10 +118,7 @@ fn a_router_maps_the_port_by_each_protocol_and_gets_it_back() {
             network.members[1].start()?;
             network.wait_linked()?;
             let [a, b] = network.nodes()?;
-            eventually("the path is that of the mapping", || {
-                let found = path(b)?;
-                holds!(found == "mapped", "{found}")
-            })?;
+            becomes("mapped", || path(b))?;
             a.host
                 .ask("lcroute", &["doctor"])?
                 .prints("the router maps 44.1.2.3:")?;
@@ -192,10 +180,7 @@ fn a_router_that_answers_nonsense_costs_nothing() {
         let [a, _] = network.nodes()?;
         within(Duration::from_secs(30), "the router was asked", || {
             let said = garbage.stdout();
-            ensure!(
-                said.contains("asked 5351") && said.contains("http"),
-                "{said}"
-            );
+            shows_all(&said, &["asked 5351", "http"])?;
             let mapping = mapping(a)?;
             ensure!(
                 mapping["failure"]
@@ -208,12 +193,8 @@ fn a_router_that_answers_nonsense_costs_nothing() {
         network.wait_linked()?;
         // and it is not asked for a minute
         let asked = garbage.stdout().lines().count();
-        std::thread::sleep(Duration::from_secs(5));
-        ensure!(
-            garbage.stdout().lines().count() == asked,
-            "{}",
-            garbage.stdout()
-        );
+        sleep(Duration::from_secs(5));
+        ensure!(garbage.stdout().lines().count() == asked);
         network.members[0].stop()
     });
 }

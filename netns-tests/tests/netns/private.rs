@@ -1,15 +1,8 @@
 //! Private prefixes: a member on the path without the key, and changes of keys.
 
-use std::fs;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::PermissionsExt;
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Member, Network, eventually};
-use nix::sys::signal::Signal;
-use serde_json::Value;
-
-use crate::world;
+use crate::prelude::*;
 
 const GROUP: &str = "ff1e:7::42";
 const PLAIN: &str = "ff1e::42";
@@ -116,10 +109,7 @@ fn a_member_on_the_path_carries_what_it_cannot_read() {
         })?;
         ensure!(!dump.stdout().contains("old mill"), "{}", dump.stdout());
         ensure!(receiver.packets()? == 0, "{}", receiver.state()?);
-        ensure!(
-            !remembers(pid, secret.as_bytes())?,
-            "the router's memory has the words"
-        );
+        ensure!(!remembers(pid, secret.as_bytes())?);
         // the same search finds public text
         eventually("the router's memory has what is not private", || {
             say_until_heard(&alpha.host, &beta.host, PLAIN, open)?;
@@ -145,10 +135,7 @@ fn plain_packets_of_a_private_prefix_are_refused() {
         let [_, router, beta] = network.nodes()?;
         let receiver = router.known_receiver(beta, GROUP, &[])?;
         router.host.send(GROUP, 50, &["--rate", "50"])?;
-        eventually("all 50 were refused", || {
-            let refused = beta.counter("drops/not_sealed")?;
-            holds!(refused == 50, "{refused}")
-        })?;
+        becomes(50, || beta.counter("drops/not_sealed"))?;
         holds!(receiver.packets()? == 0, "{}", receiver.state()?)
     });
 }
@@ -166,10 +153,7 @@ fn without_its_key_nothing_of_a_prefix_leaves_or_enters() {
         fs::remove_file(beta.host.path("team.key"))?;
         reload(beta)?;
         alpha.host.send(GROUP, 20, &["--rate", "50"])?;
-        eventually("beta opens nothing", || {
-            let closed = beta.counter("drops/no_group_key")?;
-            holds!(closed == 20, "{closed}")
-        })?;
+        becomes(20, || beta.counter("drops/no_group_key"))?;
         ensure!(receiver.packets()? == 20, "{}", receiver.state()?);
         let check = doctor(&beta.host)?;
         ensure!(check["state"] == "fail", "{check}");
@@ -179,10 +163,7 @@ fn without_its_key_nothing_of_a_prefix_leaves_or_enters() {
         reload(alpha)?;
         let sent = alpha.counter("link_tx_packets")?;
         alpha.host.send(GROUP, 20, &["--rate", "50"])?;
-        eventually("alpha sends nothing", || {
-            let closed = alpha.counter("drops/no_group_key")?;
-            holds!(closed == 20, "{closed}")
-        })?;
+        becomes(20, || alpha.counter("drops/no_group_key"))?;
         ensure!(alpha.counter("link_tx_packets")? == sent, "something left");
         holds!(at_router.packets()? == 0, "{}", at_router.state()?)
     });
@@ -281,9 +262,7 @@ fn nothing_of_a_private_prefix_leaves_in_clear_however_the_daemon_ends() {
         let uptime = |member: &Member| -> Result<u64> {
             member.status()?["uptime_s"].as_u64().context("uptime_s")
         };
-        eventually("the daemon is older than a second", || {
-            holds!(uptime(&member)? > 1)
-        })?;
+        exceeds(1, || uptime(&member))?;
         let old = uptime(&member)?;
         member.daemon()?.signal(Signal::SIGUSR2)?;
         eventually("the daemon has started over", || {
@@ -363,9 +342,7 @@ fn a_prefix_that_is_private_no_more_is_open_and_without_one_nothing_is_left_behi
         })?;
         member.host.configure("")?;
         reload(&member)?;
-        eventually("the prefix is open", || {
-            holds!(!closed(&member.host)?, "{}", routes(&member.host)?)
-        })?;
+        becomes(false, || closed(&member.host))?;
 
         // a section removed while no daemon runs
         make_private(&member.host, "")?;

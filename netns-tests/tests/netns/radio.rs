@@ -1,20 +1,11 @@
 //! Live radio: sound from a file on one host, received on others, and unreadable without the key.
 
 use std::f64::consts::TAU;
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
 use lcradio_core::{Station, StationKey};
-use lcroute_demo::lab::{DEADLINE, Host, Member, Process, eventually, within};
-use librecast::id::SecretKey;
-use nix::sys::signal::Signal;
-use serde_json::Value;
 
 use crate::foreign::{foreign, root as foreign_root, start as start_foreign};
-use crate::{world, world_alone};
+use crate::prelude::*;
 
 /// The program; lcroute-lab has no codec.
 pub(crate) const RADIO: &str = "/run/lcroute-lab/.programs/radio";
@@ -169,7 +160,6 @@ pub(crate) fn key_of(host: &Host, name: &str) -> Result<(String, Station, Statio
 fn stations_are_heard_behind_closed_firewalls_and_by_nobody_without_the_key() {
     world_alone("radio", |lab| {
         let network = lab.closed_network(["caster", "near", "far"])?;
-        network.wait_linked()?;
         let [caster, near, far] = network.nodes()?;
         let file = write_chirp(&caster.host, 4)?;
         let (key, private, _) = key_of(&caster.host, "station.key")?;
@@ -260,10 +250,7 @@ fn push_to_talk_sends_silence_until_a_signal_says_otherwise() {
             ensure!(size > 100_000, "{size} bytes");
             loud(false)
         })?;
-        ensure!(
-            read_samples(&heard)?.iter().all(|s| s.abs() < 2.0),
-            "silence is none"
-        );
+        ensure!(read_samples(&heard)?.iter().all(|s| s.abs() < 2.0));
         talks.signal(Signal::SIGUSR1)?;
         eventually("sound comes", || loud(true))?;
         talks.signal(Signal::SIGUSR2)?;
@@ -313,10 +300,7 @@ fn a_caster_that_was_killed_is_heard_again_and_of_two_the_later_one_stays() {
         hears.expect_exit(DEADLINE, 0)?;
         let status = last_status(&hears.stderr())?;
         let dropped = status["drops"]["malformed"].as_u64().unwrap_or(0);
-        holds!(
-            dropped + status["drops"]["payload_type"].as_u64().unwrap_or(0) > 0,
-            "{status}"
-        )
+        holds!(dropped + status["drops"]["payload_type"].as_u64().unwrap_or(0) > 0)
     });
 }
 
@@ -353,11 +337,7 @@ fn a_caster_by_a_grant_is_heard_beside_the_station_until_the_grant_expires() {
         // the grant is useless with another key
         let mut thief = cast(guest, &file, &by(&thief_key, &good))?;
         thief.expect_exit(DEADLINE, 4)?;
-        ensure!(
-            thief.stderr().contains("for another key"),
-            "{}",
-            thief.stderr()
-        );
+        ensure!(thief.stderr().contains("for another key"));
         // its holder also casts alone
         ensure!(own.stop()? == 143, "{}", own.stderr());
         let size = || fs::metadata(&heard).map_or(0, |m| m.len());
@@ -492,8 +472,7 @@ fn a_microphone_is_heard_by_loudspeakers_and_one_that_goes_away_is_taken_again()
         ensure!(
             told.success()?
                 .stdout
-                .contains("speaker\tin, out\tTest speaker"),
-            "a device with a hint"
+                .contains("speaker\tin, out\tTest speaker")
         );
         let mut none = with_devices(listener, &on_listener, "cast --device none")?;
         none.fails(DEADLINE, 1, "microphone none: there is none")
@@ -504,13 +483,11 @@ fn a_microphone_is_heard_by_loudspeakers_and_one_that_goes_away_is_taken_again()
 #[ignore = "takes a minute; make test-all"]
 fn the_copy_makes_up_for_what_is_lost() {
     world("radio-loss", |lab| {
-        let names = [
-            "caster", "clear", "one", "two", "three", "four", "five", "six", "seven", "eight",
-        ];
+        let names = crate::words("caster clear one two three four five six seven eight");
         let mut network = lab.network(lab.closed_hosts(&names)?)?;
         network.start_routed()?;
         let [caster, clear, lossy @ ..] = &network.members[..] else {
-            anyhow::bail!("ten hosts");
+            bail!("ten hosts");
         };
         let file = write_chirp(&caster.host, 60)?;
         let (key, station, _) = key_of(&caster.host, "station.key")?;
@@ -723,10 +700,7 @@ fn the_router_next_to_the_caster_is_killed_and_sound_comes_by_another() {
             "{} of {} packets lost, silence of {silence:.2} s",
             status["lost"], status["sent"]
         );
-        holds!(
-            status["lost"] != 0,
-            "nothing was lost: another router carried it"
-        )
+        holds!(status["lost"] != 0)
     });
 }
 
@@ -764,39 +738,40 @@ fn a_recording_is_shared_when_it_has_ended_and_a_private_one_with_a_key_alone() 
 #[test]
 #[ignore = "runs programs of others; make test-all"]
 fn ffmpeg_hears_a_public_station_and_reads_a_recording() {
-    world("radio-foreign", |lab| {
-        let network = lab.closed_network(["caster", "player"])?;
-        network.wait_linked()?;
-        let [caster, player] = network.nodes()?;
-        let file = write_chirp(&caster.host, 20)?;
-        let mut casts = cast(&caster.host, &file, "--public --name story -i lc0")?;
-        eventually("it says what it is", || station_of(&casts).map(drop))?;
-        let args = ["stations", "--sdp", "story", "-i", "lc0"];
-        let sdp = player.host.run(RADIO, &args)?.success()?.stdout;
-        let sdp = player.host.write("story.sdp", sdp)?.display().to_string();
-        let recording = player.host.path("story.opus").display().to_string();
-        let args = ["listen", "story", "--record", &recording, "-i", "lc0"];
-        let mut records = player.host.spawn(RADIO, &args)?;
-        let raw = |name: &str| player.host.path(name);
-        let heard = raw("heard").display().to_string();
-        let words = format!(
-            "-v error -nostdin -protocol_whitelist file,udp,rtp -i {sdp} -t 6 -f s16le -ar 48000 -ac 2 {heard}"
-        );
-        let words: Vec<&str> = words.split(' ').collect();
-        let mut ffmpeg = start_foreign(&player.host, "ffmpeg", &words)?;
-        ffmpeg.expect_exit(DEADLINE, 0)?;
-        casts.expect_exit(DEADLINE, 0)?;
-        records.expect_exit(DEADLINE, 0)?;
-        let read = raw("read").display().to_string();
-        let words = format!("-v error -nostdin -i {recording} -f s16le -ar 48000 -ac 2 {read}");
-        let words: Vec<&str> = words.split(' ').collect();
-        let mut ffmpeg = start_foreign(&player.host, "ffmpeg", &words)?;
-        ffmpeg.expect_exit(DEADLINE, 0)?;
-        for name in ["heard", "read"] {
-            is_chirp("ffmpeg", &raw(name))?;
-        }
-        Ok(())
-    });
+    with_members(
+        "radio-foreign",
+        ["caster", "player"],
+        |_, [caster, player]| {
+            let file = write_chirp(&caster.host, 20)?;
+            let mut casts = cast(&caster.host, &file, "--public --name story -i lc0")?;
+            eventually("it says what it is", || station_of(&casts).map(drop))?;
+            let args = ["stations", "--sdp", "story", "-i", "lc0"];
+            let sdp = player.host.run(RADIO, &args)?.success()?.stdout;
+            let sdp = player.host.write("story.sdp", sdp)?.display().to_string();
+            let recording = player.host.path("story.opus").display().to_string();
+            let args = ["listen", "story", "--record", &recording, "-i", "lc0"];
+            let mut records = player.host.spawn(RADIO, &args)?;
+            let raw = |name: &str| player.host.path(name);
+            let heard = raw("heard").display().to_string();
+            let words = format!(
+                "-v error -nostdin -protocol_whitelist file,udp,rtp -i {sdp} -t 6 -f s16le -ar 48000 -ac 2 {heard}"
+            );
+            let words: Vec<&str> = words.split(' ').collect();
+            let mut ffmpeg = start_foreign(&player.host, "ffmpeg", &words)?;
+            ffmpeg.expect_exit(DEADLINE, 0)?;
+            casts.expect_exit(DEADLINE, 0)?;
+            records.expect_exit(DEADLINE, 0)?;
+            let read = raw("read").display().to_string();
+            let words = format!("-v error -nostdin -i {recording} -f s16le -ar 48000 -ac 2 {read}");
+            let words: Vec<&str> = words.split(' ').collect();
+            let mut ffmpeg = start_foreign(&player.host, "ffmpeg", &words)?;
+            ffmpeg.expect_exit(DEADLINE, 0)?;
+            for name in ["heard", "read"] {
+                is_chirp("ffmpeg", &raw(name))?;
+            }
+            Ok(())
+        },
+    );
 }
 
 /// Checks that a player wrote more than four seconds of the chirp.
@@ -815,65 +790,63 @@ fn is_chirp(player: &str, file: &Path) -> Result<()> {
 #[test]
 #[ignore = "runs programs of others; make test-all"]
 fn ffplay_and_gstreamer_hear_a_public_station_and_what_ffmpeg_announces_is_heard_here() {
-    world("radio-players", |lab| {
-        let network = lab.closed_network(["caster", "player"])?;
-        network.wait_linked()?;
-        let [caster, player] = network.nodes()?;
-        let file = write_chirp(&caster.host, 40)?;
-        let casts = cast(&caster.host, &file, "--public --name story -i lc0")?;
-        eventually("it says what it is", || station_of(&casts).map(drop))?;
-        let args = ["stations", "--sdp", "story", "-i", "lc0"];
-        let sdp = player.host.run(RADIO, &args)?.success()?.stdout;
-        let group = sdp.lines().find_map(|line| line.strip_prefix("c=IN IP6 "));
-        let group = group.context("no group")?.to_owned();
-        let sdp = player.host.write("story.sdp", &sdp)?.display().to_string();
-        let path = |name: &str| player.host.path(name).display().to_string();
+    with_members(
+        "radio-players",
+        ["caster", "player"],
+        |_, [caster, player]| {
+            let file = write_chirp(&caster.host, 40)?;
+            let casts = cast(&caster.host, &file, "--public --name story -i lc0")?;
+            eventually("it says what it is", || station_of(&casts).map(drop))?;
+            let args = ["stations", "--sdp", "story", "-i", "lc0"];
+            let sdp = player.host.run(RADIO, &args)?.success()?.stdout;
+            let group = sdp.lines().find_map(|line| line.strip_prefix("c=IN IP6 "));
+            let group = group.context("no group")?.to_owned();
+            let sdp = player.host.write("story.sdp", &sdp)?.display().to_string();
+            let path = |name: &str| player.host.path(name).display().to_string();
 
-        // its loudspeakers are a file
-        let by_ffplay = path("ffplay");
-        let variables = [
-            "SDL_AUDIODRIVER=disk".to_owned(),
-            format!("SDL_DISKAUDIOFILE={by_ffplay}"),
-        ];
-        let words = "-v error -nodisp -protocol_whitelist file,udp,rtp";
-        let mut ffplay =
-            with_variables(&player.host, &variables, "ffplay", &[words, &sdp].join(" "))?;
-        let by_gstreamer = path("gstreamer");
-        let variables = [format!("GST_REGISTRY={}", path("registry")), plugins()?];
-        let words = format!(
-            "-q udpsrc address={group} port=5004 multicast-iface=lc0 \
+            // its loudspeakers are a file
+            let by_ffplay = path("ffplay");
+            let variables = [
+                "SDL_AUDIODRIVER=disk".to_owned(),
+                format!("SDL_DISKAUDIOFILE={by_ffplay}"),
+            ];
+            let words = "-v error -nodisp -protocol_whitelist file,udp,rtp";
+            let mut ffplay =
+                with_variables(&player.host, &variables, "ffplay", &[words, &sdp].join(" "))?;
+            let by_gstreamer = path("gstreamer");
+            let variables = [format!("GST_REGISTRY={}", path("registry")), plugins()?];
+            let words = format!(
+                "-q udpsrc address={group} port=5004 multicast-iface=lc0 \
              caps=application/x-rtp,media=audio,encoding-name=OPUS,payload=96,clock-rate=48000 \
              ! rtpjitterbuffer latency=60 ! rtpopusdepay ! opusdec ! audioconvert \
              ! audio/x-raw,format=S16LE,channels=2,rate=48000 ! filesink buffer-mode=2 location={by_gstreamer}"
-        );
-        let mut gstreamer = with_variables(&player.host, &variables, "gst-launch-1.0", &words)?;
-        for file in [&by_ffplay, &by_gstreamer] {
-            eventually(&format!("some seconds in {file}"), || {
-                let size = fs::metadata(file)?.len();
+            );
+            let mut gstreamer = with_variables(&player.host, &variables, "gst-launch-1.0", &words)?;
+            for file in [&by_ffplay, &by_gstreamer] {
+                exceeds(6 * 4 * RATE as u64, || Ok(fs::metadata(file)?.len()))?;
+            }
+            for process in [&mut ffplay, &mut gstreamer] {
+                process.kill()?;
+            }
+            is_chirp("ffplay", Path::new(&by_ffplay))?;
+            is_chirp("GStreamer", Path::new(&by_gstreamer))?;
+            drop(casts);
+
+            let words = format!(
+                "-v error -nostdin -re -f s16le -ar 48000 -ac 2 -i {} -c:a libopus -b:a 96k -metadata title=abroad \
+             -f sap sap://[ff1e::4444]?announce_addr=ff0e::2:7ffe&announce_port=9875&ttl=8",
+                file.display()
+            );
+            let words: Vec<&str> = words.split_whitespace().collect();
+            let _announces = start_foreign(&caster.host, "ffmpeg", &words)?;
+            let (_hears, heard) = listen(&player.host, "abroad", "abroad", "-i lc0")?;
+            eventually("some seconds of ffmpeg's", || {
+                let size = fs::metadata(&heard).map_or(0, |m| m.len());
                 holds!(size > 6 * 4 * RATE as u64, "{size} bytes")
             })?;
-        }
-        for process in [&mut ffplay, &mut gstreamer] {
-            process.kill()?;
-        }
-        is_chirp("ffplay", Path::new(&by_ffplay))?;
-        is_chirp("GStreamer", Path::new(&by_gstreamer))?;
-        drop(casts);
-
-        let words = format!(
-            "-v error -nostdin -re -f s16le -ar 48000 -ac 2 -i {} -c:a libopus -b:a 96k -metadata title=abroad \
-             -f sap sap://[ff1e::4444]?announce_addr=ff0e::2:7ffe&announce_port=9875&ttl=8",
-            file.display()
-        );
-        let words: Vec<&str> = words.split_whitespace().collect();
-        let _announces = start_foreign(&caster.host, "ffmpeg", &words)?;
-        let (_hears, heard) = listen(&player.host, "abroad", "abroad", "-i lc0")?;
-        eventually("some seconds of ffmpeg's", || {
-            let size = fs::metadata(&heard).map_or(0, |m| m.len());
-            holds!(size > 6 * 4 * RATE as u64, "{size} bytes")
-        })?;
-        is_chirp("from ffmpeg", &heard)
-    });
+            is_chirp("from ffmpeg", &heard)
+        },
+    );
 }
 
 /// Returns the path of GStreamer's plugins, fetched or installed.

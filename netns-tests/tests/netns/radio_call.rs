@@ -4,22 +4,14 @@
 //! writes samples into a pipe at their time, so the least delay of a second's frames is their time,
 //! whatever the load of the machine.
 
-use std::collections::BTreeMap;
 use std::f64::consts::TAU;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, LAN, Lab, Process, eventually};
-use nix::sys::signal::Signal;
-use serde_json::Value;
-
+use crate::prelude::*;
 use crate::radio::{RADIO, RATE, last_status};
-use crate::{world, world_alone};
 
 /// Samples of 10 ms, and bytes of a sample of both channels.
 const FRAME: usize = RATE / 100;
@@ -63,7 +55,7 @@ pub(crate) fn feed(
     for frame in 0.. {
         let samples = frame * FRAME..(frame + 1) * FRAME;
         let made = first + Duration::from_millis(10) * (frame as u32 + 1);
-        thread::sleep(made.saturating_duration_since(Instant::now()));
+        sleep(made.saturating_duration_since(Instant::now()));
         let both = samples.flat_map(|n| [sound(n); 2]);
         let bytes: Vec<u8> = both.flat_map(i16::to_le_bytes).collect();
         if pipe.write_all(&bytes).is_err() {
@@ -178,9 +170,7 @@ pub(crate) fn next_sound(heard: &Mutex<Heard>, seconds: usize) -> Result<Vec<f64
         heard.sound.clone()
     };
     let from = sound().len();
-    eventually("sound comes", || {
-        holds!(sound().len() >= from + seconds * RATE, "not yet")
-    })?;
+    at_least(from + seconds * RATE, || Ok(sound().len()))?;
     Ok(sound()[from..from + seconds * RATE].to_vec())
 }
 
@@ -307,7 +297,6 @@ fn each_of_three_hears_the_two_others_until_they_are_muted_killed_or_gone() {
 fn a_call_behind_closed_firewalls_hears_the_others_and_a_listener_is_seen_by_nobody() {
     world_alone("radio-call-lc0", |lab| {
         let network = lab.closed_network(["ann", "bob", "cy"])?;
-        network.wait_linked()?;
         let [ann, bob, cy] = network.nodes()?;
         let begun = Instant::now();
         let a = One::new(&ann.host, None, "-i lc0", begun, tone(TONES[0]))?;

@@ -1,13 +1,7 @@
 //! Recordings: a damaged one is cast to its end, and a second recorder keeps the first one's sound.
 
-use std::fs;
-use std::path::Path;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Process, eventually};
-
+use crate::prelude::*;
 use crate::radio::{RADIO, RATE, cast, key_of, listen, read_samples, sounding, write_chirp};
-use crate::world_alone;
 
 fn record(host: &Host, station: &str, file: &Path, args: &[&str]) -> Result<Process> {
     let file = file.display().to_string();
@@ -73,25 +67,16 @@ fn a_recorder_that_is_started_again_begins_a_new_file_and_waits_for_a_day() {
         for name in ["story.opus", "story-2.opus", "story-3.opus"] {
             let mut records = record(recorder, &text, &file, &["--timeout", "3s"])?;
             let mut casts = cast(caster, &chirp, &format!("--key {key}"))?;
-            eventually("two seconds are recorded", || {
-                let size = size(name)?;
-                holds!(size > 10_000, "{size} bytes")
-            })?;
+            exceeds(10_000, || size(name))?;
             casts.kill()?;
             records.expect_exit(DEADLINE, 3)?;
             let told = records.stderr();
             let is_first = name == "story.opus";
-            ensure!(
-                told.contains("exists: this records to") != is_first,
-                "{told}"
-            );
+            ensure!(told.contains("exists: this records to") != is_first);
             files.push((name, fs::read(recorder.path(name))?));
         }
         for (name, content) in files {
-            ensure!(
-                fs::read(recorder.path(name))? == content,
-                "{name} was changed"
-            );
+            ensure!(fs::read(recorder.path(name))? == content);
         }
         // without a caster: a unit's recorder waits, and one that ends leaves no file
         let command = format!(

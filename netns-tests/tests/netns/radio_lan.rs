@@ -1,11 +1,7 @@
 //! A caster sends only on lcroute's interface by default, and on a LAN only while it has listeners.
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, LAN, eventually};
-use serde_json::Value;
-
+use crate::prelude::*;
 use crate::radio::{RATE, cast, key_of, listen, read_samples, sounding, write_chirp};
-use crate::{world, world_alone};
 
 /// Returns the bytes that a host has sent on its LAN.
 fn sent(host: &Host) -> Result<u64> {
@@ -45,10 +41,7 @@ fn a_caster_sends_on_a_lan_only_while_somebody_listens_there() {
         // also on the same host, which gets no reports from elsewhere
         for host in [listener, caster] {
             let (_later, heard) = listen(host, &station.encode(), "later", "")?;
-            eventually("a second is heard", || {
-                let seconds = sounding(&read_samples(&heard)?).len() / RATE;
-                holds!(seconds >= 1, "{seconds} s")
-            })?;
+            at_least(1, || Ok(sounding(&read_samples(&heard)?).len() / RATE))?;
         }
         Ok(())
     });
@@ -56,31 +49,27 @@ fn a_caster_sends_on_a_lan_only_while_somebody_listens_there() {
 
 #[test]
 fn a_caster_with_lcroute_sends_on_its_interface_alone_unless_it_names_others() {
-    world("radio-interfaces", |lab| {
-        let network = lab.closed_network(["caster", "listener"])?;
-        network.wait_linked()?;
-        let [caster, listener] = network.nodes()?;
-        let file = write_chirp(&caster.host, 20)?;
-        let (key, station, _) = key_of(&caster.host, "station.key")?;
-        let interfaces = |args: &str| -> Result<(Value, String)> {
-            let casts = cast(&caster.host, &file, &format!("--key {key} {args}"))?;
-            eventually("it has begun", || {
-                holds!(casts.stdout().contains('}'), "{}", casts.stderr())
-            })?;
-            let said = casts.stdout();
-            let told: Value = serde_json::from_str(said.lines().next().context("no line")?)?;
-            Ok((told["interfaces"].clone(), casts.stderr()))
-        };
-        let (alone, told) = interfaces("")?;
-        ensure!(alone == serde_json::json!(["lc0"]), "{alone}");
-        ensure!(told.contains("sends on lc0 alone"), "{told}");
-        let (both, _) = interfaces("-i lc0 -i eth0")?;
-        ensure!(both.as_array().is_some_and(|all| all.len() == 2), "{both}");
-        let _casts = cast(&caster.host, &file, &format!("--key {key}"))?;
-        let (_hears, heard) = listen(&listener.host, &station.encode(), "heard", "")?;
-        eventually("a second is heard", || {
-            let seconds = sounding(&read_samples(&heard)?).len() / RATE;
-            holds!(seconds >= 1, "{seconds} s")
-        })
-    });
+    with_members(
+        "radio-interfaces",
+        ["caster", "listener"],
+        |_, [caster, listener]| {
+            let file = write_chirp(&caster.host, 20)?;
+            let (key, station, _) = key_of(&caster.host, "station.key")?;
+            let interfaces = |args: &str| -> Result<(Value, String)> {
+                let casts = cast(&caster.host, &file, &format!("--key {key} {args}"))?;
+                casts.prints("}")?;
+                let said = casts.stdout();
+                let told: Value = serde_json::from_str(said.lines().next().context("no line")?)?;
+                Ok((told["interfaces"].clone(), casts.stderr()))
+            };
+            let (alone, told) = interfaces("")?;
+            ensure!(alone == json!(["lc0"]), "{alone}");
+            ensure!(told.contains("sends on lc0 alone"), "{told}");
+            let (both, _) = interfaces("-i lc0 -i eth0")?;
+            ensure!(both.as_array().is_some_and(|all| all.len() == 2), "{both}");
+            let _casts = cast(&caster.host, &file, &format!("--key {key}"))?;
+            let (_hears, heard) = listen(&listener.host, &station.encode(), "heard", "")?;
+            at_least(1, || Ok(sounding(&read_samples(&heard)?).len() / RATE))
+        },
+    );
 }

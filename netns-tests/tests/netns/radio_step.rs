@@ -3,21 +3,16 @@
 //! Each second has a click. A listener writes samples into a pipe at their time, so the least delay
 //! of a second's frames is their time, whatever the load of the machine.
 
-use std::collections::BTreeMap;
 use std::f64::consts::TAU;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
 use lcradio_core::{BEACON_PORT, Station, StationKey};
-use lcroute_demo::lab::{DEADLINE, Host, LAN, Lab, Process, eventually};
 
+use crate::prelude::*;
 use crate::radio::{RATE, cast, key_of, last_status};
 use crate::radio_call::behind_a_wire;
-use crate::world_alone;
 
 /// Samples of a frame, and bytes of a sample of both channels.
 const FRAME: usize = 960;
@@ -78,7 +73,7 @@ impl Room {
         Ok(Self { process, heard })
     }
 
-    fn step(&self) -> Result<serde_json::Value> {
+    fn step(&self) -> Result<Value> {
         Ok(last_status(&self.process.stderr())?["step"].clone())
     }
 
@@ -328,7 +323,6 @@ fn rooms_are_in_step_over_a_slow_wire_and_without_the_casters_word_as_far_apart_
 fn rooms_of_one_network_are_in_step_behind_closed_firewalls() {
     world_alone("radio-step-lc0", |lab| {
         let network = lab.closed_network(["caster", "near", "far", "other"])?;
-        network.wait_linked()?;
         let [caster, near, far, _] = network.nodes()?;
         let (key, station, secret) = key_of(&caster.host, "station.key")?;
         let text = station.encode();
@@ -395,9 +389,7 @@ fn loudspeakers(host: &Host) -> Result<(Process, String)> {
     let args = "-n --daemonize=no --exit-idle-time=-1 --use-pid-file=no --disable-shm=yes";
     let args: Vec<&str> = args.split(' ').chain(modules).collect();
     let server = host.spawn("pulseaudio", &args)?;
-    eventually("PulseAudio is there", || {
-        holds!(Path::new(&socket).exists(), "no socket")
-    })?;
+    becomes(true, || Ok(Path::new(&socket).exists()))?;
     Ok((server, format!("PULSE_SERVER=unix:{socket}")))
 }
 
@@ -440,10 +432,7 @@ fn loudspeakers_of_two_rooms_are_recorded_in_step() {
                 recording.display()
             );
             let mut recorder = houses.caster.spawn("sh", &["-c", &record])?;
-            eventually("it records", || {
-                let size = fs::metadata(&recording).map_or(0, |m| m.len());
-                holds!(size > 0, "nothing")
-            })?;
+            exceeds(0, || Ok(fs::metadata(&recording).map_or(0, |m| m.len())))?;
             let rooms = [
                 (&houses.near, CLOCKS[0], "PULSE_SINK=left"),
                 (&houses.far, CLOCKS[1], "PULSE_SINK=right"),

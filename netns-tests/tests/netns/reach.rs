@@ -1,18 +1,10 @@
 //! Nodes that find each other without a signalling server: on a LAN, by a folder, by text.
 
-use std::path::PathBuf;
-use std::time::Instant;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, LAN, Lab, Member, Process, eventually, open_sockets};
 use lcroute_overlay::{PresenceRecord, Random, RendezvousEpochs};
 use librecast::cert::Token;
-use librecast::id::SecretKey;
-use librecast::time::UnixTime;
-use serde_json::json;
 
+use crate::prelude::*;
 use crate::web::serve;
-use crate::world;
 
 /// A host firewall that is closed but for multicast DNS, like Debian's ufw and the zones home and
 /// internal of firewalld.
@@ -141,9 +133,7 @@ fn without_lan_nobody_is_looked_for_there() {
         members[0].host.reconfigure("")?;
         members[0].wait_links(1)?;
         members[0].host.reconfigure("[signal]\nlan = false\n")?;
-        eventually("it is off again", || {
-            holds!(!looks_on_lans(&mut members[0])?, "not yet")
-        })?;
+        becomes(false, || looks_on_lans(&mut members[0]))?;
         members[0].wait_links(1)
     });
 }
@@ -167,7 +157,7 @@ fn hosts_that_share_a_folder_link_without_server() {
         let mut members = members_without_server(hosts)?;
         members.iter_mut().try_for_each(Member::start)?;
         // the folder appears later, like a USB stick
-        std::fs::create_dir(&folder)?;
+        fs::create_dir(&folder)?;
         members[0].wait_links(1)?;
         for member in &members {
             ensure!(met_by(member)? == ["spool"], "{:?}", member.peers()?);
@@ -191,7 +181,7 @@ fn hosts_that_share_a_folder_link_without_server() {
 fn an_expelled_node_finds_nobody_in_the_folder_and_who_was_away_comes_back() {
     world("reach-epoch", |lab| {
         let (mut hosts, folder) = with_a_spool(lab, &["a", "b", "c", "d", "e"])?;
-        std::fs::create_dir(&folder)?;
+        fs::create_dir(&folder)?;
         let late = hosts.pop().context("e")?;
         let mut members = members_without_server(hosts)?;
         members.iter_mut().try_for_each(Member::start)?;
@@ -201,20 +191,16 @@ fn an_expelled_node_finds_nobody_in_the_folder_and_who_was_away_comes_back() {
         let revoked = members[0].host.run("lcroute", &["revoke", "d"])?;
         let told = revoked.success()?.stderr;
         ensure!(told.contains("by a new secret from now on"), "{told}");
-        let epoch = |member: &Member| -> Result<serde_json::Value> {
-            Ok(member.status()?["epoch"].clone())
-        };
+        let epoch = |member: &Member| -> Result<Value> { Ok(member.status()?["epoch"].clone()) };
         for member in &members[..2] {
-            eventually("it knows the new epoch", || {
-                holds!(epoch(member)? == 1, "{}", epoch(member)?)
-            })?;
+            becomes(1, || epoch(member))?;
         }
 
         // it forgets its expulsion, and restarts with its old state
         members[3].daemon()?.kill()?;
         let state = members[3].host.state_dir();
         for name in ["revocations", "epochs"] {
-            match std::fs::remove_file(state.join(name)) {
+            match fs::remove_file(state.join(name)) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
                 _ => {}
             }
@@ -227,7 +213,7 @@ fn an_expelled_node_finds_nobody_in_the_folder_and_who_was_away_comes_back() {
         })?;
         let away = members[2].host.name().to_owned();
         let tried = members[3].peers()?;
-        let is_away = |peer: &serde_json::Value| peer["name"].is_null() || peer["name"] == *away;
+        let is_away = |peer: &Value| peer["name"].is_null() || peer["name"] == *away;
         ensure!(tried.len() <= 1 && tried.iter().all(is_away), "{tried:?}");
 
         // c's record is of epoch 0: a and b know that, and send it the expulsion before the secret
@@ -242,7 +228,7 @@ fn an_expelled_node_finds_nobody_in_the_folder_and_who_was_away_comes_back() {
         ensure!(epoch(&members[3])? == 0, "{}", epoch(&members[3])?);
         ensure!(!state.join("epochs").exists(), "it was told a secret");
         let file = members[2].host.state_dir().join("epochs");
-        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(file)?.permissions());
+        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(file)?.permissions());
         ensure!(mode & 0o777 == 0o600, "{mode:o}");
 
         // a new token leads a new member to the network, and all state outlives the daemons
@@ -266,7 +252,7 @@ fn an_expelled_node_finds_nobody_in_the_folder_and_who_was_away_comes_back() {
 fn a_token_for_leaves_opens_no_record_and_who_was_away_comes_back() {
     world("reach-leaf-token", |lab| {
         let (hosts, folder) = with_a_spool(lab, &["a", "b", "c"])?;
-        std::fs::create_dir(&folder)?;
+        fs::create_dir(&folder)?;
         let mut members = members_without_server(hosts)?;
         members.iter_mut().try_for_each(Member::start)?;
         members[0].wait_links(2)?;
@@ -285,8 +271,8 @@ fn a_token_for_leaves_opens_no_record_and_who_was_away_comes_back() {
             "a stranger opens the record of who is away, and no other",
             || {
                 let mut opened = Vec::new();
-                for file in std::fs::read_dir(&folder)? {
-                    let record = stranger.open(&std::fs::read(file?.path())?, time);
+                for file in fs::read_dir(&folder)? {
+                    let record = stranger.open(&fs::read(file?.path())?, time);
                     opened.extend(record.map(|(record, _)| record.node.to_string()));
                 }
                 holds!(opened == ids[2..], "{opened:?}")
@@ -303,7 +289,7 @@ fn a_token_for_leaves_opens_no_record_and_who_was_away_comes_back() {
         };
         let random = &mut Random::new([7; 32]);
         let sealed = stranger.newest().seal(&record, &key, random);
-        std::fs::write(folder.join(format!("{}.lcroute", "0".repeat(64))), sealed)?;
+        fs::write(folder.join(format!("{}.lcroute", "0".repeat(64))), sealed)?;
         for member in &members[..2] {
             eventually("the record is dropped", || {
                 let drops = &member.status()?["counters"]["drops"];
@@ -320,10 +306,7 @@ fn a_token_for_leaves_opens_no_record_and_who_was_away_comes_back() {
         members[2].start()?;
         for member in &members {
             member.wait_links(2)?;
-            eventually("it knows the epoch", || {
-                let epoch = &member.status()?["epoch"];
-                holds!(*epoch == 1, "{epoch}")
-            })?;
+            becomes(1, || Ok(member.status()?["epoch"].clone()))?;
         }
         Ok(())
     });
@@ -333,7 +316,7 @@ fn a_token_for_leaves_opens_no_record_and_who_was_away_comes_back() {
 fn an_epoch_that_a_full_disk_lost_comes_again_with_the_next_link() {
     world("reach-epoch-full", |lab| {
         let (hosts, folder) = with_a_spool(lab, &["a", "b"])?;
-        std::fs::create_dir(&folder)?;
+        fs::create_dir(&folder)?;
         let mut members = members_without_server(hosts)?;
         // b's state on a disk of its own, which is full
         let host = &members[1].host;
@@ -353,17 +336,9 @@ fn an_epoch_that_a_full_disk_lost_comes_again_with_the_next_link() {
         let stranger = SecretKey::generate().peer_id().to_string();
         let revoked = members[0].host.run("lcroute", &["revoke", &stranger])?;
         revoked.success()?;
-        let knows = |member: &Member| {
-            eventually("it knows the new epoch", || {
-                let status = member.status()?;
-                holds!(status["epoch"] == 1, "{}", status["epoch"])
-            })
-        };
+        let knows = |member: &Member| becomes(1, || Ok(member.status()?["epoch"].clone()));
         knows(&members[1])?;
-        eventually("it says that it does not keep it", || {
-            let said = members[1].daemon()?.stderr();
-            holds!(said.contains("not kept, tried again in"), "{said}")
-        })?;
+        members[1].daemon()?.says("not kept, tried again in")?;
         ensure!(!state.join("epochs").exists(), "there was room");
 
         // it starts with the old epoch, in which a searches as well
@@ -374,12 +349,9 @@ fn an_epoch_that_a_full_disk_lost_comes_again_with_the_next_link() {
         knows(&members[1])?;
         members[1].daemon()?.kill()?;
         members[0].wait_links(0)?;
-        std::fs::remove_file(state.join("fill"))?;
+        fs::remove_file(state.join("fill"))?;
         members[1].start()?;
-        eventually("there is room, and it is kept", || {
-            let kept = std::fs::read_to_string(state.join("epochs"))?;
-            holds!(!kept.is_empty(), "an empty file")
-        })
+        exceeds(0, || Ok(fs::read_to_string(state.join("epochs"))?.len()))
     });
 }
 
@@ -406,8 +378,8 @@ fn one_command_is_enough_on_each_host() {
         ensure!(!b.stdout().contains("token "), "b may not invite");
         let (_pages, address) = serve(&hosts[0])?;
         let again = hosts[0].call("lcroute up --json")?;
-        let again: serde_json::Value = serde_json::from_str(&again.stdout)?;
-        ensure!(again["linked"] == serde_json::json!(["b"]), "{again}");
+        let again: Value = serde_json::from_str(&again.stdout)?;
+        ensure!(again["linked"] == json!(["b"]), "{again}");
         ensure!(again["pages"] == address, "{again}, {address}");
         let down = hosts[1].call("lcroute down")?;
         down.says("still a member")?;

@@ -1,15 +1,7 @@
 //! Runs docs/guide/fleet.md literally: its files, its commands, its expected output.
 
-use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
-
-use anyhow::{Context, Result, bail, ensure};
-use lcroute_demo::lab::{Host, LAN, Lab, Process, eventually};
-use nix::sys::signal::Signal;
-use serde_json::Value;
-
 use crate::lcagent::Fleet;
-use crate::world;
+use crate::prelude::*;
 
 const PAGE: &str = include_str!("../../../docs/guide/fleet.md");
 
@@ -119,7 +111,7 @@ impl Page {
     fn new(lab: &Lab) -> Result<Page> {
         let mut hosts = lab.lan(&["operator", "alpha", "beta", "gamma"])?;
         let operator = hosts.remove(0);
-        std::fs::create_dir_all(operator.path("config/lcagent"))?;
+        fs::create_dir_all(operator.path("config/lcagent"))?;
         let made = operator.run("lcagent", &["keygen", "config/lcagent/operator.key"])?;
         Ok(Page {
             operator,
@@ -156,7 +148,7 @@ impl Page {
                 node.write(own, head + &text)?;
             } else {
                 let file = node.write(own, &text)?;
-                std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755))?;
+                fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
             }
         }
         Ok(())
@@ -168,8 +160,8 @@ impl Page {
             return Ok(());
         }
         for node in &self.nodes {
-            std::fs::create_dir_all(node.path("srv/build"))?;
-            std::fs::create_dir_all(node.path("lcagent/modules"))?;
+            fs::create_dir_all(node.path("srv/build"))?;
+            fs::create_dir_all(node.path("lcagent/modules"))?;
             let script = "mount --bind srv /srv && exec lcagent run --config lcagent/lcagent.toml \
                           --state-dir state/agent";
             self.agents

@@ -1,13 +1,8 @@
 //! Links that need a relay: that of the signalling server, and coturn.
 
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Member, Network, Process, eventually, within};
-
 use crate::foreign;
 use crate::ports::path;
-use crate::world;
+use crate::prelude::*;
 
 /// Returns two members of a network whose signalling server relays; not started.
 fn relayed(lab: &Lab, hosts: Vec<Host>) -> Result<Network> {
@@ -72,7 +67,7 @@ fn two_symmetric_nats_are_linked_by_a_relay_that_sees_nothing_in_the_clear() {
         expect_paths(&network, ["relay", "relay"])?;
         expect_carries(&network)?;
         dump.stop()?;
-        let seen = std::fs::read(&pcap)?;
+        let seen = fs::read(&pcap)?;
         ensure!(seen.len() > 600 * 1_200, "{} bytes passed", seen.len());
         // every packet of the lab has its sender's name; a PeerId occurs as text or as 32 bytes
         let holds = |what: &[u8]| seen.windows(what.len()).any(|w| w == what);
@@ -122,10 +117,7 @@ fn junk_for_relayed_ports_takes_nothing_from_links() {
             Ok(fields[1].parse::<u64>()? + fields[3].parse::<u64>()?)
         };
         let before = received()?;
-        eventually("junk arrives", || {
-            let junk = received()? - before;
-            holds!(junk > 10_000, "{junk} datagrams")
-        })?;
+        exceeds(10_000, || Ok(received()? - before))?;
         for _ in 0..3 {
             expect_carries(&network)?;
         }
@@ -146,9 +138,7 @@ fn where_all_udp_is_dropped_a_relay_is_reached_by_tcp_until_udp_passes() {
         expect_carries(&network)?;
         let [a, b] = network.nodes()?;
         let since = || Ok::<_, anyhow::Error>(b.peers()?[0]["since_s"].as_u64());
-        eventually("the link is some seconds old", || {
-            holds!(since()? >= Some(2), "not yet")
-        })?;
+        at_least(Some(2), &since)?;
         a.host.pass_udp()?;
         b.host.pass_udp()?;
         let begun = Instant::now();
@@ -193,10 +183,7 @@ fn coturn(host: &Host) -> Result<Process> {
     );
     let config = host.write("turn.conf", config)?.display().to_string();
     let turn = foreign::start(host, "turnserver", &["-c", &config])?;
-    eventually("coturn listens", || {
-        let said = foreign::said(&turn);
-        holds!(said.contains("listener opened on"), "{said}")
-    })?;
+    tells("listener opened on", || Ok(foreign::said(&turn)))?;
     Ok(turn)
 }
 
@@ -233,7 +220,7 @@ fn coturn_relays_over_udp_tcp_and_tls() {
                 ways.push(host.spawn("socat", &args)?);
                 let secret = host.write("secret", "north\n")?;
                 let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-                std::fs::set_permissions(&secret, mode)?;
+                fs::set_permissions(&secret, mode)?;
                 let secret = secret.display();
                 host.configure(&format!(
                     "[relay]\nturn = [\"{url}\"]\nsecret_file = \"{secret}\"\n"
@@ -269,10 +256,7 @@ fn squid(host: &Host) -> Result<Process> {
     let mut args = vec!["--reuid=65534", "--regid=65534", "--clear-groups", "env"];
     args.extend(squid.iter().map(String::as_str));
     let squid = host.spawn("setpriv", &args)?;
-    eventually("squid listens", || {
-        let said = foreign::said(&squid);
-        holds!(said.contains("Accepting HTTP"), "{said}")
-    })?;
+    tells("Accepting HTTP", || Ok(foreign::said(&squid)))?;
     Ok(squid)
 }
 
@@ -301,7 +285,7 @@ fn hosts_that_only_a_web_proxy_leads_out_are_linked_through_it() {
             for member in &network.members {
                 let file = member.host.write("proxy-login", login)?;
                 let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-                std::fs::set_permissions(&file, mode)?;
+                fs::set_permissions(&file, mode)?;
                 member.host.configure(&format!(
                     "[signal]\nlan = false\nhttps_proxy = \"http://{at}:3128\"\nhttps_proxy_login = {file:?}\n"
                 ))?;
@@ -311,10 +295,7 @@ fn hosts_that_only_a_web_proxy_leads_out_are_linked_through_it() {
         configure(&network, "ann:wrong\n")?;
         network.start_each()?;
         let doctor = network.members[0].host.ask("lcroute", &["doctor"])?.stdout;
-        ensure!(
-            doctor.contains("refuses this user and password (407)"),
-            "{doctor}"
-        );
+        shows_all(&doctor, &["refuses this user and password (407)"])?;
         configure(&network, "ann:pass\n")?;
         for member in &network.members {
             member.host.call("lcroute reload")?;

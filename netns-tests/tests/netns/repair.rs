@@ -1,9 +1,6 @@
 //! Live traffic over a lossy path: repair replaces lost packets, unless it is off.
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Lab, Member, Receiver, UPLINK, eventually};
-
-use crate::world;
+use crate::prelude::*;
 
 const MESSAGES: u64 = 5_000;
 
@@ -29,9 +26,7 @@ fn run(lab: &Lab, config: &str) -> Result<Outcome> {
     b.host.set_loss(UPLINK, 5)?;
     a.host.send("ff1e::42", MESSAGES, &["--rate", "1000"])?;
     // later packets, which are not counted
-    eventually("most has come", || {
-        holds!(receiver.packets()? > MESSAGES / 2, "{}", receiver.state()?)
-    })?;
+    exceeds(MESSAGES / 2, || receiver.packets())?;
     let waited =
         ["queue_delay", "queue_codel", "queue_full"].map(|why| a.counter(&format!("drops/{why}")));
     let waited = waited.into_iter().sum::<Result<u64>>()?;
@@ -90,9 +85,7 @@ fn without_repair_the_path_takes_its_share() {
 #[test]
 #[ignore = "a measurement"]
 fn thin_flows_measured() {
-    world("thin", |lab| {
-        let network = lab.closed_network(["a", "b"])?;
-        let [a, b] = network.nodes()?;
+    with_members("thin", ["a", "b"], |_, [a, b]| {
         let count = 1_000;
         for (size, loss) in [("160", 0), ("400", 0), ("160", 5)] {
             if loss > 0 {

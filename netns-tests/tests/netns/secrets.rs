@@ -1,15 +1,11 @@
 //! Secrets as arguments: every user of a host can read all arguments, but finds no secret.
 
-use std::fs;
-
-use anyhow::{Result, ensure};
 use lcradio_core::StationKey;
-use lcroute_demo::lab::{Host, Process, eventually};
 
+use crate::prelude::*;
 use crate::radio::RADIO;
 use crate::reach::{closed_lan, said};
 use crate::studio::keygen;
-use crate::world;
 
 /// Returns the arguments as `ps` shows them.
 fn arguments(process: &Process) -> Result<String> {

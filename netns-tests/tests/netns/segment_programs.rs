@@ -2,14 +2,9 @@
 //!
 //! `netns-tests/setup all` fetches them.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, LAN, Process, eventually};
-
 use crate::foreign::{ASK_IPV4, avahi_by, foreign, said, start};
+use crate::prelude::*;
 use crate::segment::{HEAR, Houses, ping, python, serve};
-use crate::world;
 
 /// Runs a foreign program to its end; returns its output on both streams.
 fn run(host: &Host, program: &str, args: &[&str]) -> Result<(i32, String)> {
@@ -21,9 +16,7 @@ fn run(host: &Host, program: &str, args: &[&str]) -> Result<(i32, String)> {
 #[test]
 #[ignore = "`make test-all`: programs of others"]
 fn udpcast_sends_one_image_to_receivers_in_both_houses() {
-    world("segment-udpcast", |lab| {
-        let houses = Houses::new(lab, 1)?;
-        let [a1, a2, b1, b2] = houses.hosts();
+    two_houses("segment-udpcast", |_, [a1, a2, b1, b2]| {
         let image: Vec<u8> = (0..3_000_000_u32)
             .map(|n| (n.wrapping_mul(n) >> 9) as u8)
             .collect();
@@ -43,7 +36,7 @@ fn udpcast_sends_one_image_to_receivers_in_both_houses() {
         for (mut receiver, copy) in receivers {
             let code = receiver.wait(Duration::from_secs(40))?;
             ensure!(
-                code == 0 && std::fs::read(&image)? == std::fs::read(&copy)?,
+                code == 0 && fs::read(&image)? == fs::read(&copy)?,
                 "{}",
                 said(&receiver)
             );
@@ -55,10 +48,8 @@ fn udpcast_sends_one_image_to_receivers_in_both_houses() {
 #[test]
 #[ignore = "`make test-all`: programs of others"]
 fn a_media_server_of_the_other_house_is_found_and_its_description_fetched() {
-    world("segment-minidlna", |lab| {
-        let houses = Houses::new(lab, 1)?;
-        let [a1, _, b1, _] = houses.hosts();
-        std::fs::create_dir_all(a1.path("media"))?;
+    two_houses("segment-minidlna", |_, [a1, _, b1, _]| {
+        fs::create_dir_all(a1.path("media"))?;
         let folder = |name: &str| a1.path(name).display().to_string();
         let config = format!(
             "port=8200\nnetwork_interface={LAN}\nmedia_dir={}\ndb_dir={}\nlog_dir={}\nfriendly_name=house a\nnotify_interval=5\n",
@@ -95,9 +86,7 @@ fn a_media_server_of_the_other_house_is_found_and_its_description_fetched() {
 #[test]
 #[ignore = "`make test-all`: programs of others"]
 fn a_printer_of_the_other_house_is_found_by_avahi_and_wakes_by_a_magic_packet() {
-    world("segment-avahi", |lab| {
-        let houses = Houses::new(lab, 1)?;
-        let [a1, _, b1, _] = houses.hosts();
+    two_houses("segment-avahi", |_, [a1, _, b1, _]| {
         let avahi = avahi_by(a1, LAN, "IPv4")?;
         let from = python(b1, ASK_IPV4, &["192.168.1.30", "printer", "192.168.1.20"])
             .with_context(|| said(&avahi))?;
@@ -118,9 +107,7 @@ fn a_printer_of_the_other_house_is_found_by_avahi_and_wakes_by_a_magic_packet() 
 #[test]
 #[ignore = "`make test-all`: programs of others"]
 fn a_service_on_a_gateway_itself_is_found_by_avahi() {
-    world("segment-inside-avahi", |lab| {
-        let houses = Houses::new(lab, 1)?;
-        let [_, _, b1, _] = houses.hosts();
+    two_houses("segment-inside-avahi", |houses, [_, _, b1, _]| {
         let [near, far] = houses.network.nodes()?;
         let avahi = avahi_by(&near.host, LAN, "IPv4")?;
         for (host, own) in [(b1, "192.168.1.30"), (&far.host, "192.168.1.15")] {
@@ -135,9 +122,7 @@ fn a_service_on_a_gateway_itself_is_found_by_avahi() {
 #[test]
 #[ignore = "`make test-all`: programs of others"]
 fn cyclonedds_exchanges_samples_as_installed() {
-    world("segment-dds", |lab| {
-        let houses = Houses::new(lab, 1)?;
-        let [a1, a2, b1, b2] = houses.hosts();
+    two_houses("segment-dds", |_, [a1, a2, b1, b2]| {
         let perf =
             |host: &Host, args: &str| start(host, "ddsperf", &args.split(' ').collect::<Vec<_>>());
         let mut peers: Vec<Process> = Vec::new();
@@ -166,7 +151,6 @@ const LEASE: &str = "#!/bin/sh\n[ \"$1\" = bound ] && echo bound $ip router $rou
 #[test]
 #[ignore = "`make test-all`: programs of others"]
 fn newcomers_of_both_houses_are_given_addresses_by_their_own_router() {
-    use std::os::unix::fs::PermissionsExt;
     world("segment-dhcp", |lab| {
         let houses = Houses::new(lab, 1)?;
         let mut servers = Vec::new();
@@ -195,7 +179,7 @@ fn newcomers_of_both_houses_are_given_addresses_by_their_own_router() {
                 ))?;
                 host.ip(&format!("link set {LAN} up"))?;
                 let script = host.write("lease", LEASE)?;
-                std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755))?;
+                fs::set_permissions(&script, PermissionsExt::from_mode(0o755))?;
                 let script = script.display().to_string();
                 let args = [
                     "udhcpc", "-f", "-q", "-n", "-t", "10", "-T", "1", "-i", LAN, "-s", &script,
@@ -234,9 +218,7 @@ fn newcomers_of_both_houses_are_given_addresses_by_their_own_router() {
 #[test]
 #[ignore = "`make test-all`: programs of others"]
 fn an_address_in_use_elsewhere_is_noticed_before_it_is_taken() {
-    world("segment-dad", |lab| {
-        let houses = Houses::new(lab, 1)?;
-        let [a1, _, _, _] = houses.hosts();
+    two_houses("segment-dad", |_, [a1, _, _, _]| {
         ping(a1, "192.168.1.30")?;
         let (code, text) = run(
             a1,

@@ -1,20 +1,14 @@
 //! Stations in networks of their own: with the text, anyone listens, without network, daemon, root.
 
-use std::fs;
 use std::os::unix::fs::{chown, symlink};
 
-use anyhow::{Context, Result, ensure};
 use lcradio_core::StationKey;
-use lcroute_demo::lab::{DEADLINE, Host, Lab, Process, SignallingServer, eventually};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use serde_json::Value;
 
-use crate::guest::{all_end, as_confined, as_nobody, family, open_driver};
+use crate::guest::{all_end, as_confined, as_nobody, family};
 use crate::outside_dht::with_dht;
+use crate::prelude::*;
 use crate::radio::{RADIO, key_of, last_status, station_of, write_chirp};
 use crate::reach::swarm;
-use crate::world;
 
 /// The user without rights.
 const NOBODY: u32 = 65_534;
@@ -95,8 +89,7 @@ pub(crate) fn kill_all(process: &Process) -> Result<()> {
 
 #[test]
 fn who_has_only_the_text_of_a_station_hears_it_through_closed_firewalls() {
-    world("station", |lab| {
-        open_driver()?;
+    guests("station", |lab| {
         let (_server, url) = public_server(lab)?;
         let [caster, early, confined] =
             &crate::all(lab.closed_hosts(&["caster", "early", "confined"])?)?;
@@ -134,8 +127,7 @@ fn who_has_only_the_text_of_a_station_hears_it_through_closed_firewalls() {
 
 #[test]
 fn wrong_texts_of_stations_are_refused_and_nobody_under_a_text_is_said() {
-    world("station-wrong", |lab| {
-        open_driver()?;
+    guests("station-wrong", |lab| {
         let (_server, url) = public_server(lab)?;
         let host = lab.host("bob")?;
         let station = StationKey::from_seed(&[7; 32]).station(false);
@@ -167,8 +159,7 @@ fn wrong_texts_of_stations_are_refused_and_nobody_under_a_text_is_said() {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn a_station_on_a_lan_needs_no_server_and_says_what_is_closed() {
-    world("station-lan", |lab| {
-        open_driver()?;
+    guests("station-lan", |lab| {
         let [caster, listener] = &crate::all(lab.lan(&["caster", "listener"])?)?;
         let (path, _) = station(caster, "station.key")?;
         let casts = cast(caster, &path, "")?;
@@ -198,8 +189,7 @@ fn a_station_on_a_lan_needs_no_server_and_says_what_is_closed() {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn a_station_without_a_server_is_found_by_a_dht_if_its_port_is_open() {
-    world("station-dht", |lab| {
-        open_driver()?;
+    guests("station-dht", |lab| {
         let (_swarm, enters) = swarm(lab)?;
         let hosts = lab.closed_hosts(&["caster", "listener"])?;
         let [caster, listener] = crate::each(&hosts)?;
@@ -210,10 +200,7 @@ fn a_station_without_a_server_is_found_by_a_dht_if_its_port_is_open() {
         ensure!(text_of(&casts)? == text, "{}", casts.stdout());
         let told = eventually("it names its port", || {
             let told = casts.stderr();
-            ensure!(
-                told.contains("by the DHT") && told.contains("UDP port "),
-                "{told}"
-            );
+            shows_all(&told, &["by the DHT", "UDP port "])?;
             Ok(told)
         })?;
         let port = told.split("UDP port ").nth(1).context("no port")?;
@@ -224,16 +211,8 @@ fn a_station_without_a_server_is_found_by_a_dht_if_its_port_is_open() {
         hears(&hearing, 2)?;
         // another key's items are others
         let other = StationKey::from_seed(&[9; 32]).station(false).encode();
-        let args = [
-            RADIO,
-            "--json",
-            "listen",
-            "--outside",
-            &other,
-            "-",
-            "--timeout",
-            "8s",
-        ];
+        let args = format!("{RADIO} --json listen --outside {} - --timeout 8s", *other);
+        let args = crate::words(&args);
         let mut nothing = listener.spawn("setpriv", &as_nobody(&args))?;
         nothing.expect_exit(DEADLINE, 3)?;
         kill_all(&casts)
@@ -243,8 +222,7 @@ fn a_station_without_a_server_is_found_by_a_dht_if_its_port_is_open() {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn stations_of_one_host_and_its_own_network_hear_nothing_of_each_other() {
-    world("station-two", |lab| {
-        open_driver()?;
+    guests("station-two", |lab| {
         let network = lab.closed_network(["caster", "member"])?;
         // it serves any network
         let url = network.signalling.url()?;
@@ -270,10 +248,7 @@ fn stations_of_one_host_and_its_own_network_hear_nothing_of_each_other() {
         for listener in &hearing {
             hears(listener, 3)?;
             let status = last_status(&listener.stderr())?;
-            ensure!(
-                status["casters"].as_array().map(Vec::len) == Some(1),
-                "{status}"
-            );
+            ensure!(status["casters"].as_array().map(Vec::len) == Some(1));
         }
         // the host's network has no group more, and a member with the text hears nothing
         ensure!(groups(&caster.host)? == before, "{}", groups(&caster.host)?);
@@ -292,8 +267,7 @@ fn stations_of_one_host_and_its_own_network_hear_nothing_of_each_other() {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn whoever_has_a_grant_casts_in_a_station_s_own_network() {
-    world("station-granted", |lab| {
-        open_driver()?;
+    guests("station-granted", |lab| {
         let (_server, url) = public_server(lab)?;
         let [ann, dee, bob] = &crate::all(lab.closed_hosts(&["ann", "dee", "bob"])?)?;
         let (path, _) = station(ann, "station.key")?;

@@ -1,15 +1,8 @@
 //! Streams between programs of two nodes: protocol, permission, secrecy on the path, ends.
 
-use std::fs;
-use std::path::Path;
-
-use anyhow::{Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Lab, Member, Network, Output, Process, eventually};
-use nix::sys::signal::Signal;
-use serde_json::Value;
-
+use crate::library;
+use crate::prelude::*;
 use crate::private::remembers;
-use crate::{library, world};
 
 /// Documented exit codes.
 const FAILED: i32 = 1;
@@ -72,10 +65,7 @@ fn nodes_agree_on_a_protocol_and_nobody_between_them_reads_what_they_say() {
             "true",
             &format!("{} /demo/echo/1", beta.peer_id()?),
         )?;
-        ensure!(
-            by_id.success()?.stdout == "alpha /demo/echo/1\n",
-            "by its PeerId"
-        );
+        ensure!(by_id.success()?.stdout == "alpha /demo/echo/1\n");
         // none in common: both lists, for a permitted node
         let none = connect(&alpha.host, "true", "beta /demo/echo/9")?;
         none.exits(FAILED)?;
@@ -103,8 +93,7 @@ fn nodes_agree_on_a_protocol_and_nobody_between_them_reads_what_they_say() {
                 .host
                 .run("ping", &["-6", "-c", "1", "-W", "2", &to])?
                 .code
-                != 0,
-            "unicast is off"
+                != 0
         );
         let script = format!(
             "import socket\ns = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\ns.sendto(b'x', ('{to}', 5000))"
@@ -115,10 +104,7 @@ fn nodes_agree_on_a_protocol_and_nobody_between_them_reads_what_they_say() {
             holds!(dropped.as_u64() >= Some(2), "{dropped}")
         })?;
         for pid in pids {
-            ensure!(
-                !remembers(pid?, secret.as_bytes())?,
-                "a router between remembers it"
-            );
+            ensure!(!remembers(pid?, secret.as_bytes())?);
         }
         let _ = two;
         Ok(())
@@ -149,9 +135,7 @@ fn a_killed_router_breaks_no_stream() {
         ensure!(is_left || via == *right.peer_id()?, "{via}");
         let input = format!("lcroute-streams connect beta /put/1 < {}", noise.display());
         let mut put = alpha.host.spawn("sh", &["-c", &input])?;
-        eventually("some of it is there", || {
-            holds!(fs::metadata(&got)?.len() > 2_000_000, "not yet")
-        })?;
+        exceeds(2_000_000, || Ok(fs::metadata(&got)?.len()))?;
         network.members[if is_left { 1 } else { 2 }]
             .daemon()?
             .kill()?;
@@ -167,9 +151,7 @@ fn a_killed_router_breaks_no_stream() {
 
 #[test]
 fn streams_end_as_they_should() {
-    world("streams-ends", |lab| {
-        let network = lab.closed_network(["alpha", "beta"])?;
-        let [alpha, beta] = network.nodes()?;
+    with_members("streams-ends", ["alpha", "beta"], |_, [alpha, beta]| {
         let mut serving = serve(beta, "/cat/1", &["--allow", "alpha"], &["cat"])?;
         // an upgrade of either daemon breaks nothing
         let mut held = begin(alpha, beta)?;
@@ -183,9 +165,7 @@ fn streams_end_as_they_should() {
         let control = beta.host.path("run/control.sock").display().to_string();
         let killed = ["-9", "-f", &format!("{control} streams --idle")];
         beta.host.run("pkill", &killed)?.success()?;
-        eventually("what it served is over", || {
-            holds!(!serving.is_running(), "it serves still")
-        })?;
+        becomes(false, || Ok(serving.is_running()))?;
         let mut serving = serve(beta, "/cat/1", &["--allow", "alpha"], &["cat"])?;
         broke_off(&held)?;
         let after = connect(&alpha.host, "echo again", "beta /cat/1")?.success()?;
@@ -242,20 +222,10 @@ fn ended(member: &Member) -> Result<()> {
 
 #[test]
 fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_more() {
-    world("streams-servers", |lab| {
-        let network = lab.closed_network(["alpha", "beta"])?;
-        let [alpha, beta] = network.nodes()?;
+    with_members("streams-servers", ["alpha", "beta"], |_, [alpha, beta]| {
         fs::create_dir_all(beta.host.path("site"))?;
         fs::write(beta.host.path("site/page"), "a page of beta\n")?;
-        let http = [
-            "-m",
-            "http.server",
-            "8000",
-            "--bind",
-            "127.0.0.1",
-            "-d",
-            "site",
-        ];
+        let http = crate::words("-m http.server 8000 --bind 127.0.0.1 -d site");
         let _http = beta.host.spawn("python3", &http)?;
         let serve = |protocol: &str, allow: &str| {
             format!("[[serve]]\nprotocol = \"{protocol}\"\nto = \"127.0.0.1:8000\"\n{allow}\n")
@@ -271,9 +241,7 @@ fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_mo
                 .host
                 .ask("curl", &["-sS", "-m", "20", "http://127.0.0.1:8080/page"])
         };
-        eventually("the page", || {
-            holds!(fetch()?.success()?.stdout == "a page of beta\n", "another")
-        })?;
+        becomes("a page of beta\n", || Ok(fetch()?.success()?.stdout))?;
         // beta's metrics show it
         let metrics = beta
             .host
@@ -283,16 +251,10 @@ fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_mo
             ensure!(metrics.lines().any(|l| l == line), "{line}: {metrics}");
         }
         let status = beta.host.call("lcroute status")?.stdout;
-        ensure!(
-            status.contains("with 1 node, serving /http/1, /other/1"),
-            "{status}"
-        );
+        shows_all(&status, &["with 1 node, serving /http/1, /other/1"])?;
         let status = beta.host.call("lcroute status --json")?;
         let status: Value = serde_json::from_str(&status.stdout)?;
-        ensure!(
-            status["streams"]["accepted"].as_u64() >= Some(1),
-            "{status}"
-        );
+        ensure!(status["streams"]["accepted"].as_u64() >= Some(1));
         let near = beta.host.call("lcroute members --json")?;
         let near: Vec<Value> = serde_json::from_str(&near.stdout)?;
         let near = near.iter().find(|m| m["name"] == "alpha");
@@ -329,10 +291,7 @@ fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_mo
             git push -q 'ext::lcroute-streams connect beta /git/1' HEAD:refs/heads/main";
         alpha.host.sh(push)?.success()?;
         let log = ["--git-dir", "project.git", "log", "--format=%s", "main"];
-        ensure!(
-            beta.host.run("git", &log)?.success()?.stdout == "first\n",
-            "it was pushed"
-        );
+        ensure!(beta.host.run("git", &log)?.success()?.stdout == "first\n");
         // a protocol removed from the configuration ends, and the rest continues
         beta.host
             .write("lcroute.toml", serve("/other/1", "allow_all = true"))?;
@@ -346,10 +305,7 @@ fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_mo
             process.signal(Signal::SIGTERM)?;
             process.expect_exit(DEADLINE, 0)?;
         }
-        holds!(
-            !beta.host.path("run/streams.sock").exists(),
-            "the socket is left"
-        )
+        holds!(!beta.host.path("run/streams.sock").exists())
     });
 }
 
@@ -365,9 +321,7 @@ fn programs_of(alpha: &Member, beta: &Member) -> Result<[Process; 2]> {
 
 #[test]
 fn a_thousand_streams_and_one_that_nobody_reads_take_bounded_memory() {
-    world("streams-many", |lab| {
-        let network = lab.closed_network(["alpha", "beta"])?;
-        let [alpha, beta] = network.nodes()?;
+    with_members("streams-many", ["alpha", "beta"], |_, [alpha, beta]| {
         let programs = programs_of(alpha, beta)?;
         let serve = library::python(&beta.host, "stream_serve.py")?;
         let serve = [&serve[..], &["/capitals/1".to_owned()]].concat();
@@ -386,26 +340,14 @@ fn a_thousand_streams_and_one_that_nobody_reads_take_bounded_memory() {
         }
         alpha.host.write("many.py", MANY)?;
         let many = alpha.host.spawn("python3", &["many.py"])?;
-        eventually("a thousand streams are open", || {
-            holds!(many.stdout() == "all\n", "{}", many.stderr())
-        })?;
-        ensure!(
-            counted(&beta.host)?["streams"] == 1_000,
-            "{}",
-            counted(&beta.host)?
-        );
+        becomes("all\n", || Ok(many.stdout()))?;
+        ensure!(counted(&beta.host)?["streams"] == 1_000);
         for program in &programs {
             let memory = program.peak_memory()?;
             ensure!(memory < 128 << 20, "{memory} bytes");
         }
         drop(many);
-        eventually("they are gone", || {
-            holds!(
-                counted(&beta.host)?["streams"] == 0,
-                "{}",
-                counted(&beta.host)?
-            )
-        })?;
+        becomes(0, || Ok(counted(&beta.host)?["streams"].clone()))?;
         // without a reader the writer waits
         let _deaf = self::serve(beta, "/deaf/1", &["--allow-all"], &["sleep", "60"])?;
         let flood =
@@ -418,7 +360,7 @@ fn a_thousand_streams_and_one_that_nobody_reads_take_bounded_memory() {
         };
         eventually("the window is full", || {
             let (before, after) = (sent()?, {
-                std::thread::sleep(std::time::Duration::from_secs(1));
+                sleep(Duration::from_secs(1));
                 sent()?
             });
             holds!(after > 1_000_000 && before == after, "{after}")
@@ -450,9 +392,7 @@ fn a_flood_of_handshakes_hurts_no_stream() {
             let refused = &counted(&beta.host)?["refused"]["handshakes"];
             Ok(refused.as_u64().unwrap_or_default())
         };
-        eventually("most of it is refused", || {
-            holds!(refused()? > 100, "{} {}", refused()?, flood.stderr())
-        })?;
+        exceeds(100, &refused)?;
         // a new stream, also over a new connection, with much data
         let noise = alpha.host.path("noise");
         fs::write(&noise, lcroute_demo::lab::noise(7, 20 << 20))?;
@@ -460,13 +400,8 @@ fn a_flood_of_handshakes_hurts_no_stream() {
         let before = refused()?;
         let said = connect(&alpha.host, &put, "beta /put/1")?.success()?;
         ensure!(said.stdout == "done\n", "{said:?}");
-        ensure!(
-            fs::read(&noise)? == fs::read(beta.host.path("got"))?,
-            "bytes differ"
-        );
-        eventually("the flood goes on", || {
-            holds!(refused()? > before, "{before} {}", refused()?)
-        })?;
+        ensure!(fs::read(&noise)? == fs::read(beta.host.path("got"))?);
+        exceeds(before, &refused)?;
         ensure!(flood.is_running(), "{}", flood.stderr());
         ensure!(held.is_running(), "{}", held.stdout());
         let memory = program.peak_memory()?;
@@ -477,11 +412,9 @@ fn a_flood_of_handshakes_hurts_no_stream() {
                 .as_u64()
                 .unwrap_or_default())
         };
-        eventually("it has closed as many as it may", || {
-            holds!(connections()? >= 16, "{}", connections()?)
-        })?;
+        at_least(16, &connections)?;
         let before = connections()?;
-        std::thread::sleep(std::time::Duration::from_secs(3));
+        sleep(Duration::from_secs(3));
         let (after, refused) = (connections()?, refused()?);
         ensure!(after < before + 8, "{before}, {after}; {refused} refused");
         drop(flood);
@@ -494,9 +427,7 @@ fn a_flood_of_handshakes_hurts_no_stream() {
 
 #[test]
 fn ssh_goes_over_a_stream() {
-    world("streams-ssh", |lab| {
-        let network = lab.closed_network(["alpha", "beta"])?;
-        let [alpha, beta] = network.nodes()?;
+    with_members("streams-ssh", ["alpha", "beta"], |_, [alpha, beta]| {
         let file = |host: &Host, name: &str| host.path(name).display().to_string();
         let (key, host_key) = (file(&alpha.host, "key"), file(&beta.host, "host_key"));
         let keygen = ["-q", "-t", "ed25519", "-N", "", "-f", &key];
@@ -561,9 +492,7 @@ const PLAY: &str = r#"
 #[test]
 #[ignore = "`make test-all`: ansible-core, which netns-tests/setup all fetches"]
 fn ansible_runs_tasks_over_streams() {
-    world("streams-ansible", |lab| {
-        let network = lab.closed_network(["alpha", "beta"])?;
-        let [alpha, beta] = network.nodes()?;
+    with_members("streams-ansible", ["alpha", "beta"], |_, [alpha, beta]| {
         let shell = ["sh", "-c", "IFS= read -r line && eval \"$line\""];
         let _serving = serve(beta, "/ansible/1", &["--allow", "alpha"], &shell)?;
         alpha.host.write("play.yml", PLAY)?;
@@ -646,25 +575,23 @@ print(came, "of", len(range(1, longest + 1, 10)))
 
 #[test]
 fn datagrams_go_both_ways_and_end_with_either_side() {
-    world("streams-datagrams", |lab| {
-        let network = lab.closed_network(["alpha", "beta"])?;
-        let [alpha, beta] = network.nodes()?;
-        let _programs = programs_of(alpha, beta)?;
-        let capitals = beta.host.spawn("python3", &["-c", CAPITALS])?;
-        capitals.prints("ok")?;
-        let said = alpha.host.run("python3", &["-c", WORDS])?.success()?.stdout;
-        let (came, of) = said.trim().split_once(" of ").unwrap_or_default();
-        let (came, of): (u32, u32) = (came.parse()?, of.parse()?);
-        ensure!(of >= 100 && came + 2 >= of, "{said}");
-        eventually("the other side ends", || {
-            holds!(
-                capitals.stdout().ends_with("end\n"),
-                "{}",
-                capitals.stderr()
-            )
-        })?;
-        Ok(())
-    });
+    with_members(
+        "streams-datagrams",
+        ["alpha", "beta"],
+        |_, [alpha, beta]| {
+            let _programs = programs_of(alpha, beta)?;
+            let capitals = beta.host.spawn("python3", &["-c", CAPITALS])?;
+            capitals.prints("ok")?;
+            let said = alpha.host.run("python3", &["-c", WORDS])?.success()?.stdout;
+            let (came, of) = said.trim().split_once(" of ").unwrap_or_default();
+            let (came, of): (u32, u32) = (came.parse()?, of.parse()?);
+            ensure!(of >= 100 && came + 2 >= of, "{said}");
+            eventually("the other side ends", || {
+                holds!(capitals.stdout().ends_with("end\n"))
+            })?;
+            Ok(())
+        },
+    );
 }
 
 /// Opens a thousand streams that each carry data both ways, and stay open.

@@ -1,16 +1,6 @@
 //! Ends of streams: exit codes, broken streams, slow services.
 
-use std::fs;
-
-use anyhow::{Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Lab, Member, Network, Process, eventually};
-use nix::sys::signal::Signal;
-
-use crate::world;
-
-fn pair(lab: &Lab) -> Result<Network> {
-    lab.closed_network(["alpha", "beta"])
-}
+use crate::prelude::*;
 
 /// Serves by a shell command, and waits until it is ready.
 fn serve(member: &Member, protocol: &str, command: &str) -> Result<Process> {
@@ -51,9 +41,7 @@ fn with_open_input(host: &Host, protocol: &str, size: usize) -> Result<String> {
 
 #[test]
 fn connect_ends_with_the_command_and_passes_on_its_exit_code() {
-    world("streams-exit", |lab| {
-        let network = pair(lab)?;
-        let [alpha, beta] = network.nodes()?;
+    with_members("streams-exit", ["alpha", "beta"], |_, [alpha, beta]| {
         let mut served = Vec::new();
         let mut said = |protocol: &str, command: &str, size: usize| -> Result<String> {
             served.push(serve(beta, protocol, command)?);
@@ -123,9 +111,7 @@ print(connect.wait(), len(got), got == sent)
 
 #[test]
 fn all_bytes_pass_standard_input_and_output_that_do_not_block() {
-    world("streams-nonblock", |lab| {
-        let network = pair(lab)?;
-        let [alpha, beta] = network.nodes()?;
+    with_members("streams-nonblock", ["alpha", "beta"], |_, [alpha, beta]| {
         let _cat = serve(beta, "/cat/1", "cat")?;
         let said = alpha
             .host
@@ -166,9 +152,7 @@ while True:
 
 #[test]
 fn nothing_that_broke_off_looks_whole() {
-    world("streams-broken", |lab| {
-        let network = pair(lab)?;
-        let [alpha, beta] = network.nodes()?;
+    with_members("streams-broken", ["alpha", "beta"], |_, [alpha, beta]| {
         let client =
             |port: &str, word: &str| alpha.host.spawn("python3", &["-c", CLIENT, port, word]);
         let forward = |port: &str, protocol: &str| -> Result<Process> {
@@ -176,9 +160,7 @@ fn nothing_that_broke_off_looks_whole() {
             let forward = alpha
                 .host
                 .spawn("lcroute-streams", &["forward", &at, &to])?;
-            eventually("it listens", || {
-                holds!(!forward.stdout().is_empty(), "{}", forward.stderr())
-            })?;
+            exceeds(0, || Ok(forward.stdout().len()))?;
             Ok(forward)
         };
         let ends = |client: &Process, how: &str| {
@@ -189,9 +171,7 @@ fn nothing_that_broke_off_looks_whole() {
         };
         // a server that resets, with a client that waits
         let resets = beta.host.spawn("python3", &["-u", "-c", RESETS])?;
-        eventually("it listens", || {
-            holds!(resets.stdout() == "listens\n", "{}", resets.stderr())
-        })?;
+        becomes("listens\n", || Ok(resets.stdout()))?;
         beta.host.configure(
             "[[serve]]\nprotocol = \"/resets/1\"\nto = \"127.0.0.1:8000\"\nallow_all = true\n",
         )?;
@@ -200,11 +180,7 @@ fn nothing_that_broke_off_looks_whole() {
         eventually("it is reset after all that came", || {
             let mut client = client("8001", "xx")?;
             client.wait(DEADLINE)?;
-            holds!(
-                client.stdout().trim().ends_with("6 reset"),
-                "{}",
-                client.stdout()
-            )
+            holds!(client.stdout().trim().ends_with("6 reset"))
         })?;
         // a killed command, and one that ends
         let _killed = serve(beta, "/killed/1", "echo word; kill -9 $$")?;
@@ -224,12 +200,7 @@ fn nothing_that_broke_off_looks_whole() {
                 holds!(said == expected, "{said}")
             })
         };
-        eventually("a part is there", || {
-            holds!(
-                fs::read_to_string(beta.host.path("up"))? == "some\n",
-                "not yet"
-            )
-        })?;
+        becomes("some\n", || Ok(fs::read_to_string(beta.host.path("up"))?))?;
         sender.signal(Signal::SIGKILL)?;
         how("broken\n")?;
         let whole = alpha
@@ -251,11 +222,7 @@ fn nothing_that_broke_off_looks_whole() {
         streams.signal(Signal::SIGKILL)?;
         ends(&client, "reset")?;
         connect.expect_exit(DEADLINE, 1)?;
-        holds!(
-            connect.stderr().contains("broke off"),
-            "{}",
-            connect.stderr()
-        )
+        holds!(connect.stderr().contains("broke off"))
     });
 }
 
@@ -280,13 +247,9 @@ time.sleep(1000)
 
 #[test]
 fn a_slow_service_harms_itself_alone() {
-    world("streams-slow", |lab| {
-        let network = pair(lab)?;
-        let [alpha, beta] = network.nodes()?;
+    with_members("streams-slow", ["alpha", "beta"], |_, [alpha, beta]| {
         let full = beta.host.spawn("python3", &["-u", "-c", FULL])?;
-        eventually("it is full", || {
-            holds!(full.stdout() == "full\n", "{}", full.stderr())
-        })?;
+        becomes("full\n", || Ok(full.stdout()))?;
         let socket = beta.host.path("full.sock");
         beta.host.configure(&format!(
             "[[serve]]\nprotocol = \"/full/1\"\nto = \"unix:{}\"\nallow_all = true\n",
@@ -294,9 +257,7 @@ fn a_slow_service_harms_itself_alone() {
         ))?;
         let _streams = beta.host.spawn("lcroute-streams", &["streams"])?;
         let _cat = {
-            eventually("the program is there", || {
-                holds!(beta.host.path("run/streams.sock").exists(), "not yet")
-            })?;
+            becomes(true, || Ok(beta.host.path("run/streams.sock").exists()))?;
             serve(beta, "/cat/1", "cat")?
         };
         let _deaf = serve(beta, "/deaf/1", "exec sleep 1000")?;
@@ -304,9 +265,7 @@ fn a_slow_service_harms_itself_alone() {
         alpha.host.call("mkfifo fifo")?;
         let held = "exec 3<>fifo; echo first >&3; exec lcroute-streams connect beta /cat/1 <&3";
         let mut held = alpha.host.spawn("sh", &["-c", held])?;
-        eventually("it goes there and back", || {
-            holds!(held.stdout() == "first\n", "{}", held.stderr())
-        })?;
+        becomes("first\n", || Ok(held.stdout()))?;
         let mut slow = Vec::new();
         for _ in 0..6 {
             let connect = ["connect", "beta", "/full/1"];
@@ -317,19 +276,13 @@ fn a_slow_service_harms_itself_alone() {
         // clients of the full service get an error
         for n in (0..slow.len()).step_by(2) {
             slow[n].expect_exit(DEADLINE, 1)?;
-            ensure!(
-                slow[n].stderr().contains("cannot be reached"),
-                "{}",
-                slow[n].stderr()
-            );
+            ensure!(slow[n].stderr().contains("cannot be reached"));
         }
         let much = "head -c 20000000 /dev/zero | lcroute-streams connect beta /cat/1 | wc -c";
         let said = alpha.host.sh(much)?.success()?;
         ensure!(said.stdout == "20000000\n", "{said:?}");
         alpha.host.sh("echo second >fifo")?.success()?;
-        eventually("the one that was there goes on", || {
-            holds!(held.stdout() == "first\nsecond\n", "{}", held.stdout())
-        })?;
+        becomes("first\nsecond\n", || Ok(held.stdout()))?;
         holds!(held.is_running(), "{}", held.stderr())
     });
 }
@@ -355,9 +308,7 @@ print(dict(ends))
 
 #[test]
 fn of_many_programs_at_once_each_is_served() {
-    world("streams-crowd", |lab| {
-        let network = pair(lab)?;
-        let [alpha, beta] = network.nodes()?;
+    with_members("streams-crowd", ["alpha", "beta"], |_, [alpha, beta]| {
         let _echo = serve(beta, "/echo/1", "cat")?;
         let said = alpha.host.run("python3", &["-c", CROWD])?.success()?;
         holds!(said.stdout == "{'served': 150}\n", "{}", said.stdout)
@@ -367,9 +318,7 @@ fn of_many_programs_at_once_each_is_served() {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn whoever_waits_or_may_not_is_told_what_to_do() {
-    world("streams-told", |lab| {
-        let network = pair(lab)?;
-        let [alpha, beta] = network.nodes()?;
+    with_members("streams-told", ["alpha", "beta"], |_, [alpha, beta]| {
         let _echo = serve(beta, "/echo/1", "cat")?;
         let table = "add table inet filter; add chain inet filter input { type filter hook input priority 0; policy drop; }; \
                      add rule inet filter input meta l4proto icmpv6 accept; add rule inet filter input iifname != lc0 accept";
@@ -379,12 +328,7 @@ fn whoever_waits_or_may_not_is_told_what_to_do() {
             .run("lcroute-streams", &["connect", "beta", "/echo/1"])?;
         let first = closed.stderr.lines().next().unwrap_or_default().to_owned();
         closed.exits(3)?;
-        ensure!(
-            first.contains("waiting for beta")
-                && first.contains("s at most")
-                && first.contains("14247"),
-            "{first}"
-        );
+        shows_all(&first, &["waiting for beta", "s at most", "14247"])?;
         // a user without a permitted group
         let run = |verb: &[&str]| {
             let args = [
@@ -395,9 +339,7 @@ fn whoever_waits_or_may_not_is_told_what_to_do() {
             alpha.host.run("setpriv", &args)
         };
         let _kept = alpha.host.spawn("lcroute-streams", &["streams"])?;
-        eventually("the socket is there", || {
-            holds!(alpha.host.path("run/streams.sock").exists(), "not yet")
-        })?;
+        becomes(true, || Ok(alpha.host.path("run/streams.sock").exists()))?;
         for verb in [
             &["connect", "beta", "/echo/1"][..],
             &["forward", "127.0.0.1:8080", "beta:/echo/1"],

@@ -1,25 +1,15 @@
 //! Studio: an attender gets the chosen tracks, and no other.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::net::Ipv6Addr;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
 use lcradio_core::StationKey;
-use lcroute_demo::lab::{DEADLINE, Host, Lab, Network, Process, eventually};
 use lcstudio_core::{SessionKey, TrackName};
-use librecast::id::SecretKey;
-use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-use serde_json::Value;
 
+use crate::prelude::*;
 use crate::radio::{cast, write_chirp};
-use crate::world;
 
 /// The program that casts; lcroute-lab has no codec.
 const RADIO: &str = env!("CARGO_BIN_EXE_radio");
@@ -140,6 +130,13 @@ pub(crate) fn told(process: &Process, event: &str, key: &str, value: &Value) -> 
     )
 }
 
+/// Waits until the program has printed this event.
+pub(crate) fn until_told(process: &Process, event: &str, key: &str, value: &Value) -> Result<()> {
+    eventually(&format!("{event} with {key} {value}"), || {
+        told(process, event, key, value)
+    })
+}
+
 /// Returns the groups that programs of this host have joined.
 pub(crate) fn groups(host: &Host) -> Result<Vec<String>> {
     let said = host
@@ -177,9 +174,7 @@ fn who_chooses_captions_gets_captions_and_who_comes_late_gets_all() {
             &lcs,
             "--tracks slides,questions,captions/en --name Bob",
         )?;
-        eventually("the first slide is shown", || {
-            told(&bob.process, "slide", "number", &1.into())
-        })?;
+        until_told(&bob.process, "slide", "number", &1.into())?;
         let mut writer = Typed::start(
             all,
             "caption",
@@ -187,23 +182,15 @@ fn who_chooses_captions_gets_captions_and_who_comes_late_gets_all() {
         )?;
         writer.types("they dance to tell where")?;
         let words = "they dance to tell where".into();
-        eventually("captions are read", || {
-            told(&captions.process, "caption", "text", &words)
-        })?;
+        until_told(&captions.process, "caption", "text", &words)?;
         presenter.types("")?;
-        eventually("the next slide is shown", || {
-            told(&bob.process, "slide", "number", &2.into())
-        })?;
+        until_told(&bob.process, "slide", "number", &2.into())?;
         // the presenter gets a question, and all get it once he shows it
         bob.types("how far do they fly?")?;
         let words: Value = "how far do they fly?".into();
-        eventually("the question came", || {
-            told(&presenter.process, "question", "text", &words)
-        })?;
+        until_told(&presenter.process, "question", "text", &words)?;
         presenter.types("a 1")?;
-        eventually("it is taken up", || {
-            told(&bob.process, "question", "text", &words)
-        })?;
+        until_told(&bob.process, "question", "text", &words)?;
         // sound flows to its listeners, slides change: captions alone stay below the bound
         let noise = stage.write("noise.raw", vec![0x55_u8; 48_000 * 4 * 60])?;
         let sound = format!(
@@ -232,7 +219,7 @@ fn who_chooses_captions_gets_captions_and_who_comes_late_gets_all() {
             let mut slides = SLIDES.to_owned();
             slides += &format!("\n---\n\n# More {number}\n\n{}\n", "word ".repeat(100));
             fs::write(folder.join("slides.md"), slides)?;
-            std::thread::sleep(Duration::from_millis(2_500));
+            sleep(Duration::from_millis(2_500));
         }
         let rate = |host: &Host, before: u64| {
             Ok::<_, anyhow::Error>(
@@ -261,9 +248,7 @@ fn who_chooses_captions_gets_captions_and_who_comes_late_gets_all() {
         })?;
         // all authors are gone: the holder supplies the entries
         let last = format!("line {} of what is said in this lecture", LINES - 1).into();
-        eventually("the last line came", || {
-            told(&captions.process, "caption", "text", &last)
-        })?;
+        until_told(&captions.process, "caption", "text", &last)?;
         presenter.types("q")?;
         presenter.process.expect_exit(DEADLINE, 0)?;
         for (name, mut gone) in [("captions", captions.process), ("all", bob.process)] {
@@ -287,10 +272,7 @@ fn who_chooses_captions_gets_captions_and_who_comes_late_gets_all() {
         let out = page.display().to_string();
         kept.call(&format!("lcstudio export {kept_in} {out}"))?;
         let page = fs::read_to_string(page)?;
-        holds!(
-            page.contains("they dance to tell where") && page.contains("They dance."),
-            "{page}"
-        )
+        shows_all(&page, &["they dance to tell where", "They dance."])
     });
 }
 
@@ -363,9 +345,7 @@ const CHOICES: [(&str, &[&str]); 8] = [
 #[test]
 fn eight_who_attend_get_what_they_chose_and_nothing_else() {
     world("studio-eight", |lab| {
-        let names = [
-            "stage", "one", "two", "three", "four", "five", "six", "seven", "eight",
-        ];
+        let names = crate::words("stage one two three four five six seven eight");
         let (_network, hosts) = network(lab, &names)?;
         let (stage, hall) = hosts.split_first().context("hosts")?;
         let (folder, key, lcs) = session(stage, None)?;
@@ -417,7 +397,7 @@ fn eight_who_attend_get_what_they_chose_and_nothing_else() {
             let mut slides = SLIDES.to_owned();
             slides += &format!("\n---\n\n# More {number}\n\n{}\n", "word ".repeat(100));
             fs::write(folder.join("slides.md"), slides)?;
-            std::thread::sleep(Duration::from_millis(2_500));
+            sleep(Duration::from_millis(2_500));
         }
         let took = begun.elapsed().as_secs_f64();
         for ((host, (tracks, chosen)), before) in hall.iter().zip(CHOICES).zip(&before) {
@@ -459,9 +439,7 @@ fn eight_who_attend_get_what_they_chose_and_nothing_else() {
         })?;
         let left = count(host)?["audio/en"];
         presenter.types("c after the sound")?;
-        eventually("captions still come", || {
-            told(&last.process, "caption", "text", &"after the sound".into())
-        })?;
+        until_told(&last.process, "caption", "text", &"after the sound".into())?;
         eventually("sound flows to the other", || {
             let bytes = count(&hall[6])?["audio/en"];
             holds!(bytes > before[6]["audio/en"] + 20_000, "{bytes}")
@@ -485,12 +463,8 @@ fn a_presenter_that_was_killed_goes_on_and_strangers_write_nothing() {
         presenter.types("2")?;
         presenter.types("c before it was killed")?;
         let said = "before it was killed".into();
-        eventually("the slide is shown", || {
-            told(&attender.process, "slide", "number", &2.into())
-        })?;
-        eventually("the caption came", || {
-            told(&attender.process, "caption", "text", &said)
-        })?;
+        until_told(&attender.process, "slide", "number", &2.into())?;
+        until_told(&attender.process, "caption", "text", &said)?;
         // twice with one folder
         let path = folder.display().to_string();
         let twice = stage.sh(&format!("lcstudio present {path} --key {key} </dev/null"))?;
@@ -499,14 +473,8 @@ fn a_presenter_that_was_killed_goes_on_and_strangers_write_nothing() {
         let mut presenter = present(stage, &folder, &key)?;
         presenter.types("c after it came back")?;
         let said = "after it came back".into();
-        eventually("it goes on", || {
-            told(&attender.process, "caption", "text", &said)
-        })?;
-        ensure!(
-            !presenter.process.stderr().contains("two hosts"),
-            "{}",
-            presenter.process.stderr()
-        );
+        until_told(&attender.process, "caption", "text", &said)?;
+        ensure!(!presenter.process.stderr().contains("two hosts"));
         // a key without permission, a session without a presenter, invalid texts
         let (mallory, other, _) = keygen(hall, "mallory.key")?;
         let refused = hall.sh(&format!(
@@ -523,11 +491,7 @@ fn a_presenter_that_was_killed_goes_on_and_strangers_write_nothing() {
             let wrong = hall.sh(&format!("lcstudio {args} </dev/null"))?;
             ensure!(wrong.code == code, "{args}: {wrong:?}");
         }
-        ensure!(
-            !attender.process.stdout().contains("lies"),
-            "{}",
-            attender.process.stdout()
-        );
+        ensure!(!attender.process.stdout().contains("lies"));
         // the attender's clock is off by an hour, and Ctrl-C ends it
         attender.process.signal(Signal::SIGINT)?;
         let mut gone = attender.process;

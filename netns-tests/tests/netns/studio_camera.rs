@@ -1,24 +1,12 @@
 //! A presenter's camera: in layers for who joined, no byte for all others, kept as it came.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::net::Ipv6Addr;
-use std::path::Path;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Process, eventually};
 use lcstudio_core::{CameraSpace, Layer, SessionKey, TrackName, ivf_frame, ivf_header};
-use librecast::id::SecretKey;
-use nix::sys::signal::Signal;
-use serde_json::json;
 
 use crate::foreign::foreign;
+use crate::prelude::*;
 use crate::studio::{
     attend, bytes_of_tracks, count_tracks, groups, keygen, network, present, session, told, turn_on,
 };
-use crate::{world, world_alone};
 
 /// Three seconds of VP8 in two layers of time, a key frame each second.
 pub(crate) const FILM: &[u8] = include_bytes!("../../../lcstudio/core/testdata/two-layers.ivf");
@@ -75,10 +63,7 @@ fn check(shown: &[Frame]) -> Result<usize> {
             ensure!(left_out < 1_000, "no frame of the film");
         }
     }
-    ensure!(
-        shown.windows(2).all(|pair| pair[0].0 < pair[1].0),
-        "times grow"
-    );
+    ensure!(shown.windows(2).all(|pair| pair[0].0 < pair[1].0));
     Ok(left_out)
 }
 
@@ -99,7 +84,7 @@ pub(crate) fn groups_of_camera(key: &str) -> Result<BTreeMap<String, Ipv6Addr>> 
 }
 
 /// Makes a session with a camera.
-fn with_camera(stage: &Host) -> Result<(std::path::PathBuf, String, String)> {
+fn with_camera(stage: &Host) -> Result<(PathBuf, String, String)> {
     let (folder, key, lcs) = session(stage, None)?;
     turn_on(&folder, "camera")?;
     Ok((folder, key, lcs))
@@ -124,10 +109,7 @@ fn shown(file: &Path) -> Result<Vec<Frame>> {
 }
 
 pub(crate) fn until_shown(file: &Path, count: usize) -> Result<()> {
-    eventually("frames are shown", || {
-        let frames = shown(file)?.len();
-        holds!(frames >= count, "{frames} frames")
-    })
+    at_least(count, || Ok(shown(file)?.len()))
 }
 
 /// Returns the count of frames in a WebM by their blocks' heads.
@@ -206,10 +188,7 @@ fn a_camera_comes_to_who_watches_and_costs_others_no_byte() {
         let large = format!("--large {}", film.display());
         let mut again = show(stage, &folder, &key, &film, &large)?;
         let second = held.join("camera-2.webm");
-        eventually("the next one is kept, too", || {
-            let bytes = fs::metadata(&second)?.len();
-            holds!(bytes > 1_000, "{bytes} bytes")
-        })?;
+        exceeds(1_000, || Ok(fs::metadata(&second)?.len()))?;
         let file = late.path("large.ivf");
         let late_watcher = watch(late, &lcs, &file, "--large")?;
         until_shown(&file, 25)?;
@@ -239,18 +218,12 @@ fn a_camera_comes_to_who_watches_and_costs_others_no_byte() {
             "{} and {seen} frames",
             blocks(&first)
         );
-        ensure!(
-            blocks(&fs::read(second)?) > 0,
-            "no frame in the second file"
-        );
+        ensure!(blocks(&fs::read(second)?) > 0);
 
         let out = kept.path("out").display().to_string();
         let held = held.display().to_string();
         kept.run("lcstudio", &["export", &held, &out])?.success()?;
-        ensure!(
-            fs::read(Path::new(&out).join("camera.webm"))? == first,
-            "the export has it"
-        );
+        ensure!(fs::read(Path::new(&out).join("camera.webm"))? == first);
         let bytes = bytes_of_tracks(text, &counted)?;
         ensure!(bytes.values().all(|bytes| *bytes == 0), "{bytes:?}");
         refused(stage, &folder, &key)

@@ -1,16 +1,10 @@
 //! Decks as users and their editors write them, and explanations of waits.
 
-use std::fs;
-use std::path::PathBuf;
-
-use anyhow::{Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Process, eventually};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-use serde_json::{Value, json};
 
-use crate::studio::{Typed, keygen, told};
-use crate::world;
+use crate::prelude::*;
+use crate::studio::{Typed, keygen, told, until_told};
 
 /// The smallest PNG: one pixel.
 const PIXEL: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\0\0\0\0\x3a\x7e\x9b\x55\0\0\0\nIDATx\x9cc\0\0\0\x02\0\x01\xe2\x21\xbc\x33\0\0\0\0IEND\xae\x42\x60\x82";
@@ -32,7 +26,7 @@ fn lecture(host: &Host, slides: &str) -> Result<(PathBuf, String, String)> {
     Ok((folder, key, text))
 }
 
-fn present(host: &Host, folder: &std::path::Path, key: &str) -> Result<Typed> {
+fn present(host: &Host, folder: &Path, key: &str) -> Result<Typed> {
     let command = format!("lcstudio --json present {} --key {key}", folder.display());
     let started = Typed::start(host, "present", &command)?;
     eventually("it is on", || {
@@ -101,16 +95,10 @@ fn a_deck_that_lost_its_slides_waits_until_it_is_whole_and_the_slide_stays() {
         let mut slides = slides_of(&attends.process)
             .into_iter()
             .skip_while(|(n, _)| *n != 7);
-        ensure!(
-            slides.all(|(_, text)| text == seventh),
-            "{}",
-            attends.process.stdout()
-        );
+        ensure!(slides.all(|(_, text)| text == seventh));
         // the slide itself is briefly missing
         fs::write(&file, deck((1..=12).filter(|n| *n != 7)))?;
-        eventually("eleven slides", || {
-            told(&presents.process, "slides", "count", &json!(11))
-        })?;
+        until_told(&presents.process, "slides", "count", &json!(11))?;
         fs::write(&file, deck(1..=12))?;
         shows(7)
     });
@@ -137,10 +125,7 @@ fn front_matter_is_not_shown_and_what_would_not_be_seen_is_named_by_line() {
             (14, "--- directly below text makes a heading of it"),
         ] {
             let told = presents.process.stderr();
-            ensure!(
-                told.contains(&format!("{file}:{line}: {problem}")),
-                "{problem}: {told}"
-            );
+            shows_all(&told, &[&format!("{file}:{line}: {problem}")])?;
         }
         let told_all = presents.process.stderr();
         ensure!(!told_all.contains("my%20photo.png:"), "{told_all}");
@@ -163,9 +148,7 @@ fn front_matter_is_not_shown_and_what_would_not_be_seen_is_named_by_line() {
         })?;
         // a note is on the presenter's terminal, and in no packet
         let notes = json!("wave\nat them");
-        eventually("the note", || {
-            told(&presents.process, "slide", "notes", &notes)
-        })?;
+        until_told(&presents.process, "slide", "notes", &notes)?;
         let heard = attends.process.stdout();
         ensure!(!heard.contains("at them"), "{heard}");
         for log in fs::read_dir(folder.join("log"))? {
@@ -191,10 +174,7 @@ fn waits_are_explained_and_a_key_that_may_not_write_is_told_at_once() {
         )?;
         attends.expect_exit(DEADLINE, 3)?;
         let told = attends.stderr();
-        ensure!(
-            told.contains("waits up to 4 s for the session on lan0"),
-            "{told}"
-        );
+        shows_all(&told, &["waits up to 4 s for the session on lan0"])?;
         holds.says("waits for the session on lan0")?;
         let presents = present(presenter, &folder, &key)?;
         // without input, long before the timeout
@@ -253,8 +233,6 @@ fn where_lcroute_runs_entries_go_to_a_lan_once_somebody_there_was_heard() {
             "attend",
             &format!("lcstudio --json attend {text}"),
         )?;
-        eventually("the slide", || {
-            told(&attends.process, "slide", "number", &json!(2))
-        })
+        until_told(&attends.process, "slide", "number", &json!(2))
     });
 }

@@ -1,22 +1,14 @@
 //! Notes of a lecture on hosts: files for any editor, equal on all hosts, also after a partition.
 
-use std::fs;
 use std::io::Write;
 use std::net::IpAddr;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Process, eventually};
 use lcstudio_core::{NotesWriting, Place, Reading, Session, TrackName, TrackPlace, View};
-use librecast::id::SecretKey;
-use librecast::time::UnixTime;
 use librecast_log::Role;
 use librecast_log_host::{KeptLog, Network};
-use nix::sys::signal::Signal;
 
+use crate::prelude::*;
 use crate::studio::{Typed, session, turn_on};
-use crate::world;
 
 /// A host with a file of the notes.
 pub(crate) struct NotesFile<'a> {
@@ -65,15 +57,7 @@ impl<'a> NotesFile<'a> {
     }
 
     pub fn until(&self, text: &str) -> Result<()> {
-        eventually("the file has the notes", || {
-            let there = self.read()?;
-            holds!(
-                there == text,
-                "{there}\n{}{}",
-                self.process.stdout(),
-                self.process.stderr()
-            )
-        })
+        becomes(text, || self.read())
     }
 
     /// Waits until it has printed these words.
@@ -313,7 +297,7 @@ impl Author {
             }
             match view.index().place(&TrackName::Notes) {
                 Some(TrackPlace::Space(key)) => owner = Some(*key),
-                other => anyhow::bail!("{other:?}"),
+                other => bail!("{other:?}"),
             }
             Ok(())
         })?;
@@ -409,10 +393,7 @@ fn a_folder_that_cannot_be_written_is_said_and_nothing_is_lost() {
         fs::write(&path, "of one\n")?;
         eventually("both have written", || {
             let text = two.read()?;
-            holds!(
-                text.contains("of one\n") && text.contains("of two\n"),
-                "{text}"
-            )
+            shows_all(&text, &["of one\n", "of two\n"])
         })?;
         ensure!(fs::read_to_string(&path)? == "of one\n");
         process.kill()?;

@@ -1,22 +1,16 @@
 //! Sessions in networks of their own: with the text, anyone attends and asks, without network, daemon,
 //! root.
 
-use std::fs;
 use std::os::unix::fs::chown;
-use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Process, eventually};
-use serde_json::Value;
-
-use crate::guest::{as_confined, as_nobody, family, open_driver};
+use crate::guest::{as_confined, as_nobody, family};
 use crate::outside_dht::with_dht;
+use crate::prelude::*;
 use crate::radio::{RADIO, write_chirp};
 use crate::reach::swarm;
 use crate::stations::{kill_all, open_port, public_server};
-use crate::studio::{Typed, keygen, session, told, turn_on};
+use crate::studio::{Typed, keygen, session, told, turn_on, until_told};
 use crate::studio_pictures::png;
-use crate::world;
 
 /// The user without rights.
 const NOBODY: u32 = 65_534;
@@ -100,14 +94,10 @@ fn asks(
 ) -> Result<()> {
     let question = Value::from(words);
     asking.types(words)?;
-    eventually("the question came", || {
-        told(&presenter.process, "question", "text", &question)
-    })?;
+    until_told(&presenter.process, "question", "text", &question)?;
     presenter.types(&format!("a {number}"))?;
     for attender in all.iter().copied().chain([&*asking]) {
-        eventually("all see it", || {
-            told(&attender.process, "question", "text", &question)
-        })?;
+        until_told(&attender.process, "question", "text", &question)?;
     }
     Ok(())
 }
@@ -124,8 +114,7 @@ fn port_of(process: &Process) -> Result<String> {
 
 #[test]
 fn who_has_only_the_text_of_a_session_attends_and_asks_through_closed_firewalls() {
-    world("session", |lab| {
-        open_driver()?;
+    guests("session", |lab| {
         let (_server, url) = public_server(lab)?;
         let [stage, early, late, confined] =
             &crate::all(lab.closed_hosts(&["stage", "early", "late", "confined"])?)?;
@@ -149,9 +138,7 @@ fn who_has_only_the_text_of_a_session_attends_and_asks_through_closed_firewalls(
         let confined = Typed::start(confined, "confined", &format!("setpriv {args}"))?;
         for attender in [&late, &confined] {
             sees(attender, 2)?;
-            eventually("the caption of before", || {
-                told(&attender.process, "caption", "text", &"they dance".into())
-            })?;
+            until_told(&attender.process, "caption", "text", &"they dance".into())?;
         }
         asks(
             &mut presenter,
@@ -185,8 +172,7 @@ fn who_has_only_the_text_of_a_session_attends_and_asks_through_closed_firewalls(
 
 #[test]
 fn wrong_texts_of_sessions_are_refused_and_nobody_under_a_text_is_said() {
-    world("session-wrong", |lab| {
-        open_driver()?;
+    guests("session-wrong", |lab| {
         let (_server, url) = public_server(lab)?;
         let host = lab.host("bob")?;
         let stage = Stage::new(&host, None)?;
@@ -233,8 +219,7 @@ fn wrong_texts_of_sessions_are_refused_and_nobody_under_a_text_is_said() {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn sound_a_screen_captions_and_a_holder_are_in_the_network_of_a_session() {
-    world("session-tracks", |lab| {
-        open_driver()?;
+    guests("session-tracks", |lab| {
         let (_server, url) = public_server(lab)?;
         let [stage, voice, ann, kept, bob] =
             &crate::all(lab.closed_hosts(&["stage", "voice", "ann", "kept", "bob"])?)?;
@@ -320,8 +305,7 @@ fn sound_a_screen_captions_and_a_holder_are_in_the_network_of_a_session() {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn a_session_on_a_lan_needs_no_server() {
-    world("session-lan", |lab| {
-        open_driver()?;
+    guests("session-lan", |lab| {
         let [stage, bob] = &crate::all(lab.lan(&["stage", "bob"])?)?;
         let stage = Stage::new(stage, None)?;
         let (presenter, text) = stage.present("")?;
@@ -342,8 +326,7 @@ fn a_session_on_a_lan_needs_no_server() {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn a_session_without_a_server_is_found_by_a_dht_if_its_port_is_open() {
-    world("session-dht", |lab| {
-        open_driver()?;
+    guests("session-dht", |lab| {
         let (_swarm, enters) = swarm(lab)?;
         let hosts = lab.closed_hosts(&["stage", "bob"])?;
         let [stage, bob] = crate::each(&hosts)?;
@@ -360,8 +343,7 @@ fn a_session_without_a_server_is_found_by_a_dht_if_its_port_is_open() {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn without_udp_a_session_is_attended_by_the_relay_of_the_server() {
-    world("session-relay", |lab| {
-        open_driver()?;
+    guests("session-relay", |lab| {
         let mut server = lab.signalling_server()?;
         server.kill()?;
         server.args = vec!["--public".to_owned()];
@@ -380,8 +362,7 @@ fn without_udp_a_session_is_attended_by_the_relay_of_the_server() {
 #[test]
 #[ignore = "long: `make test-all`"]
 fn a_session_of_a_host_with_a_daemon_leaves_its_network_as_it_was() {
-    world("session-daemon", |lab| {
-        open_driver()?;
+    guests("session-daemon", |lab| {
         let network = lab.closed_network(["stage", "member"])?;
         let url = network.signalling.url()?;
         let bob = lab.closed_hosts(&["bob"])?.remove(0);

@@ -1,17 +1,9 @@
 //! Pictures of a lecture: a track of their own, for its listeners, later attenders, and files.
 
-use std::fs;
-use std::path::Path;
-use std::time::Instant;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Process, eventually};
 use lcstudio_core::{SessionKey, TrackName};
-use librecast::id::SecretKey;
-use nix::sys::signal::Signal;
 
-use crate::studio::{attend, count_tracks, groups, network, present, session, told};
-use crate::world;
+use crate::prelude::*;
+use crate::studio::{attend, count_tracks, groups, network, present, session, until_told};
 
 /// CRC-32 of PNG (ISO 3309).
 fn checksum(bytes: &[u8]) -> u32 {
@@ -106,10 +98,7 @@ fn stored(name: &str, bytes: &[u8]) -> u64 {
 }
 
 fn until_held(folder: &str, bytes: u64) -> Result<()> {
-    eventually("the pictures are held", || {
-        let held = held_bytes(folder, "pictures");
-        holds!(held == bytes, "{held} of {bytes} bytes")
-    })
+    becomes(bytes, || Ok(held_bytes(folder, "pictures")))
 }
 
 #[test]
@@ -146,9 +135,7 @@ fn pictures_come_to_who_joined_them_to_who_is_late_and_into_exports() {
         }
         // a terminal has the alt text, and gets no packet of the pictures
         let attender = attend(text, "text", &lcs, "")?;
-        eventually("the slide is shown", || {
-            told(&attender.process, "slide", "number", &1.into())
-        })?;
+        until_told(&attender.process, "slide", "number", &1.into())?;
         let two = stored("images/dance.png", &dance) + stored("images/map.png", &map);
         until_held(&held[0], two)?;
         println!(
@@ -162,9 +149,7 @@ fn pictures_come_to_who_joined_them_to_who_is_late_and_into_exports() {
         let all = two + stored("images/map.png", &other);
         until_held(&held[0], all)?;
         presenter.types("2")?;
-        eventually("the slide is shown", || {
-            told(&attender.process, "slide", "number", &2.into())
-        })?;
+        until_told(&attender.process, "slide", "number", &2.into())?;
         let counted = text.counter("tracks", "of_pictures")?.bytes;
         ensure!(counted == 0, "{counted} bytes came to who did not join");
         ensure!(!groups(text)?.contains(&group.to_string()));

@@ -1,25 +1,16 @@
 //! A presenter's screen: exact for who loses packets and who comes late, no byte for all others.
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::io::Cursor;
-use std::net::Ipv6Addr;
-use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
 use image_webp::{ColorType, WebPDecoder, WebPEncoder};
-use lcroute_demo::lab::{DEADLINE, Host, eventually};
 use lcstudio_core::{ScreenSpace, SessionKey, TrackName};
-use librecast::id::SecretKey;
-use nix::sys::signal::Signal;
-use serde_json::json;
 
+use crate::prelude::*;
 use crate::studio::{
     Typed, attend, bytes_of_tracks, count_tracks, groups, keygen, network, present, session, told,
     turn_on,
 };
 use crate::studio_pictures::hold;
-use crate::world;
 
 const WIDTH: usize = 640;
 const HEIGHT: usize = 360;
@@ -78,7 +69,7 @@ impl Pixels {
             let name = path.file_stem().context("no name")?.to_string_lossy();
             let parts: Vec<&str> = name.split('-').collect();
             let [of, _, size, x, y] = parts[..] else {
-                anyhow::bail!("{name}");
+                bail!("{name}");
             };
             ensure!(size == format!("{WIDTH}x{HEIGHT}"), "{name}");
             if run != of {
@@ -188,10 +179,7 @@ fn a_screen_is_exact_for_who_joined_and_no_byte_for_others() {
         screen.writes(&pixels.encode()?)?;
         until_exact(&held_late, &pixels)?;
         let after = bytes_of_tracks(late, &counted)?;
-        ensure!(
-            after["carousel"] == before["carousel"],
-            "{before:?} {after:?}"
-        );
+        ensure!(after["carousel"] == before["carousel"]);
         println!("late: {before:?}, with one more word {after:?} bytes");
         println!("{}", screen.process.stderr());
 

@@ -1,9 +1,8 @@
 //! The lab itself: a firewall or a loss without effect would make every other test worthless.
 
-use anyhow::{Result, ensure};
-use lcroute_demo::lab::{LAN, MldWatch, UPLINK, eventually, open_sockets};
+use lcroute_demo::lab::MldWatch;
 
-use crate::world;
+use crate::prelude::*;
 
 #[test]
 fn a_closed_host_drops_what_is_new_and_lets_in_answers_and_icmpv6() {
@@ -11,10 +10,7 @@ fn a_closed_host_drops_what_is_new_and_lets_in_answers_and_icmpv6() {
         let (open, closed) = (lab.host("open")?, lab.host("closed")?);
         closed.close_uplink()?;
         let (to_v4, to_v6) = (closed.v4()?.to_string(), closed.v6()?.to_string());
-        ensure!(
-            open.run("ping", &["-c1", "-w1", &to_v4])?.code != 0,
-            "ICMPv4 came in"
-        );
+        ensure!(open.run("ping", &["-c1", "-w1", &to_v4])?.code != 0);
         ensure!(closed.refused()?.packets >= 1, "{:?}", closed.refused()?);
         open.run("ping", &["-c1", "-w10", &to_v6])?.success()?;
         closed
@@ -32,10 +28,7 @@ fn a_host_behind_nat_gets_out_and_nobody_gets_in() {
             .run("ping", &["-c1", "-w10", &open.v4()?.to_string()])?
             .success()?;
         let unreachable = open.run("ping", &["-c1", "-w1", &hidden.v4()?.to_string()])?;
-        holds!(
-            unreachable.code != 0,
-            "a private address was reached from the Internet"
-        )
+        holds!(unreachable.code != 0)
     });
 }
 
@@ -45,10 +38,7 @@ fn a_cut_uplink_carries_nothing_until_it_is_healed() {
         let (a, b) = (lab.host("a")?, lab.host("b")?);
         let to_b = b.v4()?.to_string();
         b.cut_uplink()?;
-        ensure!(
-            a.run("ping", &["-c1", "-w1", &to_b])?.code != 0,
-            "a packet passed the cut"
-        );
+        ensure!(a.run("ping", &["-c1", "-w1", &to_b])?.code != 0);
         b.heal_uplink()?;
         a.run("ping", &["-c1", "-w10", &to_b])?.success().map(drop)
     });
@@ -103,13 +93,10 @@ fn an_open_socket_is_found_and_a_connected_one_is_not_counted() {
             eventually("socat has its socket", || {
                 let table = format!("/proc/{}/net", process.pid());
                 let tables: Result<Vec<String>, _> = ["udp6", "tcp6"]
-                    .map(|name| std::fs::read_to_string(format!("{table}/{name}")))
+                    .map(|name| fs::read_to_string(format!("{table}/{name}")))
                     .into_iter()
                     .collect();
-                holds!(
-                    tables?.concat().contains(":270F "),
-                    "no socket with port 9999"
-                )
+                holds!(tables?.concat().contains(":270F "))
             })?;
             let open: Vec<&str> = open_sockets(process.pid())?
                 .iter()

@@ -4,12 +4,8 @@
 //!   host: client, SOCKS5 on its loopback ── relay ── relay ── relay as exit ── server
 //! ```
 
-use std::time::Duration;
-
-use anyhow::{Context, Result};
-use lcroute_demo::lab::{Host, Lab, Process, within};
-
 use crate::foreign::{foreign, said};
+use crate::prelude::*;
 
 /// SOCKS5 address of a client.
 pub(crate) const SOCKS: &str = "127.0.0.1:9050";
@@ -64,7 +60,7 @@ impl TorNetwork {
         let more = format!("HiddenServiceDir {shown}\nHiddenServicePort {port} {at}:{port}\n");
         let client = self.client_with(host, &more)?;
         let name = within(PATIENCE, "the service has a name", || {
-            Ok(std::fs::read_to_string(folder.join("hostname"))?)
+            Ok(fs::read_to_string(folder.join("hostname"))?)
         })?;
         Ok((client, name.trim().to_owned()))
     }
@@ -119,7 +115,7 @@ fn authority(host: &Host) -> Result<String> {
     let make = foreign("tor-gencert", &args)?.join(" ");
     let script = format!("umask 077; mkdir -p tor/keys; cd tor/keys; echo lab | env {make}");
     host.sh(&script)?.success()?;
-    let certificate = std::fs::read_to_string(host.path("tor/keys/authority_certificate"))?;
+    let certificate = fs::read_to_string(host.path("tor/keys/authority_certificate"))?;
     let mut lines = certificate.lines();
     let identity = lines.find_map(|line| line.strip_prefix("fingerprint "));
     let identity = identity.context("no fingerprint")?;
@@ -145,8 +141,8 @@ fn authority(host: &Host) -> Result<String> {
 /// Starts Tor with a configuration of the host and these authorities.
 fn tor(host: &Host, config: &str, directory: &str) -> Result<Process> {
     let config = host.path(config);
-    let whole = std::fs::read_to_string(&config)? + directory;
-    std::fs::write(&config, whole)?;
+    let whole = fs::read_to_string(&config)? + directory;
+    fs::write(&config, whole)?;
     crate::foreign::start(host, "tor", &["-f", &config.display().to_string()])
 }
 

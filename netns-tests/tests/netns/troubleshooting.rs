@@ -1,9 +1,7 @@
 //! Runs the commands of docs/troubleshooting.md literally on two nodes.
 
-use anyhow::{Context, bail, ensure};
-
+use crate::prelude::*;
 use crate::recipes::{blocks, is_command, shows};
-use crate::world;
 
 const PAGE: &str = include_str!("../../../docs/troubleshooting.md");
 /// The place at which the page closes beta's firewall.

@@ -1,12 +1,6 @@
 //! `status --watch` on a terminal: in place, over a daemon's restart; restores the screen.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Process, eventually};
-use nix::sys::signal::Signal;
-
-use crate::world;
+use crate::prelude::*;
 
 /// A terminal of 6 rows and 60 columns, too few for any status; SIGTERM types ^C.
 const TERMINAL: &str = r#"
@@ -60,10 +54,7 @@ fn a_watch_repaints_survives_a_restart_and_restores_the_screen() {
         );
 
         network.members[0].daemon()?.kill()?;
-        eventually("it says that there is nobody", || {
-            let frame = last(&status)?;
-            holds!(frame.contains("trying again"), "{frame:?}")
-        })?;
+        tells("trying again", || last(&status))?;
         network.members[0].start()?;
         eventually("it shows the new daemon", || {
             let frame = last(&status)?;
@@ -80,10 +71,7 @@ fn a_watch_repaints_survives_a_restart_and_restores_the_screen() {
             ensure!(shown.contains("exit code 130"), "{shown:?}");
             let (_, after) = shown.rsplit_once("\x1b[?1049l").context("not restored")?;
             ensure!(!after.contains("\x1b["), "{after:?}");
-            ensure!(
-                shown.contains("\x1b[?25h\x1b[?1049l"),
-                "no cursor: {shown:?}"
-            );
+            shows_all(&shown, &["\x1b[?25h\x1b[?1049l"])?;
         }
         Ok(())
     });
@@ -99,7 +87,7 @@ fn without_a_terminal_a_watch_is_lines_and_goes_on_over_a_restart() {
             let said = watch.stdout();
             let whole = said.rfind('\n').map_or("", |end| &said[..end]);
             for line in whole.lines() {
-                let status: serde_json::Value = serde_json::from_str(line)?;
+                let status: Value = serde_json::from_str(line)?;
                 ensure!(status["name"] == "a", "{line}");
             }
             Ok(whole.lines().count())
@@ -109,9 +97,7 @@ fn without_a_terminal_a_watch_is_lines_and_goes_on_over_a_restart() {
             holds!(lines(&watch)? >= 2)
         })?;
         network.members[0].daemon()?.kill()?;
-        eventually("it says so, once", || {
-            holds!(watch.stderr().matches("trying again").count() == 1)
-        })?;
+        becomes(1, || Ok(watch.stderr().matches("trying again").count()))?;
         network.members[0].start()?;
         let before = lines(&watch)?;
         eventually("it goes on", || holds!(lines(&watch)? > before))?;

@@ -51,6 +51,8 @@ pub enum Command {
         /// Its group.
         group: Ipv6Addr,
     },
+    /// Pass on a query or report of MLD, as programs that serve see them on hosts.
+    Mld(Bytes),
     /// Store this node's state again for a reload: it has changed.
     Keep,
     /// Keep connections to signalling servers from now on, or end them.
@@ -89,6 +91,7 @@ impl Command {
                 bytes.extend(data);
                 (11, 0, bytes)
             }
+            Self::Mld(packet) => (17, 0, packet.into()),
             Self::Keep => (12, 0, Vec::new()),
             Self::ServerText(server, word) => (13, server, word.into_bytes()),
             Self::Servers(needed) => (16, needed.into(), Vec::new()),

@@ -51,6 +51,8 @@ pub struct PageMember {
     view: View,
     /// Whether it requests reports of other nodes.
     looks: bool,
+    /// Whether the page gets packets of MLD.
+    serves: bool,
     commands: VecDeque<Command>,
     next_round_trips: Instant,
     pings: Vec<(PingId, LinkId)>,
@@ -103,20 +105,23 @@ impl PageMember {
         let clock = Arc::new(AtomicU64::new(time.as_secs()));
         let read = clock.clone();
         let mut random = Random::new(bytes(&start.seed)?);
+        let served = start.serves.and_then(|at| GroupPrefix::new(at, 64).ok());
         let settings = Settings {
             report: start.report,
+            announce: served.into_iter().collect(),
             ..Settings::default()
         };
         let config = NodeConfig {
             network: visit.network,
             key: visit.key.clone(),
             chain: visit.chain.clone(),
-            // a tab may be closed at any moment: it is not a rendezvous point, and forwards nothing
+            // a tab may be closed at any moment: it is not a rendezvous point, and forwards nothing,
+            // unless the network is there for its groups
             member: Member {
-                core: false,
+                core: visit.member.core && served.is_some(),
                 ..visit.member.clone()
             },
-            transits: false,
+            transits: served.is_some(),
             // it only receives, and its router queries it from an address of the block
             ipv4: Some(Ipv4Config {
                 network: Ipv4Network::of(&visit.network),
@@ -151,6 +156,7 @@ impl PageMember {
             servers: Servers::new(&visit, Role::Router),
             view: View::default(),
             looks: false,
+            serves: served.is_some(),
             commands: VecDeque::from([Command::Keep]),
             next_round_trips: now,
             pings: Vec::new(),
@@ -284,6 +290,11 @@ impl Tab for PageMember {
         Ok(())
     }
 
+    fn query(&mut self, packet: &[u8], now: Instant) {
+        self.node.handle_local_packet(packet.to_vec().into(), now);
+        self.settle(now);
+    }
+
     fn set_looks(&mut self, looks: bool, now: Instant) {
         if self.looks == looks {
             return;
@@ -365,6 +376,9 @@ impl PageMember {
             Output::LocalMld { packet } => {
                 for report in self.programs.answer(&packet) {
                     self.node.handle_local_packet(report.into(), now);
+                }
+                if self.serves {
+                    self.commands.push_back(Command::Mld(packet));
                 }
             }
             Output::Signal { to, bytes } => {

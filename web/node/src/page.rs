@@ -330,6 +330,12 @@ pub extern "C" fn node_send(now: f64, port: u16) -> usize {
     })
 }
 
+/// Passes a query of MLD: the input is its packet.
+#[unsafe(no_mangle)]
+pub extern "C" fn node_query(now: f64) {
+    tab(|tab, packet| tab.query(&packet, at(now)));
+}
+
 /// Begins or stops to request reports of other nodes.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_look(now: f64, looks: bool) {

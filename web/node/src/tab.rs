@@ -79,6 +79,9 @@ pub trait Tab: std::fmt::Debug {
     /// It is not a group, this node may not send to it, or the datagram is too long.
     fn send(&mut self, to: (&str, u16), data: &[u8], now: Instant) -> Result<(), String>;
 
+    /// Passes a query of MLD from a module that serves groups; a leaf serves none.
+    fn query(&mut self, _packet: &[u8], _now: Instant) {}
+
     /// Begins or stops to request reports of other nodes.
     fn set_looks(&mut self, looks: bool, now: Instant);
 

@@ -1,5 +1,6 @@
 //! The page's identity and network: from a token, or from before a reload.
 
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use librecast::cert::{CertError, Chain, Member, Token, is_node_name};
@@ -30,6 +31,9 @@ pub struct Start {
     /// Whether the browser passes the packets of a track to the page.
     #[serde(default)]
     pub tracks: bool,
+    /// A /64 of groups that this tab serves as its network's first node: others link through it,
+    /// and the page gets packets of MLD.
+    pub serves: Option<Ipv6Addr>,
 }
 
 /// A stored membership, for a reload.
@@ -227,8 +231,10 @@ pub fn bytes(text: &str) -> Result<[u8; 32], String> {
 #[cfg(test)]
 mod tests {
     use librecast::cert::{Certificate, Chain, Grant};
+    use librecast::time::{Duration, Instant};
 
     use super::*;
+    use crate::command::Command;
 
     const UNIX: u64 = 2_000_000_000;
 
@@ -302,5 +308,29 @@ mod tests {
         };
         assert!(member("").is_err());
         assert_eq!(member("visitor").unwrap().leaf_token, None);
+    }
+
+    #[test]
+    fn only_a_tab_that_serves_gets_packets_of_mld() {
+        let gets_mld = |serves: Option<&str>| {
+            let secret = |n: u8| bs58::encode([n; 32]).into_string();
+            let start = serde_json::json!({
+                "token": invitation(UNIX + 60, &[]),
+                "name": "page",
+                "key": secret(7),
+                "seed": secret(8),
+                "incarnation": 1,
+                "report": false,
+                "serves": serves,
+            });
+            let start: Start = serde_json::from_value(start).unwrap();
+            let (now, time) = (Instant::now(), UnixTime::from_secs(UNIX));
+            let mut tab = crate::enter::open(&start, now, time).unwrap();
+            tab.handle_timeout(now + Duration::from_secs(2), time);
+            let mut commands = std::iter::from_fn(|| tab.poll_command());
+            commands.any(|command| matches!(command, Command::Mld(_)))
+        };
+        assert!(gets_mld(Some("ff1e:1:2:3::")));
+        assert!(!gets_mld(None));
     }
 }

@@ -1,8 +1,10 @@
 // The page of a call: this tab becomes a member or a leaf, and talks with others. Names come from others: text, never markup.
 
+import { Awake } from "../common/awake.js";
 import { texts } from "../common/door.js";
 import { focusFirst, sendByEnter } from "../common/enter.js";
 import { facts, fill, html, say } from "../common/html.js";
+import { onMediaKeys } from "../common/media.js";
 import { Share } from "../common/share.js";
 import { follow, notice, problem, standing, state, unfollow } from "../common/standing.js";
 import { Member } from "../node/member.js";
@@ -29,6 +31,7 @@ const $ = (id) => document.getElementById(id);
 /** The state of a call that nobody has joined. */
 const none = () => ({ sound: null, text: null, status: null, groups: new Set(), farewell: null, talks: false, isMuted: false, isAway: false, known: new Map(), speaker: null, saidAt: -ALOUD, lates: [] });
 const view = { member: null, token: null, isEntering: false, since: 0, ...none() };
+const awake = new Awake(() => view.sound !== null);
 const level = new Level($("own-meter"), $("own-level"));
 new Devices(() => takeDevices());
 const share = new Share($("share"), "Link of this call");
@@ -73,14 +76,7 @@ addEventListener("pointerdown", () => wake());
 // a user that looks elsewhere holds no key here
 addEventListener("blur", () => hold(false));
 document.addEventListener("visibilitychange", () => document.hidden && hold(false));
-// the lock screen and keys of a headset
-for (const [name, action] of [["togglemicrophone", () => setMuted(!view.isMuted)], ["hangup", () => leaveCall("You have left the call.")]]) {
-    try {
-        navigator.mediaSession?.setActionHandler(name, action);
-    } catch {
-        // a browser that knows no such key
-    }
-}
+onMediaKeys({ togglemicrophone: () => setMuted(!view.isMuted), hangup: () => leaveCall("You have left the call.") });
 addEventListener("pagehide", () => {
     if (view.farewell && view.sound) {
         send(view.farewell);
@@ -90,8 +86,6 @@ addEventListener("pagehide", () => {
 });
 // a link that is opened in this tab once more changes the fragment alone
 addEventListener("hashchange", () => location.hash.length > 1 && location.reload());
-// a screen that went off has given the lock back
-document.addEventListener("visibilitychange", () => keepAwake());
 setInterval(() => view.member && draw(), DRAW);
 
 const link = takeLink();
@@ -264,29 +258,9 @@ function begin(isMuted) {
     share.value = linkTo(view.text);
     say($("share-hint"), view.token && !view.member.isLeaf ? "Who has the link enters the network, and talks in this call: send it as you would a password." : view.token ? "Who has the link listens, as you do: send it as you would a password." : "The link is for people who are in the network already; for others, send an invitation (`lcroute invite`) with it. Who has it takes part: send it as you would a password.");
     show(true);
-    keepAwake();
+    awake.keep();
     draw();
     $(view.talks ? "mute" : "hold").focus();
-}
-
-/** During a call the screen stays on: phones that sleep end their links. */
-async function keepAwake() {
-    const { sound } = view;
-    if (!sound || document.hidden || !navigator.wakeLock) {
-        return;
-    }
-    try {
-        const lock = await navigator.wakeLock.request("screen");
-        const isStale = view.sound !== sound || (view.lock && !view.lock.released);
-        isStale ? lock.release() : (view.lock = lock);
-    } catch {
-        // the battery is low, or the browser does not want to
-    }
-}
-
-function letSleep() {
-    view.lock?.release();
-    view.lock = null;
 }
 
 /** A link for other browsers. */
@@ -302,7 +276,7 @@ async function leaveCall(words, why = null) {
         return;
     }
     view.sound = null;
-    letSleep();
+    awake.end();
     show(false);
     // the last beacons still go by the member
     await sound.end();

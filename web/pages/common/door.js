@@ -21,7 +21,7 @@ const OTHERS = {
 const TEXT = /lc[a-z]1[1-9A-HJ-NP-Za-km-z]{8,}/g;
 /** Longest that is looked at, in characters: a token (MAX_TOKEN in librecast) and a session, in a link. */
 const LONGEST = 10_000;
-const PAGES = ["/", "/node/", "/radio/", "/studio/", "/studio/present.html", "/groups/", "/call/", "/playground/", "/get/"];
+const PAGES = ["/", "/node/", "/radio/", "/studio/", "/studio/present.html", "/groups/", "/call/", "/playground/", "/get/", "/send/"];
 /** Files: four words with hyphens, alone or with a server, or a share behind a token. */
 const WORDS = /^[a-z]{3,8}(-[a-z]{3,8}){3}(@[\w.:[\]-]+)?$/i;
 const SHARE = /lct1[1-9A-HJ-NP-Za-km-z]+,lc:[^\s#]+/;

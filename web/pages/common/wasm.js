@@ -105,7 +105,7 @@ export class MemberModule extends Wasm {
         if (this.isClosed) {
             return;
         }
-        const pause = this.of("run")(performance.now(), Date.now());
+        const pause = this.of("run")(performance.now(), Date.now(), this.does.room?.() ?? 0);
         this.execute();
         this.timer = setTimeout(() => this.run(), Math.min(Math.max(pause, 1), 1000));
     }

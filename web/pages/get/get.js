@@ -1,8 +1,10 @@
 // The page that receives files: words in the address make this tab a leaf of their network, and files are saved by the browser.
 // Names come from others: they are shown as text, never as markup.
 
+import "../common/install.js";
 import { focusFirst } from "../common/enter.js";
 import { facts, fill, html, say } from "../common/html.js";
+import { size } from "../common/sizes.js";
 import { follow, notice, problem, standing, state, unfollow } from "../common/standing.js";
 import { Member } from "../node/member.js";
 import { random } from "../node/visit.js";
@@ -142,14 +144,6 @@ function show(isInside) {
 }
 
 // --- display ---
-
-const UNITS = ["B", "kB", "MB", "GB", "TB"];
-
-/** As lcsync writes sizes. */
-function size(bytes) {
-    const power = bytes < 1000 ? 0 : Math.min(Math.floor(Math.log10(bytes) / 3), UNITS.length - 1);
-    return `${(bytes / 1000 ** power).toFixed(power && bytes / 1000 ** power < 10 ? 1 : 0)} ${UNITS[power]}`;
-}
 
 const sum = (list, of) => list.reduce((all, file) => all + file[of], 0);
 const files = (n) => `${n} file${n === 1 ? "" : "s"}`;

@@ -30,7 +30,7 @@ const STATES = {
 };
 
 const $ = (id) => document.getElementById(id);
-const view = { all: [], group: new URLSearchParams(location.search).get("group"), author: null, stop: null, isLooking: false, invited: null };
+const view = { all: [], group: new URLSearchParams(location.search).get("group"), author: null, stop: null, isLooking: false, invited: null, called: null };
 const talk = new Talk($("heard"), $("unread"), showUnread);
 const members = new Members($("members"));
 const invitations = new Invitations($("invite"), (id) => view.invited === id && forgetInvitation());
@@ -206,13 +206,13 @@ function showTalk(group) {
     }
 }
 
-/** A tab is in the host's network, and not in one of a group's own. */
+/** A tab is in the host's network, and not in one of a group's own: there a command takes part. */
 function showCall({ name, outside }) {
-    $("call").querySelector(".row").hidden = outside;
-    const how = outside
-        ? `To call the members, type \`lcgroup call ${name}\` on this host: this group has a network of its own, and no tab is in it.`
-        : "Up to eight talk, in tabs or by `lcradio call`. A tab needs an invitation to this host’s network.";
-    write($("call-how"), how);
+    const called = view.called?.group === name ? view.called.call : null;
+    const byCommand = called
+        ? `Your call is sent. To take part, type \`${commandOf(name, called)}\` on this host.`
+        : "Up to eight talk. This group has a network of its own, and no tab is in it: the button calls, and shows the command by which this host takes part.";
+    write($("call-how"), outside ? byCommand : "Up to eight talk, in tabs or by `lcradio call`. A tab needs an invitation to this host’s network.");
 }
 
 function showNothing() {
@@ -268,8 +268,13 @@ async function attach() {
     look();
 }
 
-/** The members are told, and this browser takes part in a tab of its own. */
+/** The members are told, and this browser takes part in a tab of its own, or this host by a command. */
 async function call() {
+    const { name, outside } = shown();
+    if (outside) {
+        view.called = { group: name, call: await callGroup(name) };
+        return look();
+    }
     // a caller without an invitation would call, and not come
     const token = $("call-token").value.match(/lct1[A-Za-z0-9]+/)?.[0];
     if (!token) {

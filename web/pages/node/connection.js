@@ -10,6 +10,8 @@ const DATA = "/lcroute/data/1";
 const OFFER_WAIT = 100;
 /** The same of a restart, after which no address follows, and of a search for addresses. */
 export const GATHER = 1500;
+/** Bytes in the queue of a link in use. Chosen: more than its quiet traffic has at once. */
+const FILLED = 8 << 10;
 /** Further time after the first address that a server reported. */
 const SETTLE = 200;
 
@@ -167,6 +169,9 @@ export class Connection {
     /** After a batch of messages: how many bytes wait. */
     tellWaiting() {
         this.sent = false;
+        if (this.out.bufferedAmount > FILLED) {
+            this.filledAt = performance.now();
+        }
         this.tell.waiting(this.link, true, this.out.bufferedAmount);
         this.tell.waiting(this.link, false, this.control?.bufferedAmount ?? 0);
     }

@@ -13,6 +13,8 @@ const BACKOFF = [500, 5000];
 const CONNECT = 10_000;
 /** How long a direct path has to show, in milliseconds. */
 const DIRECT_TIMEOUT = 2500;
+/** A link whose queue was filled within this time is in use, in milliseconds. */
+const IN_USE = 250;
 const decoder = new TextDecoder();
 
 export class Member {
@@ -77,6 +79,18 @@ export class Member {
 
     send(group, port, bytes) {
         this.into("send", group, port, bytes);
+    }
+
+    /** Passes a query of MLD from a module that serves groups. */
+    query(packet) {
+        this.into("query", packet);
+    }
+
+    /** Bytes that links still take, of `most`: the emptiest link in use counts, as receivers behind slower ones ask for less. */
+    room(most) {
+        const recent = performance.now() - IN_USE;
+        const used = [...this.connections.values()].filter(({ filledAt }) => filledAt > recent);
+        return used.length === 0 ? most : most - Math.min(most, ...used.map(({ out }) => out.bufferedAmount));
     }
 
     /** The reason why no server answers, if one gives it. */
@@ -328,6 +342,10 @@ export class Member {
     datagram(_, bytes) {
         const view = new DataView(bytes.buffer, bytes.byteOffset);
         this.hear.datagram({ source: address(view, 0), group: address(view, 16), port: view.getUint16(32), data: bytes.subarray(34), bytes });
+    }
+
+    mld(_, bytes) {
+        this.hear.mld?.(bytes);
     }
 
     keep() {

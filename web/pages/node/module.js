@@ -3,7 +3,7 @@
 import { Wasm } from "../common/wasm.js";
 
 /** Commands of the module, by number. */
-export const COMMANDS = [null, "offer", "answer", "accept", "restart", "control", "data", "close", "server", "refused", "relay", "datagram", "keep", "serverText", "sealed", "candidates", "meet"];
+export const COMMANDS = [null, "offer", "answer", "accept", "restart", "control", "data", "close", "server", "refused", "relay", "datagram", "keep", "serverText", "sealed", "candidates", "meet", "mld"];
 
 const now = () => performance.now();
 
@@ -127,6 +127,11 @@ export class Module extends Wasm {
     send(group, port, bytes) {
         this.put(group, "\n", bytes);
         this.check(this.call.node_send(now(), port));
+    }
+
+    query(packet) {
+        this.put(packet);
+        this.call.node_query(now());
     }
 
     look(looks) {

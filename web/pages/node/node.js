@@ -3,6 +3,7 @@
 
 import { Curve, Rates, bits, packets } from "../common/figures.js";
 import { fourWords, lead, openDoor, texts } from "../common/door.js";
+import "../common/install.js";
 import { focusFirst, sendByEnter } from "../common/enter.js";
 import { Flows } from "../common/flows.js";
 import { called, canonical, isOwn } from "../common/groups.js";

@@ -6,6 +6,7 @@ import { focusFirst, sendByEnter } from "../common/enter.js";
 import { isOwn } from "../common/groups.js";
 import { facts, fill, html, say } from "../common/html.js";
 import { keepLink } from "../common/links.js";
+import { onMediaKeys, showMedia } from "../common/media.js";
 import { Share } from "../common/share.js";
 import { follow, notice, problem, standing, state, unfollow } from "../common/standing.js";
 import { joined } from "../common/wasm.js";
@@ -84,10 +85,7 @@ $("leave").addEventListener("click", () => {
     leave();
     notice("You have left the network, and this tab has forgotten its keys.");
 });
-// the lock screen, and keys of a headset
-for (const [name, action] of [["play", () => listen(view.id)], ["pause", () => halt()], ["stop", () => halt()]]) {
-    navigator.mediaSession?.setActionHandler(name, action);
-}
+onMediaKeys({ play: () => listen(view.id), pause: () => halt(), stop: () => halt() });
 addEventListener("pagehide", () => {
     endCast();
     // peers learn at once that this tab goes
@@ -522,16 +520,8 @@ function showPlayer(listens) {
 
 /** The text of the lock screen. */
 function showMediaSession(isPlaying, listens) {
-    const session = navigator.mediaSession;
-    if (!session) {
-        return;
-    }
-    session.playbackState = view.id === null ? "none" : isPlaying ? "playing" : "paused";
     const artist = view.id === null ? "" : name(view.id);
-    const title = listens?.casters[0]?.title || artist;
-    if (session.metadata?.title !== title || session.metadata?.artist !== artist) {
-        session.metadata = artist ? new MediaMetadata({ title, artist }) : null;
-    }
+    showMedia(view.id === null ? "none" : isPlaying ? "playing" : "paused", listens?.casters[0]?.title || artist, artist);
 }
 
 function live(name, words) {

@@ -43,7 +43,7 @@ export class Shown {
         this.video = Object.assign(document.createElement("video"), { muted: true, playsInline: true, srcObject: stream });
         await this.video.play();
         this.module.showScreen();
-        this.ticks = new Worker(new URL("screen-ticks.js", import.meta.url));
+        this.ticks = new Worker(new URL("../common/ticks.js", import.meta.url));
         this.ticks.addEventListener("message", () => this.tick());
     }
 

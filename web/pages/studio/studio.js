@@ -1,8 +1,10 @@
 // The page of a lecture: this tab becomes a member, joins the tracks that its reader chooses, and renders them as he likes. Slides,
 // captions, names come from others: they are shown as text, or as the few elements of slide.js.
 
+import { Awake } from "../common/awake.js";
 import { focusFirst, sendByEnter } from "../common/enter.js";
 import { fill, html, say } from "../common/html.js";
+import { onMediaKeys, showMedia } from "../common/media.js";
 import { notice, problem, state, unanswered } from "../common/standing.js";
 import { Member } from "../node/member.js";
 import { forgetVisit, keepStudio, keepVisit, keptStudio, keptVisit, random, takeLink } from "../node/visit.js";
@@ -47,6 +49,7 @@ const captions = new Captions();
  * last question without one.
  */
 const view = { member: null, studio: null, notes: null, sound: null, pictures: null, screen: null, camera: null, own: null, large: null, drawn: null, read: null, since: 0, session: null, heard: null, alone: null, warned: null, asked: false, lost: null };
+const awake = new Awake(() => view.studio !== null);
 let chosen = {};
 new Looks((now) => {
     const before = chosen;
@@ -122,6 +125,7 @@ addEventListener("keydown", (event) => {
         move(by);
     }
 });
+onMediaKeys({ pause: () => silence(), stop: () => silence() });
 // peers learn at once that this tab goes
 addEventListener("pagehide", () => view.member?.end());
 setInterval(() => view.studio && draw(), LOOK);
@@ -172,6 +176,7 @@ async function begin({ token, visit = kept.visit, name, session, tracks }) {
         const wanted = tracks?.filter((track) => !track.startsWith("audio/") && track !== "notes") ?? null;
         const joins = { pictures: wantsPictures(), screen: wantsScreen(), camera: wantsCamera(), large: wantsLarge() };
         view.studio.open(session, wanted, joins, view.member.isLeaf);
+        awake.keep();
         view.pictures = new Pictures((id) => view.studio.picture(id));
         view.notes = await Notes.begin(view.studio);
         view.screen = new Screen({
@@ -254,6 +259,7 @@ function leave(why = null) {
     Object.assign(view, { member: null, studio: null, notes: null, pictures: null, screen: null, camera: null, asked: false, lost: null });
     show(false);
     state("starting", "not a member of a network");
+    awake.end();
     problem(why);
 }
 
@@ -643,6 +649,7 @@ async function hear(track, isChosen) {
         }
         view.sound = sound;
         sound.volume = Number($("volume").value) / 100;
+        showMedia("playing", document.title);
     } catch (error) {
         choose(track, false);
         problem(error.message);
@@ -686,9 +693,16 @@ function saveNotes() {
     setTimeout(() => URL.revokeObjectURL(url), LOOK);
 }
 
+/** Drops the sound. */
+function silence() {
+    const audio = view.studio?.status().tracks.find(({ kind, chosen: isChosen }) => kind === "audio" && isChosen);
+    audio && hear(audio.name, false);
+}
+
 function endSound() {
     view.sound?.end();
     view.sound = null;
+    showMedia("none", "");
 }
 
 function showVoices() {

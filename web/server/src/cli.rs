@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
 
+use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 use lcroute_control::Request;
 use lcroute_control::client::Client;
@@ -15,7 +16,7 @@ use lcroute_control::settings::Common;
 use lcroute_control::system::stop_signal;
 use lcroute_tls::TlsFiles;
 use librecast_program::cli::{self, Exit, ExitError, init_logging, print_line, to_join};
-use librecast_program::{groups, service};
+use librecast_program::{groups, metrics, service};
 
 use crate::feed::Feed;
 use crate::files::Files;
@@ -170,19 +171,35 @@ async fn players(config: &Config) -> anyhow::Result<impl Future<Output = ()>> {
         Some(listen) => {
             let players = Players::new(config);
             let players = players.map_err(|e| ExitError::new(Exit::Usage, format!("{e:#}")))?;
+            let players = Arc::new(players);
             let listener = bind(listen).await.map_err(|e| not_bound(listen, &e))?;
             let bound = listener.local_addr()?;
             tracing::info!("players get groups and stations at {bound}: the list is at /list/");
-            Some((players, listener))
+            let metrics = serve_metrics(config, &players)?;
+            Some((players, listener, metrics))
         }
         None => None,
     };
     Ok(async move {
         match server {
-            Some((players, listener)) => Arc::new(players).serve(listener).await,
+            Some((players, listener, _metrics)) => players.serve(listener).await,
             None => std::future::pending().await,
         }
     })
+}
+
+/// Serves `[players] metrics`, if they are configured, until the server is dropped.
+fn serve_metrics(
+    config: &Config,
+    players: &Arc<Players>,
+) -> anyhow::Result<Option<metrics::Server>> {
+    let Some(listen) = &config.players.metrics else {
+        return Ok(None);
+    };
+    let players = Arc::clone(players);
+    let server = metrics::Server::start(listen, "lcroute", move || Ok(players.metrics()));
+    let server = server.with_context(|| format!("[players] metrics = \"{listen}\""))?;
+    Ok(Some(server))
 }
 
 /// Returns the address that a browser opens.

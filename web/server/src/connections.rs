@@ -137,7 +137,7 @@ impl Drop for Place {
 }
 
 /// The part of an address that counts as one site: a host with IPv6 has 2^64 addresses.
-fn site(from: IpAddr) -> IpAddr {
+pub fn site(from: IpAddr) -> IpAddr {
     match from.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
         ip => ip,

@@ -21,12 +21,13 @@ const SOURCES: Option<&str> = if cfg!(debug_assertions) {
 /// Depth of subfolders.
 const MAX_DEPTH: usize = 4;
 /// Types of files that are served; other files are ignored.
-const TYPES: [(&str, &str); 5] = [
+const TYPES: [(&str, &str); 6] = [
     ("html", "text/html; charset=utf-8"),
     ("css", "text/css; charset=utf-8"),
     ("js", "text/javascript; charset=utf-8"),
     ("svg", "image/svg+xml"),
     ("wasm", "application/wasm"),
+    ("webmanifest", "application/manifest+json"),
 ];
 
 /// A file of the pages.
@@ -199,7 +200,10 @@ mod tests {
         for name in ["index.html", "a.js", "a.js.gz", "notes.txt", ".hidden.html"] {
             std::fs::write(dashboard.join(name), name).unwrap();
         }
+        std::fs::write(folder.path().join("app.webmanifest"), "{}").unwrap();
         let files = Files::read(folder.path()).unwrap();
+        let manifest = files.get("/app.webmanifest").unwrap();
+        assert_eq!(manifest.kind, "application/manifest+json");
         for folder in ["/", "/dashboard/"] {
             let file = files.get(folder).unwrap();
             assert_eq!(file.plain.bytes, "index.html");

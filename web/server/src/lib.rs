@@ -11,6 +11,7 @@
 //! - `history` has the minutes before a page was opened
 //! - `files` has the pages, `serve` implements HTTP, and `connections` bounds open connections
 //! - `players` serves groups and stations to players, at a port of its own; `hear` joins groups
+//! - [`metrics`] has the metrics of players
 //! - `wanted` reads requests for invitations; `code` makes QR codes
 //! - `cli` is the command line
 
@@ -30,3 +31,4 @@ mod serve;
 mod wanted;
 
 pub use cli::{VERBS, command, main};
+pub use players::metrics;

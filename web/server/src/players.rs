@@ -12,6 +12,7 @@
 mod carry;
 mod chain;
 mod fan_out;
+pub mod metrics;
 mod offers;
 mod payloads;
 mod places;
@@ -36,6 +37,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use lcroute_control::config::Config;
+use librecast_program::metrics::Page;
 use percent_encoding::percent_decode_str;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
@@ -149,6 +151,11 @@ impl Players {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the present metrics.
+    pub fn metrics(&self) -> Page {
+        metrics::page(self.places().clients(), &self.streams.closed.by_name())
+    }
+
     fn enter(self: &Arc<Self>, from: IpAddr) -> Seat {
         let from = from.to_canonical();
         let entry = self.places().enter(from);
@@ -208,6 +215,9 @@ impl Players {
         match seat.entry {
             Entry::Answered(CloseReason::TooManyOfAddress) => {
                 return text(full, "too many clients of this address\n");
+            }
+            Entry::Answered(CloseReason::TooManyOfPrefix) => {
+                return text(full, "too many clients of this /64\n");
             }
             Entry::Answered(_) | Entry::Refused(_) => return text(full, "too many clients\n"),
             Entry::Admitted => {}

@@ -46,7 +46,7 @@ macro_rules! policy {
             "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data:",
             $pictures,
             "; ",
-            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; connect-src 'self'",
+            "manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; connect-src 'self'",
             $servers
         )
     };
@@ -54,7 +54,7 @@ macro_rules! policy {
 const POLICY: &str = policy!("", "");
 /// The policy of pages with a member: any signalling server, and pictures made of received data.
 const MEMBER_POLICY: &str = policy!(" ws: wss:", " blob:");
-const MEMBERS: [&str; 5] = ["/node/", "/radio/", "/call/", "/studio/", "/get/"];
+const MEMBERS: [&str; 6] = ["/node/", "/radio/", "/call/", "/studio/", "/get/", "/send/"];
 /// The page of groups, whose files may be pictures.
 const PEOPLE: &str = "/groups/";
 const PEOPLE_POLICY: &str = policy!("", " blob:");
@@ -615,6 +615,7 @@ mod tests {
         let (head, body) = whole(at, "/small.js", "Accept-Encoding: gzip\r\n").await;
         assert!(head.contains("content-encoding: gzip"), "{head}");
         assert!(head.contains("cache-control: no-cache"), "{head}");
+        assert!(head.contains("manifest-src 'self'"), "{head}");
         assert_eq!(body, b"packed");
         let (head, body) = whole(at, "/small.js", "").await;
         assert!(!head.contains("content-encoding"), "{head}");

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 
+use librecast_program::metrics::Listen;
 use serde::Deserialize;
 
 /// Most groups, and most stations, that can be offered. Chosen: each takes a share of the memory for
@@ -34,6 +35,8 @@ pub struct Players {
     pub clients: NonZeroU16,
     /// Most clients of one address at a time.
     pub per_address: NonZeroU16,
+    /// Address of its own metrics. Off by default.
+    pub metrics: Option<Listen>,
 }
 
 impl Default for Players {
@@ -47,6 +50,7 @@ impl Default for Players {
             public: false,
             clients: CLIENTS,
             per_address: PER_ADDRESS,
+            metrics: None,
         }
     }
 }

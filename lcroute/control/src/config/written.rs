@@ -43,7 +43,7 @@ const OF_COMMANDS: [&str; 1] = ["name"];
 /// Keys of lcroute-streams.
 const OF_STREAMS: [&str; 2] = ["[[serve]]", "[streams] metrics"];
 /// Keys of lcroute-web; the daemon reads `[web] invite` as well.
-const OF_PAGES: [&str; 12] = [
+const OF_PAGES: [&str; 13] = [
     "[web] listen",
     "[web] names",
     "[web] invite",
@@ -56,6 +56,7 @@ const OF_PAGES: [&str; 12] = [
     "[players] public",
     "[players] clients",
     "[players] per_address",
+    "[players] metrics",
 ];
 
 /// A file's values by key, such as `[tun] mtu`; a list of sections is one value.

@@ -1,6 +1,7 @@
 //! Three houses with one subnet, each with a router .1 and a device .99, and a gateway elsewhere
-//! that lies. Routers restart without a word, hosts sleep, move, scan and lie, frames are lost, a
-//! house has no power. The own wire comes first, whatever happens.
+//! that lies. Routers restart without a word, hosts sleep, move, scan and lie, send packets that are
+//! longer than the segment's, frames are lost, a house has no power. The own wire comes first,
+//! whatever happens.
 
 use super::*;
 use crate::common::start;
@@ -11,6 +12,10 @@ const DEVICE: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 99);
 const LIAR: usize = 3;
 /// Time after which a host that is on counts as settled on its wire.
 const SETTLED: Duration = Duration::from_secs(12);
+/// Length of a packet with jumbo frames, in bytes, and packets of a burst. Chosen.
+const JUMBO: (usize, usize) = (9_000, 100);
+/// Errors that a host may get about such a burst within a second: a burst of 50, and 20 a second.
+const MAX_ERRORS: usize = 50 + 20;
 
 struct Houses {
     w: World,
@@ -76,10 +81,10 @@ impl Houses {
         self.since[host] = self.w.now;
     }
 
-    fn event(&mut self) {
+    fn event(&mut self, seed: u64) {
         let house = self.below(3);
         let host = self.any_host();
-        match self.below(8) {
+        match self.below(9) {
             n @ (0 | 1) => {
                 let fixed = [self.routers[house], self.devices[house]][n];
                 self.switch(fixed, house);
@@ -96,6 +101,7 @@ impl Houses {
             4 => self.scan(host),
             5 => self.lie_of_gateway(),
             6 => self.switch_power(house),
+            7 => self.send_jumbo(host, seed),
             _ => self.w.lans.loss = [0, 0, 50][self.below(3)],
         }
     }
@@ -169,14 +175,61 @@ impl Houses {
         let Some(lan) = self.house_of(host) else {
             return;
         };
-        let to = match self.below(4) {
-            0 => ROUTER,
-            1 => DEVICE,
-            _ => ip(20 + self.below(6) as u8),
-        };
+        let to = self.any_address();
         if to != self.w.lans.hosts[host].address {
             let number = self.w.send(host, to);
             self.sent.push((number, host, to, lan));
+        }
+    }
+
+    /// A router, a device or a host.
+    fn any_address(&mut self) -> Ipv4Addr {
+        match self.below(4) {
+            0 => ROUTER,
+            1 => DEVICE,
+            _ => ip(20 + self.below(6) as u8),
+        }
+    }
+
+    /// A host with jumbo frames that heeds no error: its neighbours get them whole, nobody
+    /// elsewhere gets one, and the host learns the limit, by a bounded number of errors.
+    fn send_jumbo(&mut self, host: usize, seed: u64) {
+        let (length, count) = JUMBO;
+        let to = self.any_address();
+        let Some(lan) = self.house_of(host) else {
+            return;
+        };
+        if to == self.w.lans.hosts[host].address {
+            return;
+        }
+        // the burst shall not wait for the Ethernet address
+        self.w.ping(host, to, secs(1));
+        let Some(mac) = self.w.mac_of(host, to) else {
+            return;
+        };
+        let before = self.w.lans.hosts[host].limits.len();
+        let numbers: Vec<_> = (0..count)
+            .map(|_| self.w.send_long(host, to, length))
+            .collect();
+        self.w.run(secs(1));
+        let case = format!("seed {seed}: {host} in {lan} to {to}");
+        for (other, h) in self.w.lans.hosts.iter().enumerate() {
+            let got = h.got.iter().filter(|got| numbers.contains(&got.number));
+            let got = got.count();
+            let is_near = h.lan == Some(lan);
+            assert!(is_near || got == 0, "{case}: {other} got it elsewhere");
+            if is_near && mac == h.mac && self.w.lans.loss == 0 {
+                assert_eq!(got, count, "{case}: {other} is its neighbour");
+            }
+        }
+        let told = &self.w.lans.hosts[host].limits[before..];
+        assert!(told.iter().all(|limit| *limit == 1_500), "{case}: {told:?}");
+        assert!(told.len() <= MAX_ERRORS, "{case}: {} errors", told.len());
+        let is_settled = self.w.now > self.since[host].max(self.power_at[lan]) + SETTLED;
+        if is_settled && self.has_power[lan] && self.w.lans.loss == 0 {
+            let is_told = !told.is_empty();
+            let is_far = self.w.engine(lan).virtual_mac(LAN) == Some(mac);
+            assert!(is_told || !is_far, "{case}: nobody told it");
         }
     }
 
@@ -276,7 +329,7 @@ fn simulate(seeds: impl Iterator<Item = u64>, events: usize) {
     for seed in seeds {
         let mut houses = Houses::new(seed);
         for _ in 0..events {
-            houses.event();
+            houses.event(seed);
             for _ in 0..4 {
                 houses.send();
                 let time = ms(20 + houses.below(800) as u64);

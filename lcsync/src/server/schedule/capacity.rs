@@ -1,6 +1,6 @@
 //! The sending capacity, measured while more waits to be sent.
 
-use std::time::{Duration, Instant};
+use librecast::time::{Duration, Instant};
 
 /// Time over which it is measured.
 const MEASURE: Duration = Duration::from_millis(300);

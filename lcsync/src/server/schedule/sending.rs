@@ -1,9 +1,9 @@
 //! A channel that is being sent, its progress, and the terms of its share.
 
 use std::net::Ipv6Addr;
-use std::time::{Duration, Instant};
 
 use librecast::bucket::TokenBucket;
+use librecast::time::{Duration, Instant};
 
 use super::need::Need;
 use super::symbols::Position;

@@ -3,10 +3,10 @@
 //! symbols.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
 
 use librecast::coding::MAX_ESI;
 use librecast::random::Random;
+use librecast::time::{Duration, Instant};
 
 use crate::server::channel::Channel;
 

@@ -1,6 +1,6 @@
 use super::symbols::MEMORY;
 use super::*;
-use crate::sealing::SEALED_WIRE_SIZE;
+use crate::packet::SEALED_WIRE_SIZE;
 use crate::server::reporters::MAX_REPORTERS;
 
 const RATES: Rates = Rates {

@@ -1,7 +1,8 @@
 //! Turns of a channel: bursts, trickles, queries, and the measured needs of members.
 
 use std::net::Ipv6Addr;
-use std::time::{Duration, Instant};
+
+use librecast::time::{Duration, Instant};
 
 use super::Schedule;
 use super::need::{MIN_GATHERED, Need};

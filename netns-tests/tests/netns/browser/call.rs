@@ -1,20 +1,13 @@
 //! The page of a call: tabs and terminals talk with each other.
 
-use std::fs;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Instant;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Process, eventually};
-use nix::sys::signal::Signal;
-use serde_json::json;
 
 use super::leaves::{audience, token};
-use super::node::{dropped, lose, meeting};
+use super::node::{dropped, lose, visited};
 use super::radio::{loudspeakers, write_wav};
 use super::{Browser, Page, Theme, in_each_browser};
+use crate::prelude::*;
 use crate::radio::{RADIO, RATE};
 use crate::radio_call::{Heard, One, feed, fifo, next_sound, packets, read, share, tone, voice};
 
@@ -87,10 +80,7 @@ fn join<'a>(browser: &'a Browser, tab: &'a str, link: &str, name: &str) -> Resul
 #[test]
 #[ignore = "needs browsers; make test-all"]
 fn a_tab_and_a_terminal_talk_and_the_tab_mutes_holds_and_leaves() {
-    in_each_browser("call-talks", |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
-        let [a, b] = meeting.network.nodes()?;
-        let visitor = &meeting.visitors[0];
+    visited("call-talks", |kind, meeting, [a, b], visitor| {
         let mut ann = One::new(&a.host, None, "-i lc0", Instant::now(), tone(500.0))?;
         let text = ann.text()?;
         let (_server, output) = loudspeakers(&visitor.host)?;
@@ -108,11 +98,9 @@ fn a_tab_and_a_terminal_talk_and_the_tab_mutes_holds_and_leaves() {
         page.expect_open_to_all()?;
         page.click("#devices summary")?;
         page.eval(PLAYED)?;
-        page.expect_open_to_all()?;
-        page.shot("door")?;
+        page.inspect("door")?;
         let name = "Bea <b>";
-        page.fill("#name", name)?;
-        page.press("Enter")?;
+        page.enter("#name", name)?;
         let begun = Instant::now();
         page.until_says("#standing", "You are in the call, and can be heard")?;
         page.until("played.some((plane) => plane.some((s) => Math.abs(s) > 0.02))")?;
@@ -120,8 +108,7 @@ fn a_tab_and_a_terminal_talk_and_the_tab_mutes_holds_and_leaves() {
         until_shown(&page, "a: speaks")?;
         until_others(&ann, &[name])?;
         until_is(&ann, "speaks", true)?;
-        page.expect_open_to_all()?;
-        page.shot("talking")?;
+        page.inspect("talking")?;
 
         // muted by the space bar: not a packet, and the others see it
         ann.process.signal(Signal::SIGUSR2)?;
@@ -213,10 +200,7 @@ fn a_tab_and_a_terminal_talk_and_the_tab_mutes_holds_and_leaves() {
 #[test]
 #[ignore = "needs browsers; make test-all"]
 fn a_tab_begins_a_call_two_more_and_a_terminal_join_and_a_full_call_says_so() {
-    in_each_browser("call-tabs", |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
-        let [a, _] = meeting.network.nodes()?;
-        let visitor = &meeting.visitors[0];
+    visited("call-tabs", |kind, meeting, [a, _], visitor| {
         let (_server, output) = loudspeakers(&visitor.host)?;
         let wav = write_wav(&visitor.host, 60)?;
         let (theme, wav) = (Theme::Dark, Some(wav.as_path()));
@@ -329,13 +313,9 @@ impl Devices {
         let source = "module-remap-source source_name=mic master=mouth.monitor".to_owned();
         let (ears, own) = (sink("ears"), sink("mouth"));
         let lines = [&protocol, &ears, &own, &source];
-        let mut args: Vec<&str> = vec![
-            "-n",
-            "--daemonize=no",
-            "--exit-idle-time=-1",
-            "--use-pid-file=no",
-            "--disable-shm=yes",
-        ];
+        let mut args = crate::words(
+            "-n --daemonize=no --exit-idle-time=-1 --use-pid-file=no --disable-shm=yes",
+        );
         args.extend(lines.iter().flat_map(|line| ["-L", line.as_str()]));
         let pulse = host.spawn("pulseaudio", &args)?;
         let server = format!("unix:{}", socket.display());
@@ -376,10 +356,7 @@ impl Devices {
 #[test]
 #[ignore = "needs browsers; make test-all"]
 fn the_sound_of_a_call_where_datagrams_get_lost_is_measured() {
-    in_each_browser("call-loss", |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
-        let [a, _] = meeting.network.nodes()?;
-        let visitor = &meeting.visitors[0];
+    visited("call-loss", |kind, meeting, [a, _], visitor| {
         let begun = Instant::now();
         let ann = One::new(&a.host, None, "-i lc0", begun, voice)?;
         let devices = Devices::start(&visitor.host, begun, voice)?;

@@ -1,16 +1,11 @@
 //! The camera of a lecture in tabs: one tab films, others choose it and its size; hosts watch it,
 //! keep it, and film for tabs.
 
-use std::path::Path;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, eventually};
-use nix::sys::signal::Signal;
-
 use super::node::{dropped, lose, meeting, until_wanted};
 use super::present::{look_at, present_by};
 use super::studio::until_slide;
 use super::{Browser, Kind, Page, Theme, in_each_browser, serve_folder};
+use crate::prelude::*;
 use crate::studio::{attend, bytes_of_tracks, count_tracks, session};
 use crate::studio_camera::{film, groups_of_camera, until_shown, watch};
 
@@ -93,7 +88,7 @@ fn until_moving(tab: &Page, changes: usize) -> Result<()> {
     Ok(())
 }
 
-fn until_size(tab: &Page, size: &str) -> Result<std::time::Duration> {
+fn until_size(tab: &Page, size: &str) -> Result<Duration> {
     let at = "document.querySelector('#camera-picture')?.dataset.size";
     let (_, took) = tab.until(&format!("{at} === '{size}'"))?;
     Ok(took)
@@ -163,8 +158,7 @@ fn a_tab_films_for_tabs_and_hosts_that_chose_it_and_a_host_for_tabs() {
         tab.until("document.querySelector('#camera-picture').getAttribute('aria-label').includes('Ann at a desk')")?;
         for width in [320, 1_280] {
             tab.expect_fits(width, 900)?;
-            tab.expect_open_to_all()?;
-            tab.shot(&format!("camera-{width}"))?;
+            tab.inspect(&format!("camera-{width}"))?;
         }
 
         // a host watches it, and keeps it
@@ -205,10 +199,10 @@ fn a_tab_films_for_tabs_and_hosts_that_chose_it_and_a_host_for_tabs() {
 
         // the presenter looks at another window: her tab is hidden
         browser.open("over", &format!("{}/playground/", here.origin))?;
-        browser.ask("front", "over", serde_json::json!({}))?;
+        browser.ask("front", "over", json!({}))?;
         page.until("document.hidden")?;
         until_moving(&tab, 30)?;
-        browser.ask("front", "ann", serde_json::json!({}))?;
+        browser.ask("front", "ann", json!({}))?;
         page.until("!document.hidden")?;
 
         // off, and on again with numbers, for who chose it
@@ -274,7 +268,7 @@ fn a_tab_films_for_tabs_and_hosts_that_chose_it_and_a_host_for_tabs() {
 }
 
 /// Plays a kept film in a browser.
-fn plays(host: &lcroute_demo::lab::Host, kind: Kind, held: &Path) -> Result<()> {
+fn plays(host: &Host, kind: Kind, held: &Path) -> Result<()> {
     let (_server, url) = serve_folder(host, held, 8_000)?;
     let browser = Browser::start(host, kind, Theme::Light)?;
     let tab = browser.open("film", &url)?;

@@ -1,14 +1,9 @@
 //! The dashboard, of a network of three hosts in a row behind closed firewalls.
 
-use std::time::Instant;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Lab, Member, Network};
-use serde_json::json;
-
 use super::node::{listen, meeting, name as member_name};
 use super::{Browser, Page, Theme, in_each_browser, serve_folder, some_row};
 use crate::groups::{invitation, people};
+use crate::prelude::*;
 use crate::radio::{RADIO, cast, key_of, write_chirp};
 use crate::web::serve;
 
@@ -97,8 +92,7 @@ fn expect_carriers(page: &Page, wanted: &[&str]) -> Result<()> {
 
 /// Finds a node by its name, and a neighbour from there.
 fn find_nodes(page: &Page) -> Result<()> {
-    page.fill("#find", "c")?;
-    page.press("Enter")?;
+    page.enter("#find", "c")?;
     page.until("document.querySelector('#node-name').textContent === 'c'")?;
     page.until_says("#near .link-to", "b")?;
     page.click("#near .link-to")?;
@@ -122,10 +116,7 @@ fn invite(page: &Page, a: &Member) -> Result<()> {
     let (node_page, token) = link.split_once('#').context("a token")?;
     ensure!(node_page.ends_with("/node/"), "{link}");
     let token: librecast::cert::Token = token.parse()?;
-    ensure!(
-        token.network().to_string() == a.status()?["network"],
-        "another network"
-    );
+    ensure!(token.network().to_string() == a.status()?["network"]);
     page.shot("invite")?;
     page.click("#invite summary")
 }
@@ -149,8 +140,7 @@ fn the_dashboard_shows_the_network_what_flows_and_who_has_gone() {
         find_nodes(&page)?;
         invite(&page, a)?;
         choose_the_group(&page)?;
-        page.shot("tree")?;
-        page.expect_open_to_all()?;
+        page.inspect("tree")?;
         page.expect_fits_a_phone()?;
 
         drop(receiver);
@@ -177,8 +167,7 @@ fn the_dashboard_shows_the_network_what_flows_and_who_has_gone() {
         network.members[0].daemon()?.kill()?;
         page.until("!document.querySelector('#problem').hidden && document.querySelector('#problem').textContent !== ''")?;
         page.until("document.body.matches('.stale')")?;
-        page.shot("no-daemon")?;
-        page.expect_open_to_all()?;
+        page.inspect("no-daemon")?;
         network.members[0].start()?;
         page.until(
             "document.querySelector('#problem').hidden && !document.body.matches('.stale')",
@@ -194,8 +183,7 @@ fn the_dashboard_shows_the_network_what_flows_and_who_has_gone() {
         page.click("#doctor summary")?;
         page.click("#check")?;
         page.until("document.querySelectorAll('#findings li').length > 3")?;
-        page.expect_open_to_all()?;
-        page.shot("dark")?;
+        page.inspect("dark")?;
         browser.expect_clean(&[origin])
     });
 }
@@ -382,8 +370,7 @@ fn groups_and_nodes_have_the_names_that_this_host_knows() {
             listed.as_str().is_some_and(|all| !all.contains("2:7ffe")),
             "{listed}"
         );
-        page.expect_open_to_all()?;
-        page.shot("names")?;
+        page.inspect("names")?;
         page.expect_fits_a_phone()?;
         browser.expect_clean(&[address.split('#').next().unwrap_or_default()])
     });

@@ -1,15 +1,10 @@
 //! The page that receives files under four words, or by a public link.
 
-use std::path::PathBuf;
-
-use anyhow::{Context, Result};
-use lcroute_demo::lab::{Host, Lab};
-use serde_json::json;
-
 use super::node::Visitor;
 use super::{Page, Theme, in_each_browser};
 use crate::codes::{lcsync, make_files, send};
 use crate::guest::open_driver;
+use crate::prelude::*;
 
 /// Keeps the files that the page gives the browser to save.
 const TAP: &str = r#"(() => {
@@ -61,8 +56,7 @@ fn a_tab_receives_files_by_words_and_by_a_public_link() {
         let page = browser.open_prepared("words", TAP, &format!("{origin}/get/#{code}"))?;
         page.until_says("#sent-title", "From nobody")?;
         page.until_says("#sent", &format!("{} files", expected.len()))?;
-        page.expect_open_to_all()?;
-        page.shot("offered")?;
+        page.inspect("offered")?;
         receives(&page, &expected)?;
         page.expect_fits_a_phone()?;
         // as somebody types them, and words of nobody

@@ -1,18 +1,12 @@
 //! Tabs that are leaves: by a token of `lcroute invite --leaf`, they listen and send nothing.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Lab, Member, Network, eventually, within};
-use serde_json::{Value, json};
-
 use super::node::{Visitor, listen};
 use super::radio::{TAP, loudspeakers};
 use super::studio::until_slide;
 use super::{Browser, Kind, Page, Theme, in_each_browser};
 use crate::asking::Lecture;
+use crate::prelude::*;
 use crate::radio::{cast, key_of, write_chirp};
-use crate::world;
 
 const GROUP: &str = "ff1e:5::42";
 /// Records when messages of data channels come, in milliseconds.
@@ -96,8 +90,7 @@ fn a_station_is_heard_by_a_public_link_though_its_router_is_killed() {
         page.click("#enter")?;
         page.until("document.querySelector('#live').dataset.state === 'live'")?;
         page.until_says("#state", "listening by 2 routers")?;
-        page.expect_open_to_all()?;
-        page.shot("playing")?;
+        page.inspect("playing")?;
         // it casts nothing, and holders of its link can listen
         page.until("!document.querySelector('#cast').checkVisibility()")?;
         page.until_says(".of-leaves", "only listens")?;
@@ -277,10 +270,7 @@ fn hundreds_of_leaves_and_two_tabs_outlive_a_killed_router() {
             pages.push(page);
         }
         let all = count + 2;
-        eventually("all have two links again", || {
-            let linked = routers(&network)?;
-            holds!(linked == [all; 2], "{linked:?} of {all}")
-        })?;
+        becomes([all; 2], || routers(&network))?;
         let numbers = format!(
             "n=0; while sleep 0.1 && kill -0 $$ && echo n$n.; do n=$((n+1)); done | lcroute say {GROUP}"
         );

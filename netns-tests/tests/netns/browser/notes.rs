@@ -1,14 +1,9 @@
 //! Notes of a lecture: tabs write one document, also without a network, without loss.
 
-use std::fs;
-
-use anyhow::{Result, ensure};
-use lcroute_demo::lab::{DEADLINE, Host, Lab, Process, eventually};
-use serde_json::json;
-
 use super::node::{Meeting, Visitor, meeting};
 use super::present::{BROKEN, FULL};
 use super::{Browser, Page, Theme, in_each_browser};
+use crate::prelude::*;
 use crate::studio::{Typed, present, session, turn_on};
 use crate::studio_notes::NotesFile;
 
@@ -232,8 +227,7 @@ fn tabs_and_a_host_write_one_text_also_without_a_network_and_who_comes_late_gets
             holds!(marks.iter().all(|mark| there.contains(mark)), "{there}")
         })?;
         one.eval("document.querySelector('#apart').scrollIntoView()")?;
-        one.shot("written-at-once")?;
-        one.expect_open_to_all()?;
+        one.inspect("written-at-once")?;
         one.expect_fits_a_phone()?;
         one.eval("[...document.querySelectorAll('#apart li li')].find((item) => item.textContent.includes('honey')).querySelector('button').click()")?;
         let text = text.replace("# Notes", "# All of the honey");

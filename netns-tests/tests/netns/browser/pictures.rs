@@ -1,13 +1,10 @@
 //! Pictures of a lecture in tabs, also from a tab that presents.
 
-use std::fs;
-
-use anyhow::{Result, ensure};
-
-use super::node::{meeting, until_wanted};
+use super::node::{meeting, until_wanted, visited};
 use super::present::{go_on_air, open, write};
 use super::studio::until_slide;
 use super::{Browser, Kind, Page, Theme, in_each_browser};
+use crate::prelude::*;
 use crate::studio::{present, session};
 use crate::studio_pictures::{group_of, png};
 
@@ -27,10 +24,7 @@ fn until_shown(page: &Page, alt: &str, width: u32) -> Result<()> {
 #[test]
 #[ignore = "needs browsers; make test-all"]
 fn a_tab_shows_pictures_that_a_terminal_presents_until_they_are_dropped() {
-    in_each_browser("studio-pictures", |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
-        let [a, _] = meeting.network.nodes()?;
-        let visitor = &meeting.visitors[0];
+    visited("studio-pictures", |kind, meeting, [a, _], visitor| {
         let (folder, key, lcs) = session(&a.host, None)?;
         let images = folder.join("images");
         fs::write(folder.join("slides.md"), SLIDES)?;
@@ -53,8 +47,7 @@ fn a_tab_shows_pictures_that_a_terminal_presents_until_they_are_dropped() {
         until_shown(&page, alt, 400)?;
         for width in [320, 390, 1_280] {
             page.expect_fits(width, 900)?;
-            page.expect_open_to_all()?;
-            page.shot(&format!("picture-{width}"))?;
+            page.inspect(&format!("picture-{width}"))?;
         }
         // missing and undecodable pictures show their descriptions
         presenter.types("2")?;
@@ -93,8 +86,7 @@ fn a_tab_shows_pictures_that_a_terminal_presents_until_they_are_dropped() {
         page.click("[data-track=pictures] input")?;
         until_wanted(a, &group, true)?;
         until_shown(&page, alt, 320)?;
-        page.shot("tracks")?;
-        page.expect_open_to_all()?;
+        page.inspect("tracks")?;
         meeting.expect_clean(&browser, visitor)
     });
 }
@@ -121,8 +113,7 @@ fn a_tab_presents_pictures_and_has_them_still_after_it_was_killed() {
         page.until_says("#problem", "drawn.svg: no PNG, JPEG, WebP or GIF")?;
         for width in [320, 1_280] {
             page.expect_fits(width, 900)?;
-            page.expect_open_to_all()?;
-            page.shot(&format!("prepare-{width}"))?;
+            page.inspect(&format!("prepare-{width}"))?;
         }
         let lcs = go_on_air(&page)?;
         page.until_says("#pictures", "1 of 1 are sent")?;

@@ -1,9 +1,7 @@
 //! The playground, from a file and from a server.
 
-use anyhow::{Context, Result, bail, ensure};
-use serde_json::{Value, json};
-
 use super::{Browser, Page, Theme, built, in_each_browser, serve_folder};
+use crate::prelude::*;
 
 /// Words in the event list after each step of the tour.
 const TOUR: [&[&str]; 9] = [
@@ -293,8 +291,7 @@ fn the_playground_runs_from_a_server_in_the_dark() {
         expect_ready(&page)?;
         ensure!(page.eval("matchMedia('(prefers-color-scheme: dark)').matches")? == true);
         play_with_the_keyboard(&page)?;
-        page.expect_open_to_all()?;
-        page.shot("played")?;
+        page.inspect("played")?;
         // on a phone the map is tapped
         page.expect_fits_a_phone()?;
         let module = page.eval("performance.getEntriesByType('resource').map((r) => r.name).filter((n) => n.endsWith('.wasm'))")?;

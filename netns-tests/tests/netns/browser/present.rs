@@ -1,17 +1,12 @@
 //! The page that presents: a tab gives a lecture to tabs and terminals, and continues after a kill.
 
-use std::fs;
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{DEADLINE, eventually};
-use serde_json::json;
-
-use super::node::{Meeting, Visitor, meeting};
+use super::node::{Meeting, Visitor, meeting, visited};
 use super::notes::{open_notes, until_on_disk, write_at};
 use super::radio::{TAP, loudspeakers, write_wav};
 use super::studio::until_slide;
 use super::{Browser, Page, Theme, in_each_browser};
-use crate::studio::{Typed, attend, keygen, present, session, told};
+use crate::prelude::*;
+use crate::studio::{Typed, attend, keygen, present, session, until_told};
 
 /// The second slide has content that the page must omit.
 const SLIDES: &str = "# Bees\n\nThey *dance*.\n\n<!--\nbreathe out\n\nthen wave\n-->\n\n---\n\n## The waggle\n\n![](images/dance.png) <script>window.wasRun = true</script>\n\n---\n\n## How far\n\n| metres | seconds |\n|--:|:-:|\n| 100 | 0.5 |\n";
@@ -72,8 +67,7 @@ pub(super) fn go_on_air(page: &Page) -> Result<String> {
 pub(super) fn look_at(page: &Page, name: &str) -> Result<()> {
     for width in [320, 390, 1_280] {
         page.expect_fits(width, 900)?;
-        page.expect_open_to_all()?;
-        page.shot(&format!("{name}-{width}"))?;
+        page.inspect(&format!("{name}-{width}"))?;
     }
     Ok(())
 }
@@ -121,11 +115,8 @@ fn a_tab_presents_to_tabs_and_terminals_and_goes_on_after_it_was_killed() {
         tab.until("document.querySelector('#enter')?.checkVisibility()")?;
         tab.click("#enter")?;
         until_slide(&tab, "Bees")?;
-        let bob_got = |event: &str, key: &str, value: serde_json::Value| {
-            eventually("the terminal has it", || {
-                told(&bob.process, event, key, &value)
-            })
-        };
+        let bob_got =
+            |event: &str, key: &str, value: Value| until_told(&bob.process, event, key, &value);
         bob_got("slide", "number", 1.into())?;
         page.until_says("#listeners", "Somebody listens")?;
         // private comments
@@ -140,11 +131,9 @@ fn a_tab_presents_to_tabs_and_terminals_and_goes_on_after_it_was_killed() {
         press(&page, "ArrowLeft")?;
         until_slide(&tab, "Bees")?;
         // a caption, and its correction
-        page.fill("#words", "god evening")?;
-        page.press("Enter")?;
+        page.enter("#words", "god evening")?;
         tab.until_says("#log", "god evening")?;
-        page.fill("#words", "^ good evening")?;
-        page.press("Enter")?;
+        page.enter("#words", "^ good evening")?;
         tab.until_says("#log .corrected", "good evening")?;
         bob_got("caption", "text", "good evening".into())?;
         page.until_says("#lines", "good evening")?;
@@ -159,11 +148,8 @@ fn a_tab_presents_to_tabs_and_terminals_and_goes_on_after_it_was_killed() {
         page.click("#asked button")?;
         tab.until_says("#asked", "how far do they fly?")?;
         page.until_says("#asked button", "All see it")?;
-        let bob_got = |event: &str, key: &str, value: serde_json::Value| {
-            eventually("the terminal has it", || {
-                told(&bob.process, event, key, &value)
-            })
-        };
+        let bob_got =
+            |event: &str, key: &str, value: Value| until_told(&bob.process, event, key, &value);
         bob_got("question", "text", "how far do they fly?".into())?;
         look_at(&page, "live")?;
         // a request to write notes is granted without a click
@@ -201,8 +187,7 @@ fn a_tab_presents_to_tabs_and_terminals_and_goes_on_after_it_was_killed() {
         press(&page, "End")?;
         until_slide(&tab, "How far")?;
         bob_got("slide", "number", 3.into())?;
-        page.fill("#words", "as I said")?;
-        page.press("Enter")?;
+        page.enter("#words", "as I said")?;
         bob_got("caption", "text", "as I said".into())?;
         // a key is used in one place at a time
         let second = open(&meeting, &browser, here, "second")?;
@@ -227,13 +212,10 @@ fn a_tab_presents_to_tabs_and_terminals_and_goes_on_after_it_was_killed() {
 #[test]
 #[ignore = "needs browsers; make test-all"]
 fn a_tab_whose_key_presents_on_a_terminal_as_well_says_so_and_ends() {
-    in_each_browser("studio-presents-twice", |lab, kind| {
-        let meeting = meeting(lab, &["here"], false)?;
-        let [a, _] = meeting.network.nodes()?;
-        let here = &meeting.visitors[0];
+    visited("studio-presents-twice", |kind, meeting, [a, _], here| {
         let (folder, key, lcs) = session(&a.host, None)?;
         let browser = Browser::start(&here.host, kind, Theme::Dark)?;
-        let page = open(&meeting, &browser, here, "ann")?;
+        let page = open(meeting, &browser, here, "ann")?;
         let (public, ..) = keygen(&here.host, "other.key")?;
         page.eval("document.querySelector('#choose details').open = true, null")?;
         page.upload("#key", format!("{public}.pub").as_ref())?;
@@ -307,22 +289,16 @@ const LECTURES: &str = "new Promise((resolve) => { indexedDB.open('lcroute prese
 #[test]
 #[ignore = "needs browsers; make test-all"]
 fn a_tab_whose_store_fails_forgets_its_key_or_sends_nothing_more() {
-    in_each_browser("studio-presents-full", |lab, kind| {
-        let meeting = meeting(lab, &["here"], false)?;
-        let [a, _] = meeting.network.nodes()?;
-        let here = &meeting.visitors[0];
+    visited("studio-presents-full", |kind, meeting, [a, _], here| {
         let browser = Browser::start(&here.host, kind, Theme::Dark)?;
         let begin = |tab| -> Result<(Page, String)> {
-            let page = open(&meeting, &browser, here, tab)?;
+            let page = open(meeting, &browser, here, tab)?;
             page.click("#create")?;
             page.fill("#lecture", "Bees")?;
             let lcs = go_on_air(&page)?;
             Ok((page, lcs))
         };
-        let say = |page: &Page, words: &str| {
-            page.fill("#words", words)?;
-            page.press("Enter")
-        };
+        let say = |page: &Page, words: &str| page.enter("#words", words);
         // full: the key is not used again, and the lecture continues
         let (page, lcs) = begin("full")?;
         let bob = attend(&a.host, "bob", &lcs, "")?;
@@ -330,17 +306,13 @@ fn a_tab_whose_store_fails_forgets_its_key_or_sends_nothing_more() {
         page.eval(FULL)?;
         say(&page, "they dance")?;
         page.until_says("#notice", "its storage is full")?;
-        eventually("the terminal has it", || {
-            told(&bob.process, "caption", "text", &"they dance".into())
-        })?;
+        until_told(&bob.process, "caption", "text", &"they dance".into())?;
         ensure!(page.eval(LECTURES)? == 0, "the key is still there");
         page.expect_open_to_all()?;
         // broken: nothing leaves any more
         let (page, lcs) = begin("broken")?;
         let eve = attend(&a.host, "eve", &lcs, "")?;
-        eventually("the terminal has it", || {
-            told(&eve.process, "slide", "number", &1.into())
-        })?;
+        until_told(&eve.process, "slide", "number", &1.into())?;
         page.eval(FULL)?;
         page.eval(BROKEN)?;
         say(&page, "nobody reads this")?;
@@ -368,8 +340,6 @@ fn a_tab_whose_store_fails_forgets_its_key_or_sends_nothing_more() {
         page.until_says("#notice", "keeps nothing of this lecture")?;
         let tim = attend(&a.host, "tim", &lcs, "")?;
         say(&page, "they sting")?;
-        eventually("the terminal has it", || {
-            told(&tim.process, "caption", "text", &"they sting".into())
-        })
+        until_told(&tim.process, "caption", "text", &"they sting".into())
     });
 }

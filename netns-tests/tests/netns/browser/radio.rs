@@ -1,15 +1,8 @@
 //! The radio page: a tab plays a station of a host, and a host one of a tab.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::{Host, Process, eventually};
-use serde_json::Value;
-
-use super::node::{dropped, lose, meeting};
-use super::{Browser, Kind, Page, Theme, in_each_browser};
+use super::node::{dropped, lose, visited};
+use super::{Browser, Kind, Page, Theme};
+use crate::prelude::*;
 use crate::radio::{
     RADIO, RATE, cast, chirp, key_of, last_status, likeness, listen, read_samples, sounding,
     write_chirp,
@@ -64,9 +57,7 @@ pub(super) fn loudspeakers(host: &Host) -> Result<(Process, String)> {
         "module-null-sink",
     ];
     let server = host.spawn("pulseaudio", &args)?;
-    eventually("PulseAudio is there", || {
-        holds!(socket.exists(), "no socket")
-    })?;
+    becomes(true, || Ok(socket.exists()))?;
     Ok((server, format!("unix:{}", socket.display())))
 }
 
@@ -113,10 +104,7 @@ pub(super) fn write_wav(host: &Host, seconds: usize) -> Result<PathBuf> {
 #[test]
 #[ignore = "needs browsers; make test-all"]
 fn a_link_with_a_station_plays_after_one_click() {
-    in_each_browser("radio-plays", |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
-        let [a, _] = meeting.network.nodes()?;
-        let visitor = &meeting.visitors[0];
+    visited("radio-plays", |kind, meeting, [a, _], visitor| {
         let file = write_chirp(&a.host, 300)?;
         let (key, station, _) = key_of(&a.host, "station.key")?;
         let text = station.encode();
@@ -133,13 +121,9 @@ fn a_link_with_a_station_plays_after_one_click() {
         );
         let page = browser.open("radio", &link)?;
         page.until("location.pathname === '/radio/' && document.querySelector('#enter')?.textContent === 'Listen'")?;
-        ensure!(
-            page.eval("location.hash === ''")? == true,
-            "the link is still there"
-        );
+        ensure!(page.eval("location.hash === ''")? == true);
         page.eval(TAP)?;
-        page.expect_open_to_all()?;
-        page.shot("door")?;
+        page.inspect("door")?;
         let begun = Instant::now();
         page.click("#enter")?;
         page.until("document.querySelector('#live').dataset.state === 'live'")?;
@@ -167,8 +151,7 @@ fn a_link_with_a_station_plays_after_one_click() {
                 "{what}: {good} of {pieces}"
             );
         }
-        page.expect_open_to_all()?;
-        page.shot("playing")?;
+        page.inspect("playing")?;
         // by keyboard: from the station to silence
         page.until("document.activeElement.id === 'play'")?;
         page.press("Enter")?;
@@ -195,10 +178,7 @@ fn a_link_with_a_station_plays_after_one_click() {
 #[test]
 #[ignore = "needs browsers; make test-all"]
 fn a_tab_plays_where_a_fifth_of_all_datagrams_gets_lost() {
-    in_each_browser("radio-loss", |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
-        let [a, b] = meeting.network.nodes()?;
-        let visitor = &meeting.visitors[0];
+    visited("radio-loss", |kind, meeting, [a, b], visitor| {
         let file = write_chirp(&a.host, 300)?;
         let (key, station, _) = key_of(&a.host, "station.key")?;
         let _casts = cast(&a.host, &file, &format!("--key {key} --name lossy -i lc0"))?;
@@ -272,10 +252,7 @@ fn go_on_air(page: &Page, key: &Path, profile: &str, is_public: bool) -> Result<
 #[test]
 #[ignore = "needs browsers; make test-all"]
 fn a_tab_casts_from_its_microphone() {
-    in_each_browser("radio-casts", |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
-        let [a, b] = meeting.network.nodes()?;
-        let visitor = &meeting.visitors[0];
+    visited("radio-casts", |kind, meeting, [a, b], visitor| {
         let wav = write_wav(&visitor.host, 60)?;
         let (key, station, _) = key_of(&visitor.host, "station.key")?;
         let (_, public, _) = key_of(&visitor.host, "public.key")?;
@@ -294,8 +271,7 @@ fn a_tab_casts_from_its_microphone() {
         page.fill("#token", &meeting.network.token)?;
         page.click("#enter")?;
         page.until_says("#state", "linked to 2 nodes")?;
-        page.shot("idle")?;
-        page.expect_open_to_all()?;
+        page.inspect("idle")?;
         go_on_air(&page, Path::new(&key), "music", false)?;
         page.until_says("#casts", "listeners hear you")?;
         let status = || last_status(&hears.stderr());
@@ -309,8 +285,7 @@ fn a_tab_casts_from_its_microphone() {
             );
             holds!(status["sent"].as_u64() > Some(600), "{status}")
         })?;
-        page.expect_open_to_all()?;
-        page.shot("casting")?;
+        page.inspect("casting")?;
         let loud = |wanted: bool| {
             let status = status()?;
             let level = status["level_dbfs"].as_f64().unwrap_or(-100.0);
@@ -327,12 +302,8 @@ fn a_tab_casts_from_its_microphone() {
         eventually("silence comes", || loud(false))?;
         page.click("#talk")?;
         eventually("sound comes again", || loud(true))?;
-        page.fill("#new-title", "another sweep")?;
-        page.press("Enter")?;
-        eventually("the title comes", || {
-            let status = status()?;
-            holds!(status["title"] == "another sweep", "{status}")
-        })?;
+        page.enter("#new-title", "another sweep")?;
+        becomes("another sweep", || Ok(status()?["title"].clone()))?;
         let status = status()?;
         page.click("#end")?;
         records.expect_exit(Duration::from_secs(20), 0)?;

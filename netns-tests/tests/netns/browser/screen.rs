@@ -1,14 +1,11 @@
 //! The screen of a lecture in tabs: a tab shows one, others choose it. No browser without a window
 //! starts `getDisplayMedia`, so a canvas stands in for the screen.
 
-use anyhow::{Context, Result, ensure};
-use lcroute_demo::lab::eventually;
-use serde_json::json;
-
 use super::node::{lose, meeting, until_wanted};
 use super::present::{look_at, present_by};
 use super::studio::until_slide;
 use super::{Browser, Kind, Page, Theme, in_each_browser};
+use crate::prelude::*;
 use crate::studio::session;
 use crate::studio_screen::groups_of_screen;
 
@@ -109,7 +106,7 @@ fn shown() -> String {
 }
 
 /// Waits until this page draws each pixel that the presenter's page has read last.
-fn until_exact(presenter: &Page, tab: &Page) -> Result<std::time::Duration> {
+fn until_exact(presenter: &Page, tab: &Page) -> Result<Duration> {
     let wanted = presenter.eval(&sent())?;
     let (_, took) = tab.until(&format!("{} === {wanted}", shown()))?;
     Ok(took)
@@ -132,7 +129,7 @@ fn choose(tab: &Page) -> Result<()> {
 
 /// How many pixels of the screen differ from those that the presenter's page has read: a capture
 /// may change colours, what follows may not.
-fn captured(presenter: &Page) -> Result<serde_json::Value> {
+fn captured(presenter: &Page) -> Result<Value> {
     presenter.eval(
         "(() => { const [a, b] = [source, document.querySelector('#screen-seen')].map((c) => c.getContext('2d').getImageData(0, 0, 1280, 720).data); \
          let count = 0; for (let at = 0; at < a.length; at += 4) count += a[at] !== b[at] || a[at + 1] !== b[at + 1] || a[at + 2] !== b[at + 2]; return count; })()",
@@ -201,8 +198,7 @@ fn a_tab_shows_its_screen_exactly_to_tabs_that_chose_it() {
         // its reader: larger, with and without a mouse, and a pause
         for width in [320, 1_280] {
             tab.expect_fits(width, 900)?;
-            tab.expect_open_to_all()?;
-            tab.shot(&format!("screen-{width}"))?;
+            tab.inspect(&format!("screen-{width}"))?;
         }
         // one part of the stage is large, by a click the slides, and again the screen
         for (large, small) in [("stage", "screen"), ("screen", "stage")] {

@@ -1,18 +1,12 @@
 //! The page of a lecture: a tab attends a host's lecture, and its reader chooses its look.
 
-use std::fs;
-use std::path::Path;
-
-use anyhow::{Context, Result, ensure};
 use lcradio_core::StationKey;
 use lcstudio_core::{SessionKey, TrackName};
-use librecast::id::SecretKey;
-use nix::sys::signal::Signal;
-use serde_json::json;
 
-use super::node::{meeting, until_wanted};
+use super::node::{until_wanted, visited};
 use super::radio::{TAP, loudspeakers};
-use super::{Browser, Kind, Page, Theme, in_each_browser};
+use super::{Browser, Kind, Page, Theme};
+use crate::prelude::*;
 use crate::radio::{cast, write_chirp};
 use crate::studio::{Typed, keygen, present, session};
 
@@ -103,7 +97,7 @@ fn expect_each_preset_open_to_all(page: &Page, kind: Kind) -> Result<()> {
 
 /// Checks that the system's settings take precedence.
 fn expect_system_first(page: &Page) -> Result<()> {
-    let media = |features: serde_json::Value| page.ask("media", json!({ "features": features }));
+    let media = |features: Value| page.ask("media", json!({ "features": features }));
     let palette = "document.documentElement.dataset.palette";
     page.eval("document.querySelector('[name=preset][value=system]').click(), true")?;
     page.until(&format!("{palette} === 'light'"))?;
@@ -124,10 +118,7 @@ fn expect_system_first(page: &Page) -> Result<()> {
 #[test]
 #[ignore = "needs browsers; make test-all"]
 fn a_tab_attends_and_its_reader_decides_what_comes_and_how_it_looks() {
-    in_each_browser("studio-attends", |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
-        let [a, _] = meeting.network.nodes()?;
-        let visitor = &meeting.visitors[0];
+    visited("studio-attends", |kind, meeting, [a, _], visitor| {
         let (ann, _, public) = keygen(&a.host, "ann.key")?;
         let (folder, key, lcs) = session(&a.host, Some(&public))?;
         fs::write(folder.join("slides.md"), SLIDES)?;
@@ -154,12 +145,8 @@ fn a_tab_attends_and_its_reader_decides_what_comes_and_how_it_looks() {
         page.until(
             "location.pathname === '/studio/' && !document.querySelector('#invited')?.hidden",
         )?;
-        ensure!(
-            page.eval("location.hash === ''")? == true,
-            "the link is still there"
-        );
-        page.expect_open_to_all()?;
-        page.shot("door")?;
+        ensure!(page.eval("location.hash === ''")? == true);
+        page.inspect("door")?;
         page.click("#enter")?;
         until_slide(&page, "How bees talk")?;
         page.until_says("#log", "good evening, and welcome")?;
@@ -212,8 +199,7 @@ fn a_tab_attends_and_its_reader_decides_what_comes_and_how_it_looks() {
         until_wanted(a, &group("captions/de")?, true)?;
         presenter.types("c as she said")?;
         page.until_says("#log", "as she said")?;
-        page.shot("tracks")?;
-        page.expect_open_to_all()?;
+        page.inspect("tracks")?;
         for track in ["captions/en", "captions/de"] {
             page.click(&format!("[data-track='{track}'] input"))?;
             until_wanted(a, &group(track)?, false)?;
@@ -266,9 +252,7 @@ fn a_tab_attends_and_its_reader_decides_what_comes_and_how_it_looks() {
         page.until_says("#log", "about a kilometre")?;
         presenter.types("q")?;
         page.until_says("#state", "has ended")?;
-        presenter
-            .process
-            .expect_exit(lcroute_demo::lab::DEADLINE, 0)?;
+        presenter.process.expect_exit(DEADLINE, 0)?;
         writer.process.signal(Signal::SIGTERM)?;
         until_slide(&page, "How bees talk")?;
         meeting.expect_clean(&browser, visitor)
@@ -278,10 +262,7 @@ fn a_tab_attends_and_its_reader_decides_what_comes_and_how_it_looks() {
 #[test]
 #[ignore = "needs browsers; make test-all"]
 fn a_tab_that_gets_nothing_says_why_and_what_helps() {
-    in_each_browser("studio-waits", |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
-        let [a, _] = meeting.network.nodes()?;
-        let visitor = &meeting.visitors[0];
+    visited("studio-waits", |kind, meeting, [a, _], visitor| {
         let (folder, key, lcs) = session(&a.host, None)?;
         let browser = Browser::start(&visitor.host, kind, Theme::Dark)?;
         visitor.host.cut_uplink()?;
@@ -292,8 +273,7 @@ fn a_tab_that_gets_nothing_says_why_and_what_helps() {
         page.until_says("#slide", "no signalling server of the token answers")?;
         page.until_says("#slide", "This tab tries again by itself")?;
         page.expect_fits(390, 844)?;
-        page.expect_open_to_all()?;
-        page.shot("no-server-390")?;
+        page.inspect("no-server-390")?;
         visitor.host.heal_uplink()?;
         page.until_says("#slide", "nobody there presents or holds this session")?;
         page.expect_fits(1_280, 900)?;
@@ -316,10 +296,7 @@ fn a_tab_that_gets_nothing_says_why_and_what_helps() {
 #[test]
 #[ignore = "needs browsers; make test-all"]
 fn a_tab_plays_the_sound_of_a_lecture_until_it_is_dropped() {
-    in_each_browser("studio-sound", |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
-        let [a, _] = meeting.network.nodes()?;
-        let visitor = &meeting.visitors[0];
+    visited("studio-sound", |kind, meeting, [a, _], visitor| {
         let (folder, key, lcs) = session(&a.host, None)?;
         let mut presenter = present(&a.host, &folder, &key)?;
         let file = write_chirp(&a.host, 300)?;
@@ -343,8 +320,7 @@ fn a_tab_plays_the_sound_of_a_lecture_until_it_is_dropped() {
         until_wanted(a, &group, true)?;
         page.until_says("[data-track='audio/en']", "playing")?;
         page.until("played.some((plane) => plane.some((s) => Math.abs(s) > 0.02))")?;
-        page.shot("sound")?;
-        page.expect_open_to_all()?;
+        page.inspect("sound")?;
         page.click("[data-track='audio/en'] input")?;
         until_wanted(a, &group, false)?;
         page.until_says("[data-track='audio/en']", "not joined")?;

@@ -199,7 +199,7 @@ async fn station_as_mp3(
     let Ok(_place) = streams.ffmpegs.try_acquire() else {
         bail!("too many stations are played as MP3 on this host: take .ogg");
     };
-    let ffmpeg = tokio::process::Command::new("ffmpeg")
+    let ffmpeg = tokio::process::Command::new(streams.ffmpeg)
         .args(FFMPEG.split_whitespace())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

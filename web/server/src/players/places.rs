@@ -1,9 +1,10 @@
-//! Places of clients: a bound for all, and one for an address. Without I/O.
+//! Places of clients: a bound for all, one for a /64, and one for an address. Without I/O.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::reasons::CloseReason;
+use crate::connections::site;
 
 /// Clients beyond the bounds that are told so at a time. Chosen: further ones are closed at once.
 const MAX_ANSWERED: usize = 16;
@@ -12,8 +13,10 @@ const MAX_ANSWERED: usize = 16;
 #[derive(Debug)]
 pub struct Places {
     most: usize,
+    /// Places of one /64: all hosts of a LAN have one, and so has one host with many addresses.
+    per_site: usize,
     per_address: usize,
-    /// Whole addresses: all hosts of a LAN have one prefix.
+    /// By whole address.
     taken: BTreeMap<IpAddr, usize>,
     answered: usize,
 }
@@ -34,6 +37,8 @@ impl Places {
     pub fn new(most: usize, per_address: usize) -> Self {
         Self {
             most,
+            // Chosen: a host with many addresses leaves a quarter to others
+            per_site: (most - most / 4).max(per_address),
             per_address,
             taken: BTreeMap::new(),
             answered: 0,
@@ -47,6 +52,8 @@ impl Places {
             CloseReason::TooManyOfAddress
         } else if self.clients() >= self.most {
             CloseReason::TooManyClients
+        } else if self.of_site(site(from)) >= self.per_site {
+            CloseReason::TooManyOfPrefix
         } else {
             *self.taken.entry(from).or_default() += 1;
             return Entry::Admitted;
@@ -76,6 +83,11 @@ impl Places {
         }
     }
 
+    fn of_site(&self, of: IpAddr) -> usize {
+        let taken = self.taken.iter().filter(|(from, _)| site(**from) == of);
+        taken.map(|(_, count)| count).sum()
+    }
+
     /// Returns the number of admitted clients.
     pub fn clients(&self) -> usize {
         self.taken.values().sum()
@@ -87,7 +99,11 @@ mod tests {
     use super::*;
 
     fn address(n: u16) -> IpAddr {
-        IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, n])
+        in_prefix(n, 1)
+    }
+
+    fn in_prefix(prefix: u16, n: u16) -> IpAddr {
+        IpAddr::from([0xfd00, 0, 0, prefix, 0, 0, 0, n])
     }
 
     #[test]
@@ -100,6 +116,24 @@ mod tests {
         assert_eq!(places.enter(address(99)), all);
         places.leave(address(0), Entry::Admitted);
         assert_eq!(places.enter(address(99)), Entry::Admitted);
+    }
+
+    #[test]
+    fn one_host_with_many_addresses_leaves_places_to_others() {
+        let mut places = Places::new(200, 16);
+        let entries: Vec<_> = (0..200).map(|n| places.enter(in_prefix(1, n))).collect();
+        let reason = CloseReason::TooManyOfPrefix;
+        assert!(entries[..150].iter().all(|e| *e == Entry::Admitted));
+        assert_eq!(entries[150], Entry::Answered(reason));
+        for other in [in_prefix(2, 1), IpAddr::from([192, 0, 2, 1])] {
+            assert_eq!(places.enter(other), Entry::Admitted, "{other}");
+        }
+        places.leave(in_prefix(1, 0), Entry::Admitted);
+        assert_eq!(places.enter(in_prefix(1, 999)), Entry::Admitted);
+        // a share for one address may be larger
+        let mut places = Places::new(16, 16);
+        let of_one = [(); 16].map(|()| places.enter(address(1)));
+        assert!(of_one.iter().all(|e| *e == Entry::Admitted));
     }
 
     #[test]

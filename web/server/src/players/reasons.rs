@@ -15,6 +15,8 @@ librecast::drop_reasons! {
         TooManyClients = "too_many_clients",
         /// There were as many clients of one address as `[players] per_address` permits.
         TooManyOfAddress = "too_many_of_address",
+        /// Clients of one /64 had three quarters of all places.
+        TooManyOfPrefix = "too_many_of_prefix",
         /// The client sent no whole request within ten seconds, or no request of HTTP.
         BadRequest = "bad_request",
         /// The request was for something that is not offered.

@@ -95,6 +95,8 @@ pub struct Streams {
     /// Bytes of a group's ring.
     ring: usize,
     pub ffmpegs: Semaphore,
+    /// The program that makes MP3, by its name or path.
+    pub ffmpeg: &'static str,
     in_use: Mutex<BTreeMap<Key, Running>>,
     states: Mutex<BTreeMap<Ipv6Addr, String>>,
     pub closed: Arc<Closed>,
@@ -114,6 +116,7 @@ impl Streams {
             tun: tun.to_owned(),
             ring: (GROUP_RINGS / groups.max(1)).min(MAX_RING),
             ffmpegs: Semaphore::new(MAX_FFMPEG),
+            ffmpeg: "ffmpeg",
             in_use: Mutex::default(),
             states: Mutex::default(),
             closed: Arc::default(),

@@ -11,13 +11,21 @@ use super::*;
 
 const CAMERA: &str = "[ff1e::42]:5004";
 
-async fn serve(clients: &str) -> (SocketAddr, Arc<Players>) {
+fn players(clients: &str) -> Players {
     let text = format!("[players]\ngroups = {{ camera = \"{CAMERA}\" }}\n{clients}");
     let mut config = Config::parse("f", &text).unwrap();
     let station = StationKey::from_seed(&[7; 32]).station(false);
     let news = StationText(station.encode().to_string());
     config.players.stations.insert("news".into(), news);
-    let players = Arc::new(Players::new(&config).unwrap());
+    Players::new(&config).unwrap()
+}
+
+async fn serve(clients: &str) -> (SocketAddr, Arc<Players>) {
+    serve_these(players(clients)).await
+}
+
+async fn serve_these(players: Players) -> (SocketAddr, Arc<Players>) {
+    let players = Arc::new(players);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     tokio::spawn(Arc::clone(&players).serve(listener));
@@ -205,6 +213,14 @@ async fn clients_beyond_the_bound_are_told_and_counted() {
         "{answer}"
     );
     assert_eq!(players.streams.closed.by_name()["too_many_of_address"], 1);
+    let metrics = players.metrics().render().unwrap();
+    for line in [
+        "lcroute_players_clients 2",
+        "lcroute_players_closed_total{reason=\"too_many_of_address\"} 1",
+        "lcroute_players_closed_total{reason=\"behind\"} 0",
+    ] {
+        assert!(metrics.lines().any(|l| l == line), "{line}: {metrics}");
+    }
     drop(first);
     eventually(|| channel.clients() == 1).await;
     let _third = ask(at, &request).await;
@@ -232,4 +248,16 @@ async fn a_stream_that_cannot_be_received_says_so() {
     );
     assert_eq!(players.streams.closed.by_name()["failed"], 1);
     assert!(!players.streams.has(camera()));
+}
+
+#[tokio::test]
+async fn without_ffmpeg_the_mp3_of_a_station_names_the_package() {
+    let mut players = players("");
+    let streams = Arc::get_mut(&mut players.streams).unwrap();
+    streams.ffmpeg = "/nowhere/ffmpeg";
+    let (at, players) = serve_these(players).await;
+    let answer = whole(at, &get("/station/news.mp3")).await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(answer.contains("install the package ffmpeg"), "{answer}");
+    assert_eq!(players.streams.closed.by_name()["failed"], 1);
 }
