@@ -15,7 +15,8 @@ use crate::carry;
 use crate::daemon;
 use crate::get::Getting;
 use crate::logs::{LEAST_KEEP, LONGEST_KEEP};
-use crate::verbs::{self, Tail};
+use crate::request::Tail;
+use crate::verbs;
 
 const EXAMPLES: &str = "Examples:
   lcgroup run                              the program that stays; with the package the service starts by itself

@@ -47,7 +47,7 @@ use crate::hub::Lc0;
 use crate::logs::{DEFAULT_KEEP, LEAST_KEEP, LONGEST_KEEP};
 use crate::names::chosen;
 use crate::outside::{self, Kept, MAX_NETWORKS, MAX_OPEN, Networks, Outside};
-use crate::request::{GroupStatus, HeldStatus, MAX_TEXT, Request, Status};
+use crate::request::{GroupStatus, HeldStatus, MAX_TEXT, Request, Status, Tail};
 use crate::room::{FileAnswer, Room, SUSPENDED, clock_step, invitation_id, label};
 use crate::server::{Answer, Asked, serve};
 
@@ -524,13 +524,13 @@ impl Daemon {
     }
 
     fn answer(&mut self, request: Request) -> Answer {
-        if let Request::Tail {
+        if let Request::Tail(Tail {
             group,
             after,
             last,
             follow,
             new,
-        } = request
+        }) = request
         {
             return match self.room(&group) {
                 Ok(room) => {
@@ -762,7 +762,7 @@ impl Daemon {
             Request::Hold { key, name, space } => self.hold(&key, name, space, now),
             Request::Unhold { name } => self.unhold(&name),
             // answered earlier
-            Request::Tail { .. }
+            Request::Tail(_)
             | Request::SendFile { .. }
             | Request::Get { .. }
             | Request::Enter { .. } => Ok(json!({})),

@@ -11,6 +11,32 @@ use zeroize::Zeroizing;
 
 use crate::files::{SentFile, Which};
 
+/// Messages that are wanted, as options of `tail`, too.
+#[derive(Debug, Clone, Serialize, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields)]
+// clap would call its group as that of the verb
+#[group(skip)]
+pub struct Tail {
+    /// The group
+    pub group: String,
+    /// Go on with what comes
+    #[arg(short, long)]
+    #[serde(default)]
+    pub follow: bool,
+    /// Only what came after this message (the number that --json shows)
+    #[arg(long, value_name = "N")]
+    #[serde(default)]
+    pub after: Option<u64>,
+    /// Only the last N messages
+    #[arg(short = 'n', long, value_name = "N", conflicts_with = "after")]
+    #[serde(default)]
+    pub last: Option<u64>,
+    /// Only from the first message on that was not read, on any device of yours
+    #[arg(long, conflicts_with_all = ["after", "last"])]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub new: bool,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "cmd", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
@@ -85,18 +111,7 @@ pub enum Request {
     #[serde(skip)]
     LookAtFile { group: String, id: FileId },
     /// Messages after number `after`; with `follow` the connection also delivers new ones.
-    Tail {
-        group: String,
-        #[serde(default)]
-        after: Option<u64>,
-        #[serde(default)]
-        last: Option<u64>,
-        #[serde(default)]
-        follow: bool,
-        /// Only messages from the first one on that was not read.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        new: bool,
-    },
+    Tail(Tail),
     /// Notes that the user has read all messages up to number `n`.
     Read { group: String, n: u64 },
     /// The members of a group.

@@ -300,7 +300,7 @@ mod tests {
         thread::spawn(move || {
             for asked in requests {
                 let answer = match asked.request {
-                    Request::Tail { follow, .. } => Answer::Tail(conversation.shared(), 0, follow),
+                    Request::Tail(tail) => Answer::Tail(conversation.shared(), 0, tail.follow),
                     _ => Answer::Ok(json!({})),
                 };
                 // the client may have disconnected

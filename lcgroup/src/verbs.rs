@@ -34,7 +34,7 @@ use crate::names::{EARLIER, is_called};
 use crate::qr;
 use crate::request::{
     DeputyStatus, GroupStatus, InvitationStatus, MAX_TEXT, MemberStatus, NetworkStatus,
-    ProtectedStatus, Request, Status,
+    ProtectedStatus, Request, Status, Tail,
 };
 use crate::shelf::megabytes;
 
@@ -120,27 +120,6 @@ pub fn init(state: &Path, as_json: bool) -> anyhow::Result<Exit> {
         ))?,
     }
     Ok(Exit::Ok)
-}
-
-/// Options of `tail`.
-#[derive(Debug, clap::Args)]
-// clap would call its group as that of the verb
-#[group(skip)]
-pub struct Tail {
-    /// The group
-    pub group: String,
-    /// Go on with what comes
-    #[arg(short, long)]
-    pub follow: bool,
-    /// Only what came after this message (the number that --json shows)
-    #[arg(long, value_name = "N")]
-    pub after: Option<u64>,
-    /// Only the last N messages
-    #[arg(short = 'n', long, value_name = "N", conflicts_with = "after")]
-    pub last: Option<u64>,
-    /// Only from the first message on that was not read, on any device of yours
-    #[arg(long, conflicts_with_all = ["after", "last"])]
-    pub new: bool,
 }
 
 /// Returns the reason of a wait for membership; early on without suspicions.
@@ -430,13 +409,7 @@ impl Verbs {
             hint(problem);
         }
         let takes_part = takes_part(&tail.group, group.network.is_some());
-        let request = Request::Tail {
-            group: tail.group.clone(),
-            after: tail.after,
-            last: tail.last,
-            follow: tail.follow,
-            new: tail.new,
-        };
+        let request = Request::Tail(tail.clone());
         let mut reader = groups::send(&self.control, &request)?;
         let (mut line, mut read) = (String::new(), 0);
         loop {

@@ -123,26 +123,7 @@ enum Command {
     },
     /// Be in: init, or join by TOKEN; start the daemon, wait for the first link
     #[command(after_help = UP)]
-    Up {
-        /// The token of an invitation, or its four words, or - to read it from standard input [default: found a network, if
-        /// there is none]
-        token: Option<String>,
-        #[arg(hide = true)]
-        more: Vec<String>,
-        /// This node's name [default: the host's]
-        #[arg(long, env = "LCROUTE_NAME")]
-        name: Option<String>,
-        /// lc0 is as open as a LAN card: writes [network] profile = "lan"
-        #[arg(long)]
-        lan: bool,
-        /// Print neither a token nor the pages' address: for a standard output that others read, too. As the daemon, into a
-        /// log, only the start that founds a network prints a token
-        #[arg(long, env = "LCROUTE_NO_TOKEN", value_parser = clap::builder::FalseyValueParser::new())]
-        no_token: bool,
-        /// How long to wait for the first link
-        #[arg(long, default_value = "20s", value_parser = units::parse_duration)]
-        timeout: Duration,
-    },
+    Up(commands::up::UpOptions),
     /// Be out: stop the daemon; the host stays a member
     Down,
     /// Link two hosts by texts that people carry: print this node's, or take the other's
@@ -574,7 +555,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
     // without systemd `up` is the daemon
     let daemon = matches!(
         command,
-        Command::Run { .. } | Command::Up { .. } | Command::Signal { .. }
+        Command::Run { .. } | Command::Up(_) | Command::Signal { .. }
     );
     let level = common.log.as_deref().or(config.log.as_deref());
     let default = match command {
@@ -598,24 +579,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
     };
     match command {
         Command::Init { name } => commands::membership::init(&common, &config, name),
-        Command::Up {
-            token,
-            more,
-            name,
-            lan,
-            no_token,
-            timeout,
-        } => {
-            let token = token.map(|token| commands::membership::one_argument(&token, &more));
-            let options = commands::up::UpOptions {
-                token: token.transpose()?,
-                name,
-                lan,
-                no_token,
-                timeout,
-            };
-            commands::up::up(&common, config, &options)
-        }
+        Command::Up(options) => commands::up::up(&common, config, options),
         Command::Meet { qr, with } => match with {
             Some(file) => commands::meet::take(&control, &file, common.json),
             None => commands::meet::give(&control, qr, common.json),
@@ -770,7 +734,7 @@ fn verb_of_own_node(command: &Command) -> Option<&'static str> {
         Command::Join { take: true, .. } => return None,
         Command::Invite(invite) if invite.token_fd.is_some() => return None,
         Command::Init { .. } => "init",
-        Command::Up { .. } => "up",
+        Command::Up(_) => "up",
         Command::Join { .. } => "join",
         Command::Invite(_) => "invite",
         Command::Revoke { .. } => "revoke",

@@ -17,8 +17,8 @@ use librecast_program::groups;
 use nix::unistd::{AccessFlags, access};
 use serde_json::Value;
 
-use super::{Tail, Verbs, hint};
-use crate::request::Request;
+use super::{Verbs, hint};
+use crate::request::{Request, Tail};
 
 /// Time after which a program that has not ended is named. Chosen: as for all waits.
 const NAMED_AFTER: Duration = Duration::from_secs(2);
@@ -67,13 +67,13 @@ impl Verbs {
 
     /// Runs the program for the messages of one connection; returns whether there was any.
     fn run_for_some(&self, runs: &mut Runs<'_>) -> anyhow::Result<bool> {
-        let request = Request::Tail {
+        let request = Request::Tail(Tail {
             group: runs.group.to_owned(),
             after: Some(runs.place),
             last: None,
             follow: true,
             new: false,
-        };
+        });
         let mut reader = groups::send(&self.control, &request)?;
         let (mut line, mut any) = (String::new(), false);
         loop {

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use clap::Args;
 use lcroute_control::Request;
 use lcroute_control::client::Client;
 use lcroute_control::config::{Config, Reread, Silent};
@@ -16,6 +17,7 @@ use librecast::cert::{MAX_TOKEN, Token};
 use librecast::id::PeerId;
 use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError, MDNS_RULE};
+use librecast_program::units::parse_duration;
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -41,18 +43,26 @@ pub(super) const TOKEN: &str = "LCROUTE_TOKEN";
 pub(super) const TOKEN_FILE: &str = "LCROUTE_TOKEN_FILE";
 
 /// Options of `up`.
-#[derive(Debug)]
+#[derive(Debug, Args)]
 pub struct UpOptions {
-    /// The token or words, if the node is to join by them.
-    pub token: Option<String>,
-    /// This node's name.
-    pub name: Option<String>,
-    /// Whether to use the profile `lan`.
-    pub lan: bool,
-    /// Whether to omit secrets, because others read standard output.
-    pub no_token: bool,
-    /// Timeout for the first link.
-    pub timeout: Duration,
+    /// The token of an invitation, or its four words, or - to read it from standard input [default: found a network, if
+    /// there is none]
+    token: Option<String>,
+    #[arg(hide = true)]
+    more: Vec<String>,
+    /// This node's name [default: the host's]
+    #[arg(long, env = "LCROUTE_NAME")]
+    name: Option<String>,
+    /// lc0 is as open as a LAN card: writes [network] profile = "lan"
+    #[arg(long)]
+    lan: bool,
+    /// Print neither a token nor the pages' address: for a standard output that others read, too. As the daemon, into a
+    /// log, only the start that founds a network prints a token
+    #[arg(long, env = "LCROUTE_NO_TOKEN", value_parser = clap::builder::FalseyValueParser::new())]
+    no_token: bool,
+    /// How long to wait for the first link
+    #[arg(long, default_value = "20s", value_parser = parse_duration)]
+    timeout: Duration,
 }
 
 /// Options of the final output.
@@ -67,7 +77,10 @@ struct Told {
 }
 
 /// Founds or joins, starts the daemon, waits for the first link.
-pub fn up(common: &Common, mut config: Config, options: &UpOptions) -> anyhow::Result<Exit> {
+pub fn up(common: &Common, mut config: Config, mut options: UpOptions) -> anyhow::Result<Exit> {
+    if let Some(token) = &mut options.token {
+        *token = membership::one_argument(token, &options.more)?;
+    }
     let state = StateDir::of(common, &config);
     let service = Service::find(common, &config);
     if service.is_some() && !nix::unistd::geteuid().is_root() {
@@ -77,7 +90,7 @@ pub fn up(common: &Common, mut config: Config, options: &UpOptions) -> anyhow::R
     if options.lan {
         use_lan_profile(common, &mut config)?;
     }
-    let founded = become_member(common, &config, &state, options)?;
+    let founded = become_member(common, &config, &state, &options)?;
     let mut told = Told {
         founded,
         secrets: !options.no_token,
