@@ -190,8 +190,7 @@ fn hosts_that_speak_version_1_only_are_served_and_the_server_falls_silent_after_
 
 #[test]
 fn a_receiver_that_joined_before_the_server_started_is_found() {
-    world("mld-early", |lab| {
-        let [server, receiver] = &crate::all(lab.lan(&["server", "receiver"])?)?;
+    on_a_lan("mld-early", ["server", "receiver"], |[server, receiver]| {
         make_folder(&server.path("folder"), MEGABYTE)?;
         let watch = server.watch_mld(&["--interface", LAN])?;
         let mut fetch = receiver.spawn("lcsync", &FETCH)?;

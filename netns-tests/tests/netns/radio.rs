@@ -231,137 +231,146 @@ fn mixed_up(signs: &Station, reads: &Station) -> Result<String> {
 
 #[test]
 fn push_to_talk_sends_silence_until_a_signal_says_otherwise() {
-    world("radio-talk", |lab| {
-        let [caster, listener] = &crate::all(lab.lan(&["caster", "listener"])?)?;
-        let file = write_chirp(caster, 60)?;
-        let (key, station, _) = key_of(caster, "station.key")?;
-        let (hears, heard) = listen(listener, &station.encode(), "heard", "")?;
-        let talks = cast(caster, &file, &format!("--key {key} --push-to-talk"))?;
-        let loud = |wanted: bool| {
-            let status = last_status(&hears.stderr())?;
-            let level = status["level_dbfs"].as_f64().unwrap_or(-100.0);
-            holds!(
-                status["talking"] == wanted && (level > -30.0) == wanted && level.abs() > 1.0,
-                "{status}"
-            )
-        };
-        eventually("silence comes", || {
-            let size = fs::metadata(&heard).map_or(0, |m| m.len());
-            ensure!(size > 100_000, "{size} bytes");
-            loud(false)
-        })?;
-        ensure!(read_samples(&heard)?.iter().all(|s| s.abs() < 2.0));
-        talks.signal(Signal::SIGUSR1)?;
-        eventually("sound comes", || loud(true))?;
-        talks.signal(Signal::SIGUSR2)?;
-        eventually("silence comes again", || loud(false))
-    });
+    on_a_lan(
+        "radio-talk",
+        ["caster", "listener"],
+        |[caster, listener]| {
+            let file = write_chirp(caster, 60)?;
+            let (key, station, _) = key_of(caster, "station.key")?;
+            let (hears, heard) = listen(listener, &station.encode(), "heard", "")?;
+            let talks = cast(caster, &file, &format!("--key {key} --push-to-talk"))?;
+            let loud = |wanted: bool| {
+                let status = last_status(&hears.stderr())?;
+                let level = status["level_dbfs"].as_f64().unwrap_or(-100.0);
+                holds!(
+                    status["talking"] == wanted && (level > -30.0) == wanted && level.abs() > 1.0,
+                    "{status}"
+                )
+            };
+            eventually("silence comes", || {
+                let size = fs::metadata(&heard).map_or(0, |m| m.len());
+                ensure!(size > 100_000, "{size} bytes");
+                loud(false)
+            })?;
+            ensure!(read_samples(&heard)?.iter().all(|s| s.abs() < 2.0));
+            talks.signal(Signal::SIGUSR1)?;
+            eventually("sound comes", || loud(true))?;
+            talks.signal(Signal::SIGUSR2)?;
+            eventually("silence comes again", || loud(false))
+        },
+    );
 }
 
 #[test]
 fn a_caster_that_was_killed_is_heard_again_and_of_two_the_later_one_stays() {
-    world("radio-restart", |lab| {
-        let [caster, listener] = &crate::all(lab.lan(&["caster", "listener"])?)?;
-        let file = write_chirp(caster, 30)?;
-        let (key, station, _) = key_of(caster, "station.key")?;
-        let (mut hears, heard) = listen(listener, &station.encode(), "heard", "")?;
-        let args = format!("--key {key}");
-        let mut first = cast(caster, &file, &args)?;
-        let sounds = |more: u64| {
-            let size = fs::metadata(&heard).map_or(0, |m| m.len());
-            holds!(size >= more, "{size} bytes of {more}")
-        };
-        let second = (RATE * 4) as u64;
-        eventually("a second is heard", || sounds(second))?;
-        first.kill()?;
-        let mut again = cast(caster, &file, &args)?;
-        eventually("it is heard again", || {
-            let status = last_status(&hears.stderr())?;
-            let sent = status["sent"].as_u64().unwrap_or(0);
-            ensure!(sent > 100 && status["level_dbfs"].is_number(), "{status}");
-            sounds(3 * second)
-        })?;
-        // garbage on all ports, from a host of the LAN
-        let group = station.group();
-        let noise = format!(
-            "import os, socket\ns = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\n\
+    on_a_lan(
+        "radio-restart",
+        ["caster", "listener"],
+        |[caster, listener]| {
+            let file = write_chirp(caster, 30)?;
+            let (key, station, _) = key_of(caster, "station.key")?;
+            let (mut hears, heard) = listen(listener, &station.encode(), "heard", "")?;
+            let args = format!("--key {key}");
+            let mut first = cast(caster, &file, &args)?;
+            let sounds = |more: u64| {
+                let size = fs::metadata(&heard).map_or(0, |m| m.len());
+                holds!(size >= more, "{size} bytes of {more}")
+            };
+            let second = (RATE * 4) as u64;
+            eventually("a second is heard", || sounds(second))?;
+            first.kill()?;
+            let mut again = cast(caster, &file, &args)?;
+            eventually("it is heard again", || {
+                let status = last_status(&hears.stderr())?;
+                let sent = status["sent"].as_u64().unwrap_or(0);
+                ensure!(sent > 100 && status["level_dbfs"].is_number(), "{status}");
+                sounds(3 * second)
+            })?;
+            // garbage on all ports, from a host of the LAN
+            let group = station.group();
+            let noise = format!(
+                "import os, socket\ns = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\n\
              index = socket.if_nametoindex('lan0')\n\
              for port in [5004, 5005, 5006]:\n  for n in range(100):\n    \
              s.sendto(os.urandom(n * 12), ('{group}', port, 0, index))\n"
-        );
-        listener.run("python3", &["-c", &noise])?.success()?;
-        again.must_run()?;
-        hears.must_run()?;
-        let mut later = cast(caster, &file, &args)?;
-        again.fails(DEADLINE, 1, "another caster has this key")?;
-        later.must_run()?;
-        ensure!(later.stop()? == 143, "an interrupted command");
-        // its last packets announced its end
-        hears.expect_exit(DEADLINE, 0)?;
-        let status = last_status(&hears.stderr())?;
-        let dropped = status["drops"]["malformed"].as_u64().unwrap_or(0);
-        holds!(dropped + status["drops"]["payload_type"].as_u64().unwrap_or(0) > 0)
-    });
+            );
+            listener.run("python3", &["-c", &noise])?.success()?;
+            again.must_run()?;
+            hears.must_run()?;
+            let mut later = cast(caster, &file, &args)?;
+            again.fails(DEADLINE, 1, "another caster has this key")?;
+            later.must_run()?;
+            ensure!(later.stop()? == 143, "an interrupted command");
+            // its last packets announced its end
+            hears.expect_exit(DEADLINE, 0)?;
+            let status = last_status(&hears.stderr())?;
+            let dropped = status["drops"]["malformed"].as_u64().unwrap_or(0);
+            holds!(dropped + status["drops"]["payload_type"].as_u64().unwrap_or(0) > 0)
+        },
+    );
 }
 
 #[test]
 fn a_caster_by_a_grant_is_heard_beside_the_station_until_the_grant_expires() {
-    world("radio-grant", |lab| {
-        let [caster, guest, listener] = &crate::all(lab.lan(&["caster", "guest", "listener"])?)?;
-        let file = write_chirp(caster, 30)?;
-        let (key, station, _) = key_of(caster, "station.key")?;
-        let (guest_key, _, guest_id) = key_of(guest, "guest.key")?;
-        let (thief_key, _, _) = key_of(guest, "thief.key")?;
-        let public = guest_id.station(true).encode();
-        let grant = |ttl: &str| {
-            let told = caster
-                .run(RADIO, &["grant", &key, &public, "--ttl", ttl])?
-                .success()?;
-            let path = guest.write(&format!("{ttl}.grant"), told.stdout)?;
-            anyhow::Ok(path.display().to_string())
-        };
-        let (good, short) = (grant("1h")?, grant("8s")?);
-        let by = |key: &str, grant: &str| format!("--key {key} --grant {grant} --name guest");
+    on_a_lan(
+        "radio-grant",
+        ["caster", "guest", "listener"],
+        |[caster, guest, listener]| {
+            let file = write_chirp(caster, 30)?;
+            let (key, station, _) = key_of(caster, "station.key")?;
+            let (guest_key, _, guest_id) = key_of(guest, "guest.key")?;
+            let (thief_key, _, _) = key_of(guest, "thief.key")?;
+            let public = guest_id.station(true).encode();
+            let grant = |ttl: &str| {
+                let told = caster
+                    .run(RADIO, &["grant", &key, &public, "--ttl", ttl])?
+                    .success()?;
+                let path = guest.write(&format!("{ttl}.grant"), told.stdout)?;
+                anyhow::Ok(path.display().to_string())
+            };
+            let (good, short) = (grant("1h")?, grant("8s")?);
+            let by = |key: &str, grant: &str| format!("--key {key} --grant {grant} --name guest");
 
-        let (hears, heard) = listen(listener, &station.encode(), "heard", "")?;
-        let mut own = cast(caster, &file, &format!("--key {key} --name own"))?;
-        let mut casts = cast(guest, &file, &by(&guest_key, &good))?;
-        eventually("both are on air", || {
-            let status = last_status(&hears.stderr())?;
-            let casters = status["casters"].as_array().context("no casters")?;
-            let names: Vec<_> = casters.iter().filter_map(|c| c["name"].as_str()).collect();
-            holds!(names == ["own", "guest"], "{status}")
-        })?;
-        own.must_run()?;
-        casts.must_run()?;
-        // the grant is useless with another key
-        let mut thief = cast(guest, &file, &by(&thief_key, &good))?;
-        thief.expect_exit(DEADLINE, 4)?;
-        ensure!(thief.stderr().contains("for another key"));
-        // its holder also casts alone
-        ensure!(own.stop()? == 143, "{}", own.stderr());
-        let size = || fs::metadata(&heard).map_or(0, |m| m.len());
-        let before = size();
-        eventually("the guest is heard alone", || {
-            let status = last_status(&hears.stderr())?;
-            let casters = status["casters"].as_array().context("no casters")?;
-            let level = status["level_dbfs"].as_f64().unwrap_or(-100.0);
-            let more = size().saturating_sub(before);
+            let (hears, heard) = listen(listener, &station.encode(), "heard", "")?;
+            let mut own = cast(caster, &file, &format!("--key {key} --name own"))?;
+            let mut casts = cast(guest, &file, &by(&guest_key, &good))?;
+            eventually("both are on air", || {
+                let status = last_status(&hears.stderr())?;
+                let casters = status["casters"].as_array().context("no casters")?;
+                let names: Vec<_> = casters.iter().filter_map(|c| c["name"].as_str()).collect();
+                holds!(names == ["own", "guest"], "{status}")
+            })?;
+            own.must_run()?;
+            casts.must_run()?;
+            // the grant is useless with another key
+            let mut thief = cast(guest, &file, &by(&thief_key, &good))?;
+            thief.expect_exit(DEADLINE, 4)?;
+            ensure!(thief.stderr().contains("for another key"));
+            // its holder also casts alone
+            ensure!(own.stop()? == 143, "{}", own.stderr());
+            let size = || fs::metadata(&heard).map_or(0, |m| m.len());
+            let before = size();
+            eventually("the guest is heard alone", || {
+                let status = last_status(&hears.stderr())?;
+                let casters = status["casters"].as_array().context("no casters")?;
+                let level = status["level_dbfs"].as_f64().unwrap_or(-100.0);
+                let more = size().saturating_sub(before);
+                holds!(
+                    casters.len() == 1 && level > -30.0 && more > 400_000,
+                    "{status}, {more} bytes"
+                )
+            })?;
+            // a grant that expires during the cast
+            let mut expires = cast(guest, &file, &by(&guest_key, &short))?;
+            expires.fails(DEADLINE, 4, "expired")?;
+            let code = casts.wait(DEADLINE)?;
             holds!(
-                casters.len() == 1 && level > -30.0 && more > 400_000,
-                "{status}, {more} bytes"
+                code == 1,
+                "{code}: the same key began later: {}",
+                casts.stderr()
             )
-        })?;
-        // a grant that expires during the cast
-        let mut expires = cast(guest, &file, &by(&guest_key, &short))?;
-        expires.fails(DEADLINE, 4, "expired")?;
-        let code = casts.wait(DEADLINE)?;
-        holds!(
-            code == 1,
-            "{code}: the same key began later: {}",
-            casts.stderr()
-        )
-    });
+        },
+    );
 }
 
 /// Makes ALSA devices: a microphone that plays a file once, loudspeakers that write one.
@@ -416,67 +425,71 @@ fn good_share(heard: &[f64]) -> f64 {
 
 #[test]
 fn a_microphone_is_heard_by_loudspeakers_and_one_that_goes_away_is_taken_again() {
-    world("radio-devices", |lab| {
-        let [caster, listener, fickle] = &crate::all(lab.lan(&["caster", "listener", "fickle"])?)?;
-        let says = write_chirp(caster, 8)?;
-        let (key, station, _) = key_of(caster, "station.key")?;
-        let text = station.encode().to_string();
-        let with = |host: &Host| devices(host, &says);
-        let (on_caster, on_listener, on_fickle) = (with(caster)?, with(listener)?, with(fickle)?);
-        // it cannot write, until it gets another file
-        std::os::unix::fs::symlink("/dev/full", fickle.path("link"))?;
+    on_a_lan(
+        "radio-devices",
+        ["caster", "listener", "fickle"],
+        |[caster, listener, fickle]| {
+            let says = write_chirp(caster, 8)?;
+            let (key, station, _) = key_of(caster, "station.key")?;
+            let text = station.encode().to_string();
+            let with = |host: &Host| devices(host, &says);
+            let (on_caster, on_listener, on_fickle) =
+                (with(caster)?, with(listener)?, with(fickle)?);
+            // it cannot write, until it gets another file
+            std::os::unix::fs::symlink("/dev/full", fickle.path("link"))?;
 
-        let listens = format!("listen '{text}'");
-        let mut hears = with_devices(listener, &on_listener, &listens)?;
-        let listens = format!("listen '{text}' --device fickle");
-        let mut misses = with_devices(fickle, &on_fickle, &listens)?;
-        let mut casts = with_devices(caster, &on_caster, &format!("cast --key {key}"))?;
-        misses.says("fickle is away")?;
-        fs::remove_file(fickle.path("link"))?;
-        std::os::unix::fs::symlink(fickle.path("heard"), fickle.path("link"))?;
-        misses.says("fickle is back")?;
-        eventually("all was said", || {
-            let heard = read_samples(&listener.path("heard"))?;
-            let seconds = sounding(&heard).len() as f64 / RATE as f64;
-            holds!(seconds > 7.5, "{seconds} s")
-        })?;
-        // the microphone continues with silence
-        casts.must_run()?;
-        for process in [&mut hears, &mut misses, &mut casts] {
-            ensure!(process.stop()? == 143, "{}", process.stderr());
-        }
-        // a busy host is late at times: such a half second differs
-        for (host, least, share) in [(listener, 7.5, 0.8), (fickle, 1.0, 0.5)] {
-            let heard = read_samples(&host.path("heard"))?;
-            let heard = sounding(&heard);
-            let seconds = heard.len() as f64 / RATE as f64;
-            let good = good_share(heard);
-            eprintln!(
-                "{}: {seconds:.2} s, {:.0} % good",
-                host.name(),
-                100.0 * good
-            );
+            let listens = format!("listen '{text}'");
+            let mut hears = with_devices(listener, &on_listener, &listens)?;
+            let listens = format!("listen '{text}' --device fickle");
+            let mut misses = with_devices(fickle, &on_fickle, &listens)?;
+            let mut casts = with_devices(caster, &on_caster, &format!("cast --key {key}"))?;
+            misses.says("fickle is away")?;
+            fs::remove_file(fickle.path("link"))?;
+            std::os::unix::fs::symlink(fickle.path("heard"), fickle.path("link"))?;
+            misses.says("fickle is back")?;
+            eventually("all was said", || {
+                let heard = read_samples(&listener.path("heard"))?;
+                let seconds = sounding(&heard).len() as f64 / RATE as f64;
+                holds!(seconds > 7.5, "{seconds} s")
+            })?;
+            // the microphone continues with silence
+            casts.must_run()?;
+            for process in [&mut hears, &mut misses, &mut casts] {
+                ensure!(process.stop()? == 143, "{}", process.stderr());
+            }
+            // a busy host is late at times: such a half second differs
+            for (host, least, share) in [(listener, 7.5, 0.8), (fickle, 1.0, 0.5)] {
+                let heard = read_samples(&host.path("heard"))?;
+                let heard = sounding(&heard);
+                let seconds = heard.len() as f64 / RATE as f64;
+                let good = good_share(heard);
+                eprintln!(
+                    "{}: {seconds:.2} s, {:.0} % good",
+                    host.name(),
+                    100.0 * good
+                );
+                ensure!(
+                    seconds > least && good >= share,
+                    "{}: {seconds} s, {good}",
+                    host.name()
+                );
+            }
+            let told = misses.stderr();
+            ensure!(told.matches("is away").count() == 1, "said once: {told}");
+
+            let told = listener.sh(&format!(
+                "ALSA_CONFIG_PATH={} {RADIO} devices",
+                on_listener.display()
+            ))?;
             ensure!(
-                seconds > least && good >= share,
-                "{}: {seconds} s, {good}",
-                host.name()
+                told.success()?
+                    .stdout
+                    .contains("speaker\tin, out\tTest speaker")
             );
-        }
-        let told = misses.stderr();
-        ensure!(told.matches("is away").count() == 1, "said once: {told}");
-
-        let told = listener.sh(&format!(
-            "ALSA_CONFIG_PATH={} {RADIO} devices",
-            on_listener.display()
-        ))?;
-        ensure!(
-            told.success()?
-                .stdout
-                .contains("speaker\tin, out\tTest speaker")
-        );
-        let mut none = with_devices(listener, &on_listener, "cast --device none")?;
-        none.fails(DEADLINE, 1, "microphone none: there is none")
-    });
+            let mut none = with_devices(listener, &on_listener, "cast --device none")?;
+            none.fails(DEADLINE, 1, "microphone none: there is none")
+        },
+    );
 }
 
 #[test]
@@ -706,33 +719,36 @@ fn the_router_next_to_the_caster_is_killed_and_sound_comes_by_another() {
 
 #[test]
 fn a_recording_is_shared_when_it_has_ended_and_a_private_one_with_a_key_alone() {
-    world("radio-archive", |lab| {
-        let [caster, listener, later] = &crate::all(lab.lan(&["caster", "listener", "later"])?)?;
-        let file = write_chirp(caster, 2)?;
-        let (key, station, _) = key_of(caster, "station.key")?;
-        let text = station.encode().to_string();
-        let recording = listener.path("story.opus").display().to_string();
-        let args = ["listen", &text, "--record", &recording, "--archive"];
-        let mut open = listener.spawn(RADIO, &args)?;
-        open.fails(DEADLINE, 2, "--keyfile")?;
-        ensure!(!listener.path("story.opus").exists(), "it has begun");
+    on_a_lan(
+        "radio-archive",
+        ["caster", "listener", "later"],
+        |[caster, listener, later]| {
+            let file = write_chirp(caster, 2)?;
+            let (key, station, _) = key_of(caster, "station.key")?;
+            let text = station.encode().to_string();
+            let recording = listener.path("story.opus").display().to_string();
+            let args = ["listen", &text, "--record", &recording, "--archive"];
+            let mut open = listener.spawn(RADIO, &args)?;
+            open.fails(DEADLINE, 2, "--keyfile")?;
+            ensure!(!listener.path("story.opus").exists(), "it has begun");
 
-        let shared = listener.path("shared.key").display().to_string();
-        listener.run("lcsync", &["keygen", &shared])?.success()?;
-        let args = [&args[..], &["--keyfile", &shared]].concat();
-        let mut records = listener.spawn(RADIO, &args)?;
-        let mut casts = cast(caster, &file, &format!("--key {key}"))?;
-        casts.expect_exit(DEADLINE, 0)?;
-        records.prints("lc:story.opus")?;
-        let key_there = later.write("shared.key", fs::read(&shared)?)?;
-        fs::set_permissions(&key_there, fs::Permissions::from_mode(0o600))?;
-        let key_there = key_there.display().to_string();
-        let fetched = later.path("fetched.opus").display().to_string();
-        let args = ["lc:story.opus", &fetched, "--keyfile", &key_there];
-        later.run("lcsync", &args)?.success()?;
-        ensure!(fs::read(&fetched)? == fs::read(&recording)?, "not the same");
-        holds!(records.stop()? == 0, "{}", records.stderr())
-    });
+            let shared = listener.path("shared.key").display().to_string();
+            listener.run("lcsync", &["keygen", &shared])?.success()?;
+            let args = [&args[..], &["--keyfile", &shared]].concat();
+            let mut records = listener.spawn(RADIO, &args)?;
+            let mut casts = cast(caster, &file, &format!("--key {key}"))?;
+            casts.expect_exit(DEADLINE, 0)?;
+            records.prints("lc:story.opus")?;
+            let key_there = later.write("shared.key", fs::read(&shared)?)?;
+            fs::set_permissions(&key_there, fs::Permissions::from_mode(0o600))?;
+            let key_there = key_there.display().to_string();
+            let fetched = later.path("fetched.opus").display().to_string();
+            let args = ["lc:story.opus", &fetched, "--keyfile", &key_there];
+            later.run("lcsync", &args)?.success()?;
+            ensure!(fs::read(&fetched)? == fs::read(&recording)?, "not the same");
+            holds!(records.stop()? == 0, "{}", records.stderr())
+        },
+    );
 }
 
 #[test]
