@@ -12,46 +12,43 @@ const FETCH: [&str; 4] = ["lc:folder", "copy", "-i", "lan0"];
 
 #[test]
 fn what_the_server_cannot_read_deletes_nothing_at_receivers() {
-    on_a_lan(
-        "fail-unread",
-        ["server", "receiver"],
-        |[server, receiver]| {
-            server.write("folder/open", "words")?;
-            server.write("folder/closed/f", "secret")?;
-            let closed = server.path("folder/closed");
-            fs::set_permissions(&closed, Permissions::from_mode(0o000))?;
-            // a root to which file permissions apply
-            let share = server.spawn(
-                "setpriv",
-                &[
-                    "--bounding-set",
-                    "-dac_override,-dac_read_search",
-                    "lcsync",
-                    "share",
-                    "folder",
-                    "-i",
-                    LAN,
-                ],
-            )?;
-            share.prints("lc:folder")?;
-            receiver.write("copy/closed/f", "secret")?;
-            receiver.write("copy/stray", "goes when all is known")?;
-            let fetch = ["lc:folder", "copy", "--delete", "-i", LAN];
-            receiver
-                .run("lcsync", &fetch)?
-                .fails(1, "nothing is deleted")?;
-            for (name, content) in [("open", "words"), ("closed/f", "secret")] {
-                let there = fs::read(receiver.path("copy").join(name)).context(name)?;
-                ensure!(there == content.as_bytes(), "{name} has changed");
-            }
-            ensure!(receiver.path("copy/stray").exists(), "it was deleted");
-            fs::set_permissions(&closed, Permissions::from_mode(0o700))?;
-            eventually("all can be read", || {
-                receiver.run("lcsync", &fetch)?.success()?;
-                same_content(&server.path("folder"), &receiver.path("copy"))
-            })
-        },
-    );
+    world("fail-unread", |lab| {
+        let [server, receiver] = &crate::all(lab.lan(&["server", "receiver"])?)?;
+        server.write("folder/open", "words")?;
+        server.write("folder/closed/f", "secret")?;
+        let closed = server.path("folder/closed");
+        fs::set_permissions(&closed, Permissions::from_mode(0o000))?;
+        // a root to which file permissions apply
+        let share = server.spawn(
+            "setpriv",
+            &[
+                "--bounding-set",
+                "-dac_override,-dac_read_search",
+                "lcsync",
+                "share",
+                "folder",
+                "-i",
+                LAN,
+            ],
+        )?;
+        share.prints("lc:folder")?;
+        receiver.write("copy/closed/f", "secret")?;
+        receiver.write("copy/stray", "goes when all is known")?;
+        let fetch = ["lc:folder", "copy", "--delete", "-i", LAN];
+        receiver
+            .run("lcsync", &fetch)?
+            .fails(1, "nothing is deleted")?;
+        for (name, content) in [("open", "words"), ("closed/f", "secret")] {
+            let there = fs::read(receiver.path("copy").join(name)).context(name)?;
+            ensure!(there == content.as_bytes(), "{name} has changed");
+        }
+        ensure!(receiver.path("copy/stray").exists(), "it was deleted");
+        fs::set_permissions(&closed, Permissions::from_mode(0o700))?;
+        eventually("all can be read", || {
+            receiver.run("lcsync", &fetch)?.success()?;
+            same_content(&server.path("folder"), &receiver.path("copy"))
+        })
+    });
 }
 
 #[test]
@@ -388,34 +385,31 @@ fn an_interface_that_does_not_exist_is_named() {
 
 #[test]
 fn a_share_waits_for_an_interface_that_comes_later_and_survives_its_end() {
-    on_a_lan(
-        "lcsync-later",
-        ["server", "receiver"],
-        |[server, receiver]| {
-            make_folder(&server.path("folder"), MEGABYTE / 2)?;
-            server.ip("link set lan0 name later0 down\n")?;
-            let (mut process, _) = share(server, &["folder", "-i", "lan0"])?;
-            ensure!(
-                process.stderr().contains("no interface \"lan0\""),
-                "it does not say that it waits: {}",
-                process.stderr()
-            );
-            for round in ["first", "second"] {
-                server.ip("link set later0 name lan0 up")?;
-                let mut fetch = receiver.spawn("lcsync", &["lc:folder", round, "-i", "lan0"])?;
-                succeeds(&mut fetch)?;
-                same_content(&server.path("folder"), &receiver.path(round))?;
-                server.ip("link set lan0 down\nlink set lan0 name later0")?;
-                process.must_run()?;
-            }
-            let code = process.stop()?;
-            holds!(code == 0, "it ended with {code}: {}", process.stderr())
-        },
-    );
+    world("lcsync-later", |lab| {
+        let [server, receiver] = &crate::all(lab.lan(&["server", "receiver"])?)?;
+        make_folder(&server.path("folder"), MEGABYTE / 2)?;
+        server.ip("link set lan0 name later0 down\n")?;
+        let (mut process, _) = share(server, &["folder", "-i", "lan0"])?;
+        ensure!(
+            process.stderr().contains("no interface \"lan0\""),
+            "it does not say that it waits: {}",
+            process.stderr()
+        );
+        for round in ["first", "second"] {
+            server.ip("link set later0 name lan0 up")?;
+            let mut fetch = receiver.spawn("lcsync", &["lc:folder", round, "-i", "lan0"])?;
+            succeeds(&mut fetch)?;
+            same_content(&server.path("folder"), &receiver.path(round))?;
+            server.ip("link set lan0 down\nlink set lan0 name later0")?;
+            process.must_run()?;
+        }
+        let code = process.stop()?;
+        holds!(code == 0, "it ended with {code}: {}", process.stderr())
+    });
 }
 
 /// Waits until the host has received more than `bytes` on the LAN.
-fn has_received(host: &Host, bytes: usize) -> Result<()> {
+pub(crate) fn has_received(host: &Host, bytes: usize) -> Result<()> {
     within(Duration::from_secs(30), "enough has come", || {
         let (received, _) = host.interface_traffic(LAN)?;
         holds!(received.bytes > bytes as u64, "{received:?}")

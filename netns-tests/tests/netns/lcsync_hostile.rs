@@ -95,37 +95,34 @@ fn of_two_folders_under_one_name_one_comes_whole_and_the_other_is_reported() {
 
 #[test]
 fn a_root_hash_brings_neither_modes_nor_times_of_whoever_answers() {
-    on_a_lan(
-        "hostile-modes",
-        ["forger", "receiver"],
-        |[forger, receiver]| {
-            // the owner's files, with wider permissions
-            forger.write("folder/key", "of the owner")?;
-            forger.write("folder/sub/f", "words")?;
-            for (name, mode) in [("key", 0o666), ("sub/f", 0o4777), ("sub", 0o777)] {
-                let path = forger.path("folder").join(name);
-                fs::set_permissions(&path, Permissions::from_mode(mode))?;
-            }
-            let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-            let key = fs::File::options()
-                .write(true)
-                .open(forger.path("folder/key"))?;
-            key.set_modified(long_ago)?;
-            let (_share, root) = share(forger, &["folder", "-i", "lan0"])?;
-            let source = format!("lc:folder#{root}");
-            let fetch = ["-c", "umask 022; exec \"$@\"", "sh", "lcsync"];
-            let fetch = [&fetch[..], &[&source, "copy", "-a", "-i", "lan0"]].concat();
-            let done = receiver.run("sh", &fetch)?.success()?;
-            done.says("covers neither modes nor times")?;
-            for (name, mode) in [("key", 0o644), ("sub/f", 0o755), ("sub", 0o755)] {
-                let there = fs::metadata(receiver.path("copy").join(name))?;
-                let got = there.permissions().mode() & 0o7777;
-                ensure!(got == mode, "{name} has {got:o}");
-                ensure!(there.modified()? != long_ago, "the time of {name}");
-            }
-            Ok(())
-        },
-    );
+    world("hostile-modes", |lab| {
+        let [forger, receiver] = &crate::all(lab.lan(&["forger", "receiver"])?)?;
+        // the owner's files, with wider permissions
+        forger.write("folder/key", "of the owner")?;
+        forger.write("folder/sub/f", "words")?;
+        for (name, mode) in [("key", 0o666), ("sub/f", 0o4777), ("sub", 0o777)] {
+            let path = forger.path("folder").join(name);
+            fs::set_permissions(&path, Permissions::from_mode(mode))?;
+        }
+        let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let key = fs::File::options()
+            .write(true)
+            .open(forger.path("folder/key"))?;
+        key.set_modified(long_ago)?;
+        let (_share, root) = share(forger, &["folder", "-i", "lan0"])?;
+        let source = format!("lc:folder#{root}");
+        let fetch = ["-c", "umask 022; exec \"$@\"", "sh", "lcsync"];
+        let fetch = [&fetch[..], &[&source, "copy", "-a", "-i", "lan0"]].concat();
+        let done = receiver.run("sh", &fetch)?.success()?;
+        done.says("covers neither modes nor times")?;
+        for (name, mode) in [("key", 0o644), ("sub/f", 0o755), ("sub", 0o755)] {
+            let there = fs::metadata(receiver.path("copy").join(name))?;
+            let got = there.permissions().mode() & 0o7777;
+            ensure!(got == mode, "{name} has {got:o}");
+            ensure!(there.modified()? != long_ago, "the time of {name}");
+        }
+        Ok(())
+    });
 }
 
 /// Returns the root hash that a share has printed.

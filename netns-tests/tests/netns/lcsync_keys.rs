@@ -4,6 +4,7 @@ use lcsync::server::rivals::SERVERS_CHANNEL;
 use librecast::channel::SharePrefix;
 use librecast_program::keyfile::SharedKey;
 
+use crate::lcsync_failures::has_received;
 use crate::lcsync_lan::share;
 use crate::prelude::*;
 
@@ -144,32 +145,29 @@ fn a_sniffer_reads_a_plain_share_and_nothing_of_a_sealed_one() {
 
 #[test]
 fn who_trusts_a_key_takes_nothing_of_a_forger() {
-    on_a_lan(
-        "signed",
-        ["owner", "forger", "receiver"],
-        |[owner, forger, receiver]| {
-            let folder = secret_folder(owner)?;
-            make_folder(&forger.path("folder"), 300_000)?;
-            for host in [owner, forger] {
-                host.call("lcsync keygen --sign own.key")?;
-            }
-            give(owner, "own.key.pub", receiver)?;
-            let signed = ["folder", "-i", "lan0", "--sign", "own.key"];
-            let (_unsigned, _) = share(forger, &signed[..3])?;
-            let (_forged, _) = share(forger, &signed)?;
-            let fetch = ["lc:folder", "copy", "-i", "lan0", "--trust", "own.key.pub"];
-            receiver
-                .run("lcsync", &[&fetch[..], &["--timeout", "5s"]].concat())?
-                .fails(3, "signed by 12D3KooW")?;
-            ensure!(!receiver.path("copy").exists(), "something was made");
+    world("signed", |lab| {
+        let [owner, forger, receiver] = &crate::all(lab.lan(&["owner", "forger", "receiver"])?)?;
+        let folder = secret_folder(owner)?;
+        make_folder(&forger.path("folder"), 300_000)?;
+        for host in [owner, forger] {
+            host.call("lcsync keygen --sign own.key")?;
+        }
+        give(owner, "own.key.pub", receiver)?;
+        let signed = ["folder", "-i", "lan0", "--sign", "own.key"];
+        let (_unsigned, _) = share(forger, &signed[..3])?;
+        let (_forged, _) = share(forger, &signed)?;
+        let fetch = ["lc:folder", "copy", "-i", "lan0", "--trust", "own.key.pub"];
+        receiver
+            .run("lcsync", &[&fetch[..], &["--timeout", "5s"]].concat())?
+            .fails(3, "signed by 12D3KooW")?;
+        ensure!(!receiver.path("copy").exists(), "something was made");
 
-            let (_share, _) = share(owner, &signed)?;
-            let done = receiver.run("lcsync", &fetch)?.success()?;
-            same_content(&folder, &receiver.path("copy"))?;
-            let told = done.stderr.matches("has not signed").count();
-            holds!(told == 1, "said {told} times: {}", done.stderr)
-        },
-    );
+        let (_share, _) = share(owner, &signed)?;
+        let done = receiver.run("lcsync", &fetch)?.success()?;
+        same_content(&folder, &receiver.path("copy"))?;
+        let told = done.stderr.matches("has not signed").count();
+        holds!(told == 1, "said {told} times: {}", done.stderr)
+    });
 }
 
 #[test]
@@ -226,145 +224,132 @@ fn walk(folder: &Path, end: &str) -> Result<Vec<PathBuf>> {
 
 #[test]
 fn the_higher_signed_generation_wins_in_the_middle_of_a_transfer() {
-    on_a_lan(
-        "signed-newer",
-        ["old", "new", "receiver"],
-        |[old, new, receiver]| {
-            make_folder(&old.path("folder"), 4_000_000)?;
-            let newest = secret_folder(new)?;
-            let public = old.call("lcsync keygen --sign own.key")?;
-            give(old, "own.key", new)?;
-            let signed = ["folder", "-i", "lan0", "--sign", "own.key"];
-            let slow = [&signed[..], &["--bwlimit", "2M"]].concat();
-            let (_old, _) = share(old, &slow)?;
-            let trust = ["--delete", "--trust", public.stdout.trim()];
-            let fetch = [&["lc:folder", "copy", "-i", "lan0"], &trust[..]].concat();
-            let mut fetch = receiver.spawn("lcsync", &fetch)?;
-            eventually("the transfer runs", || {
-                let (received, _) = receiver.interface_traffic("lan0")?;
-                holds!(received.bytes > 200_000, "{received:?}")
-            })?;
-            let (_new, _) = share(new, &signed)?;
-            fetch.expect_exit(Duration::from_secs(60), 0)?;
-            same_content(&newest, &receiver.path("copy"))
-        },
-    );
+    world("signed-newer", |lab| {
+        let [old, new, receiver] = &crate::all(lab.lan(&["old", "new", "receiver"])?)?;
+        make_folder(&old.path("folder"), 4_000_000)?;
+        let newest = secret_folder(new)?;
+        let public = old.call("lcsync keygen --sign own.key")?;
+        give(old, "own.key", new)?;
+        let signed = ["folder", "-i", "lan0", "--sign", "own.key"];
+        let slow = [&signed[..], &["--bwlimit", "2M"]].concat();
+        let (_old, _) = share(old, &slow)?;
+        let trust = ["--delete", "--trust", public.stdout.trim()];
+        let fetch = [&["lc:folder", "copy", "-i", "lan0"], &trust[..]].concat();
+        let mut fetch = receiver.spawn("lcsync", &fetch)?;
+        has_received(receiver, 200_000)?;
+        let (_new, _) = share(new, &signed)?;
+        fetch.expect_exit(Duration::from_secs(60), 0)?;
+        same_content(&newest, &receiver.path("copy"))
+    });
 }
 
 #[test]
 fn a_configuration_is_read_again_without_dropping_what_stays() {
-    on_a_lan(
-        "share-config",
-        ["server", "receiver"],
-        |[server, receiver]| {
-            make_folder(&server.path("one"), 2_000_000)?;
-            let folder = secret_folder(server)?;
-            let one = "[[share]]\npath = \"one\"\nbwlimit = \"4M\"\n";
-            let and =
-                |name: &str| format!("{one}[[share]]\npath = \"folder\"\nname = \"{name}\"\n");
-            server.write("lcsync.toml", and("two"))?;
-            let config = ["--config", "lcsync.toml", "-i", "lan0"];
-            let (process, _) = share(server, &config)?;
-            let fetch = |name: &str| {
-                let name = format!("lc:{name}");
-                receiver.run("lcsync", &[&name, "copy", "-i", "lan0", "--timeout", "3s"])
-            };
-            eventually("the second share is served", || fetch("two")?.success())?;
-            same_content(&folder, &receiver.path("copy"))?;
+    world("share-config", |lab| {
+        let [server, receiver] = &crate::all(lab.lan(&["server", "receiver"])?)?;
+        make_folder(&server.path("one"), 2_000_000)?;
+        let folder = secret_folder(server)?;
+        let one = "[[share]]\npath = \"one\"\nbwlimit = \"4M\"\n";
+        let and = |name: &str| format!("{one}[[share]]\npath = \"folder\"\nname = \"{name}\"\n");
+        server.write("lcsync.toml", and("two"))?;
+        let config = ["--config", "lcsync.toml", "-i", "lan0"];
+        let (process, _) = share(server, &config)?;
+        let fetch = |name: &str| {
+            let name = format!("lc:{name}");
+            receiver.run("lcsync", &[&name, "copy", "-i", "lan0", "--timeout", "3s"])
+        };
+        eventually("the second share is served", || fetch("two")?.success())?;
+        same_content(&folder, &receiver.path("copy"))?;
 
-            let began = Instant::now();
-            let mut running = receiver.spawn("lcsync", &["lc:one", "one", "-i", "lan0"])?;
-            let (before, _) = receiver.interface_traffic("lan0")?;
-            eventually("the transfer runs", || {
-                let (received, _) = receiver.interface_traffic("lan0")?;
-                holds!((received - before).bytes > 200_000, "{received:?}")
-            })?;
-            server.write("lcsync.toml", and("three"))?;
-            process.signal(Signal::SIGHUP)?;
-            eventually("the new share is served", || {
-                ensure!(process.stdout().contains("lc:three "));
-                fetch("three")?.success()
-            })?;
-            ensure!(fetch("two")?.code == 3, "what is gone is still served");
-            running.expect_exit(Duration::from_secs(60), 0)?;
-            same_content(&server.path("one"), &receiver.path("one"))?;
-            // 2 MB at its 4 Mbit/s
-            let took = began.elapsed();
-            ensure!(took > Duration::from_secs(3));
-            let served = process.stdout().matches("lc:one ").count();
-            ensure!(
-                served == 1,
-                "what stays was started anew: {}",
-                process.stdout()
-            );
+        let began = Instant::now();
+        let mut running = receiver.spawn("lcsync", &["lc:one", "one", "-i", "lan0"])?;
+        let (before, _) = receiver.interface_traffic("lan0")?;
+        eventually("the transfer runs", || {
+            let (received, _) = receiver.interface_traffic("lan0")?;
+            holds!((received - before).bytes > 200_000, "{received:?}")
+        })?;
+        server.write("lcsync.toml", and("three"))?;
+        process.signal(Signal::SIGHUP)?;
+        eventually("the new share is served", || {
+            ensure!(process.stdout().contains("lc:three "));
+            fetch("three")?.success()
+        })?;
+        ensure!(fetch("two")?.code == 3, "what is gone is still served");
+        running.expect_exit(Duration::from_secs(60), 0)?;
+        same_content(&server.path("one"), &receiver.path("one"))?;
+        // 2 MB at its 4 Mbit/s
+        let took = began.elapsed();
+        ensure!(took > Duration::from_secs(3));
+        let served = process.stdout().matches("lc:one ").count();
+        ensure!(
+            served == 1,
+            "what stays was started anew: {}",
+            process.stdout()
+        );
 
-            server.write("lcsync.toml", format!("{one}nmae = \"x\"\n"))?;
-            process.signal(Signal::SIGHUP)?;
-            eventually("the mistake is told", || {
-                let told = process.stderr().contains("lcsync.toml:4: nmae: ");
-                holds!(told, "{}", process.stderr())
-            })?;
-            fetch("three")?.success()?;
-            Ok(())
-        },
-    );
+        server.write("lcsync.toml", format!("{one}nmae = \"x\"\n"))?;
+        process.signal(Signal::SIGHUP)?;
+        eventually("the mistake is told", || {
+            let told = process.stderr().contains("lcsync.toml:4: nmae: ");
+            holds!(told, "{}", process.stderr())
+        })?;
+        fetch("three")?.success()?;
+        Ok(())
+    });
 }
 
 #[test]
 fn a_seed_takes_over_when_the_server_is_killed_and_follows_a_new_version() {
-    on_a_lan(
-        "seed",
-        ["origin", "seed", "late"],
-        |[origin, seed, late]| {
-            let folder = origin.path("folder");
-            make_folder(&folder, 3_000_000)?;
-            origin.call("lcsync keygen --sign own.key")?;
-            origin.call("lcsync keygen team.key")?;
-            for host in [seed, late] {
-                give(origin, "own.key.pub", host)?;
-                give(origin, "team.key", host)?;
-            }
-            let sealed = ["-i", "lan0", "--keyfile", "team.key"];
-            let serve = [&["folder", "--sign", "own.key"], &sealed[..]].concat();
-            let (mut server, _) = share(origin, &serve)?;
-            let fetch = [
-                &["lc:folder", "copy", "--trust", "own.key.pub"],
-                &sealed[..],
-            ]
-            .concat();
-            seed.write("copy/of its own", "is not served")?;
-            let mut seeding = seed.spawn("lcsync", &[&fetch[..], &["--seed"]].concat())?;
-            eventually("the seed has everything", || {
-                ensure!(seeding.is_running(), "{}", seeding.stderr());
-                holds!(seeding.stderr().contains("serving lc:folder on"))
-            })?;
-            // a new version, for the seed to fetch and serve
-            fs::write(folder.join("notes.txt"), "new words")?;
-            eventually("the seed follows", || {
-                let got = fs::read(seed.path("copy/notes.txt"))?;
-                ensure!(got == b"new words", "{got:?}");
-                let rounds = seeding.stderr().matches("serving lc:folder on").count();
-                holds!(rounds >= 2, "{}", seeding.stderr())
-            })?;
+    world("seed", |lab| {
+        let [origin, seed, late] = &crate::all(lab.lan(&["origin", "seed", "late"])?)?;
+        let folder = origin.path("folder");
+        make_folder(&folder, 3_000_000)?;
+        origin.call("lcsync keygen --sign own.key")?;
+        origin.call("lcsync keygen team.key")?;
+        for host in [seed, late] {
+            give(origin, "own.key.pub", host)?;
+            give(origin, "team.key", host)?;
+        }
+        let sealed = ["-i", "lan0", "--keyfile", "team.key"];
+        let serve = [&["folder", "--sign", "own.key"], &sealed[..]].concat();
+        let (mut server, _) = share(origin, &serve)?;
+        let fetch = [
+            &["lc:folder", "copy", "--trust", "own.key.pub"],
+            &sealed[..],
+        ]
+        .concat();
+        seed.write("copy/of its own", "is not served")?;
+        let mut seeding = seed.spawn("lcsync", &[&fetch[..], &["--seed"]].concat())?;
+        eventually("the seed has everything", || {
+            ensure!(seeding.is_running(), "{}", seeding.stderr());
+            holds!(seeding.stderr().contains("serving lc:folder on"))
+        })?;
+        // a new version, for the seed to fetch and serve
+        fs::write(folder.join("notes.txt"), "new words")?;
+        eventually("the seed follows", || {
+            let got = fs::read(seed.path("copy/notes.txt"))?;
+            ensure!(got == b"new words", "{got:?}");
+            let rounds = seeding.stderr().matches("serving lc:folder on").count();
+            holds!(rounds >= 2, "{}", seeding.stderr())
+        })?;
 
-            let slow = [&fetch[..], &["--bwlimit", "8M", "-a"]].concat();
-            let mut transfer = late.spawn("lcsync", &slow)?;
-            let (before, _) = late.interface_traffic("lan0")?;
-            eventually("the transfer runs", || {
-                let (received, _) = late.interface_traffic("lan0")?;
-                holds!((received - before).bytes > 300_000, "{received:?}")
-            })?;
-            server.kill()?;
-            transfer.expect_exit(Duration::from_secs(90), 0)?;
-            same_content(&folder, &late.path("copy"))?;
-            let code = seeding.stop()?;
-            holds!(
-                code == 0,
-                "the seed ended with {code}: {}",
-                seeding.stderr()
-            )
-        },
-    );
+        let slow = [&fetch[..], &["--bwlimit", "8M", "-a"]].concat();
+        let mut transfer = late.spawn("lcsync", &slow)?;
+        let (before, _) = late.interface_traffic("lan0")?;
+        eventually("the transfer runs", || {
+            let (received, _) = late.interface_traffic("lan0")?;
+            holds!((received - before).bytes > 300_000, "{received:?}")
+        })?;
+        server.kill()?;
+        transfer.expect_exit(Duration::from_secs(90), 0)?;
+        same_content(&folder, &late.path("copy"))?;
+        let code = seeding.stop()?;
+        holds!(
+            code == 0,
+            "the seed ended with {code}: {}",
+            seeding.stderr()
+        )
+    });
 }
 
 #[test]
@@ -415,91 +400,88 @@ fn two_half_filled_seeds_complete_each_other_after_the_server_has_gone() {
 
 #[test]
 fn two_servers_with_one_key_hear_of_each_other_and_no_server_takes_its_own_past_for_another() {
-    on_a_lan(
-        "key-rivals",
-        ["first", "second", "receiver"],
-        |[first, second, receiver]| {
-            first.call("lcsync keygen team.key")?;
-            give(first, "team.key", second)?;
-            give(first, "team.key", receiver)?;
-            let key = SharedKey::load(&first.path("team.key"))?;
-            let group = SharePrefix::of_name(key.bytes(), "folder").group(SERVERS_CHANNEL);
-            let hex: String = group.octets().iter().map(|b| format!("{b:02x}")).collect();
-            let is_member = |host: &Host| -> Result<bool> {
-                let members = host.call("cat /proc/net/igmp6")?.stdout;
-                Ok(members.contains(&hex))
-            };
-            first.write("folder/f", "before")?;
-            second.write("folder/f", "something else")?;
-            let serve = ["folder", "-i", "lan0", "--keyfile", "team.key"];
-            let (mut server, _) = share(first, &serve)?;
-            ensure!(!is_member(first)?, "nobody listens");
+    world("key-rivals", |lab| {
+        let [first, second, receiver] = &crate::all(lab.lan(&["first", "second", "receiver"])?)?;
+        first.call("lcsync keygen team.key")?;
+        give(first, "team.key", second)?;
+        give(first, "team.key", receiver)?;
+        let key = SharedKey::load(&first.path("team.key"))?;
+        let group = SharePrefix::of_name(key.bytes(), "folder").group(SERVERS_CHANNEL);
+        let hex: String = group.octets().iter().map(|b| format!("{b:02x}")).collect();
+        let is_member = |host: &Host| -> Result<bool> {
+            let members = host.call("cat /proc/net/igmp6")?.stdout;
+            Ok(members.contains(&hex))
+        };
+        first.write("folder/f", "before")?;
+        second.write("folder/f", "something else")?;
+        let serve = ["folder", "-i", "lan0", "--keyfile", "team.key"];
+        let (mut server, _) = share(first, &serve)?;
+        ensure!(!is_member(first)?, "nobody listens");
 
-            let (at, heard) = (group.to_string(), receiver.path("heard"));
-            let ear = ["-c", EAR, &at, "heard"];
-            let _ear = receiver.spawn("python3", &ear)?;
-            let follow = crate::words("lc:folder copy -i lan0 --keyfile team.key --watch");
-            let mut follower = receiver.spawn("lcsync", &follow)?;
-            let lines = || -> Result<usize> { Ok(fs::read_to_string(&heard)?.lines().count()) };
-            exceeds(0, &lines)?;
-            server.stop()?;
-            let said = fs::read_to_string(&heard)?;
-            receiver.write("said", &said)?;
+        let (at, heard) = (group.to_string(), receiver.path("heard"));
+        let ear = ["-c", EAR, &at, "heard"];
+        let _ear = receiver.spawn("python3", &ear)?;
+        let follow = crate::words("lc:folder copy -i lan0 --keyfile team.key --watch");
+        let mut follower = receiver.spawn("lcsync", &follow)?;
+        let lines = || -> Result<usize> { Ok(fs::read_to_string(&heard)?.lines().count()) };
+        exceeds(0, &lines)?;
+        server.stop()?;
+        let said = fs::read_to_string(&heard)?;
+        receiver.write("said", &said)?;
 
-            // the same server with other files, and a replay of its datagrams
-            first.write("folder/f", "after")?;
-            let (server, _) = share(first, &serve)?;
-            let wait_for_more = |more: usize| {
-                let before = lines()?;
-                at_least(before + more, &lines)
-            };
-            wait_for_more(1)?;
-            receiver
-                .run("python3", &["-c", SAY_AGAIN, &at, "said"])?
+        // the same server with other files, and a replay of its datagrams
+        first.write("folder/f", "after")?;
+        let (server, _) = share(first, &serve)?;
+        let wait_for_more = |more: usize| {
+            let before = lines()?;
+            at_least(before + more, &lines)
+        };
+        wait_for_more(1)?;
+        receiver
+            .run("python3", &["-c", SAY_AGAIN, &at, "said"])?
+            .success()?;
+        // before each record it reads pending datagrams
+        wait_for_more(said.lines().count() + 2)?;
+        let status = |host: &Host| -> Result<Value> {
+            let said = host
+                .ask("lcsync", &["status", "--json", "folder"])?
                 .success()?;
-            // before each record it reads pending datagrams
-            wait_for_more(said.lines().count() + 2)?;
-            let status = |host: &Host| -> Result<Value> {
-                let said = host
-                    .ask("lcsync", &["status", "--json", "folder"])?
-                    .success()?;
-                Ok(serde_json::from_str(&said.stdout)?)
-            };
-            let alarm = "publishes something else under its name and key";
-            ensure!(!server.stderr().contains(alarm), "{}", server.stderr());
-            let rivals = status(first)?["rivals"].clone();
-            ensure!(rivals == json!([]), "{rivals}");
+            Ok(serde_json::from_str(&said.stdout)?)
+        };
+        let alarm = "publishes something else under its name and key";
+        ensure!(!server.stderr().contains(alarm), "{}", server.stderr());
+        let rivals = status(first)?["rivals"].clone();
+        ensure!(rivals == json!([]), "{rivals}");
 
-            let (copied, _) = share(second, &serve)?;
-            for (host, process, other) in [
-                (first, &server, "fd00:1::2"),
-                (second, &copied, "fd00:1::1"),
-            ] {
-                eventually("both are told", || {
-                    let told = format!("{other} on lan0 {alarm}");
-                    let said = process.stderr();
-                    shows_all(&said, &[&told, "lcsync keygen"])?;
-                    let seen = status(host)?;
-                    ensure!(seen["rivals"][0]["address"] == other, "{seen}");
-                    let shown = host.ask("lcsync", &["status"])?.success()?.stdout;
-                    shows_all(&shown, &[&told, "lcsync keygen"])
-                })?;
-            }
-            // the second server gets the same files: both serve one share
-            second.write("folder/f", "after")?;
-            eventually("nobody is told of any more", || {
-                for host in [first, second] {
-                    let rivals = status(host)?["rivals"].clone();
-                    ensure!(rivals == json!([]), "{rivals}");
-                }
-                Ok(())
+        let (copied, _) = share(second, &serve)?;
+        for (host, process, other) in [
+            (first, &server, "fd00:1::2"),
+            (second, &copied, "fd00:1::1"),
+        ] {
+            eventually("both are told", || {
+                let told = format!("{other} on lan0 {alarm}");
+                let said = process.stderr();
+                shows_all(&said, &[&told, "lcsync keygen"])?;
+                let seen = status(host)?;
+                ensure!(seen["rivals"][0]["address"] == other, "{seen}");
+                let shown = host.ask("lcsync", &["status"])?.success()?.stdout;
+                shows_all(&shown, &[&told, "lcsync keygen"])
             })?;
-            follower.stop()?;
-            eventually("nobody listens, and no server does", || {
-                holds!(!is_member(first)? && !is_member(second)?, "still a member")
-            })
-        },
-    );
+        }
+        // the second server gets the same files: both serve one share
+        second.write("folder/f", "after")?;
+        eventually("nobody is told of any more", || {
+            for host in [first, second] {
+                let rivals = status(host)?["rivals"].clone();
+                ensure!(rivals == json!([]), "{rivals}");
+            }
+            Ok(())
+        })?;
+        follower.stop()?;
+        eventually("nobody listens, and no server does", || {
+            holds!(!is_member(first)? && !is_member(second)?, "still a member")
+        })
+    });
 }
 
 /// Makes a folder with recognizable contents.

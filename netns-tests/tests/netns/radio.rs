@@ -231,146 +231,137 @@ fn mixed_up(signs: &Station, reads: &Station) -> Result<String> {
 
 #[test]
 fn push_to_talk_sends_silence_until_a_signal_says_otherwise() {
-    on_a_lan(
-        "radio-talk",
-        ["caster", "listener"],
-        |[caster, listener]| {
-            let file = write_chirp(caster, 60)?;
-            let (key, station, _) = key_of(caster, "station.key")?;
-            let (hears, heard) = listen(listener, &station.encode(), "heard", "")?;
-            let talks = cast(caster, &file, &format!("--key {key} --push-to-talk"))?;
-            let loud = |wanted: bool| {
-                let status = last_status(&hears.stderr())?;
-                let level = status["level_dbfs"].as_f64().unwrap_or(-100.0);
-                holds!(
-                    status["talking"] == wanted && (level > -30.0) == wanted && level.abs() > 1.0,
-                    "{status}"
-                )
-            };
-            eventually("silence comes", || {
-                let size = fs::metadata(&heard).map_or(0, |m| m.len());
-                ensure!(size > 100_000, "{size} bytes");
-                loud(false)
-            })?;
-            ensure!(read_samples(&heard)?.iter().all(|s| s.abs() < 2.0));
-            talks.signal(Signal::SIGUSR1)?;
-            eventually("sound comes", || loud(true))?;
-            talks.signal(Signal::SIGUSR2)?;
-            eventually("silence comes again", || loud(false))
-        },
-    );
+    world("radio-talk", |lab| {
+        let [caster, listener] = &crate::all(lab.lan(&["caster", "listener"])?)?;
+        let file = write_chirp(caster, 60)?;
+        let (key, station, _) = key_of(caster, "station.key")?;
+        let (hears, heard) = listen(listener, &station.encode(), "heard", "")?;
+        let talks = cast(caster, &file, &format!("--key {key} --push-to-talk"))?;
+        let loud = |wanted: bool| {
+            let status = last_status(&hears.stderr())?;
+            let level = status["level_dbfs"].as_f64().unwrap_or(-100.0);
+            holds!(
+                status["talking"] == wanted && (level > -30.0) == wanted && level.abs() > 1.0,
+                "{status}"
+            )
+        };
+        eventually("silence comes", || {
+            let size = fs::metadata(&heard).map_or(0, |m| m.len());
+            ensure!(size > 100_000, "{size} bytes");
+            loud(false)
+        })?;
+        ensure!(read_samples(&heard)?.iter().all(|s| s.abs() < 2.0));
+        talks.signal(Signal::SIGUSR1)?;
+        eventually("sound comes", || loud(true))?;
+        talks.signal(Signal::SIGUSR2)?;
+        eventually("silence comes again", || loud(false))
+    });
 }
 
 #[test]
 fn a_caster_that_was_killed_is_heard_again_and_of_two_the_later_one_stays() {
-    on_a_lan(
-        "radio-restart",
-        ["caster", "listener"],
-        |[caster, listener]| {
-            let file = write_chirp(caster, 30)?;
-            let (key, station, _) = key_of(caster, "station.key")?;
-            let (mut hears, heard) = listen(listener, &station.encode(), "heard", "")?;
-            let args = format!("--key {key}");
-            let mut first = cast(caster, &file, &args)?;
-            let sounds = |more: u64| {
-                let size = fs::metadata(&heard).map_or(0, |m| m.len());
-                holds!(size >= more, "{size} bytes of {more}")
-            };
-            let second = (RATE * 4) as u64;
-            eventually("a second is heard", || sounds(second))?;
-            first.kill()?;
-            let mut again = cast(caster, &file, &args)?;
-            eventually("it is heard again", || {
-                let status = last_status(&hears.stderr())?;
-                let sent = status["sent"].as_u64().unwrap_or(0);
-                ensure!(sent > 100 && status["level_dbfs"].is_number(), "{status}");
-                sounds(3 * second)
-            })?;
-            // garbage on all ports, from a host of the LAN
-            let group = station.group();
-            let noise = format!(
-                "import os, socket\ns = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\n\
+    world("radio-restart", |lab| {
+        let [caster, listener] = &crate::all(lab.lan(&["caster", "listener"])?)?;
+        let file = write_chirp(caster, 30)?;
+        let (key, station, _) = key_of(caster, "station.key")?;
+        let (mut hears, heard) = listen(listener, &station.encode(), "heard", "")?;
+        let args = format!("--key {key}");
+        let mut first = cast(caster, &file, &args)?;
+        let sounds = |more: u64| {
+            let size = fs::metadata(&heard).map_or(0, |m| m.len());
+            holds!(size >= more, "{size} bytes of {more}")
+        };
+        let second = (RATE * 4) as u64;
+        eventually("a second is heard", || sounds(second))?;
+        first.kill()?;
+        let mut again = cast(caster, &file, &args)?;
+        eventually("it is heard again", || {
+            let status = last_status(&hears.stderr())?;
+            let sent = status["sent"].as_u64().unwrap_or(0);
+            ensure!(sent > 100 && status["level_dbfs"].is_number(), "{status}");
+            sounds(3 * second)
+        })?;
+        // garbage on all ports, from a host of the LAN
+        let group = station.group();
+        let noise = format!(
+            "import os, socket\ns = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\n\
              index = socket.if_nametoindex('lan0')\n\
              for port in [5004, 5005, 5006]:\n  for n in range(100):\n    \
              s.sendto(os.urandom(n * 12), ('{group}', port, 0, index))\n"
-            );
-            listener.run("python3", &["-c", &noise])?.success()?;
-            again.must_run()?;
-            hears.must_run()?;
-            let mut later = cast(caster, &file, &args)?;
-            again.fails(DEADLINE, 1, "another caster has this key")?;
-            later.must_run()?;
-            ensure!(later.stop()? == 143, "an interrupted command");
-            // its last packets announced its end
-            hears.expect_exit(DEADLINE, 0)?;
-            let status = last_status(&hears.stderr())?;
-            let dropped = status["drops"]["malformed"].as_u64().unwrap_or(0);
-            holds!(dropped + status["drops"]["payload_type"].as_u64().unwrap_or(0) > 0)
-        },
-    );
+        );
+        listener.run("python3", &["-c", &noise])?.success()?;
+        again.must_run()?;
+        hears.must_run()?;
+        let mut later = cast(caster, &file, &args)?;
+        again.fails(DEADLINE, 1, "another caster has this key")?;
+        later.must_run()?;
+        ensure!(later.stop()? == 143, "an interrupted command");
+        // its last packets announced its end
+        hears.expect_exit(DEADLINE, 0)?;
+        let status = last_status(&hears.stderr())?;
+        let dropped = status["drops"]["malformed"].as_u64().unwrap_or(0);
+        holds!(dropped + status["drops"]["payload_type"].as_u64().unwrap_or(0) > 0)
+    });
 }
 
 #[test]
 fn a_caster_by_a_grant_is_heard_beside_the_station_until_the_grant_expires() {
-    on_a_lan(
-        "radio-grant",
-        ["caster", "guest", "listener"],
-        |[caster, guest, listener]| {
-            let file = write_chirp(caster, 30)?;
-            let (key, station, _) = key_of(caster, "station.key")?;
-            let (guest_key, _, guest_id) = key_of(guest, "guest.key")?;
-            let (thief_key, _, _) = key_of(guest, "thief.key")?;
-            let public = guest_id.station(true).encode();
-            let grant = |ttl: &str| {
-                let told = caster
-                    .run(RADIO, &["grant", &key, &public, "--ttl", ttl])?
-                    .success()?;
-                let path = guest.write(&format!("{ttl}.grant"), told.stdout)?;
-                anyhow::Ok(path.display().to_string())
-            };
-            let (good, short) = (grant("1h")?, grant("8s")?);
-            let by = |key: &str, grant: &str| format!("--key {key} --grant {grant} --name guest");
+    world("radio-grant", |lab| {
+        let [caster, guest, listener] = &crate::all(lab.lan(&["caster", "guest", "listener"])?)?;
+        let file = write_chirp(caster, 30)?;
+        let (key, station, _) = key_of(caster, "station.key")?;
+        let (guest_key, _, guest_id) = key_of(guest, "guest.key")?;
+        let (thief_key, _, _) = key_of(guest, "thief.key")?;
+        let public = guest_id.station(true).encode();
+        let grant = |ttl: &str| {
+            let told = caster
+                .run(RADIO, &["grant", &key, &public, "--ttl", ttl])?
+                .success()?;
+            let path = guest.write(&format!("{ttl}.grant"), told.stdout)?;
+            anyhow::Ok(path.display().to_string())
+        };
+        let (good, short) = (grant("1h")?, grant("8s")?);
+        let by = |key: &str, grant: &str| format!("--key {key} --grant {grant} --name guest");
 
-            let (hears, heard) = listen(listener, &station.encode(), "heard", "")?;
-            let mut own = cast(caster, &file, &format!("--key {key} --name own"))?;
-            let mut casts = cast(guest, &file, &by(&guest_key, &good))?;
-            eventually("both are on air", || {
-                let status = last_status(&hears.stderr())?;
-                let casters = status["casters"].as_array().context("no casters")?;
-                let names: Vec<_> = casters.iter().filter_map(|c| c["name"].as_str()).collect();
-                holds!(names == ["own", "guest"], "{status}")
-            })?;
-            own.must_run()?;
-            casts.must_run()?;
-            // the grant is useless with another key
-            let mut thief = cast(guest, &file, &by(&thief_key, &good))?;
-            thief.expect_exit(DEADLINE, 4)?;
-            ensure!(thief.stderr().contains("for another key"));
-            // its holder also casts alone
-            ensure!(own.stop()? == 143, "{}", own.stderr());
-            let size = || fs::metadata(&heard).map_or(0, |m| m.len());
-            let before = size();
-            eventually("the guest is heard alone", || {
-                let status = last_status(&hears.stderr())?;
-                let casters = status["casters"].as_array().context("no casters")?;
-                let level = status["level_dbfs"].as_f64().unwrap_or(-100.0);
-                let more = size().saturating_sub(before);
-                holds!(
-                    casters.len() == 1 && level > -30.0 && more > 400_000,
-                    "{status}, {more} bytes"
-                )
-            })?;
-            // a grant that expires during the cast
-            let mut expires = cast(guest, &file, &by(&guest_key, &short))?;
-            expires.fails(DEADLINE, 4, "expired")?;
-            let code = casts.wait(DEADLINE)?;
+        let (hears, heard) = listen(listener, &station.encode(), "heard", "")?;
+        let mut own = cast(caster, &file, &format!("--key {key} --name own"))?;
+        let mut casts = cast(guest, &file, &by(&guest_key, &good))?;
+        eventually("both are on air", || {
+            let status = last_status(&hears.stderr())?;
+            let casters = status["casters"].as_array().context("no casters")?;
+            let names: Vec<_> = casters.iter().filter_map(|c| c["name"].as_str()).collect();
+            holds!(names == ["own", "guest"], "{status}")
+        })?;
+        own.must_run()?;
+        casts.must_run()?;
+        // the grant is useless with another key
+        let mut thief = cast(guest, &file, &by(&thief_key, &good))?;
+        thief.expect_exit(DEADLINE, 4)?;
+        ensure!(thief.stderr().contains("for another key"));
+        // its holder also casts alone
+        ensure!(own.stop()? == 143, "{}", own.stderr());
+        let size = || fs::metadata(&heard).map_or(0, |m| m.len());
+        let before = size();
+        eventually("the guest is heard alone", || {
+            let status = last_status(&hears.stderr())?;
+            let casters = status["casters"].as_array().context("no casters")?;
+            let level = status["level_dbfs"].as_f64().unwrap_or(-100.0);
+            let more = size().saturating_sub(before);
             holds!(
-                code == 1,
-                "{code}: the same key began later: {}",
-                casts.stderr()
+                casters.len() == 1 && level > -30.0 && more > 400_000,
+                "{status}, {more} bytes"
             )
-        },
-    );
+        })?;
+        // a grant that expires during the cast
+        let mut expires = cast(guest, &file, &by(&guest_key, &short))?;
+        expires.fails(DEADLINE, 4, "expired")?;
+        let code = casts.wait(DEADLINE)?;
+        holds!(
+            code == 1,
+            "{code}: the same key began later: {}",
+            casts.stderr()
+        )
+    });
 }
 
 /// Makes ALSA devices: a microphone that plays a file once, loudspeakers that write one.
@@ -425,71 +416,67 @@ fn good_share(heard: &[f64]) -> f64 {
 
 #[test]
 fn a_microphone_is_heard_by_loudspeakers_and_one_that_goes_away_is_taken_again() {
-    on_a_lan(
-        "radio-devices",
-        ["caster", "listener", "fickle"],
-        |[caster, listener, fickle]| {
-            let says = write_chirp(caster, 8)?;
-            let (key, station, _) = key_of(caster, "station.key")?;
-            let text = station.encode().to_string();
-            let with = |host: &Host| devices(host, &says);
-            let (on_caster, on_listener, on_fickle) =
-                (with(caster)?, with(listener)?, with(fickle)?);
-            // it cannot write, until it gets another file
-            std::os::unix::fs::symlink("/dev/full", fickle.path("link"))?;
+    world("radio-devices", |lab| {
+        let [caster, listener, fickle] = &crate::all(lab.lan(&["caster", "listener", "fickle"])?)?;
+        let says = write_chirp(caster, 8)?;
+        let (key, station, _) = key_of(caster, "station.key")?;
+        let text = station.encode().to_string();
+        let with = |host: &Host| devices(host, &says);
+        let (on_caster, on_listener, on_fickle) = (with(caster)?, with(listener)?, with(fickle)?);
+        // it cannot write, until it gets another file
+        std::os::unix::fs::symlink("/dev/full", fickle.path("link"))?;
 
-            let listens = format!("listen '{text}'");
-            let mut hears = with_devices(listener, &on_listener, &listens)?;
-            let listens = format!("listen '{text}' --device fickle");
-            let mut misses = with_devices(fickle, &on_fickle, &listens)?;
-            let mut casts = with_devices(caster, &on_caster, &format!("cast --key {key}"))?;
-            misses.says("fickle is away")?;
-            fs::remove_file(fickle.path("link"))?;
-            std::os::unix::fs::symlink(fickle.path("heard"), fickle.path("link"))?;
-            misses.says("fickle is back")?;
-            eventually("all was said", || {
-                let heard = read_samples(&listener.path("heard"))?;
-                let seconds = sounding(&heard).len() as f64 / RATE as f64;
-                holds!(seconds > 7.5, "{seconds} s")
-            })?;
-            // the microphone continues with silence
-            casts.must_run()?;
-            for process in [&mut hears, &mut misses, &mut casts] {
-                ensure!(process.stop()? == 143, "{}", process.stderr());
-            }
-            // a busy host is late at times: such a half second differs
-            for (host, least, share) in [(listener, 7.5, 0.8), (fickle, 1.0, 0.5)] {
-                let heard = read_samples(&host.path("heard"))?;
-                let heard = sounding(&heard);
-                let seconds = heard.len() as f64 / RATE as f64;
-                let good = good_share(heard);
-                eprintln!(
-                    "{}: {seconds:.2} s, {:.0} % good",
-                    host.name(),
-                    100.0 * good
-                );
-                ensure!(
-                    seconds > least && good >= share,
-                    "{}: {seconds} s, {good}",
-                    host.name()
-                );
-            }
-            let told = misses.stderr();
-            ensure!(told.matches("is away").count() == 1, "said once: {told}");
-
-            let told = listener.sh(&format!(
-                "ALSA_CONFIG_PATH={} {RADIO} devices",
-                on_listener.display()
-            ))?;
-            ensure!(
-                told.success()?
-                    .stdout
-                    .contains("speaker\tin, out\tTest speaker")
+        let listens = format!("listen '{text}'");
+        let mut hears = with_devices(listener, &on_listener, &listens)?;
+        let listens = format!("listen '{text}' --device fickle");
+        let mut misses = with_devices(fickle, &on_fickle, &listens)?;
+        let mut casts = with_devices(caster, &on_caster, &format!("cast --key {key}"))?;
+        misses.says("fickle is away")?;
+        fs::remove_file(fickle.path("link"))?;
+        std::os::unix::fs::symlink(fickle.path("heard"), fickle.path("link"))?;
+        misses.says("fickle is back")?;
+        eventually("all was said", || {
+            let heard = read_samples(&listener.path("heard"))?;
+            let seconds = sounding(&heard).len() as f64 / RATE as f64;
+            holds!(seconds > 7.5, "{seconds} s")
+        })?;
+        // the microphone continues with silence
+        casts.must_run()?;
+        for process in [&mut hears, &mut misses, &mut casts] {
+            ensure!(process.stop()? == 143, "{}", process.stderr());
+        }
+        // a busy host is late at times: such a half second differs
+        for (host, least, share) in [(listener, 7.5, 0.8), (fickle, 1.0, 0.5)] {
+            let heard = read_samples(&host.path("heard"))?;
+            let heard = sounding(&heard);
+            let seconds = heard.len() as f64 / RATE as f64;
+            let good = good_share(heard);
+            eprintln!(
+                "{}: {seconds:.2} s, {:.0} % good",
+                host.name(),
+                100.0 * good
             );
-            let mut none = with_devices(listener, &on_listener, "cast --device none")?;
-            none.fails(DEADLINE, 1, "microphone none: there is none")
-        },
-    );
+            ensure!(
+                seconds > least && good >= share,
+                "{}: {seconds} s, {good}",
+                host.name()
+            );
+        }
+        let told = misses.stderr();
+        ensure!(told.matches("is away").count() == 1, "said once: {told}");
+
+        let told = listener.sh(&format!(
+            "ALSA_CONFIG_PATH={} {RADIO} devices",
+            on_listener.display()
+        ))?;
+        ensure!(
+            told.success()?
+                .stdout
+                .contains("speaker\tin, out\tTest speaker")
+        );
+        let mut none = with_devices(listener, &on_listener, "cast --device none")?;
+        none.fails(DEADLINE, 1, "microphone none: there is none")
+    });
 }
 
 #[test]
@@ -719,75 +706,70 @@ fn the_router_next_to_the_caster_is_killed_and_sound_comes_by_another() {
 
 #[test]
 fn a_recording_is_shared_when_it_has_ended_and_a_private_one_with_a_key_alone() {
-    on_a_lan(
-        "radio-archive",
-        ["caster", "listener", "later"],
-        |[caster, listener, later]| {
-            let file = write_chirp(caster, 2)?;
-            let (key, station, _) = key_of(caster, "station.key")?;
-            let text = station.encode().to_string();
-            let recording = listener.path("story.opus").display().to_string();
-            let args = ["listen", &text, "--record", &recording, "--archive"];
-            let mut open = listener.spawn(RADIO, &args)?;
-            open.fails(DEADLINE, 2, "--keyfile")?;
-            ensure!(!listener.path("story.opus").exists(), "it has begun");
+    world("radio-archive", |lab| {
+        let [caster, listener, later] = &crate::all(lab.lan(&["caster", "listener", "later"])?)?;
+        let file = write_chirp(caster, 2)?;
+        let (key, station, _) = key_of(caster, "station.key")?;
+        let text = station.encode().to_string();
+        let recording = listener.path("story.opus").display().to_string();
+        let args = ["listen", &text, "--record", &recording, "--archive"];
+        let mut open = listener.spawn(RADIO, &args)?;
+        open.fails(DEADLINE, 2, "--keyfile")?;
+        ensure!(!listener.path("story.opus").exists(), "it has begun");
 
-            let shared = listener.path("shared.key").display().to_string();
-            listener.run("lcsync", &["keygen", &shared])?.success()?;
-            let args = [&args[..], &["--keyfile", &shared]].concat();
-            let mut records = listener.spawn(RADIO, &args)?;
-            let mut casts = cast(caster, &file, &format!("--key {key}"))?;
-            casts.expect_exit(DEADLINE, 0)?;
-            records.prints("lc:story.opus")?;
-            let key_there = later.write("shared.key", fs::read(&shared)?)?;
-            fs::set_permissions(&key_there, fs::Permissions::from_mode(0o600))?;
-            let key_there = key_there.display().to_string();
-            let fetched = later.path("fetched.opus").display().to_string();
-            let args = ["lc:story.opus", &fetched, "--keyfile", &key_there];
-            later.run("lcsync", &args)?.success()?;
-            ensure!(fs::read(&fetched)? == fs::read(&recording)?, "not the same");
-            holds!(records.stop()? == 0, "{}", records.stderr())
-        },
-    );
+        let shared = listener.path("shared.key").display().to_string();
+        listener.run("lcsync", &["keygen", &shared])?.success()?;
+        let args = [&args[..], &["--keyfile", &shared]].concat();
+        let mut records = listener.spawn(RADIO, &args)?;
+        let mut casts = cast(caster, &file, &format!("--key {key}"))?;
+        casts.expect_exit(DEADLINE, 0)?;
+        records.prints("lc:story.opus")?;
+        let key_there = later.write("shared.key", fs::read(&shared)?)?;
+        fs::set_permissions(&key_there, fs::Permissions::from_mode(0o600))?;
+        let key_there = key_there.display().to_string();
+        let fetched = later.path("fetched.opus").display().to_string();
+        let args = ["lc:story.opus", &fetched, "--keyfile", &key_there];
+        later.run("lcsync", &args)?.success()?;
+        ensure!(fs::read(&fetched)? == fs::read(&recording)?, "not the same");
+        holds!(records.stop()? == 0, "{}", records.stderr())
+    });
 }
 
 #[test]
 #[ignore = "runs programs of others; make test-all"]
 fn ffmpeg_hears_a_public_station_and_reads_a_recording() {
-    with_members(
-        "radio-foreign",
-        ["caster", "player"],
-        |_, [caster, player]| {
-            let file = write_chirp(&caster.host, 20)?;
-            let mut casts = cast(&caster.host, &file, "--public --name story -i lc0")?;
-            eventually("it says what it is", || station_of(&casts).map(drop))?;
-            let args = ["stations", "--sdp", "story", "-i", "lc0"];
-            let sdp = player.host.run(RADIO, &args)?.success()?.stdout;
-            let sdp = player.host.write("story.sdp", sdp)?.display().to_string();
-            let recording = player.host.path("story.opus").display().to_string();
-            let args = ["listen", "story", "--record", &recording, "-i", "lc0"];
-            let mut records = player.host.spawn(RADIO, &args)?;
-            let raw = |name: &str| player.host.path(name);
-            let heard = raw("heard").display().to_string();
-            let words = format!(
-                "-v error -nostdin -protocol_whitelist file,udp,rtp -i {sdp} -t 6 -f s16le -ar 48000 -ac 2 {heard}"
-            );
-            let words: Vec<&str> = words.split(' ').collect();
-            let mut ffmpeg = start_foreign(&player.host, "ffmpeg", &words)?;
-            ffmpeg.expect_exit(DEADLINE, 0)?;
-            casts.expect_exit(DEADLINE, 0)?;
-            records.expect_exit(DEADLINE, 0)?;
-            let read = raw("read").display().to_string();
-            let words = format!("-v error -nostdin -i {recording} -f s16le -ar 48000 -ac 2 {read}");
-            let words: Vec<&str> = words.split(' ').collect();
-            let mut ffmpeg = start_foreign(&player.host, "ffmpeg", &words)?;
-            ffmpeg.expect_exit(DEADLINE, 0)?;
-            for name in ["heard", "read"] {
-                is_chirp("ffmpeg", &raw(name))?;
-            }
-            Ok(())
-        },
-    );
+    world("radio-foreign", |lab| {
+        let network = lab.closed_network(["caster", "player"])?;
+        let [caster, player] = network.nodes()?;
+        let file = write_chirp(&caster.host, 20)?;
+        let mut casts = cast(&caster.host, &file, "--public --name story -i lc0")?;
+        eventually("it says what it is", || station_of(&casts).map(drop))?;
+        let args = ["stations", "--sdp", "story", "-i", "lc0"];
+        let sdp = player.host.run(RADIO, &args)?.success()?.stdout;
+        let sdp = player.host.write("story.sdp", sdp)?.display().to_string();
+        let recording = player.host.path("story.opus").display().to_string();
+        let args = ["listen", "story", "--record", &recording, "-i", "lc0"];
+        let mut records = player.host.spawn(RADIO, &args)?;
+        let raw = |name: &str| player.host.path(name);
+        let heard = raw("heard").display().to_string();
+        let words = format!(
+            "-v error -nostdin -protocol_whitelist file,udp,rtp -i {sdp} -t 6 -f s16le -ar 48000 -ac 2 {heard}"
+        );
+        let words: Vec<&str> = words.split(' ').collect();
+        let mut ffmpeg = start_foreign(&player.host, "ffmpeg", &words)?;
+        ffmpeg.expect_exit(DEADLINE, 0)?;
+        casts.expect_exit(DEADLINE, 0)?;
+        records.expect_exit(DEADLINE, 0)?;
+        let read = raw("read").display().to_string();
+        let words = format!("-v error -nostdin -i {recording} -f s16le -ar 48000 -ac 2 {read}");
+        let words: Vec<&str> = words.split(' ').collect();
+        let mut ffmpeg = start_foreign(&player.host, "ffmpeg", &words)?;
+        ffmpeg.expect_exit(DEADLINE, 0)?;
+        for name in ["heard", "read"] {
+            is_chirp("ffmpeg", &raw(name))?;
+        }
+        Ok(())
+    });
 }
 
 /// Checks that a player wrote more than four seconds of the chirp.
@@ -806,63 +788,61 @@ fn is_chirp(player: &str, file: &Path) -> Result<()> {
 #[test]
 #[ignore = "runs programs of others; make test-all"]
 fn ffplay_and_gstreamer_hear_a_public_station_and_what_ffmpeg_announces_is_heard_here() {
-    with_members(
-        "radio-players",
-        ["caster", "player"],
-        |_, [caster, player]| {
-            let file = write_chirp(&caster.host, 40)?;
-            let casts = cast(&caster.host, &file, "--public --name story -i lc0")?;
-            eventually("it says what it is", || station_of(&casts).map(drop))?;
-            let args = ["stations", "--sdp", "story", "-i", "lc0"];
-            let sdp = player.host.run(RADIO, &args)?.success()?.stdout;
-            let group = sdp.lines().find_map(|line| line.strip_prefix("c=IN IP6 "));
-            let group = group.context("no group")?.to_owned();
-            let sdp = player.host.write("story.sdp", &sdp)?.display().to_string();
-            let path = |name: &str| player.host.path(name).display().to_string();
+    world("radio-players", |lab| {
+        let network = lab.closed_network(["caster", "player"])?;
+        let [caster, player] = network.nodes()?;
+        let file = write_chirp(&caster.host, 40)?;
+        let casts = cast(&caster.host, &file, "--public --name story -i lc0")?;
+        eventually("it says what it is", || station_of(&casts).map(drop))?;
+        let args = ["stations", "--sdp", "story", "-i", "lc0"];
+        let sdp = player.host.run(RADIO, &args)?.success()?.stdout;
+        let group = sdp.lines().find_map(|line| line.strip_prefix("c=IN IP6 "));
+        let group = group.context("no group")?.to_owned();
+        let sdp = player.host.write("story.sdp", &sdp)?.display().to_string();
+        let path = |name: &str| player.host.path(name).display().to_string();
 
-            // its loudspeakers are a file
-            let by_ffplay = path("ffplay");
-            let variables = [
-                "SDL_AUDIODRIVER=disk".to_owned(),
-                format!("SDL_DISKAUDIOFILE={by_ffplay}"),
-            ];
-            let words = "-v error -nodisp -protocol_whitelist file,udp,rtp";
-            let mut ffplay =
-                with_variables(&player.host, &variables, "ffplay", &[words, &sdp].join(" "))?;
-            let by_gstreamer = path("gstreamer");
-            let variables = [format!("GST_REGISTRY={}", path("registry")), plugins()?];
-            let words = format!(
-                "-q udpsrc address={group} port=5004 multicast-iface=lc0 \
+        // its loudspeakers are a file
+        let by_ffplay = path("ffplay");
+        let variables = [
+            "SDL_AUDIODRIVER=disk".to_owned(),
+            format!("SDL_DISKAUDIOFILE={by_ffplay}"),
+        ];
+        let words = "-v error -nodisp -protocol_whitelist file,udp,rtp";
+        let mut ffplay =
+            with_variables(&player.host, &variables, "ffplay", &[words, &sdp].join(" "))?;
+        let by_gstreamer = path("gstreamer");
+        let variables = [format!("GST_REGISTRY={}", path("registry")), plugins()?];
+        let words = format!(
+            "-q udpsrc address={group} port=5004 multicast-iface=lc0 \
              caps=application/x-rtp,media=audio,encoding-name=OPUS,payload=96,clock-rate=48000 \
              ! rtpjitterbuffer latency=60 ! rtpopusdepay ! opusdec ! audioconvert \
              ! audio/x-raw,format=S16LE,channels=2,rate=48000 ! filesink buffer-mode=2 location={by_gstreamer}"
-            );
-            let mut gstreamer = with_variables(&player.host, &variables, "gst-launch-1.0", &words)?;
-            for file in [&by_ffplay, &by_gstreamer] {
-                exceeds(6 * 4 * RATE as u64, || Ok(fs::metadata(file)?.len()))?;
-            }
-            for process in [&mut ffplay, &mut gstreamer] {
-                process.kill()?;
-            }
-            is_chirp("ffplay", Path::new(&by_ffplay))?;
-            is_chirp("GStreamer", Path::new(&by_gstreamer))?;
-            drop(casts);
+        );
+        let mut gstreamer = with_variables(&player.host, &variables, "gst-launch-1.0", &words)?;
+        for file in [&by_ffplay, &by_gstreamer] {
+            exceeds(6 * 4 * RATE as u64, || Ok(fs::metadata(file)?.len()))?;
+        }
+        for process in [&mut ffplay, &mut gstreamer] {
+            process.kill()?;
+        }
+        is_chirp("ffplay", Path::new(&by_ffplay))?;
+        is_chirp("GStreamer", Path::new(&by_gstreamer))?;
+        drop(casts);
 
-            let words = format!(
-                "-v error -nostdin -re -f s16le -ar 48000 -ac 2 -i {} -c:a libopus -b:a 96k -metadata title=abroad \
+        let words = format!(
+            "-v error -nostdin -re -f s16le -ar 48000 -ac 2 -i {} -c:a libopus -b:a 96k -metadata title=abroad \
              -f sap sap://[ff1e::4444]?announce_addr=ff0e::2:7ffe&announce_port=9875&ttl=8",
-                file.display()
-            );
-            let words: Vec<&str> = words.split_whitespace().collect();
-            let _announces = start_foreign(&caster.host, "ffmpeg", &words)?;
-            let (_hears, heard) = listen(&player.host, "abroad", "abroad", "-i lc0")?;
-            eventually("some seconds of ffmpeg's", || {
-                let size = fs::metadata(&heard).map_or(0, |m| m.len());
-                holds!(size > 6 * 4 * RATE as u64, "{size} bytes")
-            })?;
-            is_chirp("from ffmpeg", &heard)
-        },
-    );
+            file.display()
+        );
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let _announces = start_foreign(&caster.host, "ffmpeg", &words)?;
+        let (_hears, heard) = listen(&player.host, "abroad", "abroad", "-i lc0")?;
+        eventually("some seconds of ffmpeg's", || {
+            let size = fs::metadata(&heard).map_or(0, |m| m.len());
+            holds!(size > 6 * 4 * RATE as u64, "{size} bytes")
+        })?;
+        is_chirp("from ffmpeg", &heard)
+    });
 }
 
 /// Returns the path of GStreamer's plugins, fetched or installed.

@@ -171,64 +171,61 @@ fn two_hosts_write_one_text_also_without_a_network() {
 
 #[test]
 fn a_file_that_cannot_be_notes_stays_and_what_waits_for_a_grant_is_kept() {
-    on_a_lan(
-        "studio-notes-file",
-        ["stage", "one", "two"],
-        |[stage, one, two]| {
-            // a foreign file
-            let (mut presenter, lcs) = present_notes(stage, "lan0")?;
-            let theirs = two.write("other.md", "not of these notes\n")?;
-            let mut host = NotesFile::start(one, &lcs, "lan0")?;
-            eventually("it has a file", || host.read().map(drop))?;
-            fs::write(&host.path, "of all\n")?;
-            host.until_kept("of all")?;
-            let (path, state) = (
-                theirs.display().to_string(),
-                two.path("notes-state").display().to_string(),
-            );
-            two.run(
-                "lcstudio",
-                &["notes", &lcs, &path, "--state-dir", &state, "-i", "lan0"],
-            )?
-            .fails(1, "not of these notes")?;
-            ensure!(fs::read_to_string(&theirs)? == "not of these notes\n");
-            // one program per state
-            let state = one.path("notes-state").display().to_string();
-            one.run(
-                "lcstudio",
-                &["notes", &lcs, &path, "--state-dir", &state, "-i", "lan0"],
-            )?
-            .fails(1, "used by another lcstudio")?;
-            // a holder supplies all entries; grants are impossible
-            let kept = stage.path("kept").display().to_string();
-            let _holder = stage.spawn(
-                "lcstudio",
-                &["hold", &lcs, &kept, "--no-sound", "-i", "lan0"],
-            )?;
-            eventually("all is held", || {
-                let held = fs::read(stage.path("kept/log/notes"))?;
-                holds!(held.windows(6).any(|part| part == b"of all"))
-            })?;
-            presenter.types("q")?;
-            presenter.process.expect_exit(DEADLINE, 0)?;
-            let late = NotesFile::start(two, &lcs, "lan0")?;
-            late.until("of all\n")?;
-            fs::write(&late.path, "of all\nand of who is late\n")?;
-            late.until_said("\"waits\"")?;
-            late.until_kept("and of who is late")?;
-            // invalid text stays in the file, without effect on the notes
-            fs::write(&host.path, b"\xff\xfe")?;
-            host.until_said("it is not UTF-8")?;
-            ensure!(fs::read(&host.path)? == b"\xff\xfe");
-            fs::write(&host.path, "of all, still\n")?;
-            late.until("of all, still\nand of who is late\n")?;
-            // removed
-            fs::remove_file(&host.path)?;
-            host.until("of all, still\n")?;
-            host.process.signal(Signal::SIGTERM)?;
-            host.process.expect_exit(DEADLINE, 143)
-        },
-    );
+    world("studio-notes-file", |lab| {
+        let [stage, one, two] = &crate::all(lab.lan(&["stage", "one", "two"])?)?;
+        // a foreign file
+        let (mut presenter, lcs) = present_notes(stage, "lan0")?;
+        let theirs = two.write("other.md", "not of these notes\n")?;
+        let mut host = NotesFile::start(one, &lcs, "lan0")?;
+        eventually("it has a file", || host.read().map(drop))?;
+        fs::write(&host.path, "of all\n")?;
+        host.until_kept("of all")?;
+        let (path, state) = (
+            theirs.display().to_string(),
+            two.path("notes-state").display().to_string(),
+        );
+        two.run(
+            "lcstudio",
+            &["notes", &lcs, &path, "--state-dir", &state, "-i", "lan0"],
+        )?
+        .fails(1, "not of these notes")?;
+        ensure!(fs::read_to_string(&theirs)? == "not of these notes\n");
+        // one program per state
+        let state = one.path("notes-state").display().to_string();
+        one.run(
+            "lcstudio",
+            &["notes", &lcs, &path, "--state-dir", &state, "-i", "lan0"],
+        )?
+        .fails(1, "used by another lcstudio")?;
+        // a holder supplies all entries; grants are impossible
+        let kept = stage.path("kept").display().to_string();
+        let _holder = stage.spawn(
+            "lcstudio",
+            &["hold", &lcs, &kept, "--no-sound", "-i", "lan0"],
+        )?;
+        eventually("all is held", || {
+            let held = fs::read(stage.path("kept/log/notes"))?;
+            holds!(held.windows(6).any(|part| part == b"of all"))
+        })?;
+        presenter.types("q")?;
+        presenter.process.expect_exit(DEADLINE, 0)?;
+        let late = NotesFile::start(two, &lcs, "lan0")?;
+        late.until("of all\n")?;
+        fs::write(&late.path, "of all\nand of who is late\n")?;
+        late.until_said("\"waits\"")?;
+        late.until_kept("and of who is late")?;
+        // invalid text stays in the file, without effect on the notes
+        fs::write(&host.path, b"\xff\xfe")?;
+        host.until_said("it is not UTF-8")?;
+        ensure!(fs::read(&host.path)? == b"\xff\xfe");
+        fs::write(&host.path, "of all, still\n")?;
+        late.until("of all, still\nand of who is late\n")?;
+        // removed
+        fs::remove_file(&host.path)?;
+        host.until("of all, still\n")?;
+        host.process.signal(Signal::SIGTERM)?;
+        host.process.expect_exit(DEADLINE, 143)
+    });
 }
 
 /// Updates as pages write them: a title, and a text. Then updates with valid checksums that no
@@ -339,79 +336,73 @@ impl Author {
 
 #[test]
 fn an_update_that_wants_all_memory_ends_the_document_and_the_text_of_others_goes_on() {
-    on_a_lan(
-        "studio-notes-harm",
-        ["stage", "one", "two", "bad"],
-        |[stage, one, two, bad]| {
-            let (_presenter, lcs) = present_notes(stage, "lan0")?;
-            let one = NotesFile::start(one, &lcs, "lan0")?;
-            eventually("it has a file", || one.read().map(drop))?;
-            fs::write(&one.path, "of one\n")?;
-            one.until_kept("of one")?;
-            let honest = bytes(OF_A_PAGE)?;
-            for (seed, harm) in (1..).zip(HARMFUL) {
-                let bodies = match seed {
-                    // its earlier text stays
-                    1 => vec![honest.clone(), bytes(harm)?],
-                    _ => vec![bytes(harm)?],
-                };
-                bad.namespace().run(|| Author::write(&lcs, seed, &bodies))?;
-            }
-            for number in [2, 1] {
-                one.until_said(&format!(
-                    r#""number":{number},"why":"its process has ended""#
-                ))?;
-            }
-            let both = ["of one\n", "# Notes\n\nBees 🐝 dance.\n"];
-            eventually("both texts are there", || {
-                let text = one.read()?;
-                holds!(both.iter().all(|part| text.contains(part)), "{text}")
-            })?;
-            // a later attender gets the same updates, and the rest continues
-            let two = NotesFile::start(two, &lcs, "lan0")?;
-            two.until(&one.read()?)?;
-            fs::write(&one.path, format!("{}and more\n", one.read()?))?;
-            two.until(&one.read()?)?;
-            holds!(two.read()?.ends_with("and more\n"), "{}", two.read()?)
-        },
-    );
+    world("studio-notes-harm", |lab| {
+        let [stage, one, two, bad] = &crate::all(lab.lan(&["stage", "one", "two", "bad"])?)?;
+        let (_presenter, lcs) = present_notes(stage, "lan0")?;
+        let one = NotesFile::start(one, &lcs, "lan0")?;
+        eventually("it has a file", || one.read().map(drop))?;
+        fs::write(&one.path, "of one\n")?;
+        one.until_kept("of one")?;
+        let honest = bytes(OF_A_PAGE)?;
+        for (seed, harm) in (1..).zip(HARMFUL) {
+            let bodies = match seed {
+                // its earlier text stays
+                1 => vec![honest.clone(), bytes(harm)?],
+                _ => vec![bytes(harm)?],
+            };
+            bad.namespace().run(|| Author::write(&lcs, seed, &bodies))?;
+        }
+        for number in [2, 1] {
+            one.until_said(&format!(
+                r#""number":{number},"why":"its process has ended""#
+            ))?;
+        }
+        let both = ["of one\n", "# Notes\n\nBees 🐝 dance.\n"];
+        eventually("both texts are there", || {
+            let text = one.read()?;
+            holds!(both.iter().all(|part| text.contains(part)), "{text}")
+        })?;
+        // a later attender gets the same updates, and the rest continues
+        let two = NotesFile::start(two, &lcs, "lan0")?;
+        two.until(&one.read()?)?;
+        fs::write(&one.path, format!("{}and more\n", one.read()?))?;
+        two.until(&one.read()?)?;
+        holds!(two.read()?.ends_with("and more\n"), "{}", two.read()?)
+    });
 }
 
 #[test]
 fn a_folder_that_cannot_be_written_is_said_and_nothing_is_lost() {
-    on_a_lan(
-        "studio-notes-read-only",
-        ["stage", "one", "two"],
-        |[stage, one, two]| {
-            let (_presenter, lcs) = present_notes(stage, "lan0")?;
-            let two = NotesFile::start(two, &lcs, "lan0")?;
-            eventually("it has a file", || two.read().map(drop))?;
-            let path = one.write("docs/notes.md", "")?;
-            // the file is writable, and nothing beside it
-            let arguments = NotesFile::arguments(one, "docs/notes.md", &lcs, "lan0").join(" ");
-            let script = format!(
-                "set -e; mount --bind docs docs; mount --bind docs/notes.md docs/notes.md; \
+    world("studio-notes-read-only", |lab| {
+        let [stage, one, two] = &crate::all(lab.lan(&["stage", "one", "two"])?)?;
+        let (_presenter, lcs) = present_notes(stage, "lan0")?;
+        let two = NotesFile::start(two, &lcs, "lan0")?;
+        eventually("it has a file", || two.read().map(drop))?;
+        let path = one.write("docs/notes.md", "")?;
+        // the file is writable, and nothing beside it
+        let arguments = NotesFile::arguments(one, "docs/notes.md", &lcs, "lan0").join(" ");
+        let script = format!(
+            "set -e; mount --bind docs docs; mount --bind docs/notes.md docs/notes.md; \
              mount -o remount,ro,bind docs; ! touch docs/other; exec lcstudio {arguments}"
-            );
-            let mut process = one.spawn("unshare", &["-m", "sh", "-c", &script])?;
-            fs::write(&two.path, "of two\n")?;
-            process.prints("it does not get what others write")?;
-            ensure!(fs::read_to_string(&path)?.is_empty());
-            // an editor that writes into the file: all get the text
-            fs::write(&path, "of one\n")?;
-            eventually("both have written", || {
-                let text = two.read()?;
-                shows_all(&text, &["of one\n", "of two\n"])
-            })?;
-            ensure!(fs::read_to_string(&path)? == "of one\n");
-            process.kill()?;
-            // once the folder is writable, all text is there
-            let arguments = arguments.split(' ').collect::<Vec<_>>();
-            let _process = one.spawn("lcstudio", &arguments)?;
-            eventually("the file has all", || {
-                let there = fs::read_to_string(&path)?;
-                holds!(there == two.read()?, "{there}")
-            })
-        },
-    );
+        );
+        let mut process = one.spawn("unshare", &["-m", "sh", "-c", &script])?;
+        fs::write(&two.path, "of two\n")?;
+        process.prints("it does not get what others write")?;
+        ensure!(fs::read_to_string(&path)?.is_empty());
+        // an editor that writes into the file: all get the text
+        fs::write(&path, "of one\n")?;
+        eventually("both have written", || {
+            let text = two.read()?;
+            shows_all(&text, &["of one\n", "of two\n"])
+        })?;
+        ensure!(fs::read_to_string(&path)? == "of one\n");
+        process.kill()?;
+        // once the folder is writable, all text is there
+        let arguments = arguments.split(' ').collect::<Vec<_>>();
+        let _process = one.spawn("lcstudio", &arguments)?;
+        eventually("the file has all", || {
+            let there = fs::read_to_string(&path)?;
+            holds!(there == two.read()?, "{there}")
+        })
+    });
 }
