@@ -4,6 +4,7 @@ use std::io::Write;
 
 use lcroute_demo::lab::Disk;
 
+use crate::offload::execute_anew;
 use crate::prelude::*;
 
 /// Documented bound for the end of a stopped daemon.
@@ -50,17 +51,7 @@ fn a_daemon_that_executes_itself_anew_keeps_lc0_and_the_joins() {
         let _sender = network.members[0].host.send_for_ever("ff1e::42")?;
         receiver.expect_more("the receiver hears the sender")?;
         let index = index_of_lc0(&network.members[1].host)?;
-        let uptime = network.members[1].status()?["uptime_s"]
-            .as_u64()
-            .context("uptime_s")?;
-        eventually("the daemon is older than a second", || {
-            holds!(network.members[1].status()?["uptime_s"].as_u64() > Some(uptime + 1))
-        })?;
-        network.members[1].daemon()?.signal(Signal::SIGUSR2)?;
-        eventually("the daemon has started over", || {
-            let now = network.members[1].status()?["uptime_s"].as_u64();
-            holds!(now <= Some(uptime + 1), "uptime {now:?}")
-        })?;
+        execute_anew(&mut network.members[1])?;
         ensure!(network.members[1].daemon()?.is_running());
         ensure!(index_of_lc0(&network.members[1].host)? == index);
         network.wait_linked()?;
@@ -181,14 +172,7 @@ fn a_disk_that_takes_nothing_keeps_no_daemon_from_upgrade_and_start() {
         while file.write_all(&[1; 512]).is_ok() {}
 
         let before = incarnation()?;
-        let uptime = || network.members[1].status().map(|s| s["uptime_s"].as_u64());
-        exceeds(Some(1), &uptime)?;
-        let old = uptime()?;
-        network.members[1].daemon()?.signal(Signal::SIGUSR2)?;
-        eventually("the daemon has started over", || {
-            let now = network.members[1].status()?["uptime_s"].as_u64();
-            holds!(now < old, "uptime {now:?}")
-        })?;
+        execute_anew(&mut network.members[1])?;
         network.wait_linked()?;
         network.members[1].daemon()?.kill()?;
         network.members[0].wait_links(0)?;
@@ -223,15 +207,7 @@ fn a_state_folder_has_one_daemon_and_a_second_is_told_whose_it_is() {
             holds!(!member.host.has_interface("lc9"))
         };
         refused(&network.members[1])?;
-        let before = network.members[1].status()?["uptime_s"].as_u64();
-        eventually("the daemon is older than a second", || {
-            holds!(network.members[1].status()?["uptime_s"].as_u64() > before.map(|s| s + 1))
-        })?;
-        network.members[1].daemon()?.signal(Signal::SIGUSR2)?;
-        eventually("the daemon has started over", || {
-            let now = network.members[1].status()?["uptime_s"].as_u64();
-            holds!(now <= before.map(|s| s + 1), "uptime {now:?}")
-        })?;
+        execute_anew(&mut network.members[1])?;
         refused(&network.members[1])?;
         network.wait_linked()
     });

@@ -299,48 +299,45 @@ fn an_interface_on_top_of_another_is_served() {
 
 #[test]
 fn trains_of_datagrams_and_partial_checksums_arrive_right() {
-    two_lans(
-        "lan-trains",
-        1,
-        "rate = \"2G\"\nrate_out = \"2G\"\n",
-        |sites, [a, b]| {
-            let receivers = [receiver(&b.hosts[0], false)?, receiver(&b.hosts[0], true)?];
-            sites.wait_reported(0, 1)?;
-            let group: Ipv6Addr = GROUP.parse()?;
-            let (train, raw) = a.hosts[0].namespace().run(|| {
-                let train = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
-                train.bind(&SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, PORT, 0, 0).into())?;
-                train.connect(&SocketAddrV6::new(group, PORT, 0, 0).into())?;
-                let raw = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::UDP))?;
-                raw.connect(&SocketAddrV6::new(group, 0, 0, 0).into())?;
-                Ok((train, raw))
-            })?;
-            let gateway = &sites.members(0)[0];
-            let before = counted(gateway, "rx")?;
-            let source = "2001:db8:a001::2".parse()?;
-            for number in 0..20 {
-                let datagrams = equal_sizes(number);
-                // super-packets of some 20 KB, each ending with a shorter datagram
-                for half in [&datagrams[..20], &datagrams[20..]] {
-                    send_train(&train, half)?;
-                }
-                for receiver in &receivers {
-                    ensure!(receive(receiver, datagrams.len())?.datagrams == datagrams);
-                }
-                // receivers' kernels check checksums: a wrong one stays wrong
-                raw.send(&udp(source, &noise(number, 500), false))?;
+    world("lan-trains", |lab| {
+        let sites = Sites::with(lab, 1, "rate = \"2G\"\nrate_out = \"2G\"\n")?;
+        let [a, b] = &sites.sites;
+        let receivers = [receiver(&b.hosts[0], false)?, receiver(&b.hosts[0], true)?];
+        sites.wait_reported(0, 1)?;
+        let group: Ipv6Addr = GROUP.parse()?;
+        let (train, raw) = a.hosts[0].namespace().run(|| {
+            let train = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
+            train.bind(&SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, PORT, 0, 0).into())?;
+            train.connect(&SocketAddrV6::new(group, PORT, 0, 0).into())?;
+            let raw = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::UDP))?;
+            raw.connect(&SocketAddrV6::new(group, 0, 0, 0).into())?;
+            Ok((train, raw))
+        })?;
+        let gateway = &sites.members(0)[0];
+        let before = counted(gateway, "rx")?;
+        let source = "2001:db8:a001::2".parse()?;
+        for number in 0..20 {
+            let datagrams = equal_sizes(number);
+            // super-packets of some 20 KB, each ending with a shorter datagram
+            for half in [&datagrams[..20], &datagrams[20..]] {
+                send_train(&train, half)?;
             }
-            // 20 times 41, and those with wrong checksums
-            becomes(840, || Ok(counted(gateway, "rx")? - before))?;
-            // behind all previous ones
-            setsockopt(&train, sockopt::UdpGsoSegment, &0)?;
-            train.send(b"the end")?;
             for receiver in &receivers {
-                ensure!(receive(receiver, 1)?.datagrams == [b"the end".to_vec()]);
+                ensure!(receive(receiver, datagrams.len())?.datagrams == datagrams);
             }
-            Ok(())
-        },
-    );
+            // receivers' kernels check checksums: a wrong one stays wrong
+            raw.send(&udp(source, &noise(number, 500), false))?;
+        }
+        // 20 times 41, and those with wrong checksums
+        becomes(840, || Ok(counted(gateway, "rx")? - before))?;
+        // behind all previous ones
+        setsockopt(&train, sockopt::UdpGsoSegment, &0)?;
+        train.send(b"the end")?;
+        for receiver in &receivers {
+            ensure!(receive(receiver, 1)?.datagrams == [b"the end".to_vec()]);
+        }
+        Ok(())
+    });
 }
 
 /// Sets features of an interface, as `ethtool -K` does.
@@ -371,50 +368,47 @@ fn set_features(host: &Host, interface: &str, wishes: &[&str]) -> Result<()> {
 
 #[test]
 fn datagrams_that_the_card_has_put_together_arrive_apart() {
-    two_lans(
-        "lan-gro",
-        1,
-        "rate = \"2G\"\nrate_out = \"2G\"\n",
-        |sites, [a, b]| {
-            let listener = b.hosts[0].receive(GROUP, &[])?;
-            sites.wait_reported(0, 1)?;
-            // super-packets are cut on the gateway's cable: its card gets single datagrams in bursts
-            a.switch.ip("link set port1 gso_max_segs 1")?;
-            // only then the kernel coalesces packets of a lab cable
-            set_features(
-                &a.switch,
-                "port1",
-                &crate::words(
-                    "tx-tcp-segmentation=off tx-tcp-ecn-segmentation=off tx-tcp-mangleid-segmentation=off tx-tcp6-segmentation=off",
-                ),
-            )?;
-            let gateway = &sites.members(0)[0];
-            let mut sent = 0;
-            for wishes in [
-                ["rx-gro=on", "rx-udp-gro-forwarding=on", "rx-gro-list=off"],
-                ["rx-gro=on", "rx-udp-gro-forwarding=off", "rx-gro-list=on"],
-            ] {
-                set_features(&gateway.host, lab::LAN, &wishes)?;
-                let long = [
-                    "-l",
-                    "-n",
-                    "-i",
-                    lab::LAN,
-                    "ip6 dst ff1e::42 and greater 2000",
-                ];
-                let long = gateway.host.spawn("tcpdump", &long)?;
-                long.says("listening")?;
-                let args = ["--rate", "4000", "--size", "1000", "--gso", "20"];
-                a.hosts[0].send(GROUP, 1_000, &args)?;
-                exceeds(0, || Ok(long.stdout().len()))?;
-                sent += 1_000;
-                listener
-                    .expect(sent)
-                    .with_context(|| format!("{wishes:?} {:?}", lan(gateway)))?;
-            }
-            listener.expect_exactly(sent)
-        },
-    );
+    world("lan-gro", |lab| {
+        let sites = Sites::with(lab, 1, "rate = \"2G\"\nrate_out = \"2G\"\n")?;
+        let [a, b] = &sites.sites;
+        let listener = b.hosts[0].receive(GROUP, &[])?;
+        sites.wait_reported(0, 1)?;
+        // super-packets are cut on the gateway's cable: its card gets single datagrams in bursts
+        a.switch.ip("link set port1 gso_max_segs 1")?;
+        // only then the kernel coalesces packets of a lab cable
+        set_features(
+            &a.switch,
+            "port1",
+            &crate::words(
+                "tx-tcp-segmentation=off tx-tcp-ecn-segmentation=off tx-tcp-mangleid-segmentation=off tx-tcp6-segmentation=off",
+            ),
+        )?;
+        let gateway = &sites.members(0)[0];
+        let mut sent = 0;
+        for wishes in [
+            ["rx-gro=on", "rx-udp-gro-forwarding=on", "rx-gro-list=off"],
+            ["rx-gro=on", "rx-udp-gro-forwarding=off", "rx-gro-list=on"],
+        ] {
+            set_features(&gateway.host, lab::LAN, &wishes)?;
+            let long = [
+                "-l",
+                "-n",
+                "-i",
+                lab::LAN,
+                "ip6 dst ff1e::42 and greater 2000",
+            ];
+            let long = gateway.host.spawn("tcpdump", &long)?;
+            long.says("listening")?;
+            let args = ["--rate", "4000", "--size", "1000", "--gso", "20"];
+            a.hosts[0].send(GROUP, 1_000, &args)?;
+            exceeds(0, || Ok(long.stdout().len()))?;
+            sent += 1_000;
+            listener
+                .expect(sent)
+                .with_context(|| format!("{wishes:?} {:?}", lan(gateway)))?;
+        }
+        listener.expect_exactly(sent)
+    });
 }
 
 #[test]

@@ -184,8 +184,7 @@ fn a_shared_folder_that_is_removed_and_made_again_is_served_again() {
 
 #[test]
 fn an_unmounted_disk_deletes_nothing_at_mirrors_before_and_after_a_restart() {
-    world("unmounted", |lab| {
-        let [server, receiver] = &crate::all(lab.lan(&["server", "receiver"])?)?;
+    on_a_lan("unmounted", ["server", "receiver"], |[server, receiver]| {
         let folder = server.path("folder");
         let disk = Disk::new(folder.clone(), MEGABYTE)?;
         server.write("folder/f", "words")?;
@@ -410,7 +409,7 @@ fn a_share_waits_for_an_interface_that_comes_later_and_survives_its_end() {
 }
 
 /// Waits until the host has received more than `bytes` on the LAN.
-fn has_received(host: &Host, bytes: usize) -> Result<()> {
+pub(crate) fn has_received(host: &Host, bytes: usize) -> Result<()> {
     within(Duration::from_secs(30), "enough has come", || {
         let (received, _) = host.interface_traffic(LAN)?;
         holds!(received.bytes > bytes as u64, "{received:?}")

@@ -4,6 +4,7 @@ use lcsync::server::rivals::SERVERS_CHANNEL;
 use librecast::channel::SharePrefix;
 use librecast_program::keyfile::SharedKey;
 
+use crate::lcsync_failures::has_received;
 use crate::lcsync_lan::share;
 use crate::prelude::*;
 
@@ -171,8 +172,7 @@ fn who_trusts_a_key_takes_nothing_of_a_forger() {
 
 #[test]
 fn what_was_recorded_long_ago_is_not_taken_by_who_has_had_a_later_version() {
-    world("rollback", |lab| {
-        let [owner, receiver] = &crate::all(lab.lan(&["owner", "receiver"])?)?;
+    on_a_lan("rollback", ["owner", "receiver"], |[owner, receiver]| {
         let folder = secret_folder(owner)?;
         owner.call("lcsync keygen team.key")?;
         give(owner, "team.key", receiver)?;
@@ -236,10 +236,7 @@ fn the_higher_signed_generation_wins_in_the_middle_of_a_transfer() {
         let trust = ["--delete", "--trust", public.stdout.trim()];
         let fetch = [&["lc:folder", "copy", "-i", "lan0"], &trust[..]].concat();
         let mut fetch = receiver.spawn("lcsync", &fetch)?;
-        eventually("the transfer runs", || {
-            let (received, _) = receiver.interface_traffic("lan0")?;
-            holds!(received.bytes > 200_000, "{received:?}")
-        })?;
+        has_received(receiver, 200_000)?;
         let (_new, _) = share(new, &signed)?;
         fetch.expect_exit(Duration::from_secs(60), 0)?;
         same_content(&newest, &receiver.path("copy"))

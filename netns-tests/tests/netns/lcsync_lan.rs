@@ -2,6 +2,7 @@
 
 use std::fs::Permissions;
 
+use crate::lcsync_failures::has_received;
 use crate::prelude::*;
 
 const MEGABYTE: usize = 1_000_000;
@@ -485,10 +486,7 @@ fn an_interrupted_fetch_ends_with_130_and_a_stopped_server_with_0() {
     world("lan-stop", |lab| {
         let mut lan = Lan::with_args(lab, &["first"], 4 * MEGABYTE, &["--bwlimit", "2M"])?;
         let mut fetch = lan.receivers[0].spawn("lcsync", &["lc:folder", "copy", "-i", "lan0"])?;
-        eventually("the transfer runs", || {
-            let (received, _) = lan.receivers[0].interface_traffic("lan0")?;
-            holds!(received.bytes > 200_000, "{received:?}")
-        })?;
+        has_received(&lan.receivers[0], 200_000)?;
         fetch.signal(nix::sys::signal::Signal::SIGINT)?;
         let code = fetch.wait(Duration::from_secs(20))?;
         ensure!(code == 130, "the interrupted receiver ended with {code}");

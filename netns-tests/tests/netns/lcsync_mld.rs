@@ -2,6 +2,7 @@
 
 use lcroute_demo::lab::MldWatch;
 
+use crate::lcsync_failures::has_received;
 use crate::lcsync_lan::{Lan, share};
 use crate::prelude::*;
 
@@ -49,10 +50,7 @@ fn a_receiver_that_dies_without_a_part_costs_its_budget_and_no_more() {
         let args = ["--bwlimit", "30M"];
         let lan = Lan::with_args(lab, &["receiver"], 20 * MEGABYTE, &args)?;
         let _fetch = lan.receivers[0].spawn("lcsync", &FETCH)?;
-        eventually("the transfer runs", || {
-            let (received, _) = lan.receivers[0].interface_traffic(LAN)?;
-            holds!(received.bytes > 2 * MEGABYTE as u64, "{received:?}")
-        })?;
+        has_received(&lan.receivers[0], 2 * MEGABYTE)?;
         let switch = lab.find("switch").context("no switch")?;
         switch.ip("link set port2 down")?;
         let before = sent(&lan.server)?;
@@ -190,8 +188,7 @@ fn hosts_that_speak_version_1_only_are_served_and_the_server_falls_silent_after_
 
 #[test]
 fn a_receiver_that_joined_before_the_server_started_is_found() {
-    world("mld-early", |lab| {
-        let [server, receiver] = &crate::all(lab.lan(&["server", "receiver"])?)?;
+    on_a_lan("mld-early", ["server", "receiver"], |[server, receiver]| {
         make_folder(&server.path("folder"), MEGABYTE)?;
         let watch = server.watch_mld(&["--interface", LAN])?;
         let mut fetch = receiver.spawn("lcsync", &FETCH)?;

@@ -161,6 +161,15 @@ fn with_members<const N: usize>(
     });
 }
 
+/// Runs a test of hosts on one LAN.
+fn on_a_lan<const N: usize>(
+    name: &str,
+    names: [&str; N],
+    test: impl FnOnce([&Host; N]) -> anyhow::Result<()>,
+) {
+    world(name, |lab| test(each(&lab.lan(&names)?)?));
+}
+
 fn run(name: &str, test: impl FnOnce(&Lab) -> anyhow::Result<()>) {
     let programs = [lcroute_lab::programs(), netns_tests::PROGRAMS.to_vec()].concat();
     let names = lcroute_demo::multi_call::names(&programs);

@@ -151,12 +151,14 @@ fn crash(member: &mut Member) -> Result<()> {
     member.start()
 }
 
-fn execute_anew(member: &mut Member) -> Result<()> {
+/// Lets a daemon execute itself anew, and waits until it has started over.
+pub(crate) fn execute_anew(member: &mut Member) -> Result<()> {
     let uptime = |member: &Member| member.status()?["uptime_s"].as_u64().context("uptime_s");
     exceeds(1, || uptime(member))?;
+    let old = uptime(member)?;
     member.daemon()?.signal(Signal::SIGUSR2)?;
     eventually("the daemon has started over", || {
-        holds!(uptime(member)? <= 1)
+        holds!(uptime(member)? < old)
     })
 }
 

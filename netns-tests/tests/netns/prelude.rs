@@ -24,4 +24,4 @@ pub(crate) use crate::guest::guests;
 pub(crate) use crate::lan::two_lans;
 pub(crate) use crate::segment::two_houses;
 pub(crate) use crate::waits::{at_least, becomes, exceeds, shows_all, tells};
-pub(crate) use crate::{with_members, world, world_alone};
+pub(crate) use crate::{on_a_lan, with_members, world, world_alone};

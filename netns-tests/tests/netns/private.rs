@@ -2,6 +2,7 @@
 
 use std::io::{Read, Seek, SeekFrom};
 
+use crate::offload::execute_anew;
 use crate::prelude::*;
 
 const GROUP: &str = "ff1e:7::42";
@@ -259,15 +260,7 @@ fn nothing_of_a_private_prefix_leaves_in_clear_however_the_daemon_ends() {
             })
         };
         sees_all(&member)?;
-        let uptime = |member: &Member| -> Result<u64> {
-            member.status()?["uptime_s"].as_u64().context("uptime_s")
-        };
-        exceeds(1, || uptime(&member))?;
-        let old = uptime(&member)?;
-        member.daemon()?.signal(Signal::SIGUSR2)?;
-        eventually("the daemon has started over", || {
-            holds!(uptime(&member)? < old)
-        })?;
+        execute_anew(&mut member)?;
         sees_all(&member)?;
 
         member.stop()?;

@@ -738,40 +738,38 @@ fn a_recording_is_shared_when_it_has_ended_and_a_private_one_with_a_key_alone() 
 #[test]
 #[ignore = "runs programs of others; make test-all"]
 fn ffmpeg_hears_a_public_station_and_reads_a_recording() {
-    with_members(
-        "radio-foreign",
-        ["caster", "player"],
-        |_, [caster, player]| {
-            let file = write_chirp(&caster.host, 20)?;
-            let mut casts = cast(&caster.host, &file, "--public --name story -i lc0")?;
-            eventually("it says what it is", || station_of(&casts).map(drop))?;
-            let args = ["stations", "--sdp", "story", "-i", "lc0"];
-            let sdp = player.host.run(RADIO, &args)?.success()?.stdout;
-            let sdp = player.host.write("story.sdp", sdp)?.display().to_string();
-            let recording = player.host.path("story.opus").display().to_string();
-            let args = ["listen", "story", "--record", &recording, "-i", "lc0"];
-            let mut records = player.host.spawn(RADIO, &args)?;
-            let raw = |name: &str| player.host.path(name);
-            let heard = raw("heard").display().to_string();
-            let words = format!(
-                "-v error -nostdin -protocol_whitelist file,udp,rtp -i {sdp} -t 6 -f s16le -ar 48000 -ac 2 {heard}"
-            );
-            let words: Vec<&str> = words.split(' ').collect();
-            let mut ffmpeg = start_foreign(&player.host, "ffmpeg", &words)?;
-            ffmpeg.expect_exit(DEADLINE, 0)?;
-            casts.expect_exit(DEADLINE, 0)?;
-            records.expect_exit(DEADLINE, 0)?;
-            let read = raw("read").display().to_string();
-            let words = format!("-v error -nostdin -i {recording} -f s16le -ar 48000 -ac 2 {read}");
-            let words: Vec<&str> = words.split(' ').collect();
-            let mut ffmpeg = start_foreign(&player.host, "ffmpeg", &words)?;
-            ffmpeg.expect_exit(DEADLINE, 0)?;
-            for name in ["heard", "read"] {
-                is_chirp("ffmpeg", &raw(name))?;
-            }
-            Ok(())
-        },
-    );
+    world("radio-foreign", |lab| {
+        let network = lab.closed_network(["caster", "player"])?;
+        let [caster, player] = network.nodes()?;
+        let file = write_chirp(&caster.host, 20)?;
+        let mut casts = cast(&caster.host, &file, "--public --name story -i lc0")?;
+        eventually("it says what it is", || station_of(&casts).map(drop))?;
+        let args = ["stations", "--sdp", "story", "-i", "lc0"];
+        let sdp = player.host.run(RADIO, &args)?.success()?.stdout;
+        let sdp = player.host.write("story.sdp", sdp)?.display().to_string();
+        let recording = player.host.path("story.opus").display().to_string();
+        let args = ["listen", "story", "--record", &recording, "-i", "lc0"];
+        let mut records = player.host.spawn(RADIO, &args)?;
+        let raw = |name: &str| player.host.path(name);
+        let heard = raw("heard").display().to_string();
+        let words = format!(
+            "-v error -nostdin -protocol_whitelist file,udp,rtp -i {sdp} -t 6 -f s16le -ar 48000 -ac 2 {heard}"
+        );
+        let words: Vec<&str> = words.split(' ').collect();
+        let mut ffmpeg = start_foreign(&player.host, "ffmpeg", &words)?;
+        ffmpeg.expect_exit(DEADLINE, 0)?;
+        casts.expect_exit(DEADLINE, 0)?;
+        records.expect_exit(DEADLINE, 0)?;
+        let read = raw("read").display().to_string();
+        let words = format!("-v error -nostdin -i {recording} -f s16le -ar 48000 -ac 2 {read}");
+        let words: Vec<&str> = words.split(' ').collect();
+        let mut ffmpeg = start_foreign(&player.host, "ffmpeg", &words)?;
+        ffmpeg.expect_exit(DEADLINE, 0)?;
+        for name in ["heard", "read"] {
+            is_chirp("ffmpeg", &raw(name))?;
+        }
+        Ok(())
+    });
 }
 
 /// Checks that a player wrote more than four seconds of the chirp.
@@ -790,63 +788,61 @@ fn is_chirp(player: &str, file: &Path) -> Result<()> {
 #[test]
 #[ignore = "runs programs of others; make test-all"]
 fn ffplay_and_gstreamer_hear_a_public_station_and_what_ffmpeg_announces_is_heard_here() {
-    with_members(
-        "radio-players",
-        ["caster", "player"],
-        |_, [caster, player]| {
-            let file = write_chirp(&caster.host, 40)?;
-            let casts = cast(&caster.host, &file, "--public --name story -i lc0")?;
-            eventually("it says what it is", || station_of(&casts).map(drop))?;
-            let args = ["stations", "--sdp", "story", "-i", "lc0"];
-            let sdp = player.host.run(RADIO, &args)?.success()?.stdout;
-            let group = sdp.lines().find_map(|line| line.strip_prefix("c=IN IP6 "));
-            let group = group.context("no group")?.to_owned();
-            let sdp = player.host.write("story.sdp", &sdp)?.display().to_string();
-            let path = |name: &str| player.host.path(name).display().to_string();
+    world("radio-players", |lab| {
+        let network = lab.closed_network(["caster", "player"])?;
+        let [caster, player] = network.nodes()?;
+        let file = write_chirp(&caster.host, 40)?;
+        let casts = cast(&caster.host, &file, "--public --name story -i lc0")?;
+        eventually("it says what it is", || station_of(&casts).map(drop))?;
+        let args = ["stations", "--sdp", "story", "-i", "lc0"];
+        let sdp = player.host.run(RADIO, &args)?.success()?.stdout;
+        let group = sdp.lines().find_map(|line| line.strip_prefix("c=IN IP6 "));
+        let group = group.context("no group")?.to_owned();
+        let sdp = player.host.write("story.sdp", &sdp)?.display().to_string();
+        let path = |name: &str| player.host.path(name).display().to_string();
 
-            // its loudspeakers are a file
-            let by_ffplay = path("ffplay");
-            let variables = [
-                "SDL_AUDIODRIVER=disk".to_owned(),
-                format!("SDL_DISKAUDIOFILE={by_ffplay}"),
-            ];
-            let words = "-v error -nodisp -protocol_whitelist file,udp,rtp";
-            let mut ffplay =
-                with_variables(&player.host, &variables, "ffplay", &[words, &sdp].join(" "))?;
-            let by_gstreamer = path("gstreamer");
-            let variables = [format!("GST_REGISTRY={}", path("registry")), plugins()?];
-            let words = format!(
-                "-q udpsrc address={group} port=5004 multicast-iface=lc0 \
+        // its loudspeakers are a file
+        let by_ffplay = path("ffplay");
+        let variables = [
+            "SDL_AUDIODRIVER=disk".to_owned(),
+            format!("SDL_DISKAUDIOFILE={by_ffplay}"),
+        ];
+        let words = "-v error -nodisp -protocol_whitelist file,udp,rtp";
+        let mut ffplay =
+            with_variables(&player.host, &variables, "ffplay", &[words, &sdp].join(" "))?;
+        let by_gstreamer = path("gstreamer");
+        let variables = [format!("GST_REGISTRY={}", path("registry")), plugins()?];
+        let words = format!(
+            "-q udpsrc address={group} port=5004 multicast-iface=lc0 \
              caps=application/x-rtp,media=audio,encoding-name=OPUS,payload=96,clock-rate=48000 \
              ! rtpjitterbuffer latency=60 ! rtpopusdepay ! opusdec ! audioconvert \
              ! audio/x-raw,format=S16LE,channels=2,rate=48000 ! filesink buffer-mode=2 location={by_gstreamer}"
-            );
-            let mut gstreamer = with_variables(&player.host, &variables, "gst-launch-1.0", &words)?;
-            for file in [&by_ffplay, &by_gstreamer] {
-                exceeds(6 * 4 * RATE as u64, || Ok(fs::metadata(file)?.len()))?;
-            }
-            for process in [&mut ffplay, &mut gstreamer] {
-                process.kill()?;
-            }
-            is_chirp("ffplay", Path::new(&by_ffplay))?;
-            is_chirp("GStreamer", Path::new(&by_gstreamer))?;
-            drop(casts);
+        );
+        let mut gstreamer = with_variables(&player.host, &variables, "gst-launch-1.0", &words)?;
+        for file in [&by_ffplay, &by_gstreamer] {
+            exceeds(6 * 4 * RATE as u64, || Ok(fs::metadata(file)?.len()))?;
+        }
+        for process in [&mut ffplay, &mut gstreamer] {
+            process.kill()?;
+        }
+        is_chirp("ffplay", Path::new(&by_ffplay))?;
+        is_chirp("GStreamer", Path::new(&by_gstreamer))?;
+        drop(casts);
 
-            let words = format!(
-                "-v error -nostdin -re -f s16le -ar 48000 -ac 2 -i {} -c:a libopus -b:a 96k -metadata title=abroad \
+        let words = format!(
+            "-v error -nostdin -re -f s16le -ar 48000 -ac 2 -i {} -c:a libopus -b:a 96k -metadata title=abroad \
              -f sap sap://[ff1e::4444]?announce_addr=ff0e::2:7ffe&announce_port=9875&ttl=8",
-                file.display()
-            );
-            let words: Vec<&str> = words.split_whitespace().collect();
-            let _announces = start_foreign(&caster.host, "ffmpeg", &words)?;
-            let (_hears, heard) = listen(&player.host, "abroad", "abroad", "-i lc0")?;
-            eventually("some seconds of ffmpeg's", || {
-                let size = fs::metadata(&heard).map_or(0, |m| m.len());
-                holds!(size > 6 * 4 * RATE as u64, "{size} bytes")
-            })?;
-            is_chirp("from ffmpeg", &heard)
-        },
-    );
+            file.display()
+        );
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let _announces = start_foreign(&caster.host, "ffmpeg", &words)?;
+        let (_hears, heard) = listen(&player.host, "abroad", "abroad", "-i lc0")?;
+        eventually("some seconds of ffmpeg's", || {
+            let size = fs::metadata(&heard).map_or(0, |m| m.len());
+            holds!(size > 6 * 4 * RATE as u64, "{size} bytes")
+        })?;
+        is_chirp("from ffmpeg", &heard)
+    });
 }
 
 /// Returns the path of GStreamer's plugins, fetched or installed.

@@ -235,8 +235,7 @@ pub(crate) fn packets(on: &Host, interface: &str, group: &str, of: Option<&str>)
 
 #[test]
 fn each_of_three_hears_the_two_others_until_they_are_muted_killed_or_gone() {
-    world("radio-call", |lab| {
-        let [ann, bob, cy] = &crate::all(lab.lan(&["ann", "bob", "cy"])?)?;
+    on_a_lan("radio-call", ["ann", "bob", "cy"], |[ann, bob, cy]| {
         let begun = Instant::now();
         let mut a = One::new(ann, None, "", begun, tone(TONES[0]))?;
         let text = a.text()?;

@@ -49,27 +49,25 @@ fn a_caster_sends_on_a_lan_only_while_somebody_listens_there() {
 
 #[test]
 fn a_caster_with_lcroute_sends_on_its_interface_alone_unless_it_names_others() {
-    with_members(
-        "radio-interfaces",
-        ["caster", "listener"],
-        |_, [caster, listener]| {
-            let file = write_chirp(&caster.host, 20)?;
-            let (key, station, _) = key_of(&caster.host, "station.key")?;
-            let interfaces = |args: &str| -> Result<(Value, String)> {
-                let casts = cast(&caster.host, &file, &format!("--key {key} {args}"))?;
-                casts.prints("}")?;
-                let said = casts.stdout();
-                let told: Value = serde_json::from_str(said.lines().next().context("no line")?)?;
-                Ok((told["interfaces"].clone(), casts.stderr()))
-            };
-            let (alone, told) = interfaces("")?;
-            ensure!(alone == json!(["lc0"]), "{alone}");
-            ensure!(told.contains("sends on lc0 alone"), "{told}");
-            let (both, _) = interfaces("-i lc0 -i eth0")?;
-            ensure!(both.as_array().is_some_and(|all| all.len() == 2), "{both}");
-            let _casts = cast(&caster.host, &file, &format!("--key {key}"))?;
-            let (_hears, heard) = listen(&listener.host, &station.encode(), "heard", "")?;
-            at_least(1, || Ok(sounding(&read_samples(&heard)?).len() / RATE))
-        },
-    );
+    world("radio-interfaces", |lab| {
+        let network = lab.closed_network(["caster", "listener"])?;
+        let [caster, listener] = network.nodes()?;
+        let file = write_chirp(&caster.host, 20)?;
+        let (key, station, _) = key_of(&caster.host, "station.key")?;
+        let interfaces = |args: &str| -> Result<(Value, String)> {
+            let casts = cast(&caster.host, &file, &format!("--key {key} {args}"))?;
+            casts.prints("}")?;
+            let said = casts.stdout();
+            let told: Value = serde_json::from_str(said.lines().next().context("no line")?)?;
+            Ok((told["interfaces"].clone(), casts.stderr()))
+        };
+        let (alone, told) = interfaces("")?;
+        ensure!(alone == json!(["lc0"]), "{alone}");
+        ensure!(told.contains("sends on lc0 alone"), "{told}");
+        let (both, _) = interfaces("-i lc0 -i eth0")?;
+        ensure!(both.as_array().is_some_and(|all| all.len() == 2), "{both}");
+        let _casts = cast(&caster.host, &file, &format!("--key {key}"))?;
+        let (_hears, heard) = listen(&listener.host, &station.encode(), "heard", "")?;
+        at_least(1, || Ok(sounding(&read_samples(&heard)?).len() / RATE))
+    });
 }
