@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::BytesMut;
+use lcroute_netlink::{host_addresses, lan_interfaces};
 use lcroute_overlay::{CarrierKind, Connections, Presence, SPEAKS};
 use lcroute_signalling::{CarrierEvent, Datagram, Sockets};
 use lcroute_webrtc::relay::StreamEvent;
@@ -34,7 +35,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep, sleep_until, timeout};
 
-use crate::addresses::{Here, here};
 use crate::arrived::Arrived;
 use crate::carriers::{DHT, Finding, LAN};
 use crate::items::Items;
@@ -52,6 +52,8 @@ const LOOK: Duration = Duration::from_secs(5);
 const DATAGRAMS: usize = 512;
 /// Datagrams handled before their packets leave. Chosen.
 const AT_ONCE: usize = 64;
+/// Most addresses that are used; each has a socket. Chosen: as many as a record has.
+const MAX_ADDRESSES: usize = 8;
 /// Frames that wait for the program for streams. Chosen: 10 ms of 100 Mbit/s.
 const FRAMES: usize = 1_024;
 /// MTU of packets, in bytes: QUIC finds out how much the path takes.
@@ -169,6 +171,26 @@ async fn converse(stream: UnixStream, mut stopped: watch::Receiver<bool>) -> any
         Err(e) => tracing::warn!("the program for streams: {e:#}"),
     }
     Ok(())
+}
+
+/// Addresses of this host for links, and its LANs.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Here {
+    addresses: Vec<IpAddr>,
+    lans: BTreeSet<String>,
+}
+
+impl Here {
+    /// Reads them, without those of the interfaces `exclude`.
+    fn look(exclude: &[String]) -> io::Result<Self> {
+        let exclude: Vec<_> = exclude.iter().map(String::as_str).collect();
+        let mut addresses = host_addresses(&exclude, None)?;
+        addresses.truncate(MAX_ADDRESSES);
+        Ok(Self {
+            addresses,
+            lans: lan_interfaces(&exclude, None)?,
+        })
+    }
 }
 
 type Looked = (String, Vec<SocketAddr>);
@@ -712,7 +734,7 @@ impl Conversation {
 
     fn open_sockets(&mut self) {
         let exclude = self.plan.as_ref().map(|plan| plan.exclude.clone());
-        let here = match here(&exclude.unwrap_or_default()) {
+        let here = match Here::look(&exclude.unwrap_or_default()) {
             Ok(here) => here,
             Err(e) => return tracing::warn!("addresses of this host: {e}"),
         };
