@@ -14,7 +14,7 @@ use lcroute_control::{Access, keys_of, reach_of, sign_of, view_of};
 use lcroute_engine::Ipv4Config;
 use lcroute_engine::topology::TopologyConfig;
 use lcroute_node::{Keep, Node, NodeConfig};
-use lcroute_signalling::Seeking;
+use lcroute_signalling::{IceServers, Seeking};
 use lcroute_webrtc::{WebRtc, WebRtcConfig, common_epoch};
 use librecast::cert::Member;
 use librecast::events;
@@ -29,9 +29,10 @@ use crate::clock::{self, Waited};
 use crate::commands::print_line;
 use crate::control_server::ControlSocket;
 use crate::control_thread::{ControlThread, Signalling, serve_metrics, settings};
-use crate::inbox::{End, Inbox};
+use crate::inbox::{End, Inbox, Message};
 use crate::inviter::Inviter;
 use crate::keeper::{Keeper, Kept};
+use crate::links::Links;
 use crate::packet_loop::{PacketLoop, Parts};
 use crate::state::{Identity, StateDir};
 use crate::waker::Waker;
@@ -86,7 +87,7 @@ pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Res
             runtime.shutdown_background();
         })?;
     announce_ready(&config, &packet);
-    let result = PacketLoop::new(packet, Instant::now())?.run();
+    let result = PacketLoop::new(packet, Instant::now()).run();
     // the control thread may have panicked, and thus ended
     let end = result.as_ref().map_or(End::Stop, |(end, _)| *end);
     let _ = ended.send(end);
@@ -275,8 +276,9 @@ fn assemble(
     let path_changed = Arc::new(Notify::new());
     let (inbox, messages, reloads) = Inbox::new(waker.clone());
     let (outbox, sealed) = mpsc::channel(OUTBOX);
-    let (relay_commands, streams) = mpsc::channel(OUTBOX);
+    let ice = start_ice(&inbox, runtime);
     let socket = open_socket(config.ice.port, state)?;
+    let links = Links::new(socket, ice.commands().clone())?;
     let (record, records) = watch::channel(None);
     let (seeking, sought) = watch::channel(Seeking::default());
     let (keep, kept) = mpsc::unbounded_channel();
@@ -302,8 +304,8 @@ fn assemble(
         record: records,
         seeking: sought,
         reach: reach_of(&control),
-        port: socket.port()?,
-        relay_commands: streams,
+        port: links.port(),
+        ice,
         moved: moved.clone(),
         path_changed: path_changed.clone(),
         sockets,
@@ -335,12 +337,11 @@ fn assemble(
     let parts = Parts {
         device,
         settings,
-        socket,
+        links,
         monitor,
         node,
         inbox: messages,
         outbox,
-        relay_commands,
         waker,
         moved,
         path_changed,
@@ -354,6 +355,21 @@ fn assemble(
         lans: config.lan.clone(),
     };
     Ok((control, parts))
+}
+
+/// Starts the task for STUN servers and relays, which tells the packet loop.
+fn start_ice(inbox: &Inbox, runtime: &tokio::runtime::Runtime) -> IceServers {
+    let _context = runtime.enter();
+    let (ice, mut told) = IceServers::start();
+    let inbox = inbox.clone();
+    tokio::spawn(async move {
+        while let Some(event) = told.recv().await {
+            if !inbox.send(Message::Ice(event)).await {
+                return;
+            }
+        }
+    });
+    ice
 }
 
 /// Returns limits with room for leaves beside the network's peers.

@@ -11,8 +11,7 @@
 //! - [`share`] gives each pair a view of one WebRTC stack and socket; without I/O
 //! - `port` says where callers reach this host; without I/O
 //! - `mapping` has the router map the port, where somebody waits to be called by a DHT
-//! - `carriers` finds the others, `servers` at servers; `arrived` has their events, `relays` the
-//!   relays of servers
+//! - `carriers` finds the others, `servers` at servers; `arrived` has their events
 //! - `program` has the sockets, `cli` is the command line, [`drops`] has the reasons of drops
 
 mod arrived;
@@ -25,7 +24,6 @@ mod mapping;
 pub mod pairs;
 mod port;
 mod program;
-mod relays;
 mod servers;
 pub mod share;
 

@@ -12,8 +12,7 @@ use anyhow::Context;
 use bytes::BytesMut;
 use lcroute_netlink::{host_addresses, lan_interfaces};
 use lcroute_overlay::{CarrierKind, Connections, Presence, SPEAKS};
-use lcroute_signalling::{CarrierEvent, Datagram, Sockets};
-use lcroute_webrtc::relay::StreamEvent;
+use lcroute_signalling::{CarrierEvent, Datagram, IceEvent, IcePlan, IceServers, Sockets, batch};
 use lcroute_webrtc::{WebRtc, WebRtcConfig, common_epoch};
 use librecast::id::{PeerId, SecretKey};
 use librecast::open_item::RECORD_LEN;
@@ -41,7 +40,6 @@ use crate::items::Items;
 use crate::mapping::{Mappings, settings};
 use crate::pairs::{Intent, OpenDay, Pairs, PairsConfig, PairsOutput};
 use crate::port::{Facts, reached};
-use crate::relays::Relays;
 use crate::share::Share;
 
 /// Pause after a failed accept, most likely for want of file descriptors.
@@ -193,8 +191,6 @@ impl Here {
     }
 }
 
-type Looked = (String, Vec<SocketAddr>);
-
 /// All state while one program for streams is connected.
 struct Conversation {
     pairs: Pairs,
@@ -209,14 +205,10 @@ struct Conversation {
     is_fixed: bool,
     mappings: Mappings,
     datagrams: mpsc::Receiver<Datagram>,
-    looked: mpsc::Sender<Looked>,
-    lookups: mpsc::Receiver<Looked>,
-    /// Addresses of servers, which answer STUN and relay on the same port.
-    stun: BTreeMap<String, Vec<SocketAddr>>,
-    /// URLs that have been looked up: a name that is not found is logged once.
-    looked_up: BTreeSet<String>,
-    relays: Relays,
-    relay_events: mpsc::Receiver<(u64, StreamEvent)>,
+    /// The servers answer STUN and relay on the same port.
+    ice: IceServers,
+    ice_events: mpsc::Receiver<IceEvent>,
+    urls: BTreeSet<String>,
     frames: mpsc::Sender<Vec<u8>>,
     writer: JoinHandle<io::Result<()>>,
     changed: BTreeSet<PeerId>,
@@ -256,9 +248,8 @@ impl Conversation {
             rate: u64::MAX,
         };
         let (finding, told) = Finding::new();
-        let (relays, relay_events) = Relays::new();
+        let (ice, ice_events) = IceServers::start();
         let (sockets, datagrams) = Sockets::new(DATAGRAMS);
-        let (looked, lookups) = mpsc::channel(16);
         let (frames, waiting) = mpsc::channel(FRAMES);
         Ok(Self {
             pairs: Pairs::new(config, share.clone(), now),
@@ -272,12 +263,9 @@ impl Conversation {
             is_fixed: false,
             mappings: Mappings::default(),
             datagrams,
-            looked,
-            lookups,
-            stun: BTreeMap::new(),
-            looked_up: BTreeSet::new(),
-            relays,
-            relay_events,
+            ice,
+            ice_events,
+            urls: BTreeSet::new(),
             frames,
             writer: tokio::spawn(write_frames(write, waiting)),
             changed: BTreeSet::new(),
@@ -308,16 +296,8 @@ impl Conversation {
                 }
                 Some(datagram) = self.datagrams.recv() => self.handle_datagrams(datagram),
                 Some(told) = self.told.recv() => self.handle_told(told),
-                Some((url, found)) = self.lookups.recv() => {
-                    // a name without an address is looked up again
-                    self.stun.retain(|known, _| *known != url || !found.is_empty());
-                    self.stun.entry(url).and_modify(|known| *known = found);
-                    let servers = self.stun.values().flatten().copied().collect();
-                    self.share.webrtc().set_stun_servers(servers, Instant::now());
-                    self.offer_relays();
-                }
-                Some((stream, event)) = self.relay_events.recv() => {
-                    self.share.handle_relay_stream(stream, event, Instant::now());
+                Some(event) = self.ice_events.recv() => {
+                    event.hand_to(&mut self.share.webrtc(), Instant::now());
                 }
                 mapped = self.mappings.changed() => self.set_mapped(mapped),
                 _ = look.tick() => {
@@ -420,39 +400,18 @@ impl Conversation {
     fn review_places(&mut self, key: &PeerId) {
         let (places, seeks) = self.places(key);
         self.finding.set_places(key, &places, seeks);
-        self.look_up_stun();
+        self.set_ice_servers();
     }
 
-    fn offer_relays(&mut self) {
-        let offers = self.relays.offers(&self.stun);
-        self.share.webrtc().set_relays(offers, Instant::now());
-    }
-
-    /// Looks up servers' names: they answer STUN on the same UDP port.
-    fn look_up_stun(&mut self) {
+    /// Asks the servers of all pairs for the address of this host, and for relays.
+    fn set_ice_servers(&mut self) {
         let urls = self.finding.urls();
-        self.stun.retain(|url, _| urls.contains(url));
-        self.looked_up.retain(|url| urls.contains(url));
-        for url in urls {
-            if self.stun.contains_key(&url) {
-                continue;
-            }
-            self.stun.insert(url.clone(), Vec::new());
-            let is_first = self.looked_up.insert(url.clone());
-            let looked = self.looked.clone();
-            tokio::spawn(async move {
-                let name = stun_name(&url).unwrap_or_default();
-                let found = match lcroute_signalling::look_up(&name).await {
-                    Ok(found) => found,
-                    Err(e) => {
-                        if is_first {
-                            tracing::warn!("{name}: {e}: tried again");
-                        }
-                        Vec::new()
-                    }
-                };
-                // fails only at the end
-                let _ = looked.send((url, found)).await;
+        if self.urls != urls {
+            self.urls.clone_from(&urls);
+            self.ice.set(IcePlan {
+                stun: urls.iter().filter_map(|url| stun_name(url)).collect(),
+                servers: urls.into_iter().collect(),
+                ..IcePlan::default()
             });
         }
     }
@@ -460,14 +419,8 @@ impl Conversation {
     /// Handles a datagram, and those that wait behind it.
     fn handle_datagrams(&mut self, first: Datagram) {
         let now = Instant::now();
-        let mut next = Some(first);
-        let mut handled = 0;
-        while let Some((from, at, datagram)) = next {
+        for (from, at, datagram) in batch(first, &mut self.datagrams, AT_ONCE) {
             self.pairs.handle_datagram(from, at, &datagram, now);
-            handled += 1;
-            next = (handled < AT_ONCE)
-                .then(|| self.datagrams.try_recv().ok())
-                .flatten();
         }
     }
 
@@ -509,10 +462,7 @@ impl Conversation {
                     self.handle_told(Arrived::Of(node, event));
                 }
             }
-            Arrived::Relay(url, credentials) => {
-                self.relays.offered(url, credentials);
-                self.offer_relays();
-            }
+            Arrived::Relay(url, credentials) => self.ice.offered(url, credentials),
             Arrived::Dht(FromReach::Seen { key, value }) => {
                 let dht = (DHT, CarrierKind::Dht);
                 if let Some(room) = self.finding.called_at(&key.0) {
@@ -556,7 +506,7 @@ impl Conversation {
                     self.finding.start(&started, &places, seeks);
                     let names = self.pairs.names(started.node);
                     self.finding.set_names(started.node, &names);
-                    self.look_up_stun();
+                    self.set_ice_servers();
                     if is_first {
                         // the first pair needs sockets at once
                         self.open_sockets();
@@ -586,7 +536,7 @@ impl Conversation {
                 PairsOutput::Enter(entered) => {
                     let (places, _) = self.places(&entered.open);
                     self.finding.enter(&entered, &places);
-                    self.look_up_stun();
+                    self.set_ice_servers();
                     if self.sockets.port().is_none() {
                         // the first one needs sockets at once
                         self.open_sockets();
@@ -706,7 +656,7 @@ impl Conversation {
         for (node, ended) in self.finding.renew(relays) {
             self.handle_told(Arrived::Of(node, ended));
         }
-        self.look_up_stun();
+        self.set_ice_servers();
         self.open_sockets();
         self.set_lans();
         self.set_dht();
@@ -805,7 +755,8 @@ impl Conversation {
 
     fn send_all(&mut self) {
         while let Some(command) = self.share.poll_relay_stream() {
-            self.relays.execute(command);
+            // a full stream loses datagrams, as networks do
+            let _ = self.ice.commands().try_send(command);
         }
         while let Some(transmit) = self.pairs.poll_transmit() {
             let (from, to) = (transmit.from, transmit.to);
