@@ -19,7 +19,8 @@ use lcroute_node::{PrivateKeys, Settings};
 use lcroute_overlay::{CarrierId, Disclosure, Presence, Published, Trusted};
 use lcroute_signalling::proxy::Proxy;
 use lcroute_signalling::{
-    CarrierEvent, Carriers, IcePlan, IceServers, PathChange, ReachSocket, Seeking, server,
+    CarrierEvent, Carriers, IcePlan, IceServers, PathChange, ReachProgram, ReachSocket, Seeking,
+    server,
 };
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast_program::book::{Book, HOST_BOOK};
@@ -319,11 +320,11 @@ async fn set_reach(
         tracing::error!("without a Matrix room: {e:#}");
         None
     });
-    let open = || -> anyhow::Result<ReachSocket> {
-        Ok(ReachSocket {
+    let open = || -> anyhow::Result<ReachProgram> {
+        Ok(ReachProgram::Service(ReachSocket {
             listener: bind(path, REACH_GROUP, true)?,
             path: path.to_owned(),
-        })
+        }))
     };
     match carriers.set_reach(bootstrap, account.as_ref(), open) {
         Ok(gone) => {

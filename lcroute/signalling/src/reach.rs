@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::unix::net::UnixListener as StdListener;
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -49,6 +49,15 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(100);
 /// Text of doors without a connected program.
 const ABSENT: &str = "lcroute-reach does not run: systemctl enable --now lcroute-reach";
+
+/// The way to the program.
+#[derive(Debug)]
+pub enum ReachProgram {
+    /// A service, which connects to this socket.
+    Service(ReachSocket),
+    /// A child, which has the other end.
+    Child(StdStream),
+}
 
 /// The socket for the program; dropping it removes the file.
 #[derive(Debug)]
@@ -134,16 +143,16 @@ impl Drop for Reach {
 }
 
 impl Reach {
-    /// Waits for the program at `socket`; to be called within a tokio runtime.
+    /// Speaks with the program; to be called within a tokio runtime.
     pub(crate) fn start(
         ids: ReachIds,
-        socket: ReachSocket,
+        program: ReachProgram,
         (key, network): (Arc<SecretKey>, NetworkId),
         events: mpsc::Sender<CarrierEvent>,
     ) -> Self {
         let (wish, wishes) = watch::channel(Wish::default());
         let state = Arc::new(RwLock::new(None));
-        let service = Service {
+        let mut service = Service {
             ids,
             key,
             network,
@@ -152,8 +161,16 @@ impl Reach {
             events,
         };
         let task = tokio::spawn(async move {
-            if let Err(e) = service.serve(&socket).await {
-                tracing::error!("{}: {e}", socket.path.display());
+            match program {
+                ReachProgram::Service(socket) => {
+                    if let Err(e) = service.serve(&socket).await {
+                        tracing::error!("{}: {e}", socket.path.display());
+                    }
+                }
+                ReachProgram::Child(stream) => match UnixStream::from_std(stream) {
+                    Ok(stream) => service.attend(stream).await,
+                    Err(e) => tracing::error!("lcroute-reach: {e}"),
+                },
             }
         });
         Self { wish, state, task }
@@ -359,19 +376,24 @@ struct Service {
 }
 
 impl Service {
-    async fn serve(mut self, socket: &ReachSocket) -> io::Result<()> {
+    async fn serve(&mut self, socket: &ReachSocket) -> io::Result<()> {
         let listener = UnixListener::from_std(socket.listener.try_clone()?)?;
         loop {
             let stream = accept(&listener).await;
-            tracing::info!("lcroute-reach has connected");
-            let ended = tokio::select! {
-                ended = self.converse(stream) => ended,
-                () = refuse(&listener) => Ok(()),
-            };
-            let why = ended.err().map(|e| format!(": {e}")).unwrap_or_default();
-            tracing::warn!("lcroute-reach has gone{why}");
-            self.change(|state| *state = None).await;
+            tokio::select! {
+                () = self.attend(stream) => {}
+                () = refuse(&listener) => {}
+            }
         }
+    }
+
+    /// Returns when the program has gone.
+    async fn attend(&mut self, stream: UnixStream) {
+        tracing::info!("lcroute-reach has connected");
+        let ended = self.converse(stream).await;
+        let why = ended.err().map(|e| format!(": {e}")).unwrap_or_default();
+        tracing::warn!("lcroute-reach has gone{why}");
+        self.change(|state| *state = None).await;
     }
 
     /// Returns when the program has gone, or sent an invalid line.

@@ -299,9 +299,8 @@ impl MemberShell {
         let own = (node.member().peer, port);
         let owner = owner.map(|owner| Owner::start(owner, own, &places));
         let group = group.map(|start| {
-            let folder = start.state.clone();
             let group = Group::start(start, &epochs, own)?;
-            group.use_dht(&mut carriers, &folder);
+            group.use_dht(&mut carriers);
             anyhow::Ok(group)
         });
         carriers.set_servers(&named, proxy.clone());
