@@ -545,11 +545,11 @@ impl Conversation {
                     self.set_dht();
                 }
                 PairsOutput::Leave(room) => {
-                    self.finding.leave(room);
+                    self.finding.end(room);
                     self.items.end(room);
                     self.hold_items();
                 }
-                PairsOutput::Say { room, to, bytes } => self.finding.say(room, to, &bytes),
+                PairsOutput::Say { room, to, bytes } => self.finding.send(room, to, &bytes),
                 PairsOutput::OpenRecord {
                     room,
                     open,
@@ -561,7 +561,7 @@ impl Conversation {
                     let item = item.map(Base58);
                     let now = Instant::now();
                     self.items.set_record(room, (open, period), item, now);
-                    self.finding.set_open_record(room, record);
+                    self.finding.set_record(room, record, true);
                 }
                 PairsOutput::Guests => self.guests_changed = true,
             }
