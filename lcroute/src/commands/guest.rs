@@ -15,18 +15,17 @@ use librecast::cert::{GroupPrefix, MAX_TOKEN, MAX_URLS, Token, is_node_name};
 use librecast::code::{Code, CodeError, CodeKeys, Host, WORDS};
 use librecast::epoch::EpochSecret;
 use librecast::id::SecretKey;
-use librecast::outside::Place;
 use librecast::text::TextKind;
 use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError};
-use librecast_program::guest::{MAX_TEXT_PLACES, TextEntry};
+use librecast_program::guest::TextEntry;
 use librecast_program::guest_state::{GuestState, HelperState, StateFile};
 use librecast_program::helper::{self, MAX_HELPERS, is_helper};
 use nix::libc;
 use nix::unistd::{User, geteuid};
 use zeroize::Zeroizing;
 
-use super::meeting_places::places_of_user;
+use super::meeting_places::meeting_places;
 use super::up::{TOKEN, TOKEN_FILE, token_of_environment};
 use super::{hint, membership, print_line};
 use crate::guest::member::{self, Identity, OfCode, Start};
@@ -254,40 +253,18 @@ fn by_text(fd: RawFd, config: Config, options: &GuestOptions) -> anyhow::Result<
     let wrong =
         |e: &dyn std::fmt::Display| ExitError::new(Exit::Usage, format!("--text-fd {fd}: {e}"));
     let entry: TextEntry = serde_json::from_str(&inherited(fd)?).map_err(|e| wrong(&e))?;
-    let (text, mut places) = (entry.text_key(), entry.places.clone());
-    if places.is_empty() {
-        places = places_of_user(&config)?;
-    }
-    places.truncate(MAX_TEXT_PLACES);
-    let servers: Vec<_> = places
-        .iter()
-        .map(|place| place.server().to_owned())
-        .collect();
-    let on_lans = config.exposure().lans().is_ok();
-    let outside = config.exposure().outside().ok();
-    let dht = outside.filter(|outside| outside.dht);
-    let dht = dht.map(|_| config.signal.dht_entries().to_vec());
-    if servers.is_empty() && !on_lans && dht.is_none() {
-        let message =
-            "[signal] lan = false, and no place is named: there is no way to meet (TEXT@HOST)";
-        return Err(ExitError::new(Exit::Usage, message).into());
-    }
+    let text = entry.text_key();
+    let (places, first) = meeting_places(&entry.places, &config)?;
     let mut state = GuestState::default();
     state.text = entry.text.clone();
-    state.place = places.first().map(Place::to_string).unwrap_or_default();
+    state.place = first.map(|place| place.to_string()).unwrap_or_default();
     state.name = TEXT_NAME.to_owned();
     let Some(owner) = &entry.founds else {
-        let places = Places {
-            servers,
-            proxy: proxy(&config).map_err(|e| wrong(&format!("{e:#}")))?,
-            interface: config.tun.name.clone(),
-            on_lans,
-            dht,
-        };
         let start = ListenerStart { text, places };
         return Ok(Role::Text(Box::new(start), Box::new(told(state)?)));
     };
     let now = UnixTime::now();
+    let Places { servers, dht, .. } = places;
     let token = CodeKeys::text_token(&owner.seed.0, SecretKey::generate(), servers.clone(), now)?;
     if owner.is_beside {
         return as_member(token, TEXT_NAME, Some(state), config, options);
