@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context;
 use lcroute_control::config::{Config, Topology, TunMode};
@@ -15,7 +15,6 @@ use lcroute_engine::Ipv4Config;
 use lcroute_engine::topology::TopologyConfig;
 use lcroute_node::{Keep, Node, NodeConfig};
 use lcroute_signalling::{IceServers, Seeking};
-use lcroute_webrtc::{WebRtc, WebRtcConfig, common_epoch};
 use librecast::cert::Member;
 use librecast::events;
 use librecast::id::SecretKey;
@@ -32,7 +31,7 @@ use crate::control_thread::{ControlThread, Signalling, serve_metrics, settings};
 use crate::inbox::{End, Inbox, Message};
 use crate::inviter::Inviter;
 use crate::keeper::{Keeper, Kept};
-use crate::links::Links;
+use crate::links::{self, Links, hello_epoch, seed};
 use crate::packet_loop::{PacketLoop, Parts};
 use crate::state::{Identity, StateDir};
 use crate::waker::Waker;
@@ -142,18 +141,6 @@ fn exec(program: &Path, device: Option<&OwnedFd>) -> anyhow::Error {
     anyhow::Error::new(command.exec()).context(program.display().to_string())
 }
 
-/// Returns the hosts' common hello epoch. A new process is often interrupted between reading the
-/// two clocks, and would keep that error. So the quickest of five readings counts.
-pub fn hello_epoch() -> Instant {
-    let readings = (0..5).map(|_| {
-        let before = Instant::now();
-        let epoch = common_epoch(before, UnixTime::now());
-        (before.elapsed(), epoch)
-    });
-    let quickest = readings.min_by_key(|(took, _)| *took);
-    quickest.map_or_else(Instant::now, |(_, epoch)| epoch)
-}
-
 /// Opens the socket; without a configured port on that of the last run, if it is free.
 fn open_socket(port: u16, state: &StateDir) -> anyhow::Result<udp::Socket> {
     if port != 0 {
@@ -196,23 +183,6 @@ fn bind_sockets(
     Ok(std::iter::once(bound).chain(others).collect())
 }
 
-fn webrtc_config(config: &Config, epoch: Instant) -> WebRtcConfig {
-    WebRtcConfig {
-        control: lcroute_overlay::SPEAKS.control,
-        epoch,
-        unix_now: UnixTime::now(),
-        reproducible: false,
-        seed: seed(),
-        mtu: config.tun.mtu,
-        media: config.live.media,
-        limits: lcroute_webrtc::Limits {
-            media_queue: Duration::from_millis(config.live.queue_ms.into()),
-            media_repair: Duration::from_millis(config.live.repair_ms.into()),
-            ..Default::default()
-        },
-    }
-}
-
 /// Returns the node's configuration, with its memory of earlier runs.
 fn node_config(
     config: &Config,
@@ -248,7 +218,7 @@ fn node_config(
         clock: WallClock::new(UnixTime::now),
         epoch,
         aead: Some(private::aead),
-        seed: seed(),
+        seed: seed()?,
         limits: lcroute_engine::Limits {
             leaves: config.leaf.max.into(),
             leaf_bits_per_second: u64::from(config.leaf.mbit.get()) * 1_000_000,
@@ -292,7 +262,7 @@ fn assemble(
     let node = node_config(config, state, &identity, incarnation.number, epoch)?;
     let revocations = node.revocations.clone();
     let ipv4 = node.ipv4.map(|ipv4| ipv4.network);
-    let node = Node::new(node, WebRtc::new(webrtc_config(config, epoch), now)?, now);
+    let node = Node::new(node, links::webrtc(config, config.tun.mtu, epoch)?, now);
     let server = runtime.block_on(Signalling::bind(config))?;
     let mut metrics = None;
     serve_metrics(&mut metrics, config, &inbox)?;
@@ -398,13 +368,6 @@ fn topology(config: &Topology) -> TopologyConfig {
         policy: config.policy,
         degree: config.degree,
     }
-}
-
-fn seed() -> [u8; 32] {
-    let mut bytes = [0; 32];
-    // the daemon cannot run safely without a system RNG
-    getrandom::fill(&mut bytes).expect("the system's random number generator works");
-    bytes
 }
 
 fn tun_settings(

@@ -1,13 +1,15 @@
-//! The links of a node with a packet thread or a turn of its own: the UDP socket, its addresses, and
-//! the carriers' events.
+//! The links of a whole node, the daemon's or a guest's: connections, the UDP socket, its addresses,
+//! and the carriers' events.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use lcroute_control::config::Config;
 use lcroute_node::Node;
 use lcroute_signalling::CarrierEvent;
-use lcroute_webrtc::WebRtc;
 use lcroute_webrtc::relay::StreamCommand;
+use lcroute_webrtc::{WebRtc, WebRtcConfig, common_epoch};
+use librecast::time::UnixTime;
 use tokio::sync::mpsc;
 
 use crate::drops::{DropReason, Drops};
@@ -154,6 +156,40 @@ impl Links {
         webrtc.set_local_candidates(hosts, now);
         Ok(has_changed)
     }
+}
+
+/// Returns connections with the bounds of this configuration.
+pub fn webrtc(config: &Config, mtu: u16, epoch: Instant) -> anyhow::Result<WebRtc> {
+    let live = &config.live;
+    let webrtc = WebRtcConfig {
+        media: live.media,
+        limits: lcroute_webrtc::Limits {
+            media_queue: Duration::from_millis(live.queue_ms.into()),
+            media_repair: Duration::from_millis(live.repair_ms.into()),
+            ..Default::default()
+        },
+        ..WebRtcConfig::new(mtu, epoch, UnixTime::now(), seed()?)
+    };
+    Ok(WebRtc::new(webrtc, Instant::now())?)
+}
+
+/// Returns a seed of the system's randomness.
+pub fn seed() -> anyhow::Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("random numbers: {e}"))?;
+    Ok(seed)
+}
+
+/// Returns the hosts' common hello epoch. A new process is often interrupted between reading the
+/// two clocks, and would keep that error. So the quickest of five readings counts.
+pub fn hello_epoch() -> Instant {
+    let readings = (0..5).map(|_| {
+        let before = Instant::now();
+        let epoch = common_epoch(before, UnixTime::now());
+        (before.elapsed(), epoch)
+    });
+    let quickest = readings.min_by_key(|(took, _)| *took);
+    quickest.map_or_else(Instant::now, |(_, epoch)| epoch)
 }
 
 /// Hands an event of a carrier to the node.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::BytesMut;
 use lcroute_netlink::{host_addresses, lan_interfaces};
-use lcroute_overlay::{CarrierKind, Connections, Presence, SPEAKS};
+use lcroute_overlay::{CarrierKind, Connections, Presence};
 use lcroute_signalling::{CarrierEvent, Datagram, IceEvent, IcePlan, IceServers, Sockets, batch};
 use lcroute_webrtc::{WebRtc, WebRtcConfig, common_epoch};
 use librecast::id::{PeerId, SecretKey};
@@ -227,20 +227,8 @@ impl Conversation {
     fn new(write: OwnedWriteHalf) -> anyhow::Result<Self> {
         let now = Instant::now();
         let epoch = common_epoch(now, UnixTime::now());
-        let webrtc = WebRtc::new(
-            WebRtcConfig {
-                control: SPEAKS.control,
-                epoch,
-                unix_now: UnixTime::now(),
-                reproducible: false,
-                seed: seed()?,
-                mtu: MTU,
-                media: true,
-                limits: lcroute_webrtc::Limits::default(),
-            },
-            now,
-        )?;
-        let share = Share::new(webrtc);
+        let webrtc = WebRtcConfig::new(MTU, epoch, UnixTime::now(), seed()?);
+        let share = Share::new(WebRtc::new(webrtc, now)?);
         let config = PairsConfig {
             clock: WallClock::new(UnixTime::now),
             epoch,

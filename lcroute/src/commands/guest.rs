@@ -32,6 +32,7 @@ use crate::guest::member::{self, Identity, OfCode, Start};
 use crate::guest::text::{OwnerStart, Places};
 use crate::guest::text_listener::ListenerStart;
 use crate::guest::{self, Role, leaf};
+use crate::links::seed;
 use crate::port_mapping;
 use crate::servers::proxy;
 use crate::tun;
@@ -165,7 +166,7 @@ fn public(servers: Vec<String>, config: Config, options: &GuestOptions) -> anyho
         );
         return Err(ExitError::new(Exit::Usage, message).into());
     }
-    let keys = CodeKeys::of_random(&leaf::seed()?);
+    let keys = CodeKeys::of_random(&seed()?);
     let now = UnixTime::now();
     // the groups of `lcsync send`; other programs send to groups of their own
     let prefixes = match member::sent_files() {
@@ -185,7 +186,7 @@ fn public(servers: Vec<String>, config: Config, options: &GuestOptions) -> anyho
     }
     let mut token = keys.token(SecretKey::generate(), servers, now)?;
     // leaves must not find presence records
-    token.epoch = Some((1, EpochSecret::new(leaf::seed()?)));
+    token.epoch = Some((1, EpochSecret::new(seed()?)));
     let name = name();
     let mut state = GuestState::default();
     state.leaf_token = leaf_token.to_string();
@@ -229,8 +230,19 @@ fn as_member(
     config: Config,
     options: &GuestOptions,
 ) -> anyhow::Result<Role> {
-    Ok(Role::Member(Box::new(Start {
-        identity: Identity::new(&token, name, options.state.clone())?,
+    let start = start_of(token, name, state, config, options.state.clone())?;
+    Ok(Role::Member(Box::new(start)))
+}
+
+fn start_of(
+    token: Token,
+    name: &str,
+    state: Option<GuestState>,
+    config: Config,
+    folder: Option<PathBuf>,
+) -> anyhow::Result<Start> {
+    Ok(Start {
+        identity: Identity::new(&token, name, folder)?,
         network: token.network(),
         epochs: member::epochs_of(&token),
         signal: token.signal,
@@ -239,7 +251,7 @@ fn as_member(
         owner: None,
         mapping: None,
         config,
-    })))
+    })
 }
 
 /// Returns what the program inside is told.
@@ -285,12 +297,6 @@ fn by_text(fd: RawFd, config: Config, options: &GuestOptions) -> anyhow::Result<
         routers: Vec::new(),
     };
     Ok(Role::Member(Box::new(Start {
-        identity: Identity::new(&token, TEXT_NAME, None)?,
-        network: token.network(),
-        epochs: member::epochs_of(&token),
-        signal: token.signal,
-        group: None,
-        code: Some(told(state)?),
         owner: Some(OwnerStart {
             text,
             signs: SecretKey::from_seed(&keys.network().seed()),
@@ -300,7 +306,7 @@ fn by_text(fd: RawFd, config: Config, options: &GuestOptions) -> anyhow::Result<
             withdrawn: helper::withdrawals(&owner.seed.0, withdrawn, now)?,
         }),
         mapping: Some(port_mapping::settings(&config)),
-        config,
+        ..start_of(token, TEXT_NAME, Some(state), config, None)?
     })))
 }
 

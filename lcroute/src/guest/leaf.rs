@@ -11,12 +11,12 @@ use bytes::Bytes;
 use lcroute_engine::LinkRefusal;
 use lcroute_engine::control::RefusalReason;
 use lcroute_node::{LeafConfig, LeafNode, LeafNodeOutput};
-use lcroute_overlay::{CarrierId, Presence, SPEAKS};
+use lcroute_overlay::{CarrierId, Presence};
 use lcroute_signalling::proxy::Proxy;
 use lcroute_signalling::{
     CarrierEvent, Carriers, Datagram, IceEvent, IcePlan, IceServers, Sockets, batch,
 };
-use lcroute_webrtc::{Ecn, WebRtc, WebRtcConfig, common_epoch};
+use lcroute_webrtc::{Ecn, WebRtc, WebRtcConfig};
 use librecast::cert::{Chain, Token};
 use librecast::id::SecretKey;
 use librecast::reach::Room;
@@ -26,8 +26,12 @@ use librecast_program::cli::{Exit, ExitError};
 use tokio::sync::mpsc;
 
 use super::lc0::MTU;
+use crate::links::{hello_epoch, seed};
 use crate::netlink;
 
+/// Time without a link, or without the network, after which the user of a guest is told so. Chosen:
+/// what anybody waits for.
+pub const LOOKING: Duration = Duration::from_secs(2);
 /// Most addresses of this host that a leaf uses.
 pub const MAX_ADDRESSES: usize = 3;
 /// Datagrams queued for one leaf. Chosen.
@@ -99,7 +103,7 @@ impl Common {
             own_interface: own_interface.to_owned(),
             proxy,
             stun,
-            epoch: common_epoch(Instant::now(), UnixTime::now()),
+            epoch: hello_epoch(),
             token,
         }
     }
@@ -159,16 +163,7 @@ impl LeafShell {
         let chain = common.token.join(key.peer_id(), name, UnixTime::now())?;
         let network = common.token.network();
         let now = Instant::now();
-        let webrtc = WebRtcConfig {
-            control: SPEAKS.control,
-            epoch: common.epoch,
-            unix_now: UnixTime::now(),
-            reproducible: false,
-            seed: seed()?,
-            mtu: MTU,
-            media: true,
-            limits: lcroute_webrtc::Limits::default(),
-        };
+        let webrtc = WebRtcConfig::new(MTU, common.epoch, UnixTime::now(), seed()?);
         let mut webrtc = WebRtc::new(webrtc, now)?;
         webrtc.set_stun_servers(common.stun.clone(), now);
         let config = LeafConfig {
@@ -381,11 +376,4 @@ async fn stun_servers(urls: &[String]) -> Vec<SocketAddr> {
         }
     }
     found
-}
-
-/// Returns a seed of the system's randomness.
-pub fn seed() -> anyhow::Result<[u8; 32]> {
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("random numbers: {e}"))?;
-    Ok(seed)
 }

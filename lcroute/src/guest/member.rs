@@ -14,9 +14,9 @@ use lcroute_engine::CarrySettings;
 use lcroute_engine::topology::TopologyConfig;
 use lcroute_mapping::Status;
 use lcroute_node::{Epochs, LC0, Members, Node, NodeConfig, Output, Revocations, Settings, Uses};
-use lcroute_overlay::{CarrierId, Connections, Disclosure, SPEAKS};
+use lcroute_overlay::{CarrierId, Connections, Disclosure};
 use lcroute_signalling::{CarrierEvent, Carriers, IceEvent, IceServers, PathChange, Seeking};
-use lcroute_webrtc::{WebRtc, WebRtcConfig};
+use lcroute_webrtc::WebRtc;
 use librecast::cert::{CertError, Chain, GroupPrefix, Member, Token};
 use librecast::channel::SharePrefix;
 use librecast::id::{NetworkId, PeerId, SecretKey};
@@ -33,15 +33,14 @@ use super::group::{self, Group};
 use super::helpers::{Decision, Helpers, Standing};
 use super::interface::Interface;
 use super::lc0::MTU;
-use super::leaf::seed;
+use super::leaf::LOOKING;
 use super::mapped::{self, Hints, Mapped};
 use super::outflow::{Counted, Outflow};
 use super::readable::watched;
 use super::text::{Owner, OwnerStart, Places, port_of};
 use crate::commands::hint;
-use crate::daemon::hello_epoch;
 use crate::drops::{DropReason, Drops};
-use crate::links::{Links, UDP_CALLS, handle_carrier};
+use crate::links::{self, Links, UDP_CALLS, handle_carrier, hello_epoch, seed};
 use crate::netlink;
 use crate::port_mapping;
 use crate::relays;
@@ -51,8 +50,6 @@ use crate::udp;
 
 /// Capacity of the channel between node and carriers, in messages. Chosen.
 const MESSAGES: usize = 256;
-/// Time without a link after which the user is told so. Chosen: what anybody waits for.
-const LOOKING: Duration = Duration::from_secs(2);
 /// Name of the share of `lcsync send`.
 const SENT_FILES: &str = "files";
 /// Bound of packets to leaves in bits per second, where there is no member to wait behind them: what
@@ -686,20 +683,7 @@ fn node(
     now: Instant,
 ) -> anyhow::Result<Node<WebRtc>> {
     let epoch = hello_epoch();
-    let webrtc = WebRtcConfig {
-        control: SPEAKS.control,
-        epoch,
-        unix_now: UnixTime::now(),
-        reproducible: false,
-        seed: seed()?,
-        mtu: MTU,
-        media: config.live.media,
-        limits: lcroute_webrtc::Limits {
-            media_queue: Duration::from_millis(config.live.queue_ms.into()),
-            media_repair: Duration::from_millis(config.live.repair_ms.into()),
-            ..Default::default()
-        },
-    };
+    let webrtc = links::webrtc(config, MTU, epoch)?;
     let mut members = members;
     members.note(&identity.member, UnixTime::now());
     let config = NodeConfig {
@@ -742,7 +726,7 @@ fn node(
         },
         overlay_limits: lcroute_overlay::Limits::default(),
     };
-    Ok(Node::new(config, WebRtc::new(webrtc, now)?, now))
+    Ok(Node::new(config, webrtc, now))
 }
 
 /// Returns the groups of what `lcsync send` shares.
