@@ -16,11 +16,10 @@ use lcroute_control::streams::{Who, resolved};
 use lcroute_control::system::{SystemRequest, SystemSignals, room_for_clients};
 use lcroute_mapping::PortMapping;
 use lcroute_node::{PrivateKeys, Settings};
-use lcroute_overlay::{CarrierId, Disclosure, Presence, Published, Trusted};
+use lcroute_overlay::{CarrierId, Disclosure, Presence, Published, Sought, Trusted};
 use lcroute_signalling::proxy::Proxy;
 use lcroute_signalling::{
-    CarrierEvent, Carriers, IcePlan, IceServers, PathChange, ReachProgram, ReachSocket, Seeking,
-    server,
+    CarrierEvent, Carriers, IcePlan, IceServers, PathChange, ReachProgram, ReachSocket, server,
 };
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast_program::book::{Book, HOST_BOOK};
@@ -52,7 +51,7 @@ pub struct ControlThread {
     /// This node's presence record.
     pub record: watch::Receiver<Option<Published>>,
     /// Peers that this node looks for.
-    pub seeking: watch::Receiver<Seeking>,
+    pub seeking: watch::Receiver<Sought>,
     /// Socket for the program for a DHT and a room, if either is used.
     pub reach: PathBuf,
     /// The UDP port of all links.

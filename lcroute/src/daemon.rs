@@ -14,7 +14,8 @@ use lcroute_control::{Access, keys_of, reach_of, sign_of, view_of};
 use lcroute_engine::Ipv4Config;
 use lcroute_engine::topology::TopologyConfig;
 use lcroute_node::{Keep, Node, NodeConfig};
-use lcroute_signalling::{IceServers, Seeking};
+use lcroute_overlay::Sought;
+use lcroute_signalling::IceServers;
 use librecast::cert::Member;
 use librecast::events;
 use librecast::id::SecretKey;
@@ -250,7 +251,7 @@ fn assemble(
     let socket = open_socket(config.ice.port, state)?;
     let links = Links::new(socket, ice.commands().clone())?;
     let (record, records) = watch::channel(None);
-    let (seeking, sought) = watch::channel(Seeking::default());
+    let (seeking, sought) = watch::channel(Sought::default());
     let (keep, kept) = mpsc::unbounded_channel();
     let incarnation = state.next_incarnation()?;
     if !incarnation.is_stored {

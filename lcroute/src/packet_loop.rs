@@ -22,8 +22,8 @@ use lcroute_control::config::Lan;
 use lcroute_control::status::{Inbound, Mapping};
 use lcroute_engine::topology::PolicyKind;
 use lcroute_node::{LC0, Node, Output, PingId};
-use lcroute_overlay::{CarrierKind, Published, TEXT_CARRIER};
-use lcroute_signalling::{Door, Seeking};
+use lcroute_overlay::{CarrierKind, Published, Sought, TEXT_CARRIER};
+use lcroute_signalling::Door;
 use lcroute_webrtc::WebRtc;
 use librecast::events;
 use librecast::id::PeerId;
@@ -94,7 +94,7 @@ pub struct Parts {
     /// This node's presence record.
     pub record: watch::Sender<Option<Published>>,
     /// The peers that this node looks for.
-    pub seeking: watch::Sender<Seeking>,
+    pub seeking: watch::Sender<Sought>,
     /// Presence records that were pasted into earlier runs.
     pub texts: Texts,
     /// Interfaces whose addresses are used; empty for all.
@@ -596,15 +596,7 @@ impl PacketLoop {
                 }
             }
             Output::Publish(record) => drop(self.parts.record.send_replace(Some(record))),
-            Output::Seek(sought) => {
-                let seeking = Seeking {
-                    issuer: sought.issuer,
-                    peers: sought.peers,
-                    invites: sought.invites,
-                    epochs: sought.epochs,
-                };
-                drop(self.parts.seeking.send_replace(seeking));
-            }
+            Output::Seek(sought) => drop(self.parts.seeking.send_replace(sought)),
             // the control thread ends after this one
             Output::Keep(what) => drop(self.parts.keep.send(Kept::Node(what))),
             Output::Pong { ping, rtt } => {

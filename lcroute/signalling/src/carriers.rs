@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lcroute_overlay::server::{Role, Room};
-use lcroute_overlay::{CarrierId, CarrierKind, Published};
+use lcroute_overlay::{CarrierId, CarrierKind, Published, Sought};
 use librecast::cert::Chain;
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast::signalling;
@@ -19,7 +19,7 @@ use crate::client::{Me, WebSocket};
 use crate::lan::{self, Lan};
 use crate::proxy::Proxy;
 use crate::ranking::Ranking;
-use crate::reach::{Account, Reach, ReachIds, ReachProgram, Seeking};
+use crate::reach::{Account, Reach, ReachIds, ReachProgram};
 use crate::spool::Spool;
 
 /// Name of the DHT in doors.
@@ -67,7 +67,7 @@ pub struct Carriers {
     lan_keys: lan::Keys,
     spool: Option<(CarrierId, PathBuf, Spool)>,
     reach: Option<(ReachIds, Reach)>,
-    seeking: Seeking,
+    seeking: Sought,
     record: Option<Published>,
     next: u32,
 }
@@ -97,7 +97,7 @@ impl Carriers {
             lan_keys: lan::PRESENCE,
             spool: None,
             reach: None,
-            seeking: Seeking::default(),
+            seeking: Sought::default(),
             record: None,
             next: 0,
         }
@@ -232,7 +232,7 @@ impl Carriers {
     }
 
     /// Sets the nodes that this node searches for, for carriers that look up names.
-    pub fn seek(&mut self, seeking: Seeking) {
+    pub fn seek(&mut self, seeking: Sought) {
         if let Some((_, reach)) = &self.reach {
             reach.seek(&seeking);
         }

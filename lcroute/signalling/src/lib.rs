@@ -46,7 +46,7 @@ pub use carriers::{Carriers, Door};
 pub use ice_servers::{IceEvent, IcePlan, IceServers, Login, Turn};
 pub use lan::{Lan, MAX_LAN_RECORD, instance_name, is_mdns_taken};
 pub use lookup::look_up;
-pub use reach::{Account, Reach, ReachProgram, ReachSocket, Seeking};
+pub use reach::{Account, Reach, ReachProgram, ReachSocket};
 pub use rooms::{ManyRooms, Registrant};
 pub use sockets::{Datagram, Sockets, batch};
 pub use spool::Spool;

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use lcroute_overlay::{CarrierId, CarrierKind, Published, Rendezvous, RendezvousEpochs};
+use lcroute_overlay::{CarrierId, CarrierKind, Published, Rendezvous, RendezvousEpochs, Sought};
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast::reach::{
     AccessToken, Base58, Keep, Key, MAX_LINE, Meeting, Plan, Room, RoomState, State, ToReach, Value,
@@ -75,19 +75,6 @@ impl Drop for ReachSocket {
     }
 }
 
-/// The nodes that this node searches for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Seeking {
-    /// The issuer, which may not know this node yet.
-    pub issuer: Option<PeerId>,
-    /// Members that cannot be reached.
-    pub peers: Vec<PeerId>,
-    /// Whether new nodes search for this node.
-    pub invites: bool,
-    /// The epochs of the names; none: epoch 0.
-    pub epochs: Option<RendezvousEpochs>,
-}
-
 /// An account of Matrix, and the room where its nodes meet other nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
@@ -115,7 +102,7 @@ struct Wish {
     dht: Option<Vec<String>>,
     account: Option<Account>,
     record: Option<Published>,
-    seeking: Seeking,
+    seeking: Sought,
     /// Nodes that this node has searched for in vain for a while.
     in_vain: BTreeSet<PeerId>,
     round: u64,
@@ -195,7 +182,7 @@ impl Reach {
         wish.account.as_ref().map(|account| account.room.clone())
     }
 
-    pub(crate) fn seek(&self, seeking: &Seeking) {
+    pub(crate) fn seek(&self, seeking: &Sought) {
         let seeking = seeking.clone();
         self.wish.send_modify(|wish| wish.seeking = seeking);
     }
@@ -633,9 +620,9 @@ mod tests {
         )
         .unwrap();
         assert!(alone.is_bounded() && alone.hold.len() == 4);
-        wish.seeking = Seeking {
+        wish.seeking = Sought {
             invites: true,
-            ..Seeking::default()
+            ..Sought::default()
         };
         let inviting = plan(
             &wish,
@@ -694,7 +681,7 @@ mod tests {
         let plan_of = |own: u8, other: u8, epochs: &RendezvousEpochs, invites: bool| {
             let mut wish = wish();
             wish.record.as_mut().unwrap().epoch = epochs.newest().clone();
-            wish.seeking = Seeking {
+            wish.seeking = Sought {
                 issuer: (!invites).then(|| key(other).peer_id()),
                 peers: vec![key(other).peer_id()],
                 invites,
@@ -813,9 +800,9 @@ mod tests {
     #[tokio::test]
     async fn only_what_was_asked_for_comes_through() {
         let mut world = World::new();
-        world.reach.seek(&Seeking {
+        world.reach.seek(&Sought {
             peers: vec![key(2).peer_id()],
-            ..Seeking::default()
+            ..Sought::default()
         });
         let mut program = world.connect().await;
         let Some(ToReach::Plan(Some(plan))) = line(&mut program).await else {
@@ -830,7 +817,7 @@ mod tests {
         let (name, sealed) = world.record().await;
         assert_eq!((name, sealed[0]), (plan.seek[0].to_string(), 2));
         // no node is sought any more: a new plan
-        world.reach.seek(&Seeking::default());
+        world.reach.seek(&Sought::default());
         let Some(ToReach::Plan(Some(next))) = line(&mut program).await else {
             panic!("no plan");
         };

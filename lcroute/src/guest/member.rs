@@ -15,7 +15,7 @@ use lcroute_engine::topology::TopologyConfig;
 use lcroute_mapping::Status;
 use lcroute_node::{Epochs, LC0, Members, Node, NodeConfig, Output, Revocations, Settings, Uses};
 use lcroute_overlay::{CarrierId, Connections, Disclosure};
-use lcroute_signalling::{CarrierEvent, Carriers, IceEvent, IceServers, PathChange, Seeking};
+use lcroute_signalling::{CarrierEvent, Carriers, IceEvent, IceServers, PathChange};
 use lcroute_webrtc::WebRtc;
 use librecast::cert::{CertError, Chain, GroupPrefix, Member, Token};
 use librecast::channel::SharePrefix;
@@ -413,12 +413,7 @@ impl MemberShell {
                 }
             }
             // carriers of the network of a group may look for members by name
-            Output::Seek(sought) => self.carriers.seek(Seeking {
-                issuer: sought.issuer,
-                peers: sought.peers,
-                invites: sought.invites,
-                epochs: sought.epochs,
-            }),
+            Output::Seek(sought) => self.carriers.seek(sought),
             // a guest has no LAN, IPv4 or ping
             Output::Lan { .. } | Output::Ipv4Address(_) | Output::Pong { .. } => {}
         }
