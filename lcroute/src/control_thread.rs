@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -15,13 +14,13 @@ use lcroute_control::config::{Config, Reread, Written};
 use lcroute_control::settings::Overrides;
 use lcroute_control::streams::{Who, resolved};
 use lcroute_control::system::{SystemRequest, SystemSignals, room_for_clients};
+use lcroute_mapping::PortMapping;
 use lcroute_node::{PrivateKeys, Settings};
-use lcroute_overlay::{Disclosure, Presence, Published, Trusted};
+use lcroute_overlay::{CarrierId, Disclosure, Presence, Published, Sought, Trusted};
 use lcroute_signalling::proxy::Proxy;
 use lcroute_signalling::{
-    CarrierEvent, Carriers, PathChange, ReachSocket, Seeking, look_up, server,
+    CarrierEvent, Carriers, IcePlan, IceServers, PathChange, ReachProgram, ReachSocket, server,
 };
-use lcroute_webrtc::relay::StreamCommand;
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast_program::book::{Book, HOST_BOOK};
 use librecast_program::metrics;
@@ -34,16 +33,11 @@ use crate::control_server::{ControlSocket, bind};
 use crate::inbox::{End, Inbox, Message, Reconfigure, Reload};
 use crate::keeper::Keeper;
 use crate::netlink;
-use crate::port_mapping::PortMapping;
+use crate::port_mapping;
 use crate::private;
-use crate::relays::{Input, Relays};
-use crate::servers::{account, proxy, served_relay, servers, stun_names};
+use crate::relays::{self, NO_RELAY};
+use crate::servers::{account, proxy, served_relay, servers};
 use crate::udp;
-
-/// Time between lookups of STUN servers, whose addresses change.
-const LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
-/// Time between lookups while a name does not resolve.
-const LOOKUP_RETRY: Duration = Duration::from_secs(3);
 
 /// The parts of the control thread.
 #[derive(Debug)]
@@ -57,13 +51,13 @@ pub struct ControlThread {
     /// This node's presence record.
     pub record: watch::Receiver<Option<Published>>,
     /// Peers that this node looks for.
-    pub seeking: watch::Receiver<Seeking>,
+    pub seeking: watch::Receiver<Sought>,
     /// Socket for the program for a DHT and a room, if either is used.
     pub reach: PathBuf,
     /// The UDP port of all links.
     pub port: u16,
-    /// Commands for streams to relays.
-    pub relay_commands: mpsc::Receiver<StreamCommand>,
+    /// STUN servers and relays.
+    pub ice: IceServers,
     /// Notified when addresses of this host have changed.
     pub moved: Arc<Notify>,
     /// Notified when signalling servers may have become reachable or unreachable.
@@ -149,8 +143,13 @@ impl ControlThread {
                     CarrierEvent::Doors => {
                         self.inbox.send(doors(&running.carriers)).await;
                     }
-                    event => pass_on(event, &self.inbox, &running.relays).await,
+                    CarrierEvent::Relay(url, credentials) => self.ice.offered(url, credentials),
+                    event => { self.inbox.send(Message::Carrier(event)).await; }
                 },
+                status = running.ports.changed() => {
+                    let status = port_mapping::shown(&status);
+                    self.inbox.send(Message::Mapping(status)).await;
+                }
             }
         };
         // the last outputs of the loop
@@ -177,15 +176,11 @@ impl ControlThread {
         sockets.map(serve).collect()
     }
 
-    /// Starts carriers, relays and the port mapping.
-    async fn start(&mut self, events: mpsc::Sender<CarrierEvent>) -> Running {
-        let (_, none) = mpsc::channel(1);
-        let commands = std::mem::replace(&mut self.relay_commands, none);
+    /// Starts carriers and the port mapping.
+    async fn start(&self, events: mpsc::Sender<CarrierEvent>) -> Running {
         let mut running = Running {
             carriers: Carriers::new(self.key.clone(), self.network, events),
-            relays: Relays::start(self.inbox.clone(), commands),
-            ports: PortMapping::start(self.inbox.clone(), self.port, &self.key, &self.config),
-            lookup: Lookup::start(&self.config, &self.token_servers, &self.inbox),
+            ports: port_mapping::start(self.port, &self.key, &self.config),
             first: self.config.written.clone(),
         };
         self.apply(&mut running).await;
@@ -199,13 +194,12 @@ impl ControlThread {
         let said_by = (&self.config, self.token_servers.as_slice());
         set_reach(carriers, &self.reach, said_by, &self.inbox).await;
         set_slow_carriers(carriers, self.port, &self.config, &self.inbox).await;
-        let relays = Input::Configure {
-            servers: servers(&self.config, &self.token_servers),
-            proxy: said_proxy(&self.config),
-            relay: self.config.relay.clone(),
-            hides: self.config.exposure().hides(),
-        };
-        running.relays.tell(relays).await;
+        let servers = servers(&self.config, &self.token_servers);
+        let hides = self.config.exposure().hides();
+        self.ice.set(IcePlan {
+            lack: hides.then_some(NO_RELAY),
+            ..relays::plan(&self.config, servers, said_proxy(&self.config))
+        });
     }
 
     /// Reads the configuration again; returns what has changed.
@@ -228,8 +222,9 @@ impl ControlThread {
                 if let Err(e) = serve_metrics(&mut self.metrics, &self.config, &self.inbox) {
                     tracing::error!("{e:#}");
                 }
-                running.lookup = Lookup::start(&self.config, &self.token_servers, &self.inbox);
-                running.ports.configure(&self.config);
+                running
+                    .ports
+                    .configure(port_mapping::settings(&self.config));
                 let changed = Message::Reconfigure(Box::new(reconfigure(&self.config, private)));
                 self.inbox.send(changed).await;
                 let mut told = self.config.written.reread(&before, &running.first);
@@ -273,9 +268,7 @@ impl ControlThread {
 /// Parts that follow the configuration.
 struct Running {
     carriers: Carriers,
-    relays: Relays,
     ports: PortMapping,
-    lookup: Lookup,
     /// The keys that the file set at the start.
     first: Written,
 }
@@ -295,7 +288,6 @@ impl Running {
             }
         };
         tokio::join!(self.carriers.end(), give_back);
-        drop(self.lookup);
     }
 }
 
@@ -327,17 +319,16 @@ async fn set_reach(
         tracing::error!("without a Matrix room: {e:#}");
         None
     });
-    let open = || -> anyhow::Result<ReachSocket> {
-        Ok(ReachSocket {
+    let open = || -> anyhow::Result<ReachProgram> {
+        Ok(ReachProgram::Service(ReachSocket {
             listener: bind(path, REACH_GROUP, true)?,
             path: path.to_owned(),
-        })
+        }))
     };
     match carriers.set_reach(bootstrap, account.as_ref(), open) {
         Ok(gone) => {
             for carrier in gone {
-                let down = Message::Presence(carrier, Presence::CarrierDown);
-                inbox.send(down).await;
+                inbox.send(down(carrier)).await;
             }
         }
         Err(e) => tracing::error!("without DHT and Matrix room: {e:#}"),
@@ -363,8 +354,7 @@ async fn set_slow_carriers(carriers: &mut Carriers, port: u16, config: &Config, 
     ];
     inbox.send(doors(carriers)).await;
     for carrier in gone.into_iter().flatten() {
-        let down = Message::Presence(carrier, Presence::CarrierDown);
-        inbox.send(down).await;
+        inbox.send(down(carrier)).await;
     }
 }
 
@@ -386,32 +376,12 @@ pub fn serve_metrics(
     })
 }
 
-fn doors(carriers: &Carriers) -> Message {
-    Message::Doors(carriers.doors(), carriers.outer_address())
+fn down(carrier: CarrierId) -> Message {
+    Message::Carrier(CarrierEvent::Presence(carrier, Presence::CarrierDown))
 }
 
-async fn pass_on(event: CarrierEvent, inbox: &Inbox, relays: &Relays) {
-    let message = match event {
-        CarrierEvent::Relay(url, credentials) => {
-            return relays.tell(Input::Offered(url, credentials)).await;
-        }
-        // the caller reads them from the carriers
-        CarrierEvent::Doors => return,
-        CarrierEvent::Presence(carrier, presence) => Message::Presence(carrier, presence),
-        CarrierEvent::Record {
-            carrier,
-            kind,
-            name,
-            sealed,
-        } => Message::Record((carrier, kind), name, sealed),
-        CarrierEvent::RecordGone { carrier, name } => Message::RecordGone(carrier, name),
-        CarrierEvent::Signal {
-            carrier,
-            from,
-            bytes,
-        } => Message::Signal(carrier, from, bytes),
-    };
-    inbox.send(message).await;
+fn doors(carriers: &Carriers) -> Message {
+    Message::Doors(carriers.doors(), carriers.outer_address())
 }
 
 /// Reads the configuration again; on an error nothing changes.
@@ -582,58 +552,6 @@ fn reconfigure(config: &Config, private: PrivateKeys) -> Reconfigure {
         lans: config.lan.clone(),
         node: settings(config, private),
     }
-}
-
-/// Resolves the names of STUN servers periodically; ends when dropped.
-#[derive(Debug)]
-pub struct Lookup(JoinHandle<()>);
-
-impl Lookup {
-    /// Starts with the servers of the configuration and these ones.
-    pub fn start(config: &Config, token: &[String], inbox: &Inbox) -> Self {
-        let names = stun_names(config, &servers(config, token)).unwrap_or_default();
-        let inbox = inbox.clone();
-        Self(tokio::spawn(async move {
-            let mut known = None;
-            loop {
-                let (addresses, complete) = resolve(&names).await;
-                if known.as_ref() != Some(&addresses) {
-                    let list = addresses.iter().copied().collect();
-                    if !inbox.send(Message::StunServers(list)).await {
-                        return;
-                    }
-                    known = Some(addresses);
-                }
-                tokio::time::sleep(if complete {
-                    LOOKUP_INTERVAL
-                } else {
-                    LOOKUP_RETRY
-                })
-                .await;
-            }
-        }))
-    }
-}
-
-impl Drop for Lookup {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-async fn resolve(names: &[String]) -> (BTreeSet<SocketAddr>, bool) {
-    let (mut addresses, mut complete) = (BTreeSet::new(), true);
-    for name in names {
-        match look_up(name).await {
-            // a loopback server would report a loopback address
-            Ok(found) => addresses.extend(found.into_iter().filter(|a| !a.ip().is_loopback())),
-            Err(e) => {
-                tracing::debug!("{name}: {e}");
-                complete = false;
-            }
-        }
-    }
-    (addresses, complete)
 }
 
 #[cfg(test)]

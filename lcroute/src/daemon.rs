@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context;
 use lcroute_control::config::{Config, Topology, TunMode};
@@ -14,8 +14,8 @@ use lcroute_control::{Access, keys_of, reach_of, sign_of, view_of};
 use lcroute_engine::Ipv4Config;
 use lcroute_engine::topology::TopologyConfig;
 use lcroute_node::{Keep, Node, NodeConfig};
-use lcroute_signalling::Seeking;
-use lcroute_webrtc::{WebRtc, WebRtcConfig, common_epoch};
+use lcroute_overlay::Sought;
+use lcroute_signalling::IceServers;
 use librecast::cert::Member;
 use librecast::events;
 use librecast::id::SecretKey;
@@ -29,9 +29,10 @@ use crate::clock::{self, Waited};
 use crate::commands::print_line;
 use crate::control_server::ControlSocket;
 use crate::control_thread::{ControlThread, Signalling, serve_metrics, settings};
-use crate::inbox::{End, Inbox};
+use crate::inbox::{End, Inbox, Message};
 use crate::inviter::Inviter;
 use crate::keeper::{Keeper, Kept};
+use crate::links::{self, Links, hello_epoch, seed};
 use crate::packet_loop::{PacketLoop, Parts};
 use crate::state::{Identity, StateDir};
 use crate::waker::Waker;
@@ -86,7 +87,7 @@ pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Res
             runtime.shutdown_background();
         })?;
     announce_ready(&config, &packet);
-    let result = PacketLoop::new(packet, Instant::now())?.run();
+    let result = PacketLoop::new(packet, Instant::now()).run();
     // the control thread may have panicked, and thus ended
     let end = result.as_ref().map_or(End::Stop, |(end, _)| *end);
     let _ = ended.send(end);
@@ -141,18 +142,6 @@ fn exec(program: &Path, device: Option<&OwnedFd>) -> anyhow::Error {
     anyhow::Error::new(command.exec()).context(program.display().to_string())
 }
 
-/// Returns the hosts' common hello epoch. A new process is often interrupted between reading the
-/// two clocks, and would keep that error. So the quickest of five readings counts.
-pub fn hello_epoch() -> Instant {
-    let readings = (0..5).map(|_| {
-        let before = Instant::now();
-        let epoch = common_epoch(before, UnixTime::now());
-        (before.elapsed(), epoch)
-    });
-    let quickest = readings.min_by_key(|(took, _)| *took);
-    quickest.map_or_else(Instant::now, |(_, epoch)| epoch)
-}
-
 /// Opens the socket; without a configured port on that of the last run, if it is free.
 fn open_socket(port: u16, state: &StateDir) -> anyhow::Result<udp::Socket> {
     if port != 0 {
@@ -195,23 +184,6 @@ fn bind_sockets(
     Ok(std::iter::once(bound).chain(others).collect())
 }
 
-fn webrtc_config(config: &Config, epoch: Instant) -> WebRtcConfig {
-    WebRtcConfig {
-        control: lcroute_overlay::SPEAKS.control,
-        epoch,
-        unix_now: UnixTime::now(),
-        reproducible: false,
-        seed: seed(),
-        mtu: config.tun.mtu,
-        media: config.live.media,
-        limits: lcroute_webrtc::Limits {
-            media_queue: Duration::from_millis(config.live.queue_ms.into()),
-            media_repair: Duration::from_millis(config.live.repair_ms.into()),
-            ..Default::default()
-        },
-    }
-}
-
 /// Returns the node's configuration, with its memory of earlier runs.
 fn node_config(
     config: &Config,
@@ -247,7 +219,7 @@ fn node_config(
         clock: WallClock::new(UnixTime::now),
         epoch,
         aead: Some(private::aead),
-        seed: seed(),
+        seed: seed()?,
         limits: lcroute_engine::Limits {
             leaves: config.leaf.max.into(),
             leaf_bits_per_second: u64::from(config.leaf.mbit.get()) * 1_000_000,
@@ -275,10 +247,11 @@ fn assemble(
     let path_changed = Arc::new(Notify::new());
     let (inbox, messages, reloads) = Inbox::new(waker.clone());
     let (outbox, sealed) = mpsc::channel(OUTBOX);
-    let (relay_commands, streams) = mpsc::channel(OUTBOX);
+    let ice = start_ice(&inbox, runtime);
     let socket = open_socket(config.ice.port, state)?;
+    let links = Links::new(socket, ice.commands().clone())?;
     let (record, records) = watch::channel(None);
-    let (seeking, sought) = watch::channel(Seeking::default());
+    let (seeking, sought) = watch::channel(Sought::default());
     let (keep, kept) = mpsc::unbounded_channel();
     let incarnation = state.next_incarnation()?;
     if !incarnation.is_stored {
@@ -290,7 +263,7 @@ fn assemble(
     let node = node_config(config, state, &identity, incarnation.number, epoch)?;
     let revocations = node.revocations.clone();
     let ipv4 = node.ipv4.map(|ipv4| ipv4.network);
-    let node = Node::new(node, WebRtc::new(webrtc_config(config, epoch), now)?, now);
+    let node = Node::new(node, links::webrtc(config, config.tun.mtu, epoch)?, now);
     let server = runtime.block_on(Signalling::bind(config))?;
     let mut metrics = None;
     serve_metrics(&mut metrics, config, &inbox)?;
@@ -302,8 +275,8 @@ fn assemble(
         record: records,
         seeking: sought,
         reach: reach_of(&control),
-        port: socket.port()?,
-        relay_commands: streams,
+        port: links.port(),
+        ice,
         moved: moved.clone(),
         path_changed: path_changed.clone(),
         sockets,
@@ -335,12 +308,11 @@ fn assemble(
     let parts = Parts {
         device,
         settings,
-        socket,
+        links,
         monitor,
         node,
         inbox: messages,
         outbox,
-        relay_commands,
         waker,
         moved,
         path_changed,
@@ -354,6 +326,21 @@ fn assemble(
         lans: config.lan.clone(),
     };
     Ok((control, parts))
+}
+
+/// Starts the task for STUN servers and relays, which tells the packet loop.
+fn start_ice(inbox: &Inbox, runtime: &tokio::runtime::Runtime) -> IceServers {
+    let _context = runtime.enter();
+    let (ice, mut told) = IceServers::start();
+    let inbox = inbox.clone();
+    tokio::spawn(async move {
+        while let Some(event) = told.recv().await {
+            if !inbox.send(Message::Ice(event)).await {
+                return;
+            }
+        }
+    });
+    ice
 }
 
 /// Returns limits with room for leaves beside the network's peers.
@@ -382,13 +369,6 @@ fn topology(config: &Topology) -> TopologyConfig {
         policy: config.policy,
         degree: config.degree,
     }
-}
-
-fn seed() -> [u8; 32] {
-    let mut bytes = [0; 32];
-    // the daemon cannot run safely without a system RNG
-    getrandom::fill(&mut bytes).expect("the system's random number generator works");
-    bytes
 }
 
 fn tun_settings(

@@ -1,16 +1,13 @@
 //! Messages from the control thread and the control socket to the packet loop.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 
 use lcroute_control::config::{Lan, Reread};
 use lcroute_control::status::Mapping;
 use lcroute_control::{Answer, Request};
 use lcroute_node::Settings;
-use lcroute_overlay::{CarrierId, CarrierKind, Presence};
-use lcroute_signalling::Door;
-use lcroute_webrtc::relay::{RelayOffer, StreamEvent};
+use lcroute_signalling::{CarrierEvent, Door, IceEvent};
 use librecast::cert::GroupPrefix;
-use librecast::id::PeerId;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::metrics::Observation;
@@ -22,20 +19,10 @@ const INBOX: usize = 1_024;
 /// A message of the control thread to the loop.
 #[derive(Debug)]
 pub enum Message {
-    /// Peers that are reachable over a carrier.
-    Presence(CarrierId, Presence),
-    /// A sealed signalling message.
-    Signal(CarrierId, PeerId, Vec<u8>),
-    /// A presence record on a carrier, with its name there.
-    Record((CarrierId, CarrierKind), String, Vec<u8>),
-    /// A presence record that a carrier no longer has.
-    RecordGone(CarrierId, String),
-    /// Addresses of STUN servers.
-    StunServers(Vec<SocketAddr>),
-    /// Usable relays.
-    Relays(Vec<RelayOffer>),
-    /// An event of a stream to a relay.
-    RelayStream(u64, StreamEvent),
+    /// An event of a carrier.
+    Carrier(CarrierEvent),
+    /// Something new about STUN servers and relays.
+    Ice(IceEvent),
     /// Where other nodes find this one, and this host's address outside of a NAT that keeps ports.
     Doors(Vec<Door>, Option<Ipv4Addr>),
     /// The router's mapping of our UDP port.

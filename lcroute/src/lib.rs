@@ -12,8 +12,9 @@
 //! | `daemon`, `control_thread`, `inbox`, `waker` | start and end; the slow thread |
 //! | `packet_loop`, `read_batching` | the thread that carries packets |
 //! | `tun`, `netlink`, `inbound_probe` | `lc0`; interfaces and routes; the host's firewall |
-//! | `udp`, `lan` | the socket of all links; LANs of a gateway |
-//! | `relays`, `port_mapping` | relays in use; the port that a router maps (`lcroute-mapping`) |
+//! | `links`, `udp`, `outgoing` | the links of a node, over one socket |
+//! | `lan` | LANs of a gateway |
+//! | `relays`, `port_mapping` | relays, and the port that a router maps, by the configuration |
 //! | `control_server`, `inviter` | the control socket; invitations for pages |
 //! | `private` | private prefixes on a host |
 //! | `state`, `keeper`, `clock` | disk; clock of the system |
@@ -34,8 +35,10 @@ mod inbox;
 mod inviter;
 mod keeper;
 mod lan;
+mod links;
 pub mod metrics;
 mod netlink;
+mod outgoing;
 mod packet_loop;
 mod port_mapping;
 mod private;

@@ -9,11 +9,10 @@
 //! outputs. The loop makes no decisions, and blocks only in `poll`.
 
 mod answers;
-pub mod outgoing;
 mod segments;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,10 +22,9 @@ use lcroute_control::config::Lan;
 use lcroute_control::status::{Inbound, Mapping};
 use lcroute_engine::topology::PolicyKind;
 use lcroute_node::{LC0, Node, Output, PingId};
-use lcroute_overlay::{CarrierKind, Published, TEXT_CARRIER};
-use lcroute_signalling::{Door, Seeking};
+use lcroute_overlay::{CarrierKind, Published, Sought, TEXT_CARRIER};
+use lcroute_signalling::Door;
 use lcroute_webrtc::WebRtc;
-use lcroute_webrtc::relay::StreamCommand;
 use librecast::events;
 use librecast::id::PeerId;
 use librecast::time::UnixTime;
@@ -41,18 +39,16 @@ use crate::inbound_probe::InboundProbe;
 use crate::inbox::{End, Message, Reconfigure};
 use crate::keeper::Kept;
 use crate::lan::Lans;
+use crate::links::{Links, UDP_CALLS, handle_carrier};
 use crate::read_batching::ReadBatching;
 use crate::state::Texts;
 use crate::waker::Waker;
 use crate::{netlink, tun, udp};
 
 use answers::Asker;
-use outgoing::Outgoing;
 
 /// Packets read from lc0 in one turn.
 const TUN_BATCH: usize = 128;
-/// Calls in one turn that receive from links; the bound leaves time to send.
-const UDP_CALLS: usize = 4;
 /// Datagrams of links after which packets are handed on, while the processor's caches hold them.
 const UDP_BATCH: usize = 32;
 /// Messages of the control thread read in one turn: packets come first.
@@ -71,8 +67,6 @@ const SETTLE: Duration = Duration::from_millis(200);
 const REPAIR_AGAIN: Duration = Duration::from_secs(60);
 /// Least time between two warnings about packets from foreign addresses. Chosen.
 const FOREIGN_SOURCE_AGAIN: Duration = Duration::from_secs(3_600);
-/// Stands for a local address that the kernel did not report.
-const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// The components of the loop.
 #[derive(Debug)]
@@ -80,7 +74,7 @@ pub struct Parts {
     pub device: tun::Device,
     /// The desired settings of lc0.
     pub settings: tun::Settings,
-    pub socket: udp::Socket,
+    pub links: Links,
     /// Reports changes to the host's network.
     pub monitor: netlink::Monitor,
     /// The node, which makes all decisions.
@@ -89,8 +83,6 @@ pub struct Parts {
     pub inbox: mpsc::Receiver<Message>,
     /// Sealed messages for peers.
     pub outbox: mpsc::Sender<(PeerId, Bytes)>,
-    /// Commands for streams to relays.
-    pub relay_commands: mpsc::Sender<StreamCommand>,
     /// Wakes the loop.
     pub waker: Waker,
     /// Notifies the control thread that addresses of this host have changed.
@@ -102,7 +94,7 @@ pub struct Parts {
     /// This node's presence record.
     pub record: watch::Sender<Option<Published>>,
     /// The peers that this node looks for.
-    pub seeking: watch::Sender<Seeking>,
+    pub seeking: watch::Sender<Sought>,
     /// Presence records that were pasted into earlier runs.
     pub texts: Texts,
     /// Interfaces whose addresses are used; empty for all.
@@ -119,12 +111,10 @@ pub struct Parts {
 #[derive(Debug)]
 pub struct PacketLoop {
     parts: Parts,
-    port: u16,
     /// Pings without an answer yet.
     askers: BTreeMap<PingId, Asker>,
     drops: Drops,
     read_batching: ReadBatching,
-    outgoing: Outgoing,
     lans: Lans,
     started: Instant,
     /// Programs for streams on this host: one, or briefly two.
@@ -132,7 +122,6 @@ pub struct PacketLoop {
     next_tick: Instant,
     inbound: InboundProbe,
     host_changed: Option<Instant>,
-    hosts: Vec<SocketAddr>,
     /// Where other nodes find this one.
     doors: Vec<Door>,
     mapping: Mapping,
@@ -154,22 +143,19 @@ struct ForeignSources {
 
 impl PacketLoop {
     /// Creates the loop.
-    pub fn new(parts: Parts, now: Instant) -> std::io::Result<Self> {
-        let port = parts.socket.port()?;
-        Ok(Self {
-            port,
+    pub fn new(parts: Parts, now: Instant) -> Self {
+        let lans = Lans::new(vec![parts.links.port()]);
+        Self {
             parts,
             askers: BTreeMap::new(),
             drops: Drops::default(),
             read_batching: ReadBatching::default(),
-            outgoing: Outgoing::default(),
-            lans: Lans::new(vec![port]),
+            lans,
             started: now,
             stream_programs: 0,
             next_tick: now,
             inbound: InboundProbe::default(),
             host_changed: None,
-            hosts: Vec::new(),
             doors: Vec::new(),
             mapping: Mapping::default(),
             overruns: 0,
@@ -177,7 +163,7 @@ impl PacketLoop {
             foreign_sources: ForeignSources::default(),
             service: Service::of_environment(),
             end: None,
-        })
+        }
     }
 
     /// Carries packets until a stop message or an error; notifies peers; returns lc0.
@@ -262,7 +248,7 @@ impl PacketLoop {
         let mut fds = SmallVec::<[PollFd<'_>; 8]>::new();
         fds.extend([
             PollFd::new(p.device.as_fd(), PollFlags::POLLIN),
-            PollFd::new(p.socket.as_fd(), PollFlags::POLLIN),
+            PollFd::new(p.links.socket().as_fd(), PollFlags::POLLIN),
             PollFd::new(p.waker.as_fd(), PollFlags::POLLIN),
             PollFd::new(p.monitor.as_fd(), PollFlags::POLLIN),
         ]);
@@ -322,19 +308,10 @@ impl PacketLoop {
     fn read_udp(&mut self, now: Instant) -> bool {
         let mut waiting = 0;
         for _ in 0..UDP_CALLS {
-            let units = self.parts.socket.receive().unwrap_or_else(|e| {
-                tracing::debug!("udp receive: {e}");
-                self.drops.count(DropReason::UdpReceiveError);
-                0
-            });
+            let units = self.parts.links.receive();
             for unit in 0..units {
-                for datagram in self.parts.socket.unit(unit) {
-                    waiting += 1;
-                    let to = SocketAddr::new(datagram.to.unwrap_or(UNKNOWN), self.port);
-                    let (from, ecn) = (datagram.from, datagram.ecn);
-                    let webrtc = self.parts.node.connections_mut();
-                    webrtc.handle_datagram(from, to, datagram.content, ecn, now);
-                }
+                let Parts { links, node, .. } = &mut self.parts;
+                waiting += links.hand_to(unit, node.connections_mut(), now);
                 if waiting >= UDP_BATCH {
                     waiting = 0;
                     self.hand_on(now);
@@ -362,9 +339,8 @@ impl PacketLoop {
     }
 
     fn read_udp_errors(&mut self, now: Instant) {
-        let Parts { socket, node, .. } = &mut self.parts;
-        let webrtc = node.connections_mut();
-        socket.take_errors(&mut |error| webrtc.handle_unreachable(error, now));
+        let Parts { links, node, .. } = &mut self.parts;
+        links.take_errors(node.connections_mut(), now);
     }
 
     fn read_monitor(&mut self, now: Instant) -> anyhow::Result<()> {
@@ -385,31 +361,8 @@ impl PacketLoop {
                 return;
             };
             match message {
-                Message::Presence(carrier, presence) => {
-                    self.parts.node.handle_presence(carrier, presence, now);
-                }
-                Message::Signal(carrier, from, bytes) => {
-                    self.parts.node.handle_signal(carrier, from, &bytes, now);
-                }
-                Message::Record(carrier, name, sealed) => {
-                    let node = &mut self.parts.node;
-                    node.handle_record(carrier, name, &sealed, now);
-                }
-                Message::RecordGone(carrier, name) => {
-                    self.parts.node.handle_record_gone(carrier, name, now);
-                }
-                Message::StunServers(servers) => {
-                    let webrtc = self.parts.node.connections_mut();
-                    webrtc.set_stun_servers(servers, now);
-                }
-                Message::Relays(offers) => {
-                    let webrtc = self.parts.node.connections_mut();
-                    webrtc.set_relays(offers, now);
-                }
-                Message::RelayStream(stream, event) => {
-                    let webrtc = self.parts.node.connections_mut();
-                    webrtc.handle_relay_stream(stream, event, now);
-                }
+                Message::Carrier(event) => handle_carrier(&mut self.parts.node, event, now),
+                Message::Ice(event) => event.hand_to(self.parts.node.connections_mut(), now),
                 Message::Doors(doors, outer) => {
                     self.doors = doors;
                     let webrtc = self.parts.node.connections_mut();
@@ -481,7 +434,7 @@ impl PacketLoop {
             let (lans, drops) = (&self.lans, &mut self.drops);
             lans.check_overruns(&mut self.parts.node, drops, now);
             self.lans.tell(&self.parts.node);
-            self.parts.socket.count_overflow();
+            self.parts.links.count_overflow();
             self.parts.node.update_round_trips(now);
             self.tell_manager();
             if self.inbound.is_due(now) {
@@ -564,17 +517,10 @@ impl PacketLoop {
     fn update_candidates(&mut self, now: Instant) {
         let p = &mut self.parts;
         let only = (!p.interfaces.is_empty()).then_some(p.interfaces.as_slice());
-        match netlink::host_addresses(&[&p.settings.name], only) {
-            Ok(addresses) => {
-                let reachable = |ip: &IpAddr| ip.is_ipv4() || p.socket.has_ipv6();
-                let host = addresses.into_iter().filter(reachable);
-                let host: Vec<_> = host.map(|ip| SocketAddr::new(ip, self.port)).collect();
-                if host != self.hosts {
-                    p.moved.notify_one();
-                    self.hosts.clone_from(&host);
-                }
-                p.node.connections_mut().set_local_candidates(host, now);
-            }
+        let webrtc = p.node.connections_mut();
+        match p.links.review(&p.settings.name, only, webrtc, now) {
+            Ok(has_changed) if has_changed => p.moved.notify_one(),
+            Ok(_) => {}
             Err(e) => tracing::warn!("addresses of this host: {e}"),
         }
     }
@@ -612,39 +558,16 @@ impl PacketLoop {
     /// Ends a turn: writes all outputs of the node until none is left.
     fn deliver(&mut self, now: Instant) {
         loop {
-            let mut silent = !self.hand_on(now);
-            while let Some(transmit) = self.parts.node.connections_mut().poll_transmit() {
-                silent = false;
-                let way = udp::Destination {
-                    to: transmit.to,
-                    from: transmit.from.map(|from| from.ip()),
-                    ecn: transmit.ecn,
-                    dont_fragment: transmit.dont_fragment,
-                };
-                let (socket, drops) = (&mut self.parts.socket, &mut self.drops);
-                self.outgoing.push(way, &transmit.contents, socket, drops);
-            }
-            while let Some(command) = self.parts.node.connections_mut().poll_relay_stream() {
-                if self.parts.relay_commands.try_send(command).is_err() {
-                    self.drops.count(DropReason::RelayQueueFull);
-                }
-            }
-            if silent {
+            let something = self.hand_on(now);
+            let Parts { links, node, .. } = &mut self.parts;
+            if !links.send(node.connections_mut()) && !something {
                 break;
             }
         }
         self.parts.device.flush();
         self.lans.flush(&mut self.drops);
-        self.outgoing.flush(&mut self.parts.socket, &mut self.drops);
-        for udp::Refused {
-            to,
-            size,
-            datagrams,
-        } in self.parts.socket.take_refused()
-        {
-            let webrtc = self.parts.node.connections_mut();
-            webrtc.handle_unsent(to, size, datagrams, now);
-        }
+        let Parts { links, node, .. } = &mut self.parts;
+        links.flush(node.connections_mut(), now);
     }
 
     /// Passes outputs of the node to lc0 and the control thread. Returns whether there was one.
@@ -673,15 +596,7 @@ impl PacketLoop {
                 }
             }
             Output::Publish(record) => drop(self.parts.record.send_replace(Some(record))),
-            Output::Seek(sought) => {
-                let seeking = Seeking {
-                    issuer: sought.issuer,
-                    peers: sought.peers,
-                    invites: sought.invites,
-                    epochs: sought.epochs,
-                };
-                drop(self.parts.seeking.send_replace(seeking));
-            }
+            Output::Seek(sought) => drop(self.parts.seeking.send_replace(sought)),
             // the control thread ends after this one
             Output::Keep(what) => drop(self.parts.keep.send(Kept::Node(what))),
             Output::Pong { ping, rtt } => {

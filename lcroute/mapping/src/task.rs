@@ -87,10 +87,13 @@ impl PortMapping {
         }
     }
 
-    /// Returns the changes of the mapping; the first one is the first answer.
-    #[must_use]
-    pub fn status(&self) -> watch::Receiver<Status> {
-        self.status.clone()
+    /// Waits for a change of the mapping; the first one is the first answer. Cancellation loses none.
+    pub async fn changed(&mut self) -> Status {
+        match self.status.changed().await {
+            Ok(()) => self.status.borrow_and_update().clone(),
+            // the task lives as long as this handle
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Applies new settings.

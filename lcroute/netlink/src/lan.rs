@@ -4,8 +4,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType};
 
 /// Whether this interface may lead to other hosts on a LAN.
-#[must_use]
-pub fn is_lan(message: &RouteNetlinkMessage) -> bool {
+pub(crate) fn is_lan(message: &RouteNetlinkMessage) -> bool {
     let RouteNetlinkMessage::NewLink(link) = message else {
         return false;
     };
@@ -37,7 +36,6 @@ pub fn is_lan(message: &RouteNetlinkMessage) -> bool {
 }
 
 /// Whether the settings let this interface be used.
-#[must_use]
-pub fn is_chosen(name: &str, exclude: &[&str], only: Option<&[String]>) -> bool {
+pub(crate) fn is_chosen(name: &str, exclude: &[&str], only: Option<&[String]>) -> bool {
     !exclude.contains(&name) && only.is_none_or(|only| only.iter().any(|listed| listed == name))
 }

@@ -64,6 +64,5 @@ pub use membership::spent;
 pub use node::{Counters, Node, NodeConfig, Output, PingError, PingId, RevokeError, Settings};
 pub use private_prefixes::{GiveError, PrivateKeys, SegmentKeys};
 pub use revocations::Revocations;
-pub use seeking::Sought;
 pub use services::{HostServices, MakeAead};
 pub use uses::Uses;

@@ -13,7 +13,7 @@ use lcroute_engine::{
 use lcroute_overlay::{
     CarrierId, CarrierKind, Connections, Disclosure, EndReason, Event, HelperOffer, Identity,
     KeyConflict, NotTaken, OVERLAY_CARRIER, Overlay, OverlayConfig, Presence, Published, Random,
-    Revoked, SendError,
+    Revoked, SendError, Sought,
 };
 use librecast::cert::{Chain, GroupPrefix, Member};
 use librecast::channel::{REPORT_PORT, look_group, report_group};
@@ -40,7 +40,7 @@ use crate::presence::Present;
 use crate::private_prefixes::{GiveError, PrivateKeys, PrivatePrefixes};
 use crate::records::{KnownRecord, Records};
 use crate::revocations::{self, Revocations};
-use crate::seeking::{Seeking, Sought};
+use crate::seeking::Seeking;
 use crate::services::{HostServices, MakeAead};
 use crate::slow_leaves::SlowLeaves;
 use crate::uses::Uses;

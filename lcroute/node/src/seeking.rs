@@ -1,6 +1,6 @@
 //! The nodes that this node searches for in a DHT. One link is enough, so few are sought at a time.
 
-use lcroute_overlay::RendezvousEpochs;
+use lcroute_overlay::{RendezvousEpochs, Sought};
 use librecast::id::PeerId;
 use librecast::time::{Duration, Instant};
 
@@ -9,19 +9,6 @@ use librecast::time::{Duration, Instant};
 const MAX_SOUGHT: usize = 8;
 /// Delay after a change, as nodes come and go together.
 const SETTLES_IN: Duration = Duration::from_secs(1);
-
-/// The nodes that this node searches for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Sought {
-    /// The issuer of this node, if it has no links: the issuer may not know this node.
-    pub issuer: Option<PeerId>,
-    /// Members that cannot be reached, the last seen first; the issuer among them.
-    pub peers: Vec<PeerId>,
-    /// Whether new nodes search for this node.
-    pub invites: bool,
-    /// The epochs of the names; none: epoch 0.
-    pub epochs: Option<RendezvousEpochs>,
-}
 
 /// The last result, and the time of the next search.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use lcroute_overlay::server::Room as ServerRoom;
 use lcroute_overlay::{CarrierId, CarrierKind, Published};
 use lcroute_signalling::dht::{Dht, PROGRAM};
 use lcroute_signalling::{CarrierEvent, Lan, PathChange, instance_name};
-use librecast::id::{NetworkId, PeerId, SecretKey};
+use librecast::id::{PeerId, SecretKey};
 use librecast::outside::{MAX_PLACES, Place};
 use librecast::reach::{Base58, Item, MAX_ITEMS, MAX_KEYS, Plan};
 use librecast::time::UnixTime;
@@ -31,43 +31,48 @@ const MAX_DHT: usize = 32;
 /// Events that wait for the program.
 const EVENTS: usize = 1_024;
 
-/// Carriers of a pair in one period.
+/// Carriers of a pair, or of an open key, in one period.
 #[derive(Debug)]
 struct Room {
+    /// The other of the pair, or the open key.
     peer: PeerId,
     own: Arc<SecretKey>,
-    other: PeerId,
-    network: NetworkId,
+    /// The room at its servers.
+    at: ServerRoom,
     /// Whether somebody waits for it.
     seeks: bool,
     /// Its servers.
     urls: Vec<String>,
     up: BTreeSet<CarrierId>,
+    /// The record, and whether LANs have it.
     record: Option<(Published, bool)>,
+    kind: Kind,
 }
 
-/// The room of an open key in one period.
 #[derive(Debug)]
-struct OpenRoom {
-    open: PeerId,
-    own: Arc<SecretKey>,
-    at: ServerRoom,
-    seeks: bool,
-    urls: Vec<String>,
-    up: BTreeSet<CarrierId>,
-    /// The name of its record on LANs.
-    instance: String,
-    /// The key of its item in a DHT.
-    item: [u8; 32],
-    /// The record, if the key is this host's.
-    record: Option<Published>,
+enum Kind {
+    Pair {
+        /// The other's key in the room.
+        other: PeerId,
+    },
+    Open {
+        /// The name of its record on LANs.
+        instance: String,
+        /// The key of its item in a DHT.
+        item: [u8; 32],
+    },
+}
+
+impl Room {
+    fn is_open(&self) -> bool {
+        matches!(self.kind, Kind::Open { .. })
+    }
 }
 
 /// Carriers of all pairs.
 #[derive(Debug)]
 pub(crate) struct Finding {
     rooms: BTreeMap<ViewId, Room>,
-    open: BTreeMap<ViewId, OpenRoom>,
     servers: Servers,
     /// Pairs by the names of the others' records, and by their instance names on a LAN.
     names: BTreeMap<[u8; 32], ViewId>,
@@ -87,7 +92,6 @@ impl Finding {
         let (told, events) = mpsc::channel(EVENTS);
         let finding = Self {
             rooms: BTreeMap::new(),
-            open: BTreeMap::new(),
             servers: Servers::new(told.clone()),
             names: BTreeMap::new(),
             instances: BTreeMap::new(),
@@ -106,17 +110,39 @@ impl Finding {
         let room = Room {
             peer: started.peer,
             own: Arc::clone(&started.own),
-            other: started.other,
-            network: started.network,
+            at: ServerRoom::of(&started.network),
             seeks,
-            urls: Vec::new(),
+            urls: urls_of(places),
             up: BTreeSet::new(),
             record: None,
+            kind: Kind::Pair {
+                other: started.other,
+            },
         };
         self.rooms.insert(started.node, room);
-        self.set_places(&started.peer, places, seeks);
+        self.set_servers();
     }
 
+    /// Enters the room of an open key at these places.
+    pub(crate) fn enter(&mut self, entered: &RoomEntered, places: &[Place]) {
+        let room = Room {
+            peer: entered.open,
+            own: Arc::clone(&entered.own),
+            at: ServerRoom(entered.at),
+            seeks: entered.seeks,
+            urls: urls_of(places),
+            up: BTreeSet::new(),
+            record: None,
+            kind: Kind::Open {
+                instance: instance_name(&entered.name),
+                item: entered.item,
+            },
+        };
+        self.rooms.insert(entered.room, room);
+        self.set_servers();
+    }
+
+    /// Ends the carriers of a pair, or of an open key.
     pub(crate) fn end(&mut self, node: ViewId) {
         self.rooms.remove(&node);
         self.names.retain(|_, other| *other != node);
@@ -125,57 +151,19 @@ impl Finding {
         self.announce();
     }
 
-    /// Enters the room of an open key at these places.
-    pub(crate) fn enter(&mut self, entered: &RoomEntered, places: &[Place]) {
-        let room = OpenRoom {
-            open: entered.open,
-            own: Arc::clone(&entered.own),
-            at: ServerRoom(entered.at),
-            seeks: entered.seeks,
-            urls: urls_of(places),
-            up: BTreeSet::new(),
-            instance: instance_name(&entered.name),
-            item: entered.item,
-            record: None,
-        };
-        self.open.insert(entered.room, room);
-        self.set_servers();
-    }
-
-    pub(crate) fn leave(&mut self, room: ViewId) {
-        self.open.remove(&room);
-        self.set_servers();
-        self.announce();
-    }
-
     /// Returns whether it is the room of an open key.
     pub(crate) fn is_open(&self, room: ViewId) -> bool {
-        self.open.contains_key(&room)
-    }
-
-    /// Announces the record of this host's open key on LANs.
-    pub(crate) fn set_open_record(&mut self, room: ViewId, record: Published) {
-        if let Some(room) = self.open.get_mut(&room) {
-            room.record = Some(record);
-            self.announce();
-        }
-    }
-
-    /// Sends a message in the room of an open key.
-    pub(crate) fn say(&self, room: ViewId, to: PeerId, bytes: &Bytes) {
-        if let Some(room) = self.open.get(&room) {
-            self.servers.send(room.own.peer_id(), to, bytes);
-        }
+        self.rooms.get(&room).is_some_and(Room::is_open)
     }
 
     /// Sets the places of a pair.
     pub(crate) fn set_places(&mut self, peer: &PeerId, places: &[Place], seeks: bool) {
         let urls = urls_of(places);
-        for room in self.open.values_mut().filter(|room| room.open == *peer) {
-            room.urls.clone_from(&urls);
-        }
         for room in self.rooms.values_mut().filter(|room| room.peer == *peer) {
-            room.seeks = seeks;
+            // an open key is called, or not, as long as its room stays
+            if !room.is_open() {
+                room.seeks = seeks;
+            }
             room.urls.clone_from(&urls);
         }
         self.set_servers();
@@ -185,16 +173,6 @@ impl Finding {
     fn set_servers(&mut self) {
         let mut wanted: BTreeMap<String, Vec<Wanted>> = BTreeMap::new();
         for (node, room) in &self.rooms {
-            for url in &room.urls {
-                wanted.entry(url.clone()).or_default().push(Wanted {
-                    node: *node,
-                    own: Arc::clone(&room.own),
-                    room: ServerRoom::of(&room.network),
-                    seeks: room.seeks,
-                });
-            }
-        }
-        for (node, room) in &self.open {
             for url in &room.urls {
                 wanted.entry(url.clone()).or_default().push(Wanted {
                     node: *node,
@@ -216,10 +194,8 @@ impl Finding {
     pub(crate) fn renew(&mut self, relays: bool) -> Vec<(ViewId, CarrierEvent)> {
         let mut ended = Vec::new();
         if !relays && self.servers.renew() {
-            let rooms = self.rooms.iter().map(|(node, room)| (node, &room.urls));
-            let open = self.open.iter().map(|(node, room)| (node, &room.urls));
-            for (node, urls) in rooms.chain(open) {
-                let carriers = urls.iter().filter_map(|url| self.servers.carrier(url));
+            for (node, room) in &self.rooms {
+                let carriers = room.urls.iter().filter_map(|url| self.servers.carrier(url));
                 ended.extend(carriers.map(|carrier| (*node, down(carrier))));
             }
             self.set_servers();
@@ -238,8 +214,7 @@ impl Finding {
 
     /// Sets the LANs; none: they are not used.
     pub(crate) fn set_lans(&mut self, interfaces: Option<BTreeSet<String>>, port: u16) {
-        let is_used = !self.rooms.is_empty() || !self.open.is_empty();
-        let Some(interfaces) = interfaces.filter(|_| is_used) else {
+        let Some(interfaces) = interfaces.filter(|_| !self.rooms.is_empty()) else {
             self.lan = None;
             return;
         };
@@ -274,9 +249,8 @@ impl Finding {
         let records = self.rooms.values().filter_map(|room| room.record.as_ref());
         let announced = records.filter(|(_, announced)| *announced);
         let announced = announced.map(|(record, _)| record);
-        let open = self.open.values().filter_map(|room| room.record.as_ref());
         if let Some(lan) = &self.lan {
-            lan.announce(announced.chain(open).cloned());
+            lan.announce(announced.cloned());
         }
     }
 
@@ -289,17 +263,15 @@ impl Finding {
             return None;
         };
         let instance = name.split('.').next()?;
-        let mut open = self.open.iter();
-        let is_its = |(_, room): &(&ViewId, &OpenRoom)| room.seeks && room.instance == instance;
         let known = self.instances.get(instance).copied();
-        let known = known.or_else(|| open.find(is_its).map(|(id, _)| *id));
+        let called = || self.called().find(|(_, named, _)| *named == instance);
+        let known = known.or_else(|| called().map(|(id, ..)| id));
         Some((known?, kind, sealed))
     }
 
     /// Sets the DHT's entry nodes; none: it is not used.
     pub(crate) fn set_dht(&mut self, bootstrap: Option<&[String]>) {
-        let is_used = !self.rooms.is_empty() || !self.open.is_empty();
-        let Some(bootstrap) = bootstrap.filter(|_| is_used) else {
+        let Some(bootstrap) = bootstrap.filter(|_| !self.rooms.is_empty()) else {
             (self.dht, self.held) = (None, 0);
             return;
         };
@@ -330,20 +302,22 @@ impl Finding {
             hold: self.items.clone(),
             ..Plan::default()
         };
-        let called = self.open.values().filter(|room| room.seeks);
-        let called = called.take(MAX_DHT).map(|room| Base58(room.item));
-        plan.seek.extend(called);
+        let called = self.called().take(MAX_DHT);
+        plan.seek.extend(called.map(|(.., item)| Base58(*item)));
         // who is sought comes first
         let mut rooms: Vec<_> = self.rooms.values().collect();
         rooms.sort_by_key(|room| !room.seeks);
         let mut peers = BTreeSet::new();
         for room in rooms {
+            let Kind::Pair { other } = &room.kind else {
+                continue;
+            };
             peers.insert(room.peer);
             let Some((record, _)) = room.record.as_ref().filter(|_| peers.len() <= MAX_DHT) else {
                 continue;
             };
             let items = record.epoch.items(&room.own, record, time);
-            let key = record.epoch.key_of(&room.other, time);
+            let key = record.epoch.key_of(other, time);
             if plan.hold.len() + items.len() <= MAX_ITEMS && plan.seek.len() < MAX_KEYS {
                 plan.hold.extend(items);
                 match room.seeks {
@@ -371,11 +345,20 @@ impl Finding {
         !self.items.is_empty() && self.held >= self.planned
     }
 
+    /// Returns the rooms of called keys, with the names of their records on LANs and in a DHT.
+    fn called(&self) -> impl Iterator<Item = (ViewId, &str, &[u8; 32])> {
+        let rooms = self.rooms.iter().filter(|(_, room)| room.seeks);
+        rooms.filter_map(|(id, room)| match &room.kind {
+            Kind::Open { instance, item } => Some((*id, &**instance, item)),
+            Kind::Pair { .. } => None,
+        })
+    }
+
     /// Returns the room of the called key whose item in the DHT has this key.
     pub(crate) fn called_at(&self, item: &[u8; 32]) -> Option<ViewId> {
-        let mut open = self.open.iter();
-        let found = open.find(|(_, room)| room.seeks && room.item == *item);
-        found.map(|(id, _)| *id)
+        let mut called = self.called();
+        let found = called.find(|(.., key)| *key == item);
+        found.map(|(id, ..)| id)
     }
 
     /// Returns the pair whose record has this name.
@@ -391,14 +374,9 @@ impl Finding {
                 false => room.up.remove(&carrier),
             };
         }
-        if let Some(room) = self.open.get_mut(&node) {
-            match works {
-                true => room.up.insert(carrier),
-                false => room.up.remove(&carrier),
-            };
-        }
     }
 
+    /// Sends a message in the room of a pair, or of an open key.
     pub(crate) fn send(&self, node: ViewId, to: PeerId, bytes: &Bytes) {
         if let Some(room) = self.rooms.get(&node) {
             self.servers.send(room.own.peer_id(), to, bytes);
@@ -412,60 +390,59 @@ impl Finding {
 
     /// Returns the carriers of this host's open key; those that do not work are in brackets.
     pub(crate) fn open_by(&self) -> Vec<String> {
-        let mut by: BTreeMap<&String, bool> = BTreeMap::new();
-        for room in self.open.values().filter(|room| !room.seeks) {
-            for url in &room.urls {
-                let works = self.servers.carrier(url);
-                *by.entry(url).or_default() |= works.is_some_and(|c| room.up.contains(&c));
-            }
-        }
+        let servers = self.servers_of(self.own_open());
         let lan = self.lan.iter().map(|_| "lan".to_owned());
         let dht = self.dht.iter().map(|_| match self.is_held() {
             true => "dht".to_owned(),
             false => "(dht)".to_owned(),
-        });
-        let servers = by.into_iter().map(|(url, works)| match works {
-            true => url.clone(),
-            false => format!("({url})"),
         });
         lan.chain(dht).chain(servers).collect()
     }
 
     /// Returns whether a server introduces callers of this host's open key.
     pub(crate) fn has_server(&self) -> bool {
-        let mut own = self.open.values().filter(|room| !room.seeks);
-        own.any(|room| !room.up.is_empty())
+        self.own_open().any(|room| !room.up.is_empty())
+    }
+
+    /// Returns the rooms of this host's open key.
+    fn own_open(&self) -> impl Iterator<Item = &Room> {
+        let rooms = self.rooms.values();
+        rooms.filter(|room| room.is_open() && !room.seeks)
     }
 
     /// Returns the carriers of a pair; those that do not work are in brackets.
     pub(crate) fn by(&self, peer: &PeerId) -> Vec<String> {
-        let mut by: BTreeMap<String, bool> = BTreeMap::new();
-        for room in self.rooms.values().filter(|room| room.peer == *peer) {
-            for url in &room.urls {
-                let works = self.servers.carrier(url);
-                let works = works.is_some_and(|carrier| room.up.contains(&carrier));
-                *by.entry(url.clone()).or_default() |= works;
-            }
-        }
+        let its = |room: &&Room| room.peer == *peer && !room.is_open();
+        let servers = self.servers_of(self.rooms.values().filter(its));
         let lan = self.lan.iter().map(|_| "lan".to_owned());
         let dht = self.dht.iter().map(|_| "dht".to_owned());
-        let servers = by.into_iter().map(|(url, works)| match works {
-            true => url,
-            false => format!("({url})"),
-        });
         lan.chain(dht).chain(servers).collect()
     }
 
+    /// Returns the servers of these rooms; those that do not work are in brackets.
+    fn servers_of<'a>(&self, rooms: impl Iterator<Item = &'a Room>) -> Vec<String> {
+        let mut by: BTreeMap<&String, bool> = BTreeMap::new();
+        for room in rooms {
+            for url in &room.urls {
+                let works = self.servers.carrier(url);
+                *by.entry(url).or_default() |= works.is_some_and(|c| room.up.contains(&c));
+            }
+        }
+        let servers = by.into_iter().map(|(url, works)| match works {
+            true => url.clone(),
+            false => format!("({url})"),
+        });
+        servers.collect()
+    }
+
     pub(crate) fn urls(&self) -> BTreeSet<String> {
-        let rooms = self.rooms.values().map(|room| &room.urls);
-        let open = self.open.values().map(|room| &room.urls);
-        rooms.chain(open).flatten().cloned().collect()
+        let urls = self.rooms.values().flat_map(|room| &room.urls);
+        urls.cloned().collect()
     }
 
     /// Ends all, with a goodbye on LANs.
     pub(crate) async fn stop(&mut self) {
         self.rooms.clear();
-        self.open.clear();
         self.servers.clear();
         if let Some(lan) = self.lan.take() {
             lan.end().await;

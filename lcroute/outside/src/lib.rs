@@ -11,11 +11,9 @@
 //! - [`share`] gives each pair a view of one WebRTC stack and socket; without I/O
 //! - `port` says where callers reach this host; without I/O
 //! - `mapping` has the router map the port, where somebody waits to be called by a DHT
-//! - `addresses` reads this host's interfaces, `carriers` finds the others, `servers` at
-//!   servers and a DHT; `arrived` has their events, `relays` the relays of servers
+//! - `carriers` finds the others, `servers` at servers; `arrived` has their events
 //! - `program` has the sockets, `cli` is the command line, [`drops`] has the reasons of drops
 
-mod addresses;
 mod arrived;
 mod carriers;
 mod cli;
@@ -26,7 +24,6 @@ mod mapping;
 pub mod pairs;
 mod port;
 mod program;
-mod relays;
 mod servers;
 pub mod share;
 

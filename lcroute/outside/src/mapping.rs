@@ -2,10 +2,9 @@
 
 use std::net::SocketAddr;
 
-use lcroute_mapping::{PortMapping, Settings, Status};
+use lcroute_mapping::{PortMapping, Settings};
 use librecast::id::derive;
 use librecast::outside::{Plan, PortSecret};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// The reason without an address to map.
@@ -32,7 +31,6 @@ struct Mapped {
     port: u16,
     settings: Settings,
     mapping: PortMapping,
-    status: watch::Receiver<Status>,
 }
 
 /// The mapping of the present port, and the ends of earlier ones.
@@ -73,12 +71,10 @@ impl Mappings {
             "lcroute 2026 outside port mapping",
             &[&secret, &port.to_be_bytes()],
         );
-        let mapping = PortMapping::start(port, secret, settings.clone());
         self.now = Some(Mapped {
             port,
+            mapping: PortMapping::start(port, secret, settings.clone()),
             settings,
-            status: mapping.status(),
-            mapping,
         });
         has_ended
     }
@@ -94,12 +90,10 @@ impl Mappings {
     pub(crate) async fn changed(&mut self) -> Option<SocketAddr> {
         // ends of mappings say nothing
         while self.ends.try_join_next().is_some() {}
-        if let Some(now) = &mut self.now
-            && now.status.changed().await.is_ok()
-        {
-            return now.status.borrow_and_update().address.map(SocketAddr::V4);
+        match &mut self.now {
+            Some(now) => now.mapping.changed().await.address.map(SocketAddr::V4),
+            None => std::future::pending().await,
         }
-        std::future::pending().await
     }
 
     /// Deletes all mappings.

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::BytesMut;
-use lcroute_overlay::{CarrierKind, Connections, Presence, SPEAKS};
-use lcroute_signalling::{CarrierEvent, Datagram, Sockets};
-use lcroute_webrtc::relay::StreamEvent;
+use lcroute_netlink::{host_addresses, lan_interfaces};
+use lcroute_overlay::{CarrierKind, Connections, Presence};
+use lcroute_signalling::{CarrierEvent, Datagram, IceEvent, IcePlan, IceServers, Sockets, batch};
 use lcroute_webrtc::{WebRtc, WebRtcConfig, common_epoch};
 use librecast::id::{PeerId, SecretKey};
 use librecast::open_item::RECORD_LEN;
@@ -34,14 +34,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep, sleep_until, timeout};
 
-use crate::addresses::{Here, here};
 use crate::arrived::Arrived;
 use crate::carriers::{DHT, Finding, LAN};
 use crate::items::Items;
 use crate::mapping::{Mappings, settings};
 use crate::pairs::{Intent, OpenDay, Pairs, PairsConfig, PairsOutput};
 use crate::port::{Facts, reached};
-use crate::relays::Relays;
 use crate::share::Share;
 
 /// Pause after a failed accept, most likely for want of file descriptors.
@@ -52,6 +50,8 @@ const LOOK: Duration = Duration::from_secs(5);
 const DATAGRAMS: usize = 512;
 /// Datagrams handled before their packets leave. Chosen.
 const AT_ONCE: usize = 64;
+/// Most addresses that are used; each has a socket. Chosen: as many as a record has.
+const MAX_ADDRESSES: usize = 8;
 /// Frames that wait for the program for streams. Chosen: 10 ms of 100 Mbit/s.
 const FRAMES: usize = 1_024;
 /// MTU of packets, in bytes: QUIC finds out how much the path takes.
@@ -171,7 +171,25 @@ async fn converse(stream: UnixStream, mut stopped: watch::Receiver<bool>) -> any
     Ok(())
 }
 
-type Looked = (String, Vec<SocketAddr>);
+/// Addresses of this host for links, and its LANs.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Here {
+    addresses: Vec<IpAddr>,
+    lans: BTreeSet<String>,
+}
+
+impl Here {
+    /// Reads them, without those of the interfaces `exclude`.
+    fn look(exclude: &[String]) -> io::Result<Self> {
+        let exclude: Vec<_> = exclude.iter().map(String::as_str).collect();
+        let mut addresses = host_addresses(&exclude, None)?;
+        addresses.truncate(MAX_ADDRESSES);
+        Ok(Self {
+            addresses,
+            lans: lan_interfaces(&exclude, None)?,
+        })
+    }
+}
 
 /// All state while one program for streams is connected.
 struct Conversation {
@@ -187,14 +205,10 @@ struct Conversation {
     is_fixed: bool,
     mappings: Mappings,
     datagrams: mpsc::Receiver<Datagram>,
-    looked: mpsc::Sender<Looked>,
-    lookups: mpsc::Receiver<Looked>,
-    /// Addresses of servers, which answer STUN and relay on the same port.
-    stun: BTreeMap<String, Vec<SocketAddr>>,
-    /// URLs that have been looked up: a name that is not found is logged once.
-    looked_up: BTreeSet<String>,
-    relays: Relays,
-    relay_events: mpsc::Receiver<(u64, StreamEvent)>,
+    /// The servers answer STUN and relay on the same port.
+    ice: IceServers,
+    ice_events: mpsc::Receiver<IceEvent>,
+    urls: BTreeSet<String>,
     frames: mpsc::Sender<Vec<u8>>,
     writer: JoinHandle<io::Result<()>>,
     changed: BTreeSet<PeerId>,
@@ -213,20 +227,8 @@ impl Conversation {
     fn new(write: OwnedWriteHalf) -> anyhow::Result<Self> {
         let now = Instant::now();
         let epoch = common_epoch(now, UnixTime::now());
-        let webrtc = WebRtc::new(
-            WebRtcConfig {
-                control: SPEAKS.control,
-                epoch,
-                unix_now: UnixTime::now(),
-                reproducible: false,
-                seed: seed()?,
-                mtu: MTU,
-                media: true,
-                limits: lcroute_webrtc::Limits::default(),
-            },
-            now,
-        )?;
-        let share = Share::new(webrtc);
+        let webrtc = WebRtcConfig::new(MTU, epoch, UnixTime::now(), seed()?);
+        let share = Share::new(WebRtc::new(webrtc, now)?);
         let config = PairsConfig {
             clock: WallClock::new(UnixTime::now),
             epoch,
@@ -234,9 +236,8 @@ impl Conversation {
             rate: u64::MAX,
         };
         let (finding, told) = Finding::new();
-        let (relays, relay_events) = Relays::new();
+        let (ice, ice_events) = IceServers::start();
         let (sockets, datagrams) = Sockets::new(DATAGRAMS);
-        let (looked, lookups) = mpsc::channel(16);
         let (frames, waiting) = mpsc::channel(FRAMES);
         Ok(Self {
             pairs: Pairs::new(config, share.clone(), now),
@@ -250,12 +251,9 @@ impl Conversation {
             is_fixed: false,
             mappings: Mappings::default(),
             datagrams,
-            looked,
-            lookups,
-            stun: BTreeMap::new(),
-            looked_up: BTreeSet::new(),
-            relays,
-            relay_events,
+            ice,
+            ice_events,
+            urls: BTreeSet::new(),
             frames,
             writer: tokio::spawn(write_frames(write, waiting)),
             changed: BTreeSet::new(),
@@ -286,16 +284,8 @@ impl Conversation {
                 }
                 Some(datagram) = self.datagrams.recv() => self.handle_datagrams(datagram),
                 Some(told) = self.told.recv() => self.handle_told(told),
-                Some((url, found)) = self.lookups.recv() => {
-                    // a name without an address is looked up again
-                    self.stun.retain(|known, _| *known != url || !found.is_empty());
-                    self.stun.entry(url).and_modify(|known| *known = found);
-                    let servers = self.stun.values().flatten().copied().collect();
-                    self.share.webrtc().set_stun_servers(servers, Instant::now());
-                    self.offer_relays();
-                }
-                Some((stream, event)) = self.relay_events.recv() => {
-                    self.share.handle_relay_stream(stream, event, Instant::now());
+                Some(event) = self.ice_events.recv() => {
+                    event.hand_to(&mut self.share.webrtc(), Instant::now());
                 }
                 mapped = self.mappings.changed() => self.set_mapped(mapped),
                 _ = look.tick() => {
@@ -398,39 +388,18 @@ impl Conversation {
     fn review_places(&mut self, key: &PeerId) {
         let (places, seeks) = self.places(key);
         self.finding.set_places(key, &places, seeks);
-        self.look_up_stun();
+        self.set_ice_servers();
     }
 
-    fn offer_relays(&mut self) {
-        let offers = self.relays.offers(&self.stun);
-        self.share.webrtc().set_relays(offers, Instant::now());
-    }
-
-    /// Looks up servers' names: they answer STUN on the same UDP port.
-    fn look_up_stun(&mut self) {
+    /// Asks the servers of all pairs for the address of this host, and for relays.
+    fn set_ice_servers(&mut self) {
         let urls = self.finding.urls();
-        self.stun.retain(|url, _| urls.contains(url));
-        self.looked_up.retain(|url| urls.contains(url));
-        for url in urls {
-            if self.stun.contains_key(&url) {
-                continue;
-            }
-            self.stun.insert(url.clone(), Vec::new());
-            let is_first = self.looked_up.insert(url.clone());
-            let looked = self.looked.clone();
-            tokio::spawn(async move {
-                let name = stun_name(&url).unwrap_or_default();
-                let found = match lcroute_signalling::look_up(&name).await {
-                    Ok(found) => found,
-                    Err(e) => {
-                        if is_first {
-                            tracing::warn!("{name}: {e}: tried again");
-                        }
-                        Vec::new()
-                    }
-                };
-                // fails only at the end
-                let _ = looked.send((url, found)).await;
+        if self.urls != urls {
+            self.urls.clone_from(&urls);
+            self.ice.set(IcePlan {
+                stun: urls.iter().filter_map(|url| stun_name(url)).collect(),
+                servers: urls.into_iter().collect(),
+                ..IcePlan::default()
             });
         }
     }
@@ -438,14 +407,8 @@ impl Conversation {
     /// Handles a datagram, and those that wait behind it.
     fn handle_datagrams(&mut self, first: Datagram) {
         let now = Instant::now();
-        let mut next = Some(first);
-        let mut handled = 0;
-        while let Some((from, at, datagram)) = next {
+        for (from, at, datagram) in batch(first, &mut self.datagrams, AT_ONCE) {
             self.pairs.handle_datagram(from, at, &datagram, now);
-            handled += 1;
-            next = (handled < AT_ONCE)
-                .then(|| self.datagrams.try_recv().ok())
-                .flatten();
         }
     }
 
@@ -487,10 +450,7 @@ impl Conversation {
                     self.handle_told(Arrived::Of(node, event));
                 }
             }
-            Arrived::Relay(url, credentials) => {
-                self.relays.offered(url, credentials);
-                self.offer_relays();
-            }
+            Arrived::Relay(url, credentials) => self.ice.offered(url, credentials),
             Arrived::Dht(FromReach::Seen { key, value }) => {
                 let dht = (DHT, CarrierKind::Dht);
                 if let Some(room) = self.finding.called_at(&key.0) {
@@ -534,7 +494,7 @@ impl Conversation {
                     self.finding.start(&started, &places, seeks);
                     let names = self.pairs.names(started.node);
                     self.finding.set_names(started.node, &names);
-                    self.look_up_stun();
+                    self.set_ice_servers();
                     if is_first {
                         // the first pair needs sockets at once
                         self.open_sockets();
@@ -564,7 +524,7 @@ impl Conversation {
                 PairsOutput::Enter(entered) => {
                     let (places, _) = self.places(&entered.open);
                     self.finding.enter(&entered, &places);
-                    self.look_up_stun();
+                    self.set_ice_servers();
                     if self.sockets.port().is_none() {
                         // the first one needs sockets at once
                         self.open_sockets();
@@ -573,11 +533,11 @@ impl Conversation {
                     self.set_dht();
                 }
                 PairsOutput::Leave(room) => {
-                    self.finding.leave(room);
+                    self.finding.end(room);
                     self.items.end(room);
                     self.hold_items();
                 }
-                PairsOutput::Say { room, to, bytes } => self.finding.say(room, to, &bytes),
+                PairsOutput::Say { room, to, bytes } => self.finding.send(room, to, &bytes),
                 PairsOutput::OpenRecord {
                     room,
                     open,
@@ -589,7 +549,7 @@ impl Conversation {
                     let item = item.map(Base58);
                     let now = Instant::now();
                     self.items.set_record(room, (open, period), item, now);
-                    self.finding.set_open_record(room, record);
+                    self.finding.set_record(room, record, true);
                 }
                 PairsOutput::Guests => self.guests_changed = true,
             }
@@ -684,7 +644,7 @@ impl Conversation {
         for (node, ended) in self.finding.renew(relays) {
             self.handle_told(Arrived::Of(node, ended));
         }
-        self.look_up_stun();
+        self.set_ice_servers();
         self.open_sockets();
         self.set_lans();
         self.set_dht();
@@ -712,7 +672,7 @@ impl Conversation {
 
     fn open_sockets(&mut self) {
         let exclude = self.plan.as_ref().map(|plan| plan.exclude.clone());
-        let here = match here(&exclude.unwrap_or_default()) {
+        let here = match Here::look(&exclude.unwrap_or_default()) {
             Ok(here) => here,
             Err(e) => return tracing::warn!("addresses of this host: {e}"),
         };
@@ -783,7 +743,8 @@ impl Conversation {
 
     fn send_all(&mut self) {
         while let Some(command) = self.share.poll_relay_stream() {
-            self.relays.execute(command);
+            // a full stream loses datagrams, as networks do
+            let _ = self.ice.commands().try_send(command);
         }
         while let Some(transmit) = self.pairs.poll_transmit() {
             let (from, to) = (transmit.from, transmit.to);

@@ -18,7 +18,7 @@ use lcroute_overlay::{
     Candidate, Closing, ConnectionEvent, Connections, Description, Fingerprint, LinkInfo, Path,
     SendError, Traffic,
 };
-use lcroute_webrtc::relay::{StreamCommand, StreamEvent};
+use lcroute_webrtc::relay::StreamCommand;
 use lcroute_webrtc::{Ecn, Transmit, WebRtc};
 use librecast::drops::Drops;
 use librecast::id::{LinkId, PeerId};
@@ -364,13 +364,6 @@ impl Share {
         // sending drains connections
         shared.distribute();
         next
-    }
-
-    /// Handles an event of a stream to a relay.
-    pub(crate) fn handle_relay_stream(&self, stream: u64, event: StreamEvent, now: Instant) {
-        let mut shared = self.0.borrow_mut();
-        shared.webrtc.handle_relay_stream(stream, event, now);
-        shared.distribute();
     }
 
     /// Returns the next command about streams to relays.

@@ -10,7 +10,7 @@ use librecast::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::record::Rendezvous;
+use crate::record::{Rendezvous, RendezvousEpochs};
 
 /// Reason text for a node without a link, as the peer has one to another host with the same key.
 pub(crate) const KEY_CONFLICT_HERE: &str = "another host has this node's key";
@@ -41,6 +41,19 @@ pub enum CarrierKind {
     Matrix,
     /// Datagrams from an address, without any of the above.
     Straight,
+}
+
+/// The nodes that this node searches for, by carriers that look up names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sought {
+    /// The issuer of this node, if it has no links: the issuer may not know this node.
+    pub issuer: Option<PeerId>,
+    /// Members that cannot be reached, the last seen first; the issuer among them.
+    pub peers: Vec<PeerId>,
+    /// Whether new nodes search for this node.
+    pub invites: bool,
+    /// The epochs of the names; none: epoch 0.
+    pub epochs: Option<RendezvousEpochs>,
 }
 
 /// A presence record for publication by carriers.

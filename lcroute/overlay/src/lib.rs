@@ -69,7 +69,8 @@ pub use disclosure::{Disclosure, Trusted};
 pub use drops::DropReason;
 pub use envelope::{CLOCK_DIFFERS, NO_ROOM};
 pub use event::{
-    CarrierId, CarrierKind, EndReason, Event, KeyConflict, NotTaken, Presence, Published, SendError,
+    CarrierId, CarrierKind, EndReason, Event, KeyConflict, NotTaken, Presence, Published,
+    SendError, Sought,
 };
 pub use helper_offer::HelperOffer;
 pub use info::{Lane, LinkInfo, PathKind, PeerInfo, PeerState, RepairInfo, Traffic};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lcroute_overlay::server::{Role, Room};
-use lcroute_overlay::{CarrierId, CarrierKind, Published};
+use lcroute_overlay::{CarrierId, CarrierKind, Published, Sought};
 use librecast::cert::Chain;
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast::signalling;
@@ -19,7 +19,7 @@ use crate::client::{Me, WebSocket};
 use crate::lan::{self, Lan};
 use crate::proxy::Proxy;
 use crate::ranking::Ranking;
-use crate::reach::{Account, Reach, ReachIds, ReachSocket, Seeking};
+use crate::reach::{Account, Reach, ReachIds, ReachProgram};
 use crate::spool::Spool;
 
 /// Name of the DHT in doors.
@@ -67,7 +67,7 @@ pub struct Carriers {
     lan_keys: lan::Keys,
     spool: Option<(CarrierId, PathBuf, Spool)>,
     reach: Option<(ReachIds, Reach)>,
-    seeking: Seeking,
+    seeking: Sought,
     record: Option<Published>,
     next: u32,
 }
@@ -97,7 +97,7 @@ impl Carriers {
             lan_keys: lan::PRESENCE,
             spool: None,
             reach: None,
-            seeking: Seeking::default(),
+            seeking: Sought::default(),
             record: None,
             next: 0,
         }
@@ -194,7 +194,7 @@ impl Carriers {
     }
 
     /// Sets the DHT's entry nodes (none listed: the well-known ones) and the room's account, each
-    /// if used. `open` returns the program's socket. Returns the carriers whose records are gone.
+    /// if used. `open` returns the way to the program. Returns the carriers whose records are gone.
     ///
     /// # Errors
     /// The errors of `open`.
@@ -202,7 +202,7 @@ impl Carriers {
         &mut self,
         dht: Option<&[String]>,
         account: Option<&Account>,
-        open: impl FnOnce() -> Result<ReachSocket, E>,
+        open: impl FnOnce() -> Result<ReachProgram, E>,
     ) -> Result<Vec<CarrierId>, E> {
         let mut gone = Vec::new();
         if let Some((ids, reach)) = &self.reach {
@@ -214,13 +214,13 @@ impl Carriers {
         let is_used = dht.is_some() || account.is_some();
         // the program stays connected, to learn that it has nothing to do
         if self.reach.is_none() && is_used {
-            let socket = open()?;
+            let program = open()?;
             let ids = ReachIds {
                 dht: self.new_id(),
                 matrix: self.new_id(),
             };
             let me = (self.me.key.clone(), self.network);
-            let reach = Reach::start(ids, socket, me, self.events.clone());
+            let reach = Reach::start(ids, program, me, self.events.clone());
             self.record.iter().for_each(|record| reach.publish(record));
             reach.seek(&self.seeking);
             self.reach = Some((ids, reach));
@@ -232,7 +232,7 @@ impl Carriers {
     }
 
     /// Sets the nodes that this node searches for, for carriers that look up names.
-    pub fn seek(&mut self, seeking: Seeking) {
+    pub fn seek(&mut self, seeking: Sought) {
         if let Some((_, reach)) = &self.reach {
             reach.seek(&seeking);
         }
@@ -339,6 +339,7 @@ mod tests {
     use tokio::net::UnixStream;
 
     use super::*;
+    use crate::reach::ReachSocket;
 
     async fn line(stream: &mut BufReader<UnixStream>) -> ToReach {
         let mut line = String::new();
@@ -355,11 +356,11 @@ mod tests {
         let key = Arc::new(SecretKey::from_seed(&[1; 32]));
         let network = SecretKey::from_seed(&[9; 32]).peer_id();
         let mut carriers = Carriers::new(key, network, events);
-        let open = || -> std::io::Result<ReachSocket> {
+        let open = || -> std::io::Result<ReachProgram> {
             let listener = std::os::unix::net::UnixListener::bind(&path)?;
             listener.set_nonblocking(true)?;
             let path = path.clone();
-            Ok(ReachSocket { listener, path })
+            Ok(ReachProgram::Service(ReachSocket { listener, path }))
         };
         assert_eq!(carriers.set_reach(None, None, open).unwrap(), []);
         assert!(!path.exists());

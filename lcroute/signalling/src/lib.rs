@@ -15,6 +15,7 @@
 //! | [`dht`] | a program for the DHT of one's own, for what is no node's record |
 //! | [`proxy`], `lookup` | the way to servers: through proxies, and by their names |
 //! | `sockets` | UDP sockets of links, of programs without a packet thread |
+//! | `ice_servers` | STUN servers and relays of a program: addresses, logins, the stream |
 //! | `relay`, `relay_stream`, `peer_filter` | relays: sockets, streams, a filter in the kernel |
 
 mod beside;
@@ -24,6 +25,7 @@ pub mod client;
 mod counts;
 pub mod dht;
 mod http;
+mod ice_servers;
 mod lan;
 mod lookup;
 mod peer_filter;
@@ -41,9 +43,10 @@ mod spool;
 pub use beside::{Entries, Entry, RoomEvent};
 pub use carrier::{Carrier, CarrierEvent, Pace, PathChange};
 pub use carriers::{Carriers, Door};
+pub use ice_servers::{IceEvent, IcePlan, IceServers, Login, Turn};
 pub use lan::{Lan, MAX_LAN_RECORD, instance_name, is_mdns_taken};
 pub use lookup::look_up;
-pub use reach::{Account, Reach, ReachSocket, Seeking};
+pub use reach::{Account, Reach, ReachProgram, ReachSocket};
 pub use rooms::{ManyRooms, Registrant};
-pub use sockets::{Datagram, Sockets};
+pub use sockets::{Datagram, Sockets, batch};
 pub use spool::Spool;

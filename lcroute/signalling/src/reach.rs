@@ -8,12 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::unix::net::UnixListener as StdListener;
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use lcroute_overlay::{CarrierId, CarrierKind, Published, Rendezvous, RendezvousEpochs};
+use lcroute_overlay::{CarrierId, CarrierKind, Published, Rendezvous, RendezvousEpochs, Sought};
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast::reach::{
     AccessToken, Base58, Keep, Key, MAX_LINE, Meeting, Plan, Room, RoomState, State, ToReach, Value,
@@ -50,6 +50,15 @@ const RETRY: Duration = Duration::from_millis(100);
 /// Text of doors without a connected program.
 const ABSENT: &str = "lcroute-reach does not run: systemctl enable --now lcroute-reach";
 
+/// The way to the program.
+#[derive(Debug)]
+pub enum ReachProgram {
+    /// A service, which connects to this socket.
+    Service(ReachSocket),
+    /// A child, which has the other end.
+    Child(StdStream),
+}
+
 /// The socket for the program; dropping it removes the file.
 #[derive(Debug)]
 pub struct ReachSocket {
@@ -64,19 +73,6 @@ impl Drop for ReachSocket {
         // the file may be removed already
         let _ = std::fs::remove_file(&self.path);
     }
-}
-
-/// The nodes that this node searches for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Seeking {
-    /// The issuer, which may not know this node yet.
-    pub issuer: Option<PeerId>,
-    /// Members that cannot be reached.
-    pub peers: Vec<PeerId>,
-    /// Whether new nodes search for this node.
-    pub invites: bool,
-    /// The epochs of the names; none: epoch 0.
-    pub epochs: Option<RendezvousEpochs>,
 }
 
 /// An account of Matrix, and the room where its nodes meet other nodes.
@@ -106,7 +102,7 @@ struct Wish {
     dht: Option<Vec<String>>,
     account: Option<Account>,
     record: Option<Published>,
-    seeking: Seeking,
+    seeking: Sought,
     /// Nodes that this node has searched for in vain for a while.
     in_vain: BTreeSet<PeerId>,
     round: u64,
@@ -134,16 +130,16 @@ impl Drop for Reach {
 }
 
 impl Reach {
-    /// Waits for the program at `socket`; to be called within a tokio runtime.
+    /// Speaks with the program; to be called within a tokio runtime.
     pub(crate) fn start(
         ids: ReachIds,
-        socket: ReachSocket,
+        program: ReachProgram,
         (key, network): (Arc<SecretKey>, NetworkId),
         events: mpsc::Sender<CarrierEvent>,
     ) -> Self {
         let (wish, wishes) = watch::channel(Wish::default());
         let state = Arc::new(RwLock::new(None));
-        let service = Service {
+        let mut service = Service {
             ids,
             key,
             network,
@@ -152,8 +148,16 @@ impl Reach {
             events,
         };
         let task = tokio::spawn(async move {
-            if let Err(e) = service.serve(&socket).await {
-                tracing::error!("{}: {e}", socket.path.display());
+            match program {
+                ReachProgram::Service(socket) => {
+                    if let Err(e) = service.serve(&socket).await {
+                        tracing::error!("{}: {e}", socket.path.display());
+                    }
+                }
+                ReachProgram::Child(stream) => match UnixStream::from_std(stream) {
+                    Ok(stream) => service.attend(stream).await,
+                    Err(e) => tracing::error!("lcroute-reach: {e}"),
+                },
             }
         });
         Self { wish, state, task }
@@ -178,7 +182,7 @@ impl Reach {
         wish.account.as_ref().map(|account| account.room.clone())
     }
 
-    pub(crate) fn seek(&self, seeking: &Seeking) {
+    pub(crate) fn seek(&self, seeking: &Sought) {
         let seeking = seeking.clone();
         self.wish.send_modify(|wish| wish.seeking = seeking);
     }
@@ -359,19 +363,24 @@ struct Service {
 }
 
 impl Service {
-    async fn serve(mut self, socket: &ReachSocket) -> io::Result<()> {
+    async fn serve(&mut self, socket: &ReachSocket) -> io::Result<()> {
         let listener = UnixListener::from_std(socket.listener.try_clone()?)?;
         loop {
             let stream = accept(&listener).await;
-            tracing::info!("lcroute-reach has connected");
-            let ended = tokio::select! {
-                ended = self.converse(stream) => ended,
-                () = refuse(&listener) => Ok(()),
-            };
-            let why = ended.err().map(|e| format!(": {e}")).unwrap_or_default();
-            tracing::warn!("lcroute-reach has gone{why}");
-            self.change(|state| *state = None).await;
+            tokio::select! {
+                () = self.attend(stream) => {}
+                () = refuse(&listener) => {}
+            }
         }
+    }
+
+    /// Returns when the program has gone.
+    async fn attend(&mut self, stream: UnixStream) {
+        tracing::info!("lcroute-reach has connected");
+        let ended = self.converse(stream).await;
+        let why = ended.err().map(|e| format!(": {e}")).unwrap_or_default();
+        tracing::warn!("lcroute-reach has gone{why}");
+        self.change(|state| *state = None).await;
     }
 
     /// Returns when the program has gone, or sent an invalid line.
@@ -611,9 +620,9 @@ mod tests {
         )
         .unwrap();
         assert!(alone.is_bounded() && alone.hold.len() == 4);
-        wish.seeking = Seeking {
+        wish.seeking = Sought {
             invites: true,
-            ..Seeking::default()
+            ..Sought::default()
         };
         let inviting = plan(
             &wish,
@@ -672,7 +681,7 @@ mod tests {
         let plan_of = |own: u8, other: u8, epochs: &RendezvousEpochs, invites: bool| {
             let mut wish = wish();
             wish.record.as_mut().unwrap().epoch = epochs.newest().clone();
-            wish.seeking = Seeking {
+            wish.seeking = Sought {
                 issuer: (!invites).then(|| key(other).peer_id()),
                 peers: vec![key(other).peer_id()],
                 invites,
@@ -791,9 +800,9 @@ mod tests {
     #[tokio::test]
     async fn only_what_was_asked_for_comes_through() {
         let mut world = World::new();
-        world.reach.seek(&Seeking {
+        world.reach.seek(&Sought {
             peers: vec![key(2).peer_id()],
-            ..Seeking::default()
+            ..Sought::default()
         });
         let mut program = world.connect().await;
         let Some(ToReach::Plan(Some(plan))) = line(&mut program).await else {
@@ -808,7 +817,7 @@ mod tests {
         let (name, sealed) = world.record().await;
         assert_eq!((name, sealed[0]), (plan.seek[0].to_string(), 2));
         // no node is sought any more: a new plan
-        world.reach.seek(&Seeking::default());
+        world.reach.seek(&Sought::default());
         let Some(ToReach::Plan(Some(next))) = line(&mut program).await else {
             panic!("no plan");
         };

@@ -61,65 +61,13 @@ impl RelayTarget {
 }
 
 /// Capacity of the channels of a stream, in messages. Chosen.
-const STREAM_QUEUE: usize = 128;
-
-/// The stream to the relay in use: one at a time.
-#[derive(Debug)]
-pub struct RelayStreams {
-    events: mpsc::Sender<(u64, StreamEvent)>,
-    open: Option<(u64, mpsc::Sender<Bytes>)>,
-}
-
-impl RelayStreams {
-    /// Returns no stream yet, and the events of later ones by their numbers.
-    pub fn new() -> (Self, mpsc::Receiver<(u64, StreamEvent)>) {
-        let (events, happened) = mpsc::channel(STREAM_QUEUE);
-        let open = None;
-        (Self { events, open }, happened)
-    }
-
-    /// Opens a stream in place of the previous one; to be called within a tokio runtime. A stream
-    /// without a target ends at once.
-    pub fn open(&mut self, number: u64, target: Option<RelayTarget>) {
-        let (messages, mut waiting) = mpsc::channel(STREAM_QUEUE);
-        let (events, mut happened) = mpsc::channel(STREAM_QUEUE);
-        let told = self.events.clone();
-        tokio::spawn(async move {
-            while let Some(event) = happened.recv().await {
-                if told.send((number, event)).await.is_err() {
-                    return;
-                }
-            }
-        });
-        tokio::spawn(async move {
-            if let Some(target) = target
-                && let Err(e) = carry(&target, &mut waiting, &events).await
-            {
-                tracing::debug!("relay {}: {e}", target.host);
-            }
-            // the owner may have gone
-            let _ = events.send(StreamEvent::Closed).await;
-        });
-        self.open = Some((number, messages));
-    }
-
-    /// Returns the queue of this stream, if it is the open one.
-    pub fn queue(&self, number: u64) -> Option<&mpsc::Sender<Bytes>> {
-        let open = self.open.as_ref().filter(|(open, _)| *open == number);
-        open.map(|(_, messages)| messages)
-    }
-
-    /// Closes this stream after its queued messages.
-    pub fn close(&mut self, number: u64) {
-        self.open.take_if(|(open, _)| *open == number);
-    }
-}
+pub(crate) const STREAM_QUEUE: usize = 128;
 
 /// Carries messages until either end closes. `events` receives the opening, then each message.
 ///
 /// # Errors
 /// The reason for which the stream could not be opened, or ended.
-pub async fn carry(
+pub(crate) async fn carry(
     target: &RelayTarget,
     messages: &mut mpsc::Receiver<Bytes>,
     events: &mpsc::Sender<StreamEvent>,

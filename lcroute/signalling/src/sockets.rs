@@ -14,6 +14,16 @@ const BUFFER: usize = 2_048;
 /// A datagram, after the addresses of its sender and of the socket.
 pub type Datagram = (SocketAddr, SocketAddr, Vec<u8>);
 
+/// Returns a datagram and those that wait behind it, as many as one turn takes.
+pub fn batch(
+    first: Datagram,
+    more: &mut mpsc::Receiver<Datagram>,
+    most: usize,
+) -> impl Iterator<Item = Datagram> {
+    let waiting = std::iter::from_fn(|| more.try_recv().ok());
+    std::iter::once(first).chain(waiting).take(most)
+}
+
 #[derive(Debug)]
 struct Bound {
     at: SocketAddr,

@@ -18,24 +18,21 @@ use lcroute_control::config::Config;
 use lcroute_overlay::TextRecord;
 use librecast::code::CodeKeys;
 use librecast::id::SecretKey;
-use librecast::outside::Place;
 use librecast::text_network::TextKey;
 use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::group_network::{
     FromGuest, GroupEntry, GroupRole, GroupState, inherited, keep_open, pipe_of, with_number,
 };
-use librecast_program::guest::MAX_TEXT_PLACES;
 use librecast_program::state_lock::StateLock;
 
 use super::hint;
-use super::meeting_places::places_of_user;
+use super::meeting_places::meeting_places;
 use crate::guest::group::{IssuerKeys, first_epochs, found, node_name, take_office};
 use crate::guest::member::{Identity, Start};
 use crate::guest::text::{Finder, Places};
 use crate::guest::{Role, group, member};
 use crate::port_mapping;
-use crate::servers::proxy;
 use crate::state::{Membership, StateDir};
 
 /// The option with the descriptor.
@@ -57,7 +54,7 @@ pub fn role((fd, json): (RawFd, &str), config: Config) -> anyhow::Result<Role> {
     let entry: GroupEntry = serde_json::from_str(json).map_err(|e| wrong(&e))?;
     let control = UnixDatagram::from(inherited(entry.control).map_err(|e| wrong(&e))?);
     let packets = inherited(entry.packets).map_err(|e| wrong(&e))?;
-    let places = places(&entry, &config)?;
+    let (places, _) = meeting_places(&entry.places, &config)?;
     let state = StateDir::new(entry.state.clone());
     std::fs::create_dir_all(state.path()).with_context(|| state.path().display().to_string())?;
     let lock = StateLock::take(state.path(), LOCK)?;
@@ -129,34 +126,6 @@ fn add_servers(all: &mut Vec<String>, more: &[String]) {
         }
     }
     all.truncate(MAX_SERVERS);
-}
-
-fn places(entry: &GroupEntry, config: &Config) -> anyhow::Result<Places> {
-    let mut places = entry.places.clone();
-    if places.is_empty() {
-        places = places_of_user(config)?;
-    }
-    places.truncate(MAX_TEXT_PLACES);
-    let servers: Vec<_> = places
-        .iter()
-        .map(Place::server)
-        .map(str::to_owned)
-        .collect();
-    let on_lans = config.exposure().lans().is_ok();
-    let outside = config.exposure().outside().ok();
-    let dht = outside.filter(|outside| outside.dht);
-    let dht = dht.map(|_| config.signal.dht_entries().to_vec());
-    if servers.is_empty() && !on_lans && dht.is_none() {
-        let message = "[signal] lan = false, and no place is named: there is no way to meet";
-        return Err(ExitError::new(Exit::Usage, message).into());
-    }
-    Ok(Places {
-        servers,
-        proxy: proxy(config).map_err(|e| ExitError::new(Exit::Usage, format!("{e:#}")))?,
-        interface: config.tun.name.clone(),
-        on_lans,
-        dht,
-    })
 }
 
 /// Returns the membership of an earlier run, if it is good for this key now.

@@ -16,24 +16,24 @@ use librecast::cert::{GroupPrefix, MAX_TOKEN, MAX_URLS, Token, is_node_name};
 use librecast::code::{Code, CodeError, CodeKeys, Host, WORDS};
 use librecast::epoch::EpochSecret;
 use librecast::id::SecretKey;
-use librecast::outside::Place;
 use librecast::text::TextKind;
 use librecast::time::UnixTime;
 use librecast_program::cli::{Exit, ExitError};
-use librecast_program::guest::{MAX_TEXT_PLACES, TextEntry};
+use librecast_program::guest::TextEntry;
 use librecast_program::guest_state::{GuestState, HelperState, StateFile};
 use librecast_program::helper::{self, MAX_HELPERS, is_helper};
 use nix::libc;
 use nix::unistd::{User, geteuid};
 use zeroize::Zeroizing;
 
-use super::meeting_places::places_of_user;
+use super::meeting_places::meeting_places;
 use super::up::{TOKEN, TOKEN_FILE, token_of_environment};
 use super::{hint, membership, print_line};
 use crate::guest::member::{self, Identity, OfCode, Start};
 use crate::guest::text::{OwnerStart, Places};
 use crate::guest::text_listener::ListenerStart;
 use crate::guest::{self, Role, leaf};
+use crate::links::seed;
 use crate::port_mapping;
 use crate::servers::proxy;
 use crate::tun;
@@ -176,7 +176,7 @@ fn public(servers: Vec<String>, config: Config, options: &GuestOptions) -> anyho
         );
         return Err(ExitError::new(Exit::Usage, message).into());
     }
-    let keys = CodeKeys::of_random(&leaf::seed()?);
+    let keys = CodeKeys::of_random(&seed()?);
     let now = UnixTime::now();
     // the groups of `lcsync send`; other programs send to groups of their own
     let prefixes = match member::sent_files() {
@@ -196,7 +196,7 @@ fn public(servers: Vec<String>, config: Config, options: &GuestOptions) -> anyho
     }
     let mut token = keys.token(SecretKey::generate(), servers, now)?;
     // leaves must not find presence records
-    token.epoch = Some((1, EpochSecret::new(leaf::seed()?)));
+    token.epoch = Some((1, EpochSecret::new(seed()?)));
     let name = name();
     let mut state = GuestState::default();
     state.leaf_token = leaf_token.to_string();
@@ -240,8 +240,19 @@ fn as_member(
     config: Config,
     options: &GuestOptions,
 ) -> anyhow::Result<Role> {
-    Ok(Role::Member(Box::new(Start {
-        identity: Identity::new(&token, name, options.state.clone())?,
+    let start = start_of(token, name, state, config, options.state.clone())?;
+    Ok(Role::Member(Box::new(start)))
+}
+
+fn start_of(
+    token: Token,
+    name: &str,
+    state: Option<GuestState>,
+    config: Config,
+    folder: Option<PathBuf>,
+) -> anyhow::Result<Start> {
+    Ok(Start {
+        identity: Identity::new(&token, name, folder)?,
         network: token.network(),
         epochs: member::epochs_of(&token),
         signal: token.signal,
@@ -250,7 +261,7 @@ fn as_member(
         owner: None,
         mapping: None,
         config,
-    })))
+    })
 }
 
 /// Returns what the program inside is told.
@@ -264,40 +275,18 @@ fn by_text(fd: RawFd, config: Config, options: &GuestOptions) -> anyhow::Result<
     let wrong =
         |e: &dyn std::fmt::Display| ExitError::new(Exit::Usage, format!("--text-fd {fd}: {e}"));
     let entry: TextEntry = serde_json::from_str(&inherited(fd)?).map_err(|e| wrong(&e))?;
-    let (text, mut places) = (entry.text_key(), entry.places.clone());
-    if places.is_empty() {
-        places = places_of_user(&config)?;
-    }
-    places.truncate(MAX_TEXT_PLACES);
-    let servers: Vec<_> = places
-        .iter()
-        .map(|place| place.server().to_owned())
-        .collect();
-    let on_lans = config.exposure().lans().is_ok();
-    let outside = config.exposure().outside().ok();
-    let dht = outside.filter(|outside| outside.dht);
-    let dht = dht.map(|_| config.signal.dht_entries().to_vec());
-    if servers.is_empty() && !on_lans && dht.is_none() {
-        let message =
-            "[signal] lan = false, and no place is named: there is no way to meet (TEXT@HOST)";
-        return Err(ExitError::new(Exit::Usage, message).into());
-    }
+    let text = entry.text_key();
+    let (places, first) = meeting_places(&entry.places, &config)?;
     let mut state = GuestState::default();
     state.text = entry.text.clone();
-    state.place = places.first().map(Place::to_string).unwrap_or_default();
+    state.place = first.map(|place| place.to_string()).unwrap_or_default();
     state.name = TEXT_NAME.to_owned();
     let Some(owner) = &entry.founds else {
-        let places = Places {
-            servers,
-            proxy: proxy(&config).map_err(|e| wrong(&format!("{e:#}")))?,
-            interface: config.tun.name.clone(),
-            on_lans,
-            dht,
-        };
         let start = ListenerStart { text, places };
         return Ok(Role::Text(Box::new(start), Box::new(told(state)?)));
     };
     let now = UnixTime::now();
+    let Places { servers, dht, .. } = places;
     let token = CodeKeys::text_token(&owner.seed.0, SecretKey::generate(), servers.clone(), now)?;
     if owner.is_beside {
         return as_member(token, TEXT_NAME, Some(state), config, options);
@@ -318,12 +307,6 @@ fn by_text(fd: RawFd, config: Config, options: &GuestOptions) -> anyhow::Result<
         routers: Vec::new(),
     };
     Ok(Role::Member(Box::new(Start {
-        identity: Identity::new(&token, TEXT_NAME, None)?,
-        network: token.network(),
-        epochs: member::epochs_of(&token),
-        signal: token.signal,
-        group: None,
-        code: Some(told(state)?),
         owner: Some(OwnerStart {
             text,
             signs: SecretKey::from_seed(&keys.network().seed()),
@@ -333,7 +316,7 @@ fn by_text(fd: RawFd, config: Config, options: &GuestOptions) -> anyhow::Result<
             withdrawn: helper::withdrawals(&owner.seed.0, withdrawn, now)?,
         }),
         mapping: Some(port_mapping::settings(&config)),
-        config,
+        ..start_of(token, TEXT_NAME, Some(state), config, None)?
     })))
 }
 

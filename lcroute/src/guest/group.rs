@@ -7,18 +7,17 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddrV4;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::os::unix::net::UnixDatagram;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use lcroute_node::{Epochs, Keep, Members, Node, Revocations};
 use lcroute_overlay::{Connections, TEXT_LIFETIME, TextRecord};
 use lcroute_signalling::dht::PROGRAM;
-use lcroute_signalling::{Carriers, ReachSocket};
+use lcroute_signalling::{Carriers, ReachProgram};
 use lcroute_webrtc::WebRtc;
 use librecast::cert::{CLOCK_SKEW, Certificate, Chain, Grant, Token};
 use librecast::code::CodeKeys;
@@ -28,7 +27,7 @@ use librecast::reach::{Base58, MAX_VALUE, Value};
 use librecast::revocation::Revocation;
 use librecast::time::UnixTime;
 use librecast::wire::Reader;
-use librecast_program::executable::start_with;
+use librecast_program::executable::start_on_socket;
 use librecast_program::group_network::{
     FromGuest, GroupState, GroupText, MAX_MESSAGE, MAX_TEXTS, ToGuest, Wanted,
 };
@@ -47,8 +46,6 @@ pub const EXPIRED: &str = "the invitation has expired, and the owner has not let
 /// Longest wait for nodes that depend on an issuer whose right has ended: they ask this one for other
 /// certificates within seconds. Chosen.
 const ENDED_WAIT: Duration = Duration::from_secs(120);
-/// Name of the socket of `lcroute-reach` in the folder.
-const REACH: &str = "reach.sock";
 
 /// The parts of a start.
 #[derive(Debug)]
@@ -218,17 +215,13 @@ impl Group {
     }
 
     /// Has other members found by a DHT, if one is used.
-    pub fn use_dht(&self, carriers: &mut Carriers, folder: &StateDir) {
+    pub fn use_dht(&self, carriers: &mut Carriers) {
         let Some(bootstrap) = &self.places.dht else {
             return;
         };
-        let started = carriers.set_reach(Some(bootstrap), None, || {
-            let (socket, program) = reach(folder)?;
-            start_with(PROGRAM, program)?;
-            anyhow::Ok(socket)
-        });
-        if let Err(e) = started {
-            hint(format_args!("{PROGRAM}: {e:#}: the DHT is not used"));
+        let child = || start_on_socket(PROGRAM).map(ReachProgram::Child);
+        if let Err(e) = carriers.set_reach(Some(bootstrap), None, child) {
+            hint(format_args!("{PROGRAM}: {e}: the DHT is not used"));
         }
     }
 
@@ -598,24 +591,6 @@ pub fn first_epochs(keys: &CodeKeys) -> Epochs {
     );
     epochs.set_of_token(1, EpochSecret::new(secret));
     epochs
-}
-
-/// Returns a socket for `lcroute-reach` in this folder, and the program's end.
-fn reach(folder: &StateDir) -> anyhow::Result<(ReachSocket, UnixStream)> {
-    // a socket's path has at most 107 bytes, and this folder any number
-    let folder = std::fs::File::open(folder.path())?;
-    let number = std::os::fd::AsRawFd::as_raw_fd(&folder);
-    let path = std::path::PathBuf::from(format!("/proc/self/fd/{number}/{REACH}"));
-    match std::fs::remove_file(&path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
-        _ => {}
-    }
-    let listener = UnixListener::bind(&path).context("socket")?;
-    let program = UnixStream::connect(&path).context("socket")?;
-    // one connection is enough
-    std::fs::remove_file(&path)?;
-    listener.set_nonblocking(true)?;
-    Ok((ReachSocket { listener, path }, program))
 }
 
 /// Makes the owner's node a member and the issuer of its network.

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bytes::Bytes;
-use lcroute_control::config::Relay;
 use lcroute_engine::LinkRefusal;
 use lcroute_engine::control::RefusalReason;
 use lcroute_node::{LeafConfig, LeafNode, LeafNodeOutput};
-use lcroute_overlay::{CarrierId, Presence, SPEAKS};
+use lcroute_overlay::{CarrierId, Presence};
 use lcroute_signalling::proxy::Proxy;
-use lcroute_signalling::{CarrierEvent, Carriers, Datagram, Sockets};
-use lcroute_webrtc::relay::StreamCommand;
-use lcroute_webrtc::{Ecn, WebRtc, WebRtcConfig, common_epoch};
+use lcroute_signalling::{
+    CarrierEvent, Carriers, Datagram, IceEvent, IcePlan, IceServers, Sockets, batch,
+};
+use lcroute_webrtc::{Ecn, WebRtc, WebRtcConfig};
 use librecast::cert::{Chain, Token};
 use librecast::id::SecretKey;
 use librecast::reach::Room;
@@ -26,11 +26,12 @@ use librecast_program::cli::{Exit, ExitError};
 use tokio::sync::mpsc;
 
 use super::lc0::MTU;
-use crate::inbox::{Inbox, Message};
+use crate::links::{hello_epoch, seed};
 use crate::netlink;
-use crate::relays::{Input, Relays};
-use crate::waker::Waker;
 
+/// Time without a link, or without the network, after which the user of a guest is told so. Chosen:
+/// what anybody waits for.
+pub const LOOKING: Duration = Duration::from_secs(2);
 /// Most addresses of this host that a leaf uses.
 pub const MAX_ADDRESSES: usize = 3;
 /// Datagrams queued for one leaf. Chosen.
@@ -102,7 +103,7 @@ impl Common {
             own_interface: own_interface.to_owned(),
             proxy,
             stun,
-            epoch: common_epoch(Instant::now(), UnixTime::now()),
+            epoch: hello_epoch(),
             token,
         }
     }
@@ -126,40 +127,14 @@ pub enum LeafEvent {
     Expelled,
 }
 
-/// Relays of the signalling servers, for a leaf that no direct path reaches.
-#[derive(Debug)]
-struct Relaying {
-    relays: Relays,
-    commands: mpsc::Sender<StreamCommand>,
-    messages: mpsc::Receiver<Message>,
-}
-
-impl Relaying {
-    async fn start(servers: Vec<String>, proxy: Option<Proxy>) -> anyhow::Result<Self> {
-        let (inbox, messages, _) = Inbox::new(Waker::new()?);
-        let (commands, streams) = mpsc::channel(DATAGRAMS);
-        let relays = Relays::start(inbox, streams);
-        let configure = Input::Configure {
-            servers,
-            proxy,
-            relay: Relay::default(),
-            hides: false,
-        };
-        relays.tell(configure).await;
-        Ok(Self {
-            relays,
-            commands,
-            messages,
-        })
+/// Waits for news about relays; for ever, while none is asked for.
+async fn next_event(relays: &mut Option<(IceServers, mpsc::Receiver<IceEvent>)>) -> IceEvent {
+    if let Some((_, events)) = relays
+        && let Some(event) = events.recv().await
+    {
+        return event;
     }
-}
-
-/// Waits for a message about relays; for ever, while there are none.
-async fn next_message(relaying: &mut Option<Relaying>) -> Option<Message> {
-    match relaying {
-        Some(relaying) => relaying.messages.recv().await,
-        None => std::future::pending().await,
-    }
+    std::future::pending().await
 }
 
 /// The leaf.
@@ -177,7 +152,8 @@ pub struct LeafShell {
     chain: Chain,
     /// Since when no link is up.
     alone_since: Option<Instant>,
-    relaying: Option<Relaying>,
+    /// Relays of the signalling servers, once no direct path has led to a router.
+    relays: Option<(IceServers, mpsc::Receiver<IceEvent>)>,
 }
 
 impl LeafShell {
@@ -187,16 +163,7 @@ impl LeafShell {
         let chain = common.token.join(key.peer_id(), name, UnixTime::now())?;
         let network = common.token.network();
         let now = Instant::now();
-        let webrtc = WebRtcConfig {
-            control: SPEAKS.control,
-            epoch: common.epoch,
-            unix_now: UnixTime::now(),
-            reproducible: false,
-            seed: seed()?,
-            mtu: MTU,
-            media: true,
-            limits: lcroute_webrtc::Limits::default(),
-        };
+        let webrtc = WebRtcConfig::new(MTU, common.epoch, UnixTime::now(), seed()?);
         let mut webrtc = WebRtc::new(webrtc, now)?;
         webrtc.set_stun_servers(common.stun.clone(), now);
         let config = LeafConfig {
@@ -222,7 +189,7 @@ impl LeafShell {
             events,
             chain,
             alone_since: Some(now),
-            relaying: None,
+            relays: None,
         };
         leaf.review_addresses()?;
         Ok(leaf)
@@ -290,7 +257,7 @@ impl LeafShell {
 
     /// Waits for the next input, and handles it. Cancellation loses none.
     pub async fn wait(&mut self) {
-        self.ask_for_relays().await;
+        self.ask_for_relays();
         let at = self.node.next_timeout();
         let at = at.unwrap_or_else(|| Instant::now() + Duration::from_secs(1));
         let at = at.min(
@@ -298,9 +265,11 @@ impl LeafShell {
                 .map_or(at, |since| since.max(Instant::now()) + RELAY_AFTER),
         );
         tokio::select! {
-            Some(message) = next_message(&mut self.relaying) => self.handle_message(message),
+            event = next_event(&mut self.relays) => {
+                event.hand_to(self.node.connections_mut(), Instant::now());
+            }
             Some(datagram) = self.datagrams.recv() => self.handle_datagrams(datagram),
-            Some(event) = self.events.recv() => self.handle_carrier(event).await,
+            Some(event) = self.events.recv() => self.handle_carrier(event),
             () = tokio::time::sleep_until(at.into()) => {
                 // datagrams that wait are not silence
                 tokio::task::yield_now().await;
@@ -315,15 +284,9 @@ impl LeafShell {
     /// Handles a datagram, and those that wait behind it.
     fn handle_datagrams(&mut self, first: Datagram) {
         let now = Instant::now();
-        let mut next = Some(first);
-        let mut handled = 0;
-        while let Some((from, at, datagram)) = next {
+        for (from, at, datagram) in batch(first, &mut self.datagrams, AT_ONCE) {
             let connections = self.node.connections_mut();
             connections.handle_datagram(from, at, &datagram, Ecn::None, now);
-            handled += 1;
-            next = (handled < AT_ONCE)
-                .then(|| self.datagrams.try_recv().ok())
-                .flatten();
         }
     }
 
@@ -334,40 +297,27 @@ impl LeafShell {
     }
 
     /// Asks servers for their relay after some time without a link.
-    async fn ask_for_relays(&mut self) {
+    fn ask_for_relays(&mut self) {
         let now = Instant::now();
         if self.node.links() > 0 {
             self.alone_since = None;
             return;
         }
         let since = *self.alone_since.get_or_insert(now);
-        if self.relaying.is_some() || now < since + RELAY_AFTER {
+        if self.relays.is_some() || now < since + RELAY_AFTER {
             return;
         }
-        let (servers, proxy) = (self.common.token.signal.clone(), self.common.proxy.clone());
-        match Relaying::start(servers, proxy).await {
-            Ok(relaying) => {
-                self.relaying = Some(relaying);
-                self.carriers.set_chain(Some(self.chain.clone()));
-            }
-            Err(e) => tracing::warn!("relays: {e:#}"),
-        }
+        let (relays, events) = IceServers::start();
+        relays.set(IcePlan {
+            servers: self.common.token.signal.clone(),
+            proxy: self.common.proxy.clone(),
+            ..IcePlan::default()
+        });
+        self.relays = Some((relays, events));
+        self.carriers.set_chain(Some(self.chain.clone()));
     }
 
-    fn handle_message(&mut self, message: Message) {
-        let now = Instant::now();
-        let connections = self.node.connections_mut();
-        match message {
-            Message::Relays(offers) => connections.set_relays(offers, now),
-            Message::RelayStream(stream, event) => {
-                connections.handle_relay_stream(stream, event, now);
-            }
-            // the parts that a leaf has say nothing else
-            _ => {}
-        }
-    }
-
-    async fn handle_carrier(&mut self, event: CarrierEvent) {
+    fn handle_carrier(&mut self, event: CarrierEvent) {
         let now = Instant::now();
         match event {
             CarrierEvent::Presence(carrier, presence) => {
@@ -380,8 +330,8 @@ impl LeafShell {
                 bytes,
             } => self.node.handle_signal(carrier, from, &bytes, now),
             CarrierEvent::Relay(url, credentials) => {
-                if let Some(relaying) = &self.relaying {
-                    relaying.relays.tell(Input::Offered(url, credentials)).await;
+                if let Some((relays, _)) = &self.relays {
+                    relays.offered(url, credentials);
                 }
             }
             CarrierEvent::Doors | CarrierEvent::Record { .. } | CarrierEvent::RecordGone { .. } => {
@@ -409,9 +359,9 @@ impl LeafShell {
             self.sockets.send(from, to, &transmit.contents);
         }
         while let Some(command) = self.node.connections_mut().poll_relay_stream() {
-            if let Some(relaying) = &self.relaying {
+            if let Some((relays, _)) = &self.relays {
                 // a full stream loses datagrams, as networks do
-                let _ = relaying.commands.try_send(command);
+                let _ = relays.commands().try_send(command);
             }
         }
     }
@@ -426,11 +376,4 @@ async fn stun_servers(urls: &[String]) -> Vec<SocketAddr> {
         }
     }
     found
-}
-
-/// Returns a seed of the system's randomness.
-pub fn seed() -> anyhow::Result<[u8; 32]> {
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("random numbers: {e}"))?;
-    Ok(seed)
 }

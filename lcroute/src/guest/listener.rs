@@ -18,13 +18,11 @@ use librecast_program::cli::{Exit, ExitError};
 
 use super::interface::Interface;
 use super::lc0::Listeners;
-use super::leaf::{Common, LeafEvent, LeafShell, no_link};
+use super::leaf::{Common, LOOKING, LeafEvent, LeafShell, no_link};
 use crate::commands::hint;
 
 /// Time from the join of a refused group until the guest ends, if no other one is joined.
 const REFUSED: Duration = Duration::from_secs(1);
-/// Time without a link after which the user is told so. Chosen: what anybody waits for.
-const LOOKING: Duration = Duration::from_secs(2);
 /// Longest wait for a timer of the listeners.
 const WAIT: Duration = Duration::from_secs(1);
 

@@ -3,7 +3,6 @@
 use std::net::SocketAddrV4;
 
 use lcroute_mapping::{PortMapping, Settings, Status};
-use tokio::sync::watch;
 
 use crate::commands::hint;
 
@@ -12,7 +11,6 @@ use crate::commands::hint;
 pub struct Mapped {
     port: u16,
     mapping: PortMapping,
-    status: watch::Receiver<Status>,
     told: Option<Hints>,
 }
 
@@ -57,11 +55,9 @@ impl Hints {
 impl Mapped {
     /// Starts to ask for this port, and to tell its user; to be called within a tokio runtime.
     pub fn start(port: u16, secret: [u8; 32], settings: Settings, told: Option<Hints>) -> Self {
-        let mapping = PortMapping::start(port, secret, settings);
         Self {
             port,
-            status: mapping.status(),
-            mapping,
+            mapping: PortMapping::start(port, secret, settings),
             told,
         }
     }
@@ -87,12 +83,10 @@ impl Mapped {
 
 /// Waits for a change; for ever without a mapping. Cancellation loses none.
 pub async fn changed(mapped: &mut Option<Mapped>) -> Status {
-    if let Some(mapped) = mapped
-        && mapped.status.changed().await.is_ok()
-    {
-        return mapped.status.borrow_and_update().clone();
+    match mapped {
+        Some(mapped) => mapped.mapping.changed().await,
+        None => std::future::pending().await,
     }
-    std::future::pending().await
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A guest that is a member: a whole node, in memory, between its lc0 and the host's network.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,10 +14,9 @@ use lcroute_engine::CarrySettings;
 use lcroute_engine::topology::TopologyConfig;
 use lcroute_mapping::Status;
 use lcroute_node::{Epochs, LC0, Members, Node, NodeConfig, Output, Revocations, Settings, Uses};
-use lcroute_overlay::{CarrierId, Connections, Disclosure, SPEAKS};
-use lcroute_signalling::{CarrierEvent, Carriers, PathChange, Seeking};
-use lcroute_webrtc::relay::StreamCommand;
-use lcroute_webrtc::{WebRtc, WebRtcConfig};
+use lcroute_overlay::{CarrierId, Connections, Disclosure};
+use lcroute_signalling::{CarrierEvent, Carriers, IceEvent, IceServers, PathChange};
+use lcroute_webrtc::WebRtc;
 use librecast::cert::{CertError, Chain, GroupPrefix, Member, Token};
 use librecast::channel::SharePrefix;
 use librecast::id::{NetworkId, PeerId, SecretKey};
@@ -34,31 +33,23 @@ use super::group::{self, Group};
 use super::helpers::{Decision, Helpers, Standing};
 use super::interface::Interface;
 use super::lc0::MTU;
-use super::leaf::seed;
+use super::leaf::LOOKING;
 use super::mapped::{self, Hints, Mapped};
 use super::outflow::{Counted, Outflow};
 use super::readable::watched;
 use super::text::{Owner, OwnerStart, Places, port_of};
 use crate::commands::hint;
-use crate::control_thread::Lookup;
-use crate::daemon::hello_epoch;
 use crate::drops::{DropReason, Drops};
-use crate::inbox::{Inbox, Message};
+use crate::links::{self, Links, UDP_CALLS, handle_carrier, hello_epoch, seed};
 use crate::netlink;
-use crate::packet_loop::outgoing::Outgoing;
 use crate::port_mapping;
-use crate::relays::{Input, Relays};
+use crate::relays;
 use crate::servers::{proxy, servers};
 use crate::state::StateDir;
 use crate::udp;
-use crate::waker::Waker;
 
-/// Capacity of the channels between node, carriers and relays, in messages. Chosen.
+/// Capacity of the channel between node and carriers, in messages. Chosen.
 const MESSAGES: usize = 256;
-/// Receiving system calls in one turn: the bound leaves time to send. As the daemon's.
-const UDP_CALLS: usize = 4;
-/// Time without a link after which the user is told so. Chosen: what anybody waits for.
-const LOOKING: Duration = Duration::from_secs(2);
 /// Name of the share of `lcsync send`.
 const SENT_FILES: &str = "files";
 /// Bound of packets to leaves in bits per second, where there is no member to wait behind them: what
@@ -66,8 +57,6 @@ const SENT_FILES: &str = "files";
 const PUBLIC_RATE: u64 = 1_000_000_000;
 /// Drops of packets that waited too long for a link (docs/reference.md).
 const QUEUE_DROPS: [&str; 3] = ["queue_delay", "queue_codel", "queue_full"];
-/// Stands for a local address that the kernel did not report.
-const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// Who the guest is.
 #[derive(Debug)]
@@ -184,19 +173,15 @@ pub fn epochs_of(token: &Token) -> Epochs {
 #[derive(Debug)]
 pub struct MemberShell {
     node: Node<WebRtc>,
-    socket: udp::Socket,
+    links: Links,
     readable: AsyncFd<OwnedFd>,
-    port: u16,
-    outgoing: Outgoing,
+    /// Packets for lc0.
     drops: Drops,
     carriers: Carriers,
     carrier_events: mpsc::Receiver<CarrierEvent>,
-    relays: Relays,
-    relay_commands: mpsc::Sender<StreamCommand>,
-    /// What relays and the lookup of names say.
-    messages: mpsc::Receiver<Message>,
-    _lookup: Lookup,
-    hosts: Vec<SocketAddr>,
+    /// STUN servers and relays, and news about them.
+    ice: IceServers,
+    ice_events: mpsc::Receiver<IceEvent>,
     /// Whether nodes are looked for on LANs.
     on_lans: bool,
     servers: Vec<String>,
@@ -265,9 +250,7 @@ impl MemberShell {
         }
         let known = (network, epochs.clone(), kept);
         let node = node(known, identity, (&config, founds, is_public), now)?;
-        let (inbox, messages, _) = Inbox::new(Waker::new()?);
         let (sender, carrier_events) = mpsc::channel(MESSAGES);
-        let (relay_commands, streams) = mpsc::channel(MESSAGES);
         let is_server = |url: &&String| Room::of_uri(url).is_none();
         let urls: Vec<String> = signal.iter().filter(is_server).cloned().collect();
         // a code or a group names its own servers
@@ -313,34 +296,22 @@ impl MemberShell {
         let own = (node.member().peer, port);
         let owner = owner.map(|owner| Owner::start(owner, own, &places));
         let group = group.map(|start| {
-            let folder = start.state.clone();
             let group = Group::start(start, &epochs, own)?;
-            group.use_dht(&mut carriers, &folder);
+            group.use_dht(&mut carriers);
             anyhow::Ok(group)
         });
         carriers.set_servers(&named, proxy.clone());
-        let relays = Relays::start(inbox.clone(), streams);
-        let configure = Input::Configure {
-            servers: named.clone(),
-            proxy,
-            relay: config.relay.clone(),
-            hides: false,
-        };
-        relays.tell(configure).await;
+        let (ice, ice_events) = IceServers::start();
+        ice.set(relays::plan(&config, named.clone(), proxy));
         let mut shell = Self {
-            _lookup: Lookup::start(&config, &named, &inbox),
             node,
-            socket,
+            links: Links::new(socket, ice.commands().clone())?,
             readable,
-            port,
-            outgoing: Outgoing::default(),
             drops: Drops::default(),
             carriers,
             carrier_events,
-            relays,
-            relay_commands,
-            messages,
-            hosts: Vec::new(),
+            ice,
+            ice_events,
             on_lans,
             servers: named,
             host_interface: config.tun.name.clone(),
@@ -373,13 +344,17 @@ impl MemberShell {
         tokio::select! {
             ready = self.readable.readable() => {
                 let mut ready = ready?;
-                let (socket, drops) = (&mut self.socket, &mut self.drops);
-                if !receive(socket, &mut self.node, self.port, drops) {
+                if !receive(&mut self.links, self.node.connections_mut()) {
                     ready.clear_ready();
                 }
             }
-            Some(message) = self.messages.recv() => self.handle_message(message),
-            Some(event) = self.carrier_events.recv() => self.handle_carrier(event).await,
+            Some(event) = self.ice_events.recv() => {
+                event.hand_to(self.node.connections_mut(), Instant::now());
+            }
+            Some(event) = self.carrier_events.recv() => match event {
+                CarrierEvent::Relay(url, credentials) => self.ice.offered(url, credentials),
+                event => handle_carrier(&mut self.node, event, Instant::now()),
+            },
             () = answer(&mut self.owner) => {}
             status = mapped::changed(&mut self.mapped) => self.handle_mapped(&status),
             event = group::wait(&mut self.group) => {
@@ -404,45 +379,6 @@ impl MemberShell {
         }
     }
 
-    fn handle_message(&mut self, message: Message) {
-        let now = Instant::now();
-        let webrtc = self.node.connections_mut();
-        match message {
-            Message::StunServers(servers) => webrtc.set_stun_servers(servers, now),
-            Message::Relays(offers) => webrtc.set_relays(offers, now),
-            Message::RelayStream(stream, event) => webrtc.handle_relay_stream(stream, event, now),
-            // the parts that a guest has say nothing else
-            _ => {}
-        }
-    }
-
-    async fn handle_carrier(&mut self, event: CarrierEvent) {
-        let now = Instant::now();
-        match event {
-            CarrierEvent::Presence(carrier, presence) => {
-                self.node.handle_presence(carrier, presence, now);
-            }
-            CarrierEvent::Record {
-                carrier,
-                kind,
-                name,
-                sealed,
-            } => drop(self.node.handle_record((carrier, kind), name, &sealed, now)),
-            CarrierEvent::RecordGone { carrier, name } => {
-                self.node.handle_record_gone(carrier, name, now);
-            }
-            CarrierEvent::Signal {
-                carrier,
-                from,
-                bytes,
-            } => self.node.handle_signal(carrier, from, &bytes, now),
-            CarrierEvent::Relay(url, credentials) => {
-                self.relays.tell(Input::Offered(url, credentials)).await;
-            }
-            CarrierEvent::Doors => {}
-        }
-    }
-
     /// Passes on all that is pending: packets to lc0, datagrams, messages for carriers.
     pub fn flush(&mut self, device: &mut Interface) {
         let now = Instant::now();
@@ -452,37 +388,12 @@ impl MemberShell {
                 silent = false;
                 self.handle_output(output, device);
             }
-            while let Some(transmit) = self.node.connections_mut().poll_transmit() {
-                silent = false;
-                let way = udp::Destination {
-                    to: transmit.to,
-                    from: transmit.from.map(|from| from.ip()),
-                    ecn: transmit.ecn,
-                    dont_fragment: transmit.dont_fragment,
-                };
-                let (socket, drops) = (&mut self.socket, &mut self.drops);
-                self.outgoing.push(way, &transmit.contents, socket, drops);
-            }
-            while let Some(command) = self.node.connections_mut().poll_relay_stream() {
-                if self.relay_commands.try_send(command).is_err() {
-                    self.drops.count(DropReason::RelayQueueFull);
-                }
-            }
-            if silent {
+            if !self.links.send(self.node.connections_mut()) && silent {
                 break;
             }
         }
         device.flush();
-        self.outgoing.flush(&mut self.socket, &mut self.drops);
-        for udp::Refused {
-            to,
-            size,
-            datagrams,
-        } in self.socket.take_refused()
-        {
-            let webrtc = self.node.connections_mut();
-            webrtc.handle_unsent(to, size, datagrams, now);
-        }
+        self.links.flush(self.node.connections_mut(), now);
     }
 
     fn handle_output(&mut self, output: Output, device: &mut Interface) {
@@ -502,12 +413,7 @@ impl MemberShell {
                 }
             }
             // carriers of the network of a group may look for members by name
-            Output::Seek(sought) => self.carriers.seek(Seeking {
-                issuer: sought.issuer,
-                peers: sought.peers,
-                invites: sought.invites,
-                epochs: sought.epochs,
-            }),
+            Output::Seek(sought) => self.carriers.seek(sought),
             // a guest has no LAN, IPv4 or ping
             Output::Lan { .. } | Output::Ipv4Address(_) | Output::Pong { .. } => {}
         }
@@ -522,7 +428,7 @@ impl MemberShell {
         if let Err(e) = self.review_addresses(now) {
             tracing::warn!("addresses of this host: {e:#}");
         }
-        self.socket.count_overflow();
+        self.links.count_overflow();
         self.node.update_round_trips(now);
         self.review_owner(now);
         if is_helper(&self.node.member().labels) {
@@ -587,26 +493,19 @@ impl MemberShell {
     }
 
     fn review_addresses(&mut self, now: Instant) -> anyhow::Result<()> {
-        let without = [self.host_interface.as_str()];
-        let addresses = netlink::host_addresses(&without, None)?;
-        let reachable = |ip: &IpAddr| ip.is_ipv4() || self.socket.has_ipv6();
-        let hosts = addresses.into_iter().filter(reachable);
-        let hosts: Vec<_> = hosts.map(|ip| SocketAddr::new(ip, self.port)).collect();
+        let (own, webrtc) = (&self.host_interface, self.node.connections_mut());
+        let is_first = self.links.hosts().is_empty();
+        let has_changed = self.links.review(own, None, webrtc, now)?;
         if self.on_lans {
-            let lans = netlink::lan_interfaces(&without, None)?;
+            let lans = netlink::lan_interfaces(&[own], None)?;
             // it stays on: no records of it are gone
-            let _: Option<CarrierId> = self.carriers.set_lan(Some(lans), self.port);
+            let _: Option<CarrierId> = self.carriers.set_lan(Some(lans), self.links.port());
         }
-        if hosts != self.hosts {
-            if !self.hosts.is_empty() {
-                self.carriers.path_changed(PathChange::Addresses);
-            }
-            self.hosts.clone_from(&hosts);
+        if has_changed && !is_first {
+            self.carriers.path_changed(PathChange::Addresses);
             if let Some(mapped) = &self.mapped {
                 mapped.moved();
             }
-            let webrtc = self.node.connections_mut();
-            webrtc.set_local_candidates(hosts, now);
         }
         Ok(())
     }
@@ -757,28 +656,15 @@ async fn answer(owner: &mut Option<Owner>) {
 }
 
 /// Receives datagrams of links; returns false once there are none.
-fn receive(
-    socket: &mut udp::Socket,
-    node: &mut Node<WebRtc>,
-    port: u16,
-    drops: &mut Drops,
-) -> bool {
+fn receive(links: &mut Links, webrtc: &mut WebRtc) -> bool {
     let now = Instant::now();
     for _ in 0..UDP_CALLS {
-        let units = socket.receive().unwrap_or_else(|e| {
-            tracing::debug!("udp receive: {e}");
-            drops.count(DropReason::UdpReceiveError);
-            0
-        });
-        let webrtc = node.connections_mut();
+        let units = links.receive();
         for unit in 0..units {
-            for datagram in socket.unit(unit) {
-                let to = SocketAddr::new(datagram.to.unwrap_or(UNKNOWN), port);
-                webrtc.handle_datagram(datagram.from, to, datagram.content, datagram.ecn, now);
-            }
+            links.hand_to(unit, webrtc, now);
         }
         if units == 0 {
-            socket.take_errors(&mut |error| webrtc.handle_unreachable(error, now));
+            links.take_errors(webrtc, now);
             return false;
         }
     }
@@ -792,20 +678,7 @@ fn node(
     now: Instant,
 ) -> anyhow::Result<Node<WebRtc>> {
     let epoch = hello_epoch();
-    let webrtc = WebRtcConfig {
-        control: SPEAKS.control,
-        epoch,
-        unix_now: UnixTime::now(),
-        reproducible: false,
-        seed: seed()?,
-        mtu: MTU,
-        media: config.live.media,
-        limits: lcroute_webrtc::Limits {
-            media_queue: Duration::from_millis(config.live.queue_ms.into()),
-            media_repair: Duration::from_millis(config.live.repair_ms.into()),
-            ..Default::default()
-        },
-    };
+    let webrtc = links::webrtc(config, MTU, epoch)?;
     let mut members = members;
     members.note(&identity.member, UnixTime::now());
     let config = NodeConfig {
@@ -848,7 +721,7 @@ fn node(
         },
         overlay_limits: lcroute_overlay::Limits::default(),
     };
-    Ok(Node::new(config, WebRtc::new(webrtc, now)?, now))
+    Ok(Node::new(config, webrtc, now))
 }
 
 /// Returns the groups of what `lcsync send` shares.

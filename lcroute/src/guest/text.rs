@@ -37,8 +37,8 @@ use librecast_program::executable::start_on_socket;
 use tokio::sync::mpsc;
 
 use super::helpers::Named;
-use super::leaf::seed;
 use crate::commands::hint;
+use crate::links::seed;
 use crate::netlink;
 
 /// The question of a listener.

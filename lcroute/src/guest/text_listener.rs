@@ -8,12 +8,11 @@ use librecast::id::{PeerId, SecretKey};
 use librecast::text_network::TextKey;
 
 use super::interface::Interface;
+use super::leaf::LOOKING;
 use super::listener::Listener;
 use super::text::{Finder, Places};
 use crate::commands::hint;
 
-/// Time without the network after which the user is told so. Chosen: what anybody waits for.
-const LOOKING: Duration = Duration::from_secs(2);
 /// Time without a link after which the text's record is looked for again. Chosen: links that the
 /// network makes again by itself take less.
 const ALONE: Duration = Duration::from_secs(3);

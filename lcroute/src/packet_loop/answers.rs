@@ -278,8 +278,8 @@ impl PacketLoop {
         let p = &self.parts;
         let engine = p.node.engine().counters();
         let links = p.node.counters();
-        let own = [&self.drops, p.device.drops(), p.socket.drops()];
-        let own = own.into_iter().flat_map(|drops| drops.by_name());
+        let own = [&self.drops, p.device.drops()].into_iter();
+        let own = own.chain(p.links.drops()).flat_map(|drops| drops.by_name());
         let mut drops = BTreeMap::new();
         for (reason, n) in p.node.drops().into_iter().chain(own) {
             *drops.entry(reason.to_owned()).or_default() += n;

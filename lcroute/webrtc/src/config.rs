@@ -28,6 +28,23 @@ pub struct WebRtcConfig {
     pub limits: Limits,
 }
 
+impl WebRtcConfig {
+    /// Returns the configuration of a program with the media lane and the usual bounds.
+    #[must_use]
+    pub fn new(mtu: u16, epoch: Instant, unix_now: UnixTime, seed: [u8; 32]) -> Self {
+        Self {
+            control: lcroute_overlay::SPEAKS.control,
+            epoch,
+            unix_now,
+            seed,
+            reproducible: false,
+            mtu,
+            media: true,
+            limits: Limits::default(),
+        }
+    }
+}
+
 /// Bounds of memory and time.
 #[derive(Debug, Clone)]
 pub struct Limits {

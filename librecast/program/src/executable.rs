@@ -22,13 +22,6 @@ pub fn places(program: &str) -> io::Result<Vec<PathBuf>> {
 pub fn start_on_socket(program: &str) -> io::Result<UnixStream> {
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
-    start_with(program, theirs)?;
-    Ok(ours)
-}
-
-/// Starts a program, found as by [`start_on_socket`], with this connection as its standard input.
-/// The program must end with that.
-pub fn start_with(program: &str, theirs: UnixStream) -> io::Result<()> {
     let found = places(program)?.into_iter().find(|place| place.is_file());
     let mut command = Command::new(found.unwrap_or_else(|| program.into()));
     command.arg("--stdin").stdin(OwnedFd::from(theirs));
@@ -36,5 +29,5 @@ pub fn start_with(program: &str, theirs: UnixStream) -> io::Result<()> {
     let mut child = command.spawn()?;
     // the kernel keeps an ended process until its parent asks
     std::thread::spawn(move || child.wait());
-    Ok(())
+    Ok(ours)
 }

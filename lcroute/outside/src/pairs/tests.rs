@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use lcroute_overlay::{OpenRecord, SPEAKS};
+use lcroute_overlay::OpenRecord;
 use lcroute_signalling::CarrierEvent;
 use lcroute_webrtc::{WebRtc, WebRtcConfig};
 use librecast::open::{Statement, periods, until};
@@ -45,14 +45,8 @@ impl Side {
     fn new(n: u8, ahead: u64, now: Instant) -> Self {
         let clock = Arc::new(AtomicU64::new(NOON + ahead));
         let config = WebRtcConfig {
-            control: SPEAKS.control,
-            epoch: now,
-            unix_now: UnixTime::from_secs(NOON),
             reproducible: true,
-            seed: [n; 32],
-            mtu: 1_400,
-            media: true,
-            limits: lcroute_webrtc::Limits::default(),
+            ..WebRtcConfig::new(1_400, now, UnixTime::from_secs(NOON), [n; 32])
         };
         let share = Share::new(WebRtc::new(config, now).unwrap());
         let at = SocketAddr::from(([192, 0, 2, n], 7_000));

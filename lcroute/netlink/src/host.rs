@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use lcroute_netlink::{Connection, is_chosen, is_lan};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+
+use crate::lan::{is_chosen, is_lan};
+use crate::request::Connection;
 
 /// An interface that carries packets.
 struct Interface {
