@@ -407,7 +407,7 @@ impl Task {
             }
             // after its queued messages
             StreamCommand::Close { stream } => {
-                drop(self.stream.take_if(|(open, _)| *open == stream))
+                drop(self.stream.take_if(|(open, _)| *open == stream));
             }
         }
     }

@@ -747,7 +747,8 @@ mod tests {
                     dht: CarrierId(1),
                     matrix: CarrierId(2),
                 };
-                Reach::start(ids, ReachSocket { listener, path }, me, sender)
+                let program = ReachProgram::Service(ReachSocket { listener, path });
+                Reach::start(ids, program, me, sender)
             };
             reach.set(Some(&[]), None);
             Self {
