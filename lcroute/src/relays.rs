@@ -14,10 +14,10 @@ pub const NO_RELAY: &str = "no relay is known, and [ice] policy = \"relay\" allo
 /// Returns the plan for these signalling servers and the configuration.
 pub fn plan(config: &Config, servers: Vec<String>, proxy: Option<Proxy>) -> IcePlan {
     let relay = &config.relay;
-    let turns = relay.turn.iter().map(|turn| turn_of(turn, proxy.as_ref()));
+    let relays = relay.turn.iter().map(|turn| turn_of(turn, proxy.as_ref()));
     IcePlan {
         stun: stun_names(config, &servers).unwrap_or_default(),
-        turns: turns.collect(),
+        relays: relays.collect(),
         login: Login {
             user: relay.user.clone(),
             password_file: relay.password_file.clone(),
@@ -68,7 +68,7 @@ mod tests {
             let text = format!("[relay]\nturn = [\"{url}\"]");
             let config = Config::parse("f", &text).unwrap();
             let plan = plan(&config, Vec::new(), Some(proxy.clone()));
-            let turn = &plan.turns[0];
+            let turn = &plan.relays[0];
             assert_eq!((turn.stream, turn.udp.is_some()), (streams, datagrams));
             assert_eq!(turn.target.proxy, Some(proxy.clone()));
         }

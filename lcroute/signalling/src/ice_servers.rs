@@ -66,7 +66,7 @@ pub struct IcePlan {
     /// The proxy to signalling servers and relays.
     pub proxy: Option<Proxy>,
     /// Relays of the configuration.
-    pub turns: Vec<Turn>,
+    pub relays: Vec<Turn>,
     /// The login for these relays.
     pub login: Login,
     /// The warning where no relay is known, if links need one.
@@ -161,7 +161,7 @@ struct Task {
     plan: IcePlan,
     offered: watch::Receiver<BTreeMap<String, RelayCredentials>>,
     /// Relays of the configuration, with their credentials.
-    turns: Vec<(Turn, RelayCredentials)>,
+    configured: Vec<(Turn, RelayCredentials)>,
     /// Credentials made from the secret, and when.
     minted: Option<(Instant, RelayCredentials)>,
     /// Addresses by names, and names that did not resolve.
@@ -188,7 +188,7 @@ impl Task {
         Self {
             plan: IcePlan::default(),
             offered,
-            turns: Vec::new(),
+            configured: Vec::new(),
             minted: None,
             addresses: BTreeMap::new(),
             failed: BTreeSet::new(),
@@ -230,10 +230,10 @@ impl Task {
     /// Looks up all names anew, and reads logins.
     fn look(&mut self) {
         self.next_look = Instant::now() + LOOKUP;
-        self.turns.clear();
-        for turn in self.plan.turns.clone() {
+        self.configured.clear();
+        for turn in self.plan.relays.clone() {
             match self.credentials() {
-                Ok(credentials) => self.turns.push((turn, credentials)),
+                Ok(credentials) => self.configured.push((turn, credentials)),
                 Err(e) => tracing::warn!("[relay] {}: {e:#}", turn.url),
             }
         }
@@ -259,8 +259,11 @@ impl Task {
 
     /// Looks up names: all, or new ones.
     fn look_up(&mut self, all: bool) {
-        let turns = self.turns.iter().filter_map(|(turn, _)| turn.udp.clone());
-        let names = self.plan.stun.iter().cloned().chain(turns);
+        let relays = self
+            .configured
+            .iter()
+            .filter_map(|(turn, _)| turn.udp.clone());
+        let names = self.plan.stun.iter().cloned().chain(relays);
         let offered = self.offered().into_iter();
         let names = names.chain(offered.filter_map(|(_, name, _)| name));
         let names: BTreeSet<String> = names.collect();
@@ -327,7 +330,7 @@ impl Task {
             let known = name.as_ref().and_then(|name| addresses.get(name));
             known.cloned().unwrap_or_default()
         };
-        for (turn, credentials) in &self.turns {
+        for (turn, credentials) in &self.configured {
             let (url, udp) = (turn.url.clone(), known(&turn.udp));
             if udp.is_empty() && !turn.stream {
                 continue;
