@@ -96,7 +96,7 @@ pub struct ReplayWindow {
 struct Operator {
     /// Its certifier; none: the policy lists it, or did.
     certifier: Option<PeerId>,
-    /// The highest evicted sequence; 0 is not a sequence.
+    /// The highest sequence that left the window; 0 if none has.
     floor: u64,
     /// The last second in which one of its commands is valid.
     ends: u64,

@@ -30,7 +30,7 @@ pub fn found(program: &str) -> Option<PathBuf> {
     all.find(|place| place.is_file())
 }
 
-/// Returns a command of lcsync, with its state in `state`.
+/// Returns a command that runs lcsync, with its state in `state`.
 pub fn lcsync(state: &Path) -> Command {
     let mut command = Command::new(found("lcsync").unwrap_or_else(|| PathBuf::from("lcsync")));
     for variable in OF_SERVICE {

@@ -48,7 +48,7 @@ pub enum Answer {
     Error(String, i32),
     /// The conversation, the last message before the requested ones, and `follow`.
     Tail(Arc<Shared>, u64, bool),
-    /// A place for a file that a user sends, its server, and the folder of groups.
+    /// A place for a file that a user sends, the file server, and the folder of groups.
     Stage(Stage, Serving, PathBuf),
     /// A whole file, of this group, and the folder of groups.
     File(Here, String, PathBuf),

@@ -874,7 +874,7 @@ impl Operator {
             .chain(self.nodes.keys().map(|id| id.key))
             .filter(|id| !done(id))
             .collect();
-        // without known nodes, short hashes could match unknown ones
+        // without known nodes, a short hash could match a node that is not known
         let few = whole.len() + others.len() <= MAX_HASHED_NODES;
         let short = few && !self.settings.expected.is_empty();
         let mut counter = self.counter;

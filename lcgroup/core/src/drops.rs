@@ -14,7 +14,7 @@ pub enum DropReason {
     /// It does not fit the format.
     #[error("malformed")]
     Malformed,
-    /// It is of an epoch that ended before it: its author sends the content again.
+    /// Its epoch had ended: its author sends the content again.
     #[error("of a closed epoch")]
     Void,
     /// A part that does not continue the last one.

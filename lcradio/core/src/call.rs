@@ -242,7 +242,7 @@ impl Call {
         StationKey::from_seed(&seed)
     }
 
-    /// Returns the station of its packets.
+    /// Returns the station of this call; all its packets belong to it.
     pub fn station(&self) -> &Station {
         &self.station
     }

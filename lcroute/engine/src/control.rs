@@ -206,7 +206,8 @@ pub struct Routed {
 pub enum Audit {
     /// XOR of the digests of all join state that the sender advertised.
     Digest(u64),
-    /// The answer to another digest: XOR by bucket of all that the message's sender received.
+    /// The answer to a digest that differs: for each bucket, the XOR of all join state that its
+    /// sender received.
     BucketDigests(Box<[u64; AUDIT_BUCKETS]>),
     /// Buckets whose advertised join state is void; it follows anew. Bit n is bucket n.
     Reset([u64; AUDIT_BUCKETS / 64]),

@@ -399,7 +399,7 @@ impl ControlExchange {
         }
     }
 
-    /// Schedules due refused join state for the next flush.
+    /// Schedules join state that neighbours refused for the next flush, once its wait is over.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.next_retry.is_some_and(|at| at <= now) {
             self.timers_stale = true;

@@ -125,7 +125,7 @@ pub enum Event {
         /// The message.
         message: Bytes,
     },
-    /// A message of the media lane or the data channel: unordered, never sent again.
+    /// A message of the media lane or the data channel: unordered, and it may be lost.
     Data {
         /// The link that it came over.
         link: LinkId,

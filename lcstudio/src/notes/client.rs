@@ -45,7 +45,7 @@ pub struct Client {
     /// Text of the document, once all known entries are read.
     text: Option<String>,
     is_full: bool,
-    /// Entries of this host that the document knows as drafts only.
+    /// Drafts of this host that have become entries; the document has not learned it yet.
     appended: Vec<u32>,
     failures: u32,
     /// Whether it searches conflicting lines.

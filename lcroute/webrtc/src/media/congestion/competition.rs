@@ -10,7 +10,7 @@ use super::window::GROWTH_STEP;
 /// Queueing delay above which the window stops growing, in microseconds. From adr/packets.md.
 pub(crate) const COMPETING_TARGET_DELAY: i64 = 150_000;
 /// Queueing delay below which the window grows fast to its share, in microseconds. Chosen: three
-/// times the target of an undisturbed sender.
+/// times the target without competing flows.
 const FAST_GROWTH_DELAY: i64 = 45_000;
 /// Share of the window after loss. Chosen, near CUBIC's 0.7 (RFC 9438 4.6).
 pub(crate) const BETA: f64 = 0.75;
