@@ -261,6 +261,10 @@ export class Member {
             return;
         }
         const server = this.servers[number];
+        if (this.answersElsewhere(server)) {
+            server.again = setTimeout(() => this.connect(number), BACKOFF[1]);
+            return;
+        }
         let socket;
         try {
             socket = new WebSocket(server.url);
@@ -295,6 +299,13 @@ export class Member {
             server.again = setTimeout(() => this.connect(number), server.pause * (0.75 + Math.random() / 2));
             server.pause = Math.min(server.pause * 2, BACKOFF[1]);
         });
+    }
+
+    /** Whether the host of a server answers at another URL: with TLS, without it. */
+    answersElsewhere(server) {
+        const { hostname } = new URL(server.url);
+        const isOpen = ({ socket, isSilent }) => socket?.readyState === WebSocket.OPEN && isSilent === false;
+        return this.servers.some((other) => other !== server && new URL(other.url).hostname === hostname && isOpen(other));
     }
 
     /** Whether servers are needed from now on; a second call asks them anew. */
