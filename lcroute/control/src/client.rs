@@ -36,16 +36,11 @@ pub struct Client {
 impl Client {
     /// Connects; exit code 3 if no daemon answers, 4 if this user lacks permission.
     pub fn connect(path: &Path) -> anyhow::Result<Self> {
-        let daemon = Connection::connect(path, ANSWER_TIMEOUT, MAX_ANSWER).map_err(|e| {
-            let (exit, hint) = match e.kind() {
-                std::io::ErrorKind::PermissionDenied => (Exit::NotPermitted, to_join("lcroute")),
-                _ => (
-                    Exit::Unreachable,
-                    "is `lcroute run` running, with this --control?".to_owned(),
-                ),
-            };
-            ExitError::new(exit, format!("{}: {e}: {hint}", path.display()))
-        })?;
+        Self::try_connect(path).map_err(|e| unreachable(path, &e))
+    }
+
+    fn try_connect(path: &Path) -> std::io::Result<Self> {
+        let daemon = Connection::connect(path, ANSWER_TIMEOUT, MAX_ANSWER)?;
         Ok(Self { daemon })
     }
 
@@ -56,11 +51,13 @@ impl Client {
 
     /// Connects if a daemon is running; any other failure is an error.
     pub fn connect_if_running(path: &Path) -> anyhow::Result<Option<Self>> {
-        match UnixStream::connect(path) {
+        // once: the daemon may end between two attempts
+        match Self::try_connect(path) {
+            Ok(client) => Ok(Some(client)),
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
                 Ok(None)
             }
-            _ => Self::connect(path).map(Some),
+            Err(e) => Err(unreachable(path, &e)),
         }
     }
 
@@ -126,6 +123,18 @@ pub fn to_look(control: &Path) -> PathBuf {
         true => view,
         false => control.to_owned(),
     }
+}
+
+/// Returns the error of a failed connection, with an exit code and a hint.
+fn unreachable(path: &Path, e: &std::io::Error) -> anyhow::Error {
+    let (exit, hint) = match e.kind() {
+        ErrorKind::PermissionDenied => (Exit::NotPermitted, to_join("lcroute")),
+        _ => (
+            Exit::Unreachable,
+            "is `lcroute run` running, with this --control?".to_owned(),
+        ),
+    };
+    ExitError::new(exit, format!("{}: {e}: {hint}", path.display())).into()
 }
 
 fn silent(e: &std::io::Error) -> anyhow::Error {
