@@ -44,8 +44,10 @@ addEventListener("beforeunload", (event) => view.status?.receives && event.preve
 addEventListener("pagehide", () => view.member?.end());
 setInterval(() => view.send && draw(), DRAW);
 
-// a page from this computer has no server beside it that others reach
-$("server").value = /^(localhost|127\..*|\[::1\])$/.test(location.hostname) ? "" : location.hostname;
+// a page from this computer has no server beside it that others reach, and its links lead nowhere for them
+const isOfThisComputer = /^(localhost|127\..*|\[::1\])$/.test(location.hostname);
+$("server").value = isOfThisComputer ? "" : location.hostname;
+$("share").hidden = isOfThisComputer;
 $("more").open = $("server").value === "";
 drawChosen();
 if (kept()) {
