@@ -14,6 +14,8 @@
 //!
 //! While a block gathers and waits, records announce it: a JOIN before it begins costs nothing.
 //!
+//! A receiver that carries is joined for blocks that it has not got yet: they gather once they came.
+//!
 //! A place is free while everything due is sent in time. Beyond the capacity, channels wait in a
 //! queue, fair between shares and between members, instead of all becoming slower.
 //!
@@ -244,6 +246,23 @@ impl Schedule {
         }
     }
 
+    /// Whether `channel` is joined.
+    #[must_use]
+    pub fn has(&self, channel: Channel) -> bool {
+        self.channels.contains_key(&channel)
+    }
+
+    /// Begins to send on `channel`, whose block has come.
+    pub fn came(&mut self, channel: Channel, now: Instant) {
+        if let Some(sending) = self.channels.get_mut(&channel)
+            && matches!(sending.stage, Stage::Awaited)
+        {
+            sending.stage = Stage::Gathering { until: now };
+            sending.evidence_at = now;
+            self.gathering.insert((now, channel));
+        }
+    }
+
     /// Stops sending on `channel`: its block is gone.
     pub fn stop(&mut self, channel: Channel, now: Instant) {
         let Some(sending) = self.channels.remove(&channel) else {
@@ -258,7 +277,7 @@ impl Schedule {
             Stage::Waiting { ticket } => {
                 self.queue.remove(channel, ticket);
             }
-            Stage::Trickle { .. } | Stage::Asked { .. } => {}
+            Stage::Awaited | Stage::Trickle { .. } | Stage::Asked { .. } => {}
         }
         self.positions.remember(channel, sending.position, now);
     }
@@ -291,7 +310,7 @@ impl Schedule {
                     }
                     Stage::Gathering { .. } | Stage::Waiting { .. } => sending.symbols,
                     Stage::Burst { left } => left + sending.owed,
-                    Stage::Trickle { .. } | Stage::Asked { .. } => return None,
+                    Stage::Awaited | Stage::Trickle { .. } | Stage::Asked { .. } => return None,
                 };
                 Some(Upcoming {
                     group: channel.group,
@@ -315,6 +334,7 @@ impl Schedule {
         all.map(|(channel, sending)| Joined {
             channel: *channel,
             progress: match sending.stage {
+                Stage::Awaited => Progress::Awaited,
                 Stage::Gathering { .. } => Progress::Gathering,
                 Stage::Waiting { .. } => Progress::Waiting,
                 Stage::Burst { .. } => Progress::Sending,
@@ -353,6 +373,12 @@ impl Schedule {
     #[must_use]
     pub fn capacity(&self) -> Option<u64> {
         self.capacity.measured()
+    }
+
+    /// The last bits per second that left while more waited.
+    #[must_use]
+    pub fn last_capacity(&self) -> Option<u64> {
+        self.capacity.last()
     }
 
     /// Interfaces with joined channels.
@@ -455,7 +481,10 @@ impl Schedule {
             receivers: wanted.receivers,
             list: wanted.list,
             blocks: wanted.blocks,
-            stage: Stage::Gathering { until },
+            stage: match wanted.absent {
+                true => Stage::Awaited,
+                false => Stage::Gathering { until },
+            },
             position,
             due: now,
             evidence_at: now,
@@ -475,7 +504,9 @@ impl Schedule {
             answers: 0,
         };
         self.channels.insert(channel, sending);
-        self.gathering.insert((until, channel));
+        if !wanted.absent {
+            self.gathering.insert((until, channel));
+        }
     }
 
     /// Makes room for one more channel: the last in the queue stops, if its member has had more.

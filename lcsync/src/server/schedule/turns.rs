@@ -6,7 +6,7 @@ use librecast::time::{Duration, Instant};
 
 use super::Schedule;
 use super::need::{MIN_GATHERED, Need};
-use super::sending::{Burst, Stage};
+use super::sending::{Burst, Pace, Stage};
 use crate::packet::WIRE_SIZE;
 use crate::server::channel::{Action, Channel};
 use crate::stretch::{REPAIR_LAYER, STRETCH_LAYER};
@@ -48,6 +48,7 @@ impl Schedule {
                 return;
             }
             // a JOIN before the first symbol misses none
+            Stage::Awaited => return,
             Stage::Gathering { .. } | Stage::Waiting { .. } if sending.owed == 0 => return,
             Stage::Burst { .. } if sending.sent_in_burst == 0 && sending.owed == 0 => return,
             Stage::Gathering { .. } | Stage::Waiting { .. } => {
@@ -145,7 +146,7 @@ impl Schedule {
         let whole = sending.burst == Burst::First && sending.sent_in_burst >= sending.symbols;
         let ended = !matches!(
             sending.stage,
-            Stage::Gathering { .. } | Stage::Waiting { .. }
+            Stage::Awaited | Stage::Gathering { .. } | Stage::Waiting { .. }
         );
         let other = sending.layer >= REPAIR_LAYER;
         if sending.symbols < MIN_GATHERED || sending.list || other || !whole || !ended {
@@ -180,6 +181,10 @@ impl Schedule {
             || now.saturating_duration_since(sending.evidence_at) >= HARD_TIME;
         let pace = self.paces[usize::from(sending.layer)];
         let (layer, stage) = (sending.layer, sending.stage);
+        // a turn is no longer where less leaves than a channel's rate
+        let most = self
+            .capacity()
+            .map_or(u32::MAX, |rate| Pace::new(rate).turn);
         let need = self.need_of(channel);
         let idle = self.bursting == 0;
         let sends = !spent && matches!(stage, Stage::Burst { .. } | Stage::Trickle { .. });
@@ -192,9 +197,9 @@ impl Schedule {
         }
         let sending = self.channels.get_mut(&channel)?;
         match stage {
-            Stage::Gathering { .. } | Stage::Waiting { .. } => None,
+            Stage::Awaited | Stage::Gathering { .. } | Stage::Waiting { .. } => None,
             Stage::Burst { left } if !spent => {
-                let count = left.min(pace.turn);
+                let count = left.min(pace.turn).min(most);
                 let time = pace.symbol_time * count;
                 if left > count {
                     sending.stage = Stage::Burst { left: left - count };
