@@ -110,7 +110,11 @@ mod tests {
     fn the_wait_is_what_all_queues_hold_by_what_leaves() {
         let start = Instant::now();
         let mut uplink = Uplink::new(start);
-        assert_eq!(uplink.wait(|_| Some(1), start), Duration::ZERO, "none holds");
+        assert_eq!(
+            uplink.wait(|_| Some(1), start),
+            Duration::ZERO,
+            "none holds"
+        );
         uplink.hold(3);
         uplink.hold(5);
         // 1 MB/s for long

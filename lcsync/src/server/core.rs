@@ -793,7 +793,10 @@ impl<I: Deref<Target = Outline>> Server<I> {
             left: STRETCH as u16,
         });
         let kilobits = |rate: u64| u32::try_from(rate / 1_000).unwrap_or(u32::MAX);
-        let total = limits.into_iter().flatten().chain(self.schedule.capacity(channel.interface));
+        let total = limits
+            .into_iter()
+            .flatten()
+            .chain(self.schedule.capacity(channel.interface));
         Some(Record {
             server: self.id,
             generation: share.generation,

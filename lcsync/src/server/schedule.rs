@@ -429,9 +429,9 @@ impl Schedule {
     /// Returns when [`poll`](Self::poll) is due.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
-        let turn = self.next_turn().map(|(due, _)| {
-            self.bucket.as_ref().map_or(due, |b| b.ready_at().max(due))
-        });
+        let turn = self
+            .next_turn()
+            .map(|(due, _)| self.bucket.as_ref().map_or(due, |b| b.ready_at().max(due)));
         let gathered = self.gathering.first().map(|(until, _)| *until);
         turn.into_iter().chain(gathered).min()
     }
@@ -472,7 +472,9 @@ impl Schedule {
     /// Measures what leaves; returns whether a turn is late where no interface is held.
     fn look_at_capacity(&mut self, now: Instant) -> bool {
         let mut behind = false;
-        self.gates.values_mut().for_each(|gate| gate.is_behind = false);
+        self.gates
+            .values_mut()
+            .for_each(|gate| gate.is_behind = false);
         for (_, channel) in self.turns.iter().take_while(|(due, _)| *due + BEHIND < now) {
             match self.gates.get_mut(&channel.interface) {
                 Some(gate) => gate.is_behind = true,

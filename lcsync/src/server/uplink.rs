@@ -7,9 +7,10 @@ use librecast_program::uplink::{Micros, UplinkWait};
 /// Longest wait at which symbols leave. Chosen: with the symbols of one turn behind it, it is shorter
 /// than that at which links drop.
 pub const MOST_WAIT: Duration = Duration::from_millis(5);
-/// Bounds of the time to the next look.
+/// Bounds of the time to the next look, and the time where symbols are not counted yet.
 const SOONEST: Duration = Duration::from_millis(1);
 const LATEST: Duration = Duration::from_millis(4);
+const COUNTED_SOON: Duration = Duration::from_micros(250);
 /// Time in which lcroute counts sent symbols. Chosen: a busy computer needs so long.
 const COUNTED_WITHIN: Duration = Duration::from_millis(20);
 
@@ -41,11 +42,11 @@ impl UplinkGate {
             let excess = uplink.wait - MOST_WAIT;
             return Some((uplink.interface, excess.clamp(SOONEST, LATEST)));
         }
-        // where packets wait, a turn of symbols at a time
+        // where packets wait or did so lately, a turn of symbols at a time
         let (interface, at) = self.sent?;
         let is_counted = interface != uplink.interface
             || uplink.at >= at
             || Micros::now().since(at)? >= COUNTED_WITHIN;
-        (!is_counted).then_some((interface, SOONEST))
+        (!is_counted).then_some((interface, COUNTED_SOON))
     }
 }

@@ -248,8 +248,8 @@ fn who_knows_its_uplink_sends_little_more_than_one_copy_to_receivers_that_begin_
     });
     let [without, slow, with, fast] = [0, 1, 2, 3].map(|n| mean(&all.each_ref().map(|one| one[n])));
     println!("{without:.2} in {slow:.1} s, {with:.2} in {fast:.1} s");
-    assert!(with < 2.0 && with < without * 0.75, "{all:?}");
-    assert!(fast < slow, "{all:?}");
+    assert!(with < 1.5 && with < without * 0.6, "{all:?}");
+    assert!(fast < slow * 0.6, "{all:?}");
 }
 
 #[test]

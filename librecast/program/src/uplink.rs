@@ -9,10 +9,10 @@
 //! its descriptor. Wait and time are one word, which a reader finds whole.
 
 use std::env;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -44,6 +44,13 @@ impl Micros {
         Self(u64::try_from(now.as_micros()).unwrap_or(0) & ((1 << TIME_BITS) - 1))
     }
 
+    fn after(self, time: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
+        )
+    }
+
     /// Returns the time since `earlier`; none if that is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Option<Duration> {
@@ -56,8 +63,8 @@ impl Micros {
 pub struct UplinkPage {
     file: File,
     interface: u32,
-    /// Whether the last written wait was none.
-    is_idle: bool,
+    /// Until when no wait is written as well; `None`: it says that packets do not wait.
+    busy_until: Option<Micros>,
 }
 
 impl UplinkPage {
@@ -73,7 +80,9 @@ impl UplinkPage {
             _ => {}
         }
         let mut options = OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(0o644).open(path)?;
+        let file = options.write(true).create_new(true).open(path)?;
+        // whatever the umask
+        file.set_permissions(Permissions::from_mode(0o644))?;
         Self::of(file, interface)
     }
 
@@ -93,7 +102,7 @@ impl UplinkPage {
         Ok(Self {
             file,
             interface,
-            is_idle: true,
+            busy_until: None,
         })
     }
 
@@ -112,15 +121,24 @@ impl UplinkPage {
         self.file.write_all_at(&interface.to_ne_bytes(), 0)
     }
 
-    /// Writes the wait, if there is one or was one: all that programs sent before `at` is counted.
+    /// Writes the wait, if there is one or was one lately: all that programs sent before `at` is
+    /// counted.
     pub fn write(&mut self, wait: Duration, at: Micros) {
-        let is_idle = wait.is_zero();
-        if std::mem::replace(&mut self.is_idle, is_idle) && is_idle {
-            return;
+        if !wait.is_zero() {
+            self.busy_until = Some(at.after(STALE));
         }
+        let Some(until) = self.busy_until else {
+            return;
+        };
         let units = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
         let units = units.div_ceil(UNIT).min(u64::from(u16::MAX));
-        let word = units << TIME_BITS | at.0;
+        let word = match at < until {
+            true => units << TIME_BITS | at.0,
+            false => {
+                self.busy_until = None;
+                0
+            }
+        };
         // a memory file takes it; without it programs send as ever
         let _ = self.file.write_all_at(&word.to_ne_bytes(), 8);
     }
@@ -167,7 +185,7 @@ impl UplinkWait {
         options.open(path).ok().map(Self)
     }
 
-    /// Reads the wait, if packets wait now.
+    /// Reads the wait, if packets wait now or did so lately.
     #[must_use]
     pub fn read(&self) -> Option<Uplink> {
         let mut page = [0; LENGTH];
@@ -177,7 +195,7 @@ impl UplinkWait {
         let at = Micros(word & ((1 << TIME_BITS) - 1));
         let wait = Duration::from_micros((word >> TIME_BITS) * UNIT);
         let age = Micros::now().since(at)?;
-        (age < STALE && !wait.is_zero()).then_some(Uplink {
+        (age < STALE).then_some(Uplink {
             interface,
             wait,
             at,
@@ -219,9 +237,18 @@ mod tests {
         };
         assert_eq!(reader.read(), Some(found));
         page.write(Duration::from_secs(60), Micros::now());
-        assert!(reader.read().is_some_and(|found| found.wait > Duration::from_secs(6)));
+        assert!(
+            reader
+                .read()
+                .is_some_and(|found| found.wait > Duration::from_secs(6))
+        );
         page.write(Duration::ZERO, Micros::now());
-        assert_eq!(reader.read(), None);
+        let wait_of = |found: Option<Uplink>| found.map(|found| found.wait);
+        assert_eq!(wait_of(reader.read()), Some(Duration::ZERO));
+        page.write(Duration::ZERO, Micros::now().after(STALE * 2));
+        assert_eq!(reader.read(), None, "over");
+        page.write(Duration::ZERO, Micros::now());
+        assert_eq!(reader.read(), None, "still over");
         let old = Micros(at.0.saturating_sub(500_000));
         for other in [old, Micros(at.0 + 60_000_000)] {
             page.write(wait, other);
@@ -238,7 +265,10 @@ mod tests {
     fn a_new_daemon_has_a_new_file_and_a_guest_one_in_memory() {
         let folder = tempfile::tempdir().unwrap();
         let control = folder.path().join("other.sock");
-        let (wait, path) = (Duration::from_millis(5), folder.path().join("other.sock.uplink"));
+        let (wait, path) = (
+            Duration::from_millis(5),
+            folder.path().join("other.sock.uplink"),
+        );
         let mut old = UplinkPage::beside(&control, 1).unwrap();
         let reader = UplinkWait::at(&path).unwrap();
         let mut new = UplinkPage::beside(&control, 2).unwrap();

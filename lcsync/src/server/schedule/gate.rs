@@ -3,11 +3,11 @@
 //! Held channels keep their place in the order of turns. So they are late, which shows the rate at
 //! which symbols leave: no more bursts begin on this interface than fit it.
 
-use librecast::time::{Instant};
+use librecast::time::Instant;
 
 use super::capacity::Capacity;
 
-/// Bursts of an interface that was never held, in bits per second, before it is known how many fit.
+/// An interface that is held, or was.
 #[derive(Debug)]
 pub(super) struct Gate {
     /// No symbols leave before.
