@@ -617,7 +617,7 @@ impl<I: Deref<Target = Outline>> Server<I> {
     /// Bits per second over all shares: the limit, and the capacity, if measured.
     #[must_use]
     pub fn limits(&self) -> (Option<u64>, Option<u64>) {
-        (self.rates.total, self.schedule.capacity())
+        (self.rates.total, self.schedule.least_capacity())
     }
 
     /// The last bits per second that left while more waited.
@@ -779,6 +779,11 @@ impl<I: Deref<Target = Outline>> Server<I> {
         }
     }
 
+    /// Holds the symbols of an interface back until then; records, queries and other interfaces go on.
+    pub fn hold(&mut self, interface: u32, until: Instant, now: Instant) {
+        self.schedule.hold(interface, until, now);
+    }
+
     /// Returns when [`poll_output`](Self::poll_output) is due.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
@@ -921,7 +926,10 @@ impl<I: Deref<Target = Outline>> Server<I> {
             left: STRETCH as u16,
         });
         let kilobits = |rate: u64| u32::try_from(rate / 1_000).unwrap_or(u32::MAX);
-        let total = limits.into_iter().flatten().chain(self.schedule.capacity());
+        let total = limits
+            .into_iter()
+            .flatten()
+            .chain(self.schedule.capacity(channel.interface));
         Some(Record {
             server: self.id,
             generation: share.generation,

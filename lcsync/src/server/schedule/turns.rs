@@ -87,6 +87,9 @@ impl Schedule {
             if layer == STRETCH_LAYER {
                 self.load_of_stretches += rate;
             }
+            if let Some(gate) = self.gates.get_mut(&channel.interface) {
+                gate.load += rate;
+            }
             if let Some(kept) = self.kept(channel) {
                 kept.load += rate;
             }
@@ -106,6 +109,9 @@ impl Schedule {
         let rate = self.paces[usize::from(layer)].rate;
         self.bursting -= 1;
         self.load -= rate;
+        if let Some(gate) = self.gates.get_mut(&channel.interface) {
+            gate.load -= rate;
+        }
         if layer == STRETCH_LAYER {
             self.load_of_stretches -= rate;
         }
@@ -324,6 +330,9 @@ impl Schedule {
         } += u64::from(count);
         let bytes = u64::from(count) * wire;
         self.capacity.spend(bytes);
+        if let Some(gate) = self.gates.get_mut(&channel.interface) {
+            gate.capacity.spend(bytes);
+        }
         let earliest = now.checked_sub(MAX_LAG).unwrap_or(now);
         sending.due = sending.due.max(earliest) + time;
         self.turns.insert((sending.due, channel));
