@@ -5,8 +5,9 @@ use std::net::Ipv6Addr;
 use librecast::time::{Duration, Instant};
 
 use super::Schedule;
+use super::gate::Gate;
 use super::need::{MIN_GATHERED, Need};
-use super::sending::{Burst, Pace, Stage};
+use super::sending::{Burst, Stage};
 use crate::packet::WIRE_SIZE;
 use crate::server::channel::{Action, Channel};
 use crate::stretch::{REPAIR_LAYER, STRETCH_LAYER};
@@ -187,10 +188,6 @@ impl Schedule {
             || now.saturating_duration_since(sending.evidence_at) >= HARD_TIME;
         let pace = self.paces[usize::from(sending.layer)];
         let (layer, stage) = (sending.layer, sending.stage);
-        // a turn is no longer where less leaves than a channel's rate
-        let most = self
-            .capacity()
-            .map_or(u32::MAX, |rate| Pace::new(rate).turn);
         let need = self.need_of(channel);
         let idle = self.bursting == 0;
         let sends = !spent && matches!(stage, Stage::Burst { .. } | Stage::Trickle { .. });
@@ -201,6 +198,8 @@ impl Schedule {
             self.turns.insert((at, channel));
             return None;
         }
+        let gate = self.gates.get_mut(&channel.interface).filter(|_| sends);
+        let most = gate.map_or(u32::MAX, Gate::take_turn);
         let sending = self.channels.get_mut(&channel)?;
         match stage {
             Stage::Awaited | Stage::Gathering { .. } | Stage::Waiting { .. } => None,
@@ -237,7 +236,7 @@ impl Schedule {
                     0 => need.step(sending.symbols, sent).min(left),
                     run => run,
                 };
-                let count = run.min(pace.turn);
+                let count = run.min(pace.turn).min(most);
                 let run = run - count;
                 sending.stage = Stage::Trickle {
                     left: left - count,
