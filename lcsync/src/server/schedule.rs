@@ -153,8 +153,9 @@ impl Schedule {
         }
     }
 
-    /// Holds the symbols of an interface back until then; other interfaces go on.
-    pub fn hold(&mut self, interface: u32, until: Instant, now: Instant) {
+    /// Holds the symbols of an interface back until then, as packets `wait` there; other interfaces go
+    /// on.
+    pub fn hold(&mut self, interface: u32, wait: Duration, until: Instant, now: Instant) {
         let (channels, paces) = (&self.channels, &self.paces);
         let gate = self.gates.entry(interface).or_insert_with(|| {
             let bursts = channels.iter().filter(|(channel, sending)| {
@@ -163,7 +164,7 @@ impl Schedule {
             let load = bursts.map(|(_, s)| paces[usize::from(s.layer)].rate);
             Gate::new(load.sum(), now)
         });
-        gate.hold(until, now);
+        gate.hold(wait, until);
     }
 
     /// Sets limit and sealing of a share.
