@@ -44,6 +44,15 @@ impl EarlyHeads {
         }
         self.numbers.insert(id, number);
         self.order.push_back(id);
+        debug_assert!(
+            self.order.len() <= MAX_EARLY_HEADS,
+            "strangers have a bound"
+        );
+        debug_assert_eq!(
+            self.numbers.len(),
+            self.order.len(),
+            "each claim has one place in the order"
+        );
     }
 
     pub(super) fn take(&mut self, id: AuthorId) -> u32 {
@@ -82,6 +91,7 @@ impl Log {
             heard_at: None,
         };
         self.sources.insert(source, source_state);
+        debug_assert!(self.sources.len() <= MAX_SOURCES, "the oldest gives way");
     }
 
     /// Digest of all heads: one packet suffices for equal logs, with three authors or 1,000.
@@ -155,6 +165,10 @@ impl Log {
             let bound = author.highest().saturating_add(MAX_JUMP);
             let beyond = head.last.min(author.limit()).min(bound);
             author.advertised = author.advertised.max(beyond);
+            debug_assert!(
+                author.advertised <= author.limit().max(author.highest()),
+                "nothing is claimed beyond the author's last number"
+            );
         }
     }
 
@@ -284,10 +298,6 @@ impl Log {
             return;
         }
         (author.changed, author.asked, author.tries) = (now, None, 0);
-        let proof = self.change(id, |author| {
-            author.begin_at(first);
-            author.advance()
-        });
         let stored = Stored::First(id, first);
         self.outputs.push_back(Output::Store(stored));
         let gap = Event::Gap {
@@ -297,9 +307,13 @@ impl Log {
         };
         self.outputs.push_back(Output::Event(gap));
         self.outputs.push_back(Output::Event(Event::Entries(id)));
-        if let Some(proof) = proof.flatten() {
-            self.convict(id, proof, now);
-        }
+        self.begin_at(id, first, now);
+        debug_assert!(
+            self.authors
+                .get(&id)
+                .is_some_and(|author| author.first >= first),
+            "the log begins behind the gap"
+        );
     }
 
     // answers
@@ -390,6 +404,8 @@ impl Log {
         let until = due + LONGEST_ANSWER_DELAY;
         let answer = Answer { due, until, rank };
         self.answers.insert((id, number), answer);
+        debug_assert!(self.answers.len() <= MAX_ANSWERS, "answers have a bound");
+        debug_assert!(due >= now && due <= until, "an answer is due in time");
         true
     }
 
@@ -476,6 +492,10 @@ impl Log {
             for packet in packets {
                 self.transmit(&packet);
             }
+            debug_assert!(
+                spent <= 2 * ANSWERS_AT_ONCE as u64 + 1,
+                "one turn has a bound"
+            );
         }
     }
 
