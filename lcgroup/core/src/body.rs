@@ -197,6 +197,11 @@ impl Assembly {
                     return Assembled::Broken;
                 }
                 open.next += 1;
+                debug_assert!(
+                    open.next <= open.parts,
+                    "the decoder refuses part {}",
+                    part.part
+                );
                 open.bytes.extend_from_slice(part.bytes);
                 open.next == open.parts
             }
@@ -215,6 +220,11 @@ impl Assembly {
             }
             _ => return Assembled::Broken,
         };
+        let fits = |open: &Self| open.bytes.len() <= open.room() && open.first <= number;
+        debug_assert!(
+            slot.as_ref().is_none_or(fits),
+            "its first part reserved the room"
+        );
         match slot.take_if(|_| whole) {
             Some(open) => Assembled::Whole(open.bytes),
             None => Assembled::More,

@@ -110,6 +110,10 @@ impl Network {
         if self.lines.len() <= MAX_DEPUTIES || self.lines.contains_key(&office) {
             self.lines.insert(office, lines);
         }
+        debug_assert!(
+            self.lines.len() <= MAX_DEPUTIES + 1,
+            "each deputy and the owner have lines"
+        );
     }
 
     /// Reads an entry of a log with commits.
@@ -139,6 +143,7 @@ impl Network {
             self.texts.pop_front();
         }
         self.texts.push_back((id, maker));
+        debug_assert!(self.texts.len() <= MAX_TEXTS, "the oldest text gives way");
     }
 
     pub fn certificate_of(&self, author: &PeerId) -> Option<(u32, Certificate)> {
