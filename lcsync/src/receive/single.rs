@@ -105,12 +105,21 @@ impl SingleBlocks {
     }
 
     pub(super) fn insert(&mut self, channel: ChannelId, active: Active) {
-        self.by_channel.insert(channel, active);
+        let replaced = self.by_channel.insert(channel, active);
+        debug_assert!(replaced.is_none(), "a block that is joined is not wanted");
     }
 
     pub(super) fn remove(&mut self, channel: ChannelId) -> Option<Active> {
         let active = self.by_channel.remove(&channel)?;
+        debug_assert!(
+            self.ending >= usize::from(active.ending),
+            "each block near its end is counted once"
+        );
         self.ending -= usize::from(active.ending);
+        debug_assert!(
+            self.ending <= self.by_channel.len(),
+            "only joined blocks are near their end"
+        );
         Some(active)
     }
 

@@ -68,6 +68,20 @@ impl WantedBlocks {
         self.by_order.insert(order, Wanted { block, channel });
         self.order_of.insert(channel, order);
         self.next_order += 1;
+        self.check();
+    }
+
+    /// Asserts that each wanted block is found by its channel.
+    fn check(&self) {
+        debug_assert_eq!(
+            self.by_order.len(),
+            self.order_of.len(),
+            "each wanted block has a channel of its own"
+        );
+        debug_assert!(
+            self.parked.len() <= MAX_PARKED,
+            "parked symbols have a bound"
+        );
     }
 
     /// Adds the stretches of a content with these leaves, of which `blocks` were added from `first`
@@ -99,6 +113,8 @@ impl WantedBlocks {
         {
             self.parked.insert(wanted.block.hash, collector);
         }
+        debug_assert!(order < self.next_order, "it was wanted before");
+        self.check();
     }
 
     /// Forgets all blocks; orders go on.
@@ -116,6 +132,7 @@ impl WantedBlocks {
             wanted.channel = channel_of(wanted.block);
             self.order_of.insert(wanted.channel, *order);
         }
+        self.check();
     }
 
     /// Takes a block to be joined, with its earlier symbols.
@@ -135,6 +152,7 @@ impl WantedBlocks {
             }
         }
         self.cursor = candidate.first + candidate.blocks;
+        self.check();
         Some(Joined::new(stretch, candidate.first, &mut self.parked, now))
     }
 

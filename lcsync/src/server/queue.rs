@@ -115,8 +115,10 @@ impl FairQueue {
             line.start = line.start.max(self.now);
             self.active.insert((line.start, flow));
         }
-        line.waiting.insert(ticket, channel);
+        let replaced = line.waiting.insert(ticket, channel);
+        debug_assert!(replaced.is_none(), "each ticket has an order of its own");
         self.length += 1;
+        self.check();
         ticket
     }
 
@@ -140,6 +142,7 @@ impl FairQueue {
         if !line.waiting.is_empty() {
             self.active.insert((line.start, flow));
         }
+        self.check();
         Some((ticket, channel))
     }
 
@@ -155,6 +158,24 @@ impl FairQueue {
                 self.active.remove(&(line.start, flow));
             }
         }
+        self.check();
+    }
+
+    /// Asserts that a line is active while channels wait in it.
+    fn check(&self) {
+        debug_assert_eq!(
+            self.active.is_empty(),
+            self.length == 0,
+            "a line with waiting channels comes to its turn"
+        );
+        debug_assert!(
+            self.active.len() <= self.lines.len(),
+            "each line has one turn"
+        );
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.length
     }
 
     /// Returns the channel that stops for a JOIN of `reporter`: the last of the longest line,

@@ -35,6 +35,7 @@ impl Position {
 
     /// Returns the id of the next symbol of a block of this length.
     pub(super) fn next(&mut self, symbols: u32) -> u32 {
+        debug_assert!(self.source <= symbols, "each source symbol comes once");
         self.sequence = self.sequence.wrapping_add(1);
         let id = match self.repair {
             Some(id) if self.source >= symbols => id,
@@ -114,6 +115,10 @@ impl Positions {
             self.memory.insert(channel, (now, position));
             self.forgetting.push_back((now, channel));
         }
+        debug_assert!(
+            self.memory.len() <= self.forgetting.len(),
+            "each position is forgotten in time"
+        );
     }
 
     fn forget(&mut self, now: Instant) {
