@@ -48,6 +48,11 @@ impl Suspensions {
             over,
         };
         self.rows.insert(peer, row);
+        debug_assert!(
+            self.rows.len() <= MAX_SUSPENDED,
+            "the first to end gives way"
+        );
+        debug_assert!((FIRST..=LONGEST).contains(&lasted), "a suspension ends");
         lasted
     }
 
