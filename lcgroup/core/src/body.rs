@@ -220,11 +220,6 @@ impl Assembly {
             }
             _ => return Assembled::Broken,
         };
-        let fits = |open: &Self| open.bytes.len() <= open.room() && open.first <= number;
-        debug_assert!(
-            slot.as_ref().is_none_or(fits),
-            "its first part reserved the room"
-        );
         match slot.take_if(|_| whole) {
             Some(open) => Assembled::Whole(open.bytes),
             None => Assembled::More,

@@ -350,6 +350,10 @@ impl Querier {
         self.ask(group, sources.clone());
         if self.probes.len() < MAX_PROBES {
             let again = now + self.timing.last_listener_interval;
+            debug_assert!(
+                self.probes.back().is_none_or(|(at, ..)| *at <= again),
+                "the first probe is repeated first"
+            );
             self.probes.push_back((again, group, sources));
         }
     }
@@ -414,6 +418,10 @@ impl Querier {
             .filter_map(|(r, state)| Some((r, state.at(now)?)))
             .collect();
         self.tracked += size(&entry.reporters);
+        debug_assert!(
+            entry.next_expiry().is_none_or(|at| at > now),
+            "expired joins are gone"
+        );
         // its deadline was taken out
         entry.wake = None;
         self.settle(group);

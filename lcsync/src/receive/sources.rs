@@ -60,10 +60,6 @@ impl Sources {
             first.and_then(|source| self.banned.remove(&source));
         }
         self.banned.insert(source, now + BAN);
-        debug_assert!(
-            self.banned.len() <= MAX_BANNED,
-            "the first to end gives way"
-        );
     }
 
     /// Whether gaps of a source measure the link: after a forgery only those of trusted sources.

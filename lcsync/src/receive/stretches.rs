@@ -412,8 +412,8 @@ impl JoinedStretches {
     }
 
     pub(super) fn insert(&mut self, channel: ChannelId, joined: Joined) {
-        let replaced = self.by_channel.insert(channel, joined);
-        debug_assert!(replaced.is_none(), "a stretch that is joined is not wanted");
+        self.remove(channel);
+        self.by_channel.insert(channel, joined);
     }
 
     pub(super) fn remove(&mut self, channel: ChannelId) -> Option<Joined> {

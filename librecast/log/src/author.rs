@@ -372,10 +372,6 @@ impl Author {
             proof.number > 0 && proof.entries[0] != proof.entries[1],
             "two different entries contradict each other, from number 1 on"
         );
-        debug_assert!(
-            proof.entries[0].number == proof.number && (proof.entries[1].number - proof.number) < 2,
-            "they have one number, or the second follows the first"
-        );
         if let Some(known) = &self.conflict
             && known.number <= proof.number
         {

@@ -21,6 +21,7 @@ use crate::repair::backoff;
 use crate::space::{Groups, Space};
 use crate::stored::Stored;
 
+mod checks;
 mod exchange;
 mod expiry;
 mod head_schedule;
@@ -425,34 +426,6 @@ impl Log {
         if role == Role::Reader {
             self.begin_reading(now);
         }
-    }
-
-    /// Asserts bounds and totals, in debug builds.
-    fn check(&self) {
-        if !cfg!(debug_assertions) {
-            return;
-        }
-        let authors = || self.authors.values();
-        authors().for_each(Author::check_all);
-        let entries = authors().map(|author| author.entries.len()).sum();
-        let bytes = authors().map(|author| author.bytes).sum();
-        debug_assert_eq!(
-            (self.entries, self.bytes),
-            (entries, bytes),
-            "each change of an author changes the totals"
-        );
-        debug_assert!(self.authors.len() <= MAX_AUTHORS, "grants have a bound");
-        debug_assert!(self.sources.len() <= MAX_SOURCES, "senders have a bound");
-        debug_assert!(
-            self.offices.ids().all(|id| self.authors.contains_key(id)),
-            "an office is the log of an author"
-        );
-        debug_assert!(
-            self.answers
-                .keys()
-                .all(|(id, _)| self.authors.contains_key(id)),
-            "authors stay for ever"
-        );
     }
 
     /// Returns the groups that this member must have joined now. They change with any input.
@@ -1116,8 +1089,7 @@ impl Log {
             let Some(id) = longest.map(|(id, _)| *id) else {
                 return;
             };
-            let dropped = self.change(id, Author::drop_oldest);
-            debug_assert_eq!(dropped, Some(true), "a log with an oldest entry drops it");
+            self.change(id, Author::drop_oldest);
             self.displaced += 1;
         }
     }
@@ -1218,17 +1190,6 @@ impl Log {
         if self.offices.grants(&id) {
             self.read_grants(now);
         }
-    }
-
-    /// Asserts that no entry is unread without a gap before it.
-    fn check_reach(&self, id: AuthorId) {
-        let is_unread = |author: &Author| {
-            author.conflict.is_none() && author.entries.contains_key(&(author.have + 1))
-        };
-        debug_assert!(
-            !self.authors.get(&id).is_some_and(is_unread),
-            "entries without a gap can be read"
-        );
     }
 
     fn convict(&mut self, id: AuthorId, proof: Proof, now: Instant) {

@@ -177,17 +177,17 @@ impl LinkQueue {
             // a lower cost or another scope makes the wait shorter than that of earlier LSAs
             let place = self.schedule.partition_point(|(other, _)| *other <= at);
             self.schedule.insert(place, (at, id));
-            self.check();
         }
+        self.check(id);
     }
 
-    /// Asserts the order of the schedule, and that each LSA waits in one place.
-    fn check(&self) {
+    /// Asserts the order of the schedule, and that an LSA waits in one place.
+    fn check(&self, id: LsaId) {
+        let (first, last) = (self.schedule.front(), self.schedule.back());
         debug_assert!(
-            self.schedule.iter().is_sorted_by_key(|(at, _)| at),
+            first.map(|(at, _)| at) <= last.map(|(at, _)| at),
             "the first LSA of the schedule is due first"
         );
-        let first = self.schedule.front();
         debug_assert!(
             first.is_none_or(|(at, id)| self.scheduled.get(id) == Some(at)),
             "no timer runs for an LSA that is not scheduled"
@@ -197,7 +197,7 @@ impl LinkQueue {
             "each scheduled LSA has its place in the schedule"
         );
         debug_assert!(
-            !self.scheduled.keys().any(|id| self.pending.contains(id)),
+            !(self.pending.contains(&id) && self.scheduled.contains_key(&id)),
             "an LSA that leaves now does not leave again later"
         );
     }
@@ -213,8 +213,8 @@ impl LinkQueue {
             self.scheduled.remove(&id);
             self.pending.insert(id);
             self.drop_cancelled();
+            self.check(id);
         }
-        self.check();
     }
 
     /// Removes an LSA from the schedule.
@@ -222,7 +222,7 @@ impl LinkQueue {
         if self.scheduled.remove(&id).is_some() {
             self.drop_cancelled();
         }
-        self.check();
+        self.check(id);
     }
 
     fn drop_cancelled(&mut self) {

@@ -35,7 +35,6 @@ impl Position {
 
     /// Returns the id of the next symbol of a block of this length.
     pub(super) fn next(&mut self, symbols: u32) -> u32 {
-        debug_assert!(self.source <= symbols, "each source symbol comes once");
         self.sequence = self.sequence.wrapping_add(1);
         let id = match self.repair {
             Some(id) if self.source >= symbols => id,
