@@ -777,7 +777,7 @@ impl Trees {
         let entries = |root| self.states.get(root).map_or(0, |state| state.entries.len());
         debug_assert_eq!(
             self.entries,
-            self.roots.iter().map(entries).sum(),
+            self.roots.iter().map(entries).sum::<usize>(),
             "entries of all trees are counted"
         );
         dirty

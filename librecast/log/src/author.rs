@@ -245,7 +245,10 @@ impl Author {
         self.check();
         debug_assert_eq!(
             self.bytes,
-            self.entries.values().map(|held| held.entry.size()).sum(),
+            self.entries
+                .values()
+                .map(|held| held.entry.size())
+                .sum::<usize>(),
             "each change counts the bytes"
         );
         debug_assert_eq!(

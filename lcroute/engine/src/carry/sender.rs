@@ -603,7 +603,11 @@ impl Sender {
                 }
             }
         }
-        debug_assert_eq!(of_all.values().sum::<usize>(), self.held().values().sum());
+        debug_assert_eq!(
+            of_all.values().sum::<usize>(),
+            self.held().values().sum::<usize>(),
+            "each move is counted"
+        );
     }
 
     fn send(&mut self, context: &SenderContext<'_>, services: &dyn Services) -> Vec<CarryMessage> {

@@ -217,10 +217,10 @@ impl Store {
             self.routers.len(),
             "each router's certificate expires once"
         );
-        let routers = || self.invited.values().map(|invited| invited.routers).sum();
+        let routers = self.invited.values().map(|invited| invited.routers);
         debug_assert_eq!(
             self.routers.len(),
-            routers(),
+            routers.sum::<usize>(),
             "each router came by one invitation"
         );
     }

@@ -10,8 +10,8 @@ impl Log {
         }
         let authors = || self.authors.values();
         authors().for_each(Author::check_all);
-        let entries = authors().map(|author| author.entries.len()).sum();
-        let bytes = authors().map(|author| author.bytes).sum();
+        let entries = authors().map(|author| author.entries.len()).sum::<usize>();
+        let bytes = authors().map(|author| author.bytes).sum::<usize>();
         debug_assert_eq!(
             (self.entries, self.bytes),
             (entries, bytes),
