@@ -291,6 +291,7 @@ impl<'a> Transfer<'a> {
             limit: options.limit.or_else(guest::rate_in_leaf),
             timeout: options.timeout,
             own_server: seed.as_ref().map(Seed::id),
+            overlay: None,
         };
         Ok(Self {
             options,
@@ -822,7 +823,13 @@ impl<'a> Transfer<'a> {
             not_entered: Vec::new(),
             linked: BTreeMap::new(),
         };
-        match Index::known(scan, &tree.leaves, partial, group_key(self.key.as_deref())) {
+        match Index::known(
+            scan,
+            &tree.leaves,
+            partial,
+            group_key(self.key.as_deref()),
+            None,
+        ) {
             Ok(index) if index.root == record.root && index.metadata == record.metadata => {
                 seed.serve(Share {
                     index: Arc::new(index),

@@ -111,8 +111,6 @@ pub enum Update {
     Rescanned(SharePrefix),
     /// The present files of a share are not published, or are again.
     Vanished(SharePrefix, Option<Vanished>),
-    /// Bits per second that leave this host at most, if known, within the configured limit.
-    Upload(Option<u64>),
     /// A path cannot be shared at all.
     Failed(anyhow::Error),
 }

@@ -101,13 +101,6 @@ impl Seed {
         status_socket::remove_own();
     }
 
-    /// Sends no more than this from now on, within its limit; none: only that one holds.
-    pub fn set_upload(&self, rate: Option<u64>) {
-        // as below
-        let _ = self.updates.send(Update::Upload(rate));
-        let _ = self.wake.write(1);
-    }
-
     /// Serves this version from now on, as far as it is received.
     pub fn serve(&self, share: Share) {
         let update = Update::Share {

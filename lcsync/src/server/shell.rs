@@ -38,6 +38,7 @@ use super::rescan::{self, Kept, Update, Vanished, Watched};
 use super::rivals::Rival;
 use super::status::{self, Status};
 use super::status_socket::StatusSocket;
+use super::uplink::UplinkGate;
 use crate::block::BlockHash;
 use crate::catalogue::{self, Listed};
 use crate::groups::Carried;
@@ -233,6 +234,8 @@ pub(super) struct Shell {
     id: u32,
     interfaces: BTreeMap<u32, Interface>,
     sockets: BTreeMap<u32, SendSocket>,
+    /// Packets that wait in lcroute.
+    uplink: UplinkGate,
     blocks: BlockCache,
     /// Sealers of the shares with a key.
     sealers: BTreeMap<SharePrefix, Sealer>,
@@ -282,6 +285,7 @@ impl Shell {
             id,
             interfaces: BTreeMap::new(),
             sockets: BTreeMap::new(),
+            uplink: UplinkGate::default(),
             blocks: BlockCache::default(),
             sealers: BTreeMap::new(),
             meeting: Meeting::new(Instant::now()),
@@ -559,10 +563,6 @@ impl Shell {
                 }
                 Update::Rescanned(prefix) => self.server.handle_rescan(prefix),
                 Update::Vanished(prefix, vanished) => self.take_vanished(prefix, vanished),
-                Update::Upload(rate) => {
-                    let limit = self.options.limit.into_iter().chain(rate).min();
-                    self.server.set_rates(rates_under(limit), now);
-                }
                 Update::Failed(error) => return Err(error),
             }
         }
@@ -637,6 +637,7 @@ impl Shell {
         let mut found = multicast_interfaces(&self.options.interfaces)?;
         // queries need a link-local address, and so do reports of the host itself
         found.retain(|_, i| i.link_local().is_some());
+        self.uplink.open();
         for index in self.interfaces.keys().filter(|i| !found.contains_key(i)) {
             self.listener.unwatch(*index);
             if let Some(v1) = &mut self.v1 {
@@ -797,7 +798,11 @@ impl Shell {
     fn send_due(&mut self) -> bool {
         let start = Instant::now();
         for _ in 0..OUTPUTS_PER_TURN {
-            match self.server.poll_output(Instant::now()) {
+            let now = Instant::now();
+            if let Some((interface, time)) = self.uplink.holds() {
+                self.server.hold(interface, now + time, now);
+            }
+            match self.server.poll_output(now) {
                 Some(output) => self.perform(output),
                 None => return false,
             }
@@ -836,7 +841,10 @@ impl Shell {
                 channel,
                 sequence,
                 ids,
-            } => self.send_symbols(channel, sequence, &ids),
+            } => {
+                self.send_symbols(channel, sequence, &ids);
+                self.uplink.sent(channel.interface);
+            }
         }
     }
 

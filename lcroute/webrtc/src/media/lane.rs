@@ -370,6 +370,16 @@ impl Media {
         self.pressed > MOST_PRESSED || self.controller.is_congested()
     }
 
+    /// Whether messages wait.
+    pub(crate) fn holds(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Returns the bytes of messages that wait for the window; none if there are no messages.
+    pub(crate) fn waiting(&self, now: Instant) -> Option<usize> {
+        self.holds().then(|| self.queue.waiting(now))
+    }
+
     fn piece(&self) -> usize {
         self.limit() - RTP_HEADER - TAG - CHUNK_HEADER - PIECE_HEADER
     }

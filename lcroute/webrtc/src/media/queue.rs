@@ -33,6 +33,9 @@ const SPARE_BUFFERS: usize = 64;
 const MAX_SPARE_BYTES: usize = 2_048;
 /// Messages for which an idle flow keeps room. Chosen.
 const IDLE_ROOM: usize = 16;
+/// Time without a departure after which a queue is its peer's alone. Chosen: a few times as long as a
+/// message waits.
+const STANDS: Duration = Duration::from_millis(100);
 /// Least delay of a wake-up that is this process's fault. Chosen: twice the pacer's tick.
 const STALL: Duration = Duration::from_millis(2);
 /// Bytes of a message with its origin, which hosts of a LAN share, and its addresses
@@ -54,6 +57,8 @@ pub(crate) struct FairQueue {
     new: VecDeque<usize>,
     old: VecDeque<usize>,
     bytes: usize,
+    /// When a message left last, or came into the empty queue.
+    moved: Option<Instant>,
     spare: Vec<Vec<u8>>,
 }
 
@@ -94,12 +99,22 @@ impl FairQueue {
             new: VecDeque::new(),
             old: VecDeque::new(),
             bytes: 0,
+            moved: None,
             spare: Vec::new(),
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.bytes == 0
+    }
+
+    /// Returns the bytes that wait for a link that moves: messages of others stay until they are late.
+    pub(crate) fn waiting(&self, now: Instant) -> usize {
+        let stands = |moved: Instant| now.saturating_duration_since(moved) > STANDS;
+        match self.moved {
+            Some(moved) if !stands(moved) => self.bytes,
+            _ => 0,
+        }
     }
 
     /// Queues a message; `rate` is the link's, in bytes a second.
@@ -125,6 +140,9 @@ impl FairQueue {
             (flow.listed, flow.key) = (true, key);
             flow.credit = QUANTUM as isize;
             self.new.push_back(at);
+        }
+        if self.bytes == 0 {
+            self.moved = Some(now);
         }
         flow.bytes += bytes.len() + OVERHEAD;
         self.bytes += bytes.len() + OVERHEAD;
@@ -172,6 +190,7 @@ impl FairQueue {
             let list = if is_new { &mut self.new } else { &mut self.old };
             list.push_front(at);
             self.keep(std::mem::replace(message, next));
+            self.moved = Some(now);
             return true;
         }
     }

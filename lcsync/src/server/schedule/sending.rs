@@ -97,6 +97,8 @@ pub(super) enum Burst {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
+    /// Its block has not come here yet.
+    Awaited,
     Gathering {
         until: Instant,
     },

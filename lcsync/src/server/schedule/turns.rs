@@ -6,7 +6,7 @@ use librecast::time::{Duration, Instant};
 
 use super::Schedule;
 use super::need::{MIN_GATHERED, Need};
-use super::sending::{Burst, Stage};
+use super::sending::{Burst, Pace, Stage};
 use crate::packet::WIRE_SIZE;
 use crate::server::channel::{Action, Channel};
 use crate::stretch::{REPAIR_LAYER, STRETCH_LAYER};
@@ -48,6 +48,7 @@ impl Schedule {
                 return;
             }
             // a JOIN before the first symbol misses none
+            Stage::Awaited => return,
             Stage::Gathering { .. } | Stage::Waiting { .. } if sending.owed == 0 => return,
             Stage::Burst { .. } if sending.sent_in_burst == 0 && sending.owed == 0 => return,
             Stage::Gathering { .. } | Stage::Waiting { .. } => {
@@ -86,6 +87,9 @@ impl Schedule {
             if layer == STRETCH_LAYER {
                 self.load_of_stretches += rate;
             }
+            if let Some(gate) = self.gates.get_mut(&channel.interface) {
+                gate.load += rate;
+            }
             if let Some(kept) = self.kept(channel) {
                 kept.load += rate;
             }
@@ -109,6 +113,9 @@ impl Schedule {
         );
         self.bursting -= 1;
         self.load -= rate;
+        if let Some(gate) = self.gates.get_mut(&channel.interface) {
+            gate.load -= rate;
+        }
         if layer == STRETCH_LAYER {
             self.load_of_stretches -= rate;
         }
@@ -149,7 +156,7 @@ impl Schedule {
         let whole = sending.burst == Burst::First && sending.sent_in_burst >= sending.symbols;
         let ended = !matches!(
             sending.stage,
-            Stage::Gathering { .. } | Stage::Waiting { .. }
+            Stage::Awaited | Stage::Gathering { .. } | Stage::Waiting { .. }
         );
         let other = sending.layer >= REPAIR_LAYER;
         if sending.symbols < MIN_GATHERED || sending.list || other || !whole || !ended {
@@ -184,6 +191,10 @@ impl Schedule {
             || now.saturating_duration_since(sending.evidence_at) >= HARD_TIME;
         let pace = self.paces[usize::from(sending.layer)];
         let (layer, stage) = (sending.layer, sending.stage);
+        // a turn is no longer where less leaves than a channel's rate
+        let most = self
+            .capacity(channel.interface)
+            .map_or(u32::MAX, |rate| Pace::new(rate).turn);
         let need = self.need_of(channel);
         let idle = self.bursting == 0;
         let sends = !spent && matches!(stage, Stage::Burst { .. } | Stage::Trickle { .. });
@@ -196,9 +207,9 @@ impl Schedule {
         }
         let sending = self.channels.get_mut(&channel)?;
         match stage {
-            Stage::Gathering { .. } | Stage::Waiting { .. } => None,
+            Stage::Awaited | Stage::Gathering { .. } | Stage::Waiting { .. } => None,
             Stage::Burst { left } if !spent => {
-                let count = left.min(pace.turn);
+                let count = left.min(pace.turn).min(most);
                 let time = pace.symbol_time * count;
                 if left > count {
                     sending.stage = Stage::Burst { left: left - count };
@@ -324,6 +335,9 @@ impl Schedule {
         } += u64::from(count);
         let bytes = u64::from(count) * wire;
         self.capacity.spend(bytes);
+        if let Some(gate) = self.gates.get_mut(&channel.interface) {
+            gate.capacity.spend(bytes);
+        }
         let earliest = now.checked_sub(MAX_LAG).unwrap_or(now);
         sending.due = sending.due.max(earliest) + time;
         self.turns.insert((sending.due, channel));
