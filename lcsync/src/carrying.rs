@@ -15,13 +15,11 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
-use librecast::channel::{ChannelId, SharePrefix, block_channel};
+use librecast::channel::{CARRIER_BITS, ChannelId, block_channel, carrier_number};
 use librecast::time::{Duration, Instant};
 
 use crate::block::{BlockHash, BlockRef};
 
-/// Bits of a channel behind the carrier's number.
-const BLOCK_BITS: u32 = 48;
 /// Most carriers of a share that count. Chosen: each is a run of groups, and a list in memory.
 const MAX_CARRIERS: usize = 64;
 /// Entries of a carrier in a run of owners: carriers down to an eighth of the widest own blocks.
@@ -60,32 +58,17 @@ pub const UNKNOWN_WIDTH: u8 = 1;
 /// Number of a carrier: the same for all who see its address.
 pub type CarrierNumber = u16;
 
-/// Returns the number of the carrier at this address.
-#[must_use]
-pub fn number_of(address: Ipv6Addr) -> CarrierNumber {
-    let segments = address.segments();
-    let folded = segments[4..].iter().fold(0, |all, part| all ^ part);
-    folded.max(1)
-}
-
 /// Returns the channel on which a carrier passes a block on. `key`: that of the share, or empty.
 #[must_use]
 pub fn channel(key: &[u8], block: &BlockHash, carrier: CarrierNumber) -> ChannelId {
-    let low = block_channel(key, &block.0, 0) & ((1 << BLOCK_BITS) - 1);
-    u64::from(carrier) << BLOCK_BITS | low
+    let low = block_channel(key, &block.0, 0) & ((1 << CARRIER_BITS) - 1);
+    u64::from(carrier) << CARRIER_BITS | low
 }
 
 /// Returns whether a channel is one of this carrier.
 #[must_use]
 pub fn is_of(channel: ChannelId, carrier: CarrierNumber) -> bool {
-    channel >> BLOCK_BITS == u64::from(carrier)
-}
-
-/// Returns the groups of a carrier, to be announced: an address and the number of its first bits.
-#[must_use]
-pub fn prefix_of(share: SharePrefix, carrier: CarrierNumber) -> (Ipv6Addr, u8) {
-    let first = u64::from(carrier) << BLOCK_BITS;
-    (share.group(first), 128 - BLOCK_BITS as u8)
+    channel >> CARRIER_BITS == u64::from(carrier)
 }
 
 /// The blocks that a carrier has, by their positions in the content.
@@ -268,7 +251,7 @@ impl Carriers {
     /// Notes a record of the carrier at `address`.
     pub fn note(&mut self, address: Ipv6Addr, carries: &Carries, now: Instant) {
         let Carries { width, progress } = *carries;
-        let number = number_of(address);
+        let number = carrier_number(address);
         if self.own.is_some_and(|(own, _)| own == number) {
             return;
         }
@@ -464,7 +447,7 @@ impl Carriers {
 
     /// Passes over a carrier that has sent garbage.
     pub fn refuse(&mut self, address: Ipv6Addr, now: Instant) {
-        if let Some(carrier) = self.others.get_mut(&number_of(address)) {
+        if let Some(carrier) = self.others.get_mut(&carrier_number(address)) {
             carrier.rests_until = Some(now + REST);
         }
     }

@@ -183,7 +183,7 @@ impl Schedule {
             let load = bursts.map(|(_, s)| paces[usize::from(s.layer)].rate);
             Gate::new(load.sum(), now)
         });
-        gate.until = until;
+        gate.hold(until, now);
     }
 
     /// Sets limit and sealing of a share.
@@ -435,7 +435,8 @@ impl Schedule {
     /// The last bits per second that left while more waited.
     #[must_use]
     pub fn last_capacity(&self) -> Option<u64> {
-        self.capacity.last()
+        let gates = self.gates.values().filter_map(|gate| gate.capacity.last());
+        gates.chain(self.capacity.last()).min()
     }
 
     /// Interfaces with joined channels.

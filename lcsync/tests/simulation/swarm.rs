@@ -9,14 +9,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lcsync::block::BlockHash;
-use lcsync::carrying::{Had, UNKNOWN_WIDTH, Width, number_of};
+use lcsync::carrying::{Had, UNKNOWN_WIDTH, Width};
 use lcsync::index::Index;
 use lcsync::outline::{Described, Leaves, Outline};
 use lcsync::packet::{Symbol, WIRE_SIZE};
 use lcsync::receive::tree::Tree;
 use lcsync::server::channel::{Channel, Rates};
 use lcsync::server::core::{Carrying, Output, Server, Share};
-use librecast::channel::{ChannelId, ROOT_CHANNEL, SharePrefix, channel_of};
+use lcsync::server::uplink::MOST_WAIT;
+use librecast::channel::{ChannelId, ROOT_CHANNEL, SharePrefix, carrier_number, channel_of};
 use librecast::coding::{Encoder, SYMBOL_SIZE};
 use librecast::mld::{self, RecordType, report_messages};
 use librecast::random::Random;
@@ -31,9 +32,8 @@ const STEP: Duration = Duration::from_millis(1);
 const END: Duration = Duration::from_secs(300);
 /// Transit time of a link.
 const DELAY: Duration = Duration::from_millis(5);
-/// Longest wait before an uplink, and the wait from which on a router holds its program back.
+/// Longest wait before an uplink.
 const UPLINK_QUEUE: Duration = Duration::from_millis(80);
-const HELD: Duration = Duration::from_millis(40);
 /// Bytes of IPv6 and UDP headers.
 const HEADERS: usize = 48;
 const WIRE_BITS: f64 = (WIRE_SIZE * 8) as f64;
@@ -119,7 +119,7 @@ fn outline(tree: &Tree, address: Ipv6Addr) -> Known {
     let leaves = Leaves {
         all: &tree.leaves,
         in_stretches: &[],
-        carrier: Some(number_of(address)),
+        carrier: Some(carrier_number(address)),
     };
     let outline = Outline::new(described, tree.layout.clone(), leaves, b"");
     Known::Received(outline.unwrap())
@@ -274,7 +274,7 @@ impl Swarm {
         if let Some(tree) = &tree {
             let missing = tree.leaves.iter().map(|leaf| leaf.hash).collect();
             let had = Had::new(&tree.leaves, &missing);
-            let carrying = Carrying::new(INTERFACE, number_of(address), UNKNOWN_WIDTH, had);
+            let carrying = Carrying::new(INTERFACE, carrier_number(address), UNKNOWN_WIDTH, had);
             server.set_carrying(self.prefix, carrying);
         }
         self.nodes[n].server = Some(server);
@@ -325,12 +325,15 @@ impl Swarm {
 
     fn drive_server(&mut self, n: usize) {
         let now = self.start + self.time;
-        while self.nodes[n].uplink.wait(self.time) <= HELD
-            && let Some(output) = self.nodes[n]
-                .server
-                .as_mut()
-                .and_then(|s| s.poll_output(now))
-        {
+        loop {
+            let node = &mut self.nodes[n];
+            let wait = node.uplink.wait(self.time);
+            if let Some(server) = node.server.as_mut().filter(|_| wait > MOST_WAIT) {
+                server.hold(INTERFACE, now + (wait - MOST_WAIT).max(STEP), now);
+            }
+            let Some(output) = node.server.as_mut().and_then(|s| s.poll_output(now)) else {
+                break;
+            };
             match output {
                 Output::Query { destination, .. } => {
                     let of = SharePrefix::of_group(destination).map(|_| channel_of(destination));
@@ -356,7 +359,7 @@ impl Swarm {
         {
             let width = node.width.look(server.last_capacity());
             server.set_width(self.prefix, width);
-            host.carries = Some((number_of(node.address), width));
+            host.carries = Some((carrier_number(node.address), width));
         }
     }
 
@@ -469,7 +472,7 @@ impl Swarm {
         let (address, carries) = (node.address, node.manner != Manner::Leaf);
         let contents = [Rc::clone(&self.content)];
         if carries {
-            let own = (number_of(address), UNKNOWN_WIDTH);
+            let own = (carrier_number(address), UNKNOWN_WIDTH);
             host.carries.get_or_insert(own);
         }
         host.drive(&contents, time, now, &mut self.random);

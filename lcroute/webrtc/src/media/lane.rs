@@ -375,9 +375,11 @@ impl Media {
         !self.queue.is_empty()
     }
 
-    /// Returns the bytes of messages that wait for the window; none if there are no messages.
+    /// Returns the bytes of messages that wait for the window and may leave in time; none if no messages
+    /// wait.
     pub(crate) fn waiting(&self, now: Instant) -> Option<usize> {
-        self.holds().then(|| self.queue.waiting(now))
+        let rate = self.controller.capacity();
+        self.holds().then(|| self.queue.waiting(rate, now))
     }
 
     fn piece(&self) -> usize {

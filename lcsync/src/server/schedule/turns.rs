@@ -5,8 +5,9 @@ use std::net::Ipv6Addr;
 use librecast::time::{Duration, Instant};
 
 use super::Schedule;
+use super::gate::Gate;
 use super::need::{MIN_GATHERED, Need};
-use super::sending::{Burst, Pace, Stage};
+use super::sending::{Burst, Stage};
 use crate::packet::WIRE_SIZE;
 use crate::server::channel::{Action, Channel};
 use crate::stretch::{REPAIR_LAYER, STRETCH_LAYER};
@@ -191,10 +192,6 @@ impl Schedule {
             || now.saturating_duration_since(sending.evidence_at) >= HARD_TIME;
         let pace = self.paces[usize::from(sending.layer)];
         let (layer, stage) = (sending.layer, sending.stage);
-        // a turn is no longer where less leaves than a channel's rate
-        let most = self
-            .capacity(channel.interface)
-            .map_or(u32::MAX, |rate| Pace::new(rate).turn);
         let need = self.need_of(channel);
         let idle = self.bursting == 0;
         let sends = !spent && matches!(stage, Stage::Burst { .. } | Stage::Trickle { .. });
@@ -205,6 +202,8 @@ impl Schedule {
             self.turns.insert((at, channel));
             return None;
         }
+        let gate = self.gates.get_mut(&channel.interface).filter(|_| sends);
+        let most = gate.map_or(u32::MAX, Gate::take_turn);
         let sending = self.channels.get_mut(&channel)?;
         match stage {
             Stage::Awaited | Stage::Gathering { .. } | Stage::Waiting { .. } => None,
@@ -241,7 +240,7 @@ impl Schedule {
                     0 => need.step(sending.symbols, sent).min(left),
                     run => run,
                 };
-                let count = run.min(pace.turn);
+                let count = run.min(pace.turn).min(most);
                 let run = run - count;
                 sending.stage = Stage::Trickle {
                     left: left - count,
