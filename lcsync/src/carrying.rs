@@ -29,11 +29,11 @@ const GONE: Duration = Duration::from_secs(2);
 /// Silence after which a carrier is forgotten.
 const FORGOTTEN: Duration = Duration::from_secs(30);
 /// Least time that a carrier may be silent while it owes blocks.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(4);
 /// The same in intervals between two of its own blocks.
 const PATIENCE_FACTOR: u32 = 4;
 /// Times in a row that a carrier may deliver nothing in time.
-const MOST_MISSES: u8 = 2;
+const MOST_MISSES: u8 = 3;
 /// Time for which it owns nothing then.
 const REST: Duration = Duration::from_secs(60);
 /// Carriers that are asked for a block before the origin is. Chosen.
@@ -43,7 +43,7 @@ const MOST_TRIES: u8 = 3;
 const FIRST_INTERVAL: Duration = Duration::from_millis(250);
 /// Packets of carriers after which their loss is judged, and the divisor for the most.
 const JUDGED_PACKETS: u64 = 1_000;
-const MOST_LOST: u64 = 6;
+const MOST_LOST: u64 = 3;
 /// Time for which blocks are not divided after that: links between carriers are full.
 const LOSSY: Duration = Duration::from_secs(60);
 /// Own blocks that are asked for at once. Chosen: the origin always has a next one.
@@ -367,6 +367,13 @@ impl Carriers {
         }
     }
 
+    /// Whether a carrier has a block.
+    #[must_use]
+    pub fn has(&self, number: CarrierNumber, position: u32) -> bool {
+        let carrier = self.others.get(&number);
+        carrier.is_some_and(|c| c.has(position))
+    }
+
     /// Notes that blocks are asked of a carrier of which none were.
     pub fn asked(&mut self, number: CarrierNumber, now: Instant) {
         if let Some(carrier) = self.others.get_mut(&number) {
@@ -380,6 +387,8 @@ impl Carriers {
         self.lost += u64::from(lost);
         if self.packets >= JUDGED_PACKETS {
             if self.lost > self.packets / MOST_LOST {
+                let (lost, packets) = (self.lost, self.packets);
+                tracing::info!("{lost} of {packets} packets of carriers are lost: blocks are not divided");
                 self.lossy_until = Some(now + LOSSY);
                 self.has_changed = true;
             }
@@ -431,11 +440,13 @@ impl Carriers {
             return true;
         };
         if !carrier.is_there(now) {
+            tracing::info!("carrier {number:04x} is gone");
             return true;
         }
         if now.saturating_duration_since(carrier.came_at) < patience {
             return false;
         }
+        tracing::info!("carrier {number:04x} has sent nothing for {patience:?}");
         carrier.came_at = now;
         carrier.misses += 1;
         if carrier.misses >= MOST_MISSES {

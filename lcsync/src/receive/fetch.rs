@@ -496,6 +496,9 @@ impl Fetch {
         self.prospect.on_tick(now);
         self.choose_layer(now);
         self.shrink(now);
+        if let Some(carriers) = &self.carriers {
+            self.blocks.excuse(|number, position| !carriers.has(number, position), now);
+        }
         self.toggle_silent(now);
         self.pass_over(now);
         self.move_unbegun(now);

@@ -13,6 +13,8 @@ use crate::carrying::CarrierNumber;
 
 /// Silence after which a channel is left and joined again; doubled each time.
 pub(super) const SILENCE: Duration = Duration::from_millis(800);
+/// The same at a carrier that has the block. Chosen.
+const CARRIER_SILENCE: Duration = Duration::from_secs(2);
 /// Upper bound of that doubling.
 const MAX_SILENCE: Duration = Duration::from_secs(8);
 /// Time between leaving and joining, so that the kernel reports both.
@@ -69,7 +71,9 @@ impl Active {
 
     /// Silence after which it is left for a moment.
     fn longest_silence(&self, long_queue: bool) -> Duration {
-        let silence = SILENCE
+        // a carrier has other blocks to send before
+        let least = if self.from.is_some() { CARRIER_SILENCE } else { SILENCE };
+        let silence = least
             .saturating_mul(1 << self.silences.min(8))
             .min(MAX_SILENCE);
         match long_queue && self.collector.received() == 0 {
@@ -141,6 +145,18 @@ impl SingleBlocks {
         counts
     }
 
+    /// Notes that carriers have not got these blocks yet, so that nothing can come.
+    pub(super) fn excuse(&mut self, lacks: impl Fn(CarrierNumber, u32) -> bool, now: Instant) {
+        for active in self.by_channel.values_mut() {
+            if let (Some(number), Some(position)) = (active.from, active.wanted.position)
+                && active.collector.received() == 0
+                && lacks(number, position)
+            {
+                active.last_activity = now;
+            }
+        }
+    }
+
     /// Divided blocks of which nothing has come.
     pub(super) fn unbegun(&self) -> impl Iterator<Item = (ChannelId, &Active)> {
         let all = self.by_channel.iter().map(|(channel, a)| (*channel, a));
@@ -207,10 +223,6 @@ impl SingleBlocks {
                     active.last_activity = now;
                     toggled.push(Toggled::JoinedAgain(*channel));
                 }
-                continue;
-            }
-            // a carrier sends it once it has it; it is passed over if that takes too long
-            if active.from.is_some() && active.collector.received() == 0 {
                 continue;
             }
             let silence = now.saturating_duration_since(active.last_activity);
