@@ -30,6 +30,7 @@ const EXAMPLES: &str = "Examples:
   lcgroup tail team --exec ./told          runs ./told for each message that comes, with it on its standard input
   lcgroup send team --file plan.pdf        up to 64 MiB; it waits at mailboxes, and at members who fetched it
   lcgroup get team plan.pdf                fetches it, from any host that has it
+  lcgroup set team status 'at sea'         a value that all members read: `lcgroup get team --key status`
   lcgroup call team                        begins a call, and tells the members; lcradio call lcc1... takes part
   lcgroup call team lcc1...                takes part over the group's own network, if it has one
   lcgroup verify team Ann                  eight words; on Ann's host `lcgroup verify team` prints the same
@@ -167,8 +168,28 @@ enum Verb {
         #[arg(last = true, value_name = "OPTION")]
         options: Vec<OsString>,
     },
-    /// Fetch a file that a member sent, from any host that has it
+    /// Fetch a file that a member sent, from any host that has it; or print a value
     Get(Getting),
+    /// Set a key of the state that all members share; without a value the key is removed
+    Set {
+        /// The group
+        group: String,
+        /// The key: up to 255 bytes of text
+        key: String,
+        /// Up to 16 KiB; `-` reads any bytes from stdin [default: the key is removed]
+        #[arg(value_name = "VALUE|-", allow_negative_numbers = true)]
+        value: Option<String>,
+    },
+    /// List the keys that members have set
+    Keys {
+        /// The group
+        group: String,
+    },
+    /// Print each change of a key from now on
+    Watch {
+        /// The group
+        group: String,
+    },
     /// Print what was said
     Tail {
         #[command(flatten)]
@@ -437,6 +458,9 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             options,
         } => to.call(&group, call.as_deref(), &options),
         Verb::Get(getting) => to.get(&getting),
+        Verb::Set { group, key, value } => to.set(group, key, value),
+        Verb::Keys { group } => to.keys(group),
+        Verb::Watch { group } => to.watch(&group),
         Verb::Tail { tail, exec } => match exec.is_empty() {
             true => to.tail(&tail),
             false => to.tail_exec(&tail, &exec),

@@ -648,6 +648,27 @@ impl Daemon {
                 let content = content(text, bytes)?;
                 self.send(&group, &content, time, now)
             }
+            Request::Set {
+                group,
+                key,
+                text,
+                bytes,
+            } => {
+                let value = match (text, bytes) {
+                    (None, None) => None,
+                    (text, bytes) => Some(decoded(text, bytes)?),
+                };
+                let id = self.room(&group)?.set(&key, value, time)?;
+                self.said(&group, id, now)
+            }
+            Request::Value { group, key } => {
+                Ok(serde_json::to_value(self.room(&group)?.value(&key)?)?)
+            }
+            Request::Keys { group } => Ok(json!({ "keys": self.room(&group)?.keys() })),
+            Request::Changes { group, after } => {
+                let (last, changes) = self.room(&group)?.changes_after(after);
+                Ok(json!({ "last": last, "changes": changes }))
+            }
             Request::Call { group } => {
                 let (id, text) = self.room(&group)?.call(time, now)?;
                 let mut answer = self.said(&group, id, now)?;
@@ -1180,18 +1201,26 @@ fn content(
     text: Option<Zeroizing<String>>,
     bytes: Option<Zeroizing<String>>,
 ) -> anyhow::Result<Vec<u8>> {
-    let content = match (text, bytes) {
-        (Some(text), None) => text.as_bytes().to_vec(),
-        (None, Some(bytes)) => BASE64
-            .decode(bytes.as_bytes())
-            .map_err(|e| ExitError::new(Exit::Usage, format!("bytes: {e}")))?,
-        _ => anyhow::bail!(ExitError::new(Exit::Usage, "either text or bytes")),
-    };
+    let content = decoded(text, bytes)?;
     if content.is_empty() || content.len() > MAX_TEXT {
         let text = format!("a message has 1 to {MAX_TEXT} bytes");
         anyhow::bail!(ExitError::new(Exit::Usage, text));
     }
     Ok(content)
+}
+
+/// Returns the bytes of a text, or of base64.
+fn decoded(
+    text: Option<Zeroizing<String>>,
+    bytes: Option<Zeroizing<String>>,
+) -> anyhow::Result<Vec<u8>> {
+    Ok(match (text, bytes) {
+        (Some(text), None) => text.as_bytes().to_vec(),
+        (None, Some(bytes)) => BASE64
+            .decode(bytes.as_bytes())
+            .map_err(|e| ExitError::new(Exit::Usage, format!("bytes: {e}")))?,
+        _ => anyhow::bail!(ExitError::new(Exit::Usage, "either text or bytes")),
+    })
 }
 
 fn refused(e: &anyhow::Error) -> Answer {

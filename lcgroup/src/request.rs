@@ -112,6 +112,25 @@ pub enum Request {
     LookAtFile { group: String, id: FileId },
     /// Messages after number `after`; with `follow` the connection also delivers new ones.
     Tail(Tail),
+    /// Sets a key of the shared state: text, or bytes in base64; neither removes it.
+    Set {
+        group: String,
+        key: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<Zeroizing<String>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bytes: Option<Zeroizing<String>>,
+    },
+    /// The value of a key.
+    Value { group: String, key: String },
+    /// All keys with their values.
+    Keys { group: String },
+    /// Changes behind number `after`; none: the number to begin from.
+    Changes {
+        group: String,
+        #[serde(default)]
+        after: Option<u64>,
+    },
     /// Notes that the user has read all messages up to number `n`.
     Read { group: String, n: u64 },
     /// The members of a group.
@@ -191,6 +210,7 @@ impl Request {
     pub fn changes(&self) -> Option<&str> {
         match self {
             Self::Send { group, .. }
+            | Self::Set { group, .. }
             | Self::Call { group }
             | Self::SayFile { group, .. }
             | Self::Invite { group, .. }

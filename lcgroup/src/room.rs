@@ -54,6 +54,7 @@ use crate::offers::{self, Offer, Offers};
 use crate::outside::with_place;
 use crate::place;
 use crate::request::{FilesStatus, GroupStatus, InvitationStatus};
+use crate::shared::SharedState;
 use crate::shelf::{Shelf, remove_group};
 
 mod clock;
@@ -62,6 +63,7 @@ mod devices;
 mod files;
 mod past;
 mod prefixes;
+mod shared;
 
 use clock::ClockWatch;
 pub use clock::{SUSPENDED, clock_step};
@@ -70,6 +72,7 @@ pub use devices::label;
 pub use files::{Attached, FileAnswer, Waits};
 use past::Past;
 use prefixes::Sealing;
+use shared::changes_in;
 
 /// Pause before an append is tried again: the log first requests own entries from other members.
 const APPEND_AGAIN: Duration = Duration::from_millis(500);
@@ -94,6 +97,7 @@ const LOG: &str = "log";
 const MESSAGES: &str = "messages";
 const OFFERS: &str = "offers";
 const FILES: &str = "sent-files";
+const SHARED: &str = "shared";
 
 /// Longest time in which entries were read and the state is not on disk. Chosen: in a group of 1,000
 /// the state has 0.5 MB.
@@ -122,6 +126,8 @@ pub struct Room {
     /// Own messages: shown once the state that sends them is on disk.
     said: Vec<Said>,
     offers: Offers,
+    /// Keys and values of all members.
+    shared: SharedState,
     /// Files in messages, and sealed ones here.
     files: FileList,
     shelf: Shelf,
@@ -250,6 +256,9 @@ impl Room {
         let sealing = Sealing::open(folder, !group.is_behind())?;
         let path = folder.join(OFFERS);
         let offers = Offers::open(&path).with_context(|| path.display().to_string())?;
+        let path = folder.join(SHARED);
+        let me = group.author_key().peer_id();
+        let shared = SharedState::open(&path, &me).with_context(|| path.display().to_string())?;
         let path = folder.join(FILES);
         let files = FileList::open(&path).with_context(|| path.display().to_string())?;
         let shelf = Shelf::open(folder, group.read_key());
@@ -268,6 +277,7 @@ impl Room {
             refusal: None,
             said: Vec::new(),
             offers,
+            shared,
             files,
             shelf,
             kept_files: BTreeMap::new(),
@@ -305,9 +315,13 @@ impl Room {
         let waiting: Vec<_> = room.group.unconfirmed().collect();
         room.said = waiting
             .into_iter()
-            .filter(|(id, _)| !room.conversation.knows(me, &format!("{id:016x}")))
+            .filter(|(id, content)| {
+                let is_known = room.conversation.knows(me, &format!("{id:016x}"));
+                !is_known && changes_in(content).is_none()
+            })
             .map(|(id, content)| room.message(me, id, UnixTime::now().as_millis(), content))
             .collect();
+        room.send_again(UnixTime::now());
         Ok(room)
     }
 
@@ -506,6 +520,7 @@ impl Room {
             let read = self.feed(time, now);
             let said = self.drain_group(time);
             self.give_history(time)?;
+            self.give_values(time);
             self.answer_clocks(time, now);
             let appended = self.append(time, now)?;
             let skipped = self.skip_expired(time, now);
@@ -660,6 +675,9 @@ impl Room {
                 time,
                 content,
             } => {
+                if let Some(changes) = changes_in(&content) {
+                    return self.take_changes(author, changes, now);
+                }
                 let (mut message, attached) = self.message(author, id, time, &content);
                 message.entry = Some(number).filter(|_| !self.is_own(&author));
                 let (is_others, text) = (message.entry.is_some(), message.summary());
@@ -705,6 +723,7 @@ impl Room {
                 if self.group.is_in_office() && !self.is_own(&author) {
                     self.past.newcomers.push(author);
                 }
+                self.past.values_wanted |= author != self.group.author_key().peer_id();
                 self.offers.end_own(self.group.author_key().peer_id());
                 self.names.insert(author, name);
                 self.show_names();
@@ -731,6 +750,7 @@ impl Room {
                 self.show_names();
             }
             Event::EpochChanged { epoch } => tracing::debug!("{}: epoch {epoch}", self.name),
+            Event::OutboxWaits { id } if self.resend_changes(id, now) => {}
             Event::OutboxWaits { id } => self.notice(format!(
                 "somebody joined before message {id:016x} counted: `lcgroup outbox {}` says it all the same",
                 self.name
@@ -819,6 +839,8 @@ impl Room {
             }
             Content::Files(files) => (None, None, Some(Attached::Share(files))),
             Content::File(file) => (None, None, Some(Attached::File(file))),
+            // not shown as messages
+            Content::Changes(_) => (None, None, None),
             Content::Bytes(bytes) => match std::str::from_utf8(bytes) {
                 Ok(text) => (Some(text.to_owned()), None, None),
                 Err(_) => (None, Some(BASE64.encode(bytes)), None),
@@ -934,6 +956,7 @@ impl Room {
         self.log.sync()?;
         // before their messages, which are not added twice
         self.files.sync()?;
+        self.shared.sync()?;
         self.conversation.sync()?;
         let read = self.conversation.messages() - self.written_messages;
         let is_due = |since| now.saturating_duration_since(since) >= READ_WITHIN;
@@ -943,6 +966,7 @@ impl Room {
             (self.state_changed, self.read_since) = (false, None);
             self.written_messages = self.conversation.messages();
             self.saves += 1;
+            self.shared.note_sent();
         }
         if self.group.standing() == Standing::RolledBack {
             // no member receives them
@@ -956,6 +980,7 @@ impl Room {
             self.show_message(message, attached);
         }
         self.offers.sync()?;
+        self.shared.sync()?;
         self.files.sync()?;
         self.conversation.sync()
     }
@@ -1235,6 +1260,7 @@ impl Room {
             Content::File(file) => format!("the file {}", file.name),
             Content::Files(files) => format!("shares {}", files.name),
             Content::Call(_) => "a call".to_owned(),
+            Content::Changes(_) => "values of keys".to_owned(),
             Content::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         };
         let outbox = self.group.outbox();
@@ -1332,6 +1358,7 @@ impl Room {
 
     /// Rewrites the log's file, if most of it has expired.
     pub fn compact(&mut self) -> io::Result<()> {
+        self.compact_shared()?;
         self.log.compact()
     }
 

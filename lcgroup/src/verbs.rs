@@ -3,6 +3,7 @@
 mod call;
 mod devices;
 mod exec;
+mod shared;
 
 use std::fmt::Display;
 use std::io::{BufRead, IsTerminal, Read};

@@ -408,6 +408,18 @@ impl Group {
         all.map(|said| (said.id, &said.content[..]))
     }
 
+    /// Checks that [`Self::say`] takes a short message.
+    ///
+    /// # Errors
+    /// Those of [`Self::say`].
+    pub fn check_says(&self) -> Result<(), GroupError> {
+        self.check_speaks()?;
+        match self.voice.bytes() + MAX_MESSAGE > MAX_OUTBOX {
+            true => Err(GroupError::OutboxFull),
+            false => Ok(()),
+        }
+    }
+
     pub(crate) fn check_speaks(&self) -> Result<(), GroupError> {
         match self.standing {
             Standing::Member | Standing::Rejoining { .. } if self.pending.len() > MAX_UNSENT => {

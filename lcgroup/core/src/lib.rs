@@ -52,6 +52,7 @@
 //! | `deputy`, `offices`, `office_state` | deputies; the host in office; this state as bytes |
 //! | `device`, `vouch` | several devices of one person; the keys that prove it |
 //! | [`outside`], `network` | the network of a group's own; statements on it in the logs |
+//! | [shared] | a map that all members write |
 //! | [mod@file] | files of messages: sealing, announcement, shares of holders |
 //! | `mls`, `provider`, `vectors` | all uses of mls-rs; its cipher suite; foreign test vectors |
 //! | `body`, `state`, `fields` | bodies of entries; a group's state as bytes |
@@ -82,6 +83,7 @@ mod provider;
 mod random;
 mod read;
 mod request;
+pub mod shared;
 mod state;
 #[cfg(test)]
 mod vectors;

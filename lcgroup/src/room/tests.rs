@@ -9,6 +9,7 @@ use super::past::expired_before;
 use super::*;
 
 mod deputies;
+mod shared;
 
 const DAY: Duration = Duration::from_secs(86_400);
 

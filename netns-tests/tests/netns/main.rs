@@ -32,6 +32,7 @@ mod groups_files;
 mod groups_outside;
 mod groups_outside_all;
 mod groups_people;
+mod groups_shared;
 mod groups_told;
 mod guest;
 mod helpers;
