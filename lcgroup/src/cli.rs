@@ -216,7 +216,7 @@ enum Verb {
         #[arg(long, conflicts_with = "words")]
         qr: bool,
     },
-    /// The owner removes a member: it reads nothing that is said later
+    /// The owner removes a member: it reads nothing that is said later, and is not told
     Remove {
         /// The group
         group: String,
@@ -225,6 +225,9 @@ enum Verb {
         /// Only this device of it: its number, or the beginning of its key (`lcgroup members --json`)
         #[arg(long, value_name = "DEVICE")]
         device: Option<String>,
+        /// Tell it: its program shows that it was removed
+        #[arg(long)]
+        tell: bool,
     },
     /// Several devices of yours that are one member
     Device {
@@ -476,7 +479,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             group,
             member,
             device,
-        } => to.remove(group, &member, device),
+            tell,
+        } => to.remove(group, &member, device, tell),
         Verb::Device { verb } => match verb {
             DeviceVerb::Add { group, expires } => to.device_add(group, expires),
             DeviceVerb::List { group } => to.device_list(group),

@@ -692,10 +692,11 @@ impl Daemon {
                 group,
                 member,
                 device,
+                tell,
             } => {
                 let room = self.room(&group)?;
                 let epoch = room.epoch();
-                let author = room.remove(&member, device.as_deref(), time)?;
+                let author = room.remove(&member, device.as_deref(), tell, time)?;
                 Ok(json!({ "author": author, "epoch": epoch }))
             }
             Request::Deputies { group } => Ok(json!({ "deputies": self.room(&group)?.deputies() })),

@@ -153,6 +153,9 @@ pub enum Request {
         member: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         device: Option<String>,
+        /// Its program shows that.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        tell: bool,
     },
     /// The text that makes another host a device of this member.
     DeviceAdd { group: String, expires_s: u64 },

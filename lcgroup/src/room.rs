@@ -263,7 +263,7 @@ impl Room {
         let files = FileList::open(&path).with_context(|| path.display().to_string())?;
         let shelf = Shelf::open(folder, group.read_key());
         // a joiner has said nothing
-        let speaks = group.standing() != Standing::Joining;
+        let speaks = group.standing() != Standing::Joining && !group.is_untold();
         let is_unsure =
             place::is_another(folder).with_context(|| folder.display().to_string())? && speaks;
         let mut room = Self {
@@ -337,6 +337,10 @@ impl Room {
 
     /// Handles a datagram of its multicast group.
     pub fn handle_packet(&mut self, source: IpAddr, bytes: &[u8], time: UnixTime, now: Instant) {
+        // an untold former member would see that others write
+        if self.group.is_untold() {
+            return;
+        }
         self.log.log_mut().handle_packet(source, bytes, time, now);
     }
 
@@ -435,6 +439,7 @@ impl Room {
             (Standing::RolledBack, _) => Some(format!(
                 "this folder is an older copy than what was said from it: it says nothing more, and what waited in it was sent to nobody; {anew}"
             )),
+            (Standing::Removed, _) if self.group.is_untold() => None,
             (Standing::Removed, _) if self.group.is_device() => Some(format!(
                 "this device was removed, by another one of the same member or by the owner; to come back: {anew}"
             )),
@@ -867,7 +872,7 @@ impl Room {
     /// Appends the group's entries, once its state is on disk; returns whether it appended any.
     fn append(&mut self, time: UnixTime, now: Instant) -> io::Result<bool> {
         (self.append_at, self.refusal) = (None, None);
-        if self.group.standing() == Standing::RolledBack {
+        if self.group.standing() == Standing::RolledBack || self.group.is_untold() {
             self.appends.clear();
         }
         if self.appends.is_empty() {
@@ -990,7 +995,7 @@ impl Room {
         matches!(
             self.group.standing(),
             Standing::Member | Standing::Rejoining { .. }
-        )
+        ) || self.group.is_untold()
     }
 
     fn author_of(&self, log: LogName) -> AuthorId {
@@ -1320,6 +1325,10 @@ impl Room {
             Standing::Member => "member",
             Standing::Joining => "joining",
             Standing::Rejoining { .. } => "rejoining",
+            Standing::Removed if self.group.is_untold() => match self.group.epoch() {
+                Some(_) => "member",
+                None => "rejoining",
+            },
             Standing::Removed => "removed",
             Standing::RolledBack => "rolled_back",
         };
@@ -1346,7 +1355,11 @@ impl Room {
             clock: self.own_clock(),
             outbox: self.group.outbox().count(),
             deputy: self.deputy_in_office(),
-            missing: missing.sum(),
+            missing: if self.group.is_untold() {
+                0
+            } else {
+                missing.sum()
+            },
             log: log_status(self.log.log()),
             network: None,
             prefixes: self.protected(now, outcome),

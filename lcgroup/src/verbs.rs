@@ -537,6 +537,7 @@ impl Verbs {
         group: String,
         member: &str,
         device: Option<String>,
+        tell: bool,
     ) -> anyhow::Result<Exit> {
         let of = group.clone();
         let member = book::node(member)?;
@@ -544,6 +545,7 @@ impl Verbs {
             group,
             member,
             device,
+            tell,
         })?;
         // waits for the new epoch: its keys, which the removed member lacks, seal all later packets
         let before = answer["epoch"].as_u64();

@@ -50,6 +50,7 @@
 //! | `owner`, `admit`, `history` | the owner's state; its operations; earlier messages for newcomers |
 //! | `invitation`, `request` | lines that admit a joiner; its request to the owner |
 //! | `deputy`, `offices`, `office_state` | deputies; the host in office; this state as bytes |
+//! | `quiet` | members that are removed and not told |
 //! | `device`, `vouch` | several devices of one person; the keys that prove it |
 //! | [`outside`], `network` | the network of a group's own; statements on it in the logs |
 //! | [shared] | a map that all members write |
@@ -80,6 +81,7 @@ mod owner;
 mod owner_log;
 mod partial;
 mod provider;
+mod quiet;
 mod random;
 mod read;
 mod request;
