@@ -38,6 +38,7 @@ const EXAMPLES: &str = "Examples:
   lcgroup protect team ff1e:7::/32         packets to these groups are sealed by the group's keys
   lcgroup hold --key team                  a line for a host that is to hold what is said while others are away
   lcgroup hold lch1... mailbox             on that host: it cannot read it
+  lcgroup hold mailbox --wake ./call       runs ./call with the line of `lcgroup wake` of a member that is absent
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no lcgroup runs here, 4 not permitted, 130 or 143 interrupted.";
 
@@ -261,6 +262,14 @@ enum Verb {
         #[arg(long)]
         forget: bool,
     },
+    /// Leave a line with holders of the group: by it they call you while you are absent and messages wait
+    Wake {
+        /// The group
+        group: String,
+        /// Up to 512 bytes, such as a URL; `-` reads it from stdin, and '' ends the calls
+        #[arg(value_name = "LINE|-")]
+        line: String,
+    },
     /// Messages that were not said because somebody joined meanwhile
     Outbox {
         /// The group
@@ -291,6 +300,10 @@ enum Verb {
         /// Hold it no longer, and delete what is held
         #[arg(long, value_name = "NAME", conflicts_with_all = ["holding_key", "key"])]
         end: Option<String>,
+        /// Stay, and run PROGRAM for each member that is absent while messages wait for it; it reads the member's line of
+        /// `wake`. All that follow are its arguments
+        #[arg(long, value_name = "PROGRAM", num_args = 1.., allow_hyphen_values = true, conflicts_with_all = ["key", "end"])]
+        wake: Vec<OsString>,
     },
 }
 
@@ -507,7 +520,17 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             space,
             key,
             end,
-        } => to.hold(holding_key, (name, space), key, end),
+            wake,
+        } => match wake.is_empty() {
+            true => to.hold(holding_key, (name, space), key, end),
+            false => to.hold_waking(verbs::Wakes {
+                line: holding_key.unwrap_or_default(),
+                name,
+                space,
+                program: wake,
+            }),
+        },
+        Verb::Wake { group, line } => to.wake(group, &line),
     }
 }
 

@@ -782,6 +782,14 @@ impl Daemon {
                 Ok(json!({ "key": *outside::at_place(key, &places) }))
             }
             Request::Hold { key, name, space } => self.hold(&key, name, space, now),
+            Request::Wake { group, line } => {
+                self.room(&group)?.leave_line(line)?;
+                Ok(json!({}))
+            }
+            Request::NextCall { name } => {
+                let held = self.held.get_mut(&name).ok_or_else(|| none_held(&name))?;
+                Ok(json!({ "line": held.call(time)? }))
+            }
             Request::Unhold { name } => self.unhold(&name),
             // answered earlier
             Request::Tail(_)
@@ -1049,10 +1057,7 @@ impl Daemon {
     }
 
     fn unhold(&mut self, name: &str) -> anyhow::Result<Value> {
-        let held = self.held.remove(name).ok_or_else(|| {
-            let text = format!("nothing that is held is called {name:?}");
-            ExitError::new(Exit::Usage, text)
-        })?;
+        let held = self.held.remove(name).ok_or_else(|| none_held(name))?;
         match self.held_networks.remove(name) {
             Some(network) => network.end(),
             None => self.part(held.address()),
@@ -1167,6 +1172,11 @@ impl Daemon {
         }
         Ok(folder)
     }
+}
+
+fn none_held(name: &str) -> ExitError {
+    let text = format!("nothing that is held is called {name:?}");
+    ExitError::new(Exit::Usage, text)
 }
 
 /// Writes what this host keeps of the network of a new group.

@@ -22,7 +22,7 @@
 //! | `qr`, `hex` | codes for telephones; keys of files in hexadecimal digits |
 //! | `place` | whether a group's folder was copied or put back |
 //! | `outside`, `carry`, `hub` | networks that groups have of their own; the program inside of one; lc0 for several programs |
-//! | `held` | a group that this host holds for other hosts and cannot read |
+//! | `held` | a group that this host holds for other hosts and cannot read; `held/wake`, `room/wake` calls to absent members |
 //! | `logs`, `conversation`, `holding_key` | files, and the text of a holder's key |
 
 mod bus;

@@ -204,6 +204,13 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         space: Option<u64>,
     },
+    /// Leaves a line with holders, by which they call this member; an empty one ends that.
+    Wake {
+        group: String,
+        line: Zeroizing<String>,
+    },
+    /// The line of an absent member that is to be called now.
+    NextCall { name: String },
     /// Stops holding a group, and deletes its files.
     Unhold { name: String },
 }
@@ -214,6 +221,7 @@ impl Request {
         match self {
             Self::Send { group, .. }
             | Self::Set { group, .. }
+            | Self::Wake { group, .. }
             | Self::Call { group }
             | Self::SayFile { group, .. }
             | Self::Invite { group, .. }

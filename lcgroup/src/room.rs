@@ -64,6 +64,7 @@ mod files;
 mod past;
 mod prefixes;
 mod shared;
+mod wake;
 
 use clock::ClockWatch;
 pub use clock::{SUSPENDED, clock_step};
@@ -73,6 +74,7 @@ pub use files::{Attached, FileAnswer, Waits};
 use past::Past;
 use prefixes::Sealing;
 use shared::changes_in;
+use wake::OwnLine;
 
 /// Pause before an append is tried again: the log first requests own entries from other members.
 const APPEND_AGAIN: Duration = Duration::from_millis(500);
@@ -154,6 +156,7 @@ pub struct Room {
     /// Terms of the group.
     kept: Kept,
     past: Past,
+    wake: OwnLine,
     /// Names that members chose, including former members.
     names: BTreeMap<PeerId, String>,
 }
@@ -295,6 +298,7 @@ impl Room {
             is_unsure,
             kept,
             past: Past::default(),
+            wake: OwnLine::open(folder).with_context(|| folder.display().to_string())?,
             names: BTreeMap::new(),
         };
         room.forget_read();
@@ -499,9 +503,9 @@ impl Room {
             .map(|wait| wait.since + wait.wait);
         let uptime = self.uptime_due();
         let write = self.read_since.map(|since| since + READ_WITHIN);
-        let append = self.append_at;
+        let (append, sign) = (self.append_at, self.sign_due(now));
         let others = [
-            write, group, append, keys, owner, show, clocks, expired, uptime,
+            write, group, append, keys, owner, show, clocks, expired, uptime, sign,
         ];
         let others = others.into_iter().flatten();
         others.fold(first, Instant::min)
@@ -515,6 +519,7 @@ impl Room {
         self.catch_up(time, now);
         self.be_sure(time, now)?;
         self.count_uptime(time, now);
+        self.give_sign(time, now);
         self.holds_back = self.waits_shortly(now);
         if self.group.next_timeout().is_some_and(|at| at <= time) {
             self.group.handle_timeout(time);

@@ -4,6 +4,7 @@ mod call;
 mod devices;
 mod exec;
 mod shared;
+mod wake;
 
 use std::fmt::Display;
 use std::io::{BufRead, IsTerminal, Read};
@@ -26,6 +27,7 @@ use librecast_program::book::{self, Book, PREFIX};
 use librecast_program::cli::{self, Exit, ExitError, print_line};
 use librecast_program::groups;
 use serde_json::{Value, json};
+pub use wake::Wakes;
 use zeroize::Zeroizing;
 
 use crate::conversation::Message;

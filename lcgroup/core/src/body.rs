@@ -7,7 +7,7 @@
 //!   leave   (3):  nothing
 //!   history (4):  part header | part of { version 8 = 1 | n 16 | n x { author 256 | box } | AES-128-GCM
 //!                 { content } }; box: sealed box of the key 128 to the author; of the owner alone
-//!   device gone (8), read (9): `vouch.rs`; device text (10): `network.rs`
+//!   device gone (8), read (9): `vouch.rs`; device text (10): `network.rs`; wake (11): `waking.rs`
 //!   file    (5):  a sealed file, also for holders: `file`
 //! the owner's log, under the group key:
 //!   commit  (16): part header | part of { version 8 = 1 | heads | MLS commit }
@@ -72,6 +72,8 @@ pub mod kind {
     pub const DEVICE_TEXT: u8 = 10;
     /// A file of a message, also for holders.
     pub const FILE: u8 = 5;
+    /// The line by which holders call this member.
+    pub const WAKE: u8 = 11;
     /// Part of a commit.
     pub const COMMIT: u8 = 16;
     /// Part of a ratchet tree.

@@ -53,6 +53,7 @@
 //! | `quiet` | members that are removed and not told |
 //! | `device`, `vouch` | several devices of one person; the keys that prove it |
 //! | [`outside`], `network` | the network of a group's own; statements on it in the logs |
+//! | [waking] | lines by which holders call absent members |
 //! | [shared] | a map that all members write |
 //! | [mod@file] | files of messages: sealing, announcement, shares of holders |
 //! | `mls`, `provider`, `vectors` | all uses of mls-rs; its cipher suite; foreign test vectors |
@@ -91,6 +92,7 @@ mod state;
 mod vectors;
 mod voice;
 mod vouch;
+pub mod waking;
 
 pub use body::{CommitBody, Heads, MAX_BODY, Part, Terms, heads_before, kind};
 pub use deputy::{LEAST_SILENCE, LONGEST_SILENCE};

@@ -10,6 +10,7 @@ use super::*;
 
 mod deputies;
 mod shared;
+mod wake;
 
 const DAY: Duration = Duration::from_secs(86_400);
 

@@ -34,6 +34,7 @@ mod groups_outside_all;
 mod groups_people;
 mod groups_shared;
 mod groups_told;
+mod groups_wake;
 mod guest;
 mod helpers;
 mod hidden;
