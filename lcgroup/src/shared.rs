@@ -210,12 +210,20 @@ impl SharedState {
 
     /// The last change of a key that has a value.
     pub fn value(&self, key: &str) -> Option<Value> {
-        self.values().find(|value| value.key == key)
+        self.map.get(key).map(|entry| value_of(key, entry))
     }
 
-    /// All values, by key.
-    pub fn values(&self) -> impl Iterator<Item = Value> {
-        self.map.iter().map(|(key, entry)| value_of(key, entry))
+    /// All keys, without their values.
+    pub fn keys(&self) -> impl Iterator<Item = Value> {
+        self.map.iter().map(|(key, entry)| Value {
+            key: key.to_owned(),
+            text: None,
+            bytes: None,
+            author: entry.author,
+            clock: entry.clock,
+            time: entry.time,
+            name: String::new(),
+        })
     }
 
     /// Changes behind number `after`, and the number to go on from. None: from now on.
@@ -310,7 +318,7 @@ mod tests {
         let mut state = open();
         assert!(state.unsent().is_empty());
         assert_eq!(state.value("k").unwrap().text.as_deref(), Some("b"));
-        assert_eq!(state.values().count(), 1);
+        assert_eq!(state.keys().count(), 1);
         // an earlier change of another author is not shown again
         let (from, _) = state.changes(None);
         state.apply(key(2), of_bob, time);
@@ -349,7 +357,7 @@ mod tests {
         state.sync().unwrap();
         let mut again = SharedState::open(&path, &key(1)).unwrap();
         assert_eq!(again.unsent().len(), 1);
-        assert_eq!((again.values().count(), again.map().all().count()), (0, 2));
+        assert_eq!((again.keys().count(), again.map().all().count()), (0, 2));
         again.compact(time.as_secs() + 1).unwrap();
         assert_eq!(again.map().all().count(), 0);
     }

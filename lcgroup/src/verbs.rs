@@ -560,7 +560,8 @@ impl Verbs {
             Ok((is_new(group.epoch) && sealed.all(|p| p.epoch == group.epoch)).then_some(()))
         })?;
         self.say(&answer, |_| match done {
-            Some(()) => "removed; it reads nothing that is said from now on".into(),
+            Some(()) if tell => "removed; it reads nothing that is said from now on".into(),
+            Some(()) => "removed, and not told; it reads nothing that is said from now on".into(),
             None => format!(
                 "the removal is under way: until `lcgroup status` shows another epoch than {}, it reads what is said",
                 before.unwrap_or_default()

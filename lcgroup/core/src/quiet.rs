@@ -1,8 +1,8 @@
 //! Quiet removal: a removed member is told only if the remover wants it.
 //!
-//! An entry in the log of the one in office, before the commit, names a member that is told. Another
-//! one's program goes on to show the group as it was, in which nobody writes. It can find out with
-//! other means: the commit is in the log.
+//! An entry in the log of the one in office, before the commit, names a member that is told. The
+//! program of another one shows the group as it was, in which nobody writes. A changed program can
+//! detect the removal: the commit is in the log.
 
 use librecast::id::PeerId;
 use librecast::time::UnixTime;
@@ -23,7 +23,7 @@ pub(crate) struct Seen {
     pub epoch: Option<u64>,
 }
 
-/// What this participant knows about its own removal.
+/// The removal of this participant.
 #[derive(Debug, Default)]
 pub(crate) struct Removal {
     /// It is told, once it is removed.
@@ -84,7 +84,7 @@ impl Removal {
 }
 
 impl Group {
-    /// Whether this participant was removed and not told: its program shows what it saw last.
+    /// Whether this participant was removed and not told: its program shows the group as it was.
     #[must_use]
     pub fn is_untold(&self) -> bool {
         self.removal.seen.is_some()
@@ -130,7 +130,7 @@ impl Group {
         let (members, epoch) = (self.members(), self.epoch());
         self.removal.seen = Some(Seen { members, epoch });
         self.stop_reading();
-        // what waits is sent to nobody
+        // waiting messages are sent to nobody
         self.pending.clear();
         self.voice.queue.clear();
         self.voice.unconfirmed.clear();
@@ -149,7 +149,7 @@ impl Group {
         self.authors.clear();
     }
 
-    /// Drops what an untold former member says.
+    /// Drops messages of an untold former member.
     pub(crate) fn hush(&mut self) {
         if self.is_untold() {
             self.voice.queue.clear();

@@ -99,7 +99,7 @@ impl Held {
         }
     }
 
-    /// Notes what waits for absent members.
+    /// Notes new messages and signs of members.
     pub(super) fn follow_calls(&mut self, time: UnixTime) -> io::Result<()> {
         self.calls.follow(self.log.log(), Some(time));
         self.calls.sync()

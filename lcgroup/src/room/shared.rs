@@ -70,11 +70,9 @@ impl Room {
         };
         let named = |value: Value| Value {
             name: name_of(&value.author),
-            text: None,
-            bytes: None,
             ..value
         };
-        self.shared.values().map(named).collect()
+        self.shared.keys().map(named).collect()
     }
 
     /// Changes behind number `after`, and the number to go on from.

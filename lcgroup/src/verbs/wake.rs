@@ -24,7 +24,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// Pause between two looks at a program.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What `hold --wake` holds, and runs.
+/// A group to hold, and the program for its calls.
 #[derive(Debug)]
 pub struct Wakes {
     /// The line of `hold --key`, or the name of a group that is held.

@@ -61,7 +61,7 @@ fn members_share_keys_and_one_that_was_away_or_joins_later_has_the_same() {
         let long = "x".repeat(16 * 1_024 + 1);
         let control = people[0].control.clone();
         for (args, code) in [
-            (["set", "team", "k", &long], 2),
+            (["set", "team", "k", long.as_str()], 2),
             (["set", "team", "", "v"], 2),
             (["get", "team", "--key", "none"], 1),
             (["get", "other", "--key", "none"], 2),

@@ -10,7 +10,8 @@ fn set(lan: &mut Lan, who: usize, key: &str, value: &str) {
 
 /// The keys with their values on a host.
 fn state(lan: &mut Lan, who: usize) -> Vec<(String, Option<String>)> {
-    let values = lan.room(who).shared.values();
+    let shared = &lan.room(who).shared;
+    let values = shared.keys().map(|key| shared.value(&key.key).unwrap());
     values.map(|value| (value.key, value.text)).collect()
 }
 
