@@ -20,7 +20,7 @@
 //!   offices (255): version 8 = 1 | n x { author 256 | last number 32 | silence 32 (seconds) }
 //! all logs with commits:
 //!   handover (22): version 8 = 1 | place 8 of the one that takes over
-//!   told (23):    author 256 that the next commit removes: its program shows that
+//!   removal notice (23): author 256 that the next commit removes: its program shows that
 //!   term (254):   version 8 = 1 | term 32 | place 8 and number 32 of the entry that it goes on from |
 //!                 epoch 64
 //!
@@ -89,7 +89,7 @@ pub mod kind {
     /// The one in office names the one that commits from here on.
     pub const HANDOVER: u8 = 22;
     /// The member that the next commit removes is told.
-    pub const TOLD: u8 = 23;
+    pub const REMOVAL_NOTICE: u8 = 23;
     /// A term of an office: its log has the commits from here on. The entry log reads it too.
     pub const TERM: u8 = 254;
     /// The list of deputies, in the owner's log. The entry log reads it too.

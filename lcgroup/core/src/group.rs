@@ -19,8 +19,8 @@ use crate::offices::Offices;
 use crate::owner::Owner;
 use crate::owner_log::OwnerLog;
 use crate::provider::Provider;
-use crate::quiet::Removal;
 use crate::random::Random;
+use crate::removal::{Known, Removal};
 use crate::voice::{Joining, Refresh, Said, Voice};
 use crate::vouch::{Devices, Other};
 use crate::{
@@ -286,7 +286,12 @@ impl Group {
     /// All members, this one included.
     pub fn members(&self) -> Vec<Member> {
         if let Some(seen) = &self.removal.seen {
-            return seen.members.clone();
+            let member = |known: &Known| Member {
+                author: known.author,
+                name: known.name.clone(),
+                person: known.person,
+            };
+            return seen.members.iter().map(member).collect();
         }
         let members = self.mls.as_ref().map(Mls::members).unwrap_or_default();
         let member = |Who { author, name }| Member {

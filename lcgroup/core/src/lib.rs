@@ -50,7 +50,7 @@
 //! | `owner`, `admit`, `history` | the owner's state; its operations; earlier messages for newcomers |
 //! | `invitation`, `request` | lines that admit a joiner; its request to the owner |
 //! | `deputy`, `offices`, `office_state` | deputies; the host in office; this state as bytes |
-//! | `quiet` | members that are removed and not told |
+//! | `quiet`, `removal` | members that are removed and not told; their state |
 //! | `device`, `vouch` | several devices of one person; the keys that prove it |
 //! | [`outside`], `network` | the network of a group's own; statements on it in the logs |
 //! | [waking] | lines by which holders call absent members |
@@ -85,6 +85,7 @@ mod provider;
 mod quiet;
 mod random;
 mod read;
+mod removal;
 mod request;
 pub mod shared;
 mod state;

@@ -224,8 +224,8 @@ impl Group {
         self.owner_log.read = entry.number;
         let joins = self.standing != Standing::Member;
         match entry.kind {
-            kind::TOLD => {
-                self.read_told(entry.body);
+            kind::REMOVAL_NOTICE => {
+                self.read_notice(entry.body);
                 Taken::Done
             }
             kind::COMMIT if !joins => self.read_commit(entry, now),

@@ -25,8 +25,8 @@ use crate::office_state::{offices_bytes, put_offices, read_offices};
 use crate::owner::{Kept, Owner};
 use crate::owner_log::OwnerLog;
 use crate::provider::Provider;
-use crate::quiet::Removal;
 use crate::random::Random;
+use crate::removal::Removal;
 use crate::voice::{Joining, Refresh, Said, Voice, put_word, read_word};
 use crate::vouch::Devices;
 use crate::{MAX_GRANTS, MAX_INVITATIONS, MAX_MEMBERS, MAX_NAME, MAX_REQUESTS, MAX_TOPIC};
@@ -525,9 +525,16 @@ mod tests {
                     .take_text((now.as_millis() / 60_000) << 32, key(7).peer_id(), now);
             }
             if has(8) {
-                group.removal.is_told = true;
-                let (members, epoch) = (group.members(), group.epoch());
-                group.removal.seen = Some(crate::quiet::Seen { members, epoch });
+                group.removal.is_notified = true;
+                let (author, person) = (key(8).peer_id(), key(9).peer_id());
+                let name = "Ann".to_owned();
+                let known = crate::removal::Known {
+                    author,
+                    name,
+                    person,
+                };
+                let (members, epoch) = (vec![known], Some(7));
+                group.removal.seen = Some(crate::removal::Seen { members, epoch });
             }
             let state = group.state().unwrap();
             let back = Group::restore(&state, &[4; 32]).unwrap();
@@ -537,7 +544,7 @@ mod tests {
             assert_eq!(back.devices.asked_of, group.devices.asked_of);
             assert_eq!(back.network.texts, group.network.texts);
             assert_eq!(back.removal.seen, group.removal.seen);
-            assert_eq!(back.removal.is_told, has(8));
+            assert_eq!(back.removal.is_notified, has(8));
         }
     }
 }

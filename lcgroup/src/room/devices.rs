@@ -154,19 +154,19 @@ impl Room {
         }
     }
 
-    /// Removes a member with all its devices, or one device of it; tells it if `is_told`.
+    /// Removes a member with all its devices, or one device of it; tells it if `is_notified`.
     pub fn remove(
         &mut self,
         who: &str,
         device: Option<&str>,
-        is_told: bool,
+        is_notified: bool,
         time: UnixTime,
     ) -> anyhow::Result<PeerId> {
         self.check_usable()?;
         let member = self.member_called(who)?;
         let author = match device {
-            None if is_told => {
-                self.group.remove_person_told(&member.author, time)?;
+            None if is_notified => {
+                self.group.remove_person_openly(&member.author, time)?;
                 member.person
             }
             None => {
@@ -175,7 +175,7 @@ impl Room {
             }
             Some(device) => {
                 let author = device_called(&member, device)?;
-                if is_told {
+                if is_notified {
                     self.group.tell_of_removal(&author)?;
                 }
                 self.group.remove(&author, time)?;
