@@ -30,6 +30,7 @@ const EXAMPLES: &str = "Examples:
   lcgroup tail team --exec ./told          runs ./told for each message that comes, with it on its standard input
   lcgroup send team --file plan.pdf        up to 64 MiB; it waits at mailboxes, and at members who fetched it
   lcgroup get team plan.pdf                fetches it, from any host that has it
+  lcgroup set team status 'at sea'         a value that all members read: `lcgroup get team --key status`
   lcgroup call team                        begins a call, and tells the members; lcradio call lcc1... takes part
   lcgroup call team lcc1...                takes part over the group's own network, if it has one
   lcgroup verify team Ann                  eight words; on Ann's host `lcgroup verify team` prints the same
@@ -37,6 +38,7 @@ const EXAMPLES: &str = "Examples:
   lcgroup protect team ff1e:7::/32         packets to these groups are sealed by the group's keys
   lcgroup hold --key team                  a line for a host that is to hold what is said while others are away
   lcgroup hold lch1... mailbox             on that host: it cannot read it
+  lcgroup hold mailbox --wake ./call       runs ./call with the line of `lcgroup wake` of a member that is absent
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no lcgroup runs here, 4 not permitted, 130 or 143 interrupted.";
 
@@ -167,8 +169,28 @@ enum Verb {
         #[arg(last = true, value_name = "OPTION")]
         options: Vec<OsString>,
     },
-    /// Fetch a file that a member sent, from any host that has it
+    /// Fetch a file that a member sent, from any host that has it; or print a value
     Get(Getting),
+    /// Set a key of the state that all members share; without a value the key is removed
+    Set {
+        /// The group
+        group: String,
+        /// The key: up to 255 bytes of text
+        key: String,
+        /// Up to 16 KiB; `-` reads any bytes from stdin [default: the key is removed]
+        #[arg(value_name = "VALUE|-", allow_negative_numbers = true)]
+        value: Option<String>,
+    },
+    /// List the keys that members have set
+    Keys {
+        /// The group
+        group: String,
+    },
+    /// Print each change of a key from now on
+    Watch {
+        /// The group
+        group: String,
+    },
     /// Print what was said
     Tail {
         #[command(flatten)]
@@ -195,7 +217,7 @@ enum Verb {
         #[arg(long, conflicts_with = "words")]
         qr: bool,
     },
-    /// The owner removes a member: it reads nothing that is said later
+    /// The owner removes a member: it reads nothing that is said later, and is not told
     Remove {
         /// The group
         group: String,
@@ -204,6 +226,9 @@ enum Verb {
         /// Only this device of it: its number, or the beginning of its key (`lcgroup members --json`)
         #[arg(long, value_name = "DEVICE")]
         device: Option<String>,
+        /// Tell it: its program shows that it was removed
+        #[arg(long)]
+        tell: bool,
     },
     /// Several devices of yours that are one member
     Device {
@@ -237,6 +262,14 @@ enum Verb {
         #[arg(long)]
         forget: bool,
     },
+    /// Leave a line with holders of the group: by it they call you while you are absent and messages wait
+    Wake {
+        /// The group
+        group: String,
+        /// Up to 512 bytes, such as a URL; `-` reads it from stdin, and '' ends the calls
+        #[arg(value_name = "LINE|-")]
+        line: String,
+    },
     /// Messages that were not said because somebody joined meanwhile
     Outbox {
         /// The group
@@ -267,6 +300,10 @@ enum Verb {
         /// Hold it no longer, and delete what is held
         #[arg(long, value_name = "NAME", conflicts_with_all = ["holding_key", "key"])]
         end: Option<String>,
+        /// Stay, and run PROGRAM for each member that is absent while messages wait for it; it reads the member's line of
+        /// `wake`. All that follow are its arguments
+        #[arg(long, value_name = "PROGRAM", num_args = 1.., allow_hyphen_values = true, conflicts_with_all = ["key", "end"])]
+        wake: Vec<OsString>,
     },
 }
 
@@ -437,6 +474,9 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             options,
         } => to.call(&group, call.as_deref(), &options),
         Verb::Get(getting) => to.get(&getting),
+        Verb::Set { group, key, value } => to.set(group, key, value),
+        Verb::Keys { group } => to.keys(group),
+        Verb::Watch { group } => to.watch(&group),
         Verb::Tail { tail, exec } => match exec.is_empty() {
             true => to.tail(&tail),
             false => to.tail_exec(&tail, &exec),
@@ -452,7 +492,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             group,
             member,
             device,
-        } => to.remove(group, &member, device),
+            tell,
+        } => to.remove(group, &member, device, tell),
         Verb::Device { verb } => match verb {
             DeviceVerb::Add { group, expires } => to.device_add(group, expires),
             DeviceVerb::List { group } => to.device_list(group),
@@ -479,7 +520,17 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             space,
             key,
             end,
-        } => to.hold(holding_key, (name, space), key, end),
+            wake,
+        } => match wake.is_empty() {
+            true => to.hold(holding_key, (name, space), key, end),
+            false => to.hold_waking(verbs::Wakes {
+                line: holding_key.unwrap_or_default(),
+                name,
+                space,
+                program: wake,
+            }),
+        },
+        Verb::Wake { group, line } => to.wake(group, &line),
     }
 }
 

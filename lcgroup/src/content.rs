@@ -1,4 +1,4 @@
-//! The content of a message: any bytes, an offer of files, a file, or a call.
+//! The content of a message: any bytes, an offer of files, a file, a call, or shared state.
 //!
 //! ```text
 //! any bytes that do not begin with 0
@@ -6,8 +6,10 @@
 //! 0 | 1 | length 8 | name of a share | its key 256 | the key that signs it 256
 //! 0 | 2 | bytes 64 | root of the sealed file 256 | its key 128 | length 8 | name
 //! 0 | 3 | seed of a call of lcradio 256
+//! 0 | 4 | changes of the shared state: lcgroup-core's `shared`
 //! ```
 
+use lcgroup_core::shared::Change;
 use librecast::id::PeerId;
 use librecast::plain::is_name;
 use librecast::wire::Writer;
@@ -25,6 +27,8 @@ const FILES: u8 = 1;
 const FILE: u8 = 2;
 /// Type of a content: a call, with which members talk.
 const CALL: u8 = 3;
+/// Type of a content: changes of the shared state.
+const CHANGES: u8 = 4;
 
 /// Bytes of a share's key (lcsync's `--keyfile`), and of a public key.
 const KEY_LEN: usize = 32;
@@ -51,6 +55,8 @@ pub enum Content<'a> {
     File(SentFile),
     /// A call: the seed of its text.
     Call(Zeroizing<[u8; KEY_LEN]>),
+    /// Changes of the shared state.
+    Changes(Vec<Change>),
 }
 
 impl<'a> Content<'a> {
@@ -66,6 +72,9 @@ impl<'a> Content<'a> {
             }
             [TYPED, CALL, seed @ ..] if let Ok(seed) = <[u8; KEY_LEN]>::try_from(seed) => {
                 Self::Call(Zeroizing::new(seed))
+            }
+            [TYPED, CHANGES, rest @ ..] => {
+                Change::decode_all(rest).map_or(Self::Bytes(bytes), Self::Changes)
             }
             _ => Self::Bytes(bytes),
         }
@@ -84,6 +93,15 @@ pub fn encode_bytes(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
 /// Encodes a call.
 pub fn encode_call(seed: &[u8; KEY_LEN]) -> Zeroizing<Vec<u8>> {
     Zeroizing::new([&[TYPED, CALL], &seed[..]].concat())
+}
+
+/// Encodes changes of the shared state.
+pub fn encode_changes(changes: &[Change]) -> Zeroizing<Vec<u8>> {
+    let size: usize = changes.iter().map(Change::size).sum();
+    let mut w = Writer::from(Vec::with_capacity(size + 2));
+    w.u8(TYPED).u8(CHANGES);
+    changes.iter().for_each(|change| change.encode(&mut w));
+    w.into_vec().into()
 }
 
 /// Encodes a file.
@@ -187,6 +205,18 @@ mod tests {
             Content::decode(&encode_bytes(&bytes)),
             Content::Bytes(&bytes)
         );
+    }
+
+    #[test]
+    fn changes_come_back_and_damaged_ones_are_only_bytes() {
+        let key = "colour".to_owned();
+        let (clock, value) = (1, Some(b"red".to_vec()));
+        let changes = vec![Change { key, clock, value }];
+        let bytes = encode_changes(&changes);
+        assert_eq!(bytes[..2], [0, 4]);
+        assert_eq!(Content::decode(&bytes), Content::Changes(changes));
+        let cut = &bytes[..bytes.len() - 1];
+        assert_eq!(Content::decode(cut), Content::Bytes(cut));
     }
 
     #[test]

@@ -648,6 +648,27 @@ impl Daemon {
                 let content = content(text, bytes)?;
                 self.send(&group, &content, time, now)
             }
+            Request::Set {
+                group,
+                key,
+                text,
+                bytes,
+            } => {
+                let value = match (text, bytes) {
+                    (None, None) => None,
+                    (text, bytes) => Some(decoded(text, bytes)?),
+                };
+                let id = self.room(&group)?.set(&key, value, time)?;
+                self.said(&group, id, now)
+            }
+            Request::Value { group, key } => {
+                Ok(serde_json::to_value(self.room(&group)?.value(&key)?)?)
+            }
+            Request::Keys { group } => Ok(json!({ "keys": self.room(&group)?.keys() })),
+            Request::Changes { group, after } => {
+                let (last, changes) = self.room(&group)?.changes_after(after);
+                Ok(json!({ "last": last, "changes": changes }))
+            }
             Request::Call { group } => {
                 let (id, text) = self.room(&group)?.call(time, now)?;
                 let mut answer = self.said(&group, id, now)?;
@@ -671,10 +692,11 @@ impl Daemon {
                 group,
                 member,
                 device,
+                tell,
             } => {
                 let room = self.room(&group)?;
                 let epoch = room.epoch();
-                let author = room.remove(&member, device.as_deref(), time)?;
+                let author = room.remove(&member, device.as_deref(), tell, time)?;
                 Ok(json!({ "author": author, "epoch": epoch }))
             }
             Request::Deputies { group } => Ok(json!({ "deputies": self.room(&group)?.deputies() })),
@@ -760,6 +782,14 @@ impl Daemon {
                 Ok(json!({ "key": *outside::at_place(key, &places) }))
             }
             Request::Hold { key, name, space } => self.hold(&key, name, space, now),
+            Request::Wake { group, line } => {
+                self.room(&group)?.leave_line(line)?;
+                Ok(json!({}))
+            }
+            Request::NextCall { name } => {
+                let held = self.held.get_mut(&name).ok_or_else(|| none_held(&name))?;
+                Ok(json!({ "line": held.call(time)? }))
+            }
             Request::Unhold { name } => self.unhold(&name),
             // answered earlier
             Request::Tail(_)
@@ -1027,10 +1057,7 @@ impl Daemon {
     }
 
     fn unhold(&mut self, name: &str) -> anyhow::Result<Value> {
-        let held = self.held.remove(name).ok_or_else(|| {
-            let text = format!("nothing that is held is called {name:?}");
-            ExitError::new(Exit::Usage, text)
-        })?;
+        let held = self.held.remove(name).ok_or_else(|| none_held(name))?;
         match self.held_networks.remove(name) {
             Some(network) => network.end(),
             None => self.part(held.address()),
@@ -1147,6 +1174,11 @@ impl Daemon {
     }
 }
 
+fn none_held(name: &str) -> ExitError {
+    let text = format!("nothing that is held is called {name:?}");
+    ExitError::new(Exit::Usage, text)
+}
+
 /// Writes what this host keeps of the network of a new group.
 fn with_file(room: Room, folder: &Path, kept: Option<&Kept>) -> anyhow::Result<Room> {
     if let Some(kept) = kept
@@ -1180,18 +1212,26 @@ fn content(
     text: Option<Zeroizing<String>>,
     bytes: Option<Zeroizing<String>>,
 ) -> anyhow::Result<Vec<u8>> {
-    let content = match (text, bytes) {
-        (Some(text), None) => text.as_bytes().to_vec(),
-        (None, Some(bytes)) => BASE64
-            .decode(bytes.as_bytes())
-            .map_err(|e| ExitError::new(Exit::Usage, format!("bytes: {e}")))?,
-        _ => anyhow::bail!(ExitError::new(Exit::Usage, "either text or bytes")),
-    };
+    let content = decoded(text, bytes)?;
     if content.is_empty() || content.len() > MAX_TEXT {
         let text = format!("a message has 1 to {MAX_TEXT} bytes");
         anyhow::bail!(ExitError::new(Exit::Usage, text));
     }
     Ok(content)
+}
+
+/// Returns the bytes of a text, or of base64.
+fn decoded(
+    text: Option<Zeroizing<String>>,
+    bytes: Option<Zeroizing<String>>,
+) -> anyhow::Result<Vec<u8>> {
+    Ok(match (text, bytes) {
+        (Some(text), None) => text.as_bytes().to_vec(),
+        (None, Some(bytes)) => BASE64
+            .decode(bytes.as_bytes())
+            .map_err(|e| ExitError::new(Exit::Usage, format!("bytes: {e}")))?,
+        _ => anyhow::bail!(ExitError::new(Exit::Usage, "either text or bytes")),
+    })
 }
 
 fn refused(e: &anyhow::Error) -> Answer {

@@ -38,6 +38,9 @@ pub struct Getting {
     pub which: Option<String>,
     /// A folder, or the file's own path; - is standard output [default: this folder]
     pub dest: Option<PathBuf>,
+    /// Print the value of this key of `lcgroup set`, in place of a file
+    #[arg(long, value_name = "KEY", conflicts_with_all = ["which", "dest", "name", "overwrite"])]
+    pub key: Option<String>,
     /// Take digits as the file's name, not as a number
     #[arg(long)]
     pub name: bool,
@@ -112,8 +115,11 @@ impl Verbs {
         self.tell_sent(&of, answer?)
     }
 
-    /// Fetches a file.
+    /// Fetches a file, or prints the value of a key.
     pub fn get(&self, getting: &Getting) -> anyhow::Result<Exit> {
+        if let Some(key) = &getting.key {
+            return self.value(getting.group.clone(), key.clone());
+        }
         let mut waiting = Waiting::new(self.json);
         let mut dest = None;
         let (mut bytes, mut since) = (0, Instant::now());
@@ -348,6 +354,7 @@ mod tests {
         Getting {
             group: "team".into(),
             which: None,
+            key: None,
             dest: Some(dest.to_owned()),
             name: false,
             overwrite,

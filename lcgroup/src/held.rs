@@ -8,7 +8,7 @@ use std::time::Instant;
 use librecast::durable;
 use librecast::id::PeerId;
 use librecast::time::UnixTime;
-use librecast_log::{ReadKey, Role, Space};
+use librecast_log::{Event, ReadKey, Role, Space};
 use librecast_log_host::KeptLog;
 use zeroize::Zeroizing;
 
@@ -18,6 +18,7 @@ use crate::request::{FilesStatus, HeldStatus};
 use crate::shelf::{Shelf, remove_group};
 
 mod files;
+mod wake;
 
 /// Files of the key and of the log.
 const KEY: &str = "key";
@@ -32,6 +33,7 @@ pub struct Held {
     kept: Kept,
     shelf: Shelf,
     files: files::Announced,
+    calls: wake::Calls,
 }
 
 impl Held {
@@ -54,7 +56,7 @@ impl Held {
             Kept::default().ttl(),
         );
         let mut kept = Kept::default();
-        let log = KeptLog::open_with(
+        let mut log = KeptLog::open_with(
             space,
             Role::Member,
             Vec::new(),
@@ -62,7 +64,9 @@ impl Held {
             now,
             |log| kept.follow(log),
         )?;
+        log.log_mut().watch_presence(true);
         Ok(Self {
+            calls: wake::Calls::open(folder, log.log())?,
             shelf: Shelf::open(folder, &key.read_key),
             files: files::Announced::open(folder),
             kept,
@@ -95,9 +99,18 @@ impl Held {
 
     /// Runs the timers that are due; afterwards everything is on disk and may be sent.
     pub fn turn(&mut self, time: UnixTime, now: Instant) -> io::Result<()> {
-        for event in self.log.turn(time, now)? {
-            self.files.look_again();
+        let events = self.log.turn(time, now)?;
+        let is_any = !events.is_empty();
+        for event in events {
+            if let Event::Presence { author, .. } = event {
+                self.hear_presence(author);
+            } else {
+                self.files.look_again();
+            }
             tracing::debug!("{}: {event:?}", self.name);
+        }
+        if is_any {
+            self.follow_calls(time)?;
         }
         self.kept.follow(self.log.log_mut());
         Ok(())

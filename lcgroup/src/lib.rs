@@ -16,12 +16,13 @@
 //! | `files`, `shelf` | files that members sent: names and keys; the sealed ones on this host |
 //! | `carrier`, `child` | processes of lcsync that serve and fetch them |
 //! | `transfer`, `get`, `file_text` | files between the daemon and a user's command; its part; `status` |
+//! | `shared`, `room/shared` | keys and values that all members write: their file; their messages |
 //! | `history` | what newcomers get of a conversation |
 //! | `keyring`, `giver` | the epochs' secrets for private prefixes of lcroute; their delivery |
 //! | `qr`, `hex` | codes for telephones; keys of files in hexadecimal digits |
 //! | `place` | whether a group's folder was copied or put back |
 //! | `outside`, `carry`, `hub` | networks that groups have of their own; the program inside of one; lc0 for several programs |
-//! | `held` | a group that this host holds for other hosts and cannot read |
+//! | `held` | a group that this host holds for other hosts and cannot read; `held/wake`, `room/wake` calls to absent members |
 //! | `logs`, `conversation`, `holding_key` | files, and the text of a holder's key |
 
 mod bus;
@@ -53,6 +54,7 @@ mod qr;
 mod request;
 mod room;
 mod server;
+mod shared;
 mod shelf;
 mod stored_list;
 mod transfer;

@@ -112,6 +112,25 @@ pub enum Request {
     LookAtFile { group: String, id: FileId },
     /// Messages after number `after`; with `follow` the connection also delivers new ones.
     Tail(Tail),
+    /// Sets a key of the shared state: text, or bytes in base64; neither removes it.
+    Set {
+        group: String,
+        key: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<Zeroizing<String>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bytes: Option<Zeroizing<String>>,
+    },
+    /// The value of a key.
+    Value { group: String, key: String },
+    /// All keys with their values.
+    Keys { group: String },
+    /// Changes behind number `after`; none: the number to begin from.
+    Changes {
+        group: String,
+        #[serde(default)]
+        after: Option<u64>,
+    },
     /// Notes that the user has read all messages up to number `n`.
     Read { group: String, n: u64 },
     /// The members of a group.
@@ -134,6 +153,9 @@ pub enum Request {
         member: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         device: Option<String>,
+        /// Its program shows that.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        tell: bool,
     },
     /// The text that makes another host a device of this member.
     DeviceAdd { group: String, expires_s: u64 },
@@ -182,6 +204,13 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         space: Option<u64>,
     },
+    /// Leaves a line with holders, by which they call this member; an empty one ends that.
+    Wake {
+        group: String,
+        line: Zeroizing<String>,
+    },
+    /// The line of an absent member that is to be called now.
+    NextCall { name: String },
     /// Stops holding a group, and deletes its files.
     Unhold { name: String },
 }
@@ -191,6 +220,8 @@ impl Request {
     pub fn changes(&self) -> Option<&str> {
         match self {
             Self::Send { group, .. }
+            | Self::Set { group, .. }
+            | Self::Wake { group, .. }
             | Self::Call { group }
             | Self::SayFile { group, .. }
             | Self::Invite { group, .. }

@@ -54,6 +54,7 @@ use crate::offers::{self, Offer, Offers};
 use crate::outside::with_place;
 use crate::place;
 use crate::request::{FilesStatus, GroupStatus, InvitationStatus};
+use crate::shared::SharedState;
 use crate::shelf::{Shelf, remove_group};
 
 mod clock;
@@ -62,6 +63,8 @@ mod devices;
 mod files;
 mod past;
 mod prefixes;
+mod shared;
+mod wake;
 
 use clock::ClockWatch;
 pub use clock::{SUSPENDED, clock_step};
@@ -70,6 +73,8 @@ pub use devices::label;
 pub use files::{Attached, FileAnswer, Waits};
 use past::Past;
 use prefixes::Sealing;
+use shared::changes_in;
+use wake::OwnLine;
 
 /// Pause before an append is tried again: the log first requests own entries from other members.
 const APPEND_AGAIN: Duration = Duration::from_millis(500);
@@ -94,6 +99,7 @@ const LOG: &str = "log";
 const MESSAGES: &str = "messages";
 const OFFERS: &str = "offers";
 const FILES: &str = "sent-files";
+const SHARED: &str = "shared";
 
 /// Longest time in which entries were read and the state is not on disk. Chosen: in a group of 1,000
 /// the state has 0.5 MB.
@@ -122,6 +128,8 @@ pub struct Room {
     /// Own messages: shown once the state that sends them is on disk.
     said: Vec<Said>,
     offers: Offers,
+    /// Keys and values of all members.
+    shared: SharedState,
     /// Files in messages, and sealed ones here.
     files: FileList,
     shelf: Shelf,
@@ -148,6 +156,7 @@ pub struct Room {
     /// Terms of the group.
     kept: Kept,
     past: Past,
+    wake: OwnLine,
     /// Names that members chose, including former members.
     names: BTreeMap<PeerId, String>,
 }
@@ -250,11 +259,14 @@ impl Room {
         let sealing = Sealing::open(folder, !group.is_behind())?;
         let path = folder.join(OFFERS);
         let offers = Offers::open(&path).with_context(|| path.display().to_string())?;
+        let path = folder.join(SHARED);
+        let me = group.author_key().peer_id();
+        let shared = SharedState::open(&path, &me).with_context(|| path.display().to_string())?;
         let path = folder.join(FILES);
         let files = FileList::open(&path).with_context(|| path.display().to_string())?;
         let shelf = Shelf::open(folder, group.read_key());
         // a joiner has said nothing
-        let speaks = group.standing() != Standing::Joining;
+        let speaks = group.standing() != Standing::Joining && !group.is_untold();
         let is_unsure =
             place::is_another(folder).with_context(|| folder.display().to_string())? && speaks;
         let mut room = Self {
@@ -268,6 +280,7 @@ impl Room {
             refusal: None,
             said: Vec::new(),
             offers,
+            shared,
             files,
             shelf,
             kept_files: BTreeMap::new(),
@@ -285,6 +298,7 @@ impl Room {
             is_unsure,
             kept,
             past: Past::default(),
+            wake: OwnLine::open(folder).with_context(|| folder.display().to_string())?,
             names: BTreeMap::new(),
         };
         room.forget_read();
@@ -305,9 +319,13 @@ impl Room {
         let waiting: Vec<_> = room.group.unconfirmed().collect();
         room.said = waiting
             .into_iter()
-            .filter(|(id, _)| !room.conversation.knows(me, &format!("{id:016x}")))
+            .filter(|(id, content)| {
+                let is_known = room.conversation.knows(me, &format!("{id:016x}"));
+                !is_known && changes_in(content).is_none()
+            })
             .map(|(id, content)| room.message(me, id, UnixTime::now().as_millis(), content))
             .collect();
+        room.send_again(UnixTime::now());
         Ok(room)
     }
 
@@ -323,6 +341,10 @@ impl Room {
 
     /// Handles a datagram of its multicast group.
     pub fn handle_packet(&mut self, source: IpAddr, bytes: &[u8], time: UnixTime, now: Instant) {
+        // an untold former member would see that others write
+        if self.group.is_untold() {
+            return;
+        }
         self.log.log_mut().handle_packet(source, bytes, time, now);
     }
 
@@ -421,6 +443,7 @@ impl Room {
             (Standing::RolledBack, _) => Some(format!(
                 "this folder is an older copy than what was said from it: it says nothing more, and what waited in it was sent to nobody; {anew}"
             )),
+            (Standing::Removed, _) if self.group.is_untold() => None,
             (Standing::Removed, _) if self.group.is_device() => Some(format!(
                 "this device was removed, by another one of the same member or by the owner; to come back: {anew}"
             )),
@@ -480,9 +503,9 @@ impl Room {
             .map(|wait| wait.since + wait.wait);
         let uptime = self.uptime_due();
         let write = self.read_since.map(|since| since + READ_WITHIN);
-        let append = self.append_at;
+        let (append, sign) = (self.append_at, self.sign_due(now));
         let others = [
-            write, group, append, keys, owner, show, clocks, expired, uptime,
+            write, group, append, keys, owner, show, clocks, expired, uptime, sign,
         ];
         let others = others.into_iter().flatten();
         others.fold(first, Instant::min)
@@ -496,6 +519,7 @@ impl Room {
         self.catch_up(time, now);
         self.be_sure(time, now)?;
         self.count_uptime(time, now);
+        self.give_sign(time, now);
         self.holds_back = self.waits_shortly(now);
         if self.group.next_timeout().is_some_and(|at| at <= time) {
             self.group.handle_timeout(time);
@@ -506,6 +530,7 @@ impl Room {
             let read = self.feed(time, now);
             let said = self.drain_group(time);
             self.give_history(time)?;
+            self.give_values(time);
             self.answer_clocks(time, now);
             let appended = self.append(time, now)?;
             let skipped = self.skip_expired(time, now);
@@ -660,6 +685,9 @@ impl Room {
                 time,
                 content,
             } => {
+                if let Some(changes) = changes_in(&content) {
+                    return self.take_changes(author, changes, now);
+                }
                 let (mut message, attached) = self.message(author, id, time, &content);
                 message.entry = Some(number).filter(|_| !self.is_own(&author));
                 let (is_others, text) = (message.entry.is_some(), message.summary());
@@ -705,6 +733,7 @@ impl Room {
                 if self.group.is_in_office() && !self.is_own(&author) {
                     self.past.newcomers.push(author);
                 }
+                self.past.values_wanted |= author != self.group.author_key().peer_id();
                 self.offers.end_own(self.group.author_key().peer_id());
                 self.names.insert(author, name);
                 self.show_names();
@@ -731,6 +760,7 @@ impl Room {
                 self.show_names();
             }
             Event::EpochChanged { epoch } => tracing::debug!("{}: epoch {epoch}", self.name),
+            Event::OutboxWaits { id } if self.resend_changes(id, now) => {}
             Event::OutboxWaits { id } => self.notice(format!(
                 "somebody joined before message {id:016x} counted: `lcgroup outbox {}` says it all the same",
                 self.name
@@ -819,6 +849,8 @@ impl Room {
             }
             Content::Files(files) => (None, None, Some(Attached::Share(files))),
             Content::File(file) => (None, None, Some(Attached::File(file))),
+            // not shown as messages
+            Content::Changes(_) => (None, None, None),
             Content::Bytes(bytes) => match std::str::from_utf8(bytes) {
                 Ok(text) => (Some(text.to_owned()), None, None),
                 Err(_) => (None, Some(BASE64.encode(bytes)), None),
@@ -845,7 +877,7 @@ impl Room {
     /// Appends the group's entries, once its state is on disk; returns whether it appended any.
     fn append(&mut self, time: UnixTime, now: Instant) -> io::Result<bool> {
         (self.append_at, self.refusal) = (None, None);
-        if self.group.standing() == Standing::RolledBack {
+        if self.group.standing() == Standing::RolledBack || self.group.is_untold() {
             self.appends.clear();
         }
         if self.appends.is_empty() {
@@ -934,6 +966,7 @@ impl Room {
         self.log.sync()?;
         // before their messages, which are not added twice
         self.files.sync()?;
+        self.shared.sync()?;
         self.conversation.sync()?;
         let read = self.conversation.messages() - self.written_messages;
         let is_due = |since| now.saturating_duration_since(since) >= READ_WITHIN;
@@ -943,6 +976,7 @@ impl Room {
             (self.state_changed, self.read_since) = (false, None);
             self.written_messages = self.conversation.messages();
             self.saves += 1;
+            self.shared.note_sent();
         }
         if self.group.standing() == Standing::RolledBack {
             // no member receives them
@@ -956,6 +990,7 @@ impl Room {
             self.show_message(message, attached);
         }
         self.offers.sync()?;
+        self.shared.sync()?;
         self.files.sync()?;
         self.conversation.sync()
     }
@@ -965,7 +1000,7 @@ impl Room {
         matches!(
             self.group.standing(),
             Standing::Member | Standing::Rejoining { .. }
-        )
+        ) || self.group.is_untold()
     }
 
     fn author_of(&self, log: LogName) -> AuthorId {
@@ -1235,6 +1270,7 @@ impl Room {
             Content::File(file) => format!("the file {}", file.name),
             Content::Files(files) => format!("shares {}", files.name),
             Content::Call(_) => "a call".to_owned(),
+            Content::Changes(_) => "values of keys".to_owned(),
             Content::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         };
         let outbox = self.group.outbox();
@@ -1294,6 +1330,10 @@ impl Room {
             Standing::Member => "member",
             Standing::Joining => "joining",
             Standing::Rejoining { .. } => "rejoining",
+            Standing::Removed if self.group.is_untold() => match self.group.epoch() {
+                Some(_) => "member",
+                None => "rejoining",
+            },
             Standing::Removed => "removed",
             Standing::RolledBack => "rolled_back",
         };
@@ -1320,7 +1360,11 @@ impl Room {
             clock: self.own_clock(),
             outbox: self.group.outbox().count(),
             deputy: self.deputy_in_office(),
-            missing: missing.sum(),
+            missing: if self.group.is_untold() {
+                0
+            } else {
+                missing.sum()
+            },
             log: log_status(self.log.log()),
             network: None,
             prefixes: self.protected(now, outcome),
@@ -1332,6 +1376,7 @@ impl Room {
 
     /// Rewrites the log's file, if most of it has expired.
     pub fn compact(&mut self) -> io::Result<()> {
+        self.compact_shared()?;
         self.log.compact()
     }
 

@@ -3,6 +3,8 @@
 mod call;
 mod devices;
 mod exec;
+mod shared;
+mod wake;
 
 use std::fmt::Display;
 use std::io::{BufRead, IsTerminal, Read};
@@ -25,6 +27,7 @@ use librecast_program::book::{self, Book, PREFIX};
 use librecast_program::cli::{self, Exit, ExitError, print_line};
 use librecast_program::groups;
 use serde_json::{Value, json};
+pub use wake::Wakes;
 use zeroize::Zeroizing;
 
 use crate::conversation::Message;
@@ -536,6 +539,7 @@ impl Verbs {
         group: String,
         member: &str,
         device: Option<String>,
+        tell: bool,
     ) -> anyhow::Result<Exit> {
         let of = group.clone();
         let member = book::node(member)?;
@@ -543,6 +547,7 @@ impl Verbs {
             group,
             member,
             device,
+            tell,
         })?;
         // waits for the new epoch: its keys, which the removed member lacks, seal all later packets
         let before = answer["epoch"].as_u64();
@@ -555,7 +560,8 @@ impl Verbs {
             Ok((is_new(group.epoch) && sealed.all(|p| p.epoch == group.epoch)).then_some(()))
         })?;
         self.say(&answer, |_| match done {
-            Some(()) => "removed; it reads nothing that is said from now on".into(),
+            Some(()) if tell => "removed; it reads nothing that is said from now on".into(),
+            Some(()) => "removed, and not told; it reads nothing that is said from now on".into(),
             None => format!(
                 "the removal is under way: until `lcgroup status` shows another epoch than {}, it reads what is said",
                 before.unwrap_or_default()

@@ -106,7 +106,7 @@ fn choose(
 }
 
 impl Group {
-    fn own(&mut self) -> Result<&mut Owner, GroupError> {
+    pub(crate) fn own(&mut self) -> Result<&mut Owner, GroupError> {
         if self.standing == Standing::RolledBack {
             return Err(GroupError::RolledBack);
         }

@@ -7,7 +7,7 @@
 //!   leave   (3):  nothing
 //!   history (4):  part header | part of { version 8 = 1 | n 16 | n x { author 256 | box } | AES-128-GCM
 //!                 { content } }; box: sealed box of the key 128 to the author; of the owner alone
-//!   device gone (8), read (9): `vouch.rs`; device text (10): `network.rs`
+//!   device gone (8), read (9): `vouch.rs`; device text (10): `network.rs`; wake (11): `waking.rs`
 //!   file    (5):  a sealed file, also for holders: `file`
 //! the owner's log, under the group key:
 //!   commit  (16): part header | part of { version 8 = 1 | heads | MLS commit }
@@ -20,6 +20,7 @@
 //!   offices (255): version 8 = 1 | n x { author 256 | last number 32 | silence 32 (seconds) }
 //! all logs with commits:
 //!   handover (22): version 8 = 1 | place 8 of the one that takes over
+//!   removal notice (23): author 256 that the next commit removes: its program shows that
 //!   term (254):   version 8 = 1 | term 32 | place 8 and number 32 of the entry that it goes on from |
 //!                 epoch 64
 //!
@@ -71,6 +72,8 @@ pub mod kind {
     pub const DEVICE_TEXT: u8 = 10;
     /// A file of a message, also for holders.
     pub const FILE: u8 = 5;
+    /// The line by which holders call this member.
+    pub const WAKE: u8 = 11;
     /// Part of a commit.
     pub const COMMIT: u8 = 16;
     /// Part of a ratchet tree.
@@ -85,6 +88,8 @@ pub mod kind {
     pub const NETWORK_LINES: u8 = 21;
     /// The one in office names the one that commits from here on.
     pub const HANDOVER: u8 = 22;
+    /// The member that the next commit removes is told.
+    pub const REMOVAL_NOTICE: u8 = 23;
     /// A term of an office: its log has the commits from here on. The entry log reads it too.
     pub const TERM: u8 = 254;
     /// The list of deputies, in the owner's log. The entry log reads it too.

@@ -358,6 +358,7 @@ impl Group {
             return Err(GroupError::UnknownDevice);
         }
         if self.owner.is_some() {
+            self.tell_of_removal(device)?;
             return self.remove(device, now);
         }
         if self
@@ -422,6 +423,8 @@ impl Group {
         if !is_theirs || fixed.contains(&Some(device)) || !self.authors.contains_key(&device) {
             return Taken::Dropped(DropReason::Malformed);
         }
+        // the person knows it
+        let _ = self.tell_of_removal(&device);
         if let Some(owner) = &mut self.owner {
             owner.leaves.insert(device);
         }

@@ -29,6 +29,9 @@ pub enum GroupError {
     /// An unusable label of a device.
     #[error("unusable name of a device: 1 to 32 bytes of characters that are seen")]
     Label,
+    /// An unusable line for holders.
+    #[error("a line for holders has at most 512 bytes of text without control characters")]
+    Line,
     /// More than [`LONGEST_DEVICE_LIFE`](crate::LONGEST_DEVICE_LIFE).
     #[error("a text for a device is good for a day at most")]
     DeviceLife,

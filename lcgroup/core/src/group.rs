@@ -20,6 +20,7 @@ use crate::owner::Owner;
 use crate::owner_log::OwnerLog;
 use crate::provider::Provider;
 use crate::random::Random;
+use crate::removal::{Known, Removal};
 use crate::voice::{Joining, Refresh, Said, Voice};
 use crate::vouch::{Devices, Other};
 use crate::{
@@ -98,6 +99,7 @@ pub struct Group {
     pub(crate) offices: Offices,
     pub(crate) devices: Devices,
     pub(crate) network: Network,
+    pub(crate) removal: Removal,
     /// The owner's log may be incomplete: new messages wait.
     pub(crate) is_behind: bool,
     /// This state may be an old copy: nothing new is made.
@@ -211,6 +213,7 @@ impl Group {
             offices: Offices::default(),
             devices: Devices::default(),
             network: Network::default(),
+            removal: Removal::default(),
             is_behind: false,
             is_held: false,
             began: 0,
@@ -276,11 +279,20 @@ impl Group {
 
     /// The current epoch of a member.
     pub fn epoch(&self) -> Option<u64> {
-        self.mls.as_ref().map(Mls::epoch)
+        let seen = || self.removal.seen.as_ref()?.epoch;
+        self.mls.as_ref().map(Mls::epoch).or_else(seen)
     }
 
     /// All members, this one included.
     pub fn members(&self) -> Vec<Member> {
+        if let Some(seen) = &self.removal.seen {
+            let member = |known: &Known| Member {
+                author: known.author,
+                name: known.name.clone(),
+                person: known.person,
+            };
+            return seen.members.iter().map(member).collect();
+        }
         let members = self.mls.as_ref().map(Mls::members).unwrap_or_default();
         let member = |Who { author, name }| Member {
             author,
@@ -315,6 +327,7 @@ impl Group {
             content: content.to_vec().into(),
             last: 0,
         });
+        self.hush();
         self.advance(now);
         Ok(id)
     }
@@ -323,7 +336,8 @@ impl Group {
     /// [`catch_up`](Self::catch_up): no message is sealed with keys of an ended epoch.
     pub fn fall_behind(&mut self) {
         // a deputy may have taken over
-        self.is_behind = self.owner.is_none() || self.offices.is_used();
+        let is_followed = self.owner.is_none() || self.offices.is_used();
+        self.is_behind = is_followed && !self.is_untold();
         self.forget_received();
     }
 
@@ -408,12 +422,25 @@ impl Group {
         all.map(|said| (said.id, &said.content[..]))
     }
 
+    /// Checks that [`Self::say`] takes a short message.
+    ///
+    /// # Errors
+    /// Those of [`Self::say`].
+    pub fn check_says(&self) -> Result<(), GroupError> {
+        self.check_speaks()?;
+        match self.voice.bytes() + MAX_MESSAGE > MAX_OUTBOX {
+            true => Err(GroupError::OutboxFull),
+            false => Ok(()),
+        }
+    }
+
     pub(crate) fn check_speaks(&self) -> Result<(), GroupError> {
         match self.standing {
             Standing::Member | Standing::Rejoining { .. } if self.pending.len() > MAX_UNSENT => {
                 Err(GroupError::TooMuchWaits)
             }
             Standing::Member | Standing::Rejoining { .. } => Ok(()),
+            Standing::Removed if self.is_untold() => Ok(()),
             Standing::Joining | Standing::Removed => Err(GroupError::NotAMember),
             Standing::RolledBack => Err(GroupError::RolledBack),
         }
@@ -433,6 +460,7 @@ impl Group {
         self.check_speaks()?;
         let said = self.take_from_outbox(id)?;
         self.voice.queue.push_back(said);
+        self.hush();
         self.advance(now);
         Ok(())
     }
@@ -474,6 +502,9 @@ impl Group {
         if self.owner.is_some() || self.is_owner() {
             return Err(GroupError::Owner);
         }
+        if self.leave_untold() {
+            return Ok(());
+        }
         let body = Vec::new();
         let kind = kind::LEAVE;
         self.append(Log::Own, NewEntry::Body { kind, body });
@@ -482,7 +513,7 @@ impl Group {
 
     /// Asks the owner for a new leaf, unless a request is open: no key package is used twice.
     pub(crate) fn ask_for_leaf(&mut self, urgent: bool, now: UnixTime) {
-        if self.is_held {
+        if self.is_held || self.is_untold() {
             return;
         }
         self.refresh.due = now.as_millis() + self.random.jittered(WEEK);
@@ -513,6 +544,9 @@ impl Group {
     }
 
     pub(crate) fn append(&mut self, log: Log, entry: NewEntry) {
+        if self.is_untold() {
+            return;
+        }
         debug_assert!(
             log == Log::Own || self.owner.is_some() || self.offices.spare.is_some(),
             "an entry of a log that this participant does not write"

@@ -50,8 +50,11 @@
 //! | `owner`, `admit`, `history` | the owner's state; its operations; earlier messages for newcomers |
 //! | `invitation`, `request` | lines that admit a joiner; its request to the owner |
 //! | `deputy`, `offices`, `office_state` | deputies; the host in office; this state as bytes |
+//! | `quiet`, `removal` | members that are removed and not told; their state |
 //! | `device`, `vouch` | several devices of one person; the keys that prove it |
 //! | [`outside`], `network` | the network of a group's own; statements on it in the logs |
+//! | [waking] | lines by which holders call absent members |
+//! | [shared] | a map that all members write |
 //! | [mod@file] | files of messages: sealing, announcement, shares of holders |
 //! | `mls`, `provider`, `vectors` | all uses of mls-rs; its cipher suite; foreign test vectors |
 //! | `body`, `state`, `fields` | bodies of entries; a group's state as bytes |
@@ -79,14 +82,18 @@ mod owner;
 mod owner_log;
 mod partial;
 mod provider;
+mod quiet;
 mod random;
 mod read;
+mod removal;
 mod request;
+pub mod shared;
 mod state;
 #[cfg(test)]
 mod vectors;
 mod voice;
 mod vouch;
+pub mod waking;
 
 pub use body::{CommitBody, Heads, MAX_BODY, Part, Terms, heads_before, kind};
 pub use deputy::{LEAST_SILENCE, LONGEST_SILENCE};

@@ -224,6 +224,10 @@ impl Group {
         self.owner_log.read = entry.number;
         let joins = self.standing != Standing::Member;
         match entry.kind {
+            kind::REMOVAL_NOTICE => {
+                self.read_notice(entry.body);
+                Taken::Done
+            }
             kind::COMMIT if !joins => self.read_commit(entry, now),
             kind::COMMIT => self.read_passing_commit(entry, now),
             kind::TREE if joins => self.read_tree(entry, now),
@@ -282,18 +286,6 @@ impl Group {
             self.be_removed();
         }
         Taken::Done
-    }
-
-    pub(crate) fn be_removed(&mut self) {
-        self.end_as_member(Event::Removed);
-    }
-
-    pub(crate) fn end_as_member(&mut self, why: Event) {
-        self.standing = Standing::Removed;
-        self.mls = None;
-        self.refresh.package = None;
-        self.authors.clear();
-        self.tell(why);
     }
 
     fn read_tree(&mut self, entry: &Entry<'_>, now: UnixTime) -> Taken {

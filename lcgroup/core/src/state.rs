@@ -26,6 +26,7 @@ use crate::owner::{Kept, Owner};
 use crate::owner_log::OwnerLog;
 use crate::provider::Provider;
 use crate::random::Random;
+use crate::removal::Removal;
 use crate::voice::{Joining, Refresh, Said, Voice, put_word, read_word};
 use crate::vouch::Devices;
 use crate::{MAX_GRANTS, MAX_INVITATIONS, MAX_MEMBERS, MAX_NAME, MAX_REQUESTS, MAX_TOPIC};
@@ -45,7 +46,8 @@ impl Group {
         let mls_bytes = mls.as_ref().map_or(0, |(_, state)| state.len());
         let lists =
             self.authors.len() * 256 + self.owner_bytes() + self.devices.bytes() + 16 * 1_024;
-        let lists = lists + offices_bytes(&self.offices) + self.network.bytes();
+        let lists =
+            lists + offices_bytes(&self.offices) + self.network.bytes() + self.removal.bytes();
         let mut w = Writer::from(Vec::with_capacity(contents + mls_bytes + lists));
         w.u8(VERSION)
             .put(self.id.public_key())
@@ -95,6 +97,7 @@ impl Group {
         }
         self.devices.put(&mut w);
         self.network.put(&mut w);
+        self.removal.put(&mut w);
         Ok(w.into_vec().into())
     }
 
@@ -179,6 +182,7 @@ impl Group {
         };
         let devices = Devices::read(&mut r)?;
         let network = Network::read(&mut r)?;
+        let removal = Removal::read(&mut r)?;
         r.finish()?;
         let consistent = match standing {
             Standing::Joining => joining.is_some(),
@@ -214,6 +218,7 @@ impl Group {
             offices,
             devices,
             network,
+            removal,
             is_behind: false,
             is_held: false,
             began,
@@ -498,7 +503,7 @@ mod tests {
     fn last_parts_of_a_state_come_back_in_all_combinations() {
         let key = |n: u8| SecretKey::from_seed(&[n; 32]);
         let now = UnixTime::from_secs(1_790_000_000);
-        for parts in 0..8_u8 {
+        for parts in 0..16_u8 {
             let has = |part: u8| parts & part != 0;
             let founding = Founding {
                 key: key(1),
@@ -519,6 +524,18 @@ mod tests {
                     .network
                     .take_text((now.as_millis() / 60_000) << 32, key(7).peer_id(), now);
             }
+            if has(8) {
+                group.removal.is_notified = true;
+                let (author, person) = (key(8).peer_id(), key(9).peer_id());
+                let name = "Ann".to_owned();
+                let known = crate::removal::Known {
+                    author,
+                    name,
+                    person,
+                };
+                let (members, epoch) = (vec![known], Some(7));
+                group.removal.seen = Some(crate::removal::Seen { members, epoch });
+            }
             let state = group.state().unwrap();
             let back = Group::restore(&state, &[4; 32]).unwrap();
             assert_eq!(*back.state().unwrap(), *state);
@@ -526,6 +543,8 @@ mod tests {
             assert_eq!(back.devices.asked, group.devices.asked);
             assert_eq!(back.devices.asked_of, group.devices.asked_of);
             assert_eq!(back.network.texts, group.network.texts);
+            assert_eq!(back.removal.seen, group.removal.seen);
+            assert_eq!(back.removal.is_notified, has(8));
         }
     }
 }

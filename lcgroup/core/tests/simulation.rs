@@ -252,6 +252,61 @@ fn who_is_removed_opens_nothing_later() {
 }
 
 #[test]
+fn a_removed_member_is_told_only_if_the_owner_wants_it() {
+    let mut world = group_of(2, 5);
+    let time = world.time();
+    // one is told, one is not, and one is away until the end
+    let told = world.people[3].key;
+    world.group(0).tell_of_removal(&told).unwrap();
+    world.settle(0);
+    let before = world.group(2).members();
+    for who in [2, 3] {
+        world.remove(who);
+        world.meet();
+    }
+    let was_told = |world: &World, who: usize| world.told(who, "Removed");
+    assert_eq!((was_told(&world, 2), was_told(&world, 3)), (0, 1));
+    world.say(1, b"without them").unwrap();
+    world.meet();
+    for restarts in [false, true] {
+        if restarts {
+            world.start(2);
+        }
+        let epoch = world.group(2).epoch();
+        assert_eq!(world.group(2).members(), before);
+        assert!(world.group(2).is_untold() && epoch.is_some());
+        // it goes on as before, and nothing of it leaves the host
+        let sent = |world: &World| world.logs.get(&world.people[2].key).map_or(0, Vec::len);
+        let length = sent(&world);
+        world.group(2).say(b"is anybody there?", time).unwrap();
+        world.group(2).refresh(time).unwrap();
+        world.settle(2);
+        world.pass(30 * DAY);
+        world.settle(2);
+        let group = world.group(2);
+        assert_eq!((group.queued(), group.pending().count()), (0, 0));
+        assert_eq!(sent(&world), length);
+        world.meet();
+        assert_eq!(world.group(2).epoch(), epoch);
+        assert!(!world.people[2].shown.values().any(|c| c == b"without them"));
+    }
+    assert!(!world.group(3).is_untold());
+    assert!(matches!(
+        world.group(3).say(b"x", time),
+        Err(GroupError::NotAMember)
+    ));
+    // one that leaves is told, whether it was a member or not
+    for who in [2, 4] {
+        world.group(who).leave().unwrap();
+        world.settle(who);
+        world.meet();
+        assert!(!world.group(who).is_untold());
+        assert_eq!(was_told(&world, who), 1);
+    }
+    world.assert_faultless();
+}
+
+#[test]
 fn what_is_said_by_who_comes_back_is_sealed_after_the_owners_last_word() {
     let mut world = group_of(2, 4);
     let key = world.people[2].key;

@@ -154,22 +154,30 @@ impl Room {
         }
     }
 
-    /// Removes a member with all its devices, or one device of it.
+    /// Removes a member with all its devices, or one device of it; tells it if `is_notified`.
     pub fn remove(
         &mut self,
         who: &str,
         device: Option<&str>,
+        is_notified: bool,
         time: UnixTime,
     ) -> anyhow::Result<PeerId> {
         self.check_usable()?;
         let member = self.member_called(who)?;
         let author = match device {
+            None if is_notified => {
+                self.group.remove_person_openly(&member.author, time)?;
+                member.person
+            }
             None => {
                 self.group.remove_person(&member.author, time)?;
                 member.person
             }
             Some(device) => {
                 let author = device_called(&member, device)?;
+                if is_notified {
+                    self.group.tell_of_removal(&author)?;
+                }
                 self.group.remove(&author, time)?;
                 author
             }

@@ -45,6 +45,8 @@ pub(super) struct Past {
     pub(super) newcomers: Vec<PeerId>,
     /// New devices of this person, which get what was said before from this host.
     pub(super) new_devices: Vec<PeerId>,
+    /// Newcomers want the values of this member's keys.
+    pub(super) values_wanted: bool,
     /// Entries that have probably expired at all members.
     pub(super) expired: Option<Expired>,
 }

@@ -69,7 +69,11 @@ impl Room {
     /// Takes the secret of a new epoch, whose state is on disk.
     pub(super) fn follow_epoch(&mut self, now: Instant) {
         self.sealing.keyring.handle_timeout(now);
-        if self.sealing.prefixes.is_empty() || !self.is_member() || !self.sealing.has_keys {
+        if self.group.is_untold()
+            || self.sealing.prefixes.is_empty()
+            || !self.is_member()
+            || !self.sealing.has_keys
+        {
             self.sealing.keyring.clear();
             return;
         }

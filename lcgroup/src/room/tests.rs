@@ -9,6 +9,8 @@ use super::past::expired_before;
 use super::*;
 
 mod deputies;
+mod shared;
+mod wake;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -78,7 +80,7 @@ impl Lan {
 
     fn remove(&mut self, name: &str, by: usize) {
         let time = self.time();
-        self.room(by).remove(name, None, time).unwrap();
+        self.room(by).remove(name, None, true, time).unwrap();
     }
 
     fn join(&mut self, who: usize, line: &Invitation) {
@@ -180,6 +182,66 @@ impl Lan {
         conversation.read(0, false, take).unwrap();
         all
     }
+}
+
+/// All that a user sees of a group.
+fn seen(lan: &mut Lan, who: usize) -> serde_json::Value {
+    let now = lan.now;
+    let room = lan.room(who);
+    let mut status = serde_json::to_value(room.status(now, |_| None)).unwrap();
+    // own words count there, and the removal itself; a restart drops notices
+    for own in ["messages", "read", "unread", "log", "notices"] {
+        status.as_object_mut().unwrap().remove(own);
+    }
+    let members = room.members().into_iter();
+    let members: Vec<_> = members
+        .map(|member| (member.shown, member.last, member.owner, member.me))
+        .collect();
+    let problem = room.check_usable().map_err(|e| e.to_string());
+    serde_json::json!({
+        "status": status, "members": members, "problem": problem.err(),
+        "outbox": room.outbox(), "deputies": room.deputies(),
+    })
+}
+
+#[test]
+fn a_removed_member_sees_a_group_in_which_nobody_writes() {
+    let mut lan = Lan::new(&["ann", "bob", "cy"], None);
+    let time = lan.time();
+    lan.room(0).add_deputy("cy", 3 * 86_400, time).unwrap();
+    lan.say(1, "before");
+    lan.say(2, "by cy");
+    lan.run(Duration::from_secs(60));
+    let before = seen(&mut lan, 2);
+    lan.room(0).remove("cy", None, false, time).unwrap();
+    lan.run(Duration::from_secs(20));
+    assert_eq!(lan.room(1).persons(), 2);
+    let entries = |lan: &mut Lan| log_status(lan.room(2).log.log()).entries;
+    let of_log = entries(&mut lan);
+    for turn in 0..3 {
+        lan.say(1, "without cy");
+        lan.say(2, "is anybody there?");
+        lan.run(Duration::from_secs(30));
+        assert_eq!(seen(&mut lan, 2), before, "{turn}");
+        let notices = &lan.room(2).notices;
+        assert!(
+            notices.iter().all(|n| !n.contains("removed")),
+            "{notices:?}"
+        );
+        assert!(entries(&mut lan) <= of_log);
+        let said = lan.said(2);
+        assert!(!said.contains(&"without cy".into()), "{said:?}");
+        assert_eq!(said.len(), 3 + turn, "{said:?}");
+        match turn {
+            0 => lan.restart(2),
+            _ => lan.run(9 * DAY).clear(),
+        }
+        lan.run(Duration::from_secs(10));
+    }
+    assert!(!lan.said(0).contains(&"is anybody there?".into()));
+    lan.room(2).leave().unwrap();
+    lan.run(Duration::from_secs(1));
+    assert_eq!(seen(&mut lan, 2)["status"]["state"], "removed");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use super::{Verbs, hint};
 use crate::request::{Request, Tail};
 
 /// Time after which a program that has not ended is named. Chosen: as for all waits.
-const NAMED_AFTER: Duration = Duration::from_secs(2);
+pub(super) const NAMED_AFTER: Duration = Duration::from_secs(2);
 
 /// A program for messages, and its place in the conversation.
 struct Runs<'a> {
@@ -148,7 +148,7 @@ fn wait_naming(
 }
 
 /// The program and its arguments, which may follow `--`.
-fn without_dashes(program: &[OsString]) -> &[OsString] {
+pub(super) fn without_dashes(program: &[OsString]) -> &[OsString] {
     match program {
         [dashes, rest @ ..] if dashes == "--" => rest,
         all => all,
@@ -156,7 +156,7 @@ fn without_dashes(program: &[OsString]) -> &[OsString] {
 }
 
 /// Refuses a program that cannot be started: a mistyped name is noticed before a message comes.
-fn check_executable(program: &OsStr) -> Result<(), ExitError> {
+pub(super) fn check_executable(program: &OsStr) -> Result<(), ExitError> {
     let is_good = |path: &Path| path.is_file() && access(path, AccessFlags::X_OK).is_ok();
     let places: Vec<PathBuf> = match program.as_encoded_bytes().contains(&b'/') {
         true => vec![program.into()],

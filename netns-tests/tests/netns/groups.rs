@@ -216,7 +216,7 @@ fn words_wait_for_who_is_away_at_a_holder_that_cannot_read_them() {
             ensure!(said.len() == 4, "{}: {said:?}", person.name);
         }
         // a removed member reads no later message
-        people[0].ask(&["remove", "team", "cy"])?;
+        people[0].ask(&["remove", "team", "cy", "--tell"])?;
         eventually("cy hears that", || people[2].is("removed"))?;
         people[1].say("without cy")?;
         eventually("the others read it", || people[0].has("without cy"))?;

@@ -47,7 +47,7 @@ fn the_owners_folder_is_deleted_and_the_deputy_lets_in_and_removes() {
         ensure!(status["deputy"] == "bob", "{status}");
         people[4].join(&invitation(&people[1], "1")?)?;
         eventually("eve is a member", || people[4].is("member"))?;
-        people[1].ask(&["remove", "team", "cy"])?;
+        people[1].ask(&["remove", "team", "cy", "--tell"])?;
         eventually("cy is removed", || people[2].is("removed"))?;
         for (from, to) in [(4, 3), (3, 1), (1, 4)] {
             let words = format!("{from} to {to}");
@@ -58,7 +58,7 @@ fn the_owners_folder_is_deleted_and_the_deputy_lets_in_and_removes() {
         // it goes on after a restart of the deputy
         people[1].daemon()?.signal(Signal::SIGKILL)?;
         people[1].start()?;
-        people[1].ask(&["remove", "team", "dora"])?;
+        people[1].ask(&["remove", "team", "dora", "--tell"])?;
         eventually("dora is removed", || people[3].is("removed"))?;
         people[1].say("two of us")?;
         eventually("eve reads it", || people[4].has("two of us"))
@@ -95,7 +95,7 @@ fn an_owner_that_was_away_and_one_that_was_cut_off_come_to_one_group_with_all() 
         becomes(Value::Null, || Ok(people[2].status()?["deputy"].clone()))?;
         people[0].host.call("ip link set lan0 down")?;
         takes_over(&people[1])?;
-        people[1].ask(&["remove", "team", "dora"])?;
+        people[1].ask(&["remove", "team", "dora", "--tell"])?;
         people[2].say("without ann")?;
         eventually("bob reads it", || people[1].has("without ann"))?;
         people[0].host.call("ip link set lan0 up")?;

@@ -153,7 +153,7 @@ fn the_owner_removes_one_device_or_all_and_a_text_is_good_once() {
         people[laptop].say("hello")?;
         // one device of another member, by its number
         people[bob].fails(&["remove", "team", "ann", "--device", "3"], 2, "")?;
-        people[bob].ask(&["remove", "team", "ann", "--device", "2"])?;
+        people[bob].ask(&["remove", "team", "ann", "--device", "2", "--tell"])?;
         eventually("the laptop is removed", || people[laptop].is("removed"))?;
         people[ann].is("member")?;
         // its text is used up
@@ -163,7 +163,7 @@ fn the_owner_removes_one_device_or_all_and_a_text_is_good_once() {
         join(&text(&people[ann])?, laptop)?.success()?;
         people[laptop].ask(&["status"])?;
         // all devices at once
-        people[bob].ask(&["remove", "team", "ann"])?;
+        people[bob].ask(&["remove", "team", "ann", "--tell"])?;
         for who in [ann, laptop] {
             eventually("it is removed", || people[who].is("removed"))?;
         }

@@ -306,7 +306,7 @@ fn one_member_displaces_its_own_files_alone_and_a_removed_one_opens_no_later_fil
             kept.iter().any(|path| path.file_name() == ann.file_name()),
             "{kept:?}"
         );
-        people[0].ask(&["remove", "team", "cy"])?;
+        people[0].ask(&["remove", "team", "cy", "--tell"])?;
         eventually("cy hears that", || people[2].is("removed"))?;
         people[0].send_file("secret", b"without cy")?;
         eventually("bob has it", || people[1].has_file("secret"))?;

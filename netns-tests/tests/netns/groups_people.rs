@@ -530,7 +530,9 @@ fn members_with_one_name_are_told_apart() {
         people[0].fails(&["verify", "team", "Ann"], 2, "marks")?;
         // the shown name identifies one of them
         people[0].fails(&["remove", "team", "Ann"], 2, "marks")?;
-        people[0].run(&["remove", "team", names[1]])?.success()?;
+        people[0]
+            .run(&["remove", "team", names[1], "--tell"])?
+            .success()?;
         eventually("the other ann is gone", || people[1].is("removed"))?;
         for blank in [" ", "\u{200b}", "\u{3164}"] {
             people[1].fails(&["create", "other", "--as", blank], 2, "")?;
@@ -587,5 +589,50 @@ fn what_a_full_disk_refused_is_not_sent_later() {
         // the refused request blocks nothing
         people[1].ask(&["create", "other", "--as", "bob"])?;
         Ok(())
+    });
+}
+
+#[test]
+fn a_removed_member_is_not_told_and_sees_a_group_in_which_nobody_writes() {
+    world("groups-quiet", |lab| {
+        let hosts = lab.lan(&["ann", "bob", "cy"])?.into_iter();
+        let mut people = Person::all(hosts, "lan0")?;
+        people[0].ask(&["create", "team", "--as", "ann"])?;
+        let line = invitation(&people[0], "2")?;
+        for person in &people[1..] {
+            person.join(&line)?;
+            eventually("they are members", || person.is("member"))?;
+        }
+        people[2].say("hello")?;
+        eventually("ann reads it", || people[0].has("hello"))?;
+        // without own messages, and notices, which end with a restart
+        let seen = |cy: &Person| -> Result<Value> {
+            let mut status = cy.status()?;
+            let fields = status.as_object_mut().context("a status")?;
+            fields.retain(|key, _| !["log", "messages", "notices", "read"].contains(&key.as_str()));
+            Ok(json!([status, cy.run(&["members", "team"])?.stdout]))
+        };
+        becomes(3, || Ok(people[2].status()?["members"].clone()))?;
+        let before = seen(&people[2])?;
+        people[0].ask(&["remove", "team", "cy"])?;
+        becomes(2, || Ok(people[1].status()?["members"].clone()))?;
+        people[1].say("without cy")?;
+        eventually("ann reads it", || people[0].has("without cy"))?;
+        for restarts in [false, true] {
+            if restarts {
+                people[2].daemon()?.kill()?;
+                people[2].start()?;
+            }
+            people[2].say("is anybody there?")?;
+            eventually("cy's own message is shown", || {
+                people[2].has("is anybody there?")
+            })?;
+            becomes(before.clone(), || seen(&people[2]))?;
+            ensure!(people[2].has("without cy").is_err(), "cy reads on");
+        }
+        ensure!(people[0].has("is anybody there?").is_err());
+        // leaving ends that
+        people[2].ask(&["leave", "team"])?;
+        eventually("cy has left", || people[2].is("removed"))
     });
 }

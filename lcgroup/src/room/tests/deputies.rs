@@ -172,8 +172,8 @@ fn two_sides_that_both_changed_the_group_end_as_one_and_words_wait_in_the_outbox
     assert!(lan.is_in_office(0) && lan.is_in_office(1));
     // each removes one that is on the other side, and bob lets somebody in
     let time = lan.time();
-    lan.room(0).remove("eve", None, time).unwrap();
-    lan.room(1).remove("cy", None, time).unwrap();
+    lan.room(0).remove("eve", None, true, time).unwrap();
+    lan.room(1).remove("cy", None, true, time).unwrap();
     lan.names.push("fay".into());
     lan.apart.push(5);
     let line = lan.invite(1);

@@ -374,7 +374,7 @@ fn people_make_a_group_invite_join_and_talk_in_their_pages() {
         people[0].start()?;
         second.until("document.querySelector('#standing').hidden")?;
         eventually("it is read", || people[0].has("is anybody there?"))?;
-        people[0].ask(&["remove", "team", "<i>bob</i>"])?;
+        people[0].ask(&["remove", "team", "<i>bob</i>", "--tell"])?;
         second.until_says("#standing", "The owner removed this member")?;
         second.until_says("#groups small", "not a member any more")?;
         second.until("document.querySelector('#say').hidden")?;
