@@ -22,6 +22,7 @@ use librecast::id::SecretKey;
 use librecast::time::{UnixTime, WallClock};
 use librecast_program::cli::{Exit, ExitError, is_journal};
 use librecast_program::state_lock::StateLock;
+use librecast_program::uplink::UplinkPage;
 use librecast_program::{arguments, service};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -35,6 +36,7 @@ use crate::keeper::{Keeper, Kept};
 use crate::links::{self, Links, hello_epoch, seed};
 use crate::packet_loop::{PacketLoop, Parts};
 use crate::state::{Identity, StateDir};
+use crate::uplink::Uplink;
 use crate::waker::Waker;
 use crate::{netlink, private, servers, tun, udp};
 
@@ -240,6 +242,7 @@ fn assemble(
 ) -> anyhow::Result<(ControlThread, Parts)> {
     let now = Instant::now();
     let control = common.control(config);
+    let beside = control.clone();
     // first, so that a second daemon stops at this point
     let sockets = bind_sockets(&control, config, state, &identity.key)?;
     let waker = Waker::new()?;
@@ -306,6 +309,7 @@ fn assemble(
     let settings = tun_settings(config, &identity.member, ipv4);
     let device = open_device(&settings).map_err(ExitError::from)?;
     let parts = Parts {
+        uplink: Uplink::new(UplinkPage::beside(&beside, device.index())),
         device,
         settings,
         links,

@@ -13,6 +13,7 @@
 //! | `packet_loop`, `read_batching` | the thread that carries packets |
 //! | `tun`, `netlink`, `inbound_probe` | `lc0`; interfaces and routes; the host's firewall |
 //! | `links`, `udp`, `outgoing` | the links of a node, over one socket |
+//! | `uplink` | how long packets of programs wait for links, for these programs |
 //! | `lan` | LANs of a gateway |
 //! | `relays`, `port_mapping` | relays, and the port that a router maps, by the configuration |
 //! | `control_server`, `inviter` | the control socket; invitations for pages |
@@ -50,6 +51,7 @@ pub mod state;
 mod testing;
 mod tun;
 mod udp;
+mod uplink;
 mod waker;
 
 pub use cli::{command, main};

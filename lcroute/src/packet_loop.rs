@@ -29,6 +29,7 @@ use librecast::events;
 use librecast::id::PeerId;
 use librecast::time::UnixTime;
 use librecast_program::service::Service;
+use librecast_program::uplink::Micros;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use smallvec::SmallVec;
@@ -42,6 +43,7 @@ use crate::lan::Lans;
 use crate::links::{Links, UDP_CALLS, handle_carrier};
 use crate::read_batching::ReadBatching;
 use crate::state::Texts;
+use crate::uplink::Uplink;
 use crate::waker::Waker;
 use crate::{netlink, tun, udp};
 
@@ -74,6 +76,8 @@ pub struct Parts {
     pub device: tun::Device,
     /// The desired settings of lc0.
     pub settings: tun::Settings,
+    /// Where programs learn how long their packets wait.
+    pub uplink: Uplink,
     pub links: Links,
     /// Reports changes to the host's network.
     pub monitor: netlink::Monitor,
@@ -203,8 +207,9 @@ impl PacketLoop {
         loop {
             let ready = self.wait(now)?;
             now = Instant::now();
-            if ready.tun {
-                self.read_tun(now)?;
+            let begun = Micros::now();
+            if !ready.tun || self.read_tun(now)? {
+                self.parts.uplink.counted(begun);
             }
             if ready.udp_error {
                 self.read_udp_errors(now);
@@ -225,6 +230,8 @@ impl PacketLoop {
             self.run_timers(now);
             self.lans.update_virtual_macs(&self.parts.node);
             self.deliver(now);
+            let Parts { uplink, node, .. } = &mut self.parts;
+            uplink.tell(node.connections_mut(), now);
             self.service.alive(now);
             if let Some(end) = self.end {
                 return Ok(end);
@@ -271,7 +278,8 @@ impl PacketLoop {
         })
     }
 
-    fn read_tun(&mut self, now: Instant) -> anyhow::Result<()> {
+    /// Reads packets of programs; returns whether none wait any more.
+    fn read_tun(&mut self, now: Instant) -> anyhow::Result<bool> {
         let Parts { device, node, .. } = &mut self.parts;
         let mut packets = 0;
         let most = if self.read_batching.is_single(now) {
@@ -290,7 +298,7 @@ impl PacketLoop {
                 Ok(true) => break,
                 Ok(false) => {
                     self.read_batching.drained(packets);
-                    break;
+                    return Ok(true);
                 }
                 Err(e) => {
                     // without lc0 the daemon cannot carry packets
@@ -301,7 +309,7 @@ impl PacketLoop {
                 }
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Reads datagrams of links; returns whether none wait any more.

@@ -143,11 +143,7 @@ pub fn send(options: &Options) -> anyhow::Result<Exit> {
         }
         way.repeat(|| sender.beacon(&state.name))?;
         // half of a change may be read: the next second has it
-        let state = way.state();
-        if let Ok(state) = &state {
-            sender.set_upload(state.upload);
-        }
-        let state = state.unwrap_or_default();
+        let state = way.state().unwrap_or_default();
         progress.show_sending((state.present, state.left), sender.seed.sent());
         sender.take_changes(options.quiet);
     }
@@ -308,8 +304,6 @@ struct Sender {
     tell_at: Instant,
     /// Whether this version has not been told.
     untold: bool,
-    /// Bits per second that leave this host at most; 0: unknown.
-    upload: u64,
     seed: Arc<Seed>,
 }
 
@@ -368,17 +362,8 @@ impl Sender {
             versions: serve_later(updates, Arc::clone(&seed))?,
             tell_at: Instant::now(),
             untold: false,
-            upload: 0,
             seed,
         })
-    }
-
-    /// Sends within this upload from now on; 0: it is unknown.
-    fn set_upload(&mut self, upload: u64) {
-        if self.upload != upload {
-            self.upload = upload;
-            self.seed.set_upload(Some(upload).filter(|rate| *rate > 0));
-        }
     }
 
     /// Takes the latest version, and tells the user of it now and then.

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use crate::guest_socket::{self, INDEX, Inbox, Pair};
-pub use crate::guest_socket::{GUEST_FD, GuestPair};
+pub use crate::guest_socket::{GUEST_FD, GuestPair, INDEX as GUEST_INDEX};
 pub use crate::interface::Interface;
 use crate::kernel::{self, Receiver, Sender};
 pub use crate::received::Datagram;

@@ -492,11 +492,6 @@ impl<C: Connections> Node<C> {
         self.counters
     }
 
-    /// Returns the number of links that held packets back at the last look.
-    pub fn pressed_links(&self) -> usize {
-        self.pressed.len()
-    }
-
     /// Returns the drops so far, by reason: of the router, of links, and between them.
     pub fn drops(&self) -> BTreeMap<&'static str, u64> {
         let mut all = self.drops.by_name();

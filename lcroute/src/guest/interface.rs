@@ -8,7 +8,7 @@ use std::process::Command;
 
 use bytes::Bytes;
 use librecast::id::NodeAddresses;
-use librecast::socket::GUEST_FD;
+use librecast::socket::{GUEST_FD, GUEST_INDEX};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socketpair, sockopt,
@@ -118,6 +118,14 @@ impl Interface {
             Self::Tun(device) => device.overruns(),
             // the program waits for room
             Self::Pair(..) => Ok(0),
+        }
+    }
+
+    /// Returns its index, as the program sees it.
+    pub fn index(&self) -> u32 {
+        match self {
+            Self::Tun(device) => device.index(),
+            Self::Pair(..) => GUEST_INDEX,
         }
     }
 

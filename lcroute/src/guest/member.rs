@@ -35,7 +35,6 @@ use super::interface::Interface;
 use super::lc0::MTU;
 use super::leaf::LOOKING;
 use super::mapped::{self, Hints, Mapped};
-use super::outflow::{Counted, Outflow};
 use super::readable::watched;
 use super::text::{Owner, OwnerStart, Places, port_of};
 use crate::commands::hint;
@@ -55,8 +54,6 @@ const SENT_FILES: &str = "files";
 /// Bound of packets to leaves in bits per second, where there is no member to wait behind them: what
 /// a fast Ethernet carries several times over. Queues in the paths lower it.
 const PUBLIC_RATE: u64 = 1_000_000_000;
-/// Drops of packets that waited too long for a link (docs/reference.md).
-const QUEUE_DROPS: [&str; 3] = ["queue_delay", "queue_codel", "queue_full"];
 
 /// Who the guest is.
 #[derive(Debug)]
@@ -187,7 +184,6 @@ pub struct MemberShell {
     servers: Vec<String>,
     host_interface: String,
     code: Option<OfCode>,
-    outflow: Outflow,
     owner: Option<Owner>,
     /// Helpers of the owner's station.
     helpers: Helpers,
@@ -197,8 +193,8 @@ pub struct MemberShell {
     mapped: Option<Mapped>,
     /// Other members that are or were here.
     seen: BTreeSet<PeerId>,
-    /// Members present and left, and the upload, that the program inside knows.
-    told: (usize, usize, u64, Option<HelperState>),
+    /// Members present and left that the program inside knows.
+    told: (usize, usize, Option<HelperState>),
     /// Since when no link is up.
     alone_since: Option<Instant>,
     told_looking: bool,
@@ -322,8 +318,7 @@ impl MemberShell {
             group: group.transpose()?,
             mapped,
             seen: BTreeSet::new(),
-            outflow: Outflow::new(now),
-            told: (0, 0, 0, None),
+            told: (0, 0, None),
             alone_since: Some(now),
             told_looking: false,
         };
@@ -335,6 +330,11 @@ impl MemberShell {
     /// Handles a packet of a program or the kernel.
     pub fn handle_packet(&mut self, packet: Bytes, now: Instant) {
         self.node.handle_local_packet(packet, now);
+    }
+
+    /// Returns the node's connections.
+    pub fn connections_mut(&mut self) -> &mut WebRtc {
+        self.node.connections_mut()
     }
 
     /// Waits for the next input, and handles it. Cancellation loses none.
@@ -459,7 +459,6 @@ impl MemberShell {
             }
             return Err(refused(ended));
         }
-        self.measure_outflow(now);
         self.tell_program();
         self.tell_state(now);
         Ok(())
@@ -510,23 +509,6 @@ impl MemberShell {
         Ok(())
     }
 
-    /// Finds the rate of the program inside, if it has made the network: others carry for it.
-    fn measure_outflow(&mut self, now: Instant) {
-        let Some(code) = self.code.as_mut().filter(|code| code.state.founds) else {
-            return;
-        };
-        let drops = self.node.drops();
-        let of_queues = QUEUE_DROPS.iter().filter_map(|reason| drops.get(reason));
-        let counted = Counted {
-            offered: self.node.engine().counters().tun_rx_bytes,
-            taken: self.node.counters().link_tx_packets,
-            dropped: of_queues.sum(),
-        };
-        let full = self.node.pressed_links();
-        let limit = self.outflow.look(counted, full, now);
-        code.state.upload = limit.unwrap_or(0);
-    }
-
     /// Reports present and former members to the program inside.
     fn tell_program(&mut self) {
         let Some(code) = &mut self.code else {
@@ -553,7 +535,7 @@ impl MemberShell {
                 sent_bytes: self.node.counters().link_tx_bytes,
             });
         }
-        let told = (present, left, code.state.upload, code.state.helper);
+        let told = (present, left, code.state.helper);
         if self.told == told {
             return;
         }

@@ -10,8 +10,8 @@
 //!
 //! Files: `namespace` (the processes inside), `interface` (lc0), `readable` (waiting for descriptors). By a leaf's
 //! token `listener`, with `lc0` (its listeners) and `leaf` (the node); by a member's token or a code
-//! `member`, a whole node, with `outflow` (what its program can send), and `mapped` (its port at the router) in a network of
-//! its own; in the network of a group with `group`. By a text `text_listener`, a leaf once `text` has found the network;
+//! `member`, a whole node, with `mapped` (its port at the router) in a network of its own, and `group` in that of
+//! a group. By a text `text_listener`, a leaf once `text` has found the network;
 //! `helpers` decides which routers the caster of a station names.
 
 pub mod group;
@@ -23,7 +23,6 @@ mod listener;
 mod mapped;
 pub mod member;
 mod namespace;
-mod outflow;
 mod readable;
 pub mod text;
 pub mod text_listener;
@@ -40,6 +39,7 @@ use librecast::id::{NodeAddresses, SecretKey};
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::guest;
 use librecast_program::guest_state::STATE_FD;
+use librecast_program::uplink::{Micros, UPLINK_FD, UplinkPage};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -52,6 +52,7 @@ use self::namespace::Running;
 use self::readable::{watch, watched};
 use self::text_listener::{ListenerStart, TextListener};
 use crate::tun::{Mode, Prefix, Settings};
+use crate::uplink::Uplink;
 
 /// Name of the interface.
 const INTERFACE: &str = "lc0";
@@ -115,6 +116,10 @@ pub fn run(mut options: Options) -> anyhow::Result<u8> {
         inherit(fd)?;
         options.command.env(STATE_FD, fd.as_raw_fd().to_string());
     }
+    let page = match &options.role {
+        Role::Member(_) => Some(page(&mut options.command)?),
+        Role::Leaf(_) | Role::Text(..) => None,
+    };
     let mut theirs = None;
     if let Role::Member(start) = &mut options.role
         && let Some(owner) = start.owner.as_mut().filter(|owner| owner.dht.is_some())
@@ -151,6 +156,10 @@ pub fn run(mut options: Options) -> anyhow::Result<u8> {
         true => start_with_pair(&mut options.command, &addresses)?,
         false => start(&settings, &mut options.command, &addresses)?,
     };
+    let uplink = page.map(|mut page| {
+        let index = page.set_interface(device.index());
+        Uplink::new(index.map(|()| page))
+    });
     drop((theirs, packets));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -171,6 +180,7 @@ pub fn run(mut options: Options) -> anyhow::Result<u8> {
         let mut guest = Guest {
             node,
             device,
+            uplink,
             overruns: 0,
             looked_at: Instant::now(),
         };
@@ -211,6 +221,14 @@ fn start_with_pair(
     inherit(theirs.as_fd())?;
     let running = namespace::start_here(command)?;
     Ok((device, running))
+}
+
+/// Makes the file in which the program reads how long its packets wait.
+fn page(command: &mut Command) -> anyhow::Result<UplinkPage> {
+    let page = UplinkPage::in_memory(0)?;
+    inherit(page.fd())?;
+    command.env(UPLINK_FD, page.fd().as_raw_fd().to_string());
+    Ok(page)
 }
 
 /// Keeps a descriptor open in the program.
@@ -286,6 +304,8 @@ impl GuestNode {
 struct Guest {
     node: GuestNode,
     device: Interface,
+    /// Where the program learns how long its packets wait; a leaf sends none.
+    uplink: Option<Uplink>,
     /// Packets that the kernel could not pass to this process.
     overruns: u64,
     looked_at: Instant,
@@ -303,6 +323,9 @@ impl Guest {
         let mut look = tokio::time::interval(LOOK_EVERY);
         loop {
             self.node.flush(&mut self.device)?;
+            if let (GuestNode::Member(member), Some(uplink)) = (&mut self.node, &mut self.uplink) {
+                uplink.tell(member.connections_mut(), Instant::now());
+            }
             tokio::select! {
                 ready = end.readable() => {
                     ready?.clear_ready();
@@ -328,12 +351,15 @@ impl Guest {
 
     /// Reads packets of programs; returns false once there are none.
     fn read(&mut self) -> anyhow::Result<bool> {
-        let (node, now) = (&mut self.node, Instant::now());
+        let (node, now, begun) = (&mut self.node, Instant::now(), Micros::now());
         for _ in 0..READ_AT_ONCE {
             let read = self
                 .device
                 .read(&mut |packet| node.handle_packet(packet, now));
             if !read? {
+                if let Some(uplink) = &mut self.uplink {
+                    uplink.counted(begun);
+                }
                 return Ok(false);
             }
         }

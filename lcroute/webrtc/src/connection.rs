@@ -432,6 +432,18 @@ impl Connection {
         media.is_some_and(Media::is_pressed)
     }
 
+    /// Whether messages wait in the media lane.
+    pub(crate) fn holds(&self) -> bool {
+        let up = self.up.as_ref();
+        let media = up.and_then(|up| up.media.as_deref());
+        media.is_some_and(Media::holds)
+    }
+
+    /// Returns the bytes of messages that wait in the media lane, if any do.
+    pub(crate) fn waiting(&self, now: Instant) -> Option<usize> {
+        self.up.as_ref()?.media.as_ref()?.waiting(now)
+    }
+
     /// Whether a standing queue is on the path of the media lane.
     pub(crate) fn is_congested(&self) -> bool {
         let up = self.up.as_ref();

@@ -10,6 +10,7 @@
 //! | `datagram`, `records` | datagrams and errors of the socket; headers of DTLS records |
 //! | `media` | media lanes |
 //! | `liveness`, `pace` | hellos; the clock of the stack |
+//! | `uplink` | the wait of messages in all lanes |
 //! | `addresses`, `gather`, `stun` | addresses of this node |
 //! | `relay` | server and client of TURN |
 //! | `repeats`, `sctp`, `fence` | repeated datagrams; filtered SCTP; the fence |
@@ -36,6 +37,7 @@ pub mod relay;
 mod repeats;
 pub mod sctp;
 mod stun;
+mod uplink;
 mod webrtc;
 
 pub use config::{Limits, WebRtcConfig};

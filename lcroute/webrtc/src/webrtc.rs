@@ -30,6 +30,7 @@ use crate::peer_connection::Factory;
 use crate::records::is_encrypted;
 use crate::relay::{Change, RelayOffer, RelayStatus, Relays, StreamCommand, StreamEvent};
 use crate::stun::{Binding, Class, TxId, request_id};
+use crate::uplink::Uplink;
 
 /// Lifetime of a remembered ICE check. ICE itself forgets a check after 4 s.
 const CHECK_LIFETIME: Duration = Duration::from_secs(5);
@@ -70,6 +71,7 @@ pub struct WebRtc {
     dirty: Vec<usize>,
     /// Connections with output in the media lane.
     sending: Vec<usize>,
+    uplink: Uplink,
     /// Datagrams handled since the last drain.
     undrained: u32,
     early: VecDeque<Early>,
@@ -166,6 +168,7 @@ impl WebRtc {
             timers: BinaryHeap::new(),
             dirty: Vec::new(),
             sending: Vec::new(),
+            uplink: Uplink::new(now),
             undrained: 0,
             early: VecDeque::new(),
             awaiting: false,
@@ -812,9 +815,18 @@ impl WebRtc {
         }
     }
 
+    /// Returns how long messages wait in this host: those in all queues, by the bytes a second that
+    /// leave.
+    pub fn uplink_wait(&mut self, now: Instant) -> Duration {
+        let connections = &self.connections;
+        let queued = |index: usize| connections.get(index)?.as_ref()?.waiting(now);
+        self.uplink.wait(queued, now)
+    }
+
     /// Ends the turn: partly filled packets of the lanes go out.
     fn finish_lanes(&mut self) {
         let mut sending = std::mem::take(&mut self.sending);
+        let before = self.out.transmits.len();
         for index in sending.drain(..) {
             let Some(connection) = self.connections.get_mut(index).and_then(Option::as_mut) else {
                 continue;
@@ -824,6 +836,9 @@ impl WebRtc {
             }
             self.schedule_lane(index);
         }
+        let sent = self.out.transmits.range(before..);
+        let bytes = sent.map(|transmit| transmit.contents.len()).sum();
+        self.uplink.sent(bytes, self.now);
         // keeps the vector's memory for the next turn
         self.sending = sending;
     }
@@ -1008,6 +1023,9 @@ impl Connections for WebRtc {
         match connection.send_data(parts, &mut self.out, now)? {
             By::Lane => {
                 let waits = connection.lane_waits();
+                if connection.holds() {
+                    self.uplink.hold(index);
+                }
                 self.list(index);
                 if waits {
                     self.schedule_lane(index);

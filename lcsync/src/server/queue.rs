@@ -172,6 +172,12 @@ impl FairQueue {
         line.into_iter().flat_map(|line| line.waiting.values())
     }
 
+    /// Whether channels of an interface wait.
+    pub(super) fn has_any_on(&self, interface: u32) -> bool {
+        let mut waiting = self.active.iter();
+        waiting.any(|(_, flow)| flow.interface == interface)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.length == 0
     }

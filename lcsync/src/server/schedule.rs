@@ -14,6 +14,8 @@
 //!
 //! While a block gathers and waits, records announce it: a JOIN before it begins costs nothing.
 //!
+//! A receiver that carries is joined for blocks that it has not got yet: they gather once they came.
+//!
 //! A place is free while everything due is sent in time. Beyond the capacity, channels wait in a
 //! queue, fair between shares and between members, instead of all becoming slower.
 //!
@@ -32,6 +34,7 @@ use librecast::channel::{ChannelId, SharePrefix};
 use librecast::time::{Duration, Instant};
 
 mod capacity;
+mod gate;
 mod need;
 mod sending;
 mod symbols;
@@ -40,6 +43,7 @@ mod tests;
 mod turns;
 
 use self::capacity::Capacity;
+use self::gate::Gate;
 use self::need::{MIN_GATHERED, Need};
 use self::sending::{Burst, Kept, Pace, Sending, Stage};
 use self::symbols::{Positions, Start};
@@ -83,6 +87,8 @@ pub struct Schedule {
     /// The part of stretches in `load`.
     load_of_stretches: u64,
     capacity: Capacity,
+    /// Interfaces that were held.
+    gates: BTreeMap<u32, Gate>,
     /// Needs of members by interface and layer.
     needs: BTreeMap<(u32, u8), Need>,
     positions: Positions,
@@ -111,6 +117,7 @@ impl Schedule {
             load: 0,
             load_of_stretches: 0,
             capacity: Capacity::new(now),
+            gates: BTreeMap::new(),
             needs: BTreeMap::new(),
             positions: Positions::new(seed),
             refused: 0,
@@ -126,6 +133,7 @@ impl Schedule {
         self.bucket = rates.total.map(|rate| bucket_of(rate, now));
         (self.load, self.load_of_stretches) = (0, 0);
         self.terms.values_mut().for_each(|kept| kept.load = 0);
+        self.gates.values_mut().for_each(|gate| gate.load = 0);
         for (channel, sending) in &self.channels {
             if !matches!(sending.stage, Stage::Burst { .. }) {
                 continue;
@@ -135,11 +143,27 @@ impl Schedule {
             if sending.layer == STRETCH_LAYER {
                 self.load_of_stretches += rate;
             }
+            if let Some(gate) = self.gates.get_mut(&channel.interface) {
+                gate.load += rate;
+            }
             let share = SharePrefix::of_group(channel.group);
             if let Some(kept) = share.and_then(|share| self.terms.get_mut(&share)) {
                 kept.load += rate;
             }
         }
+    }
+
+    /// Holds the symbols of an interface back until then; other interfaces go on.
+    pub fn hold(&mut self, interface: u32, until: Instant, now: Instant) {
+        let (channels, paces) = (&self.channels, &self.paces);
+        let gate = self.gates.entry(interface).or_insert_with(|| {
+            let bursts = channels.iter().filter(|(channel, sending)| {
+                channel.interface == interface && matches!(sending.stage, Stage::Burst { .. })
+            });
+            let load = bursts.map(|(_, s)| paces[usize::from(s.layer)].rate);
+            Gate::new(load.sum(), now)
+        });
+        gate.hold(until, now);
     }
 
     /// Sets limit and sealing of a share.
@@ -244,6 +268,23 @@ impl Schedule {
         }
     }
 
+    /// Whether `channel` is joined.
+    #[must_use]
+    pub fn has(&self, channel: Channel) -> bool {
+        self.channels.contains_key(&channel)
+    }
+
+    /// Begins to send on `channel`, whose block has come.
+    pub fn came(&mut self, channel: Channel, now: Instant) {
+        if let Some(sending) = self.channels.get_mut(&channel)
+            && matches!(sending.stage, Stage::Awaited)
+        {
+            sending.stage = Stage::Gathering { until: now };
+            sending.evidence_at = now;
+            self.gathering.insert((now, channel));
+        }
+    }
+
     /// Stops sending on `channel`: its block is gone.
     pub fn stop(&mut self, channel: Channel, now: Instant) {
         let Some(sending) = self.channels.remove(&channel) else {
@@ -258,7 +299,7 @@ impl Schedule {
             Stage::Waiting { ticket } => {
                 self.queue.remove(channel, ticket);
             }
-            Stage::Trickle { .. } | Stage::Asked { .. } => {}
+            Stage::Awaited | Stage::Trickle { .. } | Stage::Asked { .. } => {}
         }
         self.positions.remember(channel, sending.position, now);
     }
@@ -291,7 +332,7 @@ impl Schedule {
                     }
                     Stage::Gathering { .. } | Stage::Waiting { .. } => sending.symbols,
                     Stage::Burst { left } => left + sending.owed,
-                    Stage::Trickle { .. } | Stage::Asked { .. } => return None,
+                    Stage::Awaited | Stage::Trickle { .. } | Stage::Asked { .. } => return None,
                 };
                 Some(Upcoming {
                     group: channel.group,
@@ -315,6 +356,7 @@ impl Schedule {
         all.map(|(channel, sending)| Joined {
             channel: *channel,
             progress: match sending.stage {
+                Stage::Awaited => Progress::Awaited,
                 Stage::Gathering { .. } => Progress::Gathering,
                 Stage::Waiting { .. } => Progress::Waiting,
                 Stage::Burst { .. } => Progress::Sending,
@@ -346,13 +388,33 @@ impl Schedule {
     /// Bits per second of all bursts, at most the capacity.
     #[must_use]
     pub fn load(&self) -> u64 {
-        self.load.min(self.capacity().unwrap_or(u64::MAX))
+        let held: u64 = self.gates.values().map(|gate| gate.load).sum();
+        let leaving: u64 = self.gates.values().map(Gate::leaving).sum();
+        let load = self.load.saturating_sub(held) + leaving;
+        load.min(self.capacity.measured().unwrap_or(u64::MAX))
     }
 
-    /// Capacity in bits per second, while more waits to be sent.
+    /// Capacity in bits per second on an interface, while more waits to be sent.
     #[must_use]
-    pub fn capacity(&self) -> Option<u64> {
-        self.capacity.measured()
+    pub fn capacity(&self, interface: u32) -> Option<u64> {
+        let gate = self.gates.get(&interface);
+        let held = gate.and_then(|gate| gate.capacity.measured());
+        held.into_iter().chain(self.capacity.measured()).min()
+    }
+
+    /// The least capacity of all interfaces.
+    #[must_use]
+    pub fn least_capacity(&self) -> Option<u64> {
+        let held = self.gates.values();
+        let held = held.filter_map(|gate| gate.capacity.measured());
+        held.chain(self.capacity.measured()).min()
+    }
+
+    /// The last bits per second that left while more waited.
+    #[must_use]
+    pub fn last_capacity(&self) -> Option<u64> {
+        let gates = self.gates.values().filter_map(|gate| gate.capacity.last());
+        gates.chain(self.capacity.last()).min()
     }
 
     /// Interfaces with joined channels.
@@ -394,11 +456,9 @@ impl Schedule {
     /// Returns when [`poll`](Self::poll) is due.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
-        let turn = self.turns.first().map(|(due, _)| {
-            self.bucket
-                .as_ref()
-                .map_or(*due, |b| b.ready_at().max(*due))
-        });
+        let turn = self
+            .next_turn()
+            .map(|(due, _)| self.bucket.as_ref().map_or(due, |b| b.ready_at().max(due)));
         let gathered = self.gathering.first().map(|(until, _)| *until);
         turn.into_iter().chain(gathered).min()
     }
@@ -407,15 +467,53 @@ impl Schedule {
     pub fn poll(&mut self, now: Instant) -> Option<Action> {
         loop {
             self.admit(now);
-            let (due, channel) = *self.turns.first()?;
-            if due > now || self.bucket.as_mut().is_some_and(|b| !b.ready(now)) {
+            let (at, turn) = self.next_turn()?;
+            if at > now || self.bucket.as_mut().is_some_and(|b| !b.ready(now)) {
                 return None;
             }
-            self.turns.pop_first();
+            self.turns.remove(&turn);
+            let (_, channel) = turn;
             if let Some(action) = self.take_turn(channel, now) {
                 return Some(action);
             }
         }
+    }
+
+    /// Returns the next turn and its time: those of held interfaces wait, and keep their order.
+    fn next_turn(&self) -> Option<(Instant, (Instant, Channel))> {
+        let mut next: Option<(Instant, (Instant, Channel))> = None;
+        for turn in &self.turns {
+            let (due, channel) = *turn;
+            if next.is_some_and(|(at, _)| at <= due) {
+                break;
+            }
+            let gate = self.gates.get(&channel.interface);
+            let at = gate.map_or(due, |gate| gate.opens(due));
+            if next.is_none_or(|(earlier, _)| at < earlier) {
+                next = Some((at, *turn));
+            }
+        }
+        next
+    }
+
+    /// Measures what leaves; returns whether a turn is late where no interface is held.
+    fn look_at_capacity(&mut self, now: Instant) -> bool {
+        let mut behind = false;
+        self.gates
+            .values_mut()
+            .for_each(|gate| gate.is_behind = false);
+        for (_, channel) in self.turns.iter().take_while(|(due, _)| *due + BEHIND < now) {
+            match self.gates.get_mut(&channel.interface) {
+                Some(gate) => gate.is_behind = true,
+                None => behind = true,
+            }
+        }
+        self.capacity.look(behind, !self.queue.is_empty(), now);
+        for (interface, gate) in &mut self.gates {
+            let waits = self.queue.has_any_on(*interface);
+            gate.capacity.look(gate.is_behind, waits, now);
+        }
+        behind
     }
 
     fn begin(
@@ -455,7 +553,10 @@ impl Schedule {
             receivers: wanted.receivers,
             list: wanted.list,
             blocks: wanted.blocks,
-            stage: Stage::Gathering { until },
+            stage: match wanted.absent {
+                true => Stage::Awaited,
+                false => Stage::Gathering { until },
+            },
             position,
             due: now,
             evidence_at: now,
@@ -475,7 +576,9 @@ impl Schedule {
             answers: 0,
         };
         self.channels.insert(channel, sending);
-        self.gathering.insert((until, channel));
+        if !wanted.absent {
+            self.gathering.insert((until, channel));
+        }
     }
 
     /// Makes room for one more channel: the last in the queue stops, if its member has had more.
@@ -508,13 +611,9 @@ impl Schedule {
                 sending.stage = Stage::Waiting { ticket };
             }
         }
-        let behind = self
-            .turns
-            .first()
-            .is_some_and(|(due, _)| *due + BEHIND < now);
-        self.capacity.look(behind, !self.queue.is_empty(), now);
+        let behind = self.look_at_capacity(now);
         let total = self.bucket.as_ref().map(TokenBucket::rate);
-        let limit = total.into_iter().chain(self.capacity()).min();
+        let limit = total.into_iter().chain(self.capacity.measured()).min();
         // a little more than fits, so that all of it is used
         let fits = limit.map_or(u64::MAX, |limit| limit + limit / 10);
         let rate = self.paces[0].rate;
@@ -523,8 +622,12 @@ impl Schedule {
             if self.load >= most.min(MAX_STRETCHED * rate).min(fits) {
                 return;
             }
-            let terms = &self.terms;
+            let (terms, gates) = (&self.terms, &self.gates);
             let full = |channel: &Channel| {
+                let gate = gates.get(&channel.interface);
+                if gate.is_some_and(Gate::is_full) {
+                    return true;
+                }
                 let prefix = SharePrefix::of_group(channel.group);
                 let kept = prefix.and_then(|p| terms.get(&p));
                 kept.is_some_and(Kept::is_full)

@@ -13,6 +13,7 @@ use lcsync::record::Record;
 use lcsync::server::channel::{Channel, Rates, Sent};
 use lcsync::server::core::Output;
 use lcsync::server::hosted::{Server, Share};
+use lcsync::server::uplink::MOST_WAIT;
 use librecast::channel::{ChannelId, ROOT_CHANNEL, SharePrefix, channel_of};
 use librecast::coding::{Encoder, SYMBOL_SIZE};
 use librecast::mld::{self, RecordType, report_messages};
@@ -23,7 +24,7 @@ use super::content::Content;
 use super::host::Host;
 
 const INTERFACE: u32 = 2;
-const RATE: u64 = 15_000_000;
+pub const RATE: u64 = 15_000_000;
 const STEP: Duration = Duration::from_millis(1);
 /// Time by which all receivers have everything.
 const END: Duration = Duration::from_secs(300);
@@ -34,7 +35,7 @@ const RECEIVER_QUEUE: f64 = 200_000.0;
 const UPLINK_QUEUE: Duration = Duration::from_millis(80);
 const SERVER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xff);
 /// The one listener that lcroute reports for all receivers of its network.
-const PROXY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x77);
+pub const PROXY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x77);
 pub const LIAR: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x66);
 /// The switch, as a host of the network.
 const SWITCH: usize = usize::MAX;
@@ -48,8 +49,6 @@ pub enum Incident {
     NewVersion,
     /// A receiver is killed, and started again after half a second.
     Kill(usize),
-    /// The server learns the bits per second of its uplink.
-    Limit(u64),
     /// Half of the channels to a receiver get a second path, as wide as the first.
     SecondPath(usize),
 }
@@ -83,6 +82,8 @@ struct Uplink {
     link: Bottleneck<Duration>,
     /// One copy leaves for all receivers from then on; before, one for each.
     carried_from: Duration,
+    /// Whether the server is held while packets wait.
+    holds: bool,
     /// Copies that passed.
     copies: u64,
 }
@@ -184,12 +185,14 @@ impl Simulation {
     }
 
     /// Puts the server on lc0 of a router with an uplink of this rate. Other routers pass its
-    /// packets on from `carried_from` on.
-    pub fn limit_uplink(&mut self, rate: u64, carried_from: Duration) {
+    /// packets on from `carried_from` on. The server is held while packets wait, if the router `holds`
+    /// it.
+    pub fn limit_uplink(&mut self, rate: u64, carried_from: Duration, holds: bool) {
         let link = Bottleneck::new(rate as f64, UPLINK_QUEUE, Duration::ZERO);
         self.uplink = Some(Uplink {
             link,
             carried_from,
+            holds,
             copies: 0,
         });
     }
@@ -251,16 +254,6 @@ impl Simulation {
                 self.server_id += 1;
                 self.server = server(self.server_id, Some(RATE * 16), now);
                 self.share(now);
-            }
-            Incident::Limit(rate) => {
-                let channel = RATE.min(rate / 4);
-                let rates = Rates {
-                    channel,
-                    slow: channel / 10,
-                    stretch: None,
-                    total: Some(rate),
-                };
-                self.server.set_rates(rates, now);
             }
             Incident::NewVersion => {
                 let (blocks, version) = (self.content().length(), self.contents.len());
@@ -353,6 +346,7 @@ impl Simulation {
         while self
             .link
             .is_none_or(|l| l.wait(time) <= queue(l.rate, SERVER_QUEUE))
+            && self.hold(time)
             && let Some(output) = self.server.poll_output(now)
         {
             match output {
@@ -374,6 +368,19 @@ impl Simulation {
                 } => self.symbols(time, channel, sequence, &ids),
             }
         }
+    }
+
+    /// Holds the server while packets wait before its router's uplink; always true.
+    fn hold(&mut self, time: Duration) -> bool {
+        if self.uplink.as_ref().is_some_and(|uplink| uplink.holds) {
+            self.switch(time);
+            let wait = self.uplink.as_ref().map(|uplink| uplink.link.wait(time));
+            let now = self.start + time;
+            if wait > Some(MOST_WAIT) {
+                self.server.hold(INTERFACE, now + STEP, now);
+            }
+        }
+        true
     }
 
     fn query(&mut self, time: Duration, group: Ipv6Addr, message: &[u8]) {
@@ -542,7 +549,7 @@ impl Simulation {
     }
 }
 
-fn encode(symbol: &Symbol<'_>) -> Vec<u8> {
+pub fn encode(symbol: &Symbol<'_>) -> Vec<u8> {
     let mut datagram = Vec::new();
     symbol.write_header(&mut datagram);
     datagram.extend_from_slice(symbol.data);

@@ -45,8 +45,6 @@ pub struct GuestState {
     pub present: usize,
     /// Members that were reachable.
     pub left: usize,
-    /// Bits a second that the program inside should send at most; 0: as many as it likes.
-    pub upload: u64,
     /// Of a helper of a station; none: this guest is none.
     pub helper: Option<HelperState>,
 }

@@ -26,6 +26,7 @@
 //! | [`service`] | notifications to the service manager, and its credentials |
 //! | [`standard`] | standard input, output and error, also where they are non-blocking |
 //! | [`state_lock`] | one owner of a state folder at a time |
+//! | [`uplink`] | how long packets for lc0 wait in this host, for programs that send bulk |
 
 pub mod arguments;
 pub mod book;
@@ -51,5 +52,6 @@ pub mod screen;
 pub mod service;
 pub mod standard;
 pub mod state_lock;
+pub mod uplink;
 
 pub use librecast::units;

@@ -177,6 +177,38 @@ fn a_short_uplink_is_found_and_nobody_carries_who_does_not_want_to() {
     });
 }
 
+/// Returns the part of a node's packets that its links dropped, as they had waited too long.
+fn dropped(node: &Member) -> Result<f64> {
+    let mut dropped = 0;
+    for reason in ["queue_delay", "queue_codel", "queue_full"] {
+        dropped += node.counter(&format!("drops/{reason}"))?;
+    }
+    Ok(dropped as f64 / node.counter("link_tx_packets")? as f64)
+}
+
+#[test]
+fn a_server_behind_a_short_uplink_waits_instead_of_having_its_symbols_dropped() {
+    world("uplink-waits", |lab| {
+        let network = mesh(lab, None)?;
+        let (sender, receivers) = network.members.split_first().context("members")?;
+        limit(&sender.host, 30)?;
+        make_folder(&sender.host.path("folder"), 6_000_000)?;
+        let (_share, _) = share(&sender.host, &["folder"])?;
+        let mut fetches = Vec::new();
+        for receiver in &receivers[..3] {
+            let fetch = receiver.host.spawn("lcsync", &["lc:folder", "copy"])?;
+            fetches.push((receiver, fetch));
+        }
+        for (receiver, fetch) in &mut fetches {
+            fetch.expect_exit(SOON, 0)?;
+            same_content(&sender.host.path("folder"), &receiver.host.path("copy"))?;
+        }
+        let dropped = dropped(sender)?;
+        println!("{:.1} % dropped", dropped * 100.0);
+        holds!(dropped < 0.2, "{dropped:.2} of all packets dropped")
+    });
+}
+
 /// Five receivers of one share behind 30 Mbit/s each, at once: `MB` in megabytes, `UPLOAD` and
 /// `CARRY` as in the configuration, `BWLIMIT` as of `lcsync share`, `APART` in seconds.
 #[test]
@@ -226,6 +258,7 @@ fn five_receivers_at_once_measured() {
                 sent as f64 / bytes as f64
             );
         }
+        println!("{:.1} % dropped", dropped(sender)? * 100.0);
         let uplink = &sender.status()?["uplink"];
         println!("{uplink}");
         let alone = Instant::now();

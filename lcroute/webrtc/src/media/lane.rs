@@ -370,6 +370,18 @@ impl Media {
         self.pressed > MOST_PRESSED || self.controller.is_congested()
     }
 
+    /// Whether messages wait.
+    pub(crate) fn holds(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Returns the bytes of messages that wait for the window and may leave in time; none if no messages
+    /// wait.
+    pub(crate) fn waiting(&self, now: Instant) -> Option<usize> {
+        let rate = self.controller.capacity();
+        self.holds().then(|| self.queue.waiting(rate, now))
+    }
+
     fn piece(&self) -> usize {
         self.limit() - RTP_HEADER - TAG - CHUNK_HEADER - PIECE_HEADER
     }

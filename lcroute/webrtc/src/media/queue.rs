@@ -33,6 +33,11 @@ const SPARE_BUFFERS: usize = 64;
 const MAX_SPARE_BYTES: usize = 2_048;
 /// Messages for which an idle flow keeps room. Chosen.
 const IDLE_ROOM: usize = 16;
+/// Bytes that may wait at a link of an unknown rate. Chosen: two packets.
+const LEAST_WAITING: usize = 2 * QUANTUM;
+/// Time without a departure after which a queue is its peer's alone. Chosen: a few times as long as a
+/// message waits.
+const STANDS: Duration = Duration::from_millis(100);
 /// Least delay of a wake-up that is this process's fault. Chosen: twice the pacer's tick.
 const STALL: Duration = Duration::from_millis(2);
 /// Bytes of a message with its origin, which hosts of a LAN share, and its addresses
@@ -54,6 +59,8 @@ pub(crate) struct FairQueue {
     new: VecDeque<usize>,
     old: VecDeque<usize>,
     bytes: usize,
+    /// When a message left last, or came into the empty queue.
+    moved: Option<Instant>,
     spare: Vec<Vec<u8>>,
 }
 
@@ -94,12 +101,24 @@ impl FairQueue {
             new: VecDeque::new(),
             old: VecDeque::new(),
             bytes: 0,
+            moved: None,
             spare: Vec::new(),
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.bytes == 0
+    }
+
+    /// Returns the bytes that wait and may leave in time over a link of this rate, in bytes a second;
+    /// 0: nothing leaves.
+    pub(crate) fn waiting(&self, rate: f64, now: Instant) -> usize {
+        let stands = |moved: Instant| now.saturating_duration_since(moved) > STANDS;
+        let in_time = (rate * self.bound.as_secs_f64()) as usize;
+        match self.moved {
+            Some(moved) if !stands(moved) => self.bytes.min(in_time.max(LEAST_WAITING)),
+            _ => 0,
+        }
     }
 
     /// Queues a message; `rate` is the link's, in bytes a second.
@@ -125,6 +144,9 @@ impl FairQueue {
             (flow.listed, flow.key) = (true, key);
             flow.credit = QUANTUM as isize;
             self.new.push_back(at);
+        }
+        if self.bytes == 0 {
+            self.moved = Some(now);
         }
         flow.bytes += bytes.len() + OVERHEAD;
         self.bytes += bytes.len() + OVERHEAD;
@@ -172,6 +194,7 @@ impl FairQueue {
             let list = if is_new { &mut self.new } else { &mut self.old };
             list.push_front(at);
             self.keep(std::mem::replace(message, next));
+            self.moved = Some(now);
             return true;
         }
     }
@@ -453,6 +476,26 @@ mod tests {
         };
         assert_eq!(b.dropped, late);
         assert!(b.queue.is_empty() && b.queue.old.is_empty());
+    }
+
+    #[test]
+    fn a_slow_or_silent_link_holds_few_bytes() {
+        let mut b = Bench::new();
+        for _ in 0..30 {
+            b.push(&message(1, 1_200), 1e6);
+        }
+        let all = b.queue.bytes;
+        assert_eq!(b.queue.waiting(1e7, b.now), all);
+        assert_eq!(b.queue.waiting(1e6, b.now), 20_000);
+        assert_eq!(b.queue.waiting(1e3, b.now), LEAST_WAITING);
+        b.wait(90_000);
+        b.push(&message(2, 1_200), 1e6);
+        assert!(b.pop().is_some());
+        b.wait(90_000);
+        b.push(&message(2, 1_200), 1e6);
+        assert!(b.queue.waiting(1e7, b.now) > 0);
+        b.wait(20_000);
+        assert_eq!(b.queue.waiting(1e7, b.now), 0);
     }
 
     #[test]

@@ -16,6 +16,7 @@ const BLOCK: Wanted = Wanted {
     blocks: 1,
     receivers: 0,
     list: false,
+    absent: false,
 };
 
 fn channel(n: u16) -> Channel {
@@ -270,9 +271,64 @@ fn the_total_rate_is_kept_and_those_who_joined_share_it_fairly() {
     assert!(each.len() <= 12, "one after the other: {each:?}");
     assert!(
         schedule
-            .capacity()
+            .capacity(1)
             .is_some_and(|c| (9_000_000..11_000_000).contains(&c))
     );
+}
+
+#[test]
+fn a_held_interface_sends_nothing_keeps_its_order_and_holds_up_no_other() {
+    let start = Instant::now();
+    let mut schedule = Schedule::new(RATES, 1, start);
+    let on = |interface: u32, n: u16| Channel {
+        interface,
+        ..channel(n)
+    };
+    // another interface before and behind it
+    for n in 1..=40 {
+        for interface in 1..=3 {
+            let channel = on(interface, n);
+            schedule.join(channel, BLOCK, host(1), Evidence::Joined, start);
+        }
+    }
+    // a turn each 4 ms leaves on the second one
+    let (mut now, mut sent) = (start, BTreeMap::<Channel, usize>::new());
+    for _ in 0..1_500 {
+        now += Duration::from_millis(1);
+        if now < start + Duration::from_millis(4) {
+            schedule.hold(2, now + Duration::from_millis(1), now);
+        }
+        while let Some(action) = schedule.poll(now) {
+            if let Action::Symbols { channel, ids, .. } = action {
+                *sent.entry(channel).or_default() += ids.len();
+                if channel.interface == 2 {
+                    schedule.hold(2, now + Duration::from_millis(4), now);
+                }
+            }
+        }
+        assert!(schedule.next_timeout() > Some(now), "no turn is due");
+    }
+    let of = |interface: u32| -> Vec<usize> {
+        let all = sent.iter().filter(|(c, _)| c.interface == interface);
+        all.map(|(_, symbols)| *symbols).collect()
+    };
+    for other in [1, 3] {
+        assert!(of(other).iter().all(|sent| *sent >= 256), "{:?}", of(other));
+    }
+    let held = of(2);
+    let all: usize = held.iter().sum();
+    let turn = schedule.paces[0].turn as usize;
+    assert!((330 * turn..=375 * turn).contains(&all), "{held:?}");
+    // those that began have the same turns; few begin once the rate is known
+    let most = held.iter().max().unwrap();
+    assert!(*most <= 256 + 64, "{held:?}");
+    let rate = schedule.capacity(2).unwrap();
+    let real = turn as u64 * WIRE_SIZE * 8 * 250;
+    assert!(
+        (real * 4 / 5..real * 6 / 5).contains(&rate),
+        "{rate} of {real}"
+    );
+    assert_eq!(schedule.capacity(1), None);
 }
 
 #[test]

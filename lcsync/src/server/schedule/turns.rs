@@ -5,6 +5,7 @@ use std::net::Ipv6Addr;
 use librecast::time::{Duration, Instant};
 
 use super::Schedule;
+use super::gate::Gate;
 use super::need::{MIN_GATHERED, Need};
 use super::sending::{Burst, Stage};
 use crate::packet::WIRE_SIZE;
@@ -48,6 +49,7 @@ impl Schedule {
                 return;
             }
             // a JOIN before the first symbol misses none
+            Stage::Awaited => return,
             Stage::Gathering { .. } | Stage::Waiting { .. } if sending.owed == 0 => return,
             Stage::Burst { .. } if sending.sent_in_burst == 0 && sending.owed == 0 => return,
             Stage::Gathering { .. } | Stage::Waiting { .. } => {
@@ -86,6 +88,9 @@ impl Schedule {
             if layer == STRETCH_LAYER {
                 self.load_of_stretches += rate;
             }
+            if let Some(gate) = self.gates.get_mut(&channel.interface) {
+                gate.load += rate;
+            }
             if let Some(kept) = self.kept(channel) {
                 kept.load += rate;
             }
@@ -105,6 +110,9 @@ impl Schedule {
         let rate = self.paces[usize::from(layer)].rate;
         self.bursting -= 1;
         self.load -= rate;
+        if let Some(gate) = self.gates.get_mut(&channel.interface) {
+            gate.load -= rate;
+        }
         if layer == STRETCH_LAYER {
             self.load_of_stretches -= rate;
         }
@@ -145,7 +153,7 @@ impl Schedule {
         let whole = sending.burst == Burst::First && sending.sent_in_burst >= sending.symbols;
         let ended = !matches!(
             sending.stage,
-            Stage::Gathering { .. } | Stage::Waiting { .. }
+            Stage::Awaited | Stage::Gathering { .. } | Stage::Waiting { .. }
         );
         let other = sending.layer >= REPAIR_LAYER;
         if sending.symbols < MIN_GATHERED || sending.list || other || !whole || !ended {
@@ -190,11 +198,13 @@ impl Schedule {
             self.turns.insert((at, channel));
             return None;
         }
+        let gate = self.gates.get_mut(&channel.interface).filter(|_| sends);
+        let most = gate.map_or(u32::MAX, Gate::take_turn);
         let sending = self.channels.get_mut(&channel)?;
         match stage {
-            Stage::Gathering { .. } | Stage::Waiting { .. } => None,
+            Stage::Awaited | Stage::Gathering { .. } | Stage::Waiting { .. } => None,
             Stage::Burst { left } if !spent => {
-                let count = left.min(pace.turn);
+                let count = left.min(pace.turn).min(most);
                 let time = pace.symbol_time * count;
                 if left > count {
                     sending.stage = Stage::Burst { left: left - count };
@@ -226,7 +236,7 @@ impl Schedule {
                     0 => need.step(sending.symbols, sent).min(left),
                     run => run,
                 };
-                let count = run.min(pace.turn);
+                let count = run.min(pace.turn).min(most);
                 let run = run - count;
                 sending.stage = Stage::Trickle {
                     left: left - count,
@@ -319,6 +329,9 @@ impl Schedule {
         } += u64::from(count);
         let bytes = u64::from(count) * wire;
         self.capacity.spend(bytes);
+        if let Some(gate) = self.gates.get_mut(&channel.interface) {
+            gate.capacity.spend(bytes);
+        }
         let earliest = now.checked_sub(MAX_LAG).unwrap_or(now);
         sending.due = sending.due.max(earliest) + time;
         self.turns.insert((sending.due, channel));
