@@ -7,10 +7,12 @@ use librecast::time::utc;
 
 use super::{BoardText, Post};
 
-/// Posts in a feed, and their bytes.
+/// Posts in a feed.
 const POSTS: usize = 100;
-const BYTES: usize = 512 * 1_024;
-/// Bytes of a title that the text's first line replaces.
+/// Bytes of a feed, unless its only post is longer. Chosen: JSON doubles them at most, and the server
+/// of pages reads 1 MiB.
+const BYTES: usize = 400 * 1_024;
+/// Bytes of the text's first line in place of a title.
 const TITLE: usize = 80;
 
 /// Writes the last posts, the newest first.
@@ -19,12 +21,7 @@ pub fn atom<'a>(
     name: &str,
     posts: impl DoubleEndedIterator<Item = &'a Post>,
 ) -> String {
-    let mut bytes = 0;
-    let last = posts.rev().take(POSTS).take_while(|post| {
-        bytes += post.content.text.len();
-        bytes <= BYTES
-    });
-    let last: Vec<_> = last.collect();
+    let last: Vec<_> = posts.rev().take(POSTS).collect();
     let updated = last.iter().map(|post| post.time).max().unwrap_or(0);
     let mut out = String::from("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n");
     let id = format!("urn:librecast:board:{}", board.owner);
@@ -42,8 +39,7 @@ pub fn atom<'a>(
             .title
             .clone()
             .unwrap_or_else(|| shorten(first, TITLE));
-        let _ = write!(
-            out,
+        let entry = format!(
             "<entry>\n<id>{id}:{}</id>\n<title>{}</title>\n<updated>{}</updated>\n<author><name>{}</name></author>\n<content type=\"text\">{}</content>\n</entry>\n",
             post.id,
             escaped(&title),
@@ -51,6 +47,11 @@ pub fn atom<'a>(
             post.author,
             escaped(&content.text)
         );
+        let is_first = !out.contains("<entry>");
+        if !is_first && out.len() + entry.len() > BYTES {
+            break;
+        }
+        out.push_str(&entry);
     }
     out + "</feed>\n"
 }
