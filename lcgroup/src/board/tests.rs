@@ -152,6 +152,74 @@ fn a_board_keeps_its_posts_over_a_restart_and_garbage_changes_nothing() {
 }
 
 #[test]
+fn a_flood_of_strangers_that_know_the_read_key_shows_nothing_and_pushes_nothing_out() {
+    let mut world = World::new(&[0, 0]);
+    world.run(10);
+    assert_eq!(world.post(0, "by the owner").unwrap(), None);
+    // its packets come to the same group, under the same key
+    let key = SecretKey::generate();
+    let text = BoardText {
+        owner: key.peer_id(),
+        ..world.boards[0].0.text().clone()
+    };
+    let path = world.folder.path().join("stranger");
+    let stranger = Board::make((&path, "news"), &text, &key, world.now).unwrap();
+    assert_eq!(stranger.address(), world.boards[0].0.address());
+    world.boards.push((stranger, 0));
+    world.run(10);
+    for n in 0..200 {
+        assert_eq!(world.post(2, &format!("spam {n}")).unwrap(), None);
+    }
+    world.run(10);
+    assert_eq!(world.texts(2).len(), 200);
+    for host in [0, 1] {
+        assert_eq!(world.texts(host), ["by the owner"]);
+        assert_eq!(world.boards[host].0.status().log.entries, 1);
+    }
+    assert_eq!(world.post(0, "still").unwrap(), None);
+    world.run(10);
+    assert_eq!(world.texts(1), ["by the owner", "still"]);
+}
+
+#[test]
+fn a_key_on_two_hosts_is_noticed_and_a_copied_folder_waits_for_another_host() {
+    let mut world = World::new(&[0, 0]);
+    world.run(10);
+    assert_eq!(world.post(0, "first").unwrap(), None);
+    let (original, copy) = (
+        world.folder.path().join("0"),
+        world.folder.path().join("copy"),
+    );
+    std::fs::create_dir(&copy).unwrap();
+    for file in std::fs::read_dir(&original).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+    }
+    assert_eq!(world.post(0, "second").unwrap(), None);
+    world.run(10);
+    world.away = vec![0];
+    let copied = Board::open(&copy, "news", world.now).unwrap();
+    world.boards.push((copied, 0));
+    assert_eq!(world.post(2, "old").unwrap().as_deref(), Some(UNSURE));
+    world.run(90);
+    // another host had the posts that the copy lacked
+    assert_eq!(world.post(2, "third").unwrap(), None);
+    world.run(10);
+    assert_eq!(world.texts(1), ["first", "second", "third"]);
+    // both go on: one key, two histories
+    world.away = vec![2];
+    world.boards[0].0.come_back(world.now);
+    let of_original = world.boards[0].0.posts.iter().len();
+    assert_eq!(of_original, 2);
+    assert_eq!(world.post(0, "another third").unwrap(), None);
+    world.away.clear();
+    world.run(90);
+    assert!(world.boards[1].0.status().log.entries >= 2);
+    assert!(world.boards[0].0.status().problem.is_some());
+    assert!(world.post(0, "no more").is_err());
+}
+
+#[test]
 fn a_feed_has_no_markup_or_controls_of_a_post() {
     let mut world = World::new(&[0]);
     world.run(10);
