@@ -39,6 +39,10 @@ const EXAMPLES: &str = "Examples:
   lcgroup hold --key team                  a line for a host that is to hold what is said while others are away
   lcgroup hold lch1... mailbox             on that host: it cannot read it
   lcgroup hold mailbox --wake ./call       runs ./call with the line of `lcgroup wake` of a member that is absent
+  lcgroup board create news                a board, which anybody follows who has the text that this prints
+  lcgroup board post news 'It rains.' --title Weather
+  lcgroup follow lcb1...                   on any host; it keeps the board for others, too
+  lcgroup read news --follow
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no lcgroup runs here, 4 not permitted, 130 or 143 interrupted.";
 
@@ -281,7 +285,30 @@ enum Verb {
         #[arg(long, value_name = "ID", conflicts_with = "resend")]
         discard: Option<String>,
     },
-    /// Groups, and what is held
+    /// Boards: public text that anyone can follow
+    #[command(subcommand)]
+    Board(BoardVerb),
+    /// Follow a board, and keep it for other readers
+    Follow {
+        /// The text of `lcgroup board create`; `-` reads it from stdin
+        board: String,
+        /// How this host calls it [default: as its owner]
+        name: Option<String>,
+    },
+    /// Print the posts of a board
+    Read {
+        /// The board
+        name: String,
+        /// Go on with what comes
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Follow a board no longer, and delete its posts here
+    Unfollow {
+        /// The board
+        name: String,
+    },
+    /// Groups, boards, and what is held
     Status,
     /// Hold a group for others, without reading it
     Hold {
@@ -304,6 +331,44 @@ enum Verb {
         /// `wake`. All that follow are its arguments
         #[arg(long, value_name = "PROGRAM", num_args = 1.., allow_hyphen_values = true, conflicts_with_all = ["key", "end"])]
         wake: Vec<OsString>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum BoardVerb {
+    /// Make a board, and print its text for readers
+    Create {
+        /// How this host and readers call it
+        name: String,
+    },
+    /// Post: Markdown; the command ends when the post is on disk
+    Post {
+        /// The board
+        name: String,
+        /// Words; none or `-`: all of stdin
+        text: Vec<String>,
+        /// Its title
+        #[arg(long, value_name = "TITLE")]
+        title: Option<String>,
+    },
+    /// Others that may post
+    #[command(subcommand)]
+    Writer(WriterVerb),
+    /// Print the last posts as an Atom feed
+    Feed {
+        /// The board
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum WriterVerb {
+    /// The owner lets a key post
+    Add {
+        /// The board
+        name: String,
+        /// The key that `lcgroup follow` printed on the writer's host, or book:NAME
+        key: String,
     },
 }
 
@@ -513,6 +578,15 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             resend,
             discard,
         } => to.outbox(group, resend, discard),
+        Verb::Board(verb) => match verb {
+            BoardVerb::Create { name } => to.board_create(name),
+            BoardVerb::Post { name, text, title } => to.board_post(name, title, &text),
+            BoardVerb::Writer(WriterVerb::Add { name, key }) => to.board_writer(name, &key),
+            BoardVerb::Feed { name } => to.board_feed(name),
+        },
+        Verb::Follow { board, name } => to.follow(&board, name),
+        Verb::Read { name, follow } => to.read_board(&name, follow),
+        Verb::Unfollow { name } => to.unfollow(name),
         Verb::Status => to.status(),
         Verb::Hold {
             holding_key,

@@ -38,6 +38,7 @@ use nix::sys::time::TimeSpec;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use crate::board::Board;
 use crate::carrier::{Carrier, Plan, Way};
 use crate::desktop::Desktop;
 use crate::giver::{Giver, Wanted};
@@ -50,6 +51,8 @@ use crate::outside::{self, Kept, MAX_NETWORKS, MAX_OPEN, Networks, Outside};
 use crate::request::{GroupStatus, HeldStatus, MAX_TEXT, Request, Status, Tail};
 use crate::room::{FileAnswer, Room, SUSPENDED, clock_step, invitation_id, label};
 use crate::server::{Answer, Asked, serve};
+
+mod boards;
 
 /// Interval between two checks of the interfaces.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -96,7 +99,12 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         let _ = woken.write(1);
     })?;
     let state = &options.state_dir;
-    for folder in [state.clone(), state.join("groups"), state.join("held")] {
+    for folder in [
+        state.clone(),
+        state.join("groups"),
+        state.join("held"),
+        state.join(boards::FOLDER),
+    ] {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -124,6 +132,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
             .context("a thread for the desktop")?,
         rooms: BTreeMap::new(),
         held: BTreeMap::new(),
+        boards: BTreeMap::new(),
         networks: Networks::new(),
         held_networks: Networks::new(),
         disk_again: None,
@@ -163,6 +172,7 @@ struct Daemon {
     desktop: Option<Desktop>,
     rooms: BTreeMap<String, Room>,
     held: BTreeMap<String, Held>,
+    boards: BTreeMap<String, Board>,
     /// Networks of groups that have one of their own, by the groups' names.
     networks: Networks,
     /// The same for groups that are held.
@@ -198,7 +208,7 @@ impl Daemon {
                 Err(e) => tracing::error!("held group {name}: {e}"),
             }
         }
-        Ok(())
+        self.open_boards(now)
     }
 
     fn run(
@@ -214,6 +224,9 @@ impl Daemon {
             if self.network.look_at_interfaces(now)? {
                 for room in self.rooms.values_mut() {
                     room.come_back(now);
+                }
+                for board in self.boards.values_mut() {
+                    board.come_back(now);
                 }
                 self.due = true;
             }
@@ -280,6 +293,7 @@ impl Daemon {
     fn receive(&mut self) -> io::Result<()> {
         let (time, now) = (UnixTime::now(), Instant::now());
         let (rooms, held) = (&mut self.rooms, &mut self.held);
+        let boards = &mut self.boards;
         let (networks, held_networks) = (&mut self.networks, &mut self.held_networks);
         let mut any = false;
         let more = self.network.receive(|group, source, bytes| {
@@ -295,6 +309,10 @@ impl Daemon {
             let held = held.filter(|(name, _)| !held_networks.contains_key(*name));
             for (_, held) in held.filter(|(_, held)| held.address() == group) {
                 held.handle_packet(source, bytes, time, now);
+            }
+            let boards = boards.values_mut();
+            for board in boards.filter(|board| board.address() == group) {
+                board.handle_packet(source, bytes, time, now);
             }
         })?;
         self.due |= any || more;
@@ -394,6 +412,19 @@ impl Daemon {
                 Err(e) => failed = Some((name, e)),
             }
         }
+        for (name, board) in &mut self.boards {
+            if !all && board.next_timeout() > now {
+                continue;
+            }
+            match board.turn(time, now) {
+                Ok(()) => {
+                    for (group, bytes) in board.take_transmits() {
+                        self.network.send(group, &bytes);
+                    }
+                }
+                Err(e) => failed = Some((name, e)),
+            }
+        }
         if let Some((name, e)) = failed {
             if !was_full {
                 tracing::error!("{name}: nothing is sent until the disk takes it: {e}");
@@ -415,6 +446,9 @@ impl Daemon {
             for held in self.held.values_mut() {
                 held.compact()?;
                 held.tidy_files();
+            }
+            for board in self.boards.values_mut() {
+                board.compact()?;
             }
         }
         Ok(())
@@ -498,9 +532,10 @@ impl Daemon {
         let (time, now) = (UnixTime::now(), Instant::now());
         let rooms = self.rooms.values().map(|room| room.next_timeout(time, now));
         let held = self.held.values().map(Held::next_timeout);
+        let boards = self.boards.values().map(Board::next_timeout);
         let first = match self.disk_again {
             Some(at) => Some(at),
-            None => rooms.chain(held).min(),
+            None => rooms.chain(held).chain(boards).min(),
         };
         let first = first.into_iter().chain(service.next_timeout()).min();
         let until = first.map_or(POLL_INTERVAL, |at| {
@@ -791,6 +826,13 @@ impl Daemon {
                 Ok(json!({ "line": held.call(time)? }))
             }
             Request::Unhold { name } => self.unhold(&name),
+            Request::BoardCreate { .. }
+            | Request::BoardPost { .. }
+            | Request::BoardWriter { .. }
+            | Request::BoardRead { .. }
+            | Request::BoardFeed { .. }
+            | Request::Follow { .. }
+            | Request::Unfollow { .. } => self.serve_board(request, time, now),
             // answered earlier
             Request::Tail(_)
             | Request::SendFile { .. }
@@ -827,6 +869,7 @@ impl Daemon {
                     }
                 })
                 .collect(),
+            boards: self.boards.values().map(Board::status).collect(),
             interfaces: interfaces.map(str::to_owned).collect(),
         }
     }
@@ -1150,7 +1193,9 @@ impl Daemon {
         let held = self.held.iter();
         let held = held.filter(|(name, _)| !self.held_networks.contains_key(*name));
         let held = held.map(|(_, held)| held.address());
-        let mut wanted = rooms.map(|(_, room)| room.address()).chain(held);
+        let boards = self.boards.values().map(Board::address);
+        let rooms = rooms.map(|(_, room)| room.address());
+        let mut wanted = rooms.chain(held).chain(boards);
         if !wanted.any(|other| other == address) {
             self.network.leave(address);
         }
@@ -1163,7 +1208,7 @@ impl Daemon {
                 "{name:?}: a group is called by 1 to 64 letters, digits, '-', '_' and '.', not first"
             ));
         }
-        if self.rooms.len() + self.held.len() >= MAX_GROUPS {
+        if self.rooms.len() + self.held.len() + self.boards.len() >= MAX_GROUPS {
             return usage(format!("this host has {MAX_GROUPS} groups already"));
         }
         let folder = self.state.join(kind).join(name);
@@ -1241,7 +1286,7 @@ fn refused(e: &anyhow::Error) -> Answer {
 }
 
 /// Whether a name is valid for a group, and so for a folder.
-fn is_name(name: &str) -> bool {
+pub fn is_name(name: &str) -> bool {
     let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     (1..=64).contains(&name.len()) && !name.starts_with('.') && name.chars().all(good)
 }

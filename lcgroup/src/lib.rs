@@ -23,8 +23,10 @@
 //! | `place` | whether a group's folder was copied or put back |
 //! | `outside`, `carry`, `hub` | networks that groups have of their own; the program inside of one; lc0 for several programs |
 //! | `held` | a group that this host holds for other hosts and cannot read; `held/wake`, `room/wake` calls to absent members |
+//! | `board` | public text that anyone can follow |
 //! | `logs`, `conversation`, `holding_key` | files, and the text of a holder's key |
 
+mod board;
 mod bus;
 mod carrier;
 mod carry;

@@ -213,6 +213,29 @@ pub enum Request {
     NextCall { name: String },
     /// Stops holding a group, and deletes its files.
     Unhold { name: String },
+    /// Makes a board with this host as its owner; returns its text.
+    BoardCreate { name: String },
+    /// Posts on a board, or returns the reason for a wait.
+    BoardPost {
+        name: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        title: Option<String>,
+        text: String,
+    },
+    /// Lets a key post, or returns the reason for a wait.
+    BoardWriter { name: String, key: PeerId },
+    /// Posts after number `after`, a page of them.
+    BoardRead { name: String, after: u64 },
+    /// The last posts as an Atom feed.
+    BoardFeed { name: String },
+    /// Follows a board, and keeps it for other readers.
+    Follow {
+        text: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+    },
+    /// Follows a board no longer, and deletes its files.
+    Unfollow { name: String },
 }
 
 impl Request {
@@ -406,7 +429,30 @@ pub struct Status {
     pub groups: Vec<GroupStatus>,
     /// Groups that it holds.
     pub held: Vec<HeldStatus>,
+    /// Boards that it owns, or follows.
+    #[serde(default)]
+    pub boards: Vec<BoardStatus>,
     pub interfaces: Vec<String>,
+}
+
+/// A board in `status`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct BoardStatus {
+    /// Its name on this host.
+    pub name: String,
+    /// Its text, for readers.
+    pub board: String,
+    /// This host's key on it.
+    pub author: PeerId,
+    /// Whether this host may post.
+    pub writes: bool,
+    /// Posts on this host.
+    pub posts: usize,
+    /// Why this host cannot post, and the remedy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// Its log.
+    pub log: LogStatus,
 }
 
 /// The answer to [`Request::Enter`]: addresses of the network's lc0.

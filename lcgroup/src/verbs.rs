@@ -1,5 +1,6 @@
 //! The commands: each sends requests to the running program.
 
+mod boards;
 mod call;
 mod devices;
 mod exec;
@@ -21,6 +22,7 @@ use librecast::code;
 use librecast::id::{PeerId, derive};
 use librecast::outside::Place;
 use librecast::plain::{clean, quoted};
+use librecast::text::TextKind;
 use librecast::time::{UnixTime, utc};
 use librecast_program::arguments;
 use librecast_program::book::{self, Book, PREFIX};
@@ -816,6 +818,16 @@ impl Verbs {
                 print_line(network_line(&network, None))?;
             }
         }
+        for board in status.boards {
+            let role = if board.writes { "writes" } else { "follows" };
+            print_line(format!(
+                "{:<20} board, {role}, {} posts",
+                board.name, board.posts
+            ))?;
+            if let Some(problem) = board.problem {
+                print_line(format!("  {problem}"))?;
+            }
+        }
         Ok(Exit::Ok)
     }
 
@@ -835,6 +847,11 @@ impl Verbs {
             return self.say(&answer, |_| "deleted".into());
         }
         let key = arguments::secret(&line.unwrap_or_default())?;
+        if TextKind::of(&key) == Some(TextKind::CastingGrant) {
+            // the prefix of boards: whoever follows one holds it
+            let name = Some(name).filter(|name| name != "held");
+            return self.follow(&key, name);
+        }
         let shown = name.clone();
         let answer = self.ask(&Request::Hold { key, name, space })?;
         let space = megabytes(answer["space"].as_u64().unwrap_or(0));

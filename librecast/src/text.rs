@@ -3,9 +3,11 @@
 //!
 //! ```text
 //! lct1 token   lck1 shared key   lca1 operator's certificate   lcx1 revocation   lcr1 station
-//! lcg1 invitation to a group   lch1 holding key   lcb1 casting grant   lcs1 session of Studio
+//! lcg1 invitation to a group   lch1 holding key   lcb1 casting grant, board   lcs1 session of Studio
 //! lcd1 text for another device of a member   lcc1 call
 //! ```
+//!
+//! A board's text is shorter than each casting grant, and so differs from it.
 //!
 //! Public keys have libp2p's form ([`PeerId`](crate::id::PeerId)).
 
@@ -46,10 +48,12 @@ pub enum TextKind {
     StudioSession,
     /// The seed of a call, with which its holders talk; a secret.
     Call,
+    /// The keys of a board, which anyone may read; it has the prefix of casting grants.
+    Board,
 }
 
 impl TextKind {
-    /// All kinds.
+    /// All kinds with a prefix of their own.
     pub const ALL: [Self; 11] = [
         Self::Token,
         Self::SharedKey,
@@ -75,7 +79,7 @@ impl TextKind {
             Self::GroupDevice => "lcd1",
             Self::HoldingKey => "lch1",
             Self::Station => "lcr1",
-            Self::CastingGrant => "lcb1",
+            Self::CastingGrant | Self::Board => "lcb1",
             Self::StudioSession => "lcs1",
             Self::Call => "lcc1",
         }
@@ -85,7 +89,7 @@ impl TextKind {
     #[must_use]
     pub const fn is_secret(self) -> bool {
         match self {
-            Self::OperatorCertificate | Self::Revocation => false,
+            Self::OperatorCertificate | Self::Revocation | Self::Board => false,
             Self::Token
             | Self::SharedKey
             | Self::GroupInvitation
@@ -120,6 +124,7 @@ impl fmt::Display for TextKind {
             Self::CastingGrant => "a grant to cast",
             Self::StudioSession => "a session of Studio",
             Self::Call => "a call",
+            Self::Board => "a board",
         };
         write!(f, "{name} ({})", self.prefix())
     }

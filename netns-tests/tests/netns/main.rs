@@ -26,6 +26,7 @@ mod doctor;
 mod epochs;
 mod foreign;
 mod groups;
+mod groups_boards;
 mod groups_deputies;
 mod groups_devices;
 mod groups_files;

@@ -317,6 +317,14 @@ impl Groups {
         }
     }
 
+    /// Returns a board's posts as an Atom feed.
+    pub async fn board(&self, name: &str) -> anyhow::Result<Bytes> {
+        let request = json!({ "cmd": "board_feed", "name": name });
+        let answer = self.ask(&request).await?;
+        let feed = answer["feed"].as_str().context("lcgroup has no boards")?;
+        Ok(feed.to_owned().into())
+    }
+
     async fn connect(&self, request: &Value) -> anyhow::Result<BufReader<UnixStream>> {
         let mut stream = UnixStream::connect(&self.socket).await.map_err(|e| {
             let socket = self.socket.display();
@@ -444,6 +452,18 @@ mod tests {
         assert_eq!(sent.unwrap(), "{\"id\":\"x\"}");
         let wanted = json!({ "cmd": "send_file", "group": "team", "name": "plan", "length": 3 });
         assert_eq!(asked, (wanted, b"abc".to_vec()));
+    }
+
+    #[tokio::test]
+    async fn a_feed_reader_gets_the_feed_that_lcgroup_writes() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("control.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let groups = Groups::new(socket);
+        let answers = ["{\"ok\":{\"feed\":\"<feed/>\"}}\n"];
+        let ((asked, _), feed) = tokio::join!(lcgroup(listener, &answers, 0), groups.board("news"));
+        assert_eq!(asked, json!({ "cmd": "board_feed", "name": "news" }));
+        assert_eq!(feed.unwrap(), "<feed/>");
     }
 
     #[test]

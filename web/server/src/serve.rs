@@ -217,6 +217,9 @@ impl Pages {
         if let Some(what) = path.strip_prefix("/api/") {
             return (self.tell(what, request.headers(), place).await, DATA);
         }
+        if let Some(name) = board_of(path) {
+            return (self.show_board(name).await, DATA);
+        }
         match self.files.get(path) {
             Some(file) => (show(file, request.headers()), FILE),
             None => (text(StatusCode::NOT_FOUND, "no such page\n"), DATA),
@@ -232,6 +235,23 @@ impl Pages {
             "watch" => self.watch(),
             "doctor" => self.check_host().await,
             _ => text(StatusCode::NOT_FOUND, "no such thing\n"),
+        }
+    }
+
+    /// Returns a board's feed. A board is public, and feed readers have no key.
+    async fn show_board(&self, name: &str) -> Answer {
+        let Some(groups) = &self.groups else {
+            let why =
+                "these pages show no boards: [web] groups = true in the configuration lets them\n";
+            return text(StatusCode::NOT_FOUND, why);
+        };
+        let Ok(_place) = self.places.try_acquire() else {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "too many pages are open\n");
+        };
+        match groups.board(name).await {
+            Ok(feed) => body(StatusCode::OK, "application/atom+xml", Full::new(feed)),
+            Err(e) if e.is::<Refused>() => text(StatusCode::NOT_FOUND, format!("{e}\n")),
+            Err(e) => text(StatusCode::BAD_GATEWAY, format!("{e:#}\n")),
         }
     }
 
@@ -491,6 +511,11 @@ fn show(file: &File, headers: &HeaderMap) -> Answer {
 }
 
 /// Returns lcgroup's answer, or its refusal.
+/// Returns the board whose feed has this path: `/board/NAME.atom`.
+fn board_of(path: &str) -> Option<&str> {
+    path.strip_prefix("/board/")?.strip_suffix(".atom")
+}
+
 fn told(answer: anyhow::Result<Bytes>) -> Answer {
     match answer {
         Ok(json) => body(StatusCode::OK, "application/json", Full::new(json)),
