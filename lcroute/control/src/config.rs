@@ -623,6 +623,9 @@ pub struct Network {
     pub upload: Option<u64>,
     /// The senders for which this router carries groups.
     pub carry: Carry,
+    /// Bits a second that this router forwards for others.
+    #[serde(deserialize_with = "pass_on")]
+    pub pass_on: Option<u64>,
 }
 
 /// The IPv4 equivalents: all hosts (UDP only), OSPF (two), RIP, VRRP, mDNS, LLMNR.
@@ -691,6 +694,7 @@ impl Network {
         CarrySettings {
             upload: self.upload,
             consent,
+            pass_on: self.pass_on,
         }
     }
 
@@ -989,6 +993,10 @@ fn upload<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Erro
     let parsed = librecast_program::units::parse_rate(&text);
     let error = |e| serde::de::Error::custom(format!("`{text}`: {e}, or 0 for one copy always"));
     parsed.map(Some).map_err(error)
+}
+
+fn pass_on<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
+    rate(d).map(Some)
 }
 
 fn rate<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u64, D::Error> {

@@ -115,6 +115,8 @@ pub struct CarrySettings {
     pub upload: Option<u64>,
     /// The senders whose parts this router carries.
     pub consent: Consent,
+    /// Bits a second that this router forwards for others. `None`: no limit.
+    pub pass_on: Option<u64>,
 }
 
 /// A router at the other end of a link, as its verified certificate describes it.

@@ -81,6 +81,8 @@ librecast::drop_reasons! {
     NoRoute = "no_route",
     /// Longer than the far side takes, or than an echo may be.
     TooBig = "too_big",
+    /// For others, beyond `[network] pass_on`.
+    PassOnLimited = "pass_on_limited",
     /// More bytes of messages from router to router than a neighbour may pass on.
     RoutedLimited = "routed_limited",
     /// A CARRY that cannot be read, is old, or was not signed by the router that it names.

@@ -34,6 +34,7 @@ use crate::lsdb::{
 use crate::membership::Membership;
 use crate::outbox::Outbox;
 use crate::output::{LinkFault, Output};
+use crate::pass_on::PassOn;
 use crate::private::PrivatePrefix;
 use crate::querier::Timing;
 use crate::routed::RoutedQueue;
@@ -109,7 +110,7 @@ impl Engine {
             carry: Carry::new(node.config.carry, now),
             random: Random::new(seed),
             timers: Timers::default(),
-            outbox: Outbox::default(),
+            outbox: Outbox::new(limit(node.config.carry.pass_on, now)),
             now,
             unflushed: true,
             services,
@@ -245,6 +246,9 @@ impl Engine {
     /// Changes the configured uplink.
     pub fn set_carry(&mut self, settings: CarrySettings, now: Instant) {
         self.turn(now);
+        if self.node.config.carry.pass_on != settings.pass_on {
+            self.outbox.pass_on = limit(settings.pass_on, now);
+        }
         self.node.config.carry = settings;
         if self.carry.configure(settings) {
             self.announce();
@@ -911,6 +915,9 @@ impl Engine {
         self.now = now;
         self.outbox.counters.link_rx_packets += 1;
         self.outbox.counters.link_rx_bytes += len as u64;
+        if let Some(limit) = &mut self.outbox.pass_on {
+            limit.advance(now);
+        }
         let result = self.receive(link, header, packet);
         self.outbox.count(result);
         if self.gateway.has_received() {
@@ -992,6 +999,10 @@ impl Engine {
             Class::Dropped(reason) => Err(reason),
         }
     }
+}
+
+fn limit(bits: Option<u64>, now: Instant) -> Option<Box<PassOn>> {
+    bits.map(|bits| Box::new(PassOn::new(bits, now)))
 }
 
 /// Control messages.

@@ -14,7 +14,7 @@ use crate::config::Node;
 use crate::context::Context;
 use crate::drops::DropReason;
 use crate::first_packets::FirstPacketBuffer;
-use crate::header::{DataHeader, HOP_LIMIT, MAX_SEQUENCE, Payload};
+use crate::header::{DataHeader, HEADER_LEN, HOP_LIMIT, MAX_SEQUENCE, Payload};
 use crate::interface_id::{LC0, LocalInterfaceId, LocalInterfaces};
 use crate::lan::Gateway;
 use crate::local_groups::LocalGroups;
@@ -357,7 +357,7 @@ impl Forwarding {
         let passed_on = if outgoing.links.is_empty() {
             Ok(())
         } else {
-            pass_on(outgoing.links, header, packet.clone(), outbox)
+            pass_on(outgoing.links, header, (group, packet.clone()), outbox)
         };
         let sender = (flow, header.origin);
         match opened {
@@ -453,11 +453,17 @@ fn onward(header: DataHeader) -> DataHeader {
 pub fn pass_on(
     links: Links,
     header: DataHeader,
-    packet: Bytes,
+    (to, packet): (Ipv6Addr, Bytes),
     outbox: &mut Outbox,
 ) -> Result<(), DropReason> {
     if header.hop_limit == 1 {
         return Err(DropReason::HopLimit);
+    }
+    if let Some(limit) = &mut outbox.pass_on {
+        let bytes = links.len() * (HEADER_LEN + packet.len());
+        if !limit.admit(to, bytes as u64) {
+            return Err(DropReason::PassOnLimited);
+        }
     }
     outbox.transmit(links, onward(header), packet);
     Ok(())

@@ -78,6 +78,7 @@ mod membership;
 mod origins;
 mod outbox;
 mod output;
+mod pass_on;
 pub mod private;
 mod proxy;
 mod querier;

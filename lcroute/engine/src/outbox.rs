@@ -11,6 +11,7 @@ use crate::flow_meter::FlowMeter;
 use crate::header::{DataHeader, HEADER_LEN};
 use crate::interface_id::{LC0, LocalInterfaceId};
 use crate::output::{LanFrame, Links, Output};
+use crate::pass_on::PassOn;
 use crate::snapshot::Counters;
 
 /// Outputs in order, and their counters.
@@ -22,9 +23,18 @@ pub struct Outbox {
     pub drops: Drops<DropReason>,
     /// Present while a user looks.
     pub meter: Option<FlowMeter>,
+    /// Present where what is forwarded for others has a limit.
+    pub pass_on: Option<Box<PassOn>>,
 }
 
 impl Outbox {
+    pub fn new(pass_on: Option<Box<PassOn>>) -> Self {
+        Self {
+            pass_on,
+            ..Self::default()
+        }
+    }
+
     /// Appends an action for the shell.
     pub fn push(&mut self, output: Output) {
         self.outputs.push_back(output);

@@ -167,7 +167,7 @@ impl Unicast {
         trim(&mut packet);
         if header.root != node.own {
             let next = route.next.ok_or(DropReason::NoRoute)?;
-            return pass_on(Links::from([next]), header, packet, outbox).map(|()| None);
+            return pass_on(Links::from([next]), header, (to, packet), outbox).map(|()| None);
         }
         let is_for_segment = is_of_segment(&packet) || is_sealed(&packet);
         if is_for_segment && to == node.config.member.addresses.address {

@@ -531,7 +531,11 @@ impl Mesh {
             Some(_) => self.short.insert(n),
             None => self.short.remove(&n),
         };
-        let settings = CarrySettings { upload, consent };
+        let settings = CarrySettings {
+            upload,
+            consent,
+            ..CarrySettings::default()
+        };
         self.input(n, |engine, now| engine.set_carry(settings, now));
     }
 
@@ -1012,7 +1016,11 @@ impl Stream {
     }
 
     fn set_carry(&mut self, n: usize, upload: Option<u64>, consent: Consent) {
-        let settings = CarrySettings { upload, consent };
+        let settings = CarrySettings {
+            upload,
+            consent,
+            ..CarrySettings::default()
+        };
         self.mesh
             .input(n, |engine, now| engine.set_carry(settings, now));
     }
