@@ -42,8 +42,8 @@ const MOST_TRIES: u8 = 3;
 /// Time between two own blocks that is assumed before one has come. Chosen: 6 Mbit/s.
 const FIRST_INTERVAL: Duration = Duration::from_millis(250);
 /// Packets of carriers after which their loss is judged, and the divisor for the most.
-const JUDGED_PACKETS: u64 = 1_000;
-const MOST_LOST: u64 = 3;
+const JUDGED_PACKETS: u64 = 3_000;
+const MOST_LOST: u64 = 2;
 /// Time for which blocks are not divided after that: links between carriers are full.
 const LOSSY: Duration = Duration::from_secs(60);
 /// Own blocks that are asked for at once. Chosen: the origin always has a next one.
@@ -388,7 +388,9 @@ impl Carriers {
         if self.packets >= JUDGED_PACKETS {
             if self.lost > self.packets / MOST_LOST {
                 let (lost, packets) = (self.lost, self.packets);
-                tracing::info!("{lost} of {packets} packets of carriers are lost: blocks are not divided");
+                tracing::info!(
+                    "{lost} of {packets} packets of carriers are lost: blocks are not divided"
+                );
                 self.lossy_until = Some(now + LOSSY);
                 self.has_changed = true;
             }

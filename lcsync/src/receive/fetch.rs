@@ -497,7 +497,8 @@ impl Fetch {
         self.choose_layer(now);
         self.shrink(now);
         if let Some(carriers) = &self.carriers {
-            self.blocks.excuse(|number, position| !carriers.has(number, position), now);
+            self.blocks
+                .excuse(|number, position| !carriers.has(number, position), now);
         }
         self.toggle_silent(now);
         self.pass_over(now);

@@ -72,7 +72,11 @@ impl Active {
     /// Silence after which it is left for a moment.
     fn longest_silence(&self, long_queue: bool) -> Duration {
         // a carrier has other blocks to send before
-        let least = if self.from.is_some() { CARRIER_SILENCE } else { SILENCE };
+        let least = if self.from.is_some() {
+            CARRIER_SILENCE
+        } else {
+            SILENCE
+        };
         let silence = least
             .saturating_mul(1 << self.silences.min(8))
             .min(MAX_SILENCE);

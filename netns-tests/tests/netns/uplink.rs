@@ -248,6 +248,7 @@ fn five_receivers_at_once_measured() {
                 receiver.host.name(),
                 start.elapsed().as_secs_f64()
             );
+            println!("{}", fetch.stderr());
             same_content(&sender.host.path("folder"), &receiver.host.path("copy"))?;
         }
         for (member, before) in network.members.iter().zip(before) {

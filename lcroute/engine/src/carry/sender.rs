@@ -58,6 +58,9 @@ const OTHERS_SHARE: u64 = 10;
 /// The least rate of which copies count, in bits a second. Chosen: below, a CARRY costs as much.
 const LEAST_RATE: u64 = 8_000;
 
+/// Time after which the copies of a prefix count. Chosen: receivers of a file divide it among
+/// themselves by then, and one copy leaves.
+const SETTLED: Duration = Duration::from_secs(5);
 /// The least rate of a unit that several paths are tried for, in bits a second. Chosen: below, a
 /// full link has other causes.
 const LEAST_PATH_RATE: u64 = 500_000;
@@ -214,6 +217,7 @@ impl Measured {
 /// A unit in the last seconds.
 #[derive(Debug)]
 struct Recent {
+    began: Instant,
     /// The rate that later ones are about the same as, and since when.
     steady: (u64, Instant),
     /// As [`Measured::groups`], of the last interval.
@@ -225,6 +229,7 @@ struct Recent {
 impl Recent {
     fn new(now: Instant) -> Self {
         Self {
+            began: now,
             steady: (0, now),
             groups: BTreeMap::new(),
             progress: VecDeque::new(),
@@ -396,6 +401,10 @@ impl Sender {
                 .entry(prefix)
                 .or_insert_with(|| Recent::new(now));
             let progress = recent.add(of_unit, std::mem::take(&mut unit.groups), now);
+            let age = now.saturating_duration_since(recent.began);
+            if prefix.prefix_len() < GROUP_LEN && age < SETTLED {
+                continue;
+            }
             let needs_paths = has_room && of_unit >= LEAST_PATH_RATE;
             let link = unit.joined.first().filter(|_| unit.joined.len() == 1);
             let link = link.filter(|link| recent.is_steady(now) || self.pressed.contains(link));
