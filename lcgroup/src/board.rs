@@ -56,7 +56,7 @@ pub type Wait = Option<String>;
 pub struct BoardText {
     pub owner: PeerId,
     pub read_key: [u8; 32],
-    /// The owner's name for it, by [`is_name`](crate::daemon::is_name).
+    /// The owner's name for it, by [`is_name`](crate::request::is_name).
     pub name: String,
 }
 
@@ -80,7 +80,7 @@ impl BoardText {
             return Err(damaged);
         };
         let name = std::str::from_utf8(&bytes[KEYS..]).map_err(|_| damaged)?;
-        if !crate::daemon::is_name(name) {
+        if !crate::request::is_name(name) {
             return Err(damaged);
         }
         Ok(Self {

@@ -48,6 +48,7 @@ use crate::hub::Lc0;
 use crate::logs::{DEFAULT_KEEP, LEAST_KEEP, LONGEST_KEEP};
 use crate::names::chosen;
 use crate::outside::{self, Kept, MAX_NETWORKS, MAX_OPEN, Networks, Outside};
+use crate::request::is_name;
 use crate::request::{GroupStatus, HeldStatus, MAX_TEXT, Request, Status, Tail};
 use crate::room::{FileAnswer, Room, SUSPENDED, clock_step, invitation_id, label};
 use crate::server::{Answer, Asked, serve};
@@ -1283,12 +1284,6 @@ fn refused(e: &anyhow::Error) -> Answer {
     let mut causes = e.chain().filter_map(|e| e.downcast_ref::<ExitError>());
     let exit = causes.next().map_or(Exit::Failed, |e| e.exit);
     Answer::Error(format!("{e:#}"), exit as i32)
-}
-
-/// Whether a name is valid for a group, and so for a folder.
-pub fn is_name(name: &str) -> bool {
-    let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    (1..=64).contains(&name.len()) && !name.starts_with('.') && name.chars().all(good)
 }
 
 /// Derives a group's name from its topic.

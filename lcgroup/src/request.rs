@@ -536,3 +536,8 @@ pub const MAX_REQUEST: usize = 6 * MAX_TEXT + 4 * 1_024;
 
 /// Bytes of a user's message.
 pub const MAX_TEXT: usize = 64 * 1_024;
+/// Whether a name is valid for a group, and so for a folder.
+pub fn is_name(name: &str) -> bool {
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    (1..=64).contains(&name.len()) && !name.starts_with('.') && name.chars().all(good)
+}

@@ -29,9 +29,9 @@ const GONE: Duration = Duration::from_secs(2);
 /// Silence after which a carrier is forgotten.
 const FORGOTTEN: Duration = Duration::from_secs(30);
 /// Least time that a carrier may be silent while it owes blocks.
-const PATIENCE: Duration = Duration::from_secs(4);
+const LEAST_SILENCE: Duration = Duration::from_secs(4);
 /// The same in intervals between two of its own blocks.
-const PATIENCE_FACTOR: u32 = 4;
+const SILENCE_FACTOR: u32 = 4;
 /// Times in a row that a carrier may deliver nothing in time.
 const MOST_MISSES: u8 = 3;
 /// Time for which it owns nothing then.
@@ -412,13 +412,13 @@ impl Carriers {
 
     /// Time that a carrier may be silent while it owes blocks.
     #[must_use]
-    pub fn patience(&self) -> Duration {
+    pub fn longest_silence(&self) -> Duration {
         let interval = match self.last_own {
             Some(_) => self.interval,
             // each waits for its first block
             None => FIRST_INTERVAL * self.others.len() as u32,
         };
-        PATIENCE.max(interval * PATIENCE_FACTOR)
+        LEAST_SILENCE.max(interval * SILENCE_FACTOR)
     }
 
     /// Whether blocks are divided: others carry, and few of their packets are lost.
@@ -437,7 +437,7 @@ impl Carriers {
 
     /// Whether a carrier that owes blocks is to be passed over; notes it.
     pub fn is_overdue(&mut self, number: CarrierNumber, now: Instant) -> bool {
-        let patience = self.patience();
+        let longest = self.longest_silence();
         let Some(carrier) = self.others.get_mut(&number) else {
             return true;
         };
@@ -445,10 +445,10 @@ impl Carriers {
             tracing::info!("carrier {number:04x} is gone");
             return true;
         }
-        if now.saturating_duration_since(carrier.came_at) < patience {
+        if now.saturating_duration_since(carrier.came_at) < longest {
             return false;
         }
-        tracing::info!("carrier {number:04x} has sent nothing for {patience:?}");
+        tracing::info!("carrier {number:04x} has sent nothing for {longest:?}");
         carrier.came_at = now;
         carrier.misses += 1;
         if carrier.misses >= MOST_MISSES {

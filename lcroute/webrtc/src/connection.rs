@@ -433,10 +433,10 @@ impl Connection {
     }
 
     /// Whether messages wait in the media lane.
-    pub(crate) fn holds(&self) -> bool {
+    pub(crate) fn queues(&self) -> bool {
         let up = self.up.as_ref();
         let media = up.and_then(|up| up.media.as_deref());
-        media.is_some_and(Media::holds)
+        media.is_some_and(Media::queues)
     }
 
     /// Returns the bytes of messages that wait in the media lane, if any do.

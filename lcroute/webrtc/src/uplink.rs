@@ -39,7 +39,7 @@ impl Uplink {
     }
 
     /// Notes that the lane of this connection queues messages.
-    pub(crate) fn hold(&mut self, connection: usize) {
+    pub(crate) fn queues(&mut self, connection: usize) {
         self.holding.insert(connection);
     }
 
@@ -115,8 +115,8 @@ mod tests {
             Duration::ZERO,
             "none holds"
         );
-        uplink.hold(3);
-        uplink.hold(5);
+        uplink.queues(3);
+        uplink.queues(5);
         // 1 MB/s for long
         for n in 0..1_000 {
             uplink.sent(1_000, start + MS * n);
@@ -141,7 +141,7 @@ mod tests {
         for n in 0..60 {
             uplink.sent(1_000, later + MS * n);
         }
-        uplink.hold(1);
+        uplink.queues(1);
         let wait = uplink.wait(|_| Some(10_000), later + MS * 60);
         assert!((MS * 9..MS * 12).contains(&wait), "{wait:?}");
         // nothing has left for long

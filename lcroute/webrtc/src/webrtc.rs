@@ -1023,8 +1023,8 @@ impl Connections for WebRtc {
         match connection.send_data(parts, &mut self.out, now)? {
             By::Lane => {
                 let waits = connection.lane_waits();
-                if connection.holds() {
-                    self.uplink.hold(index);
+                if connection.queues() {
+                    self.uplink.queues(index);
                 }
                 self.list(index);
                 if waits {

@@ -9,10 +9,10 @@ use librecast::time::{Duration, Instant};
 
 use super::announced::{Announced, BeingSent, packet_rate};
 use super::collector::{Collector, Outcome, Source};
-use super::single::{Active, SingleBlocks, Toggled};
+use super::single::{Active, SingleBlocks, Toggled, Wanted};
 use super::sources::Sources;
 use super::stretches::{Candidate, JoinedStretches, Prospect};
-use super::wanted::{Next, Wanted, WantedBlocks};
+use super::wanted::{Next, WantedBlocks};
 use super::window::Window;
 use crate::block::BlockRef;
 use crate::carrying::{self, CarrierNumber, Carriers};
@@ -713,11 +713,11 @@ impl Fetch {
     /// Time for which others may await a block here before this receiver takes it from the origin.
     #[must_use]
     pub fn longest_awaited(&self) -> Duration {
-        let patience = self
+        let longest = self
             .carriers
             .as_ref()
-            .map_or(Duration::MAX, Carriers::patience);
-        patience.saturating_mul(3) / 2
+            .map_or(Duration::MAX, Carriers::longest_silence);
+        longest.saturating_mul(3) / 2
     }
 
     /// Takes a block from the origin that others await here: who waits for whom is no circle.

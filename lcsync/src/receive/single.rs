@@ -7,8 +7,7 @@ use librecast::time::{Duration, Instant};
 
 use super::collector::Collector;
 use super::streams::Streams;
-use super::wanted::Wanted;
-use crate::block::BlockHash;
+use crate::block::{BlockHash, BlockRef};
 use crate::carrying::CarrierNumber;
 
 /// Silence after which a channel is left and joined again; doubled each time.
@@ -21,6 +20,17 @@ const MAX_SILENCE: Duration = Duration::from_secs(8);
 const REJOIN: Duration = Duration::from_millis(100);
 /// Silence after which a channel without any packet is left while the server has a long queue.
 pub(super) const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A block, and its channel.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) block: BlockRef,
+    pub(super) channel: ChannelId,
+    /// Its place in the content; none: it is no content.
+    pub(super) position: Option<u32>,
+    /// Carriers that did not deliver it.
+    pub(super) tries: u8,
+}
 
 /// A joined block.
 #[derive(Debug)]

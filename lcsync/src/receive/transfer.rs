@@ -61,8 +61,9 @@ use crate::remembered::Remembered;
 use crate::scan::Scan;
 use crate::sealing::{ShareKey, group_key};
 use crate::server::hosted::Share;
+use crate::server::overlay::Overlay;
 use crate::server::rescan::Watched;
-use crate::server::seed::{Overlay, Seed};
+use crate::server::seed::Seed;
 use crate::signature::Trust;
 use crate::tree::RootKind;
 

@@ -6,23 +6,13 @@ use librecast::channel::ChannelId;
 use librecast::time::Instant;
 
 use super::collector::Collector;
+use super::single::Wanted;
 use super::stretches::{Candidate, Candidates, Joined, whole_stretches};
 use crate::block::{BlockHash, BlockRef};
 use crate::stretch::Stretch;
 
 /// Most partly received blocks kept after the window shrank.
 const MAX_PARKED: usize = 128;
-
-/// A block, and its channel.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted {
-    pub(super) block: BlockRef,
-    pub(super) channel: ChannelId,
-    /// Its place in the content; none: it is no content.
-    pub(super) position: Option<u32>,
-    /// Carriers that did not deliver it.
-    pub(super) tries: u8,
-}
 
 /// The next block or stretch to join.
 pub(super) enum Next {

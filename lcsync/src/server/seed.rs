@@ -1,9 +1,8 @@
 //! A server on a thread of its own, whose versions its owner makes: inside a receiver, which serves
 //! received blocks under the origin's version and signature; and that of `lcsync send`.
 
-use std::net::Ipv6Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Instant;
@@ -13,31 +12,12 @@ use librecast::listener::MldListener;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::hosted::Share;
+use super::overlay::{Overlay, Shared};
 use super::rescan::{Update, Watched};
 use super::shell::{Asked, Options, Shares, Shell, explain_socket};
 use super::status_socket;
 use crate::block::{BlockHash, BlockRef};
 use crate::carrying::Had;
-
-/// A receiver that passes blocks on over lc0, and its number there.
-#[derive(Debug, Clone)]
-pub struct Overlay {
-    /// Index of the interface.
-    pub interface: u32,
-    /// Its source address there.
-    pub address: Ipv6Addr,
-}
-
-/// What a carrier's two threads tell each other.
-#[derive(Debug, Default)]
-pub struct Shared {
-    /// Milliseconds for which others may await a block here.
-    pub longest_awaited: AtomicU64,
-    /// Width of the uplink.
-    pub width: AtomicU8,
-    /// Joined channels of others.
-    pub joined: AtomicUsize,
-}
 
 /// A running server of one share; it ends with the process.
 #[derive(Debug)]

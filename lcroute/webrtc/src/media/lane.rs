@@ -371,7 +371,7 @@ impl Media {
     }
 
     /// Whether messages wait.
-    pub(crate) fn holds(&self) -> bool {
+    pub(crate) fn queues(&self) -> bool {
         !self.queue.is_empty()
     }
 
@@ -379,7 +379,7 @@ impl Media {
     /// wait.
     pub(crate) fn waiting(&self, now: Instant) -> Option<usize> {
         let rate = self.controller.capacity();
-        self.holds().then(|| self.queue.waiting(rate, now))
+        self.queues().then(|| self.queue.waiting(rate, now))
     }
 
     fn piece(&self) -> usize {
