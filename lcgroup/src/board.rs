@@ -117,16 +117,17 @@ impl Board {
             read_key: *seed()?,
             name: name.to_owned(),
         };
-        Self::make((folder, name), &text, &key, now)
+        Self::make(folder, name, &text, &key, now)
     }
 
     /// Begins to follow a board; makes `folder`.
     pub fn follow(folder: &Path, name: &str, text: &BoardText, now: Instant) -> io::Result<Self> {
-        Self::make((folder, name), text, &SecretKey::generate(), now)
+        Self::make(folder, name, text, &SecretKey::generate(), now)
     }
 
     fn make(
-        (folder, name): (&Path, &str),
+        folder: &Path,
+        name: &str,
         text: &BoardText,
         key: &SecretKey,
         now: Instant,

@@ -597,7 +597,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             wake,
         } => match wake.is_empty() {
             true => to.hold(holding_key, (name, space), key, end),
-            false => to.hold_waking(verbs::Wakes {
+            false => to.hold_waking(&verbs::Wakes {
                 line: holding_key.unwrap_or_default(),
                 name,
                 space,

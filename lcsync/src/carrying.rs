@@ -180,6 +180,14 @@ struct Carrier {
     rests_until: Option<Instant>,
 }
 
+/// A run of blocks, and their owners.
+#[derive(Debug)]
+struct Run {
+    number: u32,
+    /// A carrier, and which of its entries this is.
+    owners: Vec<(CarrierNumber, u32)>,
+}
+
 /// The carriers of a share, and the owners of its blocks.
 #[derive(Debug)]
 pub struct Carriers {
@@ -200,7 +208,7 @@ pub struct Carriers {
     /// Owners are others than when this was last asked.
     has_changed: bool,
     /// Owners of the blocks of the last run.
-    run: RefCell<Option<(u32, Vec<(CarrierNumber, u32)>)>>,
+    run: RefCell<Option<Run>>,
 }
 
 impl Carriers {
@@ -337,14 +345,15 @@ impl Carriers {
         let length = count * ENTRIES;
         let run = position.checked_div(length)?;
         let mut last = self.run.borrow_mut();
-        if last.as_ref().is_none_or(|(known, _)| *known != run) {
+        if last.as_ref().is_none_or(|known| known.number != run) {
             let numbers = self.others.keys().copied().chain(own);
             let entries = numbers.flat_map(|number| (0..ENTRIES).map(move |nth| (number, nth)));
             let mut owners: Vec<(CarrierNumber, u32)> = entries.collect();
             owners.sort_unstable_by_key(|(number, nth)| mix(*number, run * ENTRIES + nth));
-            *last = Some((run, owners));
+            let number = run;
+            *last = Some(Run { number, owners });
         }
-        let (_, owners) = last.as_ref()?;
+        let owners = &last.as_ref()?.owners;
         let (number, nth) = *owners.get((position % length) as usize)?;
         if nth < self.entries(number) {
             return Some(number);

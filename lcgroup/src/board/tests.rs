@@ -163,7 +163,7 @@ fn a_flood_of_strangers_that_know_the_read_key_shows_nothing_and_pushes_nothing_
         ..world.boards[0].0.text().clone()
     };
     let path = world.folder.path().join("stranger");
-    let stranger = Board::make((&path, "news"), &text, &key, world.now).unwrap();
+    let stranger = Board::make(&path, "news", &text, &key, world.now).unwrap();
     assert_eq!(stranger.address(), world.boards[0].0.address());
     world.boards.push((stranger, 0));
     world.run(10);

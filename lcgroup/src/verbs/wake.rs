@@ -47,12 +47,12 @@ impl Verbs {
     }
 
     /// Holds a group, and runs a program for each call of an absent member, until the daemon ends.
-    pub fn hold_waking(&self, wakes: Wakes) -> anyhow::Result<Exit> {
+    pub fn hold_waking(&self, wakes: &Wakes) -> anyhow::Result<Exit> {
         let [program, args @ ..] = without_dashes(&wakes.program) else {
             return Err(ExitError::new(Exit::Usage, "--wake needs a program").into());
         };
         check_executable(program)?;
-        let name = self.held(&wakes)?;
+        let name = self.held(wakes)?;
         loop {
             let name = name.clone();
             let answer = self.ask(&Request::NextCall { name })?;

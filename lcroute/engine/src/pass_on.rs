@@ -118,7 +118,7 @@ mod tests {
 
     /// Bytes that pass in ten seconds: group n sends a packet of 1,000 bytes each `every[n]` ms.
     fn run(bits: u64, every: &[u64]) -> Vec<u64> {
-        let start = Instant::now();
+        let start = crate::testing::start();
         let mut limit = PassOn::new(bits, start);
         let mut passed = vec![0; every.len()];
         for ms in 1..12_000u64 {
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn more_groups_than_are_counted_share_one_count() {
-        let mut limit = PassOn::new(1_000_000, Instant::now());
+        let mut limit = PassOn::new(1_000_000, crate::testing::start());
         for n in 0..5000 {
             limit.admit(group(n), 1000);
         }

@@ -532,7 +532,7 @@ impl<'a> Transfer<'a> {
         let wanted: Vec<BlockRef> = plan.wanted().collect();
         let tell = self.seed.as_ref().map(Seed::teller);
         self.fetch_and_write((&wanted, &tree.leaves), |blocks, queued| {
-            write_all(blocks, &mut plan, place, queued, tell)
+            write_all(blocks, &mut plan, place, queued, tell.as_ref())
         })?;
         let folder = tree.root.kind == RootKind::Folder && self.options.keeps_metadata();
         let deleted = finish::finish(
@@ -1198,12 +1198,12 @@ fn write_all(
     plan: &mut Plan<'_>,
     place: &mut Place,
     queued: &AtomicUsize,
-    tell: Option<impl Fn(BlockHash)>,
+    tell: Option<&impl Fn(BlockHash)>,
 ) -> anyhow::Result<()> {
     for (block, bytes) in blocks {
         plan.put(block, &bytes, place)?;
         queued.fetch_sub(1, Ordering::SeqCst);
-        if let Some(tell) = &tell {
+        if let Some(tell) = tell {
             tell(block.hash);
         }
     }
