@@ -56,7 +56,7 @@ pub enum Manner {
 #[derive(Debug)]
 enum Known {
     Whole(Arc<Index>),
-    Received(Outline),
+    Received(Box<Outline>),
 }
 
 impl Deref for Known {
@@ -122,7 +122,7 @@ fn outline(tree: &Tree, address: Ipv6Addr) -> Known {
         carrier: Some(carrier_number(address)),
     };
     let outline = Outline::new(described, tree.layout.clone(), leaves, b"");
-    Known::Received(outline.unwrap())
+    Known::Received(outline.unwrap().into())
 }
 
 impl Swarm {
@@ -165,7 +165,7 @@ impl Swarm {
     }
 
     /// Connects each node to two others behind it, in place of a mesh.
-    pub fn as_tree(mut self) -> Self {
+    pub fn in_tree(mut self) -> Self {
         self.parents = Some(
             (0..self.nodes.len())
                 .map(|n| n.saturating_sub(1) / 2)
@@ -261,17 +261,17 @@ impl Swarm {
     }
 
     /// Begins to serve, at the origin or at a carrier that knows the tree.
-    fn serve(&mut self, n: usize, tree: Option<Tree>) {
+    fn serve(&mut self, n: usize, tree: Option<&Tree>) {
         let now = self.start + self.time;
         let address = self.nodes[n].address;
         let mut server = Server::new(n as u32 + 1, rates(), n as u64, now);
         server.set_interfaces(&BTreeMap::from([(INTERFACE, address)]), now);
-        let known = match &tree {
+        let known = match tree {
             Some(tree) => outline(tree, address),
             None => Known::Whole(Arc::clone(&self.content.index)),
         };
         server.set_share(self.prefix, Share::unsigned(Arc::new(known), 1), now);
-        if let Some(tree) = &tree {
+        if let Some(tree) = tree {
             let missing = tree.leaves.iter().map(|leaf| leaf.hash).collect();
             let had = Had::new(&tree.leaves, &missing);
             let carrying = Carrying::new(INTERFACE, carrier_number(address), UNKNOWN_WIDTH, had);
@@ -345,7 +345,7 @@ impl Swarm {
                         }
                     }
                 }
-                Output::Record { datagram, .. } => self.send(n, ROOT_CHANNEL, datagram.into()),
+                Output::Record { datagram, .. } => self.send(n, ROOT_CHANNEL, &datagram.into()),
                 Output::Symbols {
                     channel,
                     sequence,
@@ -354,7 +354,10 @@ impl Swarm {
             }
         }
         let node = &mut self.nodes[n];
-        if self.time.as_millis() % WIDTH_INTERVAL.as_millis() == 0
+        if self
+            .time
+            .as_millis()
+            .is_multiple_of(WIDTH_INTERVAL.as_millis())
             && let (Some(server), Some(host)) = (&mut node.server, &mut node.host)
         {
             let width = node.width.look(server.last_capacity());
@@ -396,18 +399,18 @@ impl Swarm {
             datagrams.push(encode(&symbol).into());
         }
         for datagram in datagrams {
-            self.send(n, id, datagram);
+            self.send(n, id, &datagram);
         }
     }
 
     /// Sends a packet to all others that have joined.
-    fn send(&mut self, n: usize, channel: ChannelId, payload: Rc<[u8]>) {
+    fn send(&mut self, n: usize, channel: ChannelId, payload: &Rc<[u8]>) {
         let joined = |other: &usize| {
             let host = self.nodes[*other].host.as_ref();
             *other != n && host.is_some_and(|h| h.forwarded.contains(&channel))
         };
         let to: Vec<usize> = (0..self.nodes.len()).filter(joined).collect();
-        self.forward(n, n, channel, &payload, &to, self.time);
+        self.forward(n, n, channel, payload, &to, self.time);
     }
 
     /// Passes a packet of `source` on from `at_node`, one copy for each neighbour.
@@ -479,7 +482,7 @@ impl Swarm {
         let fresh = std::mem::take(&mut host.fresh);
         let tree = host.tree.take().filter(|_| carries);
         if let Some(tree) = tree {
-            self.serve(n, Some(tree));
+            self.serve(n, Some(&tree));
         }
         let node = &mut self.nodes[n];
         if let Some(server) = &mut node.server {
