@@ -295,7 +295,8 @@ impl Carriers {
     }
 
     /// Whether a server is there that carries nothing.
-    fn has_origin(&self, now: Instant) -> bool {
+    #[must_use]
+    pub fn has_origin(&self, now: Instant) -> bool {
         self.origin_at
             .is_some_and(|at| now.saturating_duration_since(at) < GONE)
     }

@@ -356,6 +356,12 @@ impl Receiver {
         self.fetch.longest_awaited()
     }
 
+    /// Whether only carriers serve the share.
+    #[must_use]
+    pub fn lacks_origin(&self, now: Instant) -> bool {
+        self.fetch.lacks_origin(now)
+    }
+
     /// Takes a block from the origin, as others await it here and its owner does not send it.
     pub fn take_over(&mut self, block: BlockRef, now: Instant) {
         self.fetch.take_over(block, now);

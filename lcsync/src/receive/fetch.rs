@@ -720,6 +720,12 @@ impl Fetch {
         longest.saturating_mul(3) / 2
     }
 
+    /// Whether only carriers serve the share.
+    #[must_use]
+    pub fn lacks_origin(&self, now: Instant) -> bool {
+        self.carriers.as_ref().is_some_and(|c| !c.has_origin(now))
+    }
+
     /// Takes a block from the origin that others await here: who waits for whom is no circle.
     pub fn take_over(&mut self, block: BlockRef, now: Instant) {
         let carried = self.blocks.carried().into_iter();

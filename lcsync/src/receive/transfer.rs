@@ -279,7 +279,10 @@ impl<'a> Transfer<'a> {
         let mut network = Network::open(prefix, &options.interfaces).context("receiving socket")?;
         network.join(ROOT_CHANNEL);
         network.apply_changes(now);
-        let overlay = UplinkWait::open().and_then(|lc0| lc0.interface());
+        // positions of blocks are those of the whole share
+        let whole = options.part.is_none();
+        let overlay = UplinkWait::open().filter(|_| whole);
+        let overlay = overlay.and_then(|lc0| lc0.interface());
         let (seed, carrier) = start_seed(options, prefix, key.clone(), overlay)?;
         network.refresh_interfaces(now)?;
         if options.archive && !options.keeps_metadata() {
@@ -1067,6 +1070,8 @@ impl<'a> Transfer<'a> {
         let longest = self.core.longest_awaited().as_millis();
         let longest = u64::try_from(longest).unwrap_or(u64::MAX);
         shared.longest_awaited.store(longest, Ordering::Relaxed);
+        let alone = self.core.lacks_origin(now);
+        shared.alone.store(alone, Ordering::Relaxed);
         for block in carrier.overdue.try_iter() {
             self.core.take_over(block, now);
         }

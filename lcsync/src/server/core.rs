@@ -154,6 +154,8 @@ pub struct Carrying {
     pub width: u8,
     /// The blocks that it has.
     pub had: Had,
+    /// No server of the whole share is there: it serves all channels, as one would.
+    alone: bool,
     /// Joined channels of blocks that have not come, with the time of the first JOIN.
     awaited: BTreeMap<BlockHash, Awaited>,
 }
@@ -176,6 +178,7 @@ impl Carrying {
             number,
             width: width.max(1),
             had,
+            alone: false,
             awaited: BTreeMap::new(),
         }
     }
@@ -354,6 +357,17 @@ impl<I: Deref<Target = Outline>> Server<I> {
     pub fn set_width(&mut self, prefix: SharePrefix, width: u8) {
         if let Some(carrying) = self.carrying.get_mut(&prefix) {
             carrying.width = width.max(1);
+        }
+    }
+
+    /// Serves all channels of a share that it carries, or its own again.
+    pub fn set_alone(&mut self, prefix: SharePrefix, alone: bool, now: Instant) {
+        let Some(carrying) = self.carrying.get_mut(&prefix) else {
+            return;
+        };
+        if std::mem::replace(&mut carrying.alone, alone) != alone && alone {
+            // its earlier JOINs were dropped
+            self.queriers.values_mut().for_each(|q| q.ask_all(now));
         }
     }
 
@@ -681,7 +695,7 @@ impl<I: Deref<Target = Outline>> Server<I> {
         let found = share.and_then(|s| Some((s, s.index.find(channel_of(channel.group))?)));
         let carrying = self.carried_on(channel);
         let is_own = |number| carrying::is_of(channel_of(channel.group), number);
-        if carrying.is_some_and(|c| !is_own(c.number)) {
+        if carrying.is_some_and(|c| !c.alone && !is_own(c.number)) {
             self.drops.elsewhere += 1;
             return;
         }

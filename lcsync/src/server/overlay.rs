@@ -1,7 +1,7 @@
 //! The part of a receiver that passes blocks on over lc0, as its two threads know it.
 
 use std::net::Ipv6Addr;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 
 /// A receiver that passes blocks on over lc0, and its number there.
 #[derive(Debug, Clone)]
@@ -19,6 +19,8 @@ pub struct Shared {
     pub longest_awaited: AtomicU64,
     /// Width of the uplink.
     pub width: AtomicU8,
+    /// No server of the whole share is there.
+    pub alone: AtomicBool,
     /// Joined channels of others.
     pub joined: AtomicUsize,
 }

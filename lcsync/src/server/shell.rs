@@ -367,6 +367,8 @@ impl Shell {
                 // the receiver has ended
                 let _ = carrier.overdue.send(block);
             }
+            let alone = carrier.shared.alone.load(Ordering::Relaxed);
+            self.server.set_alone(*prefix, alone, now);
             if is_due {
                 let width = carrier.width.look(self.server.last_capacity());
                 self.server.set_width(*prefix, width);
