@@ -177,6 +177,8 @@ struct Carrier {
     /// When a packet of a block came, or the first block was asked for.
     came_at: Instant,
     misses: u8,
+    /// A block of it has come, and none was late since.
+    has_delivered: bool,
     rests_until: Option<Instant>,
 }
 
@@ -280,6 +282,7 @@ impl Carriers {
                 heard_at: now,
                 came_at: now,
                 misses: 0,
+                has_delivered: false,
                 rests_until: None,
             };
             self.others.insert(number, carrier);
@@ -311,21 +314,23 @@ impl Carriers {
         }
         let own = self.own.map(|(own, _)| own);
         let owner = self.owner(position);
-        let of_owner = self.others.get(&owner?).filter(|c| c.serves(now));
-        if tries == 0 && of_owner.is_some_and(|c| c.has(position)) {
+        let is_served = self.others.get(&owner?).is_some_and(|c| c.serves(now));
+        if tries == 0 && is_served {
             return owner;
         }
         let by_mix = |numbers: &mut Vec<CarrierNumber>| {
             numbers.sort_unstable_by_key(|number| mix(*number, position));
         };
-        // whoever has it spares the origin a second copy
+        // whoever has it spares the origin a second copy; one that has delivered nothing may boast
         let there = self.others.iter().filter(|(_, c)| c.serves(now));
-        let with_it = there.clone().filter(|(_, c)| c.has(position));
+        let with_it = there
+            .clone()
+            .filter(|(_, c)| c.has_delivered && c.has(position));
         let mut ranks: Vec<CarrierNumber> = with_it.map(|(number, _)| *number).collect();
         by_mix(&mut ranks);
         if ranks.is_empty() {
-            if tries == 0 && (of_owner.is_some() || has_origin && owner == own) {
-                return owner.filter(|_| owner != own);
+            if tries == 0 && has_origin && owner == own {
+                return None;
             }
             let numbers = there.map(|(number, _)| *number);
             ranks = numbers.chain(own.filter(|_| has_origin)).collect();
@@ -411,6 +416,13 @@ impl Carriers {
         }
     }
 
+    /// Notes that a block of a carrier is whole.
+    pub fn delivered(&mut self, number: CarrierNumber) {
+        if let Some(carrier) = self.others.get_mut(&number) {
+            carrier.has_delivered = true;
+        }
+    }
+
     /// Notes that a block of the origin is whole.
     pub fn own_came(&mut self, now: Instant) {
         if let Some(last) = self.last_own.replace(now) {
@@ -459,7 +471,7 @@ impl Carriers {
             return false;
         }
         tracing::info!("carrier {number:04x} has sent nothing for {longest:?}");
-        carrier.came_at = now;
+        (carrier.came_at, carrier.has_delivered) = (now, false);
         carrier.misses += 1;
         if carrier.misses >= MOST_MISSES {
             carrier.misses = 0;

@@ -526,7 +526,10 @@ impl Fetch {
         if let Some(active) = self.blocks.remove(channel) {
             self.events.push_back(Event::Leave(channel));
             match (active.from, &mut self.carriers) {
-                (Some(_), _) => self.counters.carried_bytes += bytes.len() as u64,
+                (Some(number), Some(carriers)) => {
+                    carriers.delivered(number);
+                    self.counters.carried_bytes += bytes.len() as u64;
+                }
                 (None, Some(carriers)) if active.wanted.position.is_some() => {
                     carriers.own_came(now);
                 }

@@ -46,6 +46,8 @@ pub enum Manner {
     Honest,
     /// Announces itself, and sends no block.
     Silent,
+    /// Claims to have all, and sends no block.
+    Boaster,
     /// Sends garbage.
     Garbage,
     /// Carries nothing.
@@ -272,7 +274,9 @@ impl Swarm {
         };
         server.set_share(self.prefix, Share::unsigned(Arc::new(known), 1), now);
         if let Some(tree) = tree {
-            let missing = tree.leaves.iter().map(|leaf| leaf.hash).collect();
+            let boasts = self.nodes[n].manner == Manner::Boaster;
+            let missing = tree.leaves.iter().filter(|_| !boasts);
+            let missing = missing.map(|leaf| leaf.hash).collect();
             let had = Had::new(&tree.leaves, &missing);
             let carrying = Carrying::new(INTERFACE, carrier_number(address), UNKNOWN_WIDTH, had);
             server.set_carrying(self.prefix, carrying);
@@ -367,7 +371,7 @@ impl Swarm {
     }
 
     fn symbols(&mut self, n: usize, channel: Channel, sequence: u32, ids: &[u32]) {
-        if self.nodes[n].manner == Manner::Silent {
+        if matches!(self.nodes[n].manner, Manner::Silent | Manner::Boaster) {
             return;
         }
         let id = channel_of(channel.group);
