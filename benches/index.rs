@@ -32,7 +32,7 @@ fn find(criterion: &mut Criterion) {
     let before = resident();
     let (_, nodes) = Stream::build(&leaves);
     let located = (0..).zip(&leaves).map(|(n, b)| Located::new(*b, n));
-    let groups = Groups::new(b"", located.collect(), &leaves).unwrap();
+    let groups = Groups::new(b"", located.collect(), &leaves, None).unwrap();
     let bytes = (resident() - before) as f64 / f64::from(GROUPS);
     println!("{GROUPS} groups with the hash nodes above: {bytes:.0} bytes a group");
     // an order that no cache foresees

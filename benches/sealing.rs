@@ -43,6 +43,7 @@ fn record() -> Record {
         slow_rate: 0,
         total_rate: 0,
         max_channels: 1,
+        carries: None,
         authentication: Vec::new(),
         sending: Vec::new(),
     }

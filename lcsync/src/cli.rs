@@ -345,6 +345,9 @@ struct OfShares {
     /// Serve what has come, while it comes and afterwards, until told to stop
     #[arg(long, conflicts_with = "dry_run")]
     seed: bool,
+    /// Pass nothing on to those who fetch it over lc0 at the same time
+    #[arg(long, conflicts_with = "seed")]
+    no_seed: bool,
     /// Mirror: wait for changes and fetch them, until told to stop
     #[arg(long, conflicts_with = "dry_run")]
     watch: bool,
@@ -842,6 +845,7 @@ fn fetch(
         part,
         pinned,
         seed: share.seed,
+        no_seed: share.no_seed,
         watch: share.watch,
         stats: common.stats,
         key,

@@ -6,10 +6,15 @@
 use librecast::channel::{ChannelId, block_channel};
 
 use crate::block::{BlockHash, BlockRef};
+use crate::carrying::{self, CarrierNumber};
 use crate::stretch::{STRETCH, Stretch};
 
 /// Channels of each block: layer 0 at the normal rate, 1 for slow receivers, 2 for repair.
 pub const LAYERS: u8 = 3;
+/// Number of the channel of a block at a carrier, after those of the layers. It is of layer 0.
+const CARRIED: u8 = LAYERS;
+/// Channels of each block, that one included.
+const NUMBERS: u32 = LAYERS as u32 + 1;
 
 /// Content of a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +75,7 @@ impl Located {
 pub struct Groups {
     /// In order.
     channels: Vec<ChannelId>,
-    /// For each channel: number of the block, times [`LAYERS`], plus the layer.
+    /// For each channel: number of the block, times [`NUMBERS`], plus the layer.
     numbers: Vec<u32>,
     /// Each block once.
     blocks: Vec<Located>,
@@ -89,23 +94,28 @@ const BUCKET: usize = 8;
 
 impl Groups {
     /// Makes the groups of these blocks under the share's key, and of stretches of `leaves`, which
-    /// are among them. `None` if they are too many to be numbered. Of equal blocks, the lowest
-    /// place counts.
+    /// are among them. With a carrier, those of its own as well. `None` if they are too many to be
+    /// numbered. Of equal blocks, the lowest place counts.
     #[must_use]
-    pub fn new(key: &[u8], mut blocks: Vec<Located>, leaves: &[BlockRef]) -> Option<Self> {
+    pub fn new(
+        key: &[u8],
+        mut blocks: Vec<Located>,
+        leaves: &[BlockRef],
+        carrier: Option<CarrierNumber>,
+    ) -> Option<Self> {
         blocks.sort_unstable();
         blocks.dedup_by_key(|b| b.hash);
         blocks.shrink_to_fit();
-        u32::try_from(blocks.len())
-            .ok()?
-            .checked_mul(LAYERS.into())?;
+        u32::try_from(blocks.len()).ok()?.checked_mul(NUMBERS)?;
         let mut pairs: Vec<(ChannelId, u32)> = (0..)
             .zip(&blocks)
             .flat_map(|(n, located)| {
-                (0..LAYERS).map(move |layer| {
-                    let channel = block_channel(key, &located.hash.0, layer);
-                    (channel, n * u32::from(LAYERS) + u32::from(layer))
-                })
+                let hash = located.hash;
+                let layers =
+                    (0..LAYERS).map(move |layer| (block_channel(key, &hash.0, layer), layer));
+                let own = carrier.map(|number| (carrying::channel(key, &hash, number), CARRIED));
+                let all = layers.chain(own);
+                all.map(move |(channel, layer)| (channel, n * NUMBERS + u32::from(layer)))
             })
             .collect();
         pairs.sort_unstable();
@@ -181,8 +191,8 @@ impl Groups {
         let (start, end) = (start as usize, end as usize);
         let at = self.channels[start..end].binary_search(&channel).ok()?;
         let number = self.numbers[start + at];
-        let layer = (number % u32::from(LAYERS)) as u8;
-        Some((self.blocks[(number / u32::from(LAYERS)) as usize], layer))
+        let layer = (number % NUMBERS) as u8 % CARRIED;
+        Some((self.blocks[(number / NUMBERS) as usize], layer))
     }
 
     /// All channels, in order.
@@ -233,7 +243,7 @@ mod tests {
                 .map(|(place, seed)| Located::new(BlockRef::of(&vec![*seed; usize::from(*seed) + 1]), place))
                 .collect();
             let leaves: Vec<BlockRef> = blocks.iter().map(Located::block).collect();
-            let groups = Groups::new(key.as_bytes(), blocks.clone(), &leaves).unwrap();
+            let groups = Groups::new(key.as_bytes(), blocks.clone(), &leaves, None).unwrap();
             let mut model = BTreeMap::new();
             for located in &blocks {
                 for layer in 0..LAYERS {

@@ -9,6 +9,7 @@ use librecast::channel::ChannelId;
 use thiserror::Error;
 
 use crate::block::BlockRef;
+use crate::carrying::CarrierNumber;
 use crate::folder::Folder;
 use crate::groups::Located;
 use crate::layout::Layout;
@@ -101,11 +102,13 @@ impl Index {
 
     /// Makes the index of a known tree without reading its files, for a receiver. Files are below
     /// `scan`'s root or, while incomplete, in the folder `partial`; reading shows missing ones.
+    /// `carrier`: its number, if it carries.
     pub fn known(
         scan: Scan,
         leaves: &[BlockRef],
         partial: String,
         key: &[u8],
+        carrier: Option<CarrierNumber>,
     ) -> Result<Self, IndexError> {
         let layout = Layout::new(&scan.entries).ok_or(OutlineError::TooLarge)?;
         let content: u64 = leaves.iter().map(|l| u64::from(l.length)).sum();
@@ -116,6 +119,7 @@ impl Index {
         let leaves = Leaves {
             all: leaves,
             in_stretches: &[],
+            carrier,
         };
         let index = Self::assemble(scan, layout, leaves, key)?;
         Ok(Self {
@@ -202,6 +206,7 @@ fn all_in_stretches(leaves: &[BlockRef]) -> Leaves<'_> {
     Leaves {
         all: leaves,
         in_stretches: leaves,
+        carrier: None,
     }
 }
 

@@ -32,6 +32,7 @@
 #[cfg(feature = "host")]
 mod attributes;
 pub mod block;
+pub mod carrying;
 mod catalogue;
 #[cfg(feature = "host")]
 mod cli;

@@ -5,6 +5,7 @@ use librecast::channel::ChannelId;
 use thiserror::Error;
 
 use crate::block::BlockRef;
+use crate::carrying::CarrierNumber;
 use crate::groups::{Carried, Found, Groups, Located};
 use crate::layout::Layout;
 use crate::listing::{self, Entry, Kind, Metadata};
@@ -41,6 +42,8 @@ pub struct Leaves<'a> {
     pub all: &'a [BlockRef],
     /// Blocks that are also sent in stretches: all, or none.
     pub in_stretches: &'a [BlockRef],
+    /// The carrier that passes them on, if it is one.
+    pub carrier: Option<CarrierNumber>,
 }
 
 /// All that a server announces of a share, and all its blocks but those of the content.
@@ -110,7 +113,7 @@ impl Outline {
             root: assembly.add_node(root),
             metadata,
             layout,
-            groups: Groups::new(key, assembly.blocks, leaves.in_stretches)
+            groups: Groups::new(key, assembly.blocks, leaves.in_stretches, leaves.carrier)
                 .ok_or(OutlineError::TooLarge)?,
             nodes: assembly.nodes,
             files: entries.iter().filter(is_file).count() as u64,

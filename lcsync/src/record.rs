@@ -3,6 +3,7 @@
 use librecast::wire::{Reader, WireError, Writer};
 
 use crate::block::{BlockHash, BlockRef};
+use crate::carrying::{Carries, Progress};
 use crate::tree::{ROOT_SIZE, Stream};
 
 /// Most channels in a record's list of those being sent, so that it fits one datagram.
@@ -29,6 +30,8 @@ pub struct Record {
     pub total_rate: u32,
     /// Most channels that a receiver may hold.
     pub max_channels: u16,
+    /// A receiver that carries, on the overlay from which the record comes.
+    pub carries: Option<Carries>,
     /// Public key and signature of the version (see `signature`), or empty.
     pub authentication: Vec<u8>,
     /// Channels that are sent now: joining them costs the server least.
@@ -77,7 +80,11 @@ impl Record {
         w.u32(self.channel_rate)
             .u32(self.slow_rate)
             .u32(self.total_rate)
-            .u16(self.max_channels);
+            .u16(self.max_channels)
+            .u8(self.carries.map_or(0, |carries| carries.width));
+        if let Some(Carries { progress, .. }) = self.carries {
+            w.u32(progress.below).put(&progress.after.to_be_bytes());
+        }
         w.bytes16(&self.authentication)?;
         w.u8(self.sending.len() as u8);
         for sending in &self.sending {
@@ -99,6 +106,14 @@ impl Record {
         let metadata = Stream::read(r)?;
         let (channel_rate, slow_rate) = (r.u32()?, r.u32()?);
         let (total_rate, max_channels) = (r.u32()?, r.u16()?);
+        let carries = match r.u8()? {
+            0 => None,
+            width => {
+                let (below, after) = (r.u32()?, u128::from_be_bytes(r.array()?));
+                let progress = Progress { below, after };
+                Some(Carries { width, progress })
+            }
+        };
         if channel_rate == 0 || slow_rate > channel_rate || max_channels == 0 {
             return Err(WireError::Bad("rate"));
         }
@@ -127,6 +142,7 @@ impl Record {
             slow_rate,
             total_rate,
             max_channels,
+            carries,
             authentication: authentication.to_vec(),
             sending,
         })
@@ -152,6 +168,7 @@ pub(crate) mod tests {
             slow_rate: 0,
             total_rate: 0,
             max_channels: 1,
+            carries: None,
             authentication: Vec::new(),
             sending: Vec::new(),
         }
@@ -167,7 +184,7 @@ pub(crate) mod tests {
         (
             any::<u32>(),
             any::<u64>(),
-            any::<[u8; 32]>(),
+            any::<([u8; 32], u8, u32, u128)>(),
             rates,
             lists,
             0..1000u32,
@@ -176,7 +193,7 @@ pub(crate) mod tests {
                 |(
                     server,
                     generation,
-                    hash,
+                    (hash, width, below, after),
                     (channel_rate, slow, total_rate, max_channels),
                     (authentication, sending),
                     meta,
@@ -196,6 +213,10 @@ pub(crate) mod tests {
                         slow_rate: channel_rate / 10 * slow,
                         total_rate,
                         max_channels,
+                        carries: (width > 0).then_some(Carries {
+                            width,
+                            progress: Progress { below, after },
+                        }),
                         authentication,
                         sending: sending
                             .into_iter()

@@ -32,6 +32,8 @@ pub struct SharePrefix([u8; 8]);
 /// A channel of a share: the low 64 bits of its group. 0 is the root channel.
 pub type ChannelId = u64;
 
+/// Bits of a channel behind the number of a receiver that passes blocks on.
+pub const CARRIER_BITS: u32 = 48;
 /// The channel that carries the root record.
 pub const ROOT_CHANNEL: ChannelId = 0;
 
@@ -59,10 +61,25 @@ impl SharePrefix {
         Ipv6Addr::from(octets)
     }
 
+    /// Returns the groups on which the receiver at `address` passes blocks on, as for an announcement:
+    /// an address and the number of its first bits.
+    pub fn of_carrier(self, address: Ipv6Addr) -> (Ipv6Addr, u8) {
+        let first = u64::from(carrier_number(address)) << CARRIER_BITS;
+        (self.group(first), 128 - CARRIER_BITS as u8)
+    }
+
     /// Returns the first address of the /64, as for an announcement.
     pub fn address(self) -> Ipv6Addr {
         self.group(ROOT_CHANNEL)
     }
+}
+
+/// Returns the number of the receiver at this address in channels on which it passes blocks on: their
+/// first 16 bits. Never 0.
+pub fn carrier_number(address: Ipv6Addr) -> u16 {
+    let segments = address.segments();
+    let folded = segments[4..].iter().fold(0, |all, part| all ^ part);
+    folded.max(1)
 }
 
 /// Returns the channel of a group, in any share.

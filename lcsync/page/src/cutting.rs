@@ -202,6 +202,7 @@ impl Cutting {
         let leaves = Leaves {
             all: &leaves,
             in_stretches: &[],
+            carrier: None,
         };
         let outline = Outline::new(described, self.layout.clone(), leaves, b"");
         Ok(Sent {

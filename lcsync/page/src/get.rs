@@ -111,6 +111,7 @@ impl PageGet {
             limit: Some(LEAF_RATE),
             timeout: TIMEOUT,
             own_server: None,
+            overlay: None,
         };
         let mut receiver = Receiver::new(settings, self.now);
         receiver.set_room(MOST_BLOCKS, self.now);

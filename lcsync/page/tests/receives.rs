@@ -82,6 +82,7 @@ impl Sender {
             slow_rate: 0,
             total_rate: 0,
             max_channels: 16,
+            carries: None,
             authentication: sign(&self.key, "files", &version),
             sending: Vec::new(),
         };

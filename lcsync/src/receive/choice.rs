@@ -183,7 +183,9 @@ impl Choice {
             if self.left == Some(from) {
                 (self.left, self.returns) = (None, 0);
             }
-            if followed || self.is_orphaned(record, now) {
+            // an origin publishes the next version, and a carrier only repeats it
+            let better = record.carries.is_none() && current.carries.is_some();
+            if followed || better || self.is_orphaned(record, now) {
                 self.follow(record, from, now);
             } else if self.is_proven() {
                 self.generation = self.generation.max(record.generation);

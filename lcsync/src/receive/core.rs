@@ -20,6 +20,7 @@ use super::fetch::{self, Counters, Fetch};
 use super::tree::Tree;
 use super::window::Window;
 use crate::block::{BlockHash, BlockRef};
+use crate::carrying::CarrierNumber;
 use crate::opener::{OpenDrops, Opener};
 use crate::packet::Packet;
 use crate::record::Record;
@@ -48,6 +49,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// The server of this process, which only repeats received records.
     pub own_server: Option<u32>,
+    /// Interface of an overlay, on which receivers divide blocks.
+    pub overlay: Option<u32>,
 }
 
 /// An action for the shell, or a report.
@@ -148,6 +151,7 @@ pub struct Receiver {
     limit: Option<u64>,
     timeout: Duration,
     own_server: Option<u32>,
+    overlay: Option<u32>,
     phase: Phase,
     started: Instant,
     last_packet: Instant,
@@ -171,15 +175,21 @@ impl Receiver {
             limit,
             timeout,
             own_server,
+            overlay,
         } = settings;
         let window = Window::new(START_WINDOW, MAX_WINDOW, now);
+        let mut fetch = Fetch::new(window, limit, now).with_key(opener.group_key());
+        if overlay.is_some() {
+            fetch.divide(None);
+        }
         Self {
             choice: Choice::new(pinned, proof, floor, now),
-            fetch: Fetch::new(window, limit, now).with_key(opener.group_key()),
+            fetch,
             opener,
             limit,
             timeout,
             own_server,
+            overlay,
             phase: Phase::Waiting,
             started: now,
             last_packet: now,
@@ -261,7 +271,12 @@ impl Receiver {
             interface,
             proven: self.choice.proven(),
         });
-        if let Some(followed) = self.choice.record() {
+        if self.overlay == Some(interface) {
+            self.fetch.note_server(record, from, now);
+        }
+        if let Some(followed) = self.choice.record()
+            && record.carries.is_none()
+        {
             let limit = window_limit(followed, self.limit);
             self.fetch.set_record(record, limit, now);
         }
@@ -330,10 +345,26 @@ impl Receiver {
         }
     }
 
+    /// Carries from now on, or no longer: under this number, with an uplink of this width.
+    pub fn carry(&mut self, own: Option<(CarrierNumber, u8)>) {
+        self.fetch.divide(own);
+    }
+
+    /// Time for which others may await a block here.
+    #[must_use]
+    pub fn longest_awaited(&self) -> Duration {
+        self.fetch.longest_awaited()
+    }
+
+    /// Takes a block from the origin, as others await it here and its owner does not send it.
+    pub fn take_over(&mut self, block: BlockRef, now: Instant) {
+        self.fetch.take_over(block, now);
+    }
+
     /// Fetches blocks of the last tree, with these leaves; in order, they may come in stretches.
     pub fn fetch(&mut self, blocks: &[BlockRef], leaves: &[BlockRef], now: Instant) {
         self.phase = Phase::Blocks;
-        self.fetch.want_content(blocks, leaves);
+        self.fetch.want_content(blocks, leaves, now);
         self.last_symbol = now;
     }
 
@@ -595,6 +626,7 @@ mod tests {
             limit: None,
             timeout: TIMEOUT,
             own_server: Some(99),
+            overlay: None,
         };
         Receiver::new(settings, now)
     }

@@ -1,6 +1,7 @@
 //! Fetching of blocks, as a state machine: symbols in, memberships and verified blocks out.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::Ipv6Addr;
 
 use librecast::bucket::TokenBucket;
 use librecast::channel::{ChannelId, block_channel};
@@ -14,6 +15,7 @@ use super::stretches::{Candidate, JoinedStretches, Prospect};
 use super::wanted::{Next, Wanted, WantedBlocks};
 use super::window::Window;
 use crate::block::BlockRef;
+use crate::carrying::{self, CarrierNumber, Carriers};
 use crate::packet::{Symbol, WIRE_SIZE};
 use crate::record::Record;
 use crate::stretch::{OFFER_CHANNEL, REPAIR_LAYER, STRETCH, symbols_of};
@@ -29,6 +31,18 @@ const FEW_BLOCKS: usize = 64;
 const MIN_STRETCHES: usize = 3;
 /// Factor of the window's bound for stretches: 24 of them, 5.8 Gbit/s. Chosen.
 const STRETCHED_WINDOW: f64 = 3.0;
+/// Blocks of the content from which on they are divided among receivers. Chosen: 3 MiB.
+const LEAST_DIVIDED: usize = 16;
+/// Time for which carriers are awaited on an overlay before more than [`FIRST_BLOCKS`] are joined:
+/// five records.
+const CARRIERS_COME: Duration = Duration::from_millis(300);
+const FIRST_BLOCKS: usize = 2;
+/// Wanted blocks that are considered when they are divided. Chosen: eight runs of 64 carriers.
+const MOST_CONSIDERED: usize = 512;
+/// Blocks joined at carriers, all together, and of each carrier. Chosen.
+const MOST_CARRIED: usize = 96;
+const MOST_OF_CARRIER: usize = 16;
+const LEAST_OF_CARRIER: usize = 2;
 /// Most groups joined at once, without ending ones: kernels check each for every packet.
 const MAX_GROUPS: usize = 128;
 /// An action for the shell, or a report.
@@ -68,6 +82,8 @@ pub struct Counters {
     pub blocks: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// The part of these bytes that other receivers have passed on.
+    pub carried_bytes: u64,
 }
 
 /// The consumer of blocks.
@@ -103,6 +119,12 @@ pub struct Fetch {
     prospect: Prospect,
     announced: Announced,
     sources: Sources,
+    /// Other receivers that carry; none: the blocks are not divided.
+    carriers: Option<Carriers>,
+    /// Until then, few blocks are joined.
+    few_until: Option<Instant>,
+    /// Nothing more can be joined until something changes.
+    divided: bool,
     consumer: Consumer,
     /// Channels in use and allowed when no more could be joined: until they change, none can.
     stalled: Option<(usize, usize)>,
@@ -126,6 +148,9 @@ impl Fetch {
             prospect: Prospect::new(now),
             announced: Announced::default(),
             sources: Sources::default(),
+            carriers: None,
+            few_until: None,
+            divided: false,
             consumer: Consumer {
                 room: usize::MAX,
                 most_room: 0,
@@ -138,6 +163,16 @@ impl Fetch {
         }
     }
 
+    /// Divides blocks with other receivers on an overlay. `own`: this host's number and width, if it
+    /// carries.
+    pub fn divide(&mut self, own: Option<(CarrierNumber, u8)>) {
+        match &mut self.carriers {
+            Some(carriers) => carriers.set_own(own),
+            None => self.carriers = Some(Carriers::new(own)),
+        }
+        self.divided = false;
+    }
+
     /// Sets the key of the share.
     #[must_use]
     pub fn with_key(self, key: &[u8]) -> Self {
@@ -147,19 +182,30 @@ impl Fetch {
 
     /// Wants a block, unless it is wanted already.
     pub fn want(&mut self, block: BlockRef) {
+        self.want_at(block, None);
+    }
+
+    fn want_at(&mut self, block: BlockRef, position: Option<u32>) {
         let channel = self.channel_of(block);
-        if self.wanted.order_of(channel).is_some() || self.blocks.contains(channel) {
+        if self.wanted.order_of(channel).is_some() || self.blocks.has(&block.hash) {
             return;
         }
-        self.stalled = None;
-        self.wanted.add(block, channel);
+        (self.stalled, self.divided) = (None, false);
+        self.wanted.add(block, channel, position);
     }
 
     /// Wants blocks, in order, of the content with these leaves, which may come in stretches.
-    pub fn want_content(&mut self, blocks: &[BlockRef], leaves: &[BlockRef]) {
+    pub fn want_content(&mut self, blocks: &[BlockRef], leaves: &[BlockRef], now: Instant) {
         let first = self.wanted.next_order();
+        let divides = leaves.len() >= LEAST_DIVIDED && self.carriers.is_some();
+        let mut places = (0..).zip(leaves);
         for block in blocks {
-            self.want(*block);
+            let mut find = || places.find(|(_, leaf)| *leaf == block);
+            let at = divides.then(&mut find).flatten().map(|(at, _)| at);
+            self.want_at(*block, at);
+        }
+        if divides {
+            self.few_until = Some(now + CARRIERS_COME);
         }
         // some were wanted already, with other orders
         if self.wanted.next_order() - first == blocks.len() as u64 {
@@ -216,6 +262,17 @@ impl Fetch {
     /// Sets all counters to 0.
     pub fn reset_counters(&mut self) {
         self.counters = Counters::default();
+    }
+
+    /// Takes the record of a server that is there: of a carrier, or of another.
+    pub fn note_server(&mut self, record: &Record, address: Ipv6Addr, now: Instant) {
+        let Some(carriers) = &mut self.carriers else {
+            return;
+        };
+        match &record.carries {
+            None => carriers.note_origin(now),
+            Some(carries) => carriers.note(address, carries, now),
+        }
     }
 
     /// Takes the channels that a record lists as sent. `max` bounds those of the normal rate, and
@@ -299,7 +356,7 @@ impl Fetch {
             self.counters.unwanted += 1;
             return false;
         };
-        let fits = symbol.channel == channel && symbol.block_length == active.block.length;
+        let fits = symbol.channel == channel && symbol.block_length == active.wanted.block.length;
         if !fits || self.sources.is_refused(&source, now) {
             self.counters.refused += 1;
             return false;
@@ -307,6 +364,7 @@ impl Fetch {
         self.counters.symbols += 1;
         active.last_activity = now;
         active.silences = 0;
+        let from = active.from;
         let trusted = self.sources.is_trusted(&source);
         // length and id were checked with the packet
         let outcome = active
@@ -314,7 +372,15 @@ impl Fetch {
             .receive(source, trusted, symbol.esi, symbol.data);
         let is_new = outcome != Ok(Outcome::Duplicate);
         let gap = active.streams.follow(source, symbol.sequence);
-        self.count(gap, is_new, trusted, now);
+        match (from, &mut self.carriers) {
+            // its uplink is no measure of the link here
+            (Some(number), Some(carriers)) => {
+                let lost = gap.unwrap_or(0);
+                carriers.came(number, lost, now);
+                self.counters.lost += u64::from(lost);
+            }
+            _ => self.count(gap, is_new, trusted, now),
+        }
         match outcome {
             Ok(Outcome::Kept) => {
                 self.blocks.note_end(channel, self.announced.lead);
@@ -431,8 +497,10 @@ impl Fetch {
         self.choose_layer(now);
         self.shrink(now);
         self.toggle_silent(now);
+        self.pass_over(now);
+        self.move_unbegun(now);
         self.end_silent_stretches(now);
-        self.stalled = None;
+        (self.stalled, self.divided) = (None, false);
         self.fill(now);
     }
 
@@ -449,7 +517,15 @@ impl Fetch {
     fn complete(&mut self, channel: ChannelId, bytes: Vec<u8>, now: Instant) {
         if let Some(active) = self.blocks.remove(channel) {
             self.events.push_back(Event::Leave(channel));
-            self.hand_over(active.block, bytes);
+            match (active.from, &mut self.carriers) {
+                (Some(_), _) => self.counters.carried_bytes += bytes.len() as u64,
+                (None, Some(carriers)) if active.wanted.position.is_some() => {
+                    carriers.own_came(now);
+                }
+                _ => {}
+            }
+            self.hand_over(active.wanted.block, bytes);
+            self.divided = false;
             self.fill(now);
         }
     }
@@ -488,12 +564,18 @@ impl Fetch {
             true => block_channel(&self.key, &block.hash.0, REPAIR_LAYER),
             false => self.channel_of(block),
         };
-        self.want_again(order, Wanted { block, channel }, collector);
+        let wanted = Wanted {
+            block,
+            channel,
+            position: None,
+            tries: 0,
+        };
+        self.want_again(order, wanted, collector);
     }
 
     /// Wants a block again, on this channel, with its symbols so far.
     fn want_again(&mut self, order: u64, wanted: Wanted, collector: Option<Collector>) {
-        self.stalled = None;
+        (self.stalled, self.divided) = (None, false);
         self.wanted.add_again(order, wanted, collector);
     }
 
@@ -518,7 +600,7 @@ impl Fetch {
             self.sources.keep_apart();
             // only a whole block shows which source is corrupt
             for channel in self.blocks.repaired() {
-                self.put_back(channel);
+                self.put_back(channel, false);
             }
             for channel in self.stretches.channels() {
                 self.end_stretch(channel, now);
@@ -526,6 +608,9 @@ impl Fetch {
             return;
         };
         self.sources.refuse(source, now);
+        if let Some(carriers) = &mut self.carriers {
+            carriers.refuse(source.address, now);
+        }
         self.events.push_back(Event::CorruptSource(source));
     }
 
@@ -535,12 +620,19 @@ impl Fetch {
 
     /// Joins channels while the window and the limit have room.
     fn fill(&mut self, now: Instant) {
+        if self.is_divided(now) {
+            self.fill_divided(now);
+            return;
+        }
         let stretching = self.is_stretching(now);
         loop {
             let (busy, most) = (self.busy(), self.window.size_of_shared());
             let groups = self.blocks.busy() + self.stretches.len();
-            let full =
-                busy >= most || groups >= MAX_GROUPS || self.under_way() >= self.consumer.room;
+            let few = self.few_until.is_some_and(|until| now < until);
+            let full = few && self.blocks.len() >= FIRST_BLOCKS
+                || busy >= most
+                || groups >= MAX_GROUPS
+                || self.under_way() >= self.consumer.room;
             if full || self.wanted.is_empty() || self.stalled == Some((busy, most)) {
                 return;
             }
@@ -551,7 +643,7 @@ impl Fetch {
             let next = self.sent_anyway(stretching, now).map(|next| (next, most));
             let next = next.or_else(|| Some((self.wanted.following(stretching)?, own)));
             match next {
-                Some((Next::Block(order), most)) if busy < most => self.begin(order, now),
+                Some((Next::Block(order), most)) if busy < most => self.begin(order, None, now),
                 Some((Next::Stretch(candidate), most)) if busy + STRETCH <= most => {
                     self.begin_stretch(candidate, now);
                 }
@@ -560,6 +652,119 @@ impl Fetch {
                     return;
                 }
             }
+        }
+    }
+
+    /// Whether the next blocks are divided among this and other receivers.
+    fn is_divided(&self, now: Instant) -> bool {
+        let first = self.wanted.first().next();
+        self.layer == 0
+            && first.is_some_and(|(_, wanted)| wanted.position.is_some())
+            && self.carriers.as_ref().is_some_and(|c| c.divides(now))
+    }
+
+    /// Joins blocks at their owners: own ones at the origin within the window, and others early, for
+    /// their owners send as soon as they have them.
+    fn fill_divided(&mut self, now: Instant) {
+        let room = self.consumer.room.saturating_sub(self.under_way());
+        let groups = self.blocks.len() + self.stretches.len();
+        let few = self.few_until.is_some_and(|until| now < until);
+        let most = if few { FIRST_BLOCKS } else { MAX_GROUPS };
+        let places = most.saturating_sub(groups).min(room);
+        let limited = self.limit.as_mut().is_some_and(|l| !l.ready(now));
+        let Some(carriers) = self.carriers.as_mut().filter(|_| !self.divided && !limited) else {
+            return;
+        };
+        self.divided = true;
+        let own = self.announced.own.min(carriers.own_blocks()).max(1);
+        let each =
+            (MOST_CARRIED / carriers.count(now).max(1)).clamp(LEAST_OF_CARRIER, MOST_OF_CARRIER);
+        let mut joined = self.blocks.by_source();
+        let mut next = Vec::new();
+        for (order, wanted) in self.wanted.first().take(MOST_CONSIDERED) {
+            if next.len() == places {
+                break;
+            }
+            let from = wanted
+                .position
+                .and_then(|position| carriers.source(position, wanted.tries, now));
+            let count = joined.entry(from).or_default();
+            if *count < from.map_or(own, |_| each) {
+                if let Some(number) = from.filter(|_| *count == 0) {
+                    carriers.asked(number, now);
+                }
+                *count += 1;
+                next.push((order, from));
+            }
+        }
+        for (order, from) in next {
+            self.begin(order, from, now);
+        }
+    }
+
+    /// Time for which others may await a block here before this receiver takes it from the origin.
+    #[must_use]
+    pub fn longest_awaited(&self) -> Duration {
+        let patience = self
+            .carriers
+            .as_ref()
+            .map_or(Duration::MAX, Carriers::patience);
+        patience.saturating_mul(3) / 2
+    }
+
+    /// Takes a block from the origin that others await here: who waits for whom is no circle.
+    pub fn take_over(&mut self, block: BlockRef, now: Instant) {
+        let carried = self.blocks.carried().into_iter();
+        let mut channels = carried.map(|(channel, _)| channel);
+        let is_it = |fetch: &mut Self, channel| {
+            let active = fetch.blocks.get_mut(channel);
+            active.is_some_and(|a| a.wanted.block == block && a.collector.received() == 0)
+        };
+        if let Some(channel) = channels.find(|channel| is_it(self, *channel)) {
+            self.put_back(channel, false);
+        }
+        if let Some(order) = self.wanted.order_of(self.channel_of(block)) {
+            self.wanted.take_over(order);
+            self.begin(order, None, now);
+        }
+    }
+
+    /// Asks the next carriers for blocks that a carrier owes for too long.
+    fn pass_over(&mut self, now: Instant) {
+        let mut overdue: BTreeMap<CarrierNumber, bool> = BTreeMap::new();
+        for (channel, number) in self.blocks.carried() {
+            let Some(carriers) = &mut self.carriers else {
+                return;
+            };
+            let is_overdue = overdue
+                .entry(number)
+                .or_insert_with(|| carriers.is_overdue(number, now));
+            if *is_overdue {
+                self.put_back(channel, true);
+            }
+        }
+    }
+
+    /// Asks the new owners of blocks for those of which nothing has come.
+    fn move_unbegun(&mut self, now: Instant) {
+        let Some(carriers) = &mut self.carriers else {
+            return;
+        };
+        if !carriers.take_change() {
+            return;
+        }
+        let moves = |active: &Active| {
+            let position = active.wanted.position?;
+            let divides = carriers.divides(now);
+            let from = carriers.source(position, active.wanted.tries, now);
+            (from.filter(|_| divides) != active.from).then_some(())
+        };
+        let unbegun = self.blocks.unbegun();
+        let moved: Vec<ChannelId> = unbegun
+            .filter_map(|(channel, a)| moves(a).map(|()| channel))
+            .collect();
+        for channel in moved {
+            self.put_back(channel, false);
         }
     }
 
@@ -593,10 +798,12 @@ impl Fetch {
         }
     }
 
-    fn begin(&mut self, order: u64, now: Instant) {
-        let Some((Wanted { block, channel }, parked)) = self.wanted.take(order) else {
+    /// Joins a block at a carrier, or at servers.
+    fn begin(&mut self, order: u64, from: Option<CarrierNumber>, now: Instant) {
+        let Some((wanted, parked)) = self.wanted.take(order) else {
             return;
         };
+        let block = wanted.block;
         let new = || Collector::new(block, self.sources.are_apart());
         // lengths were checked with the block's parent
         let Ok(collector) = parked.map_or_else(new, Ok) else {
@@ -605,8 +812,11 @@ impl Fetch {
         if let Some(limit) = &mut self.limit {
             limit.spend(u64::from(collector.missing()) * WIRE_SIZE, now);
         }
-        let repaired = channel != self.channel_of(block);
-        let active = Active::new(block, order, collector, repaired, now);
+        let channel = from.map_or(wanted.channel, |number| {
+            carrying::channel(&self.key, &block.hash, number)
+        });
+        let repaired = from.is_none() && channel != self.channel_of(block);
+        let active = Active::new(wanted, order, from, collector, repaired, now);
         self.blocks.insert(channel, active);
         self.events.push_back(Event::Join(channel));
     }
@@ -617,15 +827,16 @@ impl Fetch {
             if let Some(channel) = self.stretches.least_passed() {
                 self.end_stretch(channel, now);
             } else if let Some(channel) = self.blocks.least_received() {
-                self.put_back(channel);
+                self.put_back(channel, false);
             } else {
                 return;
             }
         }
     }
 
-    /// Leaves a channel and wants its block again, as the next one.
-    fn put_back(&mut self, channel: ChannelId) {
+    /// Leaves a channel and wants its block again, as the next one; of another carrier, if this one
+    /// is `passed`.
+    fn put_back(&mut self, channel: ChannelId, passed: bool) {
         let Some(active) = self.blocks.remove(channel) else {
             return;
         };
@@ -633,8 +844,9 @@ impl Fetch {
             self.events.push_back(Event::Leave(channel));
         }
         let wanted = Wanted {
-            block: active.block,
-            channel: self.channel_of(active.block),
+            channel: self.channel_of(active.wanted.block),
+            tries: active.wanted.tries.saturating_add(passed.into()),
+            ..active.wanted
         };
         self.want_again(active.order, wanted, Some(active.collector));
     }
@@ -646,7 +858,7 @@ impl Fetch {
             return;
         }
         for channel in self.blocks.channels() {
-            self.put_back(channel);
+            self.put_back(channel, false);
         }
         for channel in self.stretches.channels() {
             self.end_stretch(channel, now);
@@ -681,7 +893,7 @@ impl Fetch {
         // the server that offered it is gone, or another one does not offer it
         for channel in unrepaired {
             self.prospect.withdrawn(now);
-            self.put_back(channel);
+            self.put_back(channel, false);
         }
     }
 }
@@ -724,6 +936,7 @@ mod tests {
             slow_rate: 0,
             total_rate: 0,
             max_channels: 128,
+            carries: None,
             authentication: Vec::new(),
             sending: sending.collect(),
         }
@@ -1086,7 +1299,7 @@ mod tests {
         /// A receiver that wants all of it, from a server that offers stretches.
         fn fetch(&self, now: Instant) -> Fetch {
             let mut fetch = fetch(16, now);
-            fetch.want_content(&self.leaves, &self.leaves);
+            fetch.want_content(&self.leaves, &self.leaves, now);
             fetch.set_record(&record(&[(OFFER_CHANNEL, STRETCH as u16)]), 128.0, now);
             fetch
         }
@@ -1199,7 +1412,7 @@ mod tests {
         let now = Instant::now();
         let fed = Fed::new();
         let mut silent = fetch(16, now);
-        silent.want_content(&fed.leaves, &fed.leaves);
+        silent.want_content(&fed.leaves, &fed.leaves, now);
         silent.set_record(&record(&[]), 128.0, now);
         assert_eq!(events(&mut silent, now).len(), 16);
         let mut lossy = fed.fetch(now);

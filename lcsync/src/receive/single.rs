@@ -7,7 +7,9 @@ use librecast::time::{Duration, Instant};
 
 use super::collector::Collector;
 use super::streams::Streams;
-use crate::block::BlockRef;
+use super::wanted::Wanted;
+use crate::block::BlockHash;
+use crate::carrying::CarrierNumber;
 
 /// Silence after which a channel is left and joined again; doubled each time.
 pub(super) const SILENCE: Duration = Duration::from_millis(800);
@@ -21,8 +23,10 @@ pub(super) const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A joined block.
 #[derive(Debug)]
 pub(super) struct Active {
-    pub(super) block: BlockRef,
+    pub(super) wanted: Wanted,
     pub(super) order: u64,
+    /// The carrier that passes it on; none: it comes from servers.
+    pub(super) from: Option<CarrierNumber>,
     pub(super) collector: Collector,
     /// Set while it is left for a moment: when it is joined again.
     rejoin_at: Option<Instant>,
@@ -37,15 +41,17 @@ pub(super) struct Active {
 
 impl Active {
     pub(super) fn new(
-        block: BlockRef,
+        wanted: Wanted,
         order: u64,
+        from: Option<CarrierNumber>,
         collector: Collector,
         repaired: bool,
         now: Instant,
     ) -> Self {
         Self {
-            block,
+            wanted,
             order,
+            from,
             collector,
             rejoin_at: None,
             last_activity: now,
@@ -96,10 +102,6 @@ impl SingleBlocks {
         self.by_channel.len()
     }
 
-    pub(super) fn contains(&self, channel: ChannelId) -> bool {
-        self.by_channel.contains_key(&channel)
-    }
-
     pub(super) fn get_mut(&mut self, channel: ChannelId) -> Option<&mut Active> {
         self.by_channel.get_mut(&channel)
     }
@@ -112,6 +114,35 @@ impl SingleBlocks {
         let active = self.by_channel.remove(&channel)?;
         self.ending -= usize::from(active.ending);
         Some(active)
+    }
+
+    /// Whether this block is joined, on any channel.
+    pub(super) fn has(&self, block: &BlockHash) -> bool {
+        let mut all = self.by_channel.values();
+        all.any(|a| a.wanted.block.hash == *block)
+    }
+
+    /// Number of blocks by source, those near their end aside.
+    pub(super) fn by_source(&self) -> BTreeMap<Option<CarrierNumber>, usize> {
+        let mut counts = BTreeMap::new();
+        for active in self.by_channel.values().filter(|a| !a.ending) {
+            *counts.entry(active.from).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Divided blocks of which nothing has come.
+    pub(super) fn unbegun(&self) -> impl Iterator<Item = (ChannelId, &Active)> {
+        let all = self.by_channel.iter().map(|(channel, a)| (*channel, a));
+        all.filter(|(_, a)| a.wanted.position.is_some() && a.collector.received() == 0)
+    }
+
+    /// Channels at carriers, with their carrier.
+    pub(super) fn carried(&self) -> Vec<(ChannelId, CarrierNumber)> {
+        let carried = self.by_channel.iter();
+        carried
+            .filter_map(|(channel, a)| Some((*channel, a.from?)))
+            .collect()
     }
 
     /// Removes all.
@@ -132,14 +163,17 @@ impl SingleBlocks {
     /// Returns the channel with fewest symbols.
     pub(super) fn least_received(&self) -> Option<ChannelId> {
         let received = |(_, a): &(&ChannelId, &Active)| a.collector.received();
-        let least = self.by_channel.iter().min_by_key(received);
+        let from_servers = self.by_channel.iter().filter(|(_, a)| a.from.is_none());
+        let least = from_servers.min_by_key(received);
         least.map(|(channel, _)| *channel)
     }
 
     /// Channels that fill the window.
     pub(super) fn busy(&self) -> usize {
+        let carried = self.by_channel.values().filter(|a| a.from.is_some());
+        let of_servers = self.len() - carried.count();
         // blocks of which nothing more comes must not let in an unbounded number
-        self.len() - self.ending.min(self.len() / 2)
+        of_servers - self.ending.min(of_servers / 2)
     }
 
     /// Notes that a block needs at most `lead` more symbols, if it does.
@@ -163,6 +197,10 @@ impl SingleBlocks {
                     active.last_activity = now;
                     toggled.push(Toggled::JoinedAgain(*channel));
                 }
+                continue;
+            }
+            // a carrier sends it once it has it; it is passed over if that takes too long
+            if active.from.is_some() && active.collector.received() == 0 {
                 continue;
             }
             let silence = now.saturating_duration_since(active.last_activity);

@@ -37,6 +37,13 @@ impl Stats {
         self.symbols.bytes as f64 * 8.0 / self.seconds.max(1e-6)
     }
 
+    /// Bytes of blocks that came from the sender.
+    fn sender_bytes(&self) -> u64 {
+        self.symbols
+            .bytes
+            .saturating_sub(self.symbols.carried_bytes)
+    }
+
     /// Forged datagrams.
     fn forged(&self) -> u64 {
         self.symbols.forged + self.unopened.forged
@@ -51,6 +58,7 @@ impl Stats {
             "malformed": self.unopened.malformed, "unknown_server": self.unopened.unknown_server,
             "untrusted_records": self.untrusted, "blocks_fetched": self.symbols.blocks,
             "blocks_found": self.blocks_found, "bytes": self.symbols.bytes, "received_bytes": self.received_bytes(),
+            "sender_bytes": self.sender_bytes(), "others_bytes": self.symbols.carried_bytes,
             "channels": self.channels, "seconds": (self.seconds * 1e3).round() / 1e3,
             "rate_bps": self.rate() as u64,
         })
@@ -85,6 +93,11 @@ impl Stats {
                 "bytes:    {} of blocks, {} of symbols",
                 human_bytes(self.symbols.bytes),
                 human_bytes(self.received_bytes())
+            ),
+            format!(
+                "sources:  {} from the sender, {} from other receivers",
+                human_bytes(self.sender_bytes()),
+                human_bytes(self.symbols.carried_bytes)
             ),
             format!(
                 "time:     {:.2} s, {:.1} Mbit/s, at most {} channels",

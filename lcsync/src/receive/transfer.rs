@@ -23,11 +23,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail, ensure};
-use librecast::channel::{ROOT_CHANNEL, SharePrefix};
+use librecast::channel::{LCSYNC_PORT, ROOT_CHANNEL, SharePrefix, carrier_number};
 use librecast::id::PeerId;
+use librecast::socket::{SendSocket, multicast_interfaces};
 use librecast_program::cli::{Exit, ExitError, note};
 use librecast_program::keyfile::SharedKey;
 use librecast_program::units::count;
+use librecast_program::uplink::UplinkWait;
 use librecast_program::{guest, interrupt};
 use serde_json::json;
 use thiserror::Error;
@@ -47,6 +49,7 @@ use super::standard_output::write_out;
 use super::stats::Stats;
 use super::tree::Tree;
 use crate::block::{BlockHash, BlockRef};
+use crate::carrying::UNKNOWN_WIDTH;
 use crate::device::Device;
 use crate::index::Index;
 use crate::listing::{self, shown};
@@ -59,7 +62,7 @@ use crate::scan::Scan;
 use crate::sealing::{ShareKey, group_key};
 use crate::server::hosted::Share;
 use crate::server::rescan::Watched;
-use crate::server::seed::Seed;
+use crate::server::seed::{Overlay, Seed};
 use crate::signature::Trust;
 use crate::tree::RootKind;
 
@@ -73,6 +76,10 @@ const WRITER_GONE: usize = usize::MAX;
 const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// Least such pause in durations of an attempt.
 const RETRY_FACTOR: u32 = 5;
+/// Time without a sent block, at the end, after which nobody fetches from here any more, and the most
+/// for which this is waited for. Chosen.
+const LINGER: Duration = Duration::from_secs(2);
+const LONGEST_LINGER: Duration = Duration::from_secs(15);
 /// Most corrupt sources named in warnings.
 const MAX_NAMED: u32 = 8;
 /// Options of the command line.
@@ -86,8 +93,10 @@ pub struct Options {
     pub pinned: Option<BlockHash>,
     /// The key that seals the share.
     pub key: Option<Arc<SharedKey>>,
-    /// Serve received blocks.
+    /// Serve received blocks, and go on with that afterwards.
     pub seed: bool,
+    /// Pass no blocks on to other receivers on lc0.
+    pub no_seed: bool,
     /// Wait for changes and fetch them.
     pub watch: bool,
     /// Print figures of the transfer.
@@ -217,6 +226,13 @@ pub fn receive(options: &Options) -> anyhow::Result<Exit> {
     Transfer::open(options, target)?.run(&complete)
 }
 
+/// The part of a receiver that passes blocks on.
+struct Carrier {
+    number: u16,
+    /// Blocks that others await here for too long.
+    overdue: Blocks<BlockRef>,
+}
+
 struct Transfer<'a> {
     options: &'a Options,
     target: Arc<Target>,
@@ -231,6 +247,8 @@ struct Transfer<'a> {
     began: Option<Instant>,
     corrupt_sources: u32,
     seed: Option<Seed>,
+    /// This receiver passes blocks on over lc0.
+    carrier: Option<Carrier>,
     /// Figures of the version that the core does not count.
     stats: Stats,
     /// Bytes of the tree, which are not progress.
@@ -260,23 +278,8 @@ impl<'a> Transfer<'a> {
         let mut network = Network::open(prefix, &options.interfaces).context("receiving socket")?;
         network.join(ROOT_CHANNEL);
         network.apply_changes(now);
-        let seed = if options.seed {
-            let watched = Watched {
-                name: options.name.clone(),
-                prefix,
-                path: options.dest.clone(),
-                chosen: Vec::new(),
-                signer: None,
-                key: key.clone(),
-                interfaces: Vec::new(),
-                limit: None,
-                listed: false,
-            };
-            let interfaces = options.interfaces.clone();
-            Some(Seed::start(watched, interfaces, options.limit)?)
-        } else {
-            None
-        };
+        let overlay = UplinkWait::open().and_then(|lc0| lc0.interface());
+        let (seed, carrier) = start_seed(options, prefix, key.clone(), overlay)?;
         network.refresh_interfaces(now)?;
         if options.archive && !options.keeps_metadata() {
             tracing::warn!(
@@ -291,6 +294,7 @@ impl<'a> Transfer<'a> {
             limit: options.limit.or_else(guest::rate_in_leaf),
             timeout: options.timeout,
             own_server: seed.as_ref().map(Seed::id),
+            overlay,
         };
         Ok(Self {
             options,
@@ -304,6 +308,7 @@ impl<'a> Transfer<'a> {
             began: None,
             corrupt_sources: 0,
             seed,
+            carrier,
             stats: Stats::default(),
             shown_from: 0,
             shown: Snapshot::default(),
@@ -346,6 +351,10 @@ impl<'a> Transfer<'a> {
                 }
                 result => {
                     self.progress.finish();
+                    if matches!(result, Ok(Exit::Ok)) {
+                        complete.store(true, Ordering::SeqCst);
+                        self.linger();
+                    }
                     return result;
                 }
             }
@@ -401,7 +410,6 @@ impl<'a> Transfer<'a> {
             place
                 .open_partial(label)
                 .with_context(|| folder.display().to_string())?;
-            self.seed_version(record, &tree, &folder, Place::partial_name(label));
         }
         let of_entries = match tree.root.kind {
             RootKind::Folder => &tree.metadata[1..],
@@ -436,6 +444,11 @@ impl<'a> Transfer<'a> {
         }
         let wanted: Vec<BlockRef> = plan.wanted().collect();
         let missing = self.start((record, &tree), &wanted);
+        if !self.options.dry_run {
+            let label = file_name.as_deref().unwrap_or_default();
+            let partial = Place::partial_name(label);
+            self.seed_version(record, &tree, &wanted, &folder, partial);
+        }
         match place {
             Some(mut place) if !self.options.dry_run => {
                 self.transfer(record, &tree, plan, &mut place)
@@ -516,8 +529,9 @@ impl<'a> Transfer<'a> {
         }
         plan.begin(place, self.options.delete)?;
         let wanted: Vec<BlockRef> = plan.wanted().collect();
+        let tell = self.seed.as_ref().map(Seed::teller);
         self.fetch_and_write((&wanted, &tree.leaves), |blocks, queued| {
-            write_all(blocks, &mut plan, place, queued)
+            write_all(blocks, &mut plan, place, queued, tell)
         })?;
         let folder = tree.root.kind == RootKind::Folder && self.options.keeps_metadata();
         let deleted = finish::finish(
@@ -801,7 +815,14 @@ impl<'a> Transfer<'a> {
     }
 
     /// Serves the received parts of this version from now on.
-    fn seed_version(&self, record: &Record, tree: &Tree, folder: &Path, partial: String) {
+    fn seed_version(
+        &self,
+        record: &Record,
+        tree: &Tree,
+        missing: &[BlockRef],
+        folder: &Path,
+        partial: String,
+    ) {
         let Some(seed) = &self.seed else {
             return;
         };
@@ -822,8 +843,15 @@ impl<'a> Transfer<'a> {
             not_entered: Vec::new(),
             linked: BTreeMap::new(),
         };
-        match Index::known(scan, &tree.leaves, partial, group_key(self.key.as_deref())) {
+        match Index::known(
+            scan,
+            &tree.leaves,
+            partial,
+            group_key(self.key.as_deref()),
+            self.carrier.as_ref().map(|carrier| carrier.number),
+        ) {
             Ok(index) if index.root == record.root && index.metadata == record.metadata => {
+                seed.has(&tree.leaves, missing);
                 seed.serve(Share {
                     index: Arc::new(index),
                     generation: record.generation,
@@ -1021,9 +1049,49 @@ impl<'a> Transfer<'a> {
                 .handle_datagram(channel, datagram.payload, source, interface, now);
         })?;
         let now = Instant::now();
+        self.carry(now);
         self.core.handle_timeout(now);
         self.show(now);
         Ok(())
+    }
+
+    /// Exchanges with the part that passes blocks on what each knows.
+    fn carry(&mut self, now: Instant) {
+        let (Some(carrier), Some(seed)) = (&self.carrier, &self.seed) else {
+            return;
+        };
+        let shared = seed.shared();
+        let width = shared.width.load(Ordering::Relaxed).max(UNKNOWN_WIDTH);
+        self.core.carry(Some((carrier.number, width)));
+        let longest = self.core.longest_awaited().as_millis();
+        let longest = u64::try_from(longest).unwrap_or(u64::MAX);
+        shared.longest_awaited.store(longest, Ordering::Relaxed);
+        for block in carrier.overdue.try_iter() {
+            self.core.take_over(block, now);
+        }
+    }
+
+    /// Passes on what others still await here, for a while.
+    fn linger(&self) {
+        let Some(seed) = self.seed.as_ref().filter(|_| self.carrier.is_some()) else {
+            return;
+        };
+        let (start, mut sent) = (Instant::now(), (seed.sent(), Instant::now()));
+        let mut said = false;
+        while start.elapsed() < LONGEST_LINGER {
+            let awaited = seed.shared().joined.load(Ordering::Relaxed) > 0;
+            if seed.sent() != sent.0 {
+                sent = (seed.sent(), Instant::now());
+            }
+            if !awaited || sent.1.elapsed() >= LINGER {
+                return;
+            }
+            if start.elapsed() >= LINGER && !said {
+                self.say("other receivers still fetch from here: passing it on to them (Ctrl-C ends that)");
+                said = true;
+            }
+            thread::sleep(LINGER / 20);
+        }
     }
 
     /// Stores the proven generation, behind which later runs do not go back.
@@ -1129,10 +1197,14 @@ fn write_all(
     plan: &mut Plan<'_>,
     place: &mut Place,
     queued: &AtomicUsize,
+    tell: Option<impl Fn(BlockHash)>,
 ) -> anyhow::Result<()> {
     for (block, bytes) in blocks {
         plan.put(block, &bytes, place)?;
         queued.fetch_sub(1, Ordering::SeqCst);
+        if let Some(tell) = &tell {
+            tell(block.hash);
+        }
     }
     plan.flush(place)
 }
@@ -1172,6 +1244,55 @@ fn remembered(
     };
     let load = |folder: PathBuf| Remembered::load(&folder, &options.name, key);
     Ok(folder.map(load).transpose()?)
+}
+
+/// Starts the part that serves blocks: until stopped, if that is wanted; and on lc0, where each copy
+/// costs an uplink, for those who fetch at the same time.
+fn start_seed(
+    options: &Options,
+    prefix: SharePrefix,
+    key: Option<Arc<ShareKey>>,
+    lc0: Option<u32>,
+) -> anyhow::Result<(Option<Seed>, Option<Carrier>)> {
+    let watched = Watched {
+        name: options.name.clone(),
+        prefix,
+        path: options.dest.clone(),
+        chosen: Vec::new(),
+        signer: None,
+        key,
+        interfaces: Vec::new(),
+        limit: None,
+        listed: false,
+    };
+    let to_files = !options.write_devices && options.dest.as_os_str() != "-";
+    let whole = options.part.is_none() && !options.dry_run;
+    let carries = !options.no_seed && whole && to_files;
+    let overlay = lc0.filter(|_| carries).and_then(|interface| {
+        let socket = SendSocket::open(interface, prefix.address(), LCSYNC_PORT, 1).ok()?;
+        let address = socket.source().ok()?;
+        let name = multicast_interfaces(&options.interfaces).ok()?;
+        let name = name.get(&interface)?.name.clone();
+        Some((Overlay { interface, address }, name))
+    });
+    let Some((overlay, name)) = overlay else {
+        let interfaces = options.interfaces.clone();
+        let start = || Seed::start(watched, interfaces, options.limit);
+        return Ok((options.seed.then(start).transpose()?, None));
+    };
+    let number = carrier_number(overlay.address);
+    let interfaces = match options.seed {
+        true => options.interfaces.clone(),
+        false => vec![name],
+    };
+    match Seed::carry(watched, interfaces, options.limit, overlay) {
+        Ok((seed, overdue)) => Ok((Some(seed), Some(Carrier { number, overdue }))),
+        Err(e) if options.seed => Err(e),
+        Err(e) => {
+            tracing::info!("this receiver passes nothing on: {e:#}");
+            Ok((None, None))
+        }
+    }
 }
 
 fn check_interfaces(names: &[String]) -> anyhow::Result<()> {

@@ -18,6 +18,10 @@ const MAX_PARKED: usize = 128;
 pub(super) struct Wanted {
     pub(super) block: BlockRef,
     pub(super) channel: ChannelId,
+    /// Its place in the content; none: it is no content.
+    pub(super) position: Option<u32>,
+    /// Carriers that did not deliver it.
+    pub(super) tries: u8,
 }
 
 /// The next block or stretch to join.
@@ -63,9 +67,15 @@ impl WantedBlocks {
     }
 
     /// Adds a block behind all others.
-    pub(super) fn add(&mut self, block: BlockRef, channel: ChannelId) {
+    pub(super) fn add(&mut self, block: BlockRef, channel: ChannelId, position: Option<u32>) {
         let order = self.next_order;
-        self.by_order.insert(order, Wanted { block, channel });
+        let wanted = Wanted {
+            block,
+            channel,
+            position,
+            tries: 0,
+        };
+        self.by_order.insert(order, wanted);
         self.order_of.insert(channel, order);
         self.next_order += 1;
     }
@@ -115,6 +125,18 @@ impl WantedBlocks {
         for (order, wanted) in &mut self.by_order {
             wanted.channel = channel_of(wanted.block);
             self.order_of.insert(wanted.channel, *order);
+        }
+    }
+
+    /// Returns the first blocks, in their order.
+    pub(super) fn first(&self) -> impl Iterator<Item = (u64, &Wanted)> {
+        self.by_order.iter().map(|(order, wanted)| (*order, wanted))
+    }
+
+    /// Wants a block of no carrier any more.
+    pub(super) fn take_over(&mut self, order: u64) {
+        if let Some(wanted) = self.by_order.get_mut(&order) {
+            wanted.tries = u8::MAX;
         }
     }
 

@@ -62,6 +62,8 @@ pub struct Wanted {
     pub receivers: usize,
     /// It lists other blocks.
     pub list: bool,
+    /// It has not come here yet: its members wait.
+    pub absent: bool,
 }
 
 /// Limit and sealing of a share.
@@ -88,6 +90,8 @@ pub struct Upcoming {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Progress {
+    /// The block has not come here yet.
+    Awaited,
     /// Waits for more JOINs before it begins.
     Gathering,
     /// In the queue.
@@ -105,6 +109,7 @@ impl Progress {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Awaited => "awaited",
             Self::Gathering => "gathering",
             Self::Waiting => "waiting",
             Self::Sending => "sending",

@@ -15,6 +15,8 @@ use super::reporters::{Evidence, Reporters};
 use super::rivals::SERVERS_CHANNEL;
 use super::schedule::Schedule;
 use super::traffic::Traffic;
+use crate::block::{BlockHash, BlockRef};
+use crate::carrying::{self, CarrierNumber, Carries, Had};
 use crate::groups::Found;
 use crate::outline::Outline;
 use crate::packet::encode_record;
@@ -141,6 +143,48 @@ pub enum Output {
     },
 }
 
+/// The part of a receiver that passes on, on an overlay, the blocks that have come.
+#[derive(Debug)]
+pub struct Carrying {
+    /// Index of the overlay's interface.
+    pub interface: u32,
+    /// Number of its channels.
+    pub number: CarrierNumber,
+    /// Width of its uplink as in records; at least 1.
+    pub width: u8,
+    /// The blocks that it has.
+    pub had: Had,
+    /// Joined channels of blocks that have not come, with the time of the first JOIN.
+    awaited: BTreeMap<BlockHash, Awaited>,
+}
+
+#[derive(Debug)]
+struct Awaited {
+    block: BlockRef,
+    channel: Channel,
+    since: Instant,
+    /// The receiver of this process was told.
+    told: bool,
+}
+
+impl Carrying {
+    /// Nothing is joined.
+    #[must_use]
+    pub fn new(interface: u32, number: CarrierNumber, width: u8, had: Had) -> Self {
+        Self {
+            interface,
+            number,
+            width: width.max(1),
+            had,
+            awaited: BTreeMap::new(),
+        }
+    }
+
+    fn lacks(&self, block: &BlockHash) -> bool {
+        self.had.lacks(block)
+    }
+}
+
 /// A joined root channel.
 #[derive(Debug)]
 struct Root {
@@ -184,6 +228,8 @@ pub struct Server<I> {
     catalogues: BTreeMap<(SharePrefix, u32), Vec<Vec<u8>>>,
     /// Interfaces of shares that are not served on all.
     only: BTreeMap<SharePrefix, BTreeSet<u32>>,
+    /// Shares of receivers that carry.
+    carrying: BTreeMap<SharePrefix, Carrying>,
     queriers: BTreeMap<u32, Querier>,
     roots: BTreeMap<Channel, Root>,
     schedule: Schedule,
@@ -203,6 +249,7 @@ impl<I: Deref<Target = Outline>> Server<I> {
             histories: BTreeMap::new(),
             catalogues: BTreeMap::new(),
             only: BTreeMap::new(),
+            carrying: BTreeMap::new(),
             queriers: BTreeMap::new(),
             roots: BTreeMap::new(),
             schedule: Schedule::new(rates, seed, now),
@@ -259,6 +306,7 @@ impl<I: Deref<Target = Outline>> Server<I> {
         self.shares.remove(&prefix);
         self.histories.remove(&prefix);
         self.only.remove(&prefix);
+        self.carrying.remove(&prefix);
         self.schedule.set_terms(prefix, Terms::default(), now);
         let gone = |c: &Channel| SharePrefix::of_group(c.group) == Some(prefix);
         self.schedule.stop_all(gone, now);
@@ -295,6 +343,57 @@ impl<I: Deref<Target = Outline>> Server<I> {
             Some(only) => self.only.insert(prefix, only),
             None => self.only.remove(&prefix),
         };
+    }
+
+    /// Carries a share on an overlay: there, only the channels of its number count.
+    pub fn set_carrying(&mut self, prefix: SharePrefix, carrying: Carrying) {
+        self.carrying.insert(prefix, carrying);
+    }
+
+    /// Sets the width of the uplink in records.
+    pub fn set_width(&mut self, prefix: SharePrefix, width: u8) {
+        if let Some(carrying) = self.carrying.get_mut(&prefix) {
+            carrying.width = width.max(1);
+        }
+    }
+
+    /// Sends a block that has come to those who wait for it.
+    pub fn handle_block(&mut self, prefix: SharePrefix, block: BlockHash, now: Instant) {
+        let Some(carrying) = self.carrying.get_mut(&prefix) else {
+            return;
+        };
+        carrying.had.add(&block);
+        if let Some(awaited) = carrying.awaited.remove(&block) {
+            self.schedule.came(awaited.channel, now);
+        }
+    }
+
+    /// Returns blocks that others have awaited here for this long, each once.
+    pub fn overdue(
+        &mut self,
+        prefix: SharePrefix,
+        longest: Duration,
+        now: Instant,
+    ) -> Vec<BlockRef> {
+        let Some(carrying) = self.carrying.get_mut(&prefix) else {
+            return Vec::new();
+        };
+        let schedule = &self.schedule;
+        carrying.awaited.retain(|_, a| schedule.has(a.channel));
+        let mut overdue = Vec::new();
+        for awaited in carrying.awaited.values_mut().filter(|a| !a.told) {
+            if now.saturating_duration_since(awaited.since) >= longest {
+                awaited.told = true;
+                overdue.push(awaited.block);
+            }
+        }
+        overdue
+    }
+
+    /// The part of a share that this receiver carries on `channel`'s interface.
+    fn carried_on(&self, channel: Channel) -> Option<&Carrying> {
+        let carrying = self.carrying.get(&SharePrefix::of_group(channel.group)?)?;
+        (carrying.interface == channel.interface).then_some(carrying)
     }
 
     fn is_served_on(&self, group: Ipv6Addr, interface: u32) -> bool {
@@ -521,6 +620,12 @@ impl<I: Deref<Target = Outline>> Server<I> {
         (self.rates.total, self.schedule.least_capacity())
     }
 
+    /// The last bits per second that left while more waited.
+    #[must_use]
+    pub fn last_capacity(&self) -> Option<u64> {
+        self.schedule.last_capacity()
+    }
+
     /// Joined root channels, on all interfaces.
     #[must_use]
     pub fn joined_roots(&self) -> usize {
@@ -574,6 +679,12 @@ impl<I: Deref<Target = Outline>> Server<I> {
         }
         let share = self.share_of(channel.group);
         let found = share.and_then(|s| Some((s, s.index.find(channel_of(channel.group))?)));
+        let carrying = self.carried_on(channel);
+        let is_own = |number| carrying::is_of(channel_of(channel.group), number);
+        if carrying.is_some_and(|c| !is_own(c.number)) {
+            self.drops.elsewhere += 1;
+            return;
+        }
         let sent = |found: &Found| match found {
             Found::Block { .. } => true,
             Found::Stretch(_) => self.rates.stretch.is_some(),
@@ -586,6 +697,12 @@ impl<I: Deref<Target = Outline>> Server<I> {
         let group = SharePrefix::of_group(channel.group).map(|p| p.group(ROOT_CHANNEL));
         let root = group.and_then(|group| self.roots.get(&Channel { group, ..channel }));
         let list = share.index.is_list(channel_of(channel.group));
+        let lacking = match &found {
+            Found::Block { block, .. } if !list => {
+                Some(*block).filter(|block| carrying.is_some_and(|c| c.lacks(&block.hash)))
+            }
+            _ => None,
+        };
         let (symbols, layer, start, blocks) = match &found {
             Found::Block { block, layer } => (symbols_of(block), *layer, 0, 1),
             Found::Stretch(stretch) => {
@@ -601,7 +718,19 @@ impl<I: Deref<Target = Outline>> Server<I> {
             blocks,
             receivers: root.map_or(0, |r| r.reporters.count()),
             list,
+            absent: lacking.is_some(),
         };
+        if let Some(block) = lacking
+            && let Some(prefix) = SharePrefix::of_group(channel.group)
+            && let Some(carrying) = self.carrying.get_mut(&prefix)
+        {
+            carrying.awaited.entry(block.hash).or_insert(Awaited {
+                block,
+                channel,
+                since: now,
+                told: false,
+            });
+        }
         self.schedule.join(channel, wanted, source, evidence, now);
         if self.schedule.joined() > before {
             self.announce(channel, now);
@@ -720,7 +849,8 @@ impl<I: Deref<Target = Outline>> Server<I> {
 
     fn poll_root(&mut self, now: Instant) -> Option<Output> {
         let channel = *self.roots.iter().find(|(_, r)| r.next <= now)?.0;
-        let busy = self.upcoming(channel).next().is_some();
+        let carries = self.carried_on(channel).is_some();
+        let busy = !carries && self.upcoming(channel).next().is_some();
         let load = self.schedule.load();
         let root = self.roots.get_mut(&channel)?;
         let welcome = root.welcome > 0;
@@ -779,7 +909,10 @@ impl<I: Deref<Target = Outline>> Server<I> {
     fn record(&self, channel: Channel) -> Option<Record> {
         let share = self.share_of(channel.group)?;
         let limits = [self.rates.total, self.schedule.limit_of(channel.group)];
-        let upcoming = most_useful(self.upcoming(channel).collect());
+        let carrying = self.carried_on(channel);
+        // all channels of a carrier are joined in time
+        let upcoming = self.upcoming(channel).filter(|_| carrying.is_none());
+        let upcoming = most_useful(upcoming.collect());
         let sending = upcoming.iter().map(|u| Sending {
             channel: channel_of(u.group),
             left: u16::try_from(u.left).unwrap_or(u16::MAX),
@@ -808,6 +941,10 @@ impl<I: Deref<Target = Outline>> Server<I> {
             slow_rate: kilobits(self.rates.slow),
             total_rate: total.min().map_or(0, |r| kilobits(r).max(1)),
             max_channels: MAX_CHANNELS,
+            carries: carrying.map(|c| Carries {
+                width: c.width,
+                progress: c.had.progress(),
+            }),
             authentication: share.authentication.clone(),
             sending: offer.into_iter().chain(sending).take(MAX_SENDING).collect(),
         })

@@ -16,6 +16,8 @@ use super::hosted::Share;
 use super::notices::{Notices, explain};
 use super::origin::{Origin, OriginFile};
 use super::pace::{Pace, Reason};
+use crate::block::BlockHash;
+use crate::carrying::Had;
 use crate::index::{HashCache, Index, IndexError};
 use crate::record::Version;
 use crate::remembered::{Remembered, milliseconds};
@@ -111,6 +113,10 @@ pub enum Update {
     Rescanned(SharePrefix),
     /// The present files of a share are not published, or are again.
     Vanished(SharePrefix, Option<Vanished>),
+    /// The share of the next version is carried; the content of which has come.
+    Carried(SharePrefix, Had),
+    /// A block of it has come.
+    Came(SharePrefix, BlockHash),
     /// A path cannot be shared at all.
     Failed(anyhow::Error),
 }

@@ -14,6 +14,8 @@
 //!
 //! While a block gathers and waits, records announce it: a JOIN before it begins costs nothing.
 //!
+//! A receiver that carries is joined for blocks that it has not got yet: they gather once they came.
+//!
 //! A place is free while everything due is sent in time. Beyond the capacity, channels wait in a
 //! queue, fair between shares and between members, instead of all becoming slower.
 //!
@@ -161,7 +163,7 @@ impl Schedule {
             let load = bursts.map(|(_, s)| paces[usize::from(s.layer)].rate);
             Gate::new(load.sum(), now)
         });
-        gate.until = until;
+        gate.hold(until, now);
     }
 
     /// Whether more waits to be sent on an interface than leaves where it is held now and then.
@@ -273,6 +275,23 @@ impl Schedule {
         }
     }
 
+    /// Whether `channel` is joined.
+    #[must_use]
+    pub fn has(&self, channel: Channel) -> bool {
+        self.channels.contains_key(&channel)
+    }
+
+    /// Begins to send on `channel`, whose block has come.
+    pub fn came(&mut self, channel: Channel, now: Instant) {
+        if let Some(sending) = self.channels.get_mut(&channel)
+            && matches!(sending.stage, Stage::Awaited)
+        {
+            sending.stage = Stage::Gathering { until: now };
+            sending.evidence_at = now;
+            self.gathering.insert((now, channel));
+        }
+    }
+
     /// Stops sending on `channel`: its block is gone.
     pub fn stop(&mut self, channel: Channel, now: Instant) {
         let Some(sending) = self.channels.remove(&channel) else {
@@ -287,7 +306,7 @@ impl Schedule {
             Stage::Waiting { ticket } => {
                 self.queue.remove(channel, ticket);
             }
-            Stage::Trickle { .. } | Stage::Asked { .. } => {}
+            Stage::Awaited | Stage::Trickle { .. } | Stage::Asked { .. } => {}
         }
         self.positions.remember(channel, sending.position, now);
     }
@@ -320,7 +339,7 @@ impl Schedule {
                     }
                     Stage::Gathering { .. } | Stage::Waiting { .. } => sending.symbols,
                     Stage::Burst { left } => left + sending.owed,
-                    Stage::Trickle { .. } | Stage::Asked { .. } => return None,
+                    Stage::Awaited | Stage::Trickle { .. } | Stage::Asked { .. } => return None,
                 };
                 Some(Upcoming {
                     group: channel.group,
@@ -344,6 +363,7 @@ impl Schedule {
         all.map(|(channel, sending)| Joined {
             channel: *channel,
             progress: match sending.stage {
+                Stage::Awaited => Progress::Awaited,
                 Stage::Gathering { .. } => Progress::Gathering,
                 Stage::Waiting { .. } => Progress::Waiting,
                 Stage::Burst { .. } => Progress::Sending,
@@ -395,6 +415,13 @@ impl Schedule {
         let held = self.gates.values();
         let held = held.filter_map(|gate| gate.capacity.measured());
         held.chain(self.capacity.measured()).min()
+    }
+
+    /// The last bits per second that left while more waited.
+    #[must_use]
+    pub fn last_capacity(&self) -> Option<u64> {
+        let gates = self.gates.values().filter_map(|gate| gate.capacity.last());
+        gates.chain(self.capacity.last()).min()
     }
 
     /// Interfaces with joined channels.
@@ -533,7 +560,10 @@ impl Schedule {
             receivers: wanted.receivers,
             list: wanted.list,
             blocks: wanted.blocks,
-            stage: Stage::Gathering { until },
+            stage: match wanted.absent {
+                true => Stage::Awaited,
+                false => Stage::Gathering { until },
+            },
             position,
             due: now,
             evidence_at: now,
@@ -553,7 +583,9 @@ impl Schedule {
             answers: 0,
         };
         self.channels.insert(channel, sending);
-        self.gathering.insert((until, channel));
+        if !wanted.absent {
+            self.gathering.insert((until, channel));
+        }
     }
 
     /// Makes room for one more channel: the last in the queue stops, if its member has had more.

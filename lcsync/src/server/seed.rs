@@ -1,9 +1,10 @@
 //! A server on a thread of its own, whose versions its owner makes: inside a receiver, which serves
 //! received blocks under the origin's version and signature; and that of `lcsync send`.
 
+use std::net::Ipv6Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Instant;
 
@@ -15,6 +16,28 @@ use super::hosted::Share;
 use super::rescan::{Update, Watched};
 use super::shell::{Asked, Options, Shares, Shell, explain_socket};
 use super::status_socket;
+use crate::block::{BlockHash, BlockRef};
+use crate::carrying::Had;
+
+/// A receiver that passes blocks on over lc0, and its number there.
+#[derive(Debug, Clone)]
+pub struct Overlay {
+    /// Index of the interface.
+    pub interface: u32,
+    /// Its source address there.
+    pub address: Ipv6Addr,
+}
+
+/// What a carrier's two threads tell each other.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// Milliseconds for which others may await a block here.
+    pub longest_awaited: AtomicU64,
+    /// Width of the uplink.
+    pub width: AtomicU8,
+    /// Joined channels of others.
+    pub joined: AtomicUsize,
+}
 
 /// A running server of one share; it ends with the process.
 #[derive(Debug)]
@@ -24,6 +47,17 @@ pub struct Seed {
     watched: Watched,
     updates: Sender<Update>,
     wake: Arc<EventFd>,
+    shared: Arc<Shared>,
+}
+
+/// Programs that share the network with a server.
+enum Beside {
+    /// Those of the host.
+    Programs,
+    /// Those of the host, and the receiver whose blocks it passes on.
+    Receiver(Overlay, Sender<BlockRef>),
+    /// None: a network of its own, whose programs may be receivers.
+    Nobody,
 }
 
 impl Seed {
@@ -34,7 +68,20 @@ impl Seed {
         interfaces: Vec<String>,
         limit: Option<u64>,
     ) -> anyhow::Result<Self> {
-        Self::start_as(watched, (interfaces, limit), true)
+        Self::start_as(watched, interfaces, limit, Beside::Programs)
+    }
+
+    /// Does the same on an overlay, and passes on the blocks that come. Returns blocks that others
+    /// await here for too long, too.
+    pub fn carry(
+        watched: Watched,
+        interfaces: Vec<String>,
+        limit: Option<u64>,
+        overlay: Overlay,
+    ) -> anyhow::Result<(Self, Receiver<BlockRef>)> {
+        let (overdue, blocks) = channel();
+        let beside = Beside::Receiver(overlay, overdue);
+        Ok((Self::start_as(watched, interfaces, limit, beside)?, blocks))
     }
 
     /// Does the same in a network of its own: no program of the host learns of it, and programs
@@ -44,13 +91,14 @@ impl Seed {
         interfaces: Vec<String>,
         limit: Option<u64>,
     ) -> anyhow::Result<Self> {
-        Self::start_as(watched, (interfaces, limit), false)
+        Self::start_as(watched, interfaces, limit, Beside::Nobody)
     }
 
     fn start_as(
         watched: Watched,
-        (interfaces, limit): (Vec<String>, Option<u64>),
-        on_host: bool,
+        interfaces: Vec<String>,
+        limit: Option<u64>,
+        beside: Beside,
     ) -> anyhow::Result<Self> {
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
         let wake = Arc::new(EventFd::from_flags(flags)?);
@@ -63,11 +111,16 @@ impl Seed {
         };
         // no thread scans for changes: versions come from the network
         let (lists, _) = channel();
+        let on_host = !matches!(beside, Beside::Nobody);
         let announcer = on_host.then(Announcer::start).transpose()?;
         let mut shell = Shell::new(options, listener, lists, announcer)?;
         if on_host {
             shell.ignore_own_host();
             shell.answer_status(&wake);
+        }
+        let shared = Arc::new(Shared::default());
+        if let Beside::Receiver(overlay, overdue) = beside {
+            shell.carry(overlay, Arc::clone(&shared), overdue);
         }
         shell.set_shares(vec![watched.clone()], Instant::now());
         let (updates, receiver) = channel();
@@ -83,6 +136,7 @@ impl Seed {
             watched,
             updates,
             wake,
+            shared,
         })
     }
 
@@ -94,6 +148,35 @@ impl Seed {
     /// Returns the bytes that it has sent, without headers.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// What the receiver tells it, and it the receiver.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Notes that all content but these blocks has come.
+    pub fn has(&self, leaves: &[BlockRef], missing: &[BlockRef]) {
+        let missing = missing.iter().map(|block| block.hash).collect();
+        let had = Had::new(leaves, &missing);
+        self.tell(Update::Carried(self.watched.prefix, had));
+    }
+
+    /// Returns a function that notes the coming of a block, for another thread.
+    pub fn teller(&self) -> impl Fn(BlockHash) + Send + use<> {
+        let (updates, wake) = (self.updates.clone(), Arc::clone(&self.wake));
+        let prefix = self.watched.prefix;
+        move |block| {
+            // as below
+            let _ = updates.send(Update::Came(prefix, block));
+            let _ = wake.write(1);
+        }
+    }
+
+    fn tell(&self, update: Update) {
+        // a failed thread has reported its error; a full counter wakes as well
+        let _ = self.updates.send(update);
+        let _ = self.wake.write(1);
     }
 
     /// Removes its socket, for processes that exit without dropping it.
@@ -110,9 +193,7 @@ impl Seed {
             earlier: None,
             first: false,
         };
-        // a failed thread has reported its error; a full counter wakes as well
-        let _ = self.updates.send(update);
-        let _ = self.wake.write(1);
+        self.tell(update);
     }
 }
 

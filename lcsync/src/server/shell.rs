@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use librecast::announce::Announcer;
-use librecast::channel::{LCSYNC_PORT, SharePrefix, channel_of};
+use librecast::channel::{LCSYNC_PORT, SharePrefix, carrier_number, channel_of};
 use librecast::coding::{Encoder, SYMBOL_SIZE};
 use librecast::events::{SHARE_CHANGED, SHARE_READY, SHARE_VANISHED, TARGET};
 use librecast::listener::MldListener;
@@ -30,16 +30,18 @@ use nix::sys::time::TimeSpec;
 
 use super::channel::{Channel, Rates, Terms};
 use super::config::{self, ShareOptions};
-use super::core::{Drops, Output};
+use super::core::{Carrying, Drops, Output};
 use super::hosted::Server;
 use super::meeting::Meeting;
 use super::metrics;
 use super::rescan::{self, Kept, Update, Vanished, Watched};
 use super::rivals::Rival;
+use super::seed::{Overlay, Shared};
 use super::status::{self, Status};
 use super::status_socket::StatusSocket;
 use super::uplink::UplinkGate;
-use crate::block::BlockHash;
+use crate::block::{BlockHash, BlockRef};
+use crate::carrying::Width;
 use crate::catalogue::{self, Listed};
 use crate::groups::Carried;
 use crate::packet::{SYMBOL_PACKET, Symbol, encode_catalogue};
@@ -216,6 +218,15 @@ fn rates_under(limit: Option<u64>) -> Rates {
     }
 }
 
+/// The part of a shell that passes on the blocks of a receiver in this process.
+struct Carrier {
+    overlay: Overlay,
+    shared: Arc<Shared>,
+    overdue: Sender<BlockRef>,
+    width: Width,
+    looked_at: Instant,
+}
+
 pub(super) struct Shell {
     options: Options,
     /// Whether reports of programs on this host do not count.
@@ -236,6 +247,8 @@ pub(super) struct Shell {
     sockets: BTreeMap<u32, SendSocket>,
     /// Packets that wait in lcroute.
     uplink: UplinkGate,
+    /// Passes blocks on; `None`: a server, or a receiver that serves on.
+    carrier: Option<Carrier>,
     blocks: BlockCache,
     /// Sealers of the shares with a key.
     sealers: BTreeMap<SharePrefix, Sealer>,
@@ -286,6 +299,7 @@ impl Shell {
             interfaces: BTreeMap::new(),
             sockets: BTreeMap::new(),
             uplink: UplinkGate::default(),
+            carrier: None,
             blocks: BlockCache::default(),
             sealers: BTreeMap::new(),
             meeting: Meeting::new(Instant::now()),
@@ -321,6 +335,48 @@ impl Shell {
         self.ignores_own = true;
     }
 
+    /// Passes blocks on from now on, and tells `overdue` of those that others await for too long.
+    pub(super) fn carry(
+        &mut self,
+        overlay: Overlay,
+        shared: Arc<Shared>,
+        overdue: Sender<BlockRef>,
+    ) {
+        self.carrier = Some(Carrier {
+            overlay,
+            shared,
+            overdue,
+            width: Width::default(),
+            looked_at: Instant::now(),
+        });
+    }
+
+    /// Looks at blocks that others await, and now and then at the width of the uplink.
+    fn look_at_carried(&mut self, now: Instant) {
+        let Some(carrier) = &mut self.carrier else {
+            return;
+        };
+        let longest = carrier.shared.longest_awaited.load(Ordering::Relaxed);
+        let is_due = now.saturating_duration_since(carrier.looked_at) >= INTERFACES_INTERVAL;
+        if is_due {
+            carrier.looked_at = now;
+        }
+        for prefix in self.shares.keys() {
+            let longest = Duration::from_millis(longest);
+            for block in self.server.overdue(*prefix, longest, now) {
+                // the receiver has ended
+                let _ = carrier.overdue.send(block);
+            }
+            if is_due {
+                let width = carrier.width.look(self.server.last_capacity());
+                self.server.set_width(*prefix, width);
+                carrier.shared.width.store(width, Ordering::Relaxed);
+            }
+        }
+        let joined = self.server.joined_channels();
+        carrier.shared.joined.store(joined, Ordering::Relaxed);
+    }
+
     pub(super) fn run(
         &mut self,
         updates: &Receiver<Update>,
@@ -350,6 +406,7 @@ impl Shell {
                 socket.answer(|| self.status());
             }
             self.receive(&mut message)?;
+            self.look_at_carried(now);
             let more = self.send_due();
             let sent = self.server.symbols_sent().total() * SYMBOL_SIZE as u64;
             self.sent.store(sent, Ordering::Relaxed);
@@ -458,7 +515,13 @@ impl Shell {
         let listed = self.shares.values().filter(|w| w.listed);
         let asked = listed.map(|w| catalogue::prefix(group_key(w.key.as_deref())));
         let prefixes = self.shares.keys().copied().chain(asked);
-        let prefixes: BTreeSet<_> = prefixes.map(|p| (p.address(), 64)).collect();
+        let overlay = self.carrier.as_ref().map(|carrier| &carrier.overlay);
+        // packets of the origin take no way over here
+        let announced = |p: SharePrefix| match overlay {
+            Some(overlay) => p.of_carrier(overlay.address),
+            None => (p.address(), 64),
+        };
+        let prefixes: BTreeSet<_> = prefixes.map(announced).collect();
         if let Some(announcer) = &self.announcer {
             announcer.set(prefixes.into_iter().collect());
         }
@@ -563,6 +626,15 @@ impl Shell {
                 }
                 Update::Rescanned(prefix) => self.server.handle_rescan(prefix),
                 Update::Vanished(prefix, vanished) => self.take_vanished(prefix, vanished),
+                Update::Carried(prefix, had) => {
+                    if let Some(Carrier { overlay, width, .. }) = &mut self.carrier {
+                        let number = carrier_number(overlay.address);
+                        let width = width.look(None);
+                        let carrying = Carrying::new(overlay.interface, number, width, had);
+                        self.server.set_carrying(prefix, carrying);
+                    }
+                }
+                Update::Came(prefix, block) => self.server.handle_block(prefix, block, now),
                 Update::Failed(error) => return Err(error),
             }
         }

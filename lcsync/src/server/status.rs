@@ -298,7 +298,9 @@ fn add_listeners(
     for joined in server.joined_of(watched.prefix) {
         share.channels_joined += 1;
         match joined.progress {
-            Progress::Gathering | Progress::Waiting => share.channels_waiting += 1,
+            Progress::Awaited | Progress::Gathering | Progress::Waiting => {
+                share.channels_waiting += 1;
+            }
             Progress::Sending => share.channels_sending += 1,
             Progress::Trickling | Progress::Asked => {}
         }

@@ -11,6 +11,7 @@ use lcsync::opener::Opener;
 use lcsync::receive::changes::Changes;
 use lcsync::receive::choice::Proof;
 use lcsync::receive::core::{Event, Receiver, Settings};
+use lcsync::receive::tree::Tree;
 use librecast::channel::{ChannelId, ROOT_CHANNEL};
 use librecast::random::Random;
 use librecast::simulated::{Bottleneck, Path};
@@ -26,6 +27,17 @@ pub const MOST_BLOCKS: usize = 192;
 pub struct Host {
     pub address: Ipv6Addr,
     core: Option<Receiver>,
+    /// Interface on which blocks are divided.
+    pub overlay: Option<u32>,
+    /// Its number and width as a carrier.
+    pub carries: Option<(u16, u8)>,
+    /// The tree of the version, once it has come.
+    pub tree: Option<Tree>,
+    /// Blocks that have come to its disk since its server was told.
+    pub fresh: Vec<BlockHash>,
+    /// Blocks that others await at its server for too long.
+    pub overdue: Vec<BlockRef>,
+    pub longest_awaited: Duration,
     changes: Changes,
     pub kernel: Kernel,
     /// Channels that the switch forwards to it.
@@ -75,6 +87,12 @@ impl Host {
         Self {
             address,
             core: None,
+            overlay: None,
+            carries: None,
+            tree: None,
+            fresh: Vec::new(),
+            overdue: Vec::new(),
+            longest_awaited: Duration::MAX,
             changes: Changes::new(TELL),
             kernel: Kernel::default(),
             forwarded: BTreeSet::new(),
@@ -151,6 +169,7 @@ impl Host {
             limit: None,
             timeout: Duration::from_secs(30),
             own_server: None,
+            overlay: self.overlay,
         };
         self.core = Some(Receiver::new(settings, now));
         self.changes.set(ROOT_CHANNEL, true);
@@ -190,6 +209,13 @@ impl Host {
             self.written.insert(block);
         }
         if let Some(mut core) = self.core.take() {
+            if self.overlay.is_some() {
+                core.carry(self.carries);
+                self.longest_awaited = core.longest_awaited();
+                for block in self.overdue.drain(..) {
+                    core.take_over(block, now);
+                }
+            }
             core.handle_timeout(now);
             core.set_room(MOST_BLOCKS - self.writing.len(), now);
             if time >= self.starts + self.compares
@@ -241,6 +267,7 @@ impl Host {
                 let missing = blocks.leaves.iter().filter(is_missing);
                 self.missing = Some(missing.copied().collect());
                 self.blocks = Some(blocks);
+                self.tree = Some(tree);
             }
             Event::Block { block, bytes } => {
                 let blocks = self.blocks.as_ref().unwrap();
@@ -255,6 +282,9 @@ impl Host {
                     None => drop(self.written.insert(block.hash)),
                 }
                 self.came += 1;
+                if self.overlay.is_some() {
+                    self.fresh.push(block.hash);
+                }
                 block.hash.hash(&mut self.trace);
             }
             Event::Fetched => {

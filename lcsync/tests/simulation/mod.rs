@@ -7,6 +7,7 @@
 mod content;
 mod host;
 mod kernel;
+mod swarm;
 mod world;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ use lcsync::packet::WIRE_SIZE;
 use librecast::simulated::{Bottleneck, Path};
 
 use host::{Host, MOST_BLOCKS};
+use swarm::{Manner, Swarm};
 use world::{Incident, LIAR, Simulation};
 
 fn mean(all: &[f64]) -> f64 {
@@ -411,4 +413,76 @@ fn whatever_happens_everybody_gets_everything_and_one_seed_is_one_course_of_even
     let traces = [1, 30, 49, 1].map(|seed| adversity(seed).trace());
     assert_eq!(traces[0], traces[3]);
     assert_ne!(traces[0], traces[1]);
+}
+
+/// Bits per second of the uplinks of a swarm, and blocks of 30 MB.
+const UPLINK: u64 = 30_000_000;
+const SWARM_BLOCKS: usize = 115;
+
+/// A swarm of this many receivers of 30 MB.
+fn swarm(receivers: usize) -> Swarm {
+    Swarm::new(SWARM_BLOCKS, &vec![0; receivers], UPLINK)
+}
+
+/// Runs it; at most this many files leave the origin, and the last receiver ends within this many
+/// times of one file's way through an uplink.
+fn check(mut swarm: Swarm, files: f64, times: f64) {
+    swarm.run();
+    let (sent, most) = (swarm.uploaded(), swarm.bound().mul_f64(times));
+    assert!(sent < files && swarm.slowest() < most, "{sent} {most:?}");
+}
+
+#[test]
+fn receivers_on_an_overlay_cost_one_upload_however_many() {
+    check(swarm(1), 1.05, 1.1);
+    check(swarm(2), 1.05, 1.2);
+    check(swarm(5), 1.1, 1.25);
+    check(Swarm::new(SWARM_BLOCKS / 3, &[0; 16], UPLINK), 1.3, 2.5);
+}
+
+#[test]
+fn a_carrier_with_a_narrow_uplink_owns_little() {
+    let mut swarm = swarm(5);
+    swarm.limit(2, 5_000_000);
+    check(swarm, 1.25, 2.5);
+}
+
+#[test]
+fn a_carrier_that_is_killed_costs_its_blocks() {
+    let mut swarm = swarm(5);
+    swarm.kill(2, Duration::from_secs(4));
+    check(swarm, 1.15, 1.4);
+}
+
+#[test]
+fn who_comes_late_finds_most_at_others() {
+    check(
+        Swarm::new(SWARM_BLOCKS, &[0, 0, 0, 0, 0, 4_500], UPLINK),
+        1.15,
+        1.6,
+    );
+}
+
+#[test]
+fn carriers_that_lie_cost_seconds_and_receivers_that_carry_nothing_are_served() {
+    for manner in [Manner::Silent, Manner::Garbage, Manner::Leaf] {
+        let mut swarm = swarm(5);
+        swarm.set_manner(2, manner);
+        check(swarm, 1.3, 1.6);
+    }
+}
+
+#[test]
+fn in_a_tree_whose_inner_links_are_full_blocks_are_not_divided() {
+    // two copies leave the origin in any case
+    check(swarm(5).as_tree(), 3.6, 3.6);
+}
+
+#[test]
+fn explore() {
+    let which = std::env::var("SWARM").unwrap_or_default();
+    let counts: Vec<usize> = which.split(',').filter_map(|n| n.parse().ok()).collect();
+    for receivers in counts {
+        swarm(receivers).run();
+    }
 }

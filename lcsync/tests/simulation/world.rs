@@ -24,7 +24,7 @@ use super::content::Content;
 use super::host::Host;
 
 const INTERFACE: u32 = 2;
-const RATE: u64 = 15_000_000;
+pub const RATE: u64 = 15_000_000;
 const STEP: Duration = Duration::from_millis(1);
 /// Time by which all receivers have everything.
 const END: Duration = Duration::from_secs(300);
@@ -35,7 +35,7 @@ const RECEIVER_QUEUE: f64 = 200_000.0;
 const UPLINK_QUEUE: Duration = Duration::from_millis(80);
 const SERVER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xff);
 /// The one listener that lcroute reports for all receivers of its network.
-const PROXY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x77);
+pub const PROXY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x77);
 pub const LIAR: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x66);
 /// The switch, as a host of the network.
 const SWITCH: usize = usize::MAX;
@@ -549,7 +549,7 @@ impl Simulation {
     }
 }
 
-fn encode(symbol: &Symbol<'_>) -> Vec<u8> {
+pub fn encode(symbol: &Symbol<'_>) -> Vec<u8> {
     let mut datagram = Vec::new();
     symbol.write_header(&mut datagram);
     datagram.extend_from_slice(symbol.data);

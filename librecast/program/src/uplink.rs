@@ -185,6 +185,14 @@ impl UplinkWait {
         options.open(path).ok().map(Self)
     }
 
+    /// Returns the index of lc0.
+    #[must_use]
+    pub fn interface(&self) -> Option<u32> {
+        let mut index = [0; 4];
+        self.0.read_exact_at(&mut index, 0).ok()?;
+        Some(u32::from_ne_bytes(index)).filter(|index| *index > 0)
+    }
+
     /// Reads the wait, if packets wait now or did so lately.
     #[must_use]
     pub fn read(&self) -> Option<Uplink> {

@@ -13,6 +13,8 @@ pub(super) struct Capacity {
     bytes: u64,
     behind: bool,
     measured: Option<u64>,
+    /// The last measurement, whatever was sent since.
+    last: Option<u64>,
 }
 
 impl Capacity {
@@ -22,12 +24,18 @@ impl Capacity {
             bytes: 0,
             behind: false,
             measured: None,
+            last: None,
         }
     }
 
     /// Bits per second, while more waits to be sent.
     pub(super) fn measured(&self) -> Option<u64> {
         self.measured
+    }
+
+    /// The last bits per second that left while more waited.
+    pub(super) fn last(&self) -> Option<u64> {
+        self.last
     }
 
     /// Counts sent bytes.
@@ -46,7 +54,8 @@ impl Capacity {
         // an interval with a pause in it is not a measurement
         let whole = elapsed < MEASURE * 3;
         self.measured = if self.behind && queue && whole {
-            Some(rate as u64)
+            self.last = Some(rate as u64);
+            self.last
         } else {
             self.measured.map(|m| m + m / 2).filter(|m| *m < FORGOTTEN)
         };

@@ -6,6 +6,10 @@
 use librecast::time::Instant;
 
 use super::capacity::Capacity;
+use super::sending::MAX_TURN;
+
+/// Most symbols of the first turn. Chosen.
+const FIRST_TURN: u32 = 4;
 
 /// An interface that is held, or was.
 #[derive(Debug)]
@@ -17,6 +21,8 @@ pub(super) struct Gate {
     pub(super) load: u64,
     /// Whether a turn is late.
     pub(super) is_behind: bool,
+    /// Most symbols of a turn: each may leave in many copies, and none is dropped here.
+    pub(super) turn: u32,
 }
 
 impl Gate {
@@ -26,7 +32,22 @@ impl Gate {
             capacity: Capacity::new(now),
             load,
             is_behind: false,
+            turn: FIRST_TURN,
         }
+    }
+
+    /// Holds the channels back. A turn after which packets wait was too long.
+    pub(super) fn hold(&mut self, until: Instant, now: Instant) {
+        if now >= self.until {
+            self.turn = (self.turn / 2).max(1);
+        }
+        self.until = until;
+    }
+
+    /// Takes a turn.
+    pub(super) fn take_turn(&mut self) -> u32 {
+        self.turn = (self.turn + 1).min(MAX_TURN);
+        self.turn - 1
     }
 
     /// Whether no further burst begins.

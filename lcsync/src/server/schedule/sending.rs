@@ -15,7 +15,7 @@ use crate::server::reporters::Reporters;
 /// Duration of a turn at the channel's rate.
 const TURN: Duration = Duration::from_millis(7);
 /// Most symbols of a turn: the kernel takes them in one send (64 KiB, GSO), sealed or not.
-const MAX_TURN: u64 = 56;
+pub(super) const MAX_TURN: u32 = 56;
 
 /// The rate of a layer.
 #[derive(Debug, Clone, Copy)]
@@ -29,7 +29,7 @@ pub(super) struct Pace {
 impl Pace {
     pub(super) fn new(rate: u64) -> Self {
         let symbol_time = Duration::from_nanos(WIRE_SIZE * 8 * 1_000_000_000 / rate.max(1));
-        let turn = (TURN.as_nanos() / symbol_time.as_nanos().max(1)).clamp(1, MAX_TURN.into());
+        let turn = (TURN.as_nanos() / symbol_time.as_nanos().max(1)).clamp(1, u128::from(MAX_TURN));
         Self {
             rate,
             symbol_time,
@@ -97,6 +97,8 @@ pub(super) enum Burst {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
+    /// Its block has not come here yet.
+    Awaited,
     Gathering {
         until: Instant,
     },

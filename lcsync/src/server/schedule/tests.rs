@@ -16,6 +16,7 @@ const BLOCK: Wanted = Wanted {
     blocks: 1,
     receivers: 0,
     list: false,
+    absent: false,
 };
 
 fn channel(n: u16) -> Channel {

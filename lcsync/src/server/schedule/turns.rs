@@ -5,6 +5,7 @@ use std::net::Ipv6Addr;
 use librecast::time::{Duration, Instant};
 
 use super::Schedule;
+use super::gate::Gate;
 use super::need::{MIN_GATHERED, Need};
 use super::sending::{Burst, Stage};
 use crate::packet::WIRE_SIZE;
@@ -48,6 +49,7 @@ impl Schedule {
                 return;
             }
             // a JOIN before the first symbol misses none
+            Stage::Awaited => return,
             Stage::Gathering { .. } | Stage::Waiting { .. } if sending.owed == 0 => return,
             Stage::Burst { .. } if sending.sent_in_burst == 0 && sending.owed == 0 => return,
             Stage::Gathering { .. } | Stage::Waiting { .. } => {
@@ -151,7 +153,7 @@ impl Schedule {
         let whole = sending.burst == Burst::First && sending.sent_in_burst >= sending.symbols;
         let ended = !matches!(
             sending.stage,
-            Stage::Gathering { .. } | Stage::Waiting { .. }
+            Stage::Awaited | Stage::Gathering { .. } | Stage::Waiting { .. }
         );
         let other = sending.layer >= REPAIR_LAYER;
         if sending.symbols < MIN_GATHERED || sending.list || other || !whole || !ended {
@@ -196,11 +198,13 @@ impl Schedule {
             self.turns.insert((at, channel));
             return None;
         }
+        let gate = self.gates.get_mut(&channel.interface).filter(|_| sends);
+        let most = gate.map_or(u32::MAX, Gate::take_turn);
         let sending = self.channels.get_mut(&channel)?;
         match stage {
-            Stage::Gathering { .. } | Stage::Waiting { .. } => None,
+            Stage::Awaited | Stage::Gathering { .. } | Stage::Waiting { .. } => None,
             Stage::Burst { left } if !spent => {
-                let count = left.min(pace.turn);
+                let count = left.min(pace.turn).min(most);
                 let time = pace.symbol_time * count;
                 if left > count {
                     sending.stage = Stage::Burst { left: left - count };
@@ -232,7 +236,7 @@ impl Schedule {
                     0 => need.step(sending.symbols, sent).min(left),
                     run => run,
                 };
-                let count = run.min(pace.turn);
+                let count = run.min(pace.turn).min(most);
                 let run = run - count;
                 sending.stage = Stage::Trickle {
                     left: left - count,
