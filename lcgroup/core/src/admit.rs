@@ -146,6 +146,10 @@ impl Group {
             withdrawn: false,
         };
         owner.invitations.insert(id, kept);
+        debug_assert!(
+            owner.invitations.len() <= MAX_INVITATIONS,
+            "a restored state takes no more"
+        );
         let to = owner.key.peer_id();
         Ok(Invitation {
             group: self.id,
@@ -261,8 +265,17 @@ impl Group {
         if let Some(owner) = &mut self.owner {
             if let Some(kept) = owner.invitations.get_mut(&request.invitation) {
                 kept.used.insert(request.author);
+                debug_assert!(
+                    kept.withdrawn || kept.used.len() <= kept.uses as usize,
+                    "an invitation is used up"
+                );
             }
             owner.joins.insert(request.author, request.key_package);
+            debug_assert!(owner.joins.len() <= MAX_REQUESTS, "requests have a bound");
+            debug_assert!(
+                self.authors.len() + 1 + owner.joins.len() <= MAX_MEMBERS,
+                "a group has a bound, those that wait included"
+            );
         }
         self.commit_within(BATCH, now);
         self.advance(now);
@@ -438,7 +451,7 @@ impl Group {
             next.entry(who.author).or_insert(0);
         }
         owner.advertised.clone_from(&next);
-        owner.commits.all.push_back((epoch, owner.last + 1));
+        owner.commits.push(epoch, owner.last + 1);
         for who in &change.added {
             owner.commits.welcomed.insert(who.author, epoch);
         }
@@ -491,6 +504,7 @@ impl Group {
     }
 
     pub(crate) fn append_grants(&mut self, grants: &[(PeerId, u32)]) {
+        debug_assert!(self.owner.is_some(), "only the one in office grants");
         for grants in grants.chunks(MAX_GRANTS) {
             self.append(Log::Owner, NewEntry::Grants(grants.to_vec()));
         }
@@ -520,6 +534,10 @@ impl Group {
         if first < owner.commits.first + (2 * cost) as u32 + LEAST_CUT {
             return;
         }
+        debug_assert!(
+            first <= owner.last + 1,
+            "a log begins at the latest with its next entry"
+        );
         owner.commits.first = first;
         owner.commits.all.retain(|(_, number)| *number >= first);
         // those that are too late get new keys

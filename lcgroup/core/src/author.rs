@@ -58,6 +58,10 @@ impl Author {
     /// Gives up the open message: it is read again from its first part.
     pub fn displace(&mut self) {
         if let Some(open) = self.assembly.take() {
+            debug_assert!(
+                (1..=self.read).contains(&open.first),
+                "the first part of an open message was read"
+            );
             (self.read, self.displaced) = (open.first - 1, open.first);
         }
     }
@@ -74,6 +78,7 @@ impl Author {
         self.early.extend(&void);
         let excess = self.early.len().saturating_sub(MAX_EARLY);
         self.early.drain(..excess);
+        debug_assert!(self.early.len() <= MAX_EARLY, "the oldest ids give way");
         void
     }
 

@@ -197,6 +197,11 @@ impl Assembly {
                     return Assembled::Broken;
                 }
                 open.next += 1;
+                debug_assert!(
+                    open.next <= open.parts,
+                    "the decoder refuses part {}",
+                    part.part
+                );
                 open.bytes.extend_from_slice(part.bytes);
                 open.next == open.parts
             }

@@ -466,6 +466,7 @@ impl Group {
         let Some(owner) = self.owner.take() else {
             return;
         };
+        debug_assert!(self.offices.spare.is_none(), "one key of an office");
         self.owner_log = OwnerLog {
             read: owner.last,
             ..OwnerLog::default()
@@ -693,6 +694,11 @@ impl Group {
             self.offices.plan.pop_front();
             self.enter(next);
         }
+        debug_assert!(
+            !self.offices.plan.is_empty()
+                || self.offices.segment.office == self.offices.current.office,
+            "the way to the current term ends in its log"
+        );
     }
 
     fn enter(&mut self, next: Term) {

@@ -471,6 +471,7 @@ impl Group {
             let present: BTreeSet<_> = self.authors.keys().map(short).collect();
             marks.retain(|author, _| present.contains(author));
         }
+        debug_assert!(marks.len() <= MAX_MARKS, "marks of present members fit");
     }
 
     /// When the next read marks are sent.
@@ -533,6 +534,7 @@ impl Group {
         }
         w.put(&provider::seal(&key[..], &NO_NONCE, &[], &plain).ok()?);
         let body = w.into_vec();
+        debug_assert!(body.len() <= MAX_BODY, "marks of {MAX_DEVICES} devices fit");
         (body.len() <= MAX_BODY).then_some(body)
     }
 

@@ -513,6 +513,14 @@ impl Group {
     }
 
     pub(crate) fn append(&mut self, log: Log, entry: NewEntry) {
+        debug_assert!(
+            log == Log::Own || self.owner.is_some() || self.offices.spare.is_some(),
+            "an entry of a log that this participant does not write"
+        );
+        debug_assert!(
+            !matches!(self.standing, Standing::Removed | Standing::RolledBack),
+            "this participant is silent for good"
+        );
         let last = match (log, &mut self.owner) {
             (Log::Owner, Some(owner)) => &mut owner.last,
             (Log::Owner, None) if let Some(spare) = &mut self.offices.spare => &mut spare.last,
@@ -520,6 +528,11 @@ impl Group {
         };
         *last += 1;
         let number = *last;
+        let mut of_log = self.pending.iter().rev().filter(|before| before.log == log);
+        debug_assert!(
+            of_log.next().is_none_or(|before| before.number < number),
+            "no number is used twice"
+        );
         self.pending.push_back(Append { log, number, entry });
         self.outputs.push_back(Queued::Append(log, number));
     }
@@ -595,6 +608,41 @@ impl Group {
         }
         self.share_marks(now);
         self.seal_queue();
+        self.check();
+    }
+
+    /// Asserts that this state can be read again after a restart.
+    fn check(&self) {
+        debug_assert!(
+            match self.standing {
+                Standing::Joining => self.joining.is_some() && self.mls.is_none(),
+                Standing::Member => self.mls.is_some() && self.joining.is_none(),
+                Standing::Rejoining { .. } => self.mls.is_none(),
+                Standing::Removed => self.mls.is_none() && self.authors.is_empty(),
+                Standing::RolledBack => true,
+            },
+            "{:?} does not fit the keys",
+            self.standing
+        );
+        debug_assert!(
+            self.owner.is_none() || self.offices.spare.is_none(),
+            "the key of an office is in use, or put aside"
+        );
+        debug_assert!(
+            !self.authors.contains_key(&self.author.peer_id()),
+            "this member reads the logs of all others"
+        );
+        debug_assert!(
+            self.voice.sealed <= MAX_MESSAGES,
+            "the keys of an epoch are used up"
+        );
+        debug_assert!(
+            self.voice
+                .queue
+                .iter()
+                .all(|said| said.last <= self.voice.last),
+            "a word that is sealed again was in the log"
+        );
     }
 
     /// Sends the request to join, if it is due.
@@ -675,6 +723,20 @@ impl Group {
             let kind = kind::MESSAGE;
             self.append(Log::Own, NewEntry::Body { kind, body });
         }
+        debug_assert!(
+            self.voice
+                .unconfirmed
+                .iter()
+                .all(|said| said.last <= self.voice.last),
+            "sealed messages are in the log"
+        );
+        debug_assert!(
+            self.voice
+                .unconfirmed
+                .iter()
+                .is_sorted_by_key(|said| said.last),
+            "messages are sealed in order"
+        );
     }
 
     /// An epoch ended: confirms own messages up to `head` and sends the rest again.

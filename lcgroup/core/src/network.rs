@@ -139,6 +139,7 @@ impl Network {
             self.texts.pop_front();
         }
         self.texts.push_back((id, maker));
+        debug_assert!(self.texts.len() <= MAX_TEXTS, "the oldest text gives way");
     }
 
     pub fn certificate_of(&self, author: &PeerId) -> Option<(u32, Certificate)> {

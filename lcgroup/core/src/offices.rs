@@ -251,11 +251,13 @@ impl Offices {
         let highest = self.highest();
         let low = 15 - place;
         let next = (highest & !15) | low;
-        match next > highest {
+        let next = match next > highest {
             true => next,
             // the last round is the owner's
             false => next.saturating_add(16) & !15 | low,
-        }
+        };
+        debug_assert_eq!(15 - (next & 15), place, "no two logs have one term");
+        next
     }
 
     /// The term in force at `number` of a log.
@@ -368,6 +370,9 @@ impl Offices {
                 None => {}
             }
         }
+        let authors: BTreeSet<_> = self.list.iter().map(|deputy| deputy.author).collect();
+        debug_assert_eq!(authors.len(), self.list.len(), "each deputy has one place");
+        debug_assert!(self.list.len() <= MAX_DEPUTIES, "four bits of a term");
     }
 
     pub(crate) fn learn(&mut self, term: Term) {
@@ -382,5 +387,6 @@ impl Offices {
             let at = self.terms.iter().position(|term| Some(term.term) == lowest);
             at.map(|at| self.terms.swap_remove(at));
         }
+        debug_assert!(self.terms.len() <= MAX_TERMS, "the lowest term gives way");
     }
 }

@@ -57,6 +57,17 @@ impl Commits {
         *known = epoch.max(*known);
     }
 
+    /// Adds a commit that ends `epoch`, with the number of its first entry.
+    pub fn push(&mut self, epoch: u64, first: u32) {
+        let last = self.all.back();
+        debug_assert!(
+            last.is_none_or(|(before, number)| *before < epoch && *number < first),
+            "epochs and numbers of one office rise"
+        );
+        debug_assert!(first >= self.first, "a commit is not before its log");
+        self.all.push_back((epoch, first));
+    }
+
     /// Notes a request for a new leaf: its author has read its last Welcome.
     pub fn refresh(&mut self, author: PeerId) {
         if let Some(epoch) = self.welcomed.get(&author) {

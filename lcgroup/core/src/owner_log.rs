@@ -40,6 +40,10 @@ impl OwnerLog {
         let commit = self.commit.as_ref().map(|commit| commit.first);
         let tree = self.tree.as_ref().map(|tree| tree.first);
         let first = [open, commit, tree].into_iter().flatten().min();
+        debug_assert!(
+            first.is_none_or(|first| (1..=self.read).contains(&first)),
+            "parts that wait were read"
+        );
         first.map_or(self.read, |first| first - 1)
     }
 }

@@ -40,6 +40,7 @@ pub(crate) fn make_room(
         let Some((oldest, _)) = oldest.filter(|_| displace) else {
             return false;
         };
+        debug_assert!(oldest != *author, "an author does not displace itself");
         authors.entry(oldest).and_modify(Author::displace);
     }
 }

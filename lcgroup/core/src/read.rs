@@ -251,6 +251,10 @@ impl Group {
             self.lose(now);
             return Taken::Dropped(DropReason::Malformed);
         };
+        debug_assert!(
+            self.owner_log.commit.is_none(),
+            "nothing is read while a commit waits"
+        );
         self.owner_log.commit = Some(WaitingCommit {
             first: if part.part == 0 { number } else { first },
             time: entry.time,

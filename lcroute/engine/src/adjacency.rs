@@ -124,6 +124,10 @@ impl Account {
 
     /// Books the end of an entry, if there was one.
     pub fn forget(&mut self, before: &ReceivedBefore) {
+        debug_assert!(
+            self.entries >= usize::from(before.existed) && self.sources >= before.sources,
+            "each entry was booked"
+        );
         self.entries -= usize::from(before.existed);
         self.sources -= before.sources;
     }
@@ -191,6 +195,11 @@ impl Refusals {
             },
         );
         self.timers.insert((at, key));
+        debug_assert_eq!(
+            self.timers.len(),
+            self.refused.len(),
+            "each refusal has one timer"
+        );
         true
     }
 

@@ -77,6 +77,7 @@ impl Window {
         } else if self.top - sequence >= self.span() {
             self.stretch(self.top - sequence, size);
         }
+        debug_assert!(self.span() <= size, "a ring is no longer than the window");
         self.mark(sequence)
     }
 

@@ -88,6 +88,7 @@ impl FirstPacketBuffer {
             );
             self.timers.insert((wake, key));
         }
+        self.check();
         match self.flows.get_mut(&key).map(|flow| &mut flow.state) {
             Some(State::Waiting(packets)) if fits && packets.len() < self.max_packets => {
                 self.bytes += packet.len();
@@ -101,6 +102,21 @@ impl FirstPacketBuffer {
             }
             _ => false,
         }
+    }
+
+    /// Asserts that flows are forgotten in time.
+    fn check(&self) {
+        debug_assert_eq!(
+            self.timers.len(),
+            self.flows.len(),
+            "each flow has one timer"
+        );
+        debug_assert!(self.flows.len() <= self.max_flows, "flows have a bound");
+        debug_assert!(self.bytes <= self.max_bytes, "packets have a bound");
+        debug_assert!(
+            self.bytes == 0 || !self.flows.is_empty(),
+            "packets wait in flows"
+        );
     }
 
     pub fn sources_of(&self, group: Ipv6Addr) -> Vec<Ipv6Addr> {
@@ -118,13 +134,13 @@ impl FirstPacketBuffer {
             return Vec::new();
         };
         self.timers.remove(&(flow.wake, key));
-        match flow.state {
-            State::Waiting(packets) => {
-                self.bytes -= packets.iter().map(Bytes::len).sum::<usize>();
-                packets
-            }
+        let packets = match flow.state {
+            State::Waiting(packets) => packets,
             State::Dropped { .. } => Vec::new(),
-        }
+        };
+        self.bytes -= packets.iter().map(Bytes::len).sum::<usize>();
+        self.check();
+        packets
     }
 
     /// Drops packets that have waited long enough; returns their number.
@@ -152,6 +168,7 @@ impl FirstPacketBuffer {
             }
             self.timers.insert((flow.wake, key));
         }
+        self.check();
         dropped
     }
 

@@ -357,6 +357,10 @@ impl Leaves {
         if self.leaves.is_empty() {
             self.next_offer = None;
         }
+        debug_assert!(
+            !self.leaves.is_empty() || self.groups.is_empty(),
+            "joins of a leaf end with its link"
+        );
         true
     }
 
@@ -384,6 +388,22 @@ impl Leaves {
         if entry.insert(link, join, &mut self.pair_shares, group) {
             self.changed.insert(group);
         }
+        self.check();
+    }
+
+    /// Asserts that each group has one payer, among the leaves.
+    fn check(&self) {
+        debug_assert_eq!(
+            self.groups.len(),
+            self.group_shares.len(),
+            "each group has one payer"
+        );
+        debug_assert!(self.groups.len() <= GROUPS, "groups have a bound");
+        debug_assert!(self.pair_shares.len() <= PAIRS, "pairs have a bound");
+        debug_assert!(
+            !self.groups.is_empty() || self.pair_shares.len() == 0,
+            "sources are listed for groups"
+        );
     }
 
     fn remove(&mut self, link: LinkId, group: Ipv6Addr, join: &Join) {
@@ -405,6 +425,7 @@ impl Leaves {
                 }
             }
         }
+        self.check();
     }
 }
 

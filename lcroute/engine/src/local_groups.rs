@@ -148,7 +148,18 @@ impl LocalGroups {
         if root != self.own {
             trees.set_local_source_active(root, group, true);
         }
+        self.check();
         (root, true)
+    }
+
+    /// Asserts that each flow ends.
+    fn check(&self) {
+        debug_assert_eq!(
+            self.timers.len(),
+            self.sending.len(),
+            "each flow has one timer"
+        );
+        debug_assert!(self.sending.len() <= self.max_flows, "flows have a bound");
     }
 
     /// The tree of a flow now, if there is one.

@@ -48,8 +48,8 @@ struct Group {
     reporters: BTreeMap<Ipv6Addr, Reporter>,
     /// The union of all reporters' filters.
     filter: Option<SourceFilter>,
-    /// Time of its entry in the deadline list: not after its first timer.
-    wake: Instant,
+    /// Time of its entry in the deadline list: not after its first timer. None: it has no entry.
+    wake: Option<Instant>,
     traffic: Traffic,
 }
 
@@ -289,23 +289,16 @@ impl Querier {
             self.probe(group, sources, now);
         }
         if state.is_some() || !is_new {
-            self.store(group, reporter, state, now);
+            self.store(group, reporter, state);
         }
         Ok(())
     }
 
-    fn store(
-        &mut self,
-        group: Ipv6Addr,
-        reporter: Ipv6Addr,
-        state: Option<Reporter>,
-        now: Instant,
-    ) {
-        let never = now + self.timing.listening_interval() * 2;
+    fn store(&mut self, group: Ipv6Addr, reporter: Ipv6Addr, state: Option<Reporter>) {
         let entry = self.groups.get_or_insert_with(group, || Group {
             reporters: BTreeMap::new(),
             filter: None,
-            wake: never,
+            wake: None,
             traffic: Traffic::default(),
         });
         if let Some(state) = state {
@@ -326,18 +319,28 @@ impl Querier {
         if entry.filter != before {
             self.changed.entry(group).or_insert(before);
         }
-        match entry.next_expiry() {
-            None => {
-                self.deadlines.remove(&(entry.wake, group));
-                self.groups.remove(&group);
-            }
-            Some(first) if first < entry.wake => {
-                self.deadlines.remove(&(entry.wake, group));
-                entry.wake = first;
+        let (first, wake) = (entry.next_expiry(), entry.wake);
+        // a later timer waits for the deadline that is there
+        if first.is_some_and(|first| wake.is_some_and(|wake| wake <= first)) {
+            return;
+        }
+        if let Some(wake) = wake {
+            self.deadlines.remove(&(wake, group));
+        }
+        entry.wake = first;
+        match first {
+            Some(first) => {
                 self.deadlines.insert((first, group));
             }
-            Some(_) => {}
+            None => {
+                self.groups.remove(&group);
+            }
         }
+        debug_assert_eq!(
+            self.deadlines.len(),
+            self.groups.len(),
+            "each group has one deadline"
+        );
     }
 
     fn probe(&mut self, group: Ipv6Addr, sources: Probe, now: Instant) {
@@ -347,6 +350,10 @@ impl Querier {
         self.ask(group, sources.clone());
         if self.probes.len() < MAX_PROBES {
             let again = now + self.timing.last_listener_interval;
+            debug_assert!(
+                self.probes.back().is_none_or(|(at, ..)| *at <= again),
+                "the first probe is repeated first"
+            );
             self.probes.push_back((again, group, sources));
         }
     }
@@ -411,8 +418,12 @@ impl Querier {
             .filter_map(|(r, state)| Some((r, state.at(now)?)))
             .collect();
         self.tracked += size(&entry.reporters);
-        // its deadline was taken out: any next one is earlier than this
-        entry.wake = now + self.timing.listening_interval() * 2;
+        debug_assert!(
+            entry.next_expiry().is_none_or(|at| at > now),
+            "expired joins are gone"
+        );
+        // its deadline was taken out
+        entry.wake = None;
         self.settle(group);
     }
 
@@ -907,6 +918,23 @@ mod tests {
         general(HOST, &mut b, 7, 30_000);
         b.after(secs(7 * 600 + 5));
         assert_eq!(b.querier.other_querier(), None);
+    }
+
+    #[test]
+    fn a_group_ends_though_a_querier_with_long_intervals_is_gone() {
+        let now = start();
+        let querier = Querier::new(Timing::LAN, FEW, 1);
+        let mut b = Bench { querier, now };
+        b.querier.start(now);
+        // two reporters, one of whom joins while the intervals are long
+        b.says(OTHER, ToEx, &[]);
+        general(HOST, &mut b, 7, 600);
+        b.says(HOST, ToEx, &[]);
+        general(HOST, &mut b, 2, 1);
+        b.after(secs(60)).exclude(&[]);
+        assert_eq!(b.querier.other_querier(), None);
+        b.after(secs(7 * 600 + 5)).include(&[]);
+        assert_eq!((b.querier.len(), b.querier.pending()), (0, 0));
     }
 
     #[test]

@@ -73,6 +73,21 @@ impl ReplayBuffer {
             self.groups.insert(key, BTreeMap::new());
             self.timers.insert((now + REPLAY_TIME, key));
         }
+        self.check();
+    }
+
+    /// Asserts that packets are forgotten in time.
+    fn check(&self) {
+        debug_assert_eq!(
+            self.timers.len(),
+            self.groups.len(),
+            "each group has one timer"
+        );
+        debug_assert!(self.bytes <= self.max_bytes, "kept packets have a bound");
+        debug_assert!(
+            self.bytes == 0 || !self.timers.is_empty(),
+            "packets of forgotten groups are forgotten"
+        );
     }
 
     /// Keeps a packet that went out over these links.
@@ -95,6 +110,7 @@ impl ReplayBuffer {
                 links: links.to_vec(),
             });
         }
+        self.check();
     }
 
     /// Takes the packets that go over further links after a change of the group's joins.
@@ -146,6 +162,7 @@ impl ReplayBuffer {
                 self.bytes -= kept.packet.len() + size_of::<Kept>();
             }
         }
+        self.check();
     }
 
     /// The time of the next call of [`Self::handle_timeout`].

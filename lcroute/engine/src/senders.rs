@@ -126,6 +126,7 @@ impl Senders {
         self.spent += len;
         known.packets += 1;
         known.bytes += len;
+        debug_assert!(self.sources.len() <= MAX_SOURCES, "sources have a bound");
         Ok(())
     }
 

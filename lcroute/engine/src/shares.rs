@@ -36,6 +36,7 @@ impl<P: Ord + Copy, K: Ord + Copy> Shares<P, K> {
     pub fn insert(&mut self, payer: P, key: K) {
         let part = self.parts.entry(payer).or_default();
         self.len += usize::from(part.insert(key));
+        debug_assert!(self.len >= part.len(), "the sum counts each share");
     }
 
     pub fn remove(&mut self, payer: P, key: K) {
@@ -45,6 +46,11 @@ impl<P: Ord + Copy, K: Ord + Copy> Shares<P, K> {
                 self.parts.remove(&payer);
             }
         }
+        debug_assert_eq!(
+            self.len == 0,
+            self.parts.is_empty(),
+            "a share without entries is gone"
+        );
     }
 
     /// The first entry of a share.

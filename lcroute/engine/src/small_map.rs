@@ -83,6 +83,7 @@ impl<K: Keys, V> SortedMap<K, V> {
                 self.values.insert(at, value);
             }
         }
+        debug_assert_eq!(self.keys.len(), self.values.len(), "each key has a value");
     }
 
     /// Removes the value of this key.

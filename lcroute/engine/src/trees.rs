@@ -765,6 +765,21 @@ impl Trees {
         for (root, group) in &dirty {
             self.flush_entry(*root, *group, emit);
         }
+        debug_assert_eq!(
+            self.roots.len(),
+            self.states.len(),
+            "each tree in use is in order"
+        );
+        debug_assert!(
+            self.dirty.is_empty() && self.dirty_prefixes.is_empty(),
+            "a flush leaves nothing to advertise"
+        );
+        let entries = |root| self.states.get(root).map_or(0, |state| state.entries.len());
+        debug_assert_eq!(
+            self.entries,
+            self.roots.iter().map(entries).sum::<usize>(),
+            "entries of all trees are counted"
+        );
         dirty
     }
 

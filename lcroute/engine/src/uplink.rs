@@ -81,6 +81,12 @@ impl Uplink {
                 payer,
             },
         );
+        debug_assert!(self.groups.len() <= GROUPS, "groups have a bound");
+        debug_assert_eq!(
+            self.shares.len(),
+            self.groups.len(),
+            "each group has one payer"
+        );
         true
     }
 

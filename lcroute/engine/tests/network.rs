@@ -1313,15 +1313,16 @@ fn the_parts_of_a_prefix_are_spread_over_its_listeners() {
     }
 }
 
-/// Node 0 sends parts of its prefix to node 3, over nodes 1 and 2, which listen to nothing.
+/// Node 0 sends parts of its prefixes to node 3, over nodes 1 and 2, which listen to nothing.
 struct Diamond {
     mesh: Mesh,
+    prefixes: u16,
 }
 
 impl Diamond {
     const GROUPS: u16 = 64;
 
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, prefixes: u16) -> Self {
         let mut mesh = Mesh::new(4, seed, Limits::default());
         let pairs = vec![(0, 1), (0, 2), (1, 3), (2, 3)];
         mesh.network.path.loss = 0.0;
@@ -1333,32 +1334,39 @@ impl Diamond {
         }
         mesh.pairs = pairs;
         mesh.connect_pairs();
-        let announced: GroupPrefix = "ff1e:0:0:7::/64".parse().unwrap();
+        let announced = |p| GroupPrefix::new(Ipv6Addr::new(0xff1e, 0, 0, 7 + p, 0, 0, 0, 0), 64);
         mesh.input(0, |engine, now| {
-            engine.set_announced(vec![announced], now);
+            let announced = (0..prefixes).map(|p| announced(p).unwrap());
+            engine.set_announced(announced.collect(), now);
         });
         for n in 0..Self::GROUPS {
-            mesh.join(3, Self::group(n), &Joined::everything());
+            for p in 0..prefixes {
+                mesh.join(3, Self::group(p, n), &Joined::everything());
+            }
         }
         mesh.run(Duration::from_secs(15));
-        Self { mesh }
+        Self { mesh, prefixes }
     }
 
-    fn group(n: u16) -> Ipv6Addr {
-        Ipv6Addr::new(0xff1e, 0, 0, 7, n << 10, 0, 0, n)
+    fn group(prefix: u16, n: u16) -> Ipv6Addr {
+        Ipv6Addr::new(0xff1e, 0, 0, 7 + prefix, n << 10, 0, 0, n)
     }
 
-    /// 1,250 packets of 56 bytes a second: those that nodes 1 and 2 passed on.
+    /// 1,250 packets of 56 bytes a second to each prefix: those that nodes 1 and 2 passed on.
     fn send(&mut self, seconds: u64) -> [u64; 2] {
         let packets = |mesh: &Mesh| [1, 2].map(|n| mesh.packets_of(n));
         let (before, delivered) = (packets(&self.mesh), self.mesh.totals.delivered);
         for n in 0..seconds * 1_250 {
-            self.mesh.send(0, Self::group(n as u16 % Self::GROUPS));
+            for prefix in 0..self.prefixes {
+                let group = Self::group(prefix, n as u16 % Self::GROUPS);
+                self.mesh.send(0, group);
+            }
             self.mesh.run(Duration::from_micros(800));
         }
         self.mesh.run(Duration::from_millis(400));
         let delivered = self.mesh.totals.delivered - delivered;
-        assert_eq!(delivered, seconds * 1_250, "nothing is lost");
+        let sent = seconds * 1_250 * u64::from(self.prefixes);
+        assert_eq!(delivered, sent, "nothing is lost");
         let after = packets(&self.mesh);
         [after[0] - before[0], after[1] - before[1]]
     }
@@ -1380,7 +1388,7 @@ impl Diamond {
 #[test]
 fn a_full_link_shares_its_parts_with_another_one() {
     for seed in seeds(0..5, 2) {
-        let mut diamond = Diamond::new(seed);
+        let mut diamond = Diamond::new(seed, 1);
         let sent = diamond.send(3);
         let full = if sent[0] > 0 { 0 } else { 1 };
         assert_eq!(sent[1 - full], 0, "one path: {sent:?}");
@@ -1399,4 +1407,18 @@ fn a_full_link_shares_its_parts_with_another_one() {
         diamond.send(2);
         assert_eq!(diamond.send(2)[1 - full], 0, "seed {seed}");
     }
+}
+
+#[test]
+fn a_carrier_gets_no_more_parts_of_several_prefixes_than_it_may_be_asked_for() {
+    let mut diamond = Diamond::new(1, 3);
+    let sent = diamond.send(3);
+    let full = if sent[0] > 0 { 0 } else { 1 };
+    diamond.press(1 + full);
+    diamond.send(6);
+    let carriers = diamond.mesh.carriers();
+    let parts = |carrier| carriers.iter().filter(|x| *x == carrier).count();
+    assert_eq!(carriers.iter().map(parts).max(), Some(16), "{carriers:?}");
+    let engine = diamond.mesh.nodes[0].engine.as_ref().unwrap();
+    assert_eq!(engine.carry().refusals, [], "it carries all that it may");
 }

@@ -41,8 +41,23 @@ impl LeafPlaces {
             *self.sites.entry(site).or_default() += 1;
         }
         self.crowd += usize::from(is_crowd);
-        self.leaves.insert(link, Place { address, is_crowd });
+        let replaced = self.leaves.insert(link, Place { address, is_crowd });
+        debug_assert!(replaced.is_none(), "a leaf takes one place");
+        self.check(max);
         true
+    }
+
+    /// Asserts the bounds of places.
+    fn check(&self, max: usize) {
+        debug_assert!(self.leaves.len() <= max, "leaves have a bound");
+        debug_assert!(
+            self.crowd <= self.leaves.len(),
+            "the crowd is a part of all leaves"
+        );
+        debug_assert!(
+            !self.leaves.is_empty() || self.sites.is_empty(),
+            "a site without leaves is forgotten"
+        );
     }
 
     /// Returns the number of leaves.
@@ -63,6 +78,7 @@ impl LeafPlaces {
                 }
             }
         }
+        self.check(usize::MAX);
     }
 }
 

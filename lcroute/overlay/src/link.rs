@@ -68,6 +68,7 @@ impl Peer {
         if !link.auth_sent || !link.auth_received {
             return;
         }
+        debug_assert!(link.up.is_none(), "each side authenticates once");
         let (id, session) = (link.id, link.session);
         if member.leaf {
             let address = parts.connections.path(id).map(|path| path.remote.ip());

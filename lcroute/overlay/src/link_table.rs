@@ -26,17 +26,21 @@ impl LinkTable {
     pub(crate) fn add(&mut self, peer: PeerId) -> LinkId {
         let link = LinkId(self.next);
         self.next += 1;
-        self.peers.insert(link, peer);
+        let replaced = self.peers.insert(link, peer);
+        debug_assert!(replaced.is_none(), "no number is used twice");
         link
     }
 
     pub(crate) fn remove(&mut self, link: LinkId, is_up: bool) {
-        self.peers.remove(&link);
+        let removed = self.peers.remove(&link);
+        debug_assert!(removed.is_some(), "a connection ends once");
         self.up -= usize::from(is_up);
+        debug_assert!(self.up <= self.peers.len(), "those that are up exist");
     }
 
     pub(crate) fn raise(&mut self) {
         self.up += 1;
+        debug_assert!(self.up <= self.peers.len(), "each is raised once");
     }
 
     pub(crate) fn any_up(&self) -> bool {

@@ -306,6 +306,7 @@ impl Peer {
             self.set_state(PeerState::Connecting, None, parts.now);
         }
         self.retry_at = None;
+        debug_assert!(self.link.is_none(), "a peer has one link");
         let id = parts.links.add(self.id);
         let mut link = Link::new(id, role, run, attempt, parts.now);
         link.is_hidden = !self.may_learn_addresses(&parts.trust);
@@ -640,6 +641,10 @@ impl Peer {
             self.other_runs.remove(0);
         }
         self.other_runs.push(run);
+        debug_assert!(
+            self.other_runs.len() <= MAX_OTHER_RUNS,
+            "the first gives way"
+        );
         self.ask_other_runs(linked, parts);
     }
 

@@ -96,6 +96,11 @@ impl Timers {
             before.map(|before| self.order.remove(&(before, id)));
             self.order.extend(at.map(|at| (at, id)));
         }
+        debug_assert_eq!(
+            self.order.len(),
+            self.by_peer.len(),
+            "each peer has one deadline"
+        );
     }
 
     fn first(&self) -> Option<Instant> {
@@ -266,7 +271,32 @@ impl<C: Connections> Overlay<C> {
             let at = peer.deadline(&self.parts);
             self.timers.set(*id, at);
         }
+        self.check(id);
         Some(result)
+    }
+
+    /// Asserts that the shared tables agree with a peer.
+    fn check(&self, id: &PeerId) {
+        debug_assert!(
+            self.timers.by_peer.len() <= self.peers.len(),
+            "a forgotten peer has no deadline"
+        );
+        let Some(peer) = self.peers.get(id) else {
+            return;
+        };
+        let (link, parts) = (peer.link.as_ref(), &self.parts);
+        debug_assert!(
+            link.is_none_or(|link| parts.links.peer(link.id) == Some(*id)),
+            "the table of links names the peer of each"
+        );
+        debug_assert!(
+            peer.state != PeerState::Connected || peer.up().is_some() || parts.stopped,
+            "a peer without a link is not connected"
+        );
+        debug_assert!(
+            link.is_none_or(|link| link.up.is_none() || link.auth_sent && link.auth_received),
+            "both sides authenticate before a link is up"
+        );
     }
 
     fn visit_all(&mut self, mut visit: impl FnMut(&mut Peer, &mut Parts<C>)) {
@@ -304,6 +334,10 @@ impl<C: Connections> Overlay<C> {
             None => Peer::new(id, self.parts.now),
         };
         self.peers.insert(id, peer);
+        debug_assert!(
+            self.peers.len() <= self.parts.limits.peers,
+            "peers have a bound"
+        );
         true
     }
 
@@ -348,6 +382,10 @@ impl<C: Connections> Overlay<C> {
             oldest.map(|oldest| self.strangers.remove(&oldest));
         }
         self.strangers.insert(id, (reason, self.parts.now));
+        debug_assert!(
+            self.strangers.len() <= MAX_STRANGERS,
+            "the oldest gives way"
+        );
         true
     }
 

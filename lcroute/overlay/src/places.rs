@@ -141,6 +141,10 @@ impl Places {
             }
         }
         self.heard.insert(path.remote, peer);
+        debug_assert!(
+            self.heard.len() <= self.peers.len(),
+            "a peer was last received at one address"
+        );
     }
 
     /// Restarts quick requests after a link's end; with `insist`, also to an unwanted peer's last
@@ -253,6 +257,10 @@ impl Places {
         if !self.peers.contains_key(&peer) && self.peers.len() >= MAX_PEERS {
             return None;
         }
+        debug_assert!(
+            self.peers.len() <= MAX_PEERS,
+            "peers with addresses have a bound"
+        );
         Some(self.peers.entry(peer).or_insert(Place {
             record: None,
             heard: None,

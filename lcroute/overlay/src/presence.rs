@@ -55,11 +55,13 @@ impl Reachable {
         if carriers.len() >= MAX_CARRIERS && !carriers.contains(&carrier) {
             return Noted::Again;
         }
-        if carriers.insert(carrier) {
-            Noted::New
-        } else {
-            Noted::Again
-        }
+        let noted = match carriers.insert(carrier) {
+            true => Noted::New,
+            false => Noted::Again,
+        };
+        debug_assert!(carriers.len() <= MAX_CARRIERS, "carriers have a bound");
+        debug_assert!(self.peers.len() <= self.capacity, "peers have a bound");
+        noted
     }
 
     /// Removes `id` from `carrier`.

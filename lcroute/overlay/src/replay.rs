@@ -38,6 +38,7 @@ impl Copies {
             self.0.pop_front();
         }
         self.0.push_back(hash);
+        debug_assert!(self.0.len() <= COPIES, "the eldest copy gives way");
     }
 }
 
@@ -65,6 +66,10 @@ impl ReplayCache {
             self.make_room();
             self.order.push_back(*sender);
         }
+        debug_assert!(
+            self.order.len() <= self.capacity,
+            "the eldest sender gives way"
+        );
         let sessions = self.senders.entry(*sender).or_default();
         if let Some(known) = sessions.iter_mut().find(|s| s.id == session) {
             return known.is_new(sequence);
@@ -107,6 +112,7 @@ impl Session {
             self.highest = sequence;
             return true;
         }
+        debug_assert!(self.seen & 1 == 1, "the highest sequence was received");
         let age = self.highest - sequence;
         if age >= WINDOW || self.seen & (1 << age) != 0 {
             return false;

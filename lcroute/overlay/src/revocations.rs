@@ -56,6 +56,7 @@ impl Revocations {
             self.0.remove(&key);
             forgotten += 1;
         }
+        debug_assert!(self.0.len() <= MAX_REVOKED, "revoked keys have a bound");
         forgotten
     }
 

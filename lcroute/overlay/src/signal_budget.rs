@@ -53,6 +53,7 @@ impl<K: Ord + Copy> Budgets<K> {
                 self.buckets.remove(&key);
             }
         }
+        debug_assert!(self.buckets.len() <= self.capacity, "the fullest gives way");
         self.buckets.entry(key).or_insert(Bucket::full(now))
     }
 }

@@ -113,6 +113,10 @@ impl Straight {
             self.order.push_back(key);
             self.partial.insert(key, vec![None; parts]);
         }
+        debug_assert!(
+            self.order.len() == self.partial.len() && self.order.len() <= MAX_PARTIAL,
+            "the oldest message in parts gives way"
+        );
         let Some(kept) = self.partial.get_mut(&key) else {
             return Received::Part;
         };

@@ -48,6 +48,10 @@ impl Suspensions {
             over,
         };
         self.rows.insert(peer, row);
+        debug_assert!(
+            self.rows.len() <= MAX_SUSPENDED,
+            "the first to end gives way"
+        );
         lasted
     }
 

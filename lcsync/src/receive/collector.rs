@@ -168,6 +168,7 @@ fn own(
             all.remove(&least);
         }
     }
+    debug_assert!(all.len() <= MAX_APART, "decoders have a bound");
     match all.entry(source) {
         std::collections::btree_map::Entry::Occupied(found) => Ok(found.into_mut()),
         std::collections::btree_map::Entry::Vacant(free) => Ok(free.insert(Apart {

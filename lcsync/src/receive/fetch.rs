@@ -511,6 +511,10 @@ impl Fetch {
         }
         let event = self.events.pop_front();
         self.consumer.waiting -= usize::from(matches!(event, Some(Event::Block { .. })));
+        debug_assert!(
+            self.consumer.waiting <= self.events.len(),
+            "blocks wait among the events"
+        );
         event
     }
 

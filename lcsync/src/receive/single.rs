@@ -107,12 +107,22 @@ impl SingleBlocks {
     }
 
     pub(super) fn insert(&mut self, channel: ChannelId, active: Active) {
+        // two blocks have one channel only by design of their author: the later one counts
+        self.remove(channel);
         self.by_channel.insert(channel, active);
     }
 
     pub(super) fn remove(&mut self, channel: ChannelId) -> Option<Active> {
         let active = self.by_channel.remove(&channel)?;
+        debug_assert!(
+            self.ending >= usize::from(active.ending),
+            "each block near its end is counted once"
+        );
         self.ending -= usize::from(active.ending);
+        debug_assert!(
+            self.ending <= self.by_channel.len(),
+            "only joined blocks are near their end"
+        );
         Some(active)
     }
 

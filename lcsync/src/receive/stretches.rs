@@ -133,6 +133,12 @@ impl Candidates {
     }
 
     pub(super) fn add(&mut self, candidate: Candidate) {
+        debug_assert!(
+            self.all
+                .last()
+                .is_none_or(|last| last.first + last.blocks <= candidate.first),
+            "candidates are in the order of their blocks"
+        );
         self.by_channel.insert(candidate.channel, self.all.len());
         self.all.push(candidate);
     }
@@ -406,12 +412,17 @@ impl JoinedStretches {
     }
 
     pub(super) fn insert(&mut self, channel: ChannelId, joined: Joined) {
+        self.remove(channel);
         self.by_channel.insert(channel, joined);
     }
 
     pub(super) fn remove(&mut self, channel: ChannelId) -> Option<Joined> {
         let joined = self.by_channel.remove(&channel)?;
         self.ending -= usize::from(joined.ending);
+        debug_assert!(
+            self.ending <= self.by_channel.len(),
+            "only joined stretches are near their end"
+        );
         Some(joined)
     }
 

@@ -78,6 +78,19 @@ impl WantedBlocks {
         self.by_order.insert(order, wanted);
         self.order_of.insert(channel, order);
         self.next_order += 1;
+        self.check();
+    }
+
+    /// Asserts that only wanted blocks are found by their channels.
+    fn check(&self) {
+        debug_assert!(
+            self.order_of.len() <= self.by_order.len(),
+            "a block that was taken has no channel here"
+        );
+        debug_assert!(
+            self.parked.len() <= MAX_PARKED,
+            "parked symbols have a bound"
+        );
     }
 
     /// Adds the stretches of a content with these leaves, of which `blocks` were added from `first`
@@ -109,6 +122,7 @@ impl WantedBlocks {
         {
             self.parked.insert(wanted.block.hash, collector);
         }
+        self.check();
     }
 
     /// Forgets all blocks; orders go on.
@@ -126,6 +140,7 @@ impl WantedBlocks {
             wanted.channel = channel_of(wanted.block);
             self.order_of.insert(wanted.channel, *order);
         }
+        self.check();
     }
 
     /// Returns the first blocks, in their order.
@@ -157,6 +172,7 @@ impl WantedBlocks {
             }
         }
         self.cursor = candidate.first + candidate.blocks;
+        self.check();
         Some(Joined::new(stretch, candidate.first, &mut self.parked, now))
     }
 

@@ -371,6 +371,16 @@ impl Window {
             }
         }
         self.choose_layer();
+        debug_assert!(
+            self.size.is_finite() && self.size > 0.0,
+            "a window of {}",
+            self.size
+        );
+        debug_assert!(
+            (0.0..1.0).contains(&self.granted),
+            "granted loss of {}",
+            self.granted
+        );
     }
 
     /// Whether nothing is known yet.

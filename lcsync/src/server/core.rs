@@ -779,9 +779,10 @@ impl<I: Deref<Target = Outline>> Server<I> {
         }
     }
 
-    /// Holds the symbols of an interface back until then; records, queries and other interfaces go on.
-    pub fn hold(&mut self, interface: u32, until: Instant, now: Instant) {
-        self.schedule.hold(interface, until, now);
+    /// Holds the symbols of an interface back until then, as packets `wait` there; records, queries and
+    /// other interfaces go on.
+    pub fn hold(&mut self, interface: u32, wait: Duration, until: Instant, now: Instant) {
+        self.schedule.hold(interface, wait, until, now);
     }
 
     /// Returns when [`poll_output`](Self::poll_output) is due.

@@ -117,6 +117,7 @@ impl FairQueue {
         }
         line.waiting.insert(ticket, channel);
         self.length += 1;
+        self.check();
         ticket
     }
 
@@ -140,6 +141,7 @@ impl FairQueue {
         if !line.waiting.is_empty() {
             self.active.insert((line.start, flow));
         }
+        self.check();
         Some((ticket, channel))
     }
 
@@ -155,6 +157,20 @@ impl FairQueue {
                 self.active.remove(&(line.start, flow));
             }
         }
+        self.check();
+    }
+
+    /// Asserts that a line is active while channels wait in it.
+    fn check(&self) {
+        debug_assert_eq!(
+            self.active.is_empty(),
+            self.length == 0,
+            "a line with waiting channels comes to its turn"
+        );
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.length
     }
 
     /// Returns the channel that stops for a JOIN of `reporter`: the last of the longest line,

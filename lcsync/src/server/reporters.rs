@@ -37,6 +37,7 @@ impl Reporters {
         } else {
             self.known.insert(reporter);
         }
+        debug_assert!(self.known.len() <= MAX_REPORTERS, "reporters have a bound");
         true
     }
 

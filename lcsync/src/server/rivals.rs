@@ -70,6 +70,7 @@ impl Rivals {
             self.floor = self.floor.max(forgotten);
         }
         self.own.push_back((generation, root));
+        debug_assert!(self.own.len() <= MAX_OWN, "the oldest version gives way");
         // a server of the same files is not a rival
         self.known.retain(|_, rival| rival.root != root);
     }
@@ -110,6 +111,7 @@ impl Rivals {
             return None;
         }
         self.known.insert(place, rival);
+        debug_assert!(self.known.len() <= MAX_RIVALS, "rivals have a bound");
         Some(rival)
     }
 

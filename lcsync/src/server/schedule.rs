@@ -151,10 +151,31 @@ impl Schedule {
                 kept.load += rate;
             }
         }
+        self.check();
     }
 
-    /// Holds the symbols of an interface back until then; other interfaces go on.
-    pub fn hold(&mut self, interface: u32, until: Instant, now: Instant) {
+    /// Asserts that each channel waits in one place, and the bounds of bursts.
+    fn check(&self) {
+        debug_assert!(
+            self.turns.len() + self.gathering.len() + self.queue.len() <= self.channels.len(),
+            "a channel gathers, waits for a place, or has a turn"
+        );
+        debug_assert!(self.channels.len() <= MAX_CHANNELS, "channels have a bound");
+        debug_assert!(self.bursting <= MAX_BURSTING, "bursts have a bound");
+        debug_assert!(
+            self.bursting > 0 || self.load == 0,
+            "only bursts have a load: {}",
+            self.load
+        );
+        debug_assert!(
+            self.load_of_stretches <= self.load,
+            "the load of stretches is a part of all"
+        );
+    }
+
+    /// Holds the symbols of an interface back until then, as packets `wait` there; other interfaces go
+    /// on.
+    pub fn hold(&mut self, interface: u32, wait: Duration, until: Instant, now: Instant) {
         let (channels, paces) = (&self.channels, &self.paces);
         let gate = self.gates.entry(interface).or_insert_with(|| {
             let bursts = channels.iter().filter(|(channel, sending)| {
@@ -163,7 +184,7 @@ impl Schedule {
             let load = bursts.map(|(_, s)| paces[usize::from(s.layer)].rate);
             Gate::new(load.sum(), now)
         });
-        gate.hold(until, now);
+        gate.hold(wait, until);
     }
 
     /// Whether more waits to be sent on an interface than leaves where it is held now and then.
@@ -241,6 +262,7 @@ impl Schedule {
         } else if asked {
             self.answered(channel, reporter, now);
         }
+        self.check();
     }
 
     /// Notes that `reporter` has left.
@@ -309,6 +331,7 @@ impl Schedule {
             Stage::Awaited | Stage::Trickle { .. } | Stage::Asked { .. } => {}
         }
         self.positions.remember(channel, sending.position, now);
+        self.check();
     }
 
     /// Stops all channels for which `gone` is true.
@@ -476,6 +499,7 @@ impl Schedule {
             self.admit(now);
             let (at, turn) = self.next_turn()?;
             if at > now || self.bucket.as_mut().is_some_and(|b| !b.ready(now)) {
+                self.check();
                 return None;
             }
             self.turns.remove(&turn);
@@ -582,10 +606,12 @@ impl Schedule {
             next_turn: 0,
             answers: 0,
         };
-        self.channels.insert(channel, sending);
+        let replaced = self.channels.insert(channel, sending);
+        debug_assert!(replaced.is_none(), "a channel begins once");
         if !wanted.absent {
             self.gathering.insert((until, channel));
         }
+        self.check();
     }
 
     /// Makes room for one more channel: the last in the queue stops, if its member has had more.

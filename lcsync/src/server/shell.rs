@@ -871,8 +871,9 @@ impl Shell {
         let start = Instant::now();
         for _ in 0..OUTPUTS_PER_TURN {
             let now = Instant::now();
-            if let Some((interface, time)) = self.uplink.holds() {
-                self.server.hold(interface, now + time, now);
+            if let Some(held) = self.uplink.holds() {
+                self.server
+                    .hold(held.interface, held.wait, now + held.time, now);
             }
             match self.server.poll_output(now) {
                 Some(output) => self.perform(output),

@@ -14,6 +14,16 @@ const COUNTED_SOON: Duration = Duration::from_micros(250);
 /// Time in which lcroute counts sent symbols. Chosen: a busy computer needs so long.
 const COUNTED_WITHIN: Duration = Duration::from_millis(20);
 
+/// An interface on which no symbols should leave.
+pub(super) struct Held {
+    /// Its index.
+    pub(super) interface: u32,
+    /// How long packets wait there.
+    pub(super) wait: Duration,
+    /// Time until the next look.
+    pub(super) time: Duration,
+}
+
 /// The wait, and the symbols that it may not count.
 #[derive(Debug, Default)]
 pub(super) struct UplinkGate {
@@ -35,18 +45,26 @@ impl UplinkGate {
         }
     }
 
-    /// Returns the interface on which no symbols should leave, and for how long.
-    pub(super) fn holds(&self) -> Option<(u32, Duration)> {
+    /// Returns the interface on which no symbols should leave now.
+    pub(super) fn holds(&self) -> Option<Held> {
         let uplink = self.page.as_ref()?.read()?;
         if uplink.wait > MOST_WAIT {
             let excess = uplink.wait - MOST_WAIT;
-            return Some((uplink.interface, excess.clamp(SOONEST, LATEST)));
+            return Some(Held {
+                interface: uplink.interface,
+                wait: uplink.wait,
+                time: excess.clamp(SOONEST, LATEST),
+            });
         }
         // where packets wait or did so lately, a turn of symbols at a time
         let (interface, at) = self.sent?;
         let is_counted = interface != uplink.interface
             || uplink.at >= at
             || Micros::now().since(at)? >= COUNTED_WITHIN;
-        (!is_counted).then_some((interface, COUNTED_SOON))
+        (!is_counted).then_some(Held {
+            interface,
+            wait: uplink.wait,
+            time: COUNTED_SOON,
+        })
     }
 }

@@ -329,7 +329,7 @@ impl Swarm {
             let node = &mut self.nodes[n];
             let wait = node.uplink.wait(self.time);
             if let Some(server) = node.server.as_mut().filter(|_| wait > MOST_WAIT) {
-                server.hold(INTERFACE, now + (wait - MOST_WAIT).max(STEP), now);
+                server.hold(INTERFACE, wait, now + (wait - MOST_WAIT).max(STEP), now);
             }
             let Some(output) = node.server.as_mut().and_then(|s| s.poll_output(now)) else {
                 break;

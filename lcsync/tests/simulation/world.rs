@@ -377,7 +377,7 @@ impl Simulation {
             let wait = self.uplink.as_ref().map(|uplink| uplink.link.wait(time));
             let now = self.start + time;
             if wait > Some(MOST_WAIT) {
-                self.server.hold(INTERFACE, now + STEP, now);
+                self.server.hold(INTERFACE, MOST_WAIT, now + STEP, now);
             }
         }
         true

@@ -207,10 +207,72 @@ impl Author {
         numbers.filter(|number| !self.entries.contains_key(number))
     }
 
+    /// Asserts the picture above, after each change.
+    pub(crate) fn check(&self) {
+        debug_assert!(
+            self.first > 0 && self.have >= self.first - 1,
+            "numbers before {} have expired, so {} are here",
+            self.first,
+            self.have
+        );
+        let lowest = || self.entries.keys().next().copied();
+        debug_assert!(
+            lowest().is_none_or(|number| number >= self.first),
+            "an entry before {} has expired",
+            self.first
+        );
+        debug_assert!(
+            self.have < self.first
+                || lowest() == Some(self.first) && self.entries.contains_key(&self.have),
+            "the entries {} to {} are here",
+            self.first,
+            self.have
+        );
+        debug_assert_eq!(
+            self.bytes == 0,
+            self.entries.is_empty(),
+            "only entries count as bytes"
+        );
+        let counts = self.conflict.as_ref().is_none_or(|c| self.have < c.number);
+        debug_assert!(
+            counts || self.have < self.first,
+            "no entry counts behind a contradiction"
+        );
+    }
+
+    /// Asserts all that a single change does not show: too slow for each change.
+    pub(crate) fn check_all(&self) {
+        self.check();
+        debug_assert_eq!(
+            self.bytes,
+            self.entries
+                .values()
+                .map(|held| held.entry.size())
+                .sum::<usize>(),
+            "each change counts the bytes"
+        );
+        debug_assert_eq!(
+            self.entries.range(..=self.have).count() as u32,
+            self.have - (self.first - 1),
+            "no number is missing up to {}",
+            self.have
+        );
+    }
+
     /// Inserts a verified entry. Returns a proof if it contradicts the stored history.
     pub(crate) fn insert(&mut self, entry: Entry, received: Option<u64>) -> Option<Proof> {
-        self.bytes += entry.size();
         let number = entry.number;
+        debug_assert!(number >= self.first, "entry {number} has expired");
+        debug_assert!(
+            (1..=number).contains(&entry.first),
+            "the decoder refuses entry {number} before {}",
+            entry.first
+        );
+        debug_assert!(
+            !self.entries.contains_key(&number),
+            "entry {number} is compared with the stored one, not inserted again"
+        );
+        self.bytes += entry.size();
         // the author's statement: entries before `first` have expired
         if number > self.have + 1 && entry.first > self.have + 1 {
             self.begin_at(entry.first);
@@ -309,6 +371,10 @@ impl Author {
     /// Stores a proof that voids more than a known one, and drops the void entries; returns whether
     /// it does.
     pub(crate) fn convict(&mut self, proof: Proof) -> bool {
+        debug_assert!(
+            proof.number > 0 && proof.entries[0] != proof.entries[1],
+            "two different entries contradict each other, from number 1 on"
+        );
         if let Some(known) = &self.conflict
             && known.number <= proof.number
         {

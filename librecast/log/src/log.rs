@@ -21,6 +21,7 @@ use crate::repair::backoff;
 use crate::space::{Groups, Space};
 use crate::stored::Stored;
 
+mod checks;
 mod exchange;
 mod expiry;
 mod head_schedule;
@@ -421,6 +422,7 @@ impl Log {
     /// Sets this member's role, before its first packet.
     pub fn set_role(&mut self, role: Role, now: Instant) {
         self.role = role;
+        self.check();
         if role == Role::Reader {
             self.begin_reading(now);
         }
@@ -444,7 +446,7 @@ impl Log {
         match stored {
             Stored::Entry(entry) => self.put(entry, None, now),
             Stored::Ahead(entry, received) => self.put(entry, Some(received), now),
-            Stored::First(author, first) => self.begin_at(author, first),
+            Stored::First(author, first) => self.begin_at(author, first, now),
             Stored::Request(body) => self.keep_request(body, None, now),
         }
         self.outputs.clear();
@@ -516,7 +518,7 @@ impl Log {
         let known = self.authors.get(&author).filter(|_| own);
         // the last entry stays: the next one continues it
         if known.is_some_and(|known| known.first < first && first <= known.have) {
-            self.begin_at(author, first);
+            self.change(author, |author| author.begin_at(first));
             self.outputs
                 .push_back(Output::Store(Stored::First(author, first)));
         }
@@ -640,10 +642,15 @@ impl Log {
         if log.conflict.is_some() {
             return Err(AppendError::Conflict);
         }
-        if !self.is_settled(author, now) {
+        // a later entry shows that the next number was used
+        if !self.is_settled(author, now) || log.has_gap() {
             return Err(AppendError::Starting);
         }
         let number = log.have + 1;
+        debug_assert!(
+            !log.entries.contains_key(&number),
+            "number {number} is never used twice"
+        );
         let before = log.entries.get(&log.have);
         let date = time.as_millis();
         let entry = Entry {
@@ -1105,6 +1112,11 @@ impl Log {
         let result = change(author);
         self.entries = self.entries + author.entries.len() - had.0;
         self.bytes = self.bytes + author.bytes - had.1;
+        author.check();
+        debug_assert!(
+            self.entries >= author.entries.len() && self.bytes >= author.bytes,
+            "the totals count each author"
+        );
         self.head_schedule.heads_changed();
         Some(result)
     }
@@ -1123,6 +1135,10 @@ impl Log {
                 };
                 self.convict(id, proof, now);
             }
+            return;
+        }
+        if entry.number < author.first {
+            // an older disk, put beside a newer one
             return;
         }
         if entry.number > author.limit() && !self.keys.contains_key(&id) {
@@ -1152,6 +1168,7 @@ impl Log {
         if let Some(proof) = proof {
             self.convict(id, proof, now);
         }
+        self.check_reach(id);
         if advanced {
             self.outputs.push_back(Output::Event(Event::Entries(id)));
             if self.offices.grants(&id) {
@@ -1160,8 +1177,19 @@ impl Log {
         }
     }
 
-    fn begin_at(&mut self, id: AuthorId, first: u32) {
-        self.change(id, |author| author.begin_at(first));
+    /// Drops an author's entries before `first`. Stored entries behind a gap may count now.
+    fn begin_at(&mut self, id: AuthorId, first: u32, now: Instant) {
+        let proof = self.change(id, |author| {
+            author.begin_at(first);
+            author.advance()
+        });
+        if let Some(proof) = proof.flatten() {
+            self.convict(id, proof, now);
+        }
+        self.check_reach(id);
+        if self.offices.grants(&id) {
+            self.read_grants(now);
+        }
     }
 
     fn convict(&mut self, id: AuthorId, proof: Proof, now: Instant) {
@@ -1216,6 +1244,7 @@ impl Log {
         for id in others.copied().collect::<Vec<_>>() {
             self.change(id, |author| author.expire(ttl, time.as_millis()));
         }
+        self.check();
     }
 
     /// Sends a packet to the group on which this member speaks.

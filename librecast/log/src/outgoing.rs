@@ -68,6 +68,10 @@ impl Packing {
             self.bytes += entry.size();
             self.entries.push(entry.clone());
         }
+        debug_assert!(
+            fits || !self.entries.is_empty(),
+            "the longest entry fits into a packet of its own"
+        );
         fits
     }
 

@@ -86,9 +86,15 @@ impl Trickle {
 
     fn begin(&mut self, now: Instant, random: &mut Random) {
         let half = self.interval / 2;
-        self.fires_at = Some(now + half + half.mul_f64(random.unit()));
+        let fires_at = now + half + half.mul_f64(random.unit());
+        self.fires_at = Some(fires_at);
         self.ends_at = now + self.interval;
         self.heard = 0;
+        debug_assert!(fires_at <= self.ends_at, "heads leave in their interval");
+        debug_assert!(
+            (SHORTEST..=LONGEST_IDLE).contains(&self.interval),
+            "RFC 6206: Imin and Imax"
+        );
     }
 
     pub(crate) fn next_timeout(&self) -> Instant {

@@ -5,4 +5,5 @@
 mod common;
 mod presence;
 mod readers;
+mod restarts;
 mod simulation;

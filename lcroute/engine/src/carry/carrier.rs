@@ -232,7 +232,22 @@ impl Carrier {
         }
         (lease.version, lease.parts, lease.until) = (version, parts, now + LEASE);
         lease.passed_on = passed_on;
+        self.check();
         Ok((encode_answer(id_of(&received.signature), answer), changed))
+    }
+
+    /// Asserts the bounds of all senders together.
+    fn check(&self) {
+        debug_assert!(self.parts().count() <= MAX_CARRIED, "parts have a bound");
+        debug_assert!(
+            self.leases.len() <= MAX_SENDERS,
+            "senders without parts give way"
+        );
+        let is_part = |lease: &Lease| lease.passed_on.iter().all(|p| lease.parts.contains(p));
+        debug_assert!(
+            self.leases.values().all(is_part),
+            "parts without listeners are announced"
+        );
     }
 
     /// The sender that was silent for the longest time is forgotten for a new one.

@@ -517,12 +517,18 @@ impl Sender {
         }
     }
 
-    fn assign(&mut self, context: &SenderContext<'_>) {
-        let mut held: BTreeMap<OriginId, usize> = BTreeMap::new();
+    /// Parts of all units by carrier.
+    fn held(&self) -> BTreeMap<OriginId, usize> {
+        let mut held = BTreeMap::new();
         let states = self.units.values().flat_map(|unit| unit.parts.values());
         for carrier in states.filter_map(|state| state.carrier()) {
             *held.entry(carrier).or_default() += 1;
         }
+        held
+    }
+
+    fn assign(&mut self, context: &SenderContext<'_>) {
+        let mut held = self.held();
         for unit in self.units.values_mut() {
             let free = |state: &&mut State| **state == State::Free;
             let missing = unit.parts.values_mut().filter(free).count();
@@ -554,6 +560,7 @@ impl Sender {
 
     /// Gives parts to carriers behind other links than the full one.
     fn spread(&mut self, context: &SenderContext<'_>) {
+        let mut of_all = self.held();
         for unit in self.units.values_mut() {
             let held = unit.held();
             let (Some(paths), Some((first, _))) = (&mut unit.paths, unit.parts.first_key_value())
@@ -565,7 +572,8 @@ impl Sender {
             if paths.may_ask() && (used.len() == 1 || used.is_subset(&self.pressed)) {
                 let refused = &self.refused;
                 let candidates = candidates(first, context)
-                    .filter(|x| !refused.contains_key(x) && paths.is_open(*x));
+                    .filter(|x| !refused.contains_key(x) && paths.is_open(*x))
+                    .filter(|x| of_all.get(x).is_none_or(|parts| *parts < MAX_PARTS));
                 let place = Place {
                     graph: context.graph,
                     own: context.node.own,
@@ -579,12 +587,27 @@ impl Sender {
                 moves.extend(paths.balance(&held, &self.pressed, context.now));
             }
             for (from, to) in moves {
+                // one CARRY names the parts of all units
+                if to.is_some_and(|to| of_all.get(&to).is_some_and(|parts| *parts >= MAX_PARTS)) {
+                    continue;
+                }
                 let mut states = unit.parts.values_mut();
                 if let Some(state) = states.find(|state| state.carrier() == from) {
                     *state = to.map_or(State::Own, |to| State::Asked(to, context.now));
+                    if let Some(parts) = from.and_then(|from| of_all.get_mut(&from)) {
+                        *parts -= 1;
+                    }
+                    if let Some(to) = to {
+                        *of_all.entry(to).or_default() += 1;
+                    }
                 }
             }
         }
+        debug_assert_eq!(
+            of_all.values().sum::<usize>(),
+            self.held().values().sum::<usize>(),
+            "each move is counted"
+        );
     }
 
     fn send(&mut self, context: &SenderContext<'_>, services: &dyn Services) -> Vec<CarryMessage> {
@@ -605,6 +628,10 @@ impl Sender {
             if known.is_some_and(|sent| sent.parts == parts && now < sent.at + REPEAT) {
                 continue;
             }
+            debug_assert!(
+                parts.len() <= MAX_PARTS,
+                "a CARRY names all parts of its carrier, {carrier:?}"
+            );
             self.sequence += 1;
             let request = CarryRequest {
                 incarnation: context.node.config.incarnation,

@@ -55,8 +55,24 @@ impl IhaveSchedule {
         if self.waiting.insert(id, waiting).is_none() {
             let interval = IHAVE_INTERVAL;
             let at = FloodPacing { started, interval }.next(now + interval);
-            self.due.push_back((at, id));
+            self.schedule(at, id);
         }
+    }
+
+    /// Adds an LSA in order of time: a late timer puts its next one behind newer LSAs otherwise.
+    fn schedule(&mut self, at: Instant, id: LsaId) {
+        let place = self.due.partition_point(|(other, _)| *other <= at);
+        self.due.insert(place, (at, id));
+        let (first, last) = (self.due.front(), self.due.back());
+        debug_assert!(
+            first.map(|(at, _)| at) <= last.map(|(at, _)| at),
+            "the first LSA is due first"
+        );
+        debug_assert_eq!(
+            self.due.len(),
+            self.waiting.len(),
+            "each LSA that waits is due once"
+        );
     }
 
     /// Notes that the neighbour on this link has the LSA.
@@ -89,8 +105,9 @@ impl IhaveSchedule {
         let version = waiting.version;
         let known_by = if by_lower {
             waiting.lower_done = true;
-            self.due.push_back((now + IHAVE_INTERVAL, id));
-            waiting.known_by.clone()
+            let known_by = waiting.known_by.clone();
+            self.schedule(now + IHAVE_INTERVAL, id);
+            known_by
         } else {
             self.waiting.remove(&id)?.known_by
         };
@@ -144,6 +161,19 @@ mod tests {
         let second = next(&mut ihaves, t + ms(3_000));
         assert_eq!(second, Some((false, vec![a, b, c])));
         assert_eq!(ihaves.next_timeout(), None);
+    }
+
+    #[test]
+    fn a_late_timer_of_the_lower_router_delays_the_higher_one_by_no_more() {
+        let (mut ihaves, t) = (IhaveSchedule::default(), start());
+        ihaves.add(ENTRY, LinkSet::new(), t, t);
+        let other = SummaryEntry {
+            id: LsaId { key: 2, kind: 2 },
+            ..ENTRY
+        };
+        ihaves.add(other, LinkSet::new(), t, t + ms(1_100));
+        assert!(next(&mut ihaves, t + ms(1_300)).is_some_and(|(by_lower, _)| by_lower));
+        assert_eq!(ihaves.next_timeout(), Some(t + ms(2_300)));
     }
 
     #[test]

@@ -72,6 +72,7 @@ impl Intake {
             until: now + ORPHAN_LIFETIME,
         };
         self.orphans.insert((origin, link), orphan);
+        debug_assert!(self.orphans.len() <= MAX_ORPHANS, "orphans have a bound");
         Ok(())
     }
 

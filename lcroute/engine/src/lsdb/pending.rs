@@ -155,6 +155,7 @@ impl LinkQueue {
     /// Queues an LSA that the neighbour does not have.
     pub fn push_pending(&mut self, id: LsaId) {
         self.pending.insert(id);
+        self.cancel(id);
     }
 
     /// Schedules an LSA that the neighbour may have, or may be sending.
@@ -173,8 +174,32 @@ impl LinkQueue {
             self.push_pending(id);
         } else if !self.pending.contains(&id) && !self.scheduled.contains_key(&id) {
             self.scheduled.insert(id, at);
-            self.schedule.push_back((at, id));
+            // a lower cost or another scope makes the wait shorter than that of earlier LSAs
+            let place = self.schedule.partition_point(|(other, _)| *other <= at);
+            self.schedule.insert(place, (at, id));
         }
+        self.check(id);
+    }
+
+    /// Asserts the order of the schedule, and that an LSA waits in one place.
+    fn check(&self, id: LsaId) {
+        let (first, last) = (self.schedule.front(), self.schedule.back());
+        debug_assert!(
+            first.map(|(at, _)| at) <= last.map(|(at, _)| at),
+            "the first LSA of the schedule is due first"
+        );
+        debug_assert!(
+            first.is_none_or(|(at, id)| self.scheduled.get(id) == Some(at)),
+            "no timer runs for an LSA that is not scheduled"
+        );
+        debug_assert!(
+            self.scheduled.is_empty() == self.schedule.is_empty(),
+            "each scheduled LSA has its place in the schedule"
+        );
+        debug_assert!(
+            !(self.pending.contains(&id) && self.scheduled.contains_key(&id)),
+            "an LSA that leaves now does not leave again later"
+        );
     }
 
     /// Queues the name of an LSA that went out over another link.
@@ -188,7 +213,16 @@ impl LinkQueue {
             self.scheduled.remove(&id);
             self.pending.insert(id);
             self.drop_cancelled();
+            self.check(id);
         }
+    }
+
+    /// Removes an LSA from the schedule.
+    fn cancel(&mut self, id: LsaId) {
+        if self.scheduled.remove(&id).is_some() {
+            self.drop_cancelled();
+        }
+        self.check(id);
     }
 
     fn drop_cancelled(&mut self) {
@@ -221,9 +255,7 @@ impl LinkQueue {
     /// Removes an LSA that the neighbour has, or that is gone.
     pub fn remove(&mut self, id: LsaId) {
         self.pending.remove(&id);
-        if self.scheduled.remove(&id).is_some() {
-            self.drop_cancelled();
-        }
+        self.cancel(id);
         self.ihaves.retain(|entry| entry.id != id);
         self.requested.remove(&id);
     }
@@ -551,6 +583,38 @@ mod tests {
             link.schedule(id(1), pacing, t + ms(10));
             assert_eq!(all(&mut link, t + GAP), [1]);
         }
+    }
+
+    #[test]
+    fn an_lsa_that_is_due_first_leaves_first_after_the_link_became_shorter() {
+        let t = start();
+        let pacing = FloodPacing {
+            started: t,
+            interval: GAP,
+        };
+        let mut link = LinkQueue::new(OriginId(2), OriginId(1), t);
+        link.schedule(id(1), pacing, t + ms(10));
+        assert_eq!(link.next_timeout(), Some(t + 2 * GAP));
+        // this link is an edge of the flood tree now
+        link.scope = FloodScope::Tree;
+        link.schedule(id(2), pacing, t + ms(20));
+        assert_eq!(link.next_timeout(), Some(t + GAP));
+        assert_eq!(all(&mut link, t + GAP), [2]);
+        assert_eq!(all(&mut link, t + 2 * GAP), [1]);
+    }
+
+    #[test]
+    fn an_lsa_that_turns_urgent_while_it_waits_leaves_once() {
+        let t = start();
+        let pacing = FloodPacing {
+            started: t,
+            interval: GAP,
+        };
+        let mut link = LinkQueue::new(OriginId(1), OriginId(2), t);
+        link.schedule(id(1), pacing, t + ms(10));
+        link.push_pending(id(1));
+        assert_eq!(all(&mut link, t + ms(10)), [1]);
+        assert_eq!(link.next_timeout(), None);
     }
 
     #[test]

@@ -196,6 +196,7 @@ impl Store {
         self.note_invited(&lsa.credential().member);
         let Some(router) = self.routers.get_mut(&origin) else {
             self.routers.insert(origin, Router::new(lsa, now));
+            self.check();
             return None;
         };
         let old = std::mem::replace(&mut router.credential, lsa);
@@ -205,7 +206,23 @@ impl Store {
             self.expiries.remove(&(old_not_after, origin));
         }
         self.forget_invited(&old.credential().member);
+        self.check();
         Some(changed)
+    }
+
+    /// Asserts that the lists beside the routers agree with them.
+    fn check(&self) {
+        debug_assert_eq!(
+            self.expiries.len(),
+            self.routers.len(),
+            "each router's certificate expires once"
+        );
+        let routers = self.invited.values().map(|invited| invited.routers);
+        debug_assert_eq!(
+            self.routers.len(),
+            routers.sum::<usize>(),
+            "each router came by one invitation"
+        );
     }
 
     fn note_invited(&mut self, member: &Member) {
@@ -244,6 +261,7 @@ impl Store {
         self.expiries.remove(&(not_after, origin));
         self.forget_invited(&router.credential().member);
         self.credentials_version += 1;
+        self.check();
         Some(router)
     }
 

@@ -93,6 +93,10 @@ impl Homes {
         };
         self.hosts.insert(address, home);
         self.ages.insert((now, address));
+        debug_assert!(
+            self.ages.len() == self.hosts.len() && self.ages.len() <= MAX_HOSTS,
+            "the host that is silent for the longest gives way"
+        );
     }
 
     /// Forgets a host that is elsewhere now.

@@ -98,6 +98,10 @@ impl LinkShares {
             evicted.push(other);
         }
         self.kept.insert(payer, key);
+        debug_assert!(
+            self.kept.len() <= room.entries,
+            "the neighbour has room for each"
+        );
         true
     }
 
@@ -167,6 +171,10 @@ impl LinkShares {
     }
 
     pub fn book_sources(&mut self, before: &Join, after: &Join) {
+        debug_assert!(
+            self.sources >= before.sources(),
+            "the sources before were booked"
+        );
         self.sources = self.sources + after.sources() - before.sources();
     }
 }

@@ -3,13 +3,15 @@
 //! Held channels keep their place in the order of turns. So they are late, which shows the rate at
 //! which symbols leave: no more bursts begin on this interface than fit it.
 
-use librecast::time::Instant;
+use librecast::time::{Duration, Instant};
 
 use super::capacity::Capacity;
 use super::sending::MAX_TURN;
 
 /// Most symbols of the first turn. Chosen.
-const FIRST_TURN: u32 = 4;
+const FIRST_TURN: u32 = 16;
+/// Wait after which a turn was too long. Chosen: links drop at four times as much.
+const LONG_WAIT: Duration = Duration::from_millis(20);
 
 /// An interface that is held, or was.
 #[derive(Debug)]
@@ -22,7 +24,9 @@ pub(super) struct Gate {
     /// Whether a turn is late.
     pub(super) is_behind: bool,
     /// Most symbols of a turn: each may leave in many copies, and none is dropped here.
-    pub(super) turn: u32,
+    turn: u32,
+    /// The longest wait since the last turn.
+    wait: Duration,
 }
 
 impl Gate {
@@ -33,21 +37,23 @@ impl Gate {
             load,
             is_behind: false,
             turn: FIRST_TURN,
+            wait: Duration::ZERO,
         }
     }
 
-    /// Holds the channels back. A turn after which packets wait was too long.
-    pub(super) fn hold(&mut self, until: Instant, now: Instant) {
-        if now >= self.until {
-            self.turn = (self.turn / 2).max(1);
-        }
+    /// Holds the channels back, as packets wait for this time.
+    pub(super) fn hold(&mut self, wait: Duration, until: Instant) {
+        self.wait = self.wait.max(wait);
         self.until = until;
     }
 
-    /// Takes a turn.
+    /// Returns the most symbols of the next turn: half as many after one that was too long.
     pub(super) fn take_turn(&mut self) -> u32 {
-        self.turn = (self.turn + 1).min(MAX_TURN);
-        self.turn - 1
+        self.turn = match std::mem::take(&mut self.wait) > LONG_WAIT {
+            true => (self.turn / 2).max(1),
+            false => (self.turn + 1).min(MAX_TURN),
+        };
+        self.turn
     }
 
     /// Whether no further burst begins.

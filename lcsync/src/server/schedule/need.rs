@@ -87,6 +87,7 @@ impl Need {
             } else {
                 LONGER_GAIN
             };
+        debug_assert!(self.delay >= 0.0, "a PART comes after its cause");
     }
 
     /// Notes that the last member of a block of `symbols` left after `sent` of them.
@@ -104,6 +105,10 @@ impl Need {
         let error = need.clamp(0.0, 1.0) - self.mean;
         self.mean += GAIN * error;
         self.deviation += GAIN * (error.abs() - self.deviation);
+        debug_assert!(
+            (0.0..=1.0).contains(&self.mean) && (0.0..=1.0).contains(&self.deviation),
+            "a burst is at most twice as long as a block"
+        );
     }
 }
 

@@ -114,6 +114,10 @@ impl Positions {
             self.memory.insert(channel, (now, position));
             self.forgetting.push_back((now, channel));
         }
+        debug_assert!(
+            self.memory.len() <= self.forgetting.len(),
+            "each position is forgotten in time"
+        );
     }
 
     fn forget(&mut self, now: Instant) {

@@ -296,13 +296,13 @@ fn a_held_interface_sends_nothing_keeps_its_order_and_holds_up_no_other() {
     for _ in 0..1_500 {
         now += Duration::from_millis(1);
         if now < start + Duration::from_millis(4) {
-            schedule.hold(2, now + Duration::from_millis(1), now);
+            schedule.hold(2, Duration::ZERO, now + Duration::from_millis(1), now);
         }
         while let Some(action) = schedule.poll(now) {
             if let Action::Symbols { channel, ids, .. } = action {
                 *sent.entry(channel).or_default() += ids.len();
                 if channel.interface == 2 {
-                    schedule.hold(2, now + Duration::from_millis(4), now);
+                    schedule.hold(2, Duration::ZERO, now + Duration::from_millis(4), now);
                 }
             }
         }

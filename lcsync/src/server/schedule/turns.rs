@@ -108,6 +108,10 @@ impl Schedule {
 
     pub(super) fn leave_burst(&mut self, channel: Channel, layer: u8) {
         let rate = self.paces[usize::from(layer)].rate;
+        debug_assert!(
+            self.bursting > 0 && self.load >= rate,
+            "a burst that ends has begun"
+        );
         self.bursting -= 1;
         self.load -= rate;
         if let Some(gate) = self.gates.get_mut(&channel.interface) {
@@ -309,6 +313,7 @@ impl Schedule {
         // the paces are those of unsealed packets
         let time = time * wire as u32 / WIRE_SIZE as u32;
         let sending = self.channels.get_mut(&channel)?;
+        debug_assert!(count > 0, "a turn sends symbols");
         let sequence = sending.position.sequence();
         let ids = (0..count)
             .map(|_| sending.position.next(sending.symbols))

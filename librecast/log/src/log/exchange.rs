@@ -44,6 +44,15 @@ impl EarlyHeads {
         }
         self.numbers.insert(id, number);
         self.order.push_back(id);
+        debug_assert!(
+            self.order.len() <= MAX_EARLY_HEADS,
+            "strangers have a bound"
+        );
+        debug_assert_eq!(
+            self.numbers.len(),
+            self.order.len(),
+            "each claim has one place in the order"
+        );
     }
 
     pub(super) fn take(&mut self, id: AuthorId) -> u32 {
@@ -284,10 +293,6 @@ impl Log {
             return;
         }
         (author.changed, author.asked, author.tries) = (now, None, 0);
-        let proof = self.change(id, |author| {
-            author.begin_at(first);
-            author.advance()
-        });
         let stored = Stored::First(id, first);
         self.outputs.push_back(Output::Store(stored));
         let gap = Event::Gap {
@@ -297,9 +302,7 @@ impl Log {
         };
         self.outputs.push_back(Output::Event(gap));
         self.outputs.push_back(Output::Event(Event::Entries(id)));
-        if let Some(proof) = proof.flatten() {
-            self.convict(id, proof, now);
-        }
+        self.begin_at(id, first, now);
     }
 
     // answers
@@ -390,6 +393,8 @@ impl Log {
         let until = due + LONGEST_ANSWER_DELAY;
         let answer = Answer { due, until, rank };
         self.answers.insert((id, number), answer);
+        debug_assert!(self.answers.len() <= MAX_ANSWERS, "answers have a bound");
+        debug_assert!(due >= now && due <= until, "an answer is due in time");
         true
     }
 

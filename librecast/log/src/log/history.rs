@@ -81,6 +81,10 @@ impl Log {
                 }
                 places -= 1;
                 self.history.entries.insert(key, due);
+                debug_assert!(
+                    self.history.entries.len() <= MAX_ANSWERS,
+                    "answers to readers have a bound"
+                );
             }
         }
     }

@@ -180,6 +180,8 @@ impl Log {
             _ => {}
         }
         if let Some(granting) = self.offices.all.get_mut(&id) {
+            debug_assert!(granting.read < entry.number, "each entry is read once");
+            debug_assert!(granting.term <= term, "the term of a log rises");
             (granting.read, granting.term) = (entry.number, term);
         }
     }
@@ -207,6 +209,10 @@ impl Log {
             let mut author = Author::new(key, Some(grant), now);
             author.advertised = self.early_heads.take(id).min(super::MAX_JUMP);
             self.authors.insert(id, author);
+            debug_assert!(
+                self.offices.all.len() <= MAX_OFFICES + 1,
+                "four bits of a term"
+            );
             self.head_schedule.heads_changed();
         } else if let Some(author) = self.authors.get_mut(&id) {
             (author.grant, author.changed) = (Some(grant), now);

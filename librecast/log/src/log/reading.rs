@@ -55,6 +55,10 @@ impl Reading {
         if self.leave_at.is_some_and(|at| at <= now) {
             (self.has_joined, self.leave_at) = (false, None);
         }
+        debug_assert!(
+            self.has_joined || self.leave_at.is_none() && self.ask_at.is_none(),
+            "a reader asks and leaves only where it has joined"
+        );
     }
 
     fn take_ask(&mut self, random: &mut Random, now: Instant) -> bool {

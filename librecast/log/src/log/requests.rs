@@ -131,6 +131,7 @@ impl Requests {
             body,
         };
         self.waiting.insert(id(&waiting.body), waiting);
+        debug_assert!(self.waiting.len() <= MAX_REQUESTS, "the oldest gives way");
         has_room
     }
 
