@@ -207,9 +207,8 @@ impl PacketLoop {
         loop {
             let ready = self.wait(now)?;
             now = Instant::now();
-            let begun = Micros::now();
             if !ready.tun || self.read_tun(now)? {
-                self.parts.uplink.counted(begun);
+                self.parts.uplink.counted(Micros::now());
             }
             if ready.udp_error {
                 self.read_udp_errors(now);

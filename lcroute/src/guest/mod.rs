@@ -351,14 +351,14 @@ impl Guest {
 
     /// Reads packets of programs; returns false once there are none.
     fn read(&mut self) -> anyhow::Result<bool> {
-        let (node, now, begun) = (&mut self.node, Instant::now(), Micros::now());
+        let (node, now) = (&mut self.node, Instant::now());
         for _ in 0..READ_AT_ONCE {
             let read = self
                 .device
                 .read(&mut |packet| node.handle_packet(packet, now));
             if !read? {
                 if let Some(uplink) = &mut self.uplink {
-                    uplink.counted(begun);
+                    uplink.counted(Micros::now());
                 }
                 return Ok(false);
             }

@@ -932,10 +932,12 @@ impl<I: Deref<Target = Outline>> Server<I> {
             channel: channel_of(u.group),
             left: u16::try_from(u.left).unwrap_or(u16::MAX),
         });
-        // under a limit, only single blocks are sent, of which few fit at once
+        // under a limit, only single blocks are sent, of which few fit at once; behind full links a
+        // stretch would be too much for its carrier
         let offer = self.rates.stretch.is_some()
             && share.index.has_stretches()
-            && limits.iter().all(Option::is_none);
+            && limits.iter().all(Option::is_none)
+            && !self.schedule.is_held(channel.interface);
         let offer = offer.then_some(Sending {
             channel: OFFER_CHANNEL,
             left: STRETCH as u16,

@@ -187,6 +187,13 @@ impl Schedule {
         gate.hold(wait, until);
     }
 
+    /// Whether more waits to be sent on an interface than leaves where it is held now and then.
+    #[must_use]
+    pub fn is_held(&self, interface: u32) -> bool {
+        let gate = self.gates.get(&interface);
+        gate.is_some_and(|gate| gate.capacity.measured().is_some())
+    }
+
     /// Sets limit and sealing of a share.
     pub fn set_terms(&mut self, prefix: SharePrefix, terms: Terms, now: Instant) {
         let old = self.terms.remove(&prefix);

@@ -916,10 +916,7 @@ impl Shell {
                 channel,
                 sequence,
                 ids,
-            } => {
-                self.send_symbols(channel, sequence, &ids);
-                self.uplink.sent(channel.interface);
-            }
+            } => self.send_symbols(channel, sequence, &ids),
         }
     }
 
@@ -994,6 +991,8 @@ impl Shell {
                 }
             }
         };
+        // before: lcroute may read them before this process goes on
+        self.uplink.sent(interface);
         if let Err(e) = socket.send(group, &self.packets, size) {
             tracing::debug!("sending on interface {interface}: {e}");
             let full = matches!(

@@ -28,7 +28,7 @@ pub(super) struct Held {
 #[derive(Debug, Default)]
 pub(super) struct UplinkGate {
     page: Option<UplinkWait>,
-    /// Interface and time of the last symbols.
+    /// Interface and time of the last packets.
     sent: Option<(u32, Micros)>,
 }
 
@@ -38,7 +38,7 @@ impl UplinkGate {
         self.page = UplinkWait::open();
     }
 
-    /// Notes symbols that were sent.
+    /// Notes packets that are about to be sent.
     pub(super) fn sent(&mut self, interface: u32) {
         if self.page.is_some() {
             self.sent = Some((interface, Micros::now()));

@@ -259,7 +259,9 @@ fn five_receivers_at_once_measured() {
                 sent as f64 / bytes as f64
             );
         }
-        println!("{:.1} % dropped", dropped(sender)? * 100.0);
+        for member in &network.members {
+            println!("{:.1} % dropped", dropped(member)? * 100.0);
+        }
         let uplink = &sender.status()?["uplink"];
         println!("{uplink}");
         let alone = Instant::now();

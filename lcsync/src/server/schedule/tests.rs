@@ -317,18 +317,11 @@ fn a_held_interface_sends_nothing_keeps_its_order_and_holds_up_no_other() {
     }
     let held = of(2);
     let all: usize = held.iter().sum();
+    assert!((300..40 * 256 / 2).contains(&all), "{held:?}");
+    // in turns, and not the first one again and again
+    let (least, most) = (held.iter().min(), held.iter().max());
     let turn = schedule.paces[0].turn as usize;
-    assert!((330 * turn..=375 * turn).contains(&all), "{held:?}");
-    // those that began have the same turns; few begin once the rate is known
-    let most = held.iter().max().unwrap();
-    assert!(*most <= 256 + 64, "{held:?}");
-    let rate = schedule.capacity(2).unwrap();
-    let real = turn as u64 * WIRE_SIZE * 8 * 250;
-    assert!(
-        (real * 4 / 5..real * 6 / 5).contains(&rate),
-        "{rate} of {real}"
-    );
-    assert_eq!(schedule.capacity(1), None);
+    assert!(most <= least.map(|least| least + turn).as_ref(), "{held:?}");
 }
 
 #[test]
