@@ -178,6 +178,7 @@ fn what_holds_where_a_key_is_not_set_is_what_the_file_says() {
         "announce",
         "watch",
         "upload",
+        "pass_on",
     ];
     let examples = [&examples[..], &of_network].concat();
     let lines: Vec<String> = uncommented(&text("lcroute.toml"))
