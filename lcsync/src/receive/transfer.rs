@@ -1078,25 +1078,34 @@ impl<'a> Transfer<'a> {
     }
 
     /// Passes on what others still await here, for a while.
-    fn linger(&self) {
-        let Some(seed) = self.seed.as_ref().filter(|_| self.carrier.is_some()) else {
+    fn linger(&mut self) {
+        if self.carrier.is_none() {
             return;
-        };
-        let (start, mut sent) = (Instant::now(), (seed.sent(), Instant::now()));
-        let mut said = false;
+        }
+        self.core.rest(None);
+        let (start, mut sent, mut said) = (Instant::now(), (0, Instant::now()), false);
         while start.elapsed() < LONGEST_LINGER {
-            let awaited = seed.shared().joined.load(Ordering::Relaxed) > 0;
+            let now = Instant::now();
+            while let Some(event) = self.core.poll_event(now) {
+                // nothing new is fetched
+                if let Event::Leave(channel) = event {
+                    self.network.leave(channel);
+                }
+            }
+            let stepped = self.step();
+            let Some(seed) = self.seed.as_ref().filter(|_| stepped.is_ok()) else {
+                return;
+            };
             if seed.sent() != sent.0 {
                 sent = (seed.sent(), Instant::now());
             }
+            let awaited = seed.shared().joined.load(Ordering::Relaxed) > 0;
             if !awaited || sent.1.elapsed() >= LINGER {
                 return;
             }
-            if start.elapsed() >= LINGER && !said {
-                self.say("other receivers still fetch from here: passing it on to them (Ctrl-C ends that)");
-                said = true;
+            if start.elapsed() >= LINGER && !std::mem::replace(&mut said, true) {
+                self.say("other receivers still fetch from here: passing it on (Ctrl-C ends that)");
             }
-            thread::sleep(LINGER / 20);
         }
     }
 
