@@ -111,7 +111,7 @@ fn receive_inside(options: &Options) -> anyhow::Result<Exit> {
         part: None,
         pinned: None,
         seed: false,
-        no_seed: true,
+        no_seed: false,
         watch: false,
         stats: false,
         key: None,

@@ -1,7 +1,7 @@
 //! A guest that is a member: a whole node, in memory, between its lc0 and the host's network.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -663,6 +663,7 @@ fn node(
     let webrtc = links::webrtc(config, MTU, epoch)?;
     let mut members = members;
     members.note(&identity.member, UnixTime::now());
+    let address = identity.member.addresses.address;
     let config = NodeConfig {
         network,
         key: identity.key,
@@ -674,8 +675,12 @@ fn node(
         ipv4: None,
         settings: Settings {
             disclosure: Disclosure::Everybody,
-            // who sends to many from a home has others carry, in sixteen parts of what is announced
-            announce: Vec::from_iter(sent_files().filter(|_| founds)),
+            // who sends to many from a home has others carry, in sixteen parts of what is announced;
+            // who receives passes blocks on
+            announce: Vec::from_iter(match founds {
+                true => sent_files(),
+                false => passed_on(address),
+            }),
             carry: CarrySettings {
                 upload: founds.then_some(0),
                 ..CarrySettings::default()
@@ -704,6 +709,13 @@ fn node(
         overlay_limits: lcroute_overlay::Limits::default(),
     };
     Ok(Node::new(config, webrtc, now))
+}
+
+/// Returns the groups on which a receiver at `address` passes on what `lcsync send` shares.
+fn passed_on(address: Ipv6Addr) -> Option<GroupPrefix> {
+    let share = SharePrefix::of_name(b"", SENT_FILES);
+    let (group, length) = share.of_carrier(address);
+    GroupPrefix::new(group, length).ok()
 }
 
 /// Returns the groups of what `lcsync send` shares.

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use librecast::announce::Announcer;
 use librecast::listener::MldListener;
+use librecast_program::guest;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::hosted::Share;
@@ -91,11 +92,14 @@ impl Seed {
         };
         // no thread scans for changes: versions come from the network
         let (lists, _) = channel();
-        let on_host = !matches!(beside, Beside::Nobody);
+        // lcroute of a guest announces by itself
+        let on_host = !matches!(beside, Beside::Nobody) && !guest::is_inside();
         let announcer = on_host.then(Announcer::start).transpose()?;
         let mut shell = Shell::new(options, listener, lists, announcer)?;
-        if on_host {
+        if !matches!(beside, Beside::Nobody) {
             shell.ignore_own_host();
+        }
+        if on_host {
             shell.answer_status(&wake);
         }
         let shared = Arc::new(Shared::default());
