@@ -27,7 +27,7 @@ use crate::{DAY, HOUR, MAX_MEMBERS, MINUTE};
 
 /// Bytes of a line. Chosen: a long URL, below those of an entry.
 pub const MAX_LINE: usize = 512;
-/// Pause between two signs of a member with a line, in ms. Chosen: two in [`FIRST`] may be lost.
+/// Pause between two signs of a member with a line, in ms. Chosen: two in `FIRST` may be lost.
 pub const SIGN_PAUSE: u64 = 3 * MINUTE;
 /// Time in which messages wait before the first call.
 const FIRST: u64 = 10 * MINUTE;

@@ -209,6 +209,44 @@ fn a_server_behind_a_short_uplink_waits_instead_of_having_its_symbols_dropped() 
     });
 }
 
+/// Receivers behind short uplinks pass blocks on to each other; one is killed.
+#[test]
+fn receivers_divide_a_file_and_one_is_killed() {
+    world("uplink-divide", |lab| {
+        let network = mesh(lab, None)?;
+        for member in &network.members {
+            limit(&member.host, 30)?;
+        }
+        let (sender, receivers) = network.members.split_first().context("members")?;
+        make_folder(&sender.host.path("folder"), 12_000_000)?;
+        let (_share, _) = share(&sender.host, &["folder"])?;
+        let mut fetches = Vec::new();
+        for receiver in &receivers[..4] {
+            let args = ["lc:folder", "copy", "--json"];
+            fetches.push((receiver, receiver.host.spawn("lcsync", &args)?));
+        }
+        let (killed, rest) = fetches.split_first_mut().context("receivers")?;
+        within(SOON, "it has begun", || {
+            holds!(
+                killed.1.stdout().contains("\"start\""),
+                "{}",
+                killed.1.stderr()
+            )
+        })?;
+        killed.1.kill()?;
+        for (receiver, fetch) in rest {
+            fetch.expect_exit(Duration::from_secs(100), 0)?;
+            same_content(&sender.host.path("folder"), &receiver.host.path("copy"))?;
+            let last = fetch.stdout();
+            let last = last.lines().next_back().context("a last document")?;
+            let last: serde_json::Value = serde_json::from_str(last)?;
+            let others = last["stats"]["others_bytes"].as_u64();
+            ensure!(others > Some(1_000_000), "{last}");
+        }
+        Ok(())
+    });
+}
+
 /// Five receivers of one share behind 30 Mbit/s each, at once: `MB` in megabytes, `UPLOAD` and
 /// `CARRY` as in the configuration, `BWLIMIT` as of `lcsync share`, `APART` in seconds.
 #[test]
