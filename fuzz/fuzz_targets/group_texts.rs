@@ -21,7 +21,7 @@ mod holding_key;
 mod stored_list;
 
 use clocks::Shown;
-use content::{Content, encode_bytes, encode_call, is_share_name};
+use content::{Content, encode_bytes, encode_call, encode_changes, is_share_name};
 use holding_key::HoldingKey;
 
 fn check(data: &[u8]) {
@@ -37,6 +37,10 @@ fn check(data: &[u8]) {
         }
         Content::File(file) => assert!(files::is_file_name(&file.name)),
         Content::Call(call) => assert_eq!(*encode_call(&call), data),
+        Content::Changes(changes) => {
+            let again = encode_changes(&changes);
+            assert_eq!(Content::decode(&again), Content::Changes(changes));
+        }
     }
     assert_eq!(Content::decode(&encode_bytes(data)), Content::Bytes(data));
     if let Some(shown) = Shown::decode(data) {
