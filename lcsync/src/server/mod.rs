@@ -5,7 +5,7 @@
 //! `meeting`. `shell` does the I/O; [`config`] reads the list of shares. `rescan` is the thread
 //! that publishes changed files: `notices` (of the kernel) and `pace` set its times, `origin`
 //! detects unmounted disks. [`metrics`] and [`status`] report, the latter on `status_socket`.
-//! `seed` runs a server in a receiver; `overlay` has what the two tell each other. [`uplink`] holds symbols on lc0 while packets wait there. [`hosted`] names the core's types for files on disk; a page
+//! `seed` runs a server in a receiver; `overlay` has the values that both share. [`uplink`] holds symbols on lc0 while packets wait there. [`hosted`] names the core's types for files on disk; a page
 //! has [`core`] with files of its own.
 
 pub mod channel;

@@ -12,7 +12,7 @@ pub struct Overlay {
     pub address: Ipv6Addr,
 }
 
-/// What a carrier's two threads tell each other.
+/// Values that the threads of receiver and server share.
 #[derive(Debug, Default)]
 pub struct Shared {
     /// Milliseconds for which others may await a block here.

@@ -113,9 +113,9 @@ pub enum Update {
     Rescanned(SharePrefix),
     /// The present files of a share are not published, or are again.
     Vanished(SharePrefix, Option<Vanished>),
-    /// The share of the next version is carried; the content of which has come.
+    /// This receiver carries the next version of the share, with the blocks that have come.
     Carried(SharePrefix, Had),
-    /// A block of it has come.
+    /// A block of a carried share has come.
     Came(SharePrefix, BlockHash),
     /// A path cannot be shared at all.
     Failed(anyhow::Error),

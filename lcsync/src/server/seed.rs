@@ -134,7 +134,7 @@ impl Seed {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// What the receiver tells it, and it the receiver.
+    /// Values that it shares with the receiver's thread.
     pub fn shared(&self) -> &Shared {
         &self.shared
     }

@@ -40,7 +40,7 @@ const WIRE_BITS: f64 = (WIRE_SIZE * 8) as f64;
 /// Time between two looks at the width of an uplink.
 const WIDTH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a carrier does.
+/// Behaviour of a carrier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
     Honest,
